@@ -1,0 +1,7 @@
+"""`python -m retinanet` is the command `retinanet`."""
+
+import sys
+
+from retinanet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,75 @@
+"""Continuous xyxy boxes: pure functions, no +1 anywhere.
+
+N and M count boxes; every box is (x1, y1, x2, y2) in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_LOG_SIZE = math.log(1000 / 16)
+"""Largest log size ratio that is decoded (as in the peers): exp() of more would overflow."""
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Return the areas (N,) of boxes (N, 4), in square pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Return the overlap areas (N, M) of boxes (N, 4) with boxes (M, 4)."""
+    top_left = torch.maximum(a[:, None, :2], b[None, :, :2])  # (N, M, 2)
+    bottom_right = torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return (bottom_right - top_left).clamp_(min=0).prod(dim=2)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the intersection over union (N, M), in [0, 1]; 0 where both boxes are empty."""
+    overlap = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - overlap
+    return torch.where(union > 0, overlap / union, 0.0)
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Return the deltas (N, 4) that take anchors (N, 4) to boxes (N, 4).
+
+    Girshick et al., *Rich feature hierarchies*, appendix C, equations 6-9. Boxes must have a
+    positive width and height.
+    """
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    anchor_centres = anchors[:, :2] + 0.5 * anchor_sizes
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    centres = boxes[:, :2] + 0.5 * sizes
+    shift = (centres - anchor_centres) / anchor_sizes
+    return torch.cat([shift, torch.log(sizes / anchor_sizes)], dim=1)
+
+
+def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Return the boxes (N, 4) of deltas (N, 4) at anchors (N, 4): the inverse of `encode`.
+
+    Log sizes are clamped at `MAX_LOG_SIZE`, so that no delta gives an infinite box.
+    """
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    anchor_centres = anchors[:, :2] + 0.5 * anchor_sizes
+    centres = deltas[:, :2] * anchor_sizes + anchor_centres
+    half = 0.5 * torch.exp(deltas[:, 2:].clamp(max=MAX_LOG_SIZE)) * anchor_sizes
+    return torch.cat([centres - half, centres + half], dim=1)
+
+
+def clip(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor:
+    """Return boxes (N, 4) cut to an image of `height` x `width` pixels."""
+    limit = torch.as_tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """Turn (x, y, width, height) into (x1, y1, x2, y2)."""
+    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """Turn (x1, y1, x2, y2) into (x, y, width, height)."""
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)

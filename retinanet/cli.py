@@ -1,0 +1,265 @@
+"""The command line: parse, call one function, return an exit code.
+
+0 done, 1 failed while running, 2 the user's input is wrong, 130 and 143 after a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from retinanet import __version__
+from retinanet.errors import TrainingError, UserError, nearest
+
+# Every command imports what it needs inside: `--help` should not wait seconds for torch.
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": train_command,
+        "evaluate": evaluate_command,
+        "predict": predict_command,
+        "demo": demo_command,
+        "config": config_command,
+    }
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"retinanet {__version__}")
+        return 0
+    if words[0] not in commands:
+        choices = ", ".join(commands)
+        print(
+            f"error: there is no command {words[0]!r}{nearest(words[0], list(commands))} "
+            f"Commands: {choices}",
+            file=sys.stderr,
+        )
+        return 2
+    return _guard(lambda: commands[words[0]](words[1:]))
+
+
+def _guard(command: Callable[[], int]) -> int:
+    """Turn the ways a command ends into exit codes."""
+    from retinanet.engine.train import InterruptedRunError
+
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except InterruptedRunError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 128 + error.number
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _overview() -> str:
+    return """usage: retinanet COMMAND ...
+
+  train     train a detector: retinanet train configs/finetune_small.yaml data.root=my_data
+  evaluate  COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
+  predict   detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
+  demo      draw a data set, train on it, evaluate, draw detections
+  config    every option with its default and meaning, or an experiment as resolved
+
+`retinanet COMMAND --help` tells more."""
+
+
+def _parser(name: str, meaning: str, example: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f"retinanet {name}",
+        description=meaning,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+_OVERRIDE_HELP = "an option in place of the file's, such as train.lr=0.005"
+
+
+def train_command(words: list[str]) -> int:
+    """`retinanet train`."""
+    parser = _parser(
+        "train",
+        "Train a detector. Everything is checked, and two images rehearsed, before step 0.",
+        "retinanet train configs/retinanet_r50_fpn_1x_coco.yaml data.root=/data/coco --name first\n"
+        "  retinanet train --resume runs/first\n"
+        "  torchrun --nproc_per_node 8 tools/train.py configs/retinanet_r50_fpn_1x_coco.yaml",
+    )
+    parser.add_argument("config", nargs="?", help="YAML file of the experiment")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("--name", help="of the run's folder (output.name)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="continue a run: its folder, a checkpoint, or nothing for the config's own folder",
+    )
+    parser.add_argument(
+        "--init-from", metavar="CHECKPOINT", help="start from another run's weights"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check and rehearse, then stop without a run folder"
+    )
+    options = parser.parse_intermixed_args(words)
+    config, overrides = _config_and_overrides(options.config, options.overrides)
+    resume = options.resume
+    if resume and "=" in resume and not Path(resume).exists():
+        overrides, resume = [resume, *overrides], ""  # argparse took an override for the path
+    if resume and config is None and resume.endswith((".yaml", ".yml")):
+        config, resume = resume, ""
+    if options.name:
+        overrides = [*overrides, f"output.name={options.name}"]
+    from retinanet.config import load_config
+    from retinanet.engine import launch
+
+    if resume is not None:
+        if options.init_from:
+            raise UserError("--resume and --init-from exclude each other")
+        outcome: Any = launch.resume_experiment(
+            Path(config) if config else None, Path(resume) if resume else None, overrides
+        )
+    else:
+        if config is None:
+            parser.error("name a config file, or a run with --resume")
+        outcome = launch.train_experiment(
+            load_config(Path(config), overrides),
+            init_from=Path(options.init_from) if options.init_from else None,
+            dry_run=options.dry_run,
+        )
+    if outcome is not None and outcome.is_main:
+        best = outcome.progress.best_ap
+        print(f"best AP on val {'n/a' if best is None else f'{best:.3f}'}: {outcome.folder.best}")
+    return 0
+
+
+def _config_and_overrides(config: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """Sort positional words: without a config file, the first override stands in its place."""
+    if config is not None and "=" in config and not Path(config).exists():
+        return None, [config, *overrides]
+    return config, overrides
+
+
+def evaluate_command(words: list[str]) -> int:
+    """`retinanet evaluate`."""
+    parser = _parser(
+        "evaluate",
+        "Print the 12 COCO figures and a table by class, of a checkpoint or of a results file.",
+        "retinanet evaluate runs/first/checkpoints/best.pt\n"
+        "  retinanet evaluate best.pt --annotations test.json --images images/\n"
+        "  retinanet evaluate results.json --annotations test.json",
+    )
+    parser.add_argument("checkpoint", help="a checkpoint, or COCO results JSON to score")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("--annotations", metavar="J", help="COCO JSON; by default data.val's")
+    parser.add_argument("--images", metavar="D", help="folder of its pictures")
+    parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
+    options = parser.parse_intermixed_args(words)
+    from retinanet.engine.evaluate import write_evaluation
+    from retinanet.engine.launch import evaluate_checkpoint, evaluate_results_file
+    from retinanet.evaluation.coco import format_metrics
+
+    path = Path(options.checkpoint)
+    annotations = Path(options.annotations) if options.annotations else None
+    if path.suffix == ".json":
+        if annotations is None:
+            parser.error("a results file needs --annotations")
+        outcome = evaluate_results_file(path, annotations, options.overrides)
+    else:
+        images = Path(options.images) if options.images else None
+        evaluation = evaluate_checkpoint(
+            path, annotations=annotations, images=images, overrides=options.overrides
+        )
+        if evaluation is None:
+            return 0
+        outcome = evaluation
+    print(format_metrics(outcome.metrics))
+    folder = options.output or (path.parent.parent / "evaluation" / path.stem)
+    if options.output or path.suffix != ".json":
+        for written in write_evaluation(outcome, Path(folder)):
+            print(f"wrote {written}")
+    return 0
+
+
+def predict_command(words: list[str]) -> int:
+    """`retinanet predict`."""
+    parser = _parser(
+        "predict",
+        "Detect in pictures: COCO-format results and annotated pictures, in original pixels.",
+        "retinanet predict runs/first/checkpoints/best.pt photos/ 'more/*.jpg' --threshold 0.5\n"
+        "  retinanet predict best.pt --annotations image_info_test-dev2017.json --images test2017",
+    )
+    parser.add_argument("checkpoint")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders, globs")
+    parser.add_argument(
+        "--annotations", metavar="J", help="COCO JSON whose images (and ids) to use"
+    )
+    parser.add_argument("--images", metavar="D", default=".", help="folder of its pictures")
+    parser.add_argument(
+        "--output", metavar="DIR", default="predictions", help="default: predictions"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="lowest score, in files and pictures (default: 0.3; with --annotations the "
+        "checkpoint's postprocess.score_threshold)",
+    )
+    parser.add_argument("--no-pictures", action="store_true", help="write the JSON alone")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    options = parser.parse_intermixed_args(words)
+    if bool(options.inputs) == bool(options.annotations):
+        parser.error("name images, folders or globs, or a file with --annotations")
+    from retinanet.inference.commands import predict
+
+    return predict(options)
+
+
+def demo_command(words: list[str]) -> int:
+    """`retinanet demo`."""
+    parser = _parser(
+        "demo",
+        "Draw a data set, train a small network on it, evaluate it, and draw its detections: about "
+        "5 minutes on two cores.",
+        "retinanet demo",
+    )
+    parser.add_argument("--output", metavar="DIR", default="runs", help="default: runs")
+    options = parser.parse_args(words)
+    from retinanet.inference.demo import run_demo
+
+    return run_demo(Path(options.output))
+
+
+def config_command(words: list[str]) -> int:
+    """`retinanet config`."""
+    parser = _parser(
+        "config",
+        "Print every option with type, default, unit and meaning; or an experiment as resolved.",
+        "retinanet config train\n  retinanet config configs/demo.yaml train.lr=0.01",
+    )
+    parser.add_argument(
+        "what", nargs="?", metavar="SECTION|CONFIG", help="a section, or a YAML file"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    options = parser.parse_intermixed_args(words)
+    from retinanet.config import describe, dump_config, load_config
+    from retinanet.yaml_reader import write_yaml
+
+    what = options.what
+    if what and (what.endswith((".yaml", ".yml")) or Path(what).is_file()):
+        print(write_yaml(dump_config(load_config(Path(what), options.overrides))), end="")
+    else:
+        print(describe(what))
+    return 0

@@ -1,0 +1,476 @@
+"""The typed schema of an experiment: every option, its default, its range and its meaning.
+
+Order of precedence: command line > YAML file > the defaults below, which stand nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from retinanet.errors import UserError, nearest
+from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+LevelSizes = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False)]
+LEVELS = 5
+"""P3..P7: the pyramid's levels are the architecture, not an option."""
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+
+def option(default: Any, meaning: str, **limits: Any) -> Any:
+    """Return a field with its default and the line that `retinanet config` prints."""
+    return Field(default, description=meaning, **limits)
+
+
+class ModelConfig(Section):
+    """The network: ResNet, FPN P3-P7, class and box subnets."""
+
+    backbone: str = option(
+        "resnet50",
+        "resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, "
+        "or timm:<name> (extra `timm`)",
+    )
+    weights: str = option(
+        "IMAGENET1K_V1",
+        "of the backbone: IMAGENET1K_V1, IMAGENET1K_V2, a path to a state dict, or none",
+    )
+    norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = option(
+        "frozen_bn", "normalisation in the backbone; gn goes with weights none"
+    )
+    frozen_stages: int = option(
+        2, "backbone stages kept as they are: 1 is the stem, 2 adds layer1, .. 5", ge=0, le=5
+    )
+    stride_in_1x1: bool = option(
+        False, "bottlenecks stride in the 1x1 convolution (MSRA weights) instead of the 3x3"
+    )
+    channel_order: Literal["rgb", "bgr"] = option("rgb", "order that the backbone's weights expect")
+    pixel_mean: tuple[float, float, float] = option(
+        (123.675, 116.28, 103.53), "subtracted, 0-255, in channel_order", strict=False
+    )
+    pixel_std: tuple[float, float, float] = option(
+        (58.395, 57.12, 57.375), "divided by, 0-255, in channel_order", strict=False
+    )
+    fpn_channels: int = option(256, "channels of P3-P7", ge=8)
+    p6_from: Literal["c5", "p5"] = option("c5", "what P6 is convolved from")
+    head_convs: int = option(4, "convolutions in each subnet before its output", ge=0, le=16)
+    head_channels: int = option(256, "channels in the subnets", ge=8)
+    head_norm: Literal["none", "gn"] = option("none", "normalisation in the subnets")
+    prior: float = option(
+        0.01, "probability π of an object that every anchor starts with", gt=0, lt=1
+    )
+
+    @model_validator(mode="after")
+    def _combinations(self) -> ModelConfig:
+        if self.weights == "none" and self.norm == "frozen_bn":
+            raise ValueError(
+                "weights: none with norm: frozen_bn diverges: frozen batch norm needs the "
+                "statistics of pretrained weights. Set model.norm=gn model.frozen_stages=0"
+            )
+        if self.weights == "none" and self.frozen_stages > 0:
+            raise ValueError(
+                f"weights: none with frozen_stages: {self.frozen_stages} would freeze random "
+                "weights. Set model.frozen_stages=0 (and model.norm=gn)"
+            )
+        if self.norm == "gn" and self.weights.startswith("IMAGENET"):
+            raise ValueError(
+                f"weights: {self.weights} were trained with batch norm and do not fit norm: gn. "
+                "Set model.norm=frozen_bn, or model.weights=none"
+            )
+        if self.head_norm == "gn" and self.head_channels % 32:
+            raise ValueError(
+                f"head_channels: {self.head_channels} is not a multiple of 32, which head_norm: gn "
+                "needs (32 groups)"
+            )
+        return self
+
+
+class AnchorConfig(Section):
+    """Anchors of each level; torchvision's and detectron2's are both exactly expressible."""
+
+    sizes: tuple[LevelSizes, ...] = option(
+        tuple(
+            tuple(round(4 * stride * 2 ** (i / 3), 6) for i in range(3))
+            for stride in (8, 16, 32, 64, 128)
+        ),
+        "px, square roots of the areas, for each of P3-P7",
+        strict=False,
+    )
+    ratios: tuple[Annotated[float, Field(gt=0)], ...] = option(
+        (0.5, 1.0, 2.0), "height / width", strict=False, min_length=1
+    )
+    offset: float = option(0.0, "of the first centre, in strides", ge=0, lt=1)
+    rounding: Literal["none", "corners"] = option(
+        "none", "corners: round the base anchors' corners to whole px (torchvision)"
+    )
+    cell_order: Literal["size_major", "ratio_major"] = option(
+        "size_major", "order of a cell's anchors (torchvision: ratio_major)"
+    )
+    stride_from: Literal["nominal", "canvas"] = option(
+        "nominal", "8, 16, .. 128 px, or canvas // grid (torchvision)"
+    )
+
+    @model_validator(mode="after")
+    def _levels(self) -> AnchorConfig:
+        if len(self.sizes) != LEVELS:
+            raise ValueError(f"sizes: {len(self.sizes)} lists, but P3-P7 are {LEVELS} levels")
+        if len({len(level) for level in self.sizes}) != 1 or not self.sizes[0]:
+            raise ValueError("sizes: every level needs the same number of sizes, at least one")
+        return self
+
+    @property
+    def per_cell(self) -> int:
+        """Anchors at one cell of one level."""
+        return len(self.sizes[0]) * len(self.ratios)
+
+
+class AssignConfig(Section):
+    """Which anchors are positives, negatives, ignored."""
+
+    positive_iou: Fraction = option(0.5, "best IoU from which an anchor is a positive")
+    negative_iou: Fraction = option(0.4, "best IoU under which an anchor is a negative")
+    low_quality: bool = option(
+        True, "anchors that are the best of some box become positives of their own best box"
+    )
+    crowd_overlap: float = option(
+        0.5, "share of a negative inside a crowd region from which it is ignored", gt=0, le=1
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> AssignConfig:
+        if self.negative_iou > self.positive_iou:
+            raise ValueError(
+                f"negative_iou: {self.negative_iou} is above positive_iou: {self.positive_iou}"
+            )
+        return self
+
+
+class LossConfig(Section):
+    """α-balanced focal loss on the classes, a regression loss on the boxes."""
+
+    alpha: Fraction = option(0.25, "weight α of positives; negatives weigh 1 - α")
+    gamma: float = option(2.0, "focusing parameter γ", ge=0)
+    box_loss: Literal["smooth_l1", "l1", "giou"] = option("smooth_l1", "loss of the boxes")
+    beta: float = option(0.1, "where smooth_l1 turns from square to linear", gt=0)
+    box_weight: float = option(1.0, "weight of the box loss", ge=0)
+    normalizer: Literal["positives", "per_image", "moving_average"] = option(
+        "positives",
+        "divide by the positives of the global batch, by each image's (torchvision), or by their "
+        "moving average (detectron2)",
+    )
+    normalizer_start: float = option(
+        100.0, "positives a step that the moving average starts from", gt=0
+    )
+    normalizer_momentum: Fraction = option(0.9, "of the moving average")
+
+
+class SplitConfig(Section):
+    """One annotation file and its pictures."""
+
+    annotations: str = option("", "COCO JSON, relative to data.root or absolute")
+    images: str = option("", "folder that file_name starts from, relative to data.root or absolute")
+
+
+class DataConfig(Section):
+    """Annotation files, resizing, augmentation, loading."""
+
+    root: str = option("", "folder of the data set; relative paths start from the working folder")
+    train: SplitConfig = option(SplitConfig(), "training split")
+    val: SplitConfig = option(SplitConfig(), "validation split")
+    workers: Count = option(2, "loader processes of each rank; 0 loads in the training process")
+    short_side: tuple[Positive, ...] = option(
+        (800,), "px; several are drawn from (multi-scale)", strict=False, min_length=1
+    )
+    long_side: Positive = option(1333, "px, limit of the longer side (wins over short_side)")
+    eval_short_side: Positive | None = option(
+        None, "px in evaluation and prediction; null is the largest of short_side"
+    )
+    resize: Literal["per_batch", "per_image"] = option(
+        "per_batch", "one short side for the global batch, or one for each image"
+    )
+    canvas: Literal["bucket", "batch_max"] = option(
+        "bucket",
+        "bucket: a few fixed canvases by aspect ratio, a batch from one of them; batch_max: the "
+        "largest of a random batch (as the peers do)",
+    )
+    hflip: Fraction = option(0.5, "probability of a horizontal flip")
+    augment: tuple[dict[str, dict[str, Any]], ...] = option(
+        (),
+        "albumentations applied before resizing, in order, e.g. [{RandomGamma: {p: 0.3}}]",
+        strict=False,
+    )
+    drop_empty: bool = option(False, "leave images without boxes out of training")
+    min_box_side: float = option(
+        2.0,
+        "original px; a training box with a shorter side is left out and counted (evaluation "
+        "keeps every box)",
+        ge=0,
+    )
+    max_bad_images: Count = option(
+        10, "unreadable images that training skips, naming each, before it stops"
+    )
+
+    @model_validator(mode="after")
+    def _sides(self) -> DataConfig:
+        longest = max(*self.short_side, self.eval_short_side or 0)
+        if self.long_side < longest:
+            raise ValueError(f"long_side: {self.long_side} is under a short side of {longest}")
+        return self
+
+
+class TrainConfig(Section):
+    """Optimisation. `milestones` count in the unit that gives the length: steps or epochs."""
+
+    batch_size: Positive = option(16, "images of one optimiser step, over all devices")
+    micro_batch: Literal["auto"] | Positive = option(
+        "auto", "images on a device at a time; auto is its whole share of the batch"
+    )
+    steps: Positive | None = option(90000, "optimiser steps (null with train.epochs)")
+    epochs: Positive | None = option(None, "passes over the data, instead of train.steps")
+    optimizer: Literal["sgd", "adamw"] = option("sgd", "sgd or adamw")
+    lr: float = option(0.01, "peak learning rate; it belongs to the global batch", gt=0)
+    momentum: float = option(0.9, "of sgd", ge=0, lt=1)
+    weight_decay: float = option(1e-4, "of the optimiser", ge=0)
+    decay_norms_and_biases: bool = option(True, "weight decay on normalisation and biases too")
+    warmup_steps: Count = option(1000, "steps of linear warm-up")
+    warmup_factor: Fraction = option(0.001, "share of the learning rate at step 0")
+    schedule: Literal["multistep", "cosine"] = option("multistep", "after warm-up")
+    milestones: tuple[Positive, ...] = option(
+        (60000, 80000), "steps or epochs (the unit of the length) at which lr drops", strict=False
+    )
+    lr_drop: float = option(0.1, "factor at each milestone", gt=0, le=1)
+    clip_norm: float = option(10.0, "largest gradient norm; 0 does not clip", ge=0)
+    seed: Count = option(0, "of weights, order and augmentation")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "fp32", "of the network's arithmetic; auto is bf16 where the hardware has it, else fp32"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", "auto takes the fastest there is"
+    )
+    log_every: Positive = option(20, "steps between lines of the log")
+    checkpoint_every: Positive = option(1000, "steps between writings of last.pt")
+    patience: Count = option(0, "evaluations without a better AP before the run stops; 0 is never")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is not None and "steps" not in values:
+            return {**values, "steps": None}
+        return values
+
+    @model_validator(mode="after")
+    def _length(self) -> TrainConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones: {list(self.milestones)} do not ascend")
+        return self
+
+
+class EvalConfig(Section):
+    """Evaluation on data.val during training, and of checkpoints."""
+
+    every: Count = option(
+        5000, "steps or epochs (the unit of the length) between evaluations; 0 is only at the end"
+    )
+    batch_size: Positive = option(8, "images at a time")
+    pictures: Count = option(8, "images drawn into tensorboard at each evaluation")
+
+
+class PostprocessConfig(Section):
+    """From the network's outputs to detections."""
+
+    score_threshold: Fraction = option(0.05, "lowest score of a detection")
+    topk_per_level: Positive = option(1000, "candidates of each level before suppression")
+    nms_threshold: Fraction = option(0.5, "IoU above which the lower score is suppressed")
+    max_detections: Positive = option(100, "detections an image, in evaluation and its AP too")
+    class_agnostic_nms: bool = option(False, "suppress across classes: one object, one class")
+
+
+class OutputConfig(Section):
+    """Where a run goes."""
+
+    dir: str = option("runs", "folder of runs")
+    name: str | None = option(None, "of the run's folder; null is the config file's name")
+
+
+class Config(Section):
+    """One experiment."""
+
+    model: ModelConfig = ModelConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    output: OutputConfig = OutputConfig()
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read an experiment from YAML, with `section.key=value` overrides on top.
+
+    Raises:
+        UserError: the file or an override is wrong; the message says which key and why.
+    """
+    values = read_yaml(path)
+    for text in overrides or []:
+        apply_override(values, text)
+    name = path.stem if values.get("output") is None or isinstance(values["output"], dict) else ""
+    if name:
+        output = {**(values.get("output") or {})}
+        output["name"] = output.get("name") or name
+        values["output"] = output
+    return build_config(values, source=str(path))
+
+
+def override_config(config: Config, overrides: list[str]) -> Config:
+    """Return a copy of `config` with `section.key=value` overrides applied."""
+    values = dump_config(config)
+    for text in overrides:
+        apply_override(values, text)
+    return build_config(values, source="command line")
+
+
+def build_config(values: dict[str, Any], source: str) -> Config:
+    """Validate a nested dict; `source` begins each message.
+
+    Raises:
+        UserError: one line for each wrong key.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = dict.fromkeys(_explain(dict(problem)) for problem in error.errors())
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """Return the experiment as plain dicts, lists, numbers and strings."""
+    return config.model_dump(mode="json")
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved experiment as YAML that `load_config` reads back."""
+    write_yaml(dump_config(config), path)
+
+
+def apply_override(values: dict[str, Any], text: str) -> None:
+    """Set one `section.key=value` in a nested dict, the value read as YAML.
+
+    Setting `train.steps` takes the place of `train.epochs`, and the other way round.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise UserError(f"{text!r} is not of the form section.key=value, such as train.lr=0.02")
+    node = values
+    for part in parts[:-1]:
+        child = node.get(part)
+        node[part] = child = {} if child is None else child
+        if not isinstance(child, dict):
+            raise UserError(f"{text!r}: {part} is not a section")
+        node = child
+    node[parts[-1]] = parse_yaml(value, source=text) if value.strip() else ""
+    length = {"train.steps": "epochs", "train.epochs": "steps"}
+    if ".".join(parts) in length and node[parts[-1]] is not None:
+        node[length[".".join(parts)]] = None
+
+
+def describe(section: str | None = None) -> str:
+    """Return the table of options of one section or of all, made from the schema.
+
+    Raises:
+        UserError: there is no such section.
+    """
+    names = list(Config.model_fields)
+    if section is not None and section not in names:
+        raise UserError(
+            f"{section} is neither a section nor a file{nearest(section, names)} "
+            f"Sections: {', '.join(names)}"
+        )
+    return "\n\n".join(_describe_section(name) for name in ([section] if section else names))
+
+
+def _describe_section(name: str) -> str:
+    kind = Config.model_fields[name].annotation
+    assert isinstance(kind, type) and issubclass(kind, Section)
+    lines = [f"{name}: {(kind.__doc__ or '').strip()}"]
+    for key, type_name, default, meaning in _options(kind, name):
+        lines += [f"  {key}: {type_name} = {default}", f"      {meaning}"]
+    return "\n".join(lines)
+
+
+def _options(kind: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
+    """List (dotted key, type, default, meaning) of a section and the sections inside it."""
+    properties = kind.model_json_schema()["properties"]
+    rows = []
+    for name, field in kind.model_fields.items():
+        key = f"{prefix}.{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            rows += _options(field.annotation, key)
+        else:
+            default = (
+                write_yaml({"": kind().model_dump(mode="json")[name]}).split(":", 1)[1].strip()
+            )
+            rows.append((key, _type_name(properties[name]), default, field.description or ""))
+    return rows
+
+
+def _type_name(schema: dict[str, Any]) -> str:
+    """Return a JSON-schema type in a reader's words, with its range."""
+    if "anyOf" in schema:
+        return " or ".join(_type_name(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array":
+        inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+        return f"list of {_type_name(inner)}"
+    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[word]:g}" for word, sign in limits.items() if word in schema]
+    return " ".join([str(schema.get("type", "any")), *bounds])
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """Turn one pydantic error into: key, what is wrong, the remedy."""
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        siblings = _keys_of(location[:-1])
+        close = nearest(location[-1], siblings) or (nearest(key, _all_keys()) if "." in key else "")
+        return f"{key} is not an option{close or '; there are: ' + ', '.join(siblings)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    message = message.removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{key} is {problem['input']!r}; it should be {message}"
+
+
+def _all_keys() -> list[str]:
+    return [
+        row[0]
+        for name, field in Config.model_fields.items()
+        for row in _options(field.annotation, name)  # type: ignore[arg-type]
+    ]
+
+
+def _keys_of(location: list[str]) -> list[str]:
+    """Return the names that are valid under a dotted place of the schema."""
+    kind: Any = Config
+    for part in location:
+        kind = kind.model_fields[part].annotation
+    return list(kind.model_fields)

@@ -1,0 +1,136 @@
+"""Plans -> a rank's whole steps, by worker processes that hold no state."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from retinanet.data.dataset import DetectionDataset
+from retinanet.data.sampler import Plan, TrainingPlan, share, split
+from retinanet.structures import Batch
+
+_GRACE = 20
+"""Seconds from SIGTERM to a worker's end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankStep:
+    """One rank's part of one step."""
+
+    step: int
+    micro_batches: list[Batch]
+    positives: int
+    """Positive anchors of this part: known before the forward pass."""
+    images: int
+    """Images of this part that take part in the losses."""
+    bad: list[str]
+    """Images that could not be read."""
+
+    def pin_memory(self) -> RankStep:
+        """Copy into page-locked memory (called by torch's loader)."""
+        return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
+
+
+class _Steps(Dataset):
+    """Step number -> RankStep."""
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        plan: TrainingPlan,
+        *,
+        rank: int,
+        ranks: int,
+        micro_batch: int,
+    ) -> None:
+        self._dataset = dataset
+        self._plan = plan
+        self._rank = rank
+        self._ranks = ranks
+        self._micro_batch = micro_batch
+
+    def __getitem__(self, step: int) -> RankStep:
+        part = share(self._plan.step(step), rank=self._rank, ranks=self._ranks)
+        loaded = [self._dataset[plan] for plan in split(part, self._micro_batch)]
+        batches = [batch for batch, _ in loaded]
+        return RankStep(
+            step=step,
+            micro_batches=batches,
+            positives=int(sum((batch.matches >= 0).sum() for batch in batches)),
+            images=int(sum((batch.image_ids != -1).sum() for batch in batches)),
+            bad=[message for _, messages in loaded for message in messages],
+        )
+
+
+class _Range(Sampler):
+    """The numbers from start to stop, lazily."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self._numbers = range(start, stop)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+def training_loader(
+    dataset: DetectionDataset,
+    plan: TrainingPlan,
+    *,
+    start: int,
+    stop: int,
+    rank: int,
+    ranks: int,
+    micro_batch: int,
+    workers: int,
+    pin_memory: bool,
+) -> DataLoader:
+    """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
+    steps = _Steps(dataset, plan, rank=rank, ranks=ranks, micro_batch=micro_batch)
+    return _loader(steps, _Range(start, stop), workers=workers, pin_memory=pin_memory)
+
+
+def evaluation_loader(
+    dataset: DetectionDataset, plans: Sequence[Plan], *, workers: int, pin_memory: bool
+) -> DataLoader:
+    """Return a loader that yields (batch, unreadable images) of each plan."""
+    return _loader(dataset, plans, workers=workers, pin_memory=pin_memory)
+
+
+def _loader(
+    dataset: Dataset, sampler: Sampler | Sequence[Plan], *, workers: int, pin_memory: bool
+) -> DataLoader:
+    # Forking is cheap and safe while the workers keep off the device; elsewhere they are spawned.
+    context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
+    return DataLoader(
+        dataset,
+        batch_size=None,  # a step is a sample of this loader: it batches itself
+        sampler=sampler,
+        num_workers=workers,
+        multiprocessing_context=context,
+        worker_init_fn=_start_worker,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """Keep a worker to one core, and alive while the training finishes its step after a signal.
+
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach every process of the group. The training
+    process saves its state and lets the workers go; SIGTERM ends a worker after a grace only.
+    """
+    del worker
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # not on Windows
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE) and None)

@@ -1,0 +1,262 @@
+"""The demo data set: drawn geometric shapes with exact boxes, in COCO format.
+
+Shipped as code, not as pictures. Each picture is a pure function of (seed, split, index): the same
+OpenCV and NumPy releases draw the same bytes, however many pictures are drawn.
+"""
+
+import colorsys
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Contours = list[Array]  # closed, (N, 2) xy each, filled by the even-odd rule
+CLASSES: tuple[str, ...] = ("ellipse", "rectangle", "triangle", "star", "cross", "ring")
+GENERATOR_VERSION = 1  # raise it when the drawing changes, so that old folders are redrawn
+CANVASES = ((96, 128), (128, 96), (112, 128), (128, 112), (128, 128))  # (height, width)
+HUE_SPREAD = 0.04  # standard deviation around a class's own hue, in turns of the colour circle
+MAX_OBJECTS = 6
+EMPTY_SHARE = 0.06
+MIN_SIZE, MAX_STRETCH = 15.0, 1.3  # sqrt(box area); uncut short sides are then 12 px or more
+MAX_SIZE = 0.85  # of the short side of the canvas
+MAX_COVERED = 0.4  # share of an object, or of clutter, that later objects may hide
+CUT_SHARE, MAX_CUT = 0.15, 0.15  # how many shapes may reach over the border, by what share
+VISIBLE_ALPHA = 64  # coverage (of 255) from which a pixel belongs to the object's box
+_FINE, _SHIFT = 4, 4  # masks are drawn so many times finer, with so many fractional bits on top
+
+
+def write_synthetic(folder: Path, *, train_images: int, val_images: int, seed: int) -> None:
+    """Draws the data set into `folder`, unless the same one is already there.
+
+    Writes annotations/{train,val}.json and images/{train,val}/000001.jpg and on. A split is left
+    alone when its annotations record the same seed, count and generator version.
+
+    Args:
+        folder: where to write; created when missing.
+        train_images: number of pictures, >= 0.
+        val_images: likewise.
+        seed: any integer >= 0.
+    """
+    for number, (split, count) in enumerate((("train", train_images), ("val", val_images))):
+        target = folder / "annotations" / f"{split}.json"
+        info = {"generator_version": GENERATOR_VERSION, "seed": seed, "image_count": count}
+        if _recorded_info(target) == info:
+            continue
+        # Off first and back last: a run cut short leaves no annotations of half-drawn pictures.
+        target.unlink(missing_ok=True)
+        coco = {"info": info, **_write_split(folder / "images" / split, seed, number, count)}
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(coco))
+        temporary.replace(target)
+
+
+def draw_image(rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Draws one picture, a function of the state of `rng` alone.
+
+    Returns:
+        image: (H, W, 3) uint8 RGB, 96 to 128 px a side.
+        boxes: (G, 4) float32 xyxy px inside it, G <= MAX_OBJECTS; tight, hidden parts included.
+        labels: (G,) int64 indices into CLASSES.
+    """
+    height, width = CANVASES[rng.integers(len(CANVASES))]
+    image = _background(rng, height, width)
+    wanted = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MAX_OBJECTS + 1))
+    clutter = _draw_clutter(rng, image, int(rng.integers(0, 5) if wanted else rng.integers(2, 7)))
+    masks, labels = _draw_objects(rng, image, wanted, clutter)
+    # Sensor noise goes on last, so that flat fills do not give the shapes away.
+    image += rng.uniform(1.0, 4.0) * rng.standard_normal(image.shape, np.float32)
+    boxes = np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
+    return image.clip(0, 255).astype(np.uint8), boxes, np.array(labels, np.int64)
+
+
+def mask_box(mask: Array) -> tuple[int, int, int, int]:
+    """Tight xyxy box, in pixels with exclusive far edges, of a (H, W) uint8 coverage mask."""
+    x, y, width, height = cv2.boundingRect(np.uint8(mask >= VISIBLE_ALPHA))
+    return x, y, x + width, y + height
+
+
+def _recorded_info(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())["info"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # missing or damaged: draw it anew
+
+
+def _write_split(folder: Path, seed: int, split: int, count: int) -> dict[str, Any]:
+    """Draws pictures 1..count into `folder`; returns the COCO entries that describe them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
+    for index in range(1, count + 1):
+        image, boxes, labels = draw_image(np.random.default_rng([seed, split, index]))
+        name = f"{index:06d}.jpg"
+        if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise OSError(f"cannot write {folder / name}")
+        size = {"width": image.shape[1], "height": image.shape[0]}
+        images.append({"id": index, "file_name": name, **size})
+        for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+            ids = {"id": len(annotations) + 1, "image_id": index, "category_id": label + 1}
+            annotations.append(ids | box)
+    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, start=1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> Array:
+    """(H, W, 3) float32 RGB in about 30..225: a muted gradient with soft blotches."""
+    start, end = np.clip(rng.uniform(70, 185) + rng.uniform(-35, 35, (2, 3)), 50, 205)
+    angle = rng.uniform(0, 2 * math.pi)
+    x, y = np.linspace(-0.7, 0.7, width), np.linspace(-0.7, 0.7, height)[:, None]
+    ramp = 0.5 + 0.5 * (math.cos(angle) * x + math.sin(angle) * y)
+    image = start + (end - start) * ramp[..., None]
+    for cells in (4, 24):
+        coarse = rng.normal(0.0, rng.uniform(2, 7), (cells, cells, 1)).astype(np.float32)
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
+    return image.astype(np.float32)
+
+
+def _draw_clutter(rng: np.random.Generator, image: Array, count: int) -> list[Array]:
+    """Paints `count` unlabelled look-alikes into `image`; returns their masks."""
+    masks = []
+    for _ in range(count):
+        # Never tiny: a hexagon of 14 px cannot be told from an ellipse, by anyone.
+        size = math.exp(rng.uniform(math.log(20.0), math.log(0.6 * min(image.shape[:2]))))
+        masks.append(_placed_mask(rng, _posed(rng, _clutter_contours(rng), size), image))
+        # In the colours of the classes: colour alone does not make an object.
+        _paint(rng, image, masks[-1], hue_of=int(rng.integers(len(CLASSES))), outline=0)
+    return masks
+
+
+def _draw_objects(
+    rng: np.random.Generator, image: Array, wanted: int, clutter: list[Array]
+) -> tuple[list[Array], list[int]]:
+    """Paints up to `wanted` objects into `image`; returns their full masks and their labels."""
+    masks, labels = list[Array](), list[int]()
+    smallest, largest = math.log(MIN_SIZE), math.log(MAX_SIZE * min(image.shape[:2]))
+    sizes = np.exp(rng.uniform(smallest, largest, wanted))
+    seen = whole = [mask >= VISIBLE_ALPHA for mask in clutter]  # what shows of each, and all of it
+    # Large ones first: dropped on small ones they would be refused, which would skew the sizes.
+    for size in sorted(sizes.tolist(), reverse=True):
+        label = int(rng.integers(len(CLASSES)))
+        contours = _posed(rng, _class_contours(CLASSES[label]), size)
+        for _ in range(20):
+            mask = _placed_mask(rng, contours, image)
+            hit = mask >= VISIBLE_ALPHA
+            if _hides_little(hit, whole, seen, MAX_COVERED * rng.random()):
+                break
+        else:
+            continue
+        seen = [*(s & ~hit for s in seen), hit]
+        whole = [*whole, hit]
+        masks.append(mask)
+        labels.append(label)
+        # None on ellipses: an outlined one looks much like a ring.
+        outlined = size >= 24 and CLASSES[label] != "ellipse" and rng.random() < 0.3
+        _paint(rng, image, mask, hue_of=label, outline=1 + round(size / 50) if outlined else 0)
+    return masks, labels
+
+
+def _hides_little(hit: Array, whole: list[Array], seen: list[Array], limit: float) -> bool:
+    """Whether the (H, W) bool `hit` leaves every shape it touches covered by at most `limit`."""
+    return all(
+        not (visible & hit).any() or (visible & ~hit).sum() >= (1.0 - limit) * full.sum()
+        for full, visible in zip(whole, seen, strict=True)
+    )
+
+
+def _paint(
+    rng: np.random.Generator, image: Array, mask: Array, *, hue_of: int, outline: int
+) -> None:
+    """Blends a class's colour into the (H, W, 3) `image` under `mask`, with an outline in px."""
+    x, y, width, height = cv2.boundingRect(mask)
+    window = np.s_[max(y - 4, 0) : y + height + 4, max(x - 4, 0) : x + width + 4]
+    image, mask = image[window], mask[window]
+    # The outline lies inside the shape, so that the box stays that of the mask.
+    inner = cv2.erode(mask, np.ones((2 * outline + 1,) * 2, np.uint8))
+    for layer in (mask, mask - inner) if outline else (mask,):
+        colour = _contrasting_colour(rng, image, mask, hue_of)
+        image += (colour - image) * (layer[..., None] / np.float32(255))
+
+
+def _contrasting_colour(rng: np.random.Generator, image: Array, mask: Array, label: int) -> Array:
+    """(3,) float32 RGB about a class's hue, unlike what surrounds the mask: edges are visible."""
+    around = image[(cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0) & (mask == 0)]
+    candidates = np.stack([_colour(rng, label) for _ in range(16)])
+    distance = np.linalg.norm(around[None] - candidates[:, None], axis=2)
+    return candidates[(distance < 100).mean(axis=1).argmin()]
+
+
+def _colour(rng: np.random.Generator, label: int) -> Array:
+    """(3,) float32 RGB in 0..255; the hues of neighbouring classes overlap a little."""
+    hue = (label / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
+    rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 1), rng.uniform(0.4, 1))
+    return np.array(rgb, np.float32) * 255
+
+
+def _posed(rng: np.random.Generator, contours: Contours, size: float) -> Contours:
+    """Stretches and turns contours at random; then their box is at 0 with sqrt(area) `size`."""
+    stretch = math.exp(rng.uniform(0, math.log(MAX_STRETCH)))
+    angle = rng.uniform(0, 2 * math.pi)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    turned = [(contour * (stretch, 1.0)) @ turn for contour in contours]
+    low, high = turned[0].min(axis=0), turned[0].max(axis=0)  # a second contour is a hole
+    scale = size / math.sqrt(np.prod(high - low))
+    return [(contour - (low + high) / 2) * scale for contour in turned]
+
+
+def _placed_mask(rng: np.random.Generator, contours: Contours, image: Array) -> Array:
+    """(H, W) uint8 coverage of contours (px, centred at 0) moved to a random place in `image`."""
+    height, width = image.shape[:2]
+    extent = np.ptp(contours[0], axis=0)
+    over = MAX_CUT * extent if rng.random() < CUT_SHARE else 0.0
+    # A line can be longer than the canvas is wide; it then sits in the middle.
+    margin = np.minimum(extent / 2 - over, (width / 2, height / 2))
+    centre = rng.uniform(margin, (width, height) - margin)
+    left, top = np.floor(centre - extent / 2).clip(0).astype(int)
+    right, bottom = np.ceil(centre + extent / 2).clip(0, (width, height)).astype(int)
+    # Not LINE_AA: it paints a pixel beyond the outline, which would close the small rings.
+    big = np.zeros(((bottom - top) * _FINE, (right - left) * _FINE), np.uint8)
+    points = [((c + centre - (left, top)) * _FINE - 0.5) * (1 << _SHIFT) for c in contours]
+    cv2.fillPoly(big, [np.rint(p).astype(np.int32) for p in points], 255, cv2.LINE_8, _SHIFT)
+    mask = np.zeros((height, width), np.uint8)
+    mask[top:bottom, left:right] = cv2.resize(big, None, None, 1 / _FINE, 1 / _FINE, cv2.INTER_AREA)
+    return mask
+
+
+def _polar(radii: Array, sweep: float = 2 * math.pi, hole: float | None = None) -> Array:
+    """(N, 2) points at the radii over `sweep` radians; and back at `hole` times the radii."""
+    angles = np.arange(len(radii)) * (sweep / len(radii))
+    edge = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+    return edge if hole is None else np.concatenate([edge, hole * edge[::-1]])
+
+
+def _class_contours(name: str) -> Contours:
+    a = 0.34  # half the width of an arm of the cross
+    cross = [[1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a]]
+    return {
+        "ellipse": [_polar(np.ones(72))],
+        "rectangle": [_polar(np.ones(4))],
+        "triangle": [_polar(np.ones(3))],
+        "star": [_polar(np.tile([1.0, 0.42], 5))],
+        "cross": [np.array(cross + [[-x, -y] for x, y in cross])],
+        "ring": [_polar(np.ones(72)), _polar(np.full(72, 0.55))],
+    }[name]
+
+
+def _clutter_contours(rng: np.random.Generator) -> Contours:
+    bare = _class_contours(CLASSES[rng.integers(1, 5)])[0]  # no ring: a thin one still is one
+    kinds: tuple[Contours, ...] = (
+        [np.array([[-1, -0.04], [1, -0.04], [1, 0.04], [-1, 0.04]])],  # line
+        [np.array([[-1, -1], [-0.5, -1], [-0.5, 0.5], [1, 0.5], [1, 1], [-1, 1]])],  # L
+        [_polar(np.ones(rng.integers(5, 7)))],  # pentagon or hexagon
+        [bare, 0.84 * bare],  # a class as an outline
+        [_polar(np.ones(48), math.pi, 0.0)],  # half an ellipse
+        [_polar(np.ones(48), rng.uniform(1.2, 3.6), 0.85)],
+        [_polar(np.ones(48), rng.uniform(4.4, 5.2), 0.55)],  # broken ring
+    )
+    return kinds[rng.integers(len(kinds))]

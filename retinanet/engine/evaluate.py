@@ -1,0 +1,232 @@
+"""Run a detector over a split: detections, figures, losses, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from retinanet.boxes import xyxy_to_xywh
+from retinanet.config import Config
+from retinanet.engine.distributed import Precision, World, autocast
+from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
+from retinanet.errors import UserError
+from retinanet.evaluation.coco import (
+    Metrics,
+    Result,
+    evaluate_results,
+    format_metrics,
+    metrics_json,
+)
+from retinanet.evaluation.draw import draw_boxes, fit, grid, side_by_side
+from retinanet.losses.criterion import criterion
+from retinanet.model.detector import Detector
+from retinanet.model.postprocess import postprocess
+from retinanet.structures import Batch, Detections
+
+
+@dataclass(kw_only=True)
+class _Found:
+    """What one rank's pass over its batches gave."""
+
+    results: list[Result] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=lambda: {"class": 0.0, "box": 0.0})
+    positives: int = 0
+    images: int = 0
+    highest_score: float = 0.0
+    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The outcome of an evaluation (on the main process)."""
+
+    metrics: Metrics
+    results: list[Result]
+    losses: dict[str, float]
+    """Class and box loss, normalised as in training; empty where they were not asked for."""
+    pictures: list[NDArray[np.uint8]]
+    """Ground truth beside detections."""
+
+
+def evaluate(
+    model: Detector,
+    config: Config,
+    split: Split,
+    *,
+    world: World,
+    precision: Precision,
+    losses: bool = False,
+    pictures: int = 0,
+    limit: int | None = None,
+    interrupted: Callable[[], None] = lambda: None,
+) -> Evaluation | None:
+    """Evaluate on a split; the main process returns the outcome, the others None.
+
+    Each image is computed once, by one rank, on a canvas of its own, so the figures do not depend
+    on the number of processes.
+
+    Args:
+        model: in any mode; it is restored.
+        config: the experiment.
+        split: to evaluate on.
+        world: this process among the others.
+        precision: of the network's arithmetic.
+        losses: compute them too.
+        pictures: how many to draw.
+        limit: only the first images.
+        interrupted: called between batches; it may raise.
+    """
+    loader = build_evaluation_loader(
+        config,
+        split,
+        losses=losses,
+        rank=world.rank,
+        ranks=world.size,
+        pin_memory=world.device.type == "cuda",
+        limit=limit,
+    )
+    training = model.training
+    model.eval()
+    try:
+        found = _detect(
+            model, config, split, loader, world, precision, losses, pictures, interrupted
+        )
+    finally:
+        model.train(training)
+    parts: list[_Found] = world.gather(found)
+    if not world.is_main:
+        return None
+    return _score(parts, config, split, losses=losses, limit=limit)
+
+
+@torch.inference_mode()
+def _detect(
+    model: Detector,
+    config: Config,
+    split: Split,
+    loader: DataLoader,
+    world: World,
+    precision: Precision,
+    losses: bool,
+    pictures: int,
+    interrupted: Callable[[], None],
+) -> _Found:
+    found = _Found()
+    names = split.annotations.categories.names
+    ids = split.annotations.categories.ids
+    show = world.is_main and len(loader) > 20
+    for host_batch, bad in tqdm(loader, "evaluating", disable=None if show else True, leave=False):
+        interrupted()
+        if bad:
+            raise UserError(f"{bad[0]} (evaluation leaves no image out)")
+        batch: Batch = host_batch.to(world.device)
+        with autocast(world.device, precision):
+            outputs = model(batch.images, batch.sizes)
+        if losses:
+            for name, value in criterion(outputs, batch, options=config.loss).items():
+                found.losses[name] += float(value)
+            found.positives += int((batch.matches >= 0).sum())
+        found.images += len(batch.images)
+        found.highest_score = max(found.highest_score, float(outputs.logits.max().sigmoid()))
+        detections = postprocess(
+            outputs, batch.sizes, batch.original_sizes, options=config.postprocess
+        )
+        for i, one in enumerate(detections):
+            detected = one.cpu()
+            found.results += to_results(detected, int(batch.image_ids[i]), ids)
+            if len(found.pictures) < pictures and world.is_main:
+                found.pictures.append(_picture(host_batch, i, detected, names))
+    return found
+
+
+def to_results(
+    detections: Detections, image_id: int, category_ids: tuple[int, ...]
+) -> list[Result]:
+    """Return detections in COCO's results format."""
+    boxes = xyxy_to_xywh(detections.boxes).tolist()
+    rows = zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True)
+    return [
+        Result(image_id=image_id, category_id=category_ids[label], bbox=box, score=score)
+        for box, score, label in rows
+    ]
+
+
+def _score(
+    parts: list[_Found], config: Config, split: Split, *, losses: bool, limit: int | None
+) -> Evaluation:
+    # Ranks took batches in turn; sorting makes the file the same whatever their number.
+    results = sorted(
+        (result for part in parts for result in part.results),
+        key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]),
+    )
+    metrics = evaluate_results(
+        ground_truth(split.annotations, limit),
+        results,
+        max_detections=config.postprocess.max_detections,
+    )
+    if not results:
+        highest = max(part.highest_score for part in parts)
+        metrics.remarks.append(
+            f"The highest score was {highest:.4f}, under postprocess.score_threshold "
+            f"{config.postprocess.score_threshold:g}: the network has not learned yet, or these "
+            "are not the images it was trained for."
+        )
+    means: dict[str, float] = {}
+    if losses:
+        per_image = config.loss.normalizer == "per_image"
+        divisor = sum(part.images if per_image else part.positives for part in parts)
+        for name in ("class", "box"):
+            means[name] = sum(part.losses[name] for part in parts) / max(1, divisor)
+    return Evaluation(metrics=metrics, results=results, losses=means, pictures=parts[0].pictures)
+
+
+def _picture(
+    batch: Batch, i: int, detections: Detections, names: tuple[str, ...]
+) -> NDArray[np.uint8]:
+    """Draw the ground truth of an image beside its detections, on the resized image."""
+    height, width = batch.sizes[i].tolist()
+    image = batch.images[i, :, :height, :width].permute(1, 2, 0).numpy()
+    target = batch.targets[i]
+    truth = draw_boxes(image, target.boxes.numpy(), target.labels.numpy(), names)
+    shown = detections.above(0.3)
+    scale = width / int(batch.original_sizes[i, 1])
+    found = draw_boxes(
+        image, shown.boxes.numpy() * scale, shown.labels.numpy(), names, shown.scores.numpy()
+    )
+    return fit(side_by_side(truth, found, ("ground truth", "detections >= 0.3")), 1280)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write results.json, metrics.json, metrics.txt and the pictures; return their paths.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    paths = [folder / "results.json", folder / "metrics.json", folder / "metrics.txt"]
+    texts = [
+        json.dumps(evaluation.results),
+        json.dumps(metrics_json(evaluation.metrics), indent=2) + "\n",
+        format_metrics(evaluation.metrics) + "\n",
+    ]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(paths, texts, strict=True):
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    if evaluation.pictures:
+        paths.append(folder / "pictures.jpg")
+        sheet = grid(evaluation.pictures, columns=2)
+        cv2.imwrite(str(paths[-1]), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    return paths

@@ -1,0 +1,328 @@
+"""From a config or a checkpoint to a run: everything is checked before it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from retinanet.config import Config, SplitConfig, dump_config, load_config, override_config
+from retinanet.data.annotations import read_annotations
+from retinanet.data.checks import check_same_classes, class_table
+from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
+from retinanet.engine.distributed import join_world, resolve_precision
+from retinanet.engine.evaluate import Evaluation, evaluate
+from retinanet.engine.logging import Log
+from retinanet.engine.run_folder import RunFolder, describe_environment, run_folder
+from retinanet.engine.splits import (
+    Split,
+    build_augment,
+    evaluation_short_side,
+    ground_truth,
+    open_split,
+    open_training_splits,
+)
+from retinanet.engine.train import Run, rehearse, start_run, train
+from retinanet.engine.transfer import load_matching
+from retinanet.errors import UserError
+from retinanet.evaluation.coco import evaluate_results, read_results
+from retinanet.model.detector import Detector, build_detector, describe_frozen
+
+# What a resume may change: where things lie and what they run on, not what is computed.
+_HARDWARE = ("data.root", "data.workers", "train.device", "train.micro_batch", "output.")
+_LENGTH = ("train.steps", "train.epochs", "train.patience")
+_REPORTING = ("train.log_every", "train.checkpoint_every", "eval.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Where a finished run lies and how it went."""
+
+    folder: RunFolder
+    progress: Progress
+    is_main: bool
+
+
+def train_experiment(
+    config: Config,
+    *,
+    resume: Checkpoint | None = None,
+    folder: RunFolder | None = None,
+    init_from: Path | None = None,
+    dry_run: bool = False,
+) -> Outcome | None:
+    """Check everything, rehearse on two images, train; return None for a dry run.
+
+    Args:
+        config: the experiment; on a resume, the checkpoint's with allowed changes.
+        resume: the state to go on from.
+        folder: of the run; by default the config's.
+        init_from: a checkpoint to take weights from.
+        dry_run: stop before the run folder is made.
+
+    Raises:
+        UserError: the user's input is wrong; nothing was written.
+    """
+    folder = folder or run_folder(config)
+    if resume is None and not dry_run:
+        folder.check_free()
+    world = join_world(config.train.device)
+    log = Log(active=world.is_main)
+    try:
+        precision = resolve_precision(config.train.precision, world.device)
+        config = override_config(config, [f"train.precision={precision}"])
+        splits = open_training_splits(config)
+        build_augment(config)  # a wrong name is the user's mistake: before step 0
+        weights = load_checkpoint(init_from) if init_from else None
+        model, remarks = _build_model(config, splits[0], resume, weights)
+        environment = describe_environment(world.size, world.device)
+        run = start_run(
+            config,
+            folder=folder,
+            train=splits[0],
+            val=splits[1],
+            model=model,
+            world=world,
+            precision=precision,
+            log=log,
+            environment=environment,
+            checkpoint=resume,
+        )
+        intro = "\n".join([*_introduce(run), *remarks])
+        if run.progress.step >= run.steps:
+            raise UserError(
+                f"{folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
+                "steps. To train on, give a longer train.steps or train.epochs beside --resume"
+            )
+        rehearse(run)
+        if dry_run:
+            log.say(intro + "\ndry run: training and evaluation of two images went well")
+            return None
+        if world.is_main:
+            folder.create(config, environment)
+        world.broadcast(None)  # nobody goes on before the folder is there
+        log.open(folder.path, step=run.progress.step)
+        log.say(intro)
+        return Outcome(folder=folder, progress=train(run), is_main=world.is_main)
+    finally:
+        log.close()
+        world.close()
+
+
+def _build_model(
+    config: Config, split: Split, resume: Checkpoint | None, weights: Checkpoint | None
+) -> tuple[Detector, list[str]]:
+    """Build the network with its initial weights; return it and what to say about them."""
+    torch.manual_seed(config.train.seed)
+    categories = split.annotations.categories
+    if resume is not None:
+        if resume.categories != categories:
+            raise UserError(
+                f"{split.annotations.path}: its categories differ from the run's: "
+                f"{_some(categories.names)} against {_some(resume.categories.names)}"
+            )
+        if resume.fingerprint != split.annotations.fingerprint():
+            raise UserError(
+                f"{split.annotations.path}: its images or boxes differ from those that the run was "
+                "trained on; start a new run with --init-from instead of --resume"
+            )
+    fresh = resume is None and weights is None
+    model = build_detector(config, classes=len(categories), pretrained=fresh)
+    return model, [] if weights is None else load_matching(model, weights, categories)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "")
+
+
+def _introduce(run: Run) -> list[str]:
+    """Say what will run on what."""
+    config, data = run.config, run.config.data
+    length = f"{config.train.epochs} epochs = " if config.train.epochs else ""
+    steps_per_epoch = run.plan.steps_per_epoch
+    lines = [f"run {run.folder.path}"]
+    for name, split in (("train", run.train), ("val", run.val)):
+        table = class_table(split.annotations, split.boxes)
+        lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
+    lines += _describe_scale(run)
+    lines += [
+        f"model {config.model.backbone} ({config.model.norm}, weights {config.model.weights}): "
+        f"{describe_frozen(run.model)}",
+        f"{length}{run.steps} steps of {config.train.batch_size} images, {steps_per_epoch} an "
+        f"epoch, {config.train.optimizer} lr {config.train.lr:g}, {config.train.schedule}; "
+        f"{run.world.size} process(es) on {run.world.device.type}, {run.precision}, "
+        f"{data.workers} loader workers each",
+    ]
+    if config.model.norm in ("bn", "sync_bn"):
+        lines.append(
+            f"  model.norm {config.model.norm} uses the statistics of local batches: the results "
+            "depend on the number of devices (frozen_bn and gn do not)"
+        )
+    late = [m for m in config.train.milestones if m * run.unit >= run.steps]
+    if config.train.schedule == "multistep" and late:
+        lines.append(f"  train.milestones {late} lie past the end: lr does not drop there")
+    if run.progress.step:
+        lines.append(f"resuming after step {run.progress.step}")
+    return lines
+
+
+def _describe_scale(run: Run) -> list[str]:
+    """Say what resizing does to images and boxes (users.md UX3)."""
+    data, annotations = run.config.data, run.train.annotations
+    side = evaluation_short_side(data)
+    sizes = annotations.sizes
+    scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
+    boxes = run.train.boxes.xyxy[run.train.boxes.keep & ~annotations.crowd]
+    image_of_box = np.repeat(np.arange(len(sizes)), np.diff(annotations.offsets))
+    factor = scale[image_of_box[run.train.boxes.keep & ~annotations.crowd]]
+    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clip(0) ** 0.5 * factor
+    low, median, high = np.percentile(area, [5, 50, 95])
+    return [
+        f"resizing: short side {', '.join(map(str, data.short_side))}, long side at most "
+        f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
+        f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)"
+    ]
+
+
+def check_resume(asked: Config, saved: Config) -> None:
+    """Refuse a resume whose config is another experiment than the saved one.
+
+    Raises:
+        UserError: the options that differ.
+    """
+    a, b = _flatten(dump_config(asked)), _flatten(dump_config(saved))
+    free = (*_HARDWARE, *_LENGTH, *_REPORTING)
+    differing = [
+        f"{key}: {a.get(key)} here, {b.get(key)} in the run"
+        for key in sorted(a.keys() | b.keys())
+        if a.get(key) != b.get(key) and not key.startswith(free) and a.get(key) != "auto"
+    ]
+    if differing:
+        raise UserError(
+            "--resume continues one experiment, but these options differ from the run's "
+            "config.yaml:\n  " + "\n  ".join(differing) + "\nStart a new run with --name, from its "
+            "weights with --init-from"
+        )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def restore_detector(checkpoint: Checkpoint, device: torch.device) -> Detector:
+    """Rebuild the network of a checkpoint; nothing but the file is needed (users.md FT2, FT3).
+
+    Raises:
+        UserError: the weights do not fit the config in the file.
+    """
+    model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def evaluate_checkpoint(
+    path: Path,
+    *,
+    annotations: Path | None,
+    images: Path | None,
+    overrides: list[str],
+) -> Evaluation | None:
+    """Evaluate a checkpoint on its own val split, or on another file with the same classes.
+
+    Returns:
+        The evaluation on the main process, None on the others.
+
+    Raises:
+        UserError: a wrong checkpoint, file or option.
+    """
+    checkpoint = load_checkpoint(path)
+    config = override_config(checkpoint.config, overrides)
+    if annotations is not None:
+        place = SplitConfig(
+            annotations=str(annotations.absolute()),
+            images=str(images.absolute()) if images else config.data.val.images,
+        )
+        config = config.model_copy(update={"data": config.data.model_copy(update={"val": place})})
+    world = join_world(config.train.device)
+    try:
+        split = open_split(config, "val")
+        _check_classes(split, checkpoint, path)
+        model = restore_detector(checkpoint, world.device)
+        precision = resolve_precision(config.train.precision, world.device)
+        return evaluate(
+            model,
+            config,
+            split,
+            world=world,
+            precision=precision,
+            pictures=config.eval.pictures,
+        )
+    finally:
+        world.close()
+
+
+def _check_classes(split: Split, checkpoint: Checkpoint, path: Path) -> None:
+    """Refuse an annotation file whose classes are not the checkpoint's."""
+    trained = replace(split.annotations, path=path, categories=checkpoint.categories)
+    check_same_classes(trained, split.annotations)
+
+
+def evaluate_results_file(path: Path, annotations: Path, overrides: list[str]) -> Evaluation:
+    """Score an existing results file.
+
+    Raises:
+        UserError: a wrong file or record.
+    """
+    config = override_config(Config(), overrides)
+    truth = ground_truth(read_annotations(annotations))
+    results = read_results(path, truth)
+    metrics = evaluate_results(truth, results, max_detections=config.postprocess.max_detections)
+    return Evaluation(metrics=metrics, results=results, losses={}, pictures=[])
+
+
+def resume_experiment(config: Path | None, path: Path | None, overrides: list[str]) -> Outcome:
+    """Continue a run from its own checkpoint; a config given beside it must be the same experiment.
+
+    Args:
+        config: YAML file, or None: the checkpoint's own config then counts.
+        path: run folder or checkpoint, or None: the folder that the config names.
+        overrides: changes that a resume allows (longer, elsewhere, other hardware).
+
+    Raises:
+        UserError: nothing to resume, another experiment, or a finished run.
+    """
+    if path is None:
+        if config is None:
+            raise UserError("--resume needs a run folder, a checkpoint, or a config file")
+        path = run_folder(load_config(config, overrides)).path
+        if not RunFolder(path).last.exists():
+            raise UserError(f"{path}: there is no run to resume; leave --resume out to start one")
+    if path.is_dir():
+        path = RunFolder(path).last
+    checkpoint = load_checkpoint(path)
+    folder = RunFolder(path.parent.parent)
+    if config is None:
+        asked = override_config(checkpoint.config, overrides)
+    else:
+        asked = load_config(config, overrides)
+    check_resume(asked, checkpoint.config)
+    precision = f"train.precision={checkpoint.config.train.precision}"
+    outcome = train_experiment(
+        override_config(asked, [precision]), resume=checkpoint, folder=folder
+    )
+    assert outcome is not None
+    return outcome

@@ -1,0 +1,189 @@
+"""Config -> checked splits, datasets and plans: the engine joins data with losses and model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from retinanet.config import AssignConfig, Config, DataConfig, SplitConfig
+from retinanet.data import checks
+from retinanet.data.annotations import Annotations, read_annotations
+from retinanet.data.augment import Augment
+from retinanet.data.canvas import Size
+from retinanet.data.dataset import DetectionDataset
+from retinanet.data.loader import evaluation_loader
+from retinanet.data.sampler import TrainingPlan, evaluation_plans
+from retinanet.errors import UserError
+from retinanet.evaluation.coco import GroundTruth
+from retinanet.losses.assign import assign
+from retinanet.model.anchors import AnchorGenerator, build_anchors
+from retinanet.structures import Target
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """A checked annotation file, its pictures, and the boxes that losses use."""
+
+    annotations: Annotations
+    images: Path
+    boxes: checks.TrainingBoxes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matcher:
+    """Assigns the anchors of a canvas, in the loader's processes."""
+
+    anchors: AnchorGenerator
+    options: AssignConfig
+
+    def __call__(self, canvas: Size, target: Target) -> Tensor:
+        """Return the match (A,) of each anchor; see `losses.assign`."""
+        anchors = self.anchors(canvas, torch.device("cpu"))
+        return assign(anchors, target, options=self.options)
+
+
+def open_split(config: Config, name: str) -> Split:
+    """Read and check `data.train` or `data.val`.
+
+    Raises:
+        UserError: anything wrong with the file, its records or its pictures.
+    """
+    place: SplitConfig = getattr(config.data, name)
+    for key in ("annotations", "images"):
+        if not getattr(place, key):
+            raise UserError(
+                f"data.{name}.{key} is not set; it is relative to data.root, or absolute"
+            )
+    root = Path(config.data.root)
+    if config.data.root and not root.is_dir():
+        raise UserError(f"data.root: there is no such folder: {root}")
+    annotations = read_annotations(root / place.annotations)
+    return check_split(annotations, root / place.images, config.data, name=name)
+
+
+def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:
+    """Check what was read against the pictures; the boxes of training are cut and chosen.
+
+    Raises:
+        UserError: nothing in it, a wrong box format, missing pictures.
+    """
+    learn = name == "train"
+    checks.check_split(annotations, split=name, learn=learn)
+    checks.check_format(annotations)
+    checks.check_files(annotations, images)
+    boxes = checks.training_boxes(annotations, min_box_side=config.min_box_side if learn else 0.0)
+    split = Split(annotations=annotations, images=images, boxes=boxes)
+    if learn and config.drop_empty and not len(_rows_with_boxes(split)):
+        raise UserError(f"{annotations.path}: data.drop_empty leaves no image to train on")
+    return split
+
+
+def open_training_splits(config: Config) -> tuple[Split, Split]:
+    """Read both splits; their classes must be the same.
+
+    Raises:
+        UserError: see `open_split`.
+    """
+    train, val = open_split(config, "train"), open_split(config, "val")
+    checks.check_same_classes(train.annotations, val.annotations)
+    return train, val
+
+
+def _rows_with_boxes(split: Split) -> NDArray[np.int64]:
+    """Return the images (their rows) that have a box to learn from."""
+    image_of_box = np.repeat(np.arange(len(split.annotations)), np.diff(split.annotations.offsets))
+    return np.unique(image_of_box[split.boxes.keep & ~split.annotations.crowd])
+
+
+def training_plan(config: Config, split: Split) -> TrainingPlan:
+    """Return what names the images of each step."""
+    drop = config.data.drop_empty
+    return TrainingPlan(
+        split.annotations.sizes,
+        rows=_rows_with_boxes(split) if drop else np.arange(len(split.annotations)),
+        seed=config.train.seed,
+        batch_size=config.train.batch_size,
+        short_sides=config.data.short_side,
+        long_side=config.data.long_side,
+        resize=config.data.resize,
+        canvas=config.data.canvas,
+    )
+
+
+def build_dataset(config: Config, split: Split, *, augment: bool, losses: bool) -> DetectionDataset:
+    """Build the dataset of a split; `losses` assigns anchors, which evaluation alone can spare."""
+    return DetectionDataset(
+        split.annotations,
+        images=split.images,
+        boxes=split.boxes.xyxy,
+        keep=split.boxes.keep,
+        long_side=config.data.long_side,
+        augment=build_augment(config) if augment else None,
+        match=build_matcher(config) if losses else None,
+    )
+
+
+def build_augment(config: Config) -> Augment:
+    """Build the augmentation of an experiment."""
+    return Augment(hflip=config.data.hflip, transforms=config.data.augment)
+
+
+def build_matcher(config: Config) -> Callable[[Size, Target], Tensor]:
+    """Build what assigns anchors to the ground truth of an image."""
+    return Matcher(anchors=build_anchors(config.anchors), options=config.assign)
+
+
+def build_evaluation_loader(
+    config: Config,
+    split: Split,
+    *,
+    losses: bool,
+    rank: int,
+    ranks: int,
+    pin_memory: bool,
+    limit: int | None = None,
+) -> DataLoader:
+    """Return this rank's batches of a split; `limit` takes only the first images."""
+    data = config.data
+    plans = evaluation_plans(
+        split.annotations.sizes[:limit],
+        batch_size=config.eval.batch_size,
+        short_side=evaluation_short_side(data),
+        long_side=data.long_side,
+        canvas=data.canvas,
+    )
+    return evaluation_loader(
+        build_dataset(config, split, augment=False, losses=losses),
+        plans[rank::ranks],
+        workers=data.workers if limit is None else 0,
+        pin_memory=pin_memory,
+    )
+
+
+def evaluation_short_side(config: DataConfig) -> int:
+    """Return the short side (px) of evaluation and prediction."""
+    return config.eval_short_side or max(config.short_side)
+
+
+def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTruth:
+    """Return what detections of a split are scored against: every box as published."""
+    stop = int(annotations.offsets[len(annotations) if limit is None else limit])
+    counts = np.diff(annotations.offsets)
+    categories = annotations.categories
+    return GroundTruth(
+        image_ids=annotations.image_ids[:limit].tolist(),
+        category_ids=categories.ids,
+        category_names=categories.names,
+        boxes=annotations.boxes[:stop],
+        box_image_ids=np.repeat(annotations.image_ids, counts)[:stop],
+        box_category_ids=np.array(categories.ids)[annotations.labels[:stop]],
+        areas=annotations.areas[:stop],
+        crowd=annotations.crowd[:stop],
+    )

@@ -1,0 +1,526 @@
+"""The training loop, whole: config and splits in, a run folder out.
+
+The loss of a step is a sum over the *global* batch divided by a number that is known before the
+forward pass, so ranks, micro-batches and accumulation do not change it.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from retinanet.config import Config
+from retinanet.data.loader import RankStep, training_loader
+from retinanet.data.sampler import TrainingPlan
+from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
+from retinanet.engine.distributed import Precision, World, autocast
+from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
+from retinanet.engine.logging import Log, duration
+from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.run_folder import RunFolder
+from retinanet.engine.schedule import learning_rate
+from retinanet.engine.splits import Split, build_dataset, training_plan
+from retinanet.errors import TrainingError, UserError
+from retinanet.losses.criterion import criterion
+from retinanet.model.detector import Detector
+from retinanet.structures import Batch
+
+
+class InterruptedRunError(Exception):
+    """A signal ended the run; its state is saved."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(where)
+        self.number = number
+
+
+@dataclass(kw_only=True, eq=False)
+class Run:
+    """Everything a running experiment holds."""
+
+    config: Config
+    folder: RunFolder
+    train: Split
+    val: Split
+    model: Detector
+    wrapped: nn.Module
+    """The model, inside DistributedDataParallel where there are several processes."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    plan: TrainingPlan
+    world: World
+    precision: Precision
+    log: Log
+    environment: dict[str, Any]
+    progress: Progress
+
+    @property
+    def unit(self) -> int:
+        """Steps in the unit that the schedule counts in: an epoch's, or 1."""
+        return self.plan.steps_per_epoch if self.config.train.epochs else 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return (self.config.train.epochs or self.config.train.steps or 0) * self.unit
+
+
+def start_run(
+    config: Config,
+    *,
+    folder: RunFolder,
+    train: Split,
+    val: Split,
+    model: Detector,
+    world: World,
+    precision: Precision,
+    log: Log,
+    environment: dict[str, Any],
+    checkpoint: Checkpoint | None,
+) -> Run:
+    """Join the parts of a run; with a checkpoint, as it was when that was written."""
+    if checkpoint is not None:
+        model.load_state_dict(checkpoint.model)
+    model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped: nn.Module = model
+    if world.size > 1:
+        if config.model.norm == "sync_bn" and world.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        ids = [world.device.index] if world.device.type == "cuda" else None
+        wrapped = DistributedDataParallel(model, device_ids=ids)
+    optimizer = build_optimizer(model, config.train)
+    scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+    if checkpoint is not None and checkpoint.optimizer is not None:
+        optimizer.load_state_dict(checkpoint.optimizer)
+        scaler.load_state_dict(checkpoint.scaler or {})
+    start = Progress(normalizer=config.loss.normalizer_start)
+    return Run(
+        config=config,
+        folder=folder,
+        train=train,
+        val=val,
+        model=model,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        scaler=scaler,
+        plan=training_plan(config, train),
+        world=world,
+        precision=precision,
+        log=log,
+        environment=environment,
+        progress=start if checkpoint is None else checkpoint.progress,
+    )
+
+
+def train(run: Run) -> Progress:
+    """Train to the end; return how far the run is then.
+
+    Raises:
+        TrainingError: a non-finite loss, too many unreadable images, a full disk.
+        InterruptedRunError: SIGINT or SIGTERM came; `last.pt` holds the state.
+    """
+    run.log.start_progress(step=run.progress.step, steps=run.steps)
+    run.model.train()
+    with _signals() as signals:
+        if _due(run, run.progress.step) and run.progress.step > run.progress.evaluated:
+            _evaluate(run, signals)  # makes up for one that an interruption cut off
+        meter = _Meter(run)
+        for part in _loader(run):
+            meter.loaded()
+            losses, norm, rate, signal_number = _step(run, part, signals)
+            run.progress = replace(run.progress, step=part.step + 1)
+            meter.stepped(losses, norm, rate)
+            if signal_number:
+                _save_last(run)
+                _stop(run, signal_number)
+            if _due(run, part.step + 1):
+                _save_last(run)  # first, so that a signal during the evaluation loses nothing
+                _evaluate(run, signals)
+                meter.restart()
+                if _is_patience_over(run):
+                    run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
+                    break
+            elif (part.step + 1) % run.config.train.checkpoint_every == 0:
+                _save_last(run)
+    return run.progress
+
+
+def rehearse(run: Run) -> None:
+    """Train and evaluate on two images, without leaving a trace: what fails, fails before step 0.
+
+    Raises:
+        TrainingError: a loss that is not finite with the initial weights.
+        UserError: an image that cannot be read.
+    """
+    dataset = build_dataset(run.config, run.train, augment=True, losses=True)
+    plan = run.plan.step(0)
+    batch, bad = dataset[replace(plan, samples=plan.samples[:2])]
+    if bad and run.config.data.max_bad_images == 0:
+        raise UserError(bad[0])
+    batch = batch.to(run.world.device)
+    run.model.eval()  # batch norm must not move
+    with autocast(run.world.device, run.precision):
+        outputs = run.model(batch.images, batch.sizes)
+    losses = criterion(outputs, batch, options=run.config.loss)
+    total = losses["class"] + losses["box"]
+    if not math.isfinite(float(total)):
+        raise TrainingError(f"the loss of the initial weights is not finite: {losses}")
+    total.backward()
+    run.model.zero_grad(set_to_none=True)
+    alone = replace(run.world, rank=0, size=1)
+    evaluate(
+        run.model, run.config, run.val, world=alone, precision=run.precision, losses=True, limit=2
+    )
+
+
+def _loader(run: Run) -> Iterator[RankStep]:
+    train_config = run.config.train
+    share = -(-train_config.batch_size // run.world.size)
+    return iter(
+        training_loader(
+            build_dataset(run.config, run.train, augment=True, losses=True),
+            run.plan,
+            start=run.progress.step,
+            stop=run.steps,
+            rank=run.world.rank,
+            ranks=run.world.size,
+            micro_batch=share if train_config.micro_batch == "auto" else train_config.micro_batch,
+            workers=run.config.data.workers,
+            pin_memory=run.world.device.type == "cuda",
+        )
+    )
+
+
+def _step(
+    run: Run, part: RankStep, signals: list[int]
+) -> tuple[dict[str, float], float, float, int]:
+    """Take one optimiser step; return global losses, gradient norm, learning rate, signal."""
+    # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
+    torch.manual_seed(_seed(run.config.train.seed, part.step, run.world.rank))
+    _count_bad(run, part)
+    positives, images, stopped, number = run.world.sum(
+        [part.positives, part.images, bool(signals), max(signals, default=0)]
+    )
+    rate = _set_learning_rate(run, part.step)
+    divisor = _divisor(run, positives, images)
+    run.optimizer.zero_grad(set_to_none=True)
+    local = _accumulate(run, part.micro_batches, divisor)
+    totals = run.world.sum([float(local["class"]), float(local["box"])])
+    losses = dict(zip(("class", "box"), totals, strict=True))
+    run.scaler.unscale_(run.optimizer)
+    norm = float(_clip(run))
+    # With fp16 a gradient may overflow: the scaler then skips the step and lowers its factor.
+    if not all(map(math.isfinite, totals)) or not (math.isfinite(norm) or run.scaler.is_enabled()):
+        raise TrainingError(_diverged(run, part, local, losses, rate, norm))
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return losses, norm, rate, int(number / max(1.0, stopped))
+
+
+def _accumulate(run: Run, batches: list[Batch], divisor: float) -> dict[str, Tensor]:
+    """Add up the gradients of this rank's micro-batches; return its share of the losses."""
+    totals = {name: torch.zeros((), device=run.world.device) for name in ("class", "box")}
+    for i, host_batch in enumerate(batches):
+        last = i == len(batches) - 1
+        batch = host_batch.to(run.world.device)
+        # Only the last backward pass exchanges gradients.
+        with nullcontext() if last else _no_exchange(run.wrapped):
+            with autocast(run.world.device, run.precision):
+                outputs = run.wrapped(batch.images, batch.sizes)
+            losses = criterion(outputs, batch, options=run.config.loss)
+            loss = (losses["class"] + losses["box"]) / divisor
+            # DistributedDataParallel averages over ranks; the step's loss is their sum.
+            run.scaler.scale(loss * run.world.size).backward()
+        for name, value in losses.items():
+            totals[name] += value.detach() / divisor
+    return totals
+
+
+def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
+    """Return the context of a backward pass whose gradients stay on this rank for now."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def _divisor(run: Run, positives: float, images: float) -> float:
+    """Return what the sums of the global batch are divided by, at least 1."""
+    loss = run.config.loss
+    if loss.normalizer == "per_image":
+        return max(1.0, images)
+    if loss.normalizer == "positives":
+        return max(1.0, positives)
+    before = run.progress.normalizer or loss.normalizer_start
+    momentum = loss.normalizer_momentum
+    after = momentum * before + (1 - momentum) * max(1.0, positives)
+    run.progress = replace(run.progress, normalizer=after)
+    return after
+
+
+def _set_learning_rate(run: Run, step: int) -> float:
+    config = run.config.train
+    rate = learning_rate(
+        step,
+        peak=config.lr,
+        steps=run.steps,
+        warmup_steps=config.warmup_steps,
+        warmup_factor=config.warmup_factor,
+        schedule=config.schedule,
+        milestones=[milestone * run.unit for milestone in config.milestones],
+        drop=config.lr_drop,
+    )
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _clip(run: Run) -> Tensor:
+    """Clip the gradients; return their norm before it."""
+    parameters = [p for p in run.model.parameters() if p.grad is not None]
+    limit = run.config.train.clip_norm or math.inf
+    return nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def _due(run: Run, step: int) -> bool:
+    """Whether an evaluation follows a step: every eval.every steps or epochs, and at the end."""
+    interval = run.config.eval.every * run.unit
+    return step == run.steps or (interval > 0 and step % interval == 0)
+
+
+def _evaluate(run: Run, signals: list[int]) -> None:
+    """Evaluate, record, and keep the best."""
+
+    def interrupted() -> None:
+        if signals:
+            _stop(run, signals[-1])
+
+    started = time.perf_counter()
+    outcome = evaluate(
+        run.model,
+        run.config,
+        run.val,
+        world=run.world,
+        precision=run.precision,
+        losses=True,
+        pictures=run.config.eval.pictures,
+        interrupted=interrupted,
+    )
+    ap = run.world.broadcast((outcome.metrics.figures["AP"] or 0.0) if outcome else None)
+    before = run.progress
+    step = before.step
+    if before.best_ap is None or ap > before.best_ap:
+        run.progress = replace(before, evaluated=step, best_ap=ap, best_step=step, stale=0)
+    else:
+        run.progress = replace(before, evaluated=step, stale=before.stale + 1)
+    if outcome is None:
+        return
+    _record_evaluation(run, outcome, time.perf_counter() - started)
+    if run.progress.best_step == step:
+        save_checkpoint(_state(run), run.folder.best)
+    _save_last(run)
+
+
+def _record_evaluation(run: Run, outcome: Evaluation, seconds: float) -> None:
+    step = run.progress.step
+    write_evaluation(outcome, run.folder.evaluation)
+    values = {f"val/{name}": value for name, value in outcome.metrics.figures.items()}
+    values |= {f"loss_val/{name}": value for name, value in outcome.losses.items()}
+    run.log.record(step, {**values, "val/seconds": seconds})
+    for i, picture in enumerate(outcome.pictures):
+        run.log.picture(step, f"val/{i}", picture)
+    figures = outcome.metrics.figures
+    shown = "  ".join(
+        f"{name} {'n/a' if figures[name] is None else f'{figures[name]:.3f}'}"
+        for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    )
+    losses = " + ".join(f"{name} {value:.3f}" for name, value in outcome.losses.items())
+    best = "  (best so far)" if run.progress.best_step == step else ""
+    run.log.say(f"val at step {step}: {shown}  loss {losses}  {seconds:.0f} s{best}")
+    for remark in outcome.metrics.remarks:
+        run.log.say(f"  {remark}")
+
+
+def _state(run: Run) -> Checkpoint:
+    return Checkpoint(
+        config=run.config,
+        categories=run.train.annotations.categories,
+        model=run.model.state_dict(),
+        progress=run.progress,
+        optimizer=run.optimizer.state_dict(),
+        scaler=run.scaler.state_dict(),
+        fingerprint=run.train.annotations.fingerprint(),
+        environment=run.environment,
+    )
+
+
+def _save_last(run: Run) -> None:
+    if run.world.is_main:
+        save_checkpoint(_state(run), run.folder.last)
+
+
+def _is_patience_over(run: Run) -> bool:
+    patience = run.config.train.patience
+    return 0 < patience <= run.progress.stale
+
+
+def _stop(run: Run, number: int) -> None:
+    name = signal.Signals(number).name
+    raise InterruptedRunError(
+        number,
+        f"{name} after step {run.progress.step} of {run.steps}: the state is in {run.folder.last}; "
+        f"continue with: retinanet train --resume {run.folder.path}",
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM: the step at hand ends before the run does; a second is final."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        for number in before:
+            signal.signal(number, note)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+
+
+def _count_bad(run: Run, part: RankStep) -> None:
+    """Name unreadable images; stop past the limit."""
+    if not part.bad:
+        return
+    total = run.progress.bad_images + len(part.bad)
+    run.progress = replace(run.progress, bad_images=total)
+    limit = run.config.data.max_bad_images
+    for message in part.bad:
+        run.log.say(f"step {part.step}: left out: {message} ({total} so far, limit {limit})")
+    if total > limit:
+        raise TrainingError(
+            f"{total} images could not be read, more than data.max_bad_images {limit}; the last "
+            f"was {part.bad[-1]}"
+        )
+
+
+def _diverged(
+    run: Run,
+    part: RankStep,
+    local: dict[str, Tensor],
+    losses: dict[str, float],
+    rate: float,
+    norm: float,
+) -> str:
+    """Say all that helps to find out why a loss is not finite (users.md ST3)."""
+    images = [
+        f"  image {int(image)}: {len(target.boxes)} boxes, {target.boxes[:4].round().tolist()}"
+        for batch in part.micro_batches
+        for image, target in zip(batch.image_ids, batch.targets, strict=True)
+    ]
+    parts = ", ".join(f"{name} {value:g} (here {local[name]:g})" for name, value in losses.items())
+    kept = run.folder.last if run.folder.last.exists() else "none yet"
+    return "\n".join(
+        [
+            f"step {part.step}: the loss is not finite: {parts}; learning rate {rate:g}, gradient "
+            f"norm {norm:g}",
+            *images[:16],
+            f"The weights before this step are sound; last checkpoint: {kept}. Try a lower "
+            "train.lr, a longer train.warmup_steps, a smaller train.clip_norm, or "
+            "train.precision=fp32.",
+        ]
+    )
+
+
+class _Meter:
+    """Measures and says how training goes."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._started = time.perf_counter()
+        self._first_step = run.progress.step
+        self._warned = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new window, without the time of an evaluation."""
+        self._window = self._mark = time.perf_counter()
+        self._waited = 0.0
+        self._steps = 0
+
+    def loaded(self) -> None:
+        """Note that the loader has delivered."""
+        self._waited += time.perf_counter() - self._mark
+
+    def stepped(self, losses: dict[str, float], norm: float, rate: float) -> None:
+        """Note a step; every log_every steps say and record it."""
+        self._steps += 1
+        now = time.perf_counter()
+        step, config = self._run.progress.step, self._run.config.train
+        if step % config.log_every == 0 or step == self._run.steps:
+            self._report(losses, norm, rate, now)
+            self.restart()
+        self._run.log.advance(f"loss {sum(losses.values()):.3f} lr {rate:.2g}")
+        self._mark = time.perf_counter()
+
+    def _report(self, losses: dict[str, float], norm: float, rate: float, now: float) -> None:
+        run, step = self._run, self._run.progress.step
+        elapsed = now - self._window
+        speed = self._steps * run.config.train.batch_size / elapsed
+        waiting = self._waited / elapsed
+        eta = elapsed / self._steps * (run.steps - step)
+        memory = _memory(run.world.device)
+        run.log.record(
+            step,
+            {
+                "epoch": step / run.plan.steps_per_epoch,
+                "loss_train/class": losses["class"],
+                "loss_train/box": losses["box"],
+                "train/lr": rate,
+                "train/gradient_norm": norm,
+                "train/images_per_second": speed,
+                "train/data_share": waiting,
+                "train/memory_gb": memory,
+            },
+        )
+        run.log.step_line(
+            f"step {step}/{run.steps}  loss {sum(losses.values()):.4f} (class "
+            f"{losses['class']:.4f} box {losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  "
+            f"{speed:.1f} images/s  data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
+        )
+        if waiting > 0.2 and self._steps >= 10 and not self._warned:
+            self._warned = True
+            run.log.say(
+                f"  training waits {waiting:.0%} of its time for data: more data.workers (now "
+                f"{run.config.data.workers}), smaller images on disk, or a lighter data.augment"
+            )
+
+
+def _memory(device: torch.device) -> float:
+    """Return the peak memory in GB: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -1,0 +1,17 @@
+"""The two ways a run ends early that are not our bugs."""
+
+import difflib
+
+
+class UserError(Exception):
+    """The user's input is wrong: the message names file, record, value and remedy (exit code 2)."""
+
+
+class TrainingError(Exception):
+    """The run failed while running, a non-finite loss for example (exit code 1)."""
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """Return `"; did you mean X?"` for the closest of `choices`, or an empty string."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,48 @@
+"""`retinanet demo`: a drawn data set, a small training, figures and a picture."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import retinanet
+from retinanet.config import load_config
+from retinanet.data.synthetic import write_synthetic
+from retinanet.engine.evaluate import write_evaluation
+from retinanet.engine.launch import evaluate_checkpoint, train_experiment
+from retinanet.engine.run_folder import free_name
+from retinanet.evaluation.coco import format_metrics
+
+TRAIN_IMAGES, VAL_IMAGES, SEED = 800, 200, 0
+
+
+def run_demo(output: Path) -> int:
+    """Draw, train, evaluate and show; everything lies under `output`. Returns the exit code."""
+    started = time.perf_counter()
+    data = output / "demo-data"
+    print(f"drawing {TRAIN_IMAGES} + {VAL_IMAGES} images into {data}", flush=True)
+    write_synthetic(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, seed=SEED)
+    name = free_name(output, "demo")
+    overrides = [f"data.root={data}", f"output.dir={output}", f"output.name={name}"]
+    outcome = train_experiment(load_config(demo_config(), overrides))
+    assert outcome is not None
+    best = outcome.folder.best
+    evaluation = evaluate_checkpoint(
+        best, annotations=None, images=None, overrides=["eval.pictures=24"]
+    )
+    assert evaluation is not None
+    written = write_evaluation(evaluation, outcome.folder.evaluation)
+    print(format_metrics(evaluation.metrics))
+    print(f"\nrun folder     {outcome.folder.path}")
+    print(f"picture        {written[-1]}")
+    print(f"checkpoint     {best}")
+    print(f"try            retinanet predict {best} {data / 'images' / 'val'}")
+    print(f"time           {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+def demo_config() -> Path:
+    """Return the demo's experiment: inside the installed package, or beside it in a checkout."""
+    package = Path(retinanet.__file__).parent
+    places = [package / "configs", package.parent / "configs"]
+    return next(place for place in places if place.is_dir()) / "demo.yaml"

@@ -1,0 +1,271 @@
+"""Pictures -> detections, from a checkpoint alone.
+
+Images are (H, W, 3) uint8 RGB; boxes come back in original pixels.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retinanet.config import Config, PostprocessConfig
+from retinanet.data.annotations import Annotations, Categories
+from retinanet.data.canvas import Buckets, Size, resized, round_up
+from retinanet.data.dataset import (
+    LoadedImage,
+    UnreadableImageError,
+    collate,
+    empty_target,
+    read_image,
+    resize_image,
+)
+from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.engine.distributed import Precision, autocast, join_world, resolve_precision
+from retinanet.engine.evaluate import to_results
+from retinanet.engine.launch import restore_detector
+from retinanet.engine.splits import evaluation_short_side
+from retinanet.errors import UserError
+from retinanet.evaluation.coco import Result
+from retinanet.evaluation.draw import draw_boxes
+from retinanet.model.detector import Detector
+from retinanet.model.postprocess import postprocess
+from retinanet.structures import Detections
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image to look at."""
+
+    path: Path
+    image_id: int
+    size: Size | None = None
+    """Height and width, where an annotation file gives them."""
+
+
+class Predictor:
+    """A detector ready to use.
+
+    Example:
+        predictor = Predictor.from_checkpoint(Path("runs/bccd/checkpoints/best.pt"))
+        detections = predictor.predict([image])[0].above(0.5)
+    """
+
+    def __init__(
+        self,
+        model: Detector,
+        config: Config,
+        categories: Categories,
+        *,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        self.config = config
+        self.categories = categories
+        self._model = model
+        self._device = device
+        self._precision = precision
+        self._side = evaluation_short_side(config.data)
+        self._buckets = Buckets(short_sides=(self._side,), long_side=config.data.long_side)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, device: str = "auto") -> Predictor:
+        """Rebuild the network, its classes and its preprocessing from one file.
+
+        Raises:
+            UserError: not a checkpoint of this project, or a device that is not there.
+        """
+        checkpoint = load_checkpoint(path)
+        world = join_world(device)  # type: ignore[arg-type]
+        return cls(
+            restore_detector(checkpoint, world.device),
+            checkpoint.config,
+            checkpoint.categories,
+            device=world.device,
+            precision=resolve_precision(checkpoint.config.train.precision, world.device),
+        )
+
+    def predict(self, images: list[NDArray[np.uint8]]) -> list[Detections]:
+        """Return the detections of images of any sizes, in their original pixels."""
+        prepared = [self._prepare(image) for image in images]
+        found: dict[int, Detections] = {}
+        for canvas in sorted({place for _, place in prepared}):
+            rows = [i for i, (_, place) in enumerate(prepared) if place == canvas]
+            batch = self._detect([prepared[i][0] for i in rows], canvas)
+            found |= dict(zip(rows, batch, strict=True))
+        return [found[i] for i in range(len(images))]
+
+    def _prepare(self, image: NDArray[np.uint8]) -> tuple[LoadedImage, Size]:
+        """Resize an image; an image's canvas depends on its size alone, as in evaluation."""
+        original = (image.shape[0], image.shape[1])
+        size = resized(original, short_side=self._side, long_side=self.config.data.long_side)
+        if self.config.data.canvas == "bucket":
+            canvas = self._buckets.canvas(self._buckets.of(original), self._side)
+        else:
+            canvas = round_up(size)
+        pixels = resize_image(image, size)
+        loaded = LoadedImage(
+            pixels=pixels, original_size=original, image_id=0, target=empty_target()
+        )
+        return loaded, canvas
+
+    @torch.inference_mode()
+    def _detect(self, images: list[LoadedImage], canvas: Size) -> list[Detections]:
+        batch = collate(images, canvas, None).to(self._device)
+        with autocast(self._device, self._precision):
+            outputs = self._model(batch.images, batch.sizes)
+        options: PostprocessConfig = self.config.postprocess
+        found = postprocess(outputs, batch.sizes, batch.original_sizes, options=options)
+        return [detections.cpu() for detections in found]
+
+
+def find_pictures(inputs: Iterable[str]) -> list[Picture]:
+    """Return the pictures that files, folders and globs name, numbered from 1.
+
+    Raises:
+        UserError: an input that matches nothing.
+    """
+    paths: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            problem = f"no image in this folder ({', '.join(IMAGE_SUFFIXES)})"
+        else:
+            found = [p for p in ([path] if path.is_file() else _match(text)) if p.is_file()]
+            problem = "there is no such file or folder, and as a pattern it matches nothing"
+        if not found:
+            raise UserError(f"{text}: {problem}")
+        paths += found
+    return [Picture(path=path, image_id=i + 1) for i, path in enumerate(dict.fromkeys(paths))]
+
+
+def _match(pattern: str) -> list[Path]:
+    # The shell's patterns, absolute ones too, which pathlib's glob does not take.
+    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
+
+
+def list_pictures(annotations: Annotations, images: Path) -> list[Picture]:
+    """Return the pictures of an annotation file, with its ids."""
+    return [
+        Picture(path=images / name, image_id=int(image_id), size=(int(size[0]), int(size[1])))
+        for name, image_id, size in zip(
+            annotations.file_names, annotations.image_ids, annotations.sizes, strict=True
+        )
+    ]
+
+
+@dataclass(kw_only=True)
+class PredictionSummary:
+    """What a prediction over many pictures gave."""
+
+    results: list[Result]
+    images: int
+    removed: int
+    """Detections under the threshold (users.md EX6)."""
+    unreadable: list[str]
+
+
+def predict_pictures(
+    predictor: Predictor,
+    pictures: list[Picture],
+    *,
+    output: Path,
+    threshold: float,
+    draw: bool,
+    progress: Callable[[int], object] = lambda done: None,
+) -> PredictionSummary:
+    """Detect in every picture; write results.json, images.json and, if asked, drawn pictures.
+
+    Args:
+        predictor: the detector.
+        pictures: what to look at.
+        output: folder to write into.
+        threshold: lowest score, in the files and the pictures alike.
+        draw: write annotated pictures, too.
+        progress: called with the number of pictures done.
+    """
+    summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[])
+    records = []
+    try:
+        (output / "pictures" if draw else output).mkdir(parents=True, exist_ok=True)
+        for chunk in _chunks(pictures, predictor.config.eval.batch_size):
+            readable = list(_read(chunk, summary.unreadable))
+            found = predictor.predict([image for _, image in readable])
+            for (picture, image), detections in zip(readable, found, strict=True):
+                kept = detections.above(threshold)
+                summary.removed += len(detections.scores) - len(kept.scores)
+                summary.results += to_results(kept, picture.image_id, predictor.categories.ids)
+                records.append(_image_record(picture, image))
+                if draw:
+                    _write_picture(output / "pictures", picture, image, kept, predictor.categories)
+            summary.images += len(readable)
+            progress(summary.images + len(summary.unreadable))
+        categories = [
+            {"id": i, "name": name}
+            for i, name in zip(predictor.categories.ids, predictor.categories.names, strict=True)
+        ]
+        _write_json(output / "results.json", summary.results)
+        _write_json(output / "images.json", {"images": records, "categories": categories})
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
+    return summary
+
+
+def _chunks(pictures: list[Picture], size: int) -> Iterator[list[Picture]]:
+    # Several batches' worth, so that pictures of one shape find each other.
+    for start in range(0, len(pictures), size * 4):
+        yield pictures[start : start + size * 4]
+
+
+def _read(
+    pictures: list[Picture], unreadable: list[str]
+) -> Iterator[tuple[Picture, NDArray[np.uint8]]]:
+    for picture in pictures:
+        try:
+            yield picture, read_image(picture.path, picture.size)
+        except UnreadableImageError as error:
+            unreadable.append(str(error))
+
+
+def _image_record(picture: Picture, image: NDArray[np.uint8]) -> dict[str, object]:
+    return {
+        "id": picture.image_id,
+        "file_name": str(picture.path),
+        "width": image.shape[1],
+        "height": image.shape[0],
+    }
+
+
+def _write_picture(
+    folder: Path,
+    picture: Picture,
+    image: NDArray[np.uint8],
+    detections: Detections,
+    categories: Categories,
+) -> None:
+    drawn = draw_boxes(
+        image,
+        detections.boxes.numpy(),
+        detections.labels.numpy(),
+        categories.names,
+        detections.scores.numpy(),
+    )
+    # The id keeps pictures of one name from different folders apart.
+    path = folder / f"{picture.image_id:06d}_{picture.path.stem}.jpg"
+    cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+
+
+def _write_json(path: Path, content: object) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.replace(path)

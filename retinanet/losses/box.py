@@ -1,0 +1,43 @@
+"""Losses of the boxes of positive anchors.
+
+P positives.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
+
+from retinanet import boxes as box_ops
+from retinanet.losses.focal import at_least_float32
+
+
+def box_loss(
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    *,
+    kind: Literal["smooth_l1", "l1", "giou"],
+    beta: float,
+) -> Tensor:
+    """Return the loss (P,) of each positive anchor.
+
+    Args:
+        deltas: (P, 4) of the network.
+        anchors: (P, 4) px.
+        boxes: (P, 4) matched ground truth, px, positive width and height.
+        kind: `smooth_l1` (Girshick, *Fast R-CNN*, equation 3, with 0.5 x² / β under β) or `l1` on
+            the deltas, summed over the four; or `giou` (Rezatofighi et al., arXiv 1902.09630) of
+            the decoded boxes.
+        beta: of smooth_l1.
+    """
+    deltas = at_least_float32(deltas)
+    if kind == "giou":
+        return generalized_box_iou_loss(box_ops.decode(deltas, anchors), boxes, reduction="none")
+    wanted = box_ops.encode(boxes, anchors)
+    if kind == "l1":
+        return F.l1_loss(deltas, wanted, reduction="none").sum(dim=1)
+    return F.smooth_l1_loss(deltas, wanted, reduction="none", beta=beta).sum(dim=1)

@@ -1,0 +1,115 @@
+"""Anchors: the boxes that the network scores and moves.
+
+H x W canvas, A anchors. Order: levels P3..P7, then rows, columns, anchors of a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from retinanet.config import AnchorConfig
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Of P3..P7."""
+
+
+def cell_anchors(
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+    *,
+    rounding: Literal["none", "corners"],
+    cell_order: Literal["size_major", "ratio_major"],
+) -> Tensor:
+    """Return the anchors (len(sizes) * len(ratios), 4) of a cell centred on the origin.
+
+    An anchor of size s and ratio r (height / width) has area s² and r = h / w.
+    """
+    size = torch.tensor(sizes, dtype=torch.float32)
+    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
+    # Width 1/√r · s: one division before the product, as torchvision, so that rounding agrees.
+    widths = (1 / root)[:, None] * size[None, :]  # (ratios, sizes)
+    heights = root[:, None] * size[None, :]
+    if cell_order == "size_major":
+        widths, heights = widths.T, heights.T
+    half = torch.stack([-widths, -heights, widths, heights], dim=-1).reshape(-1, 4) / 2
+    return half.round() if rounding == "corners" else half
+
+
+def grid_shapes(canvas: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return (rows, columns) of P3..P7 for a canvas (height, width): each halving rounds up."""
+    height, width = canvas
+    return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
+
+
+class AnchorGenerator:
+    """Anchors of any canvas; the last few canvases are kept."""
+
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[Sequence[float]],
+        ratios: Sequence[float],
+        offset: float,
+        rounding: Literal["none", "corners"],
+        cell_order: Literal["size_major", "ratio_major"],
+        stride_from: Literal["nominal", "canvas"],
+    ) -> None:
+        self._cells = [
+            cell_anchors(level, ratios, rounding=rounding, cell_order=cell_order) for level in sizes
+        ]
+        self._offset = offset
+        self._stride_from = stride_from
+        self._cached = lru_cache(maxsize=16)(self._generate)
+
+    @property
+    def per_cell(self) -> int:
+        """Anchors at each cell."""
+        return len(self._cells[0])
+
+    def per_level(self, canvas: tuple[int, int]) -> list[int]:
+        """Return the number of anchors on each of P3..P7."""
+        return [rows * columns * self.per_cell for rows, columns in grid_shapes(canvas)]
+
+    def __call__(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
+        """Return the anchors (A, 4) of a canvas (height, width), float32 px; do not write to it."""
+        return self._cached(canvas, device)
+
+    def _generate(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
+        levels = []
+        for cell, stride, grid in zip(self._cells, STRIDES, grid_shapes(canvas), strict=True):
+            nominal = self._stride_from == "nominal"
+            step_y, step_x = (
+                stride if nominal else side // cells
+                for side, cells in zip(canvas, grid, strict=True)
+            )
+            y = (torch.arange(grid[0], dtype=torch.float32) + self._offset) * step_y
+            x = (torch.arange(grid[1], dtype=torch.float32) + self._offset) * step_x
+            centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
+            centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
+            levels.append((centres[:, :, None] + cell).reshape(-1, 4))  # (rows * columns * cell, 4)
+        return torch.cat(levels).to(device)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A cache cannot travel to a spawned loader process; it fills again there.
+        return {name: value for name, value in vars(self).items() if name != "_cached"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._cached = lru_cache(maxsize=16)(self._generate)
+
+
+def build_anchors(config: AnchorConfig) -> AnchorGenerator:
+    """Build the generator of an experiment."""
+    return AnchorGenerator(
+        sizes=config.sizes,
+        ratios=config.ratios,
+        offset=config.offset,
+        rounding=config.rounding,
+        cell_order=config.cell_order,
+        stride_from=config.stride_from,
+    )

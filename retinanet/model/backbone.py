@@ -1,0 +1,234 @@
+"""Backbones: an image -> C3, C4, C5.
+
+ResNets come from torchvision, others from timm. Weights come from torchvision's site only where the
+config names them; with a path or none nothing touches the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from retinanet.errors import UserError, nearest
+
+RESNETS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x8d",
+)
+Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+# Only stages that a detector sees: the classifier of a pretrained file has no place here.
+_CLASSIFIER = ("fc.weight", "fc.bias")
+
+
+def _norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
+    layers: dict[str, Callable[[int], nn.Module]] = {
+        "frozen_bn": FrozenBatchNorm2d,
+        "bn": nn.BatchNorm2d,
+        "sync_bn": nn.BatchNorm2d,  # turned into SyncBatchNorm where there are several devices
+        "gn": partial(nn.GroupNorm, 32),
+    }
+    return layers[norm]
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet without its classifier, with frozen stages.
+
+    The names of its parameters are torchvision's, so that its state dicts load as they are.
+    """
+
+    channels: tuple[int, int, int]
+
+    def __init__(self, *, name: str, norm: Norm, frozen_stages: int, stride_in_1x1: bool) -> None:
+        super().__init__()
+        net = getattr(torchvision.models, name)(weights=None, norm_layer=_norm_layer(norm))
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            net.layer1,
+            net.layer2,
+            net.layer3,
+            net.layer4,
+        )
+        if stride_in_1x1:
+            _move_stride(self)
+        expansion = net.layer1[0].expansion
+        self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
+        self._frozen = self.stages()[:frozen_stages]
+        for stage in self._frozen:
+            for module in stage:
+                module.requires_grad_(False)
+
+    def stages(self) -> list[tuple[nn.Module, ...]]:
+        """Return the parts that `frozen_stages` counts: the stem, then layer1..layer4."""
+        return [
+            (self.conv1, self.bn1),
+            (self.layer1,),
+            (self.layer2,),
+            (self.layer3,),
+            (self.layer4,),
+        ]
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Switch the mode; frozen stages stay in evaluation mode, or batch norm would move."""
+        super().train(mode)
+        for stage in self._frozen:
+            for module in stage:
+                module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return [C3, C4, C5], strides 8, 16, 32, of normalised images (B, 3, H, W)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return [c3, c4, self.layer4(c4)]
+
+
+def _move_stride(net: ResNet) -> None:
+    """Move each bottleneck's stride from its 3x3 convolution to the 1x1 before it (MSRA's nets)."""
+    for layer in (net.layer2, net.layer3, net.layer4):
+        block = layer[0]
+        if hasattr(block, "conv3"):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+
+
+class TimmBackbone(nn.Module):
+    """A backbone of timm with the strides 8, 16, 32 (extra `timm`)."""
+
+    def __init__(self, *, name: str, pretrained: bool) -> None:
+        super().__init__()
+        try:
+            import timm
+        except ImportError:
+            raise UserError(
+                f"model.backbone: timm:{name} needs timm: pip install 'retinanet[timm]'"
+            ) from None
+        try:
+            net = timm.create_model(
+                name, pretrained=pretrained, features_only=True, out_indices=(-3, -2, -1)
+            )
+        except Exception as error:  # timm raises RuntimeError, ValueError and others of its own
+            raise UserError(f"model.backbone: timm has no usable {name!r}: {error}") from None
+        info: Any = net.feature_info
+        strides = tuple(info.reduction())
+        if strides != (8, 16, 32):
+            raise UserError(f"model.backbone: timm:{name} has strides {strides}, not (8, 16, 32)")
+        self.net: nn.Module = net
+        self.channels = tuple(info.channels())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return [C3, C4, C5] of normalised images (B, 3, H, W)."""
+        return self.net(images)
+
+
+def build_backbone(
+    *,
+    name: str,
+    weights: str,
+    norm: Norm,
+    frozen_stages: int,
+    stride_in_1x1: bool,
+) -> ResNet | TimmBackbone:
+    """Build a backbone and load its weights.
+
+    Args:
+        name: one of `RESNETS`, or `timm:<name>`.
+        weights: `IMAGENET1K_V1`, `IMAGENET1K_V2` (downloaded by torchvision, or found in its
+            cache), a path to a state dict, or `none`.
+        norm: normalisation of a ResNet.
+        frozen_stages: 0..5, counted from the stem.
+        stride_in_1x1: see `ModelConfig`.
+
+    Raises:
+        UserError: an unknown name, or weights that are missing or do not fit.
+    """
+    if name.startswith("timm:"):
+        if frozen_stages or norm in ("frozen_bn", "gn"):
+            raise UserError(
+                f"model.backbone: {name} keeps timm's own normalisation: set model.norm=bn "
+                "model.frozen_stages=0"
+            )
+        named = weights.startswith("IMAGENET")
+        other = TimmBackbone(name=name.removeprefix("timm:"), pretrained=named)
+        if not named and weights != "none":
+            _load_state(other.net, _read_state(Path(weights)), weights)
+        return other
+    if name not in RESNETS:
+        choices = ", ".join(RESNETS)
+        raise UserError(
+            f"model.backbone: {name!r} is not known{nearest(name, list(RESNETS))} "
+            f"There are: {choices}, timm:<name>"
+        )
+    net = ResNet(name=name, norm=norm, frozen_stages=frozen_stages, stride_in_1x1=stride_in_1x1)
+    if weights.startswith("IMAGENET"):
+        _load_state(net, _download(name, weights), weights)
+    elif weights != "none":
+        _load_state(net, _read_state(Path(weights)), weights)
+    return net
+
+
+def _download(name: str, weights: str) -> dict[str, Any]:
+    """Return torchvision's ImageNet weights, from its cache or its site."""
+    choices = torchvision.models.get_model_weights(name)
+    if weights not in choices.__members__:
+        raise UserError(
+            f"model.weights: {name} has no {weights}; there are: {', '.join(choices.__members__)}"
+        )
+    try:
+        return choices[weights].get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"model.weights: {weights} of {name} could not be downloaded from "
+            f"{choices[weights].url} ({error}). Fetch that file elsewhere and set "
+            "model.weights=<its path>, or train from random weights: model.weights=none "
+            "model.norm=gn model.frozen_stages=0"
+        ) from None
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Read a state dict; nothing in the file is executed."""
+    if not path.is_file():
+        raise UserError(
+            f"model.weights: {path} is neither IMAGENET1K_V1, IMAGENET1K_V2, none, nor a file"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ) as error:  # torch.load raises half a dozen types for files that are not its own
+        raise UserError(f"model.weights: {path} is not a file of tensors ({error})") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise UserError(f"model.weights: {path} holds {type(state).__name__}, not a state dict")
+    return state
+
+
+def _load_state(net: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a classification network's weights; only its classifier may be left over."""
+    counters = {key for key in state if key.endswith("num_batches_tracked")}
+    wanted = net.state_dict()
+    given = {key: value for key, value in state.items() if key in wanted or key not in counters}
+    given = {key: value for key, value in given.items() if key not in _CLASSIFIER}
+    missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in given if k not in wanted]
+    shapes = [k for k in given if k in wanted and given[k].shape != wanted[k].shape]
+    problems = [("lacks", missing), ("has no place for", unknown), ("another shape of", shapes)]
+    for verb, keys in problems:
+        if keys:
+            raise UserError(
+                f"model.weights: {source} does not fit the backbone: {verb} {keys[0]}"
+                f" (and {len(keys) - 1} more)"
+            )
+    net.load_state_dict(given, strict=False)

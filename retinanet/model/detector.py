@@ -1,0 +1,137 @@
+"""The network: images -> Outputs, the same type in every mode.
+
+B images, 3 channels, H x W canvas, A anchors, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.config import Config
+from retinanet.model.anchors import AnchorGenerator, build_anchors
+from retinanet.model.backbone import ResNet, TimmBackbone, build_backbone
+from retinanet.model.fpn import FeaturePyramid
+from retinanet.model.heads import Subnet, class_subnet
+from retinanet.structures import Outputs
+
+
+class Detector(nn.Module):
+    """Backbone, pyramid, subnets and anchors; it normalises the images itself."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: ResNet | TimmBackbone,
+        fpn: FeaturePyramid,
+        class_subnet: Subnet,
+        box_subnet: Subnet,
+        anchors: AnchorGenerator,
+        channel_order: Literal["rgb", "bgr"],
+        pixel_mean: tuple[float, float, float],
+        pixel_std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.class_subnet = class_subnet
+        self.box_subnet = box_subnet
+        self.anchors = anchors
+        self.channel_order = channel_order
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Outputs:
+        """Score and move every anchor.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB on one canvas.
+            sizes: (B, 2) height and width of each image on it; beyond them everything is padding.
+        """
+        x = self.normalise(images, sizes).contiguous(memory_format=torch.channels_last)
+        features = self.fpn(self.backbone(x))
+        canvas = (images.shape[-2], images.shape[-1])
+        return Outputs(
+            logits=self.class_subnet(features),
+            deltas=self.box_subnet(features),
+            anchors=self.anchors(canvas, images.device),
+            anchors_per_level=self.anchors.per_level(canvas),
+        )
+
+    def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Return (images - mean) / std as float, with padding of 0 *after* it, as in the peers."""
+        if self.channel_order == "bgr":
+            images = images.flip(1)
+        x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        rows = torch.arange(x.shape[2], device=x.device)
+        columns = torch.arange(x.shape[3], device=x.device)
+        inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[
+            :, None, :
+        ]  # (B, H, W)
+        return x * inside[:, None]
+
+
+def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> Detector:
+    """Build the network of an experiment.
+
+    Args:
+        config: the experiment.
+        classes: K, from the annotation file.
+        pretrained: load the backbone's weights; False where a checkpoint follows (and then nothing
+            touches the network).
+    """
+    model = config.model
+    backbone = build_backbone(
+        name=model.backbone,
+        weights=model.weights if pretrained else "none",
+        norm=model.norm,
+        frozen_stages=model.frozen_stages,
+        stride_in_1x1=model.stride_in_1x1,
+    )
+    fpn = FeaturePyramid(
+        in_channels=backbone.channels, channels=model.fpn_channels, p6_from=model.p6_from
+    )
+    anchors = build_anchors(config.anchors)
+    subnets = [
+        class_subnet(
+            in_channels=model.fpn_channels,
+            channels=model.head_channels,
+            convs=model.head_convs,
+            norm=model.head_norm,
+            anchors_per_cell=anchors.per_cell,
+            classes=classes,
+            prior=model.prior,
+        ),
+        Subnet(
+            in_channels=model.fpn_channels,
+            channels=model.head_channels,
+            convs=model.head_convs,
+            norm=model.head_norm,
+            anchors_per_cell=anchors.per_cell,
+            outputs=4,
+        ),
+    ]
+    return Detector(
+        backbone=backbone,
+        fpn=fpn,
+        class_subnet=subnets[0],
+        box_subnet=subnets[1],
+        anchors=anchors,
+        channel_order=model.channel_order,
+        pixel_mean=model.pixel_mean,
+        pixel_std=model.pixel_std,
+    )
+
+
+def describe_frozen(model: Detector) -> str:
+    """Say what training will not change."""
+    total = sum(p.numel() for p in model.parameters())
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    norms = sum(type(m).__name__ == "FrozenBatchNorm2d" for m in model.modules())
+    text = f"{total:,} parameters, {frozen:,} of them frozen"
+    return text + (f"; {norms} frozen batch norms" if norms else "")

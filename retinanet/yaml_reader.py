@@ -1,0 +1,111 @@
+"""YAML as people mean it, read without running anything.
+
+PyYAML follows YAML 1.1, which reads `1e-4` as a string, `on` and `no` as booleans, `010` as 8 and
+`1:30` as 90, and lets the last of two equal keys win in silence. This reader does none of that.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retinanet.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the scalars of YAML 1.2 and unique keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is not a word", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for tag, pattern, first in [
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+]:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first)
+# YAML 1.1 reads a leading 0 as octal and a colon as base 60.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return the value of a YAML text; `source` begins the message of an error.
+
+    Raises:
+        UserError: not YAML, a duplicate key, or a tag (which could build objects).
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "not YAML"
+        if "could not determine a constructor for the tag" in reason:
+            reason = f"YAML tags are not allowed ({reason.split('tag ')[-1]})"
+        raise UserError(f"{source}{place}: {reason}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{source}: not YAML that can be read") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; an empty file is an empty mapping.
+
+    Raises:
+        UserError: missing, unreadable, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    values = parse_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: should hold sections such as `train:`, not {values!r:.40}")
+    return values
+
+
+class _Dumper(yaml.SafeDumper):
+    """Keeps short lists on one line, as people write them."""
+
+
+_Dumper.add_representer(
+    list,
+    lambda dumper, values: dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", values, flow_style=all(not isinstance(v, dict) for v in values)
+    ),
+)
+
+
+def write_yaml(values: dict[str, Any], path: Path | None = None) -> str:
+    """Return `values` as YAML, and write it to `path` if one is given."""
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    if path is not None:
+        path.write_text(text, encoding="utf-8")
+    return text

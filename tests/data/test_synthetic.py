@@ -1,0 +1,178 @@
+"""The synthetic data set: deterministic, valid COCO, with the statistics the demo relies on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from retinanet.data import synthetic
+from retinanet.data.synthetic import CLASSES, draw_image, mask_box, write_synthetic
+
+Drawn = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Drawn:
+    """The pictures of a validation split of 200."""
+    return [draw_image(np.random.default_rng([0, 1, index])) for index in range(1, 201)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def annotations(folder: Path, split: str) -> dict[str, Any]:
+    return json.loads((folder / "annotations" / f"{split}.json").read_text())
+
+
+def box_sizes(drawn: Drawn) -> np.ndarray:
+    boxes = np.concatenate([boxes for _, boxes, _ in drawn])
+    return boxes[:, 2:] - boxes[:, :2]
+
+
+def test_two_writes_give_identical_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        write_synthetic(tmp_path / name, train_images=4, val_images=3, seed=5)
+    first = contents(tmp_path / "a")
+    assert first == contents(tmp_path / "b")
+    assert sum(name.endswith(".jpg") for name in first) == 7
+    assert len(first) == 9, "temporary files left behind"
+
+
+def test_a_picture_depends_only_on_seed_split_and_index(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "few", train_images=1, val_images=2, seed=5)
+    write_synthetic(tmp_path / "more", train_images=3, val_images=4, seed=5)
+    few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
+    pictures = {name for name in few if name.endswith(".jpg")}
+    assert len({few[name] for name in pictures}) == 3, "train and val share pictures"
+    assert all(few[name] == more[name] for name in pictures)
+
+
+def test_annotations_are_valid_coco(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, train_images=5, val_images=4, seed=1)
+    for split, count, number in (("train", 5, 0), ("val", 4, 1)):
+        coco = annotations(tmp_path, split)
+        assert [image["id"] for image in coco["images"]] == list(range(1, count + 1))
+        assert [entry["name"] for entry in coco["categories"]] == list(CLASSES)
+        ids = [entry["id"] for entry in coco["annotations"]]
+        assert ids == list(range(1, len(ids) + 1))
+        for image in coco["images"]:
+            read = cv2.imread(str(tmp_path / "images" / split / image["file_name"]))
+            assert read.shape == (image["height"], image["width"], 3)
+            pixels, boxes, labels = draw_image(np.random.default_rng([1, number, image["id"]]))
+            # JPEG is lossy, yet swapped colour channels would be far off.
+            assert np.abs(read[..., ::-1].astype(float) - pixels).mean() < 6
+            own = [entry for entry in coco["annotations"] if entry["image_id"] == image["id"]]
+            xywh = np.array([entry["bbox"] for entry in own]).reshape(-1, 4)
+            np.testing.assert_allclose(xywh[:, :2], boxes[:, :2])
+            np.testing.assert_allclose(xywh[:, 2:], boxes[:, 2:] - boxes[:, :2])
+            np.testing.assert_allclose([entry["area"] for entry in own], xywh[:, 2:].prod(axis=1))
+            assert [entry["category_id"] - 1 for entry in own] == labels.tolist()
+            assert all(entry["iscrowd"] == 0 for entry in own)
+
+
+def test_second_call_does_nothing(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, train_images=2, val_images=2, seed=3)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    write_synthetic(tmp_path, train_images=2, val_images=2, seed=3)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_changed_seed_or_damaged_annotations_are_rewritten(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, train_images=2, val_images=2, seed=3)
+    before = contents(tmp_path)
+    write_synthetic(tmp_path, train_images=2, val_images=2, seed=4)
+    after = contents(tmp_path)
+    assert before.keys() == after.keys()
+    assert all(before[name] != after[name] for name in before)
+    target = tmp_path / "annotations" / "val.json"
+    target.write_bytes(target.read_bytes()[:100])
+    write_synthetic(tmp_path, train_images=2, val_images=2, seed=4)
+    assert contents(tmp_path) == after
+
+
+def test_interrupted_redraw_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_synthetic(tmp_path, train_images=0, val_images=2, seed=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "imwrite", lambda *_: False)
+        with pytest.raises(OSError, match="000001"):
+            write_synthetic(tmp_path, train_images=0, val_images=2, seed=4)
+    # The pictures may be a mixture now, so the old annotations must not vouch for them.
+    assert not (tmp_path / "annotations" / "val.json").exists()
+    write_synthetic(tmp_path, train_images=0, val_images=2, seed=4)
+    assert annotations(tmp_path, "val")["info"]["seed"] == 4
+
+
+def test_types_and_boxes_inside_the_image(drawn: Drawn) -> None:
+    for image, boxes, labels in drawn:
+        height, width = image.shape[:2]
+        assert image.dtype == np.uint8 and image.shape[2] == 3 and max(height, width) == 192
+        assert boxes.shape == (len(labels), 4) and len(labels) <= 8
+        assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
+    assert box_sizes(drawn).min() >= 11
+
+
+def test_sizes_classes_and_empty_images(drawn: Drawn) -> None:
+    root_areas = np.sqrt(box_sizes(drawn).prod(axis=1))
+    assert 0.30 <= (root_areas < 32).mean() <= 0.50
+    largest = max((b[:, 2:] - b[:, :2]).max() / max(i.shape[:2]) for i, b, _ in drawn if len(b))
+    assert largest >= 0.60
+    counts = np.bincount(np.concatenate([labels for _, _, labels in drawn]), minlength=6)
+    assert len(counts) == len(CLASSES) >= 5
+    assert counts.min() >= 0.5 * counts.mean()
+    empty = np.mean([len(labels) == 0 for _, _, labels in drawn])
+    assert 0.02 <= empty <= 0.12
+
+
+def test_some_boxes_overlap(drawn: Drawn) -> None:
+    overlapping = 0
+    for _, boxes, _ in drawn:
+        low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+        both = (high - low).clip(0).prod(axis=2)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        iou = both / (area[:, None] + area[None, :] - both)
+        overlapping += int((np.triu(iou, 1) > 0.05).sum())
+    assert overlapping >= 40
+
+
+def test_boxes_are_tight_on_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a flat ground, a lone object's box is where the picture differs from the ground."""
+    monkeypatch.setattr(
+        synthetic, "_background", lambda rng, h, w: np.full((h, w, 3), 128, np.float32)
+    )
+    monkeypatch.setattr(synthetic, "_draw_clutter", lambda rng, image, count: [])
+    seen: set[int] = set()
+    monkeypatch.setattr(synthetic, "MAX_OBJECTS", 1)
+    for index in range(40):
+        image, boxes, labels = draw_image(np.random.default_rng([9, index]))
+        if len(boxes) != 1:
+            continue
+        seen.add(int(labels[0]))
+        contrast = np.linalg.norm(image.astype(float) - 128, axis=2)
+        y, x = np.nonzero(contrast > 0.25 * np.percentile(contrast, 99.9))
+        expected = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        np.testing.assert_allclose(boxes[0], expected, atol=1, err_msg=f"picture {index}")
+    assert len(seen) == len(CLASSES)
+
+
+def test_later_objects_hide_at_most_the_allowed_share() -> None:
+    for index in range(20):
+        rng = np.random.default_rng([2, index])
+        image = np.full((192, 192, 3), 128, np.float32)
+        masks, _ = synthetic._draw_objects(rng, image, wanted=8, clutter=[])
+        solid = [mask >= synthetic.VISIBLE_ALPHA for mask in masks]
+        for position, mask in enumerate(solid[:-1]):
+            hidden = mask & np.any(solid[position + 1 :], axis=0)
+            assert hidden.sum() <= 0.4 * mask.sum() + 1
+
+
+def test_mask_box_has_exclusive_far_edges_and_ignores_faint_pixels() -> None:
+    mask = np.zeros((10, 20), np.uint8)
+    mask[3:6, 4:9] = 255
+    mask[0, 0] = synthetic.VISIBLE_ALPHA - 1
+    assert mask_box(mask) == (4, 3, 9, 6)
