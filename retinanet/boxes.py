@@ -21,9 +21,11 @@ def area(boxes: Tensor) -> Tensor:
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Return the overlap areas (N, M) of boxes (N, 4) with boxes (M, 4)."""
-    top_left = torch.maximum(a[:, None, :2], b[None, :, :2])  # (N, M, 2)
-    bottom_right = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    return (bottom_right - top_left).clamp_(min=0).prod(dim=2)
+    # Column by column: (M,) contiguous rows are what vectorises.
+    left, top, right, bottom = b.T.contiguous()
+    width = torch.minimum(a[:, None, 2], right) - torch.maximum(a[:, None, 0], left)
+    height = torch.minimum(a[:, None, 3], bottom) - torch.maximum(a[:, None, 1], top)
+    return width.clamp_(min=0) * height.clamp_(min=0)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:

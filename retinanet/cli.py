@@ -127,8 +127,8 @@ def train_command(words: list[str]) -> int:
     from retinanet.engine import launch
 
     if resume is not None:
-        if options.init_from:
-            raise UserError("--resume and --init-from exclude each other")
+        if options.init_from or options.dry_run:
+            raise UserError("--resume goes with neither --init-from nor --dry-run")
         outcome: Any = launch.resume_experiment(
             Path(config) if config else None, Path(resume) if resume else None, overrides
         )
@@ -218,7 +218,7 @@ def predict_command(words: list[str]) -> int:
         "checkpoint's postprocess.score_threshold)",
     )
     parser.add_argument("--no-pictures", action="store_true", help="write the JSON alone")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     options = parser.parse_intermixed_args(words)
     if bool(options.inputs) == bool(options.annotations):
         parser.error("name images, folders or globs, or a file with --annotations")

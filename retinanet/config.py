@@ -16,6 +16,7 @@ from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Scale = Annotated[float, Field(gt=0)]
 LevelSizes = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False)]
 LEVELS = 5
 """P3..P7: the pyramid's levels are the architecture, not an option."""
@@ -27,6 +28,12 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_empty(cls, values: Any) -> Any:
+        """Take a section whose every line is a comment for one without lines."""
+        return {} if values is None else values
 
 
 def option(default: Any, meaning: str, **limits: Any) -> Any:
@@ -59,7 +66,7 @@ class ModelConfig(Section):
     pixel_mean: tuple[float, float, float] = option(
         (123.675, 116.28, 103.53), "subtracted, 0-255, in channel_order", strict=False
     )
-    pixel_std: tuple[float, float, float] = option(
+    pixel_std: tuple[Scale, Scale, Scale] = option(
         (58.395, 57.12, 57.375), "divided by, 0-255, in channel_order", strict=False
     )
     fpn_channels: int = option(256, "channels of P3-P7", ge=8)
@@ -242,7 +249,9 @@ class TrainConfig(Section):
     lr: float = option(0.01, "peak learning rate; it belongs to the global batch", gt=0)
     momentum: float = option(0.9, "of sgd", ge=0, lt=1)
     weight_decay: float = option(1e-4, "of the optimiser", ge=0)
-    decay_norms_and_biases: bool = option(True, "weight decay on normalisation and biases too")
+    decay_exempt: Literal["none", "norms", "norms_and_biases"] = option(
+        "none", "parameters without weight decay"
+    )
     warmup_steps: Count = option(1000, "steps of linear warm-up")
     warmup_factor: Fraction = option(0.001, "share of the learning rate at step 0")
     schedule: Literal["multistep", "cosine"] = option("multistep", "after warm-up")
@@ -398,7 +407,7 @@ def describe(section: str | None = None) -> str:
     names = list(Config.model_fields)
     if section is not None and section not in names:
         raise UserError(
-            f"{section} is neither a section nor a file{nearest(section, names)} "
+            f"{section} is neither a section nor a file{nearest(section, names) or '.'} "
             f"Sections: {', '.join(names)}"
         )
     return "\n\n".join(_describe_section(name) for name in ([section] if section else names))
@@ -445,6 +454,16 @@ def _type_name(schema: dict[str, Any]) -> str:
     return " ".join([str(schema.get("type", "any")), *bounds])
 
 
+_EXPECTED = {
+    "model_type": "a section with options in it",
+    "tuple_type": "a list, in [brackets]",
+    "too_short": "a longer list",
+    "too_long": "a shorter list",
+    "missing": "a longer list",  # only the lists of three numbers have required entries
+}
+"""What was expected, where pydantic's own words mean nothing to a user."""
+
+
 def _explain(problem: dict[str, Any]) -> str:
     """Turn one pydantic error into: key, what is wrong, the remedy."""
     location = [str(part) for part in problem["loc"]]
@@ -456,8 +475,12 @@ def _explain(problem: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
+    # Where a field has several types, the place ends in the name of one of them.
+    if location and not (location[-1].isidentifier() or location[-1].isdigit()):
+        key = ".".join(location[:-1])
     message = message.removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{key} is {problem['input']!r}; it should be {message}"
+    expected = _EXPECTED.get(problem["type"], message)
+    return f"{key or 'the config'} is {problem['input']!r}; it should be {expected}"
 
 
 def _all_keys() -> list[str]:

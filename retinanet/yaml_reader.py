@@ -34,8 +34,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-_Loader.yaml_implicit_resolvers = {}
-for tag, pattern, first in [
+_SCALARS = [
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+", list("-+0123456789")),
@@ -44,8 +43,12 @@ for tag, pattern, first in [
         r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
         list("-+.0123456789"),
     ),
-]:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), first)
+]
+_Loader.yaml_implicit_resolvers = {}
+for tag, pattern, first in _SCALARS:
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), first
+    )
 # YAML 1.1 reads a leading 0 as octal and a colon as base 60.
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
@@ -95,6 +98,10 @@ class _Dumper(yaml.SafeDumper):
     """Keeps short lists on one line, as people write them."""
 
 
+for tag, pattern, first in _SCALARS:  # a string that this reader takes for a number is quoted
+    _Dumper.add_implicit_resolver(
+        f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), first
+    )
 _Dumper.add_representer(
     list,
     lambda dumper, values: dumper.represent_sequence(

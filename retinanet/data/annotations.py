@@ -161,6 +161,13 @@ def _is_id(value: Any) -> bool:
     return type(value) is int and abs(value) < _MAX_ID
 
 
+def _is_name(value: Any) -> bool:
+    """Whether a value is a text that can be printed: not blank, no NUL, no half of a surrogate."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    return value == value.encode(errors="ignore").decode()
+
+
 def _unique(path: Path, word: str, values: Iterable[Any]) -> dict[int, int]:
     """Return id -> row; ids must be whole numbers and unique."""
     rows: dict[int, int] = {}
@@ -184,7 +191,7 @@ def _categories(path: Path, records: list[_Category]) -> Categories:
     _unique(path, "category", (record.id for record in records))
     names: dict[str, int] = {}
     for record in records:
-        if not isinstance(record.name, str) or not record.name.strip():
+        if not _is_name(record.name):
             raise UserError(f"{path}: category {record.id} has no name ({record.name!r:.60})")
         if record.name in names:
             raise UserError(
@@ -200,6 +207,8 @@ def _check_images(path: Path, images: list[_Image]) -> dict[int, int]:
     """Check every image record and return image id -> row."""
     rows = _unique(path, "image", (image.id for image in images))
     for image in images:
+        if image.id < 0:
+            raise UserError(f"{path}: image {image.id}: ids of images must not be negative")
         for side in ("width", "height"):
             value = getattr(image, side)
             if type(value) not in (int, float) or not 1 <= value < 2**31 or value != int(value):
@@ -213,10 +222,10 @@ def _check_images(path: Path, images: list[_Image]) -> dict[int, int]:
 
 def _check_file_name(path: Path, image: _Image) -> None:
     name = image.file_name
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
+    if not _is_name(name):
         raise UserError(f"{path}: image {image.id} has file_name {name!r:.60}; it must be a name")
     for flavour in (PurePosixPath, PureWindowsPath):
-        if flavour(name).is_absolute() or ".." in flavour(name).parts or flavour(name).drive:
+        if flavour(name).anchor or ".." in flavour(name).parts:
             raise UserError(
                 f"{path}: image {image.id} has file_name {name!r:.200}, which leads outside the "
                 "image folder; it must be relative to it, without '..'"

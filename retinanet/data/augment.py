@@ -6,7 +6,9 @@ rows say which boxes are left, so labels cannot fall out of step.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import albumentations as A
@@ -46,9 +48,15 @@ class Augment:
         rows = np.arange(len(boxes))
         if self._pipeline is None:
             return image, boxes, rows
-        # albumentations repeats itself in loader processes unless each sample is seeded.
-        self._pipeline.set_random_seed(int(random.integers(2**31)))
-        result = self._pipeline(image=image, bboxes=boxes, rows=rows)
+        # albumentations repeats itself in loader processes unless each sample is seeded, and its
+        # own set_random_seed gives all transforms one seed: they would happen together or not.
+        twister = Random(int(random.integers(2**31)))  # noqa: S311
+        self._pipeline.set_random_state(random, twister)
+        try:
+            result = self._pipeline(image=image, bboxes=boxes, rows=rows)
+        except Exception as error:  # a crop larger than the image, say: each has its own type
+            raise UserError(f"data.augment: {error}") from error
+        _check_image(result["image"])
         left = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
         kept = np.asarray(result["rows"], dtype=np.int64).reshape(-1)
         return result["image"], left, kept
@@ -62,6 +70,16 @@ def flip_horizontally(image: Image, boxes: Boxes) -> tuple[Image, Boxes]:
     return np.ascontiguousarray(image[:, ::-1]), flipped
 
 
+def _check_image(image: Any) -> None:
+    """Refuse what the rest of the way would take for pixels and garble."""
+    shape, kind = tuple(image.shape), str(image.dtype)
+    if kind != "uint8" or len(shape) != 3 or shape[2] != 3:
+        raise UserError(
+            f"data.augment: returns an image of type {kind} and shape {shape}; it must stay "
+            "(H, W, 3) uint8, because the model normalises it"
+        )
+
+
 def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose:
     """Build an albumentations pipeline from names and arguments.
 
@@ -69,19 +87,19 @@ def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose
         UserError: an unknown transform or argument, with the place in `data.augment`.
     """
     parts = [_build(entry, f"data.augment.{i}") for i, entry in enumerate(transforms)]
+    boxes = A.BboxParams(
+        format="pascal_voc",
+        label_fields=["rows"],
+        clip=True,
+        filter_invalid_bboxes=True,
+        min_area=1,
+        min_visibility=0.1,
+    )
     try:
-        return A.Compose(
-            parts,
-            bbox_params=A.BboxParams(
-                format="pascal_voc",
-                label_fields=["rows"],
-                clip=True,
-                filter_invalid_bboxes=True,
-                min_area=1,
-                min_visibility=0.1,
-            ),
-            strict=True,
-        )
+        with warnings.catch_warnings():
+            # Where every transform keeps the boxes as they are, albumentations warns of it.
+            warnings.filterwarnings("ignore", "Got processor for bboxes")
+            return A.Compose(parts, bbox_params=boxes, strict=True)
     except ValueError as error:
         raise UserError(f"data.augment: {error}") from None
 
@@ -97,12 +115,13 @@ def _build(entry: Any, place: str) -> Any:
         names = [key for key, v in vars(A).items() if isinstance(v, type) and issubclass(v, kinds)]
         raise UserError(f"{place}: albumentations has no {name!r}{nearest(name, names)}")
     arguments = dict(arguments or {})
-    if "transforms" in arguments:
-        inner = enumerate(arguments["transforms"])
-        arguments["transforms"] = [_build(part, f"{place}.{name}.{i}") for i, part in inner]
     try:
+        if "transforms" in arguments:
+            inner = enumerate(arguments["transforms"])
+            arguments["transforms"] = [_build(part, f"{place}.{name}.{i}") for i, part in inner]
         built = kind(**arguments)
         A.Compose([built], strict=True)  # a misspelt argument only warns otherwise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{place}: {name}: {' '.join(str(error).split())[:300]}") from None
+    except (TypeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:300] or "not a transform that can be built"
+        raise UserError(f"{place}: {name}: {reason}") from None
     return built

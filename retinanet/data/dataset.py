@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,11 +55,15 @@ def read_image(path: Path, size: Size | None = None) -> NDArray[np.uint8]:
     Raises:
         UnreadableImageError: not an image, truncated, or of another size.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from None
+    image = _decode(content, cv2.IMREAD_COLOR)
     if image is None:
-        raise UnreadableImageError(f"{path}: not an image that can be decoded")
+        raise UnreadableImageError(f"{path}: not an image that can be decoded, or a truncated one")
     if size is not None and image.shape[:2] != size:
-        stored = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = _decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if stored is None or stored.shape[:2] != size:
             raise UnreadableImageError(
                 f"{path}: is {image.shape[1]}x{image.shape[0]} px, but the annotation file says "
@@ -66,6 +71,17 @@ def read_image(path: Path, size: Size | None = None) -> NDArray[np.uint8]:
             )
         image = stored
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _decode(content: bytes, mode: int) -> NDArray[Any] | None:
+    """Return BGR pixels, or None for what is not a whole image.
+
+    From memory: `cv2.imread` fills what a truncated JPEG lacks with grey and says nothing.
+    """
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), mode)
+    except cv2.error:  # nothing in it, or a header that claims billions of pixels
+        return None
 
 
 def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.sampler import Plan, TrainingPlan, share, split
+from retinanet.errors import UserError
 from retinanet.structures import Batch
 
 _GRACE = 20
@@ -68,17 +70,15 @@ class _Steps(Dataset):
         )
 
 
-class _Range(Sampler):
-    """The numbers from start to stop, lazily."""
+class _Loader(DataLoader):
+    """torch's loader, with the user's mistakes as they were said in a worker."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self._numbers = range(start, stop)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
+    def __iter__(self) -> Any:
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # torch puts the worker's traceback before the message.
+            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
 
 
 def training_loader(
@@ -95,7 +95,7 @@ def training_loader(
 ) -> DataLoader:
     """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
     steps = _Steps(dataset, plan, rank=rank, ranks=ranks, micro_batch=micro_batch)
-    return _loader(steps, _Range(start, stop), workers=workers, pin_memory=pin_memory)
+    return _loader(steps, range(start, stop), workers=workers, pin_memory=pin_memory)
 
 
 def evaluation_loader(
@@ -106,11 +106,11 @@ def evaluation_loader(
 
 
 def _loader(
-    dataset: Dataset, sampler: Sampler | Sequence[Plan], *, workers: int, pin_memory: bool
+    dataset: Dataset, sampler: Sequence[Any], *, workers: int, pin_memory: bool
 ) -> DataLoader:
     # Forking is cheap and safe while the workers keep off the device; elsewhere they are spawned.
     context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=None,  # a step is a sample of this loader: it batches itself
         sampler=sampler,

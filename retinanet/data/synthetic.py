@@ -19,12 +19,13 @@ Contours = list[Array]  # closed, (N, 2) xy each, filled by the even-odd rule
 CLASSES: tuple[str, ...] = ("ellipse", "rectangle", "triangle", "star", "cross", "ring")
 GENERATOR_VERSION = 1  # raise it when the drawing changes, so that old folders are redrawn
 CANVASES = ((96, 128), (128, 96), (112, 128), (128, 112), (128, 128))  # (height, width)
-HUE_SPREAD = 0.04  # standard deviation around a class's own hue, in turns of the colour circle
-MAX_OBJECTS = 6
+HUE_SPREAD = 0.015  # standard deviation around a class's own hue, in turns of the colour circle
+MAX_OBJECTS = 5
 EMPTY_SHARE = 0.06
-MIN_SIZE, MAX_STRETCH = 15.0, 1.3  # sqrt(box area); uncut short sides are then 12 px or more
+MIN_SIZE, MAX_STRETCH = 18.0, 1.3  # sqrt(box area); uncut short sides are then 12 px or more
+MAX_TURN = math.radians(25)  # either way from upright
 MAX_SIZE = 0.85  # of the short side of the canvas
-MAX_COVERED = 0.4  # share of an object, or of clutter, that later objects may hide
+MAX_COVERED = 0.3  # share of an object, or of clutter, that later objects may hide
 CUT_SHARE, MAX_CUT = 0.15, 0.15  # how many shapes may reach over the border, by what share
 VISIBLE_ALPHA = 64  # coverage (of 255) from which a pixel belongs to the object's box
 _FINE, _SHIFT = 4, 4  # masks are drawn so many times finer, with so many fractional bits on top
@@ -67,7 +68,7 @@ def draw_image(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     height, width = CANVASES[rng.integers(len(CANVASES))]
     image = _background(rng, height, width)
     wanted = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MAX_OBJECTS + 1))
-    clutter = _draw_clutter(rng, image, int(rng.integers(0, 5) if wanted else rng.integers(2, 7)))
+    clutter = _draw_clutter(rng, image, int(rng.integers(0, 3) if wanted else rng.integers(2, 5)))
     masks, labels = _draw_objects(rng, image, wanted, clutter)
     # Sensor noise goes on last, so that flat fills do not give the shapes away.
     image += rng.uniform(1.0, 4.0) * rng.standard_normal(image.shape, np.float32)
@@ -194,14 +195,14 @@ def _contrasting_colour(rng: np.random.Generator, image: Array, mask: Array, lab
 def _colour(rng: np.random.Generator, label: int) -> Array:
     """(3,) float32 RGB in 0..255; the hues of neighbouring classes overlap a little."""
     hue = (label / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
-    rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 1), rng.uniform(0.4, 1))
+    rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
     return np.array(rgb, np.float32) * 255
 
 
 def _posed(rng: np.random.Generator, contours: Contours, size: float) -> Contours:
     """Stretches and turns contours at random; then their box is at 0 with sqrt(area) `size`."""
     stretch = math.exp(rng.uniform(0, math.log(MAX_STRETCH)))
-    angle = rng.uniform(0, 2 * math.pi)
+    angle = rng.uniform(-MAX_TURN, MAX_TURN)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     turned = [(contour * (stretch, 1.0)) @ turn for contour in contours]
     low, high = turned[0].min(axis=0), turned[0].max(axis=0)  # a second contour is a hole

@@ -129,14 +129,12 @@ def _read(path: Path) -> Any:
         raise UserError(f"{path}: there is no such checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception as error:  # a truncated file raises OSError, RuntimeError, EOFError, KeyError
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
                 f"{path}: holds more than tensors and plain values; it was not opened, because "
                 "such a file can run code. It is not a checkpoint of this project"
             ) from None
-        raise UserError(f"{path}: not a checkpoint, or a damaged one") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except Exception:  # a truncated archive raises RuntimeError, EOFError, ValueError, KeyError, ..
-        raise UserError(f"{path}: not a checkpoint, or a truncated one") from None
+        raise UserError(f"{path}: not a checkpoint, or a damaged or truncated one") from None

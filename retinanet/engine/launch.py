@@ -26,7 +26,7 @@ from retinanet.engine.splits import (
     open_split,
     open_training_splits,
 )
-from retinanet.engine.train import Run, rehearse, start_run, train
+from retinanet.engine.train import Run, is_finished, rehearse, start_run, train
 from retinanet.engine.transfer import load_matching
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results, read_results
@@ -93,10 +93,11 @@ def train_experiment(
             checkpoint=resume,
         )
         intro = "\n".join([*_introduce(run), *remarks])
-        if run.progress.step >= run.steps:
+        if is_finished(run):
             raise UserError(
                 f"{folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
-                "steps. To train on, give a longer train.steps or train.epochs beside --resume"
+                f"steps, {run.progress.stale} evaluations without a better AP. To train on, give a "
+                "longer train.steps, train.epochs or train.patience beside --resume"
             )
         rehearse(run)
         if dry_run:
@@ -105,7 +106,7 @@ def train_experiment(
         if world.is_main:
             folder.create(config, environment)
         world.broadcast(None)  # nobody goes on before the folder is there
-        log.open(folder.path, step=run.progress.step)
+        log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
         log.say(intro)
         return Outcome(folder=folder, progress=train(run), is_main=world.is_main)
     finally:
@@ -256,7 +257,10 @@ def evaluate_checkpoint(
             annotations=str(annotations.absolute()),
             images=str(images.absolute()) if images else config.data.val.images,
         )
-        config = config.model_copy(update={"data": config.data.model_copy(update={"val": place})})
+        # With both places given, the training machine's data.root need not exist here.
+        root = "" if images else config.data.root
+        data = config.data.model_copy(update={"val": place, "root": root})
+        config = config.model_copy(update={"data": data})
     world = join_world(config.train.device)
     try:
         split = open_split(config, "val")
@@ -314,7 +318,12 @@ def resume_experiment(config: Path | None, path: Path | None, overrides: list[st
     if path.is_dir():
         path = RunFolder(path).last
     checkpoint = load_checkpoint(path)
-    folder = RunFolder(path.parent.parent)
+    folder = RunFolder(path.absolute().parent.parent)
+    if not folder.config.exists():
+        raise UserError(
+            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a new "
+            "run from its weights, use --init-from"
+        )
     if config is None:
         asked = override_config(checkpoint.config, overrides)
     else:

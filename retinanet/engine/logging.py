@@ -24,15 +24,21 @@ class Log:
         self._board: Any = None
         self._bar: tqdm | None = None
 
-    def open(self, folder: Path, *, step: int) -> None:
-        """Record into a run folder from a step on; what a lost attempt wrote past it is removed."""
+    def open(self, folder: Path, *, step: int, evaluated: int) -> None:
+        """Record into a run folder from a step on; what a lost attempt wrote past it is removed.
+
+        Args:
+            folder: of the run.
+            step: the last one that the run's state knows of.
+            evaluated: step of the last evaluation that the state knows of.
+        """
         if not self._active:
             return
         # Imported here: it takes a second that `retinanet --help` should not wait for.
         from torch.utils.tensorboard import SummaryWriter
 
         metrics = folder / "metrics.jsonl"
-        _forget_after(metrics, step)
+        _forget_after(metrics, step, evaluated)
         self._text = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
         self._metrics = metrics.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(
@@ -88,7 +94,7 @@ class Log:
         self._bar = self._text = self._metrics = self._board = None
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _forget_after(path: Path, step: int, evaluated: int) -> None:
     """Keep the lines of metrics.jsonl up to a step; a line cut by a crash goes too."""
     if not path.exists():
         return
@@ -98,7 +104,7 @@ def _forget_after(path: Path, step: int) -> None:
             values = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if values.get("step", 0) <= step:
+        if values.get("step", 0) <= (evaluated if "val/AP" in values else step):
             kept.append(line)
     path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 

@@ -101,7 +101,7 @@ def describe_environment(world_size: int, device: torch.device) -> dict[str, Any
         "retinanet": retinanet.__version__,
         "git": git_state(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which a checkpoint must not hold
         "torchvision": torchvision.__version__,
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if cuda else device.type,

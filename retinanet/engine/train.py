@@ -137,6 +137,9 @@ def train(run: Run) -> Progress:
             _evaluate(run, signals)  # makes up for one that an interruption cut off
         meter = _Meter(run)
         for part in _loader(run):
+            if _is_patience_over(run):
+                run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
+                break
             meter.loaded()
             losses, norm, rate, signal_number = _step(run, part, signals)
             run.progress = replace(run.progress, step=part.step + 1)
@@ -148,9 +151,6 @@ def train(run: Run) -> Progress:
                 _save_last(run)  # first, so that a signal during the evaluation loses nothing
                 _evaluate(run, signals)
                 meter.restart()
-                if _is_patience_over(run):
-                    run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
-                    break
             elif (part.step + 1) % run.config.train.checkpoint_every == 0:
                 _save_last(run)
     return run.progress
@@ -174,7 +174,7 @@ def rehearse(run: Run) -> None:
         outputs = run.model(batch.images, batch.sizes)
     losses = criterion(outputs, batch, options=run.config.loss)
     total = losses["class"] + losses["box"]
-    if not math.isfinite(float(total)):
+    if not math.isfinite(float(total.detach())):
         raise TrainingError(f"the loss of the initial weights is not finite: {losses}")
     total.backward()
     run.model.zero_grad(set_to_none=True)
@@ -294,6 +294,12 @@ def _due(run: Run, step: int) -> bool:
     """Whether an evaluation follows a step: every eval.every steps or epochs, and at the end."""
     interval = run.config.eval.every * run.unit
     return step == run.steps or (interval > 0 and step % interval == 0)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether nothing is left to do, not even an evaluation that an interruption cut off."""
+    step = run.progress.step
+    return step > run.steps or _is_patience_over(run) or step == run.steps == run.progress.evaluated
 
 
 def _evaluate(run: Run, signals: list[int]) -> None:
@@ -456,8 +462,6 @@ class _Meter:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._started = time.perf_counter()
-        self._first_step = run.progress.step
         self._warned = False
         self.restart()
 
@@ -479,7 +483,8 @@ class _Meter:
         if step % config.log_every == 0 or step == self._run.steps:
             self._report(losses, norm, rate, now)
             self.restart()
-        self._run.log.advance(f"loss {sum(losses.values()):.3f} lr {rate:.2g}")
+        speed = config.batch_size / (now - self._mark)
+        self._run.log.advance(f"loss {sum(losses.values()):.3f} lr {rate:.2g} {speed:.1f} images/s")
         self._mark = time.perf_counter()
 
     def _report(self, losses: dict[str, float], norm: float, rate: float, now: float) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -39,6 +40,7 @@ from retinanet.model.detector import Detector
 from retinanet.model.postprocess import postprocess
 from retinanet.structures import Detections
 
+T = TypeVar("T")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -86,22 +88,36 @@ class Predictor:
         """
         checkpoint = load_checkpoint(path)
         world = join_world(device)  # type: ignore[arg-type]
+        precision = checkpoint.config.train.precision
+        if precision == "fp16" and world.device.type == "cpu":
+            precision = "fp32"  # CPUs have no fp16, and fp32 only adds digits
         return cls(
             restore_detector(checkpoint, world.device),
             checkpoint.config,
             checkpoint.categories,
             device=world.device,
-            precision=resolve_precision(checkpoint.config.train.precision, world.device),
+            precision=resolve_precision(precision, world.device),
         )
 
-    def predict(self, images: list[NDArray[np.uint8]]) -> list[Detections]:
-        """Return the detections of images of any sizes, in their original pixels."""
+    def predict(
+        self, images: list[NDArray[np.uint8]], threshold: float | None = None
+    ) -> list[Detections]:
+        """Return the detections of images of any sizes, in their original pixels.
+
+        Args:
+            images: those of one canvas are computed together, eval.batch_size at a time.
+            threshold: lowest score; by default the checkpoint's postprocess.score_threshold.
+        """
+        options = self.config.postprocess
+        if threshold is not None:
+            options = options.model_copy(update={"score_threshold": threshold})
         prepared = [self._prepare(image) for image in images]
         found: dict[int, Detections] = {}
         for canvas in sorted({place for _, place in prepared}):
             rows = [i for i, (_, place) in enumerate(prepared) if place == canvas]
-            batch = self._detect([prepared[i][0] for i in rows], canvas)
-            found |= dict(zip(rows, batch, strict=True))
+            for part in _chunks(rows, self.config.eval.batch_size):
+                batch = self._detect([prepared[i][0] for i in part], canvas, options)
+                found |= dict(zip(part, batch, strict=True))
         return [found[i] for i in range(len(images))]
 
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[LoadedImage, Size]:
@@ -119,11 +135,12 @@ class Predictor:
         return loaded, canvas
 
     @torch.inference_mode()
-    def _detect(self, images: list[LoadedImage], canvas: Size) -> list[Detections]:
+    def _detect(
+        self, images: list[LoadedImage], canvas: Size, options: PostprocessConfig
+    ) -> list[Detections]:
         batch = collate(images, canvas, None).to(self._device)
         with autocast(self._device, self._precision):
             outputs = self._model(batch.images, batch.sizes)
-        options: PostprocessConfig = self.config.postprocess
         found = postprocess(outputs, batch.sizes, batch.original_sizes, options=options)
         return [detections.cpu() for detections in found]
 
@@ -196,11 +213,14 @@ def predict_pictures(
     """
     summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[])
     records = []
+    # Under the checkpoint's own threshold, the network's must sink as well.
+    lowest = min(threshold, predictor.config.postprocess.score_threshold)
     try:
         (output / "pictures" if draw else output).mkdir(parents=True, exist_ok=True)
-        for chunk in _chunks(pictures, predictor.config.eval.batch_size):
+        # Several batches' worth, so that pictures of one shape find each other.
+        for chunk in _chunks(pictures, 4 * predictor.config.eval.batch_size):
             readable = list(_read(chunk, summary.unreadable))
-            found = predictor.predict([image for _, image in readable])
+            found = predictor.predict([image for _, image in readable], lowest)
             for (picture, image), detections in zip(readable, found, strict=True):
                 kept = detections.above(threshold)
                 summary.removed += len(detections.scores) - len(kept.scores)
@@ -221,10 +241,9 @@ def predict_pictures(
     return summary
 
 
-def _chunks(pictures: list[Picture], size: int) -> Iterator[list[Picture]]:
-    # Several batches' worth, so that pictures of one shape find each other.
-    for start in range(0, len(pictures), size * 4):
-        yield pictures[start : start + size * 4]
+def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _read(
@@ -262,7 +281,8 @@ def _write_picture(
     )
     # The id keeps pictures of one name from different folders apart.
     path = folder / f"{picture.image_id:06d}_{picture.path.stem}.jpg"
-    cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
+        raise UserError(f"{path}: the picture cannot be written; --no-pictures leaves it out")
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -12,8 +12,8 @@ from retinanet import boxes as box_ops
 from retinanet.config import AssignConfig
 from retinanet.structures import BACKGROUND, IGNORED, Target
 
-_CHUNK = 4_000_000
-"""IoU values held at a time (16 MB): a thousand boxes an image stay within bounded memory."""
+_CHUNK = 250_000
+"""IoU values held at a time (1 MB, which stays in the cache): a thousand boxes an image fit."""
 
 
 def assign(anchors: Tensor, target: Target, *, options: AssignConfig) -> Tensor:
@@ -47,26 +47,32 @@ def assign(anchors: Tensor, target: Target, *, options: AssignConfig) -> Tensor:
 
 def _best(anchors: Tensor, boxes: Tensor, *, low_quality: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return each anchor's best IoU (A,), its box (A,), and whether it is the best of some box."""
+    count = len(anchors)
     rows = max(1, _CHUNK // len(boxes))
-    chunks = anchors.split(rows)
-    values, indices, best_of_box = [], [], boxes.new_zeros(len(boxes))
+    chunks = [slice(first, first + rows) for first in range(0, count, rows)]
+    # Results go into their final place: small tensors kept between the large ones of each chunk
+    # would fragment the heap into gigabytes.
+    best_iou = boxes.new_empty(count)
+    best_box = torch.empty(count, dtype=torch.int64, device=boxes.device)
+    best_of_box = boxes.new_zeros(len(boxes))
     for chunk in chunks:
-        overlap = box_ops.iou(chunk, boxes)  # (rows, G)
-        value, index = overlap.max(dim=1)
-        values.append(value)
-        indices.append(index)
-        best_of_box = torch.maximum(best_of_box, overlap.amax(dim=0))
-    is_best = torch.zeros(len(anchors), dtype=torch.bool, device=anchors.device)
+        overlap = box_ops.iou(anchors[chunk], boxes)  # (rows, G)
+        torch.max(overlap, dim=1, out=(best_iou[chunk], best_box[chunk]))
+        torch.maximum(best_of_box, overlap.amax(dim=0), out=best_of_box)
+    is_best = torch.zeros(count, dtype=torch.bool, device=boxes.device)
     if low_quality:
-        # Recomputing costs time only where the matrix did not fit; it is the same to the bit.
-        parts = [
-            ((overlap if len(chunks) == 1 else box_ops.iou(chunk, boxes)) == best_of_box).any(dim=1)
-            for chunk in chunks
-        ]
-        is_best = torch.cat(parts)
-    return torch.cat(values), torch.cat(indices), is_best
+        # A box that no anchor touches has no best anchor: no IoU equals NaN.
+        best_of_box = torch.where(best_of_box > 0, best_of_box, torch.nan)
+        for chunk in chunks:
+            # Recomputing is cheaper than keeping the matrix; it is the same to the bit.
+            overlap = box_ops.iou(anchors[chunk], boxes)
+            torch.any(overlap == best_of_box, dim=1, out=is_best[chunk])
+    return best_iou, best_box, is_best
 
 
 def _largest_share_inside(anchors: Tensor, crowds: Tensor) -> Tensor:
     """Return the largest share (A,) of each anchor's area inside one of the crowd boxes."""
-    return (box_ops.intersection(anchors, crowds) / box_ops.area(anchors)[:, None]).amax(dim=1)
+    covered = anchors.new_zeros(len(anchors))
+    for some in crowds.split(8):  # bounded memory, as above
+        torch.maximum(covered, box_ops.intersection(anchors, some).amax(dim=1), out=covered)
+    return covered / box_ops.area(anchors)

@@ -45,8 +45,10 @@ def criterion(outputs: Outputs, batch: Batch, *, options: LossConfig) -> dict[st
     box_sum = class_sum.new_zeros(len(matches)).index_add(0, images, per_positive)
     return {
         "class": (class_sum * weights).sum(),
-        # The zero keeps every box parameter in the graph of a batch without positives.
-        "box": (box_sum * weights).sum() * options.box_weight + outputs.deltas.sum() * 0,
+        # The zero keeps every box parameter in the graph of a batch without positives (a sum in
+        # float16 could overflow, and infinity times 0 is NaN).
+        "box": (box_sum * weights).sum() * options.box_weight
+        + outputs.deltas.sum(dtype=class_sum.dtype) * 0,
     }
 
 

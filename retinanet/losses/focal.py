@@ -26,11 +26,12 @@ def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float, gamma: float) ->
     targets = torch.zeros_like(logits)
     positive = torch.nonzero(labels >= 0).flatten()
     targets[positive, labels[positive]] = 1
-    p = logits.sigmoid()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    p_t = p * targets + (1 - p) * (1 - targets)
+    # 1 - p_t as a sigmoid of its own: the subtraction would round to 0 at |logit| > 17, where the
+    # gradient of 0 ** gamma is infinite for gamma < 1.
+    wrong = torch.sigmoid(logits * (1 - 2 * targets)).clamp(min=torch.finfo(logits.dtype).tiny)
     alpha_t = alpha * targets + (1 - alpha) * (1 - targets)
-    return (alpha_t * (1 - p_t) ** gamma * cross_entropy).sum(dim=1)
+    return (alpha_t * wrong**gamma * cross_entropy).sum(dim=1)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

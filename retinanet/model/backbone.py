@@ -52,7 +52,11 @@ class ResNet(nn.Module):
 
     def __init__(self, *, name: str, norm: Norm, frozen_stages: int, stride_in_1x1: bool) -> None:
         super().__init__()
-        net = getattr(torchvision.models, name)(weights=None, norm_layer=_norm_layer(norm))
+        # Residual branches that start at zero train faster from random weights (Goyal et al.,
+        # arXiv 1706.02677, section 5.1); pretrained weights replace them.
+        net = getattr(torchvision.models, name)(
+            weights=None, norm_layer=_norm_layer(norm), zero_init_residual=True
+        )
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             net.layer1,
@@ -168,7 +172,7 @@ def build_backbone(
     if name not in RESNETS:
         choices = ", ".join(RESNETS)
         raise UserError(
-            f"model.backbone: {name!r} is not known{nearest(name, list(RESNETS))} "
+            f"model.backbone: {name!r} is not known{nearest(name, list(RESNETS)) or '.'} "
             f"There are: {choices}, timm:<name>"
         )
     net = ResNet(name=name, norm=norm, frozen_stages=frozen_stages, stride_in_1x1=stride_in_1x1)

@@ -1,0 +1,97 @@
+"""Fixtures that several rooms share."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from retinanet.config import Config, build_config
+from retinanet.data.annotations import Categories
+from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
+from retinanet.model.detector import build_detector
+
+CocoWriter = Callable[..., Path]
+
+
+@pytest.fixture
+def tiny_coco(tmp_path: Path) -> CocoWriter:
+    """Return a function that writes a COCO file beside its images and returns the file's path."""
+
+    def write(
+        sizes: list[tuple[int, int]],
+        boxes: list[list[list[float]]],
+        *,
+        classes: int = 3,
+        name: str = "train",
+    ) -> Path:
+        """Write images of (height, width); boxes xywh of image i get the classes 1, 2, .. in turn.
+
+        Image ids start at 11, annotation ids at 101, and the pixels of an image are noise that
+        follows from its id.
+        """
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        folder = tmp_path / name
+        folder.mkdir()
+        for i, ((height, width), own) in enumerate(zip(sizes, boxes, strict=True)):
+            file_name = f"{i:03}.jpg"
+            pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
+            cv2.imwrite(str(folder / file_name), cv2.blur(pixels, (5, 5)))
+            images.append({"id": 11 + i, "file_name": file_name, "width": width, "height": height})
+            for box in own:
+                annotations.append(
+                    {
+                        "id": 101 + len(annotations),
+                        "image_id": 11 + i,
+                        "category_id": 1 + len(annotations) % classes,
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": 0,
+                    }
+                )
+        categories = [{"id": k, "name": f"class {k}"} for k in range(1, classes + 1)]
+        path = tmp_path / f"{name}.json"
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_config() -> Config:
+    """Return an experiment of a few milliseconds an image, whose network starts from random."""
+    model = {
+        **{"backbone": "resnet18", "weights": "none", "norm": "gn", "frozen_stages": 0},
+        **{"fpn_channels": 32, "head_convs": 1, "head_channels": 32, "prior": 0.2},
+    }
+    data = {"short_side": [64], "long_side": 128, "workers": 0}
+    values = {"model": model, "data": data, "train": {"device": "cpu"}, "eval": {"batch_size": 4}}
+    return build_config(values, source="small_config")
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory, small_config: Config) -> Path:
+    """Write a checkpoint that detects something everywhere; its classes are `tiny_coco`'s three."""
+    torch.manual_seed(0)
+    model = build_detector(small_config, classes=3)
+    with torch.no_grad():  # scores and boxes that differ, without training
+        model.class_subnet.output.weight.mul_(30)
+        model.box_subnet.output.weight.mul_(10)
+    categories = Categories(ids=(1, 2, 3), names=("class 1", "class 2", "class 3"))
+    path = tmp_path_factory.mktemp("small") / "small.pt"
+    save_checkpoint(
+        Checkpoint(
+            config=small_config,
+            categories=categories,
+            model=model.state_dict(),
+            progress=Progress(),
+        ),
+        path,
+    )
+    return path

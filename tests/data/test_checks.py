@@ -1,0 +1,285 @@
+"""Checks before step 0: format, boxes, files, classes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retinanet.config import Config, override_config
+from retinanet.data.annotations import Annotations, read_annotations
+from retinanet.data.checks import (
+    check_files,
+    check_format,
+    check_same_classes,
+    check_split,
+    class_table,
+    training_boxes,
+)
+from retinanet.engine.splits import open_split, open_training_splits
+from retinanet.errors import UserError
+
+
+def index(
+    folder: Path,
+    boxes: list[list[float]],
+    *,
+    size: tuple[int, int] = (100, 200),
+    crowd: bool = False,
+    name: str = "train.json",
+    classes: tuple[tuple[int, str], ...] = ((1, "cat"), (2, "dog")),
+) -> Annotations:
+    """Return one image of (height, width) with boxes xywh of class 1; annotation ids from 101."""
+    annotations = [
+        {"id": 101 + i, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": int(crowd)}
+        for i, box in enumerate(boxes)
+    ]
+    image = {"id": 1, "file_name": "1.jpg", "height": size[0], "width": size[1]}
+    content = {
+        "images": [image],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": text} for number, text in classes],
+    }
+    path = folder / name
+    path.write_text(json.dumps(content))
+    return read_annotations(path)
+
+
+def test_boxes_are_cut_left_out_and_counted(tmp_path: Path) -> None:
+    """users.md DA4, with an image of 100 x 200 (height x width) px."""
+    annotations = index(
+        tmp_path,
+        [
+            [10, 20, 30, 40],  # as it is
+            [10, 20, 0, 40],  # no width
+            [10, 20, 30, 0],  # no height
+            [190, 90, 20, 20],  # reaches over the corner
+            [-5, -4, 10, 10],
+            [200, 10, 5, 5],  # wholly outside: it only touches
+            [50, 50, 1.5, 20],  # a side under 2 px
+            [199, 50, 30, 20],  # 1 px is left after the cut
+        ],
+    )
+    boxes = training_boxes(annotations, min_box_side=2)
+    assert boxes.xyxy[boxes.keep].tolist() == [
+        [10, 20, 40, 60],
+        [190, 90, 200, 100],
+        [0, 0, 5, 6],
+    ]
+    assert boxes.xyxy.shape == (8, 4)
+    assert boxes.xyxy.dtype == np.float32
+    assert boxes.remarks == [
+        "2 boxes without width or height: left out (annotations 102, 103)",
+        "1 boxes wholly outside the image: left out (annotations 106)",
+        "2 boxes with a side under 2 px: left out (annotations 107, 108)",
+        "3 boxes reach over the image's border: cut (annotations 104, 105, 108)",
+    ]
+
+
+def test_min_box_side_0_keeps_every_box_with_an_area(tmp_path: Path) -> None:
+    annotations = index(tmp_path, [[1, 1, 0.001, 0.5], [1, 1, 0, 5]])
+    assert training_boxes(annotations, min_box_side=0).keep.tolist() == [True, False]
+
+
+def test_min_box_side_itself_is_kept(tmp_path: Path) -> None:
+    annotations = index(tmp_path, [[1, 1, 2, 2], [1, 1, 1.9, 2]])
+    assert training_boxes(annotations, min_box_side=2).keep.tolist() == [True, False]
+
+
+def test_remarks_name_five_annotations_at_most(tmp_path: Path) -> None:
+    annotations = index(tmp_path, [[1, 1, 0, 5]] * 7)
+    (remark,) = training_boxes(annotations, min_box_side=2).remarks
+    assert remark == (
+        "7 boxes without width or height: left out (annotations 101, 102, 103, 104, 105, ...)"
+    )
+
+
+def test_no_boxes_at_all(tmp_path: Path) -> None:
+    """users.md DA3."""
+    boxes = training_boxes(index(tmp_path, []), min_box_side=2)
+    assert boxes.xyxy.shape == (0, 4)
+    assert boxes.remarks == []
+
+
+def corners(count: int, rng: np.random.Generator) -> list[list[float]]:
+    """Return xyxy boxes inside 100 x 200 px, spread over the image."""
+    low = rng.uniform(0, (120, 60), (count, 2))
+    high = low + rng.uniform(10, (80, 40), (count, 2))
+    return np.concatenate([low, high], axis=1).tolist()
+
+
+def test_corners_instead_of_width_and_height_are_refused(tmp_path: Path) -> None:
+    """users.md DA4."""
+    annotations = index(tmp_path, corners(40, np.random.default_rng(0)))
+    message = r"\d+ of 40 boxes leave their image, and all would fit as corners \[x1, y1, x2, y2\]"
+    with pytest.raises(UserError, match=message + r": annotation 1\d\d has bbox \["):
+        check_format(annotations)
+
+
+def test_normalised_boxes_are_refused(tmp_path: Path) -> None:
+    """users.md DA4."""
+    annotations = index(tmp_path, [[0.25, 0.5, 0.125, 0.25]] * 12)
+    message = (
+        r"every coordinate of the 12 boxes is under 1\.5, so they look normalised \(annotation 101 "
+        r"has bbox \[0\.25, 0\.5, 0\.125, 0\.25\]\); multiply them by the images' width and height"
+    )
+    with pytest.raises(UserError, match=message):
+        check_format(annotations)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_good_boxes_are_not_refused(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = np.array(corners(50, rng))
+    boxes[:, 2:] -= boxes[:, :2]
+    check_format(index(tmp_path, boxes.tolist()))
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[0.1, 0.1, 0.5, 0.5]] * 9,  # too few to speak of a system
+        [[190, 90, 5, 5]] * 30,  # small ones in the far corner
+        [[0, 0, 200, 100]] * 30,  # the whole image
+        [[150, 50, 80, 60]] * 30 + [[10, 20, 5, 5]],  # overshoot, yet not as corners
+        [[50, 30, 160, 90]] * 20 + [[100, 50, 20, 20]] * 20,  # only half would fit as corners
+        [],
+    ],
+)
+def test_odd_but_valid_boxes_are_not_refused(tmp_path: Path, boxes: list[list[float]]) -> None:
+    check_format(index(tmp_path, boxes))
+
+
+def test_boxes_under_a_pixel_in_a_tiny_image_are_not_normalised(tmp_path: Path) -> None:
+    check_format(index(tmp_path, [[0, 0, 1, 1]] * 20, size=(8, 8)))
+
+
+def test_an_empty_split_stops(tmp_path: Path) -> None:
+    """users.md DA2, EV10."""
+    path = tmp_path / "val.json"
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
+    path.write_text(json.dumps(content | {"categories": [{"id": 1, "name": "a"}]}))
+    with pytest.raises(UserError, match=r'val\.json: "images" is empty: data\.val has nothing'):
+        check_split(read_annotations(path), split="val", learn=False)
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_a_split_without_boxes_cannot_be_learned_from(tmp_path: Path, crowd: bool) -> None:
+    """users.md DA2: crowd regions alone teach nothing either."""
+    annotations = index(tmp_path, [[1, 1, 5, 5]] if crowd else [], crowd=crowd)
+    with pytest.raises(UserError, match=r"train\.json: data\.train has 1 images but no box to lea"):
+        check_split(annotations, split="train", learn=True)
+    check_split(annotations, split="val", learn=False)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (((1, "cat"),), r"val\.json: category 2 is missing, but 'dog' in .*train\.json"),
+        (((1, "cat"), (2, "cow")), r"category 2 is 'cow', but 'dog' in .*train\.json; both files"),
+        (((1, "cat"), (2, "dog"), (3, "x")), "category 3 is 'x', but missing in"),
+        (((0, "cat"), (1, "dog")), "category 0 is 'cat', but missing in"),
+    ],
+)
+def test_splits_with_other_classes_stop(
+    tmp_path: Path, classes: tuple[tuple[int, str], ...], message: str
+) -> None:
+    """users.md DA1, DA2."""
+    train = index(tmp_path, [[1, 1, 5, 5]])
+    val = index(tmp_path, [[1, 1, 5, 5]], name="val.json", classes=classes)
+    with pytest.raises(UserError, match=message):
+        check_same_classes(train, val)
+
+
+def test_the_order_of_categories_in_the_file_does_not_matter(tmp_path: Path) -> None:
+    train = index(tmp_path, [[1, 1, 5, 5]])
+    other = ((2, "dog"), (1, "cat"))
+    check_same_classes(train, index(tmp_path, [], name="val.json", classes=other))
+
+
+def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco: Any) -> None:
+    """users.md DA7: before step 0."""
+    annotations = read_annotations(tiny_coco([(8, 8)] * 4, [[]] * 4))
+    images = tmp_path / "train"
+    check_files(annotations, images)
+    (images / "003.jpg").write_bytes(b"")
+    message = r"train\.json: 1 of 4 image files are empty in .*'003\.jpg' \(image 14\)"
+    with pytest.raises(UserError, match=message):
+        check_files(annotations, images)
+    check_files(annotations, images, rows=[0, 1, 2])
+    (images / "001.jpg").unlink()
+    (images / "002.jpg").unlink()
+    message = r"2 of 4 image files are missing in .*'001\.jpg' \(image 12\); is data\.root or"
+    with pytest.raises(UserError, match=message):
+        check_files(annotations, images)
+    with pytest.raises(
+        UserError, match=r"nowhere: there is no such image folder \(for .*train\.js"
+    ):
+        check_files(annotations, tmp_path / "nowhere")
+
+
+def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:
+    """users.md DA2: counts by class at the start."""
+    annotations = index(tmp_path, [[1, 1, 5, 5], [1, 1, 0, 5]])
+    boxes = training_boxes(annotations, min_box_side=2)
+    assert class_table(annotations, boxes) == [
+        "1 images, 2 boxes of 2 classes",
+        "  cat 2",
+        "  1 classes have no box: dog",
+        "  2 annotations without area: filled with width x height",
+        "  1 boxes without width or height: left out (annotations 102)",
+    ]
+    empty = class_table(index(tmp_path, []))
+    assert empty[0] == "1 images, 0 boxes of 2 classes, 1 images without boxes"
+    crowd = class_table(index(tmp_path, [[1, 1, 5, 5]], crowd=True))
+    assert crowd[0] == "1 images, 0 boxes of 2 classes, 1 crowd regions"
+
+
+def config_of(tmp_path: Path, **options: str) -> Config:
+    defaults = {
+        "data.root": str(tmp_path),
+        "data.train.annotations": "train.json",
+        "data.train.images": "train",
+        "data.val.annotations": "val.json",
+        "data.val.images": "val",
+    }
+    chosen = defaults | {key.replace("__", "."): value for key, value in options.items()}
+    return override_config(Config(), [f"{key}={value}" for key, value in chosen.items()])
+
+
+def test_opening_splits_runs_every_check(tmp_path: Path, tiny_coco: Any) -> None:
+    """users.md DA4, DA7: a split is checked as a whole; training leaves small boxes out."""
+    tiny_coco([(40, 60)] * 2, [[[1, 1, 20, 20], [5, 5, 1, 9]], []])
+    tiny_coco([(40, 60)], [[[1, 1, 20, 20], [5, 5, 1, 9]]], name="val")
+    train, val = open_training_splits(config_of(tmp_path))
+    assert train.boxes.keep.tolist() == [True, False]
+    assert val.boxes.keep.tolist() == [True, True]
+    (tmp_path / "val" / "000.jpg").unlink()
+    with pytest.raises(UserError, match="1 of 1 image files are missing"):
+        open_training_splits(config_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data__train__annotations": ""}, r"data\.train\.annotations is not set"),
+        ({"data__train__images": ""}, r"data\.train\.images is not set; it is relative to data"),
+        ({"data__root": "/nowhere"}, r"data\.root: there is no such folder: /nowhere"),
+        ({"data__train__annotations": "no.json"}, r"no\.json: there is no such annotation file"),
+        ({"data__train__images": "no"}, "no: there is no such image folder"),
+    ],
+)
+def test_wrong_places_are_named(
+    tmp_path: Path, tiny_coco: Any, options: dict[str, str], message: str
+) -> None:
+    tiny_coco([(40, 60)], [[[1, 1, 20, 20]]])
+    with pytest.raises(UserError, match=message):
+        open_split(config_of(tmp_path, **options), "train")
+
+
+def test_drop_empty_must_leave_something(tmp_path: Path, tiny_coco: Any) -> None:
+    """users.md DA2, DA3: the only box is too small to learn from."""
+    tiny_coco([(40, 60)], [[[5, 5, 1, 9]]])
+    with pytest.raises(UserError, match=r"data\.drop_empty leaves no image to train on"):
+        open_split(config_of(tmp_path, data__drop_empty="true"), "train")

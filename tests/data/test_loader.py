@@ -1,0 +1,178 @@
+"""A rank's steps: the same bits whatever the workers, ranks, micro-batches and the first step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retinanet.config import Config, override_config
+from retinanet.data.annotations import read_annotations
+from retinanet.data.loader import RankStep, training_loader
+from retinanet.engine.splits import (
+    build_dataset,
+    build_evaluation_loader,
+    check_split,
+    training_plan,
+)
+from retinanet.errors import UserError
+from retinanet.structures import Batch
+
+
+@pytest.fixture
+def coco(tiny_coco: Any) -> Path:
+    """Seven images of two shapes, one of them without boxes."""
+    return tiny_coco(
+        [(32, 40), (40, 32), (32, 44), (36, 30), (32, 32), (30, 60), (32, 40)],
+        [[[4, 4, 16, 20]]] * 3 + [[]] + [[[1, 1, 20, 20], [8, 8, 20, 16]]] * 3,
+    )
+
+
+OPTIONS = [
+    "train.batch_size=3",
+    "data.short_side=[48, 64]",
+    "data.long_side=96",
+    "anchors.sizes=[[8], [16], [32], [64], [128]]",
+    "data.augment=[{RandomCrop: {height: 24, width: 24, p: 0.5}}, {GaussNoise: {p: 0.5}}]",
+    "eval.batch_size=2",
+]
+
+
+def steps(
+    path: Path, *overrides: str, start: int = 0, stop: int = 5, **options: Any
+) -> list[RankStep]:
+    config = override_config(Config(), [*OPTIONS, *overrides])
+    split = check_split(read_annotations(path), path.parent / path.stem, config.data, name="train")
+    chosen = {"rank": 0, "ranks": 1, "micro_batch": 3, "workers": 0} | options
+    loader = training_loader(
+        build_dataset(config, split, augment=True, losses=True),
+        training_plan(config, split),
+        start=start,
+        stop=stop,
+        pin_memory=False,
+        **chosen,
+    )
+    return list(loader)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    """Whether every tensor of two batches is equal, bit for bit."""
+    targets = zip(a.targets, b.targets, strict=True)
+    return (
+        all(
+            torch.equal(getattr(a, name), getattr(b, name))
+            for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
+        )
+        and len(a.targets) == len(b.targets)
+        and all(
+            torch.equal(s.boxes, t.boxes)
+            and torch.equal(s.labels, t.labels)
+            and torch.equal(s.crowd, t.crowd)
+            for s, t in targets
+        )
+    )
+
+
+def same_steps(a: list[RankStep], b: list[RankStep]) -> bool:
+    return len(a) == len(b) and all(
+        (x.step, x.positives, x.images, x.bad) == (y.step, y.positives, y.images, y.bad)
+        and len(x.micro_batches) == len(y.micro_batches)
+        and all(map(same, x.micro_batches, y.micro_batches))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def joined(batches: list[Batch]) -> Batch:
+    """Put micro-batches together, without the blanks of ranks that had no image."""
+    real = [batch for batch in batches if batch.image_ids.tolist() != [-1]]
+    parts = {
+        name: torch.cat([getattr(batch, name) for batch in real])
+        for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
+    }
+    return Batch(**parts, targets=[target for batch in real for target in batch.targets])
+
+
+@pytest.fixture
+def reference(coco: Path) -> list[RankStep]:
+    return steps(coco)
+
+
+def test_steps_are_whole(reference: list[RankStep]) -> None:
+    """7 images in batches of 3: an epoch has 3 steps, the last one short."""
+    assert [step.step for step in reference] == [0, 1, 2, 3, 4]
+    assert [step.images for step in reference] == [3, 3, 1, 3, 3]
+    ids = [i for step in reference[:3] for b in step.micro_batches for i in b.image_ids.tolist()]
+    assert sorted(ids) == [11, 12, 13, 14, 15, 16, 17]
+    assert all(step.bad == [] for step in reference)
+
+
+def test_the_comparison_notices_a_difference(coco: Path, reference: list[RankStep]) -> None:
+    changed = steps(coco)
+    changed[3].micro_batches[0].images[0, 0, 0, 0] ^= 1
+    assert not same_steps(changed, reference)
+
+
+def test_workers_do_not_matter(coco: Path, reference: list[RankStep]) -> None:
+    assert same_steps(steps(coco, workers=2), reference)
+
+
+def test_a_resume_at_any_step_goes_on_the_same(coco: Path, reference: list[RankStep]) -> None:
+    """users.md RS1."""
+    for start in range(5):
+        assert same_steps(steps(coco, start=start), reference[start:])
+
+
+@pytest.mark.parametrize(("ranks", "micro_batch"), [(1, 1), (1, 2), (2, 2), (2, 1), (3, 1), (4, 3)])
+def test_ranks_and_micro_batches_do_not_matter(
+    coco: Path, reference: list[RankStep], ranks: int, micro_batch: int
+) -> None:
+    """users.md ST1, MG1: together they are the single process's step, and count the same."""
+    parts = [steps(coco, rank=rank, ranks=ranks, micro_batch=micro_batch) for rank in range(ranks)]
+    for i, whole in enumerate(reference):
+        together = joined([batch for part in parts for batch in part[i].micro_batches])
+        assert same(together, joined(whole.micro_batches))
+        assert sum(part[i].positives for part in parts) == whole.positives
+        assert sum(part[i].images for part in parts) == whole.images
+        assert all(len(part[i].micro_batches) >= 1 for part in parts)
+
+
+def test_positives_are_the_matches(reference: list[RankStep]) -> None:
+    for step in reference:
+        counted = sum(int((batch.matches >= 0).sum()) for batch in step.micro_batches)
+        assert step.positives == counted
+    assert sum(step.positives for step in reference) > 0
+
+
+def test_an_unreadable_image_is_counted_out(coco: Path) -> None:
+    """users.md DA7."""
+    (coco.parent / "train" / "003.jpg").write_bytes(b"broken")
+    epoch = steps(coco, stop=3)
+    assert sum(step.images for step in epoch) == 6
+    assert [message for step in epoch for message in step.bad] == [
+        f"{coco.parent}/train/003.jpg: not an image that can be decoded, or a truncated one"
+    ]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_gives_every_image_once_over_the_ranks(coco: Path, workers: int) -> None:
+    """users.md MG2: no image is repeated to fill a rank."""
+    config = override_config(Config(), [*OPTIONS, f"data.workers={workers}"])
+    images = coco.parent / "train"
+    split = check_split(read_annotations(coco), images, config.data, name="val")
+    ids = [
+        number
+        for rank in range(2)
+        for batch, bad in build_evaluation_loader(
+            config, split, losses=False, rank=rank, ranks=2, pin_memory=False
+        )
+        for number in batch.image_ids.tolist()
+    ]
+    assert sorted(ids) == [11, 12, 13, 14, 15, 16, 17]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_users_mistake_in_a_worker_is_said_as_it_is(coco: Path, workers: int) -> None:
+    """Without the worker's traceback: only some images are too small for this crop."""
+    crop = "data.augment=[{RandomCrop: {height: 33, width: 33, p: 1}}]"
+    with pytest.raises(UserError, match=r"^data\.augment: Crop size \(height, width\) exceeds"):
+        steps(coco, crop, workers=workers)

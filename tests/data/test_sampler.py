@@ -1,0 +1,264 @@
+"""Which images a step sees: a function of (seed, epoch, step), whatever the hardware."""
+
+import pickle
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinanet.data.canvas import Buckets, resized
+from retinanet.data.sampler import (
+    Plan,
+    Sample,
+    TrainingPlan,
+    epoch_order,
+    evaluation_plans,
+    share,
+    split,
+)
+
+SIZES = np.array([(480, 640), (640, 480), (427, 640), (500, 500), (300, 900)] * 9)
+
+
+def training(**options: Any) -> TrainingPlan:
+    defaults: dict[str, Any] = {
+        "rows": np.arange(len(SIZES)),
+        "seed": 3,
+        "batch_size": 4,
+        "short_sides": (96, 128, 160),
+        "long_side": 256,
+        "resize": "per_batch",
+        "canvas": "bucket",
+    }
+    return TrainingPlan(SIZES, **{**defaults, **options})
+
+
+def plain_epoch_order(buckets: list[int], permutation: list[int], batch_size: int) -> list[int]:
+    """Say the same as `epoch_order` in the plainest words."""
+    waiting: dict[int, list[int]] = {}
+    order = []
+    for row in permutation:
+        group = waiting.setdefault(buckets[row], [])
+        group.append(row)
+        if len(group) == batch_size:
+            order += group
+            group.clear()
+    left = {row for group in waiting.values() for row in group}
+    return order + [row for row in permutation if row in left]
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    st.integers(0, 2**40),
+    st.integers(0, 100),
+    st.integers(1, 9),
+)
+@settings(max_examples=150, deadline=None)
+def test_epoch_order(buckets: list[int], seed: int, epoch: int, batch_size: int) -> None:
+    order = epoch_order(np.array(buckets), seed=seed, epoch=epoch, batch_size=batch_size).tolist()
+    assert sorted(order) == list(range(len(buckets)))
+    full = sum(count // batch_size for count in Counter(buckets).values())
+    for i in range(full):
+        batch = order[i * batch_size : (i + 1) * batch_size]
+        assert len({buckets[row] for row in batch}) == 1
+    one_batch = np.zeros(len(buckets), np.int64)  # without buckets, the order is the permutation
+    permutation = epoch_order(one_batch, seed=seed, epoch=epoch, batch_size=1).tolist()
+    assert order == plain_epoch_order(buckets, permutation, batch_size)
+
+
+def test_a_plain_example_of_an_epochs_order() -> None:
+    """The oracle of the test above, by hand: rows 0 2 4 are bucket 0, rows 1 3 are bucket 1."""
+    assert plain_epoch_order([0, 1, 0, 1, 0], [4, 3, 1, 0, 2], 2) == [3, 1, 4, 0, 2]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    buckets = np.zeros(50, np.int64)
+    orders = {
+        tuple(epoch_order(buckets, seed=seed, epoch=epoch, batch_size=4).tolist())
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(orders) == 16
+
+
+def test_only_the_last_batch_of_an_epoch_is_short() -> None:
+    plan = training()
+    assert plan.steps_per_epoch == 12  # 45 images, batches of 4
+    lengths = [len(plan.step(step).samples) for step in range(24)]
+    assert lengths == ([4] * 11 + [1]) * 2
+    for epoch in range(2):
+        rows = [s.row for i in range(12) for s in plan.step(12 * epoch + i).samples]
+        assert sorted(rows) == list(range(45))
+
+
+def test_full_batches_come_from_one_bucket() -> None:
+    plan = training()
+    buckets = Buckets(short_sides=(96, 128, 160), long_side=256)
+    kinds = [
+        {buckets.of((int(SIZES[s.row][0]), int(SIZES[s.row][1]))) for s in plan.step(i).samples}
+        for i in range(12)
+    ]
+    # 9 images of each of 5 shapes: two full batches each, and 5 remainders in two more batches.
+    assert [len(kind) for kind in kinds[:10]] == [1] * 10
+    assert len(kinds[10]) > 1
+
+
+@pytest.mark.parametrize("canvas", ["bucket", "batch_max"])
+@pytest.mark.parametrize("resize", ["per_batch", "per_image"])
+def test_a_step_does_not_depend_on_where_one_starts(resize: str, canvas: str) -> None:
+    """users.md RS1: no position to save."""
+    plan = training(resize=resize, canvas=canvas)
+    in_order = [plan.step(step) for step in range(30)]
+    backwards = [training(resize=resize, canvas=canvas).step(step) for step in range(29, -1, -1)]
+    assert in_order == backwards[::-1]
+    assert pickle.loads(pickle.dumps(plan)).step(17) == in_order[17]
+
+
+@pytest.mark.parametrize("canvas", ["bucket", "batch_max"])
+@pytest.mark.parametrize("resize", ["per_batch", "per_image"])
+def test_every_image_fits_on_the_canvas_of_its_batch(resize: str, canvas: str) -> None:
+    plan = training(resize=resize, canvas=canvas)
+    for step in range(24):
+        batch = plan.step(step)
+        for sample in batch.samples:
+            height, width = SIZES[sample.row].tolist()
+            after = resized((height, width), short_side=sample.short_side, long_side=256)
+            assert after[0] <= batch.canvas[0]
+            assert after[1] <= batch.canvas[1]
+
+
+def sides(plan: TrainingPlan, steps: int) -> list[list[int]]:
+    return [[sample.short_side for sample in plan.step(i).samples] for i in range(steps)]
+
+
+def test_one_short_side_for_a_batch() -> None:
+    drawn = sides(training(), 60)
+    assert all(len(set(batch)) == 1 for batch in drawn)
+    assert {batch[0] for batch in drawn} == {96, 128, 160}
+
+
+def test_one_short_side_for_each_image() -> None:
+    drawn = sides(training(resize="per_image"), 60)
+    counts = Counter(side for batch in drawn for side in batch)
+    assert set(counts) == {96, 128, 160}
+    assert min(counts.values()) > 0.2 * sum(counts.values())
+    assert sum(len(set(batch)) > 1 for batch in drawn) > 30
+
+
+def test_per_image_sizes_keep_the_canvases_few() -> None:
+    """A batch of one bucket lies on the canvas of the largest short side."""
+    plan = training(resize="per_image")
+    buckets = Buckets(short_sides=(96, 128, 160), long_side=256)
+    largest = {buckets.canvas(bucket, 160) for bucket in range(len(buckets))}
+    assert {plan.step(i).canvas for i in range(10)} <= largest
+
+
+def test_a_bucket_canvas_is_literal() -> None:
+    plan = TrainingPlan(
+        np.array([(480, 640)] * 4),
+        rows=np.arange(4),
+        seed=0,
+        batch_size=4,
+        short_sides=(800,),
+        long_side=1333,
+        resize="per_batch",
+        canvas="bucket",
+    )
+    assert plan.step(0).canvas == (800, 1088)
+
+
+def test_the_canvas_of_batch_max_is_the_largest_image_up_to_32() -> None:
+    plan = TrainingPlan(
+        np.array([(480, 640), (500, 500)]),
+        rows=np.arange(2),
+        seed=0,
+        batch_size=2,
+        short_sides=(800,),
+        long_side=1333,
+        resize="per_batch",
+        canvas="batch_max",
+    )
+    assert plan.step(0).canvas == (800, 1088)  # 800 x 1067 and 800 x 800
+
+
+def test_rows_left_out_never_appear() -> None:
+    """users.md DA3: `drop_empty` opts out of images without boxes."""
+    plan = training(rows=np.array([2, 3, 5, 40]), batch_size=3)
+    assert plan.steps_per_epoch == 2
+    for epoch in range(5):
+        rows = [s.row for i in range(2) for s in plan.step(2 * epoch + i).samples]
+        assert sorted(rows) == [2, 3, 5, 40]
+
+
+def test_every_sample_of_the_training_has_its_own_seed() -> None:
+    plan = training()
+    seeds = [sample.seed for step in range(36) for sample in plan.step(step).samples]
+    assert len(set(seeds)) == 3 * 45
+    assert all(seed is not None for seed in seeds)
+    same_image = [s.seed for step in range(12) for s in plan.step(step).samples if s.row == 7]
+    assert len(same_image) == 1
+    assert same_image != [s.seed for i in range(12, 24) for s in plan.step(i).samples if s.row == 7]
+
+
+def make_plan(count: int) -> Plan:
+    samples = tuple(Sample(row=i, short_side=64, seed=None) for i in range(count))
+    return Plan(samples=samples, canvas=(64, 96))
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_ranks_and_micro_batches_only_cut(count: int, ranks: int, micro_batch: int) -> None:
+    plan = make_plan(count)
+    parts = [share(plan, rank=rank, ranks=ranks) for rank in range(ranks)]
+    lengths = [len(part.samples) for part in parts]
+    assert max(lengths) - min(lengths) <= 1
+    cuts = [list(split(part, micro_batch)) for part in parts]
+    assert tuple(s for cut in cuts for piece in cut for s in piece.samples) == plan.samples
+    for cut in cuts:
+        assert len(cut) >= 1  # every rank takes part in every step (users.md MG1)
+        assert all(piece.canvas == (64, 96) for piece in cut)
+        assert all(len(piece.samples) == micro_batch for piece in cut[:-1])
+        assert len(cut[-1].samples) <= micro_batch
+
+
+def test_an_empty_part_is_one_empty_micro_batch() -> None:
+    """users.md MG1: one image for two ranks."""
+    part = share(make_plan(1), rank=0, ranks=2)
+    assert part.samples == ()
+    assert [piece.samples for piece in split(part, 3)] == [()]
+
+
+@pytest.mark.parametrize("canvas", ["bucket", "batch_max"])
+def test_evaluation_holds_every_image_once_on_a_canvas_of_its_own(canvas: Any) -> None:
+    """users.md MG2, EV4: neither the batch size nor the images beside it matter."""
+    canvas_of = []
+    for batch_size in (1, 4, 7):
+        plans = evaluation_plans(
+            SIZES, batch_size=batch_size, short_side=160, long_side=256, canvas=canvas
+        )
+        rows = [sample.row for plan in plans for sample in plan.samples]
+        assert sorted(rows) == list(range(45))
+        assert all(1 <= len(plan.samples) <= batch_size for plan in plans)
+        assert all(s.seed is None and s.short_side == 160 for p in plans for s in p.samples)
+        canvas_of.append({s.row: plan.canvas for plan in plans for s in plan.samples})
+    assert canvas_of[0] == canvas_of[1] == canvas_of[2]
+    alone = evaluation_plans(SIZES[2:3], batch_size=1, short_side=160, long_side=256, canvas=canvas)
+    assert alone[0].canvas == canvas_of[0][2]
+
+
+@pytest.mark.parametrize(
+    ("canvas", "expected"),
+    [("bucket", [(800, 928), (1088, 800)]), ("batch_max", [(800, 800), (1088, 800)])],
+)
+def test_evaluation_canvases_are_literal(canvas: Any, expected: list[tuple[int, int]]) -> None:
+    plans = evaluation_plans(
+        np.array([(640, 480), (500, 500)]),
+        batch_size=8,
+        short_side=800,
+        long_side=1333,
+        canvas=canvas,
+    )
+    assert [plan.canvas for plan in plans] == expected

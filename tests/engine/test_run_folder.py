@@ -1,0 +1,133 @@
+"""The folder of a run: nothing is ever written over."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinanet.config import Config, load_config, override_config
+from retinanet.engine.run_folder import (
+    RunFolder,
+    describe_environment,
+    free_name,
+    git_state,
+    run_folder,
+)
+from retinanet.errors import UserError
+
+
+def test_names_of_the_parts(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "first")
+    assert folder.config == tmp_path / "first" / "config.yaml"
+    assert folder.last == tmp_path / "first" / "checkpoints" / "last.pt"
+    assert folder.best == tmp_path / "first" / "checkpoints" / "best.pt"
+    assert folder.evaluation == tmp_path / "first" / "evaluation"
+
+
+@pytest.mark.parametrize("there", ["config.yaml", "checkpoints/last.pt"])
+def test_an_existing_run_is_kept(tmp_path: Path, there: str) -> None:
+    """The message has the way to resume and a free name."""
+    path = tmp_path / "first" / there
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    (tmp_path / "first-2").mkdir()
+    message = "there is a run here already. Continue it with --resume, or .* --name first-3$"
+    with pytest.raises(UserError, match=message):
+        RunFolder(tmp_path / "first").check_free()
+
+
+def test_other_files_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    message = "the folder holds other files; choose another output.dir or --name "
+    with pytest.raises(UserError, match=message):
+        RunFolder(tmp_path).check_free()
+
+
+def test_a_file_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "first").write_text("")
+    with pytest.raises(UserError, match=r"first: is a file; choose another output\.dir or --name"):
+        RunFolder(tmp_path / "first").check_free()
+
+
+def test_a_file_in_the_place_of_a_parent(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written; choose another output\.dir"):
+        RunFolder(tmp_path / "runs" / "first").check_free()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=r"cannot be written; choose another output\.dir"):
+        RunFolder(tmp_path / "runs" / "first").check_free()
+
+
+def test_a_folder_that_cannot_be_written_according_to_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where the tests run as root."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UserError, match=r"cannot be written; choose another output\.dir"):
+        RunFolder(tmp_path / "runs" / "first").check_free()
+
+
+def test_free_places(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    RunFolder(tmp_path / "empty").check_free()
+    RunFolder(tmp_path / "runs" / "deep" / "first").check_free()
+    assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
+
+
+def test_free_name(tmp_path: Path) -> None:
+    assert free_name(tmp_path, "run") == "run"
+    (tmp_path / "run").mkdir()
+    assert free_name(tmp_path, "run") == "run-2"
+    (tmp_path / "run-2").write_text("")
+    assert free_name(tmp_path, "run") == "run-3"
+
+
+def test_a_new_folder_explains_itself(tmp_path: Path) -> None:
+    """users.md UX1: the resolved config is saved, and loads as it was."""
+    config = override_config(Config(), ["train.lr=0.5", "output.name=first"])
+    folder = RunFolder(tmp_path / "runs" / "first")
+    folder.create(config, {"torch": "2.14", "processes": 2})
+    assert load_config(folder.config) == config
+    assert json.loads((folder.path / "env.json").read_text()) == {"torch": "2.14", "processes": 2}
+    assert sorted(path.name for path in folder.path.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "env.json",
+        "evaluation",
+        "tensorboard",
+    ]
+    with pytest.raises(UserError, match="there is a run here already"):
+        folder.check_free()
+
+
+def test_a_disk_error_is_the_users_to_know(tmp_path: Path) -> None:
+    (tmp_path / "first").write_text("")
+    with pytest.raises(UserError, match="first: cannot be written: "):
+        RunFolder(tmp_path / "first").create(Config(), {})
+
+
+def test_the_folder_of_a_config() -> None:
+    config = override_config(Config(), ["output.dir=somewhere", "output.name=x"])
+    assert run_folder(config).path == Path("somewhere/x")
+    assert run_folder(Config()).path == Path("runs/run")
+
+
+def test_the_environment_is_plain_and_complete() -> None:
+    environment = describe_environment(3, torch.device("cpu"))
+    assert environment["processes"] == 3
+    assert environment["device"] == "cpu"
+    assert {"git", "python", "torch", "torchvision", "command"} <= environment.keys()
+    assert {type(value) for value in environment.values()} <= {str, int}
+
+
+def test_no_git_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state() == ""

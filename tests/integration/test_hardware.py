@@ -1,0 +1,202 @@
+"""The config is the experiment: micro-batches, loader workers and processes change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retinanet.config import load_config
+from retinanet.data.annotations import read_annotations
+from retinanet.data.sampler import TrainingPlan, share
+from retinanet.engine.splits import open_split, training_plan
+
+Cli = Callable[..., Any]
+Losses = Callable[[Path], list[float]]
+ROOT = Path(__file__).parents[2]
+PROCESSES = 2
+
+
+@pytest.fixture(scope="module")
+def sparse_data(synthetic: Path, learned_run: Path) -> list[str]:
+    """Return overrides for 9 images, 5 of them without boxes, and val on images learned by heart.
+
+    9 images in batches of 4 leave one for the epoch's last batch: one of two ranks has none.
+    """
+    content = json.loads((synthetic / "annotations" / "train.json").read_text())
+    content["images"] = content["images"][:9]
+    full = {image["id"] for image in content["images"][:4]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in full]
+    (synthetic / "annotations" / "sparse.json").write_text(json.dumps(content))
+    return [
+        "data.train.annotations=annotations/sparse.json",
+        f"data.val.annotations={synthetic}/annotations/few.json",
+        "data.val.images=images/train",
+        "train.steps=3",
+        "train.lr=0.0001",
+        "train.warmup_steps=0",
+        "eval.every=0",
+        "postprocess.score_threshold=0.05",
+    ]
+
+
+@pytest.fixture(scope="module")
+def plan(shared_experiment: Path, sparse_data: list[str]) -> TrainingPlan:
+    config = load_config(shared_experiment, sparse_data)
+    return training_plan(config, open_split(config, "train"))
+
+
+@pytest.fixture(scope="module")
+def one_process(
+    shared_experiment: Path, sparse_data: list[str], learned_run: Path, run_quietly: Any
+) -> Path:
+    """Return the run that the others are compared with: one process, whole batches, no workers."""
+    start = ["--init-from", learned_run / "checkpoints" / "last.pt"]
+    words = [shared_experiment, *sparse_data, *start, "--name", "one_process"]
+    assert run_quietly("train", *words) == 0
+    return shared_experiment.parent / "runs" / "one_process"
+
+
+@pytest.fixture(scope="module")
+def two_processes(shared_experiment: Path, sparse_data: list[str], learned_run: Path) -> Path:
+    """Return the same run by two processes under torchrun, with gloo."""
+    start = ["--init-from", learned_run / "checkpoints" / "last.pt"]
+    words = [shared_experiment, *sparse_data, *start, "--name", "two_processes"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    command += [str(PROCESSES), str(ROOT / "tools" / "train.py"), *map(str, words)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 process(es) on cpu" in done.stdout
+    return shared_experiment.parent / "runs" / "two_processes"
+
+
+def last_figures(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "evaluation" / "metrics.json").read_text())
+
+
+def test_the_steps_cover_the_cases(plan: TrainingPlan, synthetic: Path) -> None:
+    """The three steps hold a rank without boxes and a rank without images (MG1)."""
+    sparse = read_annotations(synthetic / "annotations" / "sparse.json")
+    ids, boxes = [], []
+    for step in range(3):
+        parts = [share(plan.step(step), rank=rank, ranks=PROCESSES) for rank in range(PROCESSES)]
+        rows = [[sample.row for sample in part.samples] for part in parts]
+        ids.append([[int(sparse.image_ids[row]) for row in own] for own in rows])
+        counts = sparse.offsets[1:] - sparse.offsets[:-1]
+        boxes.append([int(counts[own].sum()) if own else 0 for own in rows])
+    assert [[len(own) for own in step] for step in ids] == [[2, 2], [2, 2], [0, 1]]
+    assert sorted(i for step in ids for own in step for i in own) == list(range(1, 10))
+    assert any(min(step) == 0 < max(step) for step in boxes[:2])
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_micro_batches_do_not_change_the_losses(
+    shared_experiment: Path,
+    sparse_data: list[str],
+    learned_run: Path,
+    one_process: Path,
+    losses_of: Losses,
+    cli: Cli,
+    tmp_path: Path,
+    micro_batch: int,
+) -> None:
+    """One division by the positives of the global batch, known before the forward pass."""
+    ran = cli(
+        "train",
+        shared_experiment,
+        *sparse_data,
+        f"train.micro_batch={micro_batch}",
+        f"output.dir={tmp_path}",
+        "--init-from",
+        learned_run / "checkpoints" / "last.pt",
+    )
+    assert ran.code == 0
+    assert losses_of(tmp_path / "small") == pytest.approx(losses_of(one_process), rel=1e-4)
+
+
+def test_loader_workers_change_nothing_at_all(
+    shared_experiment: Path,
+    sparse_data: list[str],
+    learned_run: Path,
+    one_process: Path,
+    metrics_of: Callable[[Path], list[dict[str, Any]]],
+    cli: Cli,
+    tmp_path: Path,
+) -> None:
+    """Order and augmentation are functions of the seed and the step, so runs agree bit for bit."""
+    ran = cli(
+        "train",
+        shared_experiment,
+        *sparse_data,
+        "data.workers=2",
+        f"output.dir={tmp_path}",
+        "--init-from",
+        learned_run / "checkpoints" / "last.pt",
+    )
+    assert ran.code == 0
+    assert metrics_of(tmp_path / "small") == metrics_of(one_process)
+
+
+def test_another_seed_is_another_run(
+    shared_experiment: Path, sparse_data: list[str], plan: TrainingPlan
+) -> None:
+    """The comparisons above would be empty if the order followed from the files alone."""
+    config = load_config(shared_experiment, [*sparse_data, "train.seed=1"])
+    other = training_plan(config, open_split(config, "train"))
+    ours, theirs = (
+        [[sample.row for sample in one.step(step).samples] for step in range(3)]
+        for one in (plan, other)
+    )
+    assert sorted(sum(ours, [])) == sorted(sum(theirs, [])) == list(range(9))
+    assert ours != theirs
+
+
+def test_two_processes_give_the_losses_of_one(
+    two_processes: Path, one_process: Path, losses_of: Losses
+) -> None:
+    """users.md MG1, ST1: also where a rank has no boxes, or no images."""
+    assert len(losses_of(one_process)) == 3
+    assert losses_of(two_processes) == pytest.approx(losses_of(one_process), rel=1e-4)
+    assert json.loads((two_processes / "env.json").read_text())["processes"] == 2
+
+
+def test_two_processes_give_the_figures_of_one(two_processes: Path, one_process: Path) -> None:
+    """users.md MG2: no image is evaluated twice."""
+    one, two = last_figures(one_process), last_figures(two_processes)
+    assert one["AP"] > 0.1
+    assert two["AP"] == pytest.approx(one["AP"], abs=1e-3)
+    assert two["AP50"] == pytest.approx(one["AP50"], abs=1e-3)
+
+
+def test_two_processes_write_one_run(two_processes: Path) -> None:
+    recorded = [json.loads(x) for x in (two_processes / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in recorded] == [1, 2, 3, 3]
+    assert len(list((two_processes / "tensorboard").iterdir())) == 1
+    assert (two_processes / "train.log").read_text().count("data.train ") == 1
+
+
+def test_a_checkpoint_of_two_processes_evaluates_in_one(
+    two_processes: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """users.md RS2: checkpoints do not depend on the number of processes."""
+    ran = cli("evaluate", two_processes / "checkpoints" / "last.pt", "--output", tmp_path)
+    assert ran.code == 0
+    assert json.loads((tmp_path / "metrics.json").read_text()) == last_figures(two_processes)
+
+
+def test_a_run_of_two_processes_goes_on_in_one(
+    two_processes: Path, cli: Cli, losses_of: Losses, tmp_path: Path
+) -> None:
+    """users.md RS2: the resume of a longer run takes the next step."""
+    folder = Path(shutil.copytree(two_processes, tmp_path / "copy"))
+    assert cli("train", "--resume", folder, "train.steps=4").code == 0
+    assert losses_of(folder)[:3] == losses_of(two_processes)
+    assert len(losses_of(folder)) == 4

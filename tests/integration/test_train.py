@@ -1,0 +1,308 @@
+"""A run from the command line: what it says, what it leaves, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from retinanet.config import dump_config, load_config
+from retinanet.engine.checkpoint import load_checkpoint
+
+Cli = Callable[..., Any]
+
+TRAIN_KEYS = {
+    "step",
+    "epoch",
+    "loss_train/class",
+    "loss_train/box",
+    "train/lr",
+    "train/gradient_norm",
+    "train/images_per_second",
+    "train/data_share",
+    "train/memory_gb",
+}
+FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+RECALLS = ("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_folder_holds_what_the_design_names(finished_run: Path) -> None:
+    assert sorted(path.name for path in finished_run.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "env.json",
+        "evaluation",
+        "metrics.jsonl",
+        "tensorboard",
+        "train.log",
+    ]
+    assert sorted(p.name for p in (finished_run / "checkpoints").iterdir()) == [
+        "best.pt",
+        "last.pt",
+    ]
+    assert sorted(p.name for p in (finished_run / "evaluation").iterdir()) == [
+        "metrics.json",
+        "metrics.txt",
+        "pictures.jpg",
+        "results.json",
+    ]
+
+
+def test_the_saved_config_is_the_experiment(finished_run: Path, shared_experiment: Path) -> None:
+    """users.md UX1: the resolved config is saved; it loads to the same experiment."""
+    asked = load_config(shared_experiment, ["output.name=finished"])
+    assert load_config(finished_run / "config.yaml") == asked
+    assert load_checkpoint(finished_run / "checkpoints" / "last.pt").config == asked
+    assert dump_config(asked)["train"]["steps"] == 6
+
+
+def test_the_environment_is_saved(finished_run: Path) -> None:
+    environment = json.loads((finished_run / "env.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["processes"] == 1
+    assert environment["device"] == "cpu"
+
+
+def test_every_step_is_recorded(finished_run: Path) -> None:
+    train = [line for line in lines(finished_run) if "train/lr" in line]
+    assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
+    assert all(set(line) == TRAIN_KEYS for line in train)
+    # Warm-up over 2 steps from a thousandth, then 0.001, a tenth of it from step 4 on.
+    assert [line["train/lr"] for line in train] == pytest.approx(
+        [1e-6, 5.005e-4, 1e-3, 1e-3, 1e-4, 1e-4], rel=1e-12
+    )
+    assert [line["epoch"] for line in train] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
+    assert all(0 <= line["train/data_share"] <= 1 for line in train)
+    for key in ("loss_train/class", "loss_train/box", "train/gradient_norm"):
+        assert all(line[key] > 0 for line in train), key
+    for key in ("train/images_per_second", "train/memory_gb"):
+        assert all(line[key] > 0 for line in train), key
+
+
+def test_evaluations_are_recorded_beside_the_losses_on_val(finished_run: Path) -> None:
+    """users.md EV7: no ground truth is null; the synthetic val has no large box at all."""
+    val = [line for line in lines(finished_run) if "val/AP" in line]
+    assert [line["step"] for line in val] == [5, 6]
+    keys = {f"val/{name}" for name in (*FIGURES, *RECALLS)}
+    for line in val:
+        assert set(line) == keys | {"step", "val/seconds", "loss_val/class", "loss_val/box"}
+        assert 0 <= line["val/AP"] <= 1
+        assert line["val/AP_large"] is None
+        assert line["loss_val/class"] > 0
+        assert line["loss_val/box"] > 0
+
+
+def test_tensorboard_has_the_scalars_and_pictures(finished_run: Path) -> None:
+    board = EventAccumulator(str(finished_run / "tensorboard"), size_guidance={"images": 0})
+    board.Reload()
+    tags = board.Tags()
+    expected = (TRAIN_KEYS - {"step"}) | {"val/AP", "val/AP50", "loss_val/class", "loss_val/box"}
+    assert expected <= set(tags["scalars"])
+    assert [event.step for event in board.Scalars("loss_train/class")] == [1, 2, 3, 4, 5, 6]
+    recorded = [line["loss_train/class"] for line in lines(finished_run) if "train/lr" in line]
+    shown = [event.value for event in board.Scalars("loss_train/class")]
+    assert shown == pytest.approx(recorded, rel=1e-6)
+    assert tags["images"] == ["val/0", "val/1"]
+    assert [event.step for event in board.Images("val/0")] == [5, 6]
+
+
+def test_the_log_says_what_ran_on_what(finished_run: Path) -> None:
+    """users.md DA2, ST6, UX3: class counts, what is frozen, sizes after resizing."""
+    log = (finished_run / "train.log").read_text()
+    assert "train.json: 12 images, 47 boxes of 6 classes" in log
+    assert "ellipse 12, rectangle 9, triangle 5, star 5, cross 9, ring 7" in log
+    assert "1 images without boxes" in log
+    assert "1 classes have no box: star" in log
+    assert "resizing: short side 48, 64, long side at most 128: scale 0.57 (median)" in log
+    assert re.search(r"parameters, 0 of them frozen", log)
+    assert len(re.findall(r"^step \d/6  loss ", log, re.MULTILINE)) == 6
+    assert len(re.findall(r"^val at step [56]: AP ", log, re.MULTILINE)) == 2
+
+
+def test_checkpoints_remember_how_far_they_are(finished_run: Path) -> None:
+    """users.md RS5, FT2: last and best; classes travel in the checkpoint."""
+    last = load_checkpoint(finished_run / "checkpoints" / "last.pt")
+    best = load_checkpoint(finished_run / "checkpoints" / "best.pt")
+    figures = {line["step"]: line["val/AP"] for line in lines(finished_run) if "val/AP" in line}
+    winner = max(figures, key=lambda step: (figures[step], -step))
+    assert (last.progress.step, last.progress.evaluated) == (6, 6)
+    assert (best.progress.step, best.progress.best_ap) == (winner, figures[winner])
+    assert last.categories.names == ("ellipse", "rectangle", "triangle", "star", "cross", "ring")
+    assert last.categories.ids == (1, 2, 3, 4, 5, 6)
+
+
+def test_the_figures_of_evaluate_are_those_of_training(
+    finished_run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """users.md EV4: one evaluator everywhere."""
+    ran = cli("evaluate", finished_run / "checkpoints" / "last.pt", "--output", tmp_path / "out")
+    assert ran.code == 0
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    recorded = [line for line in lines(finished_run) if "val/AP" in line][-1]
+    for name in (*FIGURES, *RECALLS):
+        assert found[name] == recorded[f"val/{name}"], name
+    ours, theirs = (
+        (folder / "results.json").read_text()
+        for folder in (tmp_path / "out", finished_run / "evaluation")
+    )
+    assert ours == theirs
+
+
+def test_a_results_file_scores_as_its_checkpoint(
+    finished_run: Path, synthetic: Path, cli: Cli
+) -> None:
+    """users.md EV4: `evaluate RESULTS.json` prints the table of the run's evaluation."""
+    truth = synthetic / "annotations" / "val.json"
+    ran = cli("evaluate", finished_run / "evaluation" / "results.json", "--annotations", truth)
+    assert ran.code == 0
+    assert ran.out == (finished_run / "evaluation" / "metrics.txt").read_text()
+
+
+def test_predict_writes_results_and_pictures_of_original_size(
+    learned_run: Path, synthetic: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """users.md FT2: one path and no config; boxes are in original pixels."""
+    folder = synthetic / "images" / "train"
+    out = tmp_path / "out"
+    checkpoint = learned_run / "checkpoints" / "best.pt"
+    ran = cli("predict", checkpoint, folder / "00000[12].jpg", "--output", out, "--threshold", 0.2)
+    assert ran.code == 0
+    listed = json.loads((out / "images.json").read_text())["images"]
+    assert [(i["id"], Path(i["file_name"]).name) for i in listed] == [
+        (1, "000001.jpg"),
+        (2, "000002.jpg"),
+    ]
+    results = json.loads((out / "results.json").read_text())
+    assert results
+    sizes = {image["id"]: (image["width"], image["height"]) for image in listed}
+    for result in results:
+        x, y, width, height = result["bbox"]
+        assert result["score"] >= 0.2
+        assert min(x, y) >= 0
+        assert x + width <= sizes[result["image_id"]][0] + 1e-3
+        assert y + height <= sizes[result["image_id"]][1] + 1e-3
+    assert sorted(path.name for path in (out / "pictures").iterdir()) == [
+        "000001_000001.jpg",
+        "000002_000002.jpg",
+    ]
+
+
+def test_predict_keeps_the_ids_of_an_image_list(
+    learned_run: Path, few_images: Path, synthetic: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """users.md EV4, EV5: ids come from the JSON, and its results score as `evaluate` does."""
+    content = json.loads(few_images.read_text())
+    del content["annotations"]
+    listing = tmp_path / "list.json"
+    listing.write_text(json.dumps(content))
+    checkpoint, images = learned_run / "checkpoints" / "last.pt", synthetic / "images" / "train"
+    out = tmp_path / "out"
+    ran = cli("predict", checkpoint, "--annotations", listing, "--images", images, "--output", out)
+    assert ran.code == 0
+    results = json.loads((out / "results.json").read_text())
+    assert {r["image_id"] for r in results} == {image["id"] for image in content["images"]}
+    scored = cli("evaluate", out / "results.json", "--annotations", few_images)
+    assert scored.out == (learned_run / "evaluation" / "metrics.txt").read_text()
+
+
+def test_overfitting_four_images_brings_the_loss_down(
+    learned_run: Path, losses_of: Callable[[Path], list[float]]
+) -> None:
+    """The whole way learns: images, boxes, assignment, losses, optimiser and figures agree."""
+    losses = losses_of(learned_run)
+    assert len(losses) == 24
+    assert losses[-1] < 0.25 * losses[0]
+    assert [line["val/AP50"] for line in lines(learned_run) if "val/AP" in line][-1] > 0.3
+
+
+def test_a_dry_run_leaves_nothing(experiment: Path, cli: Cli) -> None:
+    before = sorted(experiment.parent.rglob("*"))
+    ran = cli("train", experiment, "--dry-run")
+    assert ran.code == 0
+    assert "dry run: training and evaluation of two images went well" in ran.out
+    assert sorted(experiment.parent.rglob("*")) == before
+
+
+def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> None:
+    """users.md UX1: command line > YAML > default."""
+    overrides = ["train.steps=1", "train.lr=0.5", "eval.pictures=0"]
+    ran = cli("train", experiment, *overrides, "--name", "other")
+    assert ran.code == 0
+    folder = experiment.parent / "runs" / "other"
+    assert f"run {folder}\n" in ran.out
+    assert f"{folder}/checkpoints/best.pt" in ran.out.splitlines()[-1]
+    saved = load_config(folder / "config.yaml")
+    assert (saved.train.steps, saved.train.lr, saved.train.batch_size) == (1, 0.5, 4)
+    assert saved.output.name == "other"
+    assert lines(folder)[0]["train/lr"] == pytest.approx(0.5 * 0.001)
+    assert not (folder / "evaluation" / "pictures.jpg").exists()
+    assert "train.milestones [4] lie past the end" in ran.out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "config"])
+def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
+    ran = cli(command, "--help")
+    assert ran.code == 0
+    assert f"example:\n  retinanet {command}" in ran.out
+
+
+def test_the_overview_names_the_commands(cli: Cli) -> None:
+    assert cli().code == 2
+    ran = cli("--help")
+    assert ran.code == 0
+    assert re.findall(r"^  (\w+)  ", ran.out, re.MULTILINE) == [
+        "train",
+        "evaluate",
+        "predict",
+        "demo",
+        "config",
+    ]
+
+
+def test_an_unknown_command_names_the_nearest(cli: Cli) -> None:
+    ran = cli("trian")
+    assert ran.code == 2
+    assert ran.err == (
+        "error: there is no command 'trian'; did you mean train? "
+        "Commands: train, evaluate, predict, demo, config\n"
+    )
+
+
+def test_config_lists_every_option(cli: Cli) -> None:
+    ran = cli("config")
+    assert ran.code == 0
+    sections = ["model", "anchors", "assign", "loss", "data", "train", "eval", "postprocess"]
+    assert re.findall(r"^(\w+): ", ran.out, re.MULTILINE) == [*sections, "output"]
+    assert "  train.batch_size: integer >= 1 = 16\n      images of one optimiser step" in ran.out
+
+
+def test_config_of_a_section(cli: Cli) -> None:
+    ran = cli("config", "train")
+    assert ran.code == 0
+    assert ran.out.startswith("train: ")
+    assert "  train.lr: number > 0 = 0.01\n" in ran.out
+    assert "model." not in ran.out
+    wrong = cli("config", "trian")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "did you mean train?" in wrong.err
+
+
+def test_config_of_a_file_prints_the_resolved_experiment(
+    experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    ran = cli("config", experiment, "train.lr=0.25")
+    assert ran.code == 0
+    again = tmp_path / "again.yaml"
+    again.write_text(ran.out)
+    assert load_config(again) == load_config(experiment, ["train.lr=0.25"])
+    assert load_config(again).train.lr == 0.25

@@ -1,0 +1,235 @@
+"""The criterion: images without boxes, ignored anchors, sums that add up, normalisers."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from retinanet.config import Config, LossConfig
+from retinanet.losses.assign import assign
+from retinanet.losses.criterion import criterion
+from retinanet.model.detector import Detector, build_detector
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target
+
+ONE = 0.25 * math.log(2)
+"""(1 - p_t)² · -ln p_t at p_t = 0.5, before α: the loss of a logit of 0."""
+KINDS = ["smooth_l1", "l1", "giou"]
+
+
+def target(boxes: list[list[float]], labels: list[int]) -> Target:
+    return Target(
+        boxes=torch.tensor(boxes).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        crowd=torch.zeros(len(labels), dtype=torch.bool),
+    )
+
+
+def make_batch(targets: list[Target], matches: list[list[int]], side: int = 64) -> Batch:
+    count = len(targets)
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, 3, side, side)
+    return Batch(
+        images=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
+        sizes=torch.full((count, 2), side),
+        original_sizes=torch.full((count, 2), side),
+        image_ids=torch.arange(count),
+        targets=targets,
+        matches=torch.tensor(matches, dtype=torch.int32),
+    )
+
+
+def zeros(batch: Batch, classes: int = 2, dtype: torch.dtype = torch.float64) -> Outputs:
+    """Outputs of 0 at anchors of 10x10 px, 100 px apart."""
+    images, anchors = batch.matches.shape
+    x = 100.0 * torch.arange(anchors)
+    y = torch.zeros(anchors)
+    return Outputs(
+        logits=torch.zeros(images, anchors, classes, dtype=dtype, requires_grad=True),
+        deltas=torch.zeros(images, anchors, 4, dtype=dtype, requires_grad=True),
+        anchors=torch.stack([x, y, x + 10, y + 10], dim=1),
+        anchors_per_level=[anchors, 0, 0, 0, 0],
+    )
+
+
+def test_numbers_by_hand() -> None:
+    """Two classes, α 0.25. Anchor 0: positive of class 1; 1: negative; 2: ignored.
+
+    The box is one anchor width to the right: dx = 1, smooth-L1 with β 0.1 is 0.95.
+    """
+    batch = make_batch([target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND, IGNORED]])
+    losses = criterion(zeros(batch), batch, options=LossConfig())
+    assert list(losses) == ["class", "box"]
+    assert losses["class"].item() == pytest.approx(ONE * ((0.75 + 0.25) + 2 * 0.75))
+    assert losses["box"].item() == pytest.approx(0.95)
+    heavier = criterion(zeros(batch), batch, options=LossConfig(box_weight=2.0))
+    assert heavier["box"].item() == pytest.approx(1.9)
+    assert heavier["class"].item() == losses["class"].item()
+
+
+def test_each_image_has_its_own_targets() -> None:
+    """A match is an index into the image's own boxes, also behind an image without any."""
+    targets = [
+        target([[0.0, 0.0, 10.0, 10.0]], [0]),
+        target([], []),
+        target([[7.0, 7.0, 8.0, 8.0], [30.0, 0.0, 40.0, 10.0]], [0, 1]),
+    ]
+    batch = make_batch(targets, [[0], [BACKGROUND], [1]])
+    outputs = zeros(batch)
+    losses = criterion(outputs, batch, options=LossConfig(box_loss="l1"))
+    assert losses["box"].item() == pytest.approx(3.0)  # the last box is 3 anchor widths away
+    losses["class"].backward()
+    # Descent raises the logit of the image's own class, and lowers all others.
+    assert (outputs.logits.grad < 0).tolist() == [
+        [[True, False]],
+        [[False, False]],
+        [[False, True]],
+    ]
+
+
+def test_ignored_anchors_have_no_gradient() -> None:
+    batch = make_batch([target([[0.0, 0.0, 10.0, 9.0]], [0])], [[IGNORED, 0, BACKGROUND, IGNORED]])
+    outputs = zeros(batch)
+    sum(criterion(outputs, batch, options=LossConfig()).values()).backward()
+    assert outputs.logits.grad[0].abs().sum(dim=1).gt(0).tolist() == [False, True, True, False]
+    assert outputs.deltas.grad[0].abs().sum(dim=1).gt(0).tolist() == [False, True, False, False]
+
+
+def test_even_a_nan_of_an_ignored_anchor_stays_out_of_the_sum() -> None:
+    batch = make_batch([target([], [])], [[IGNORED, BACKGROUND]])
+    outputs = zeros(batch)
+    logits = outputs.logits.detach().clone()
+    logits[0, 0] = math.inf
+    found = criterion(dataclasses.replace(outputs, logits=logits), batch, options=LossConfig())
+    assert found["class"].item() == pytest.approx(ONE * 2 * 0.75)
+
+
+def test_per_image_normaliser() -> None:
+    """Sums of 2 and of 1 positives are divided by 2 and by 1, an image without any by 1."""
+    targets = [target([[10.0, 0.0, 20.0, 10.0], [110.0, 0.0, 120.0, 10.0]], [0, 0])]
+    targets += [target([[10.0, 0.0, 20.0, 10.0]], [1]), target([], [])]
+    batch = make_batch(targets, [[0, 1], [0, BACKGROUND], [BACKGROUND, BACKGROUND]])
+    losses = criterion(
+        zeros(batch), batch, options=LossConfig(normalizer="per_image", box_loss="l1")
+    )
+    # dx is 1 for all three positives.
+    assert losses["box"].item() == pytest.approx((1 + 1) / 2 + 1)
+    positive, negative = ONE * (0.25 + 0.75), ONE * 2 * 0.75
+    wanted = 2 * positive / 2 + (positive + negative) + 2 * negative
+    assert losses["class"].item() == pytest.approx(wanted)
+
+
+def test_the_moving_average_is_the_engines() -> None:
+    """The criterion returns plain sums, whatever the average stands at."""
+    batch = make_batch([target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND]])
+    sums = criterion(zeros(batch), batch, options=LossConfig(normalizer="positives"))
+    moving = criterion(
+        zeros(batch), batch, options=LossConfig(normalizer="moving_average", normalizer_start=7.0)
+    )
+    assert {k: v.item() for k, v in moving.items()} == {k: v.item() for k, v in sums.items()}
+
+
+# With a network
+
+
+def small_model() -> Detector:
+    config = Config.model_validate(
+        {
+            "model": {
+                "backbone": "resnet18",
+                "weights": "none",
+                "norm": "gn",
+                "frozen_stages": 0,
+                "fpn_channels": 16,
+                "head_channels": 16,
+                "head_convs": 1,
+            }
+        }
+    )
+    torch.manual_seed(0)
+    return build_detector(config, classes=3, pretrained=False)
+
+
+def real_batch(model: Detector, boxes: list[list[list[float]]]) -> Batch:
+    anchors = model.anchors((64, 64), torch.device("cpu"))
+    targets = [target(rows, [i % 3 for i in range(len(rows))]) for rows in boxes]
+    matches = [assign(anchors, t, options=Config().assign).tolist() for t in targets]
+    return make_batch(targets, matches)
+
+
+BOXES = [
+    [[4.0, 4.0, 40.0, 40.0], [30.0, 30.0, 60.0, 62.0]],
+    [],
+    [[0.0, 0.0, 64.0, 64.0]],
+    [[10.0, 20.0, 31.0, 44.0], [20.0, 5.0, 60.0, 30.0], [1.0, 1.0, 20.0, 60.0]],
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_without_boxes(kind: str) -> None:
+    """users.md DA3, MG1, ST4: finite, a full class loss, and a gradient for every parameter."""
+    model = small_model()
+    batch = real_batch(model, [[], []])
+    assert set(batch.matches.flatten().tolist()) == {BACKGROUND}
+    for normalizer in ("positives", "per_image"):
+        model.zero_grad()
+        losses = criterion(
+            model(batch.images, batch.sizes),
+            batch,
+            options=LossConfig(box_loss=kind, normalizer=normalizer),
+        )
+        assert losses["box"].item() == 0
+        assert math.isfinite(losses["class"].item())
+        # 774 anchors x 3 classes near p = 0.01, twice: 0.75 · 0.01² · 0.01005 = 7.5e-7 each
+        assert losses["class"].item() == pytest.approx(2 * 774 * 3 * 7.5e-7, rel=0.5)
+        sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+        assert not bool(model.box_subnet.output.weight.grad.any())
+        assert bool(model.class_subnet.output.weight.grad.any())
+
+
+@pytest.mark.parametrize("normalizer", ["positives", "per_image"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sums_add_up_over_split_batches(kind: str, normalizer: str) -> None:
+    """Micro-batches change nothing: losses and gradients of 4 = of 1 + 3 = of 2 + 2."""
+    model = small_model().double()
+    batch = real_batch(model, BOXES)
+    options = LossConfig(box_loss=kind, normalizer=normalizer)
+
+    def run(parts: list[slice]) -> tuple[dict[str, float], Tensor]:
+        model.zero_grad()
+        totals = {"class": 0.0, "box": 0.0}
+        for part in parts:
+            fields = ("images", "sizes", "original_sizes", "image_ids", "targets", "matches")
+            piece = Batch(**{name: getattr(batch, name)[part] for name in fields})
+            losses = criterion(model(piece.images, piece.sizes), piece, options=options)
+            assert losses["class"].dtype == losses["box"].dtype == torch.float64
+            sum(losses.values()).backward()
+            totals = {name: totals[name] + losses[name].item() for name in totals}
+        return totals, torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    whole, gradient = run([slice(0, 4)])
+    assert whole["box"] > 0.1
+    for parts in ([slice(0, 1), slice(1, 4)], [slice(0, 2), slice(2, 4)]):
+        split, split_gradient = run(parts)
+        assert split == pytest.approx(whole, rel=1e-12)
+        difference = (split_gradient - gradient).abs().max() / gradient.abs().max()
+        assert float(difference) < 1e-11
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_do_not_overflow(dtype: torch.dtype) -> None:
+    """users.md ST5: 4 x 70,000 deltas of 1 sum to more than float16 holds (65,504)."""
+    batch = make_batch([target([], [])], [[BACKGROUND] * 70_000])
+    outputs = zeros(batch, classes=1, dtype=dtype)
+    outputs = dataclasses.replace(outputs, deltas=torch.ones_like(outputs.deltas).requires_grad_())
+    losses = criterion(outputs, batch, options=LossConfig())
+    assert losses["class"].dtype == losses["box"].dtype == torch.float32
+    assert losses["box"].item() == 0
+    assert losses["class"].item() == pytest.approx(70_000 * 0.75 * ONE, rel=1e-4)
+    sum(losses.values()).backward()
+    assert not bool(outputs.deltas.grad.any())
+    assert bool(outputs.logits.grad.isfinite().all())

@@ -1,0 +1,307 @@
+"""The schema: its defaults, its messages, and which source of a value wins."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from retinanet.config import (
+    Config,
+    apply_override,
+    build_config,
+    describe,
+    dump_config,
+    load_config,
+    override_config,
+    save_config,
+)
+from retinanet.errors import UserError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def write(folder: Path, text: str, name: str = "exp.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def all_options(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted name of every leaf."""
+    names = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            names += all_options(value, f"{prefix}{key}.")
+        else:
+            names.append(prefix + key)
+    return names
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    """The table "Settled choices": row "defaults"."""
+    config = Config()
+    model, train, data, loss = config.model, config.train, config.data, config.loss
+    assert (model.backbone, model.weights, model.norm) == (
+        "resnet50",
+        "IMAGENET1K_V1",
+        "frozen_bn",
+    )
+    assert (model.p6_from, model.prior, model.frozen_stages) == ("c5", 0.01, 2)
+    assert (train.steps, train.epochs, train.batch_size) == (90000, None, 16)
+    assert (train.lr, train.lr_drop, train.milestones) == (0.01, 0.1, (60000, 80000))
+    assert (train.optimizer, train.momentum, train.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert train.clip_norm > 0 and train.warmup_steps > 0
+    assert (data.short_side, data.long_side, data.hflip) == ((800,), 1333, 0.5)
+    assert (data.drop_empty, data.canvas) == (False, "bucket")
+    assert (loss.alpha, loss.gamma, loss.box_loss, loss.beta) == (0.25, 2.0, "smooth_l1", 0.1)
+    assert loss.normalizer == "positives"
+    assert (config.assign.positive_iou, config.assign.negative_iou) == (0.5, 0.4)
+    assert (config.assign.low_quality, config.assign.crowd_overlap) == (True, 0.5)
+    assert config.anchors.ratios == (0.5, 1.0, 2.0)
+    assert config.anchors.sizes[0] == pytest.approx((32, 40.3175, 50.7968), abs=1e-4)
+    assert config.anchors.sizes[4] == pytest.approx((512, 645.0796, 812.7493), abs=1e-4)
+    assert config.anchors.per_cell == 9
+    assert (config.postprocess.score_threshold, config.postprocess.nms_threshold) == (0.05, 0.5)
+    assert (config.postprocess.topk_per_level, config.postprocess.max_detections) == (1000, 100)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.lrr=1", r"train\.lrr is not an option; did you mean lr\?"),
+        ("trian.lr=1", r"trian is not an option; did you mean train\?"),
+        ("data.train.imags=x", r"data\.train\.imags is not an option; did you mean images\?"),
+        ("train.my-key=3", r"train\.my-key is not an option"),
+        ("optimizer.lr=3", "optimizer is not an option; there are: model, anchors, assign, "),
+        ("eval.qqqqq=3", "eval.qqqqq is not an option; there are: every, batch_size, pictures"),
+        # Wrong types.
+        ("train.lr=fast", "train.lr is 'fast'; it should be number"),
+        ("train.lr=", "train.lr is ''; it should be number"),
+        ("train.steps=1.5", "train.steps is 1.5; it should be integer"),
+        ("train.steps=true", "train.steps is True; it should be integer"),
+        ("train.micro_batch=all", "train.micro_batch is 'all'; it should be 'auto'\n"),
+        ("train.micro_batch=all", "train.micro_batch is 'all'; it should be integer$"),
+        ("train.device=gpu", "train.device is 'gpu'; it should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        ("model.norm=gnn", "model.norm is 'gnn'; it should be 'frozen_bn', 'bn', 'sync_bn' or"),
+        ("model.norm=null", "model.norm is None; it should be"),
+        ("data.drop_empty=on", "data.drop_empty is 'on'; it should be boolean"),
+        ("data.short_side=800", r"data.short_side is 800; it should be a list, in \[brackets\]"),
+        ("data.short_side=[]", r"data.short_side is \[\]; it should be a longer list"),
+        ("data.augment=[3]", "data.augment.0 is 3; it should be dictionary"),
+        ("model.pixel_mean=[1]", r"model.pixel_mean.1 is \[1\]; it should be a longer list"),
+        ("output.name=3", "output.name is 3; it should be string"),
+        # Out of range.
+        ("train.lr=-1", "train.lr is -1; it should be greater than 0"),
+        ("train.lr=.inf", "train.lr is inf; it should be a finite number"),
+        ("train.lr=.nan", "train.lr is nan; it should be"),
+        ("train.momentum=1", "train.momentum is 1; it should be less than 1"),
+        ("train.batch_size=0", "train.batch_size is 0; it should be greater than or equal to 1"),
+        ("data.hflip=1.5", "data.hflip is 1.5; it should be less than or equal to 1"),
+        ("data.workers=-1", "data.workers is -1; it should be greater than or equal to 0"),
+        ("model.prior=0", "model.prior is 0; it should be greater than 0"),
+        ("model.pixel_std=[0, 1, 1]", "model.pixel_std.0 is 0; it should be greater than 0"),
+        ("model.frozen_stages=6", "model.frozen_stages is 6; it should be less than or equal to 5"),
+        ("anchors.ratios=[1, 0]", "anchors.ratios.1 is 0; it should be greater than 0"),
+        # Options that do not go together.
+        ("model.weights=none", "norm: frozen_bn diverges.*Set model.norm=gn model.frozen_stages=0"),
+        ("model.norm=gn", "IMAGENET1K_V1 were trained with batch norm and do not fit norm: gn"),
+        ("assign.negative_iou=0.6", "assign: negative_iou: 0.6 is above positive_iou: 0.5"),
+        ("train.milestones=[3, 2]", r"train: milestones: \[3, 2\] do not ascend"),
+        ("train.milestones=[3, 3]", r"train: milestones: \[3, 3\] do not ascend"),
+        ("train.steps=null", "train: give either steps or epochs"),
+        ("data.long_side=700", "data: long_side: 700 is under a short side of 800"),
+        ("data.short_side=[640, 1400]", "long_side: 1333 is under a short side of 1400"),
+        ("data.eval_short_side=1400", "long_side: 1333 is under a short side of 1400"),
+        ("anchors.sizes=[[32]]", "anchors: sizes: 1 lists, but P3-P7 are 5 levels"),
+        ("anchors.sizes=[[1], [2], [3], [4], [5, 6]]", "every level needs the same number"),
+        ("anchors.sizes=[[], [], [], [], []]", "every level needs the same number"),
+        # Not an override at all.
+        ("lr=2", "'lr=2' is not of the form section.key=value, such as train.lr=0.02"),
+        ("train.lr", "is not of the form section.key=value"),
+        ("train..lr=2", "is not of the form section.key=value"),
+        ("train=3", "is not of the form section.key=value"),
+        ("train.lr.x=3", "'train.lr.x=3': lr is not a section"),
+        ("train.lr=[1", r"train.lr=\[1, line 1: "),
+    ],
+)
+def test_wrong_options_are_named(override: str, message: str) -> None:
+    """users.md UX1: an unknown key is refused, with the nearest known one."""
+    with pytest.raises(UserError, match=message):
+        override_config(Config(), [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["model.weights=none", "model.norm=gn"],
+            "frozen_stages: 2 would freeze random weights. Set model.frozen_stages=0",
+        ),
+        (
+            ["model.head_norm=gn", "model.head_channels=40"],
+            "head_channels: 40 is not a multiple of 32, which head_norm: gn needs",
+        ),
+    ],
+)
+def test_wrong_pairs_of_options_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override_config(Config(), overrides)
+
+
+def test_random_weights_go_with_gn_and_nothing_frozen() -> None:
+    config = override_config(
+        Config(), ["model.weights=none", "model.norm=gn", "model.frozen_stages=0"]
+    )
+    assert config.model.norm == "gn"
+
+
+def test_each_wrong_key_has_its_line() -> None:
+    with pytest.raises(UserError) as caught:
+        build_config({"train": {"lr": -1, "stepz": 3}, "data": {"hflip": 2}}, source="a.yaml")
+    assert str(caught.value).splitlines() == [
+        "a.yaml: data.hflip is 2; it should be less than or equal to 1",
+        "a.yaml: train.lr is -1; it should be greater than 0",
+        "a.yaml: train.stepz is not an option; did you mean steps?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: 3", r"exp\.yaml: train is 3; it should be a section with options in it"),
+        ("output: 3", r"exp\.yaml: output is 3; it should be a section with options in it"),
+        ("data: {train: [1]}", r"data\.train is \[1\]; it should be a section"),
+        ("train: {steps: 5, epochs: 2}", "train: give either steps or epochs"),
+        ("train: {steps: null}", "train: give either steps or epochs"),
+        ("data: {augment: &a [*a]}", r"data\.augment\.0 is"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_a_section_of_comments_alone_keeps_its_defaults(tmp_path: Path) -> None:
+    text = "train:\n  # lr: 0.1\ndata:\n  train:\noutput:\n"
+    assert load_config(write(tmp_path, text)).train == Config().train
+
+
+def test_command_line_wins_over_yaml_wins_over_default(tmp_path: Path) -> None:
+    """users.md UX1."""
+    path = write(tmp_path, "train: {lr: 0.02, momentum: 0.8}\n")
+    config = load_config(path, ["train.lr=0.03"])
+    assert config.train.lr == 0.03
+    assert config.train.momentum == 0.8
+    assert config.train.weight_decay == 1e-4
+
+
+def test_the_last_of_two_overrides_wins() -> None:
+    config = override_config(Config(), ["train.lr=0.5", "train.lr=1e-3"])
+    assert config.train.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("yaml", "overrides", "steps", "epochs"),
+    [
+        ("", [], 90000, None),
+        ("train: {epochs: 12}", [], None, 12),
+        ("train: {epochs: 12}", ["train.steps=100"], 100, None),
+        ("train: {steps: 100}", ["train.epochs=3"], None, 3),
+        ("train: {epochs: 12}", ["train.steps=100", "train.epochs=4"], None, 4),
+        ("", ["train.epochs=3"], None, 3),
+        ("train: {epochs: 12}", ["train.steps=null"], None, 12),
+    ],
+)
+def test_one_length_takes_the_place_of_the_other(
+    tmp_path: Path, yaml: str, overrides: list[str], steps: int | None, epochs: int | None
+) -> None:
+    train = load_config(write(tmp_path, yaml), overrides).train
+    assert (train.steps, train.epochs) == (steps, epochs)
+
+
+def test_a_run_is_named_after_its_file_unless_it_has_a_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "output: {dir: elsewhere}", name="my_run.yaml")
+    assert load_config(path).output.name == "my_run"
+    assert load_config(path).output.dir == "elsewhere"
+    assert load_config(path, ["output.name=other"]).output.name == "other"
+
+
+def test_an_override_reaches_into_nested_sections() -> None:
+    values: dict[str, Any] = {"data": None}
+    apply_override(values, "data.train.images=a b=c")
+    assert values == {"data": {"train": {"images": "a b=c"}}}
+
+
+def test_saved_config_loads_as_the_same_experiment(tmp_path: Path) -> None:
+    """users.md UX1: the resolved config is saved."""
+    config = override_config(
+        Config(),
+        [
+            "train.epochs=3",
+            "train.lr=1e-5",
+            "data.root='1e-4'",  # a string that looks like a number
+            "output.name='007'",
+            "data.augment=[{RandomGamma: {p: 0.3, gamma_limit: [80, 120]}}]",
+            "data.short_side=[640, 672]",
+        ],
+    )
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+    assert build_config(dump_config(config), source="dump") == config
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_files_load(path: Path) -> None:
+    assert load_config(path).output.name == path.stem
+
+
+def test_there_are_shipped_files() -> None:
+    assert (CONFIGS / "demo.yaml").is_file()
+
+
+def test_every_option_is_described() -> None:
+    lines = describe().splitlines()
+    names = [line.split(":")[0].strip() for line in lines if re.match(r"  [a-z_0-9.]+: ", line)]
+    assert names == all_options(dump_config(Config()))
+    assert len(names) > 70
+
+
+def meanings(kind: type[BaseModel], prefix: str = "") -> dict[str, str | None]:
+    """Return the description of every option of a section."""
+    found: dict[str, str | None] = {}
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= meanings(inner, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.description
+    return found
+
+
+def test_every_option_has_a_meaning() -> None:
+    described = meanings(Config)
+    assert list(described) == all_options(dump_config(Config()))
+    assert [name for name, text in described.items() if not text or len(text) < 6] == []
+
+
+def test_a_section_is_described_with_types_ranges_and_defaults() -> None:
+    text = describe("train")
+    assert "  train.lr: number > 0 = 0.01\n      peak learning rate" in text
+    assert "  train.steps: integer >= 1 or null = 90000\n" in text
+    assert "  train.schedule: multistep | cosine = multistep\n" in text
+    assert "  train.milestones: list of integer >= 1 = [60000, 80000]\n" in text
+    assert "data." not in text.split("train.batch_size")[0]
+
+
+def test_an_unknown_section_is_named() -> None:
+    with pytest.raises(UserError, match=r"^trian is neither a section .* did you mean train\?"):
+        describe("trian")
+    with pytest.raises(UserError, match=r"Sections: model, anchors, assign, loss, data, train"):
+        describe("zzzz")
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.lr = 3  # type: ignore[misc]
