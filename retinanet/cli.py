@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _guard(command: Callable[[], int]) -> int:
     """Turn the ways a command ends into exit codes."""
-    from retinanet.engine.train import InterruptedRunError
+    from retinanet.engine.signals import InterruptedRunError
 
     try:
         return command()

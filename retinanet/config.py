@@ -470,7 +470,9 @@ def _explain(problem: dict[str, Any]) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         siblings = _keys_of(location[:-1])
-        close = nearest(location[-1], siblings) or (nearest(key, _all_keys()) if "." in key else "")
+        close = nearest(location[-1], siblings) or (
+            _elsewhere(location[-1]) if location[:-1] else ""
+        )
         return f"{key} is not an option{close or '; there are: ' + ', '.join(siblings)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
@@ -481,6 +483,12 @@ def _explain(problem: dict[str, Any]) -> str:
     message = message.removeprefix("Input should be ").removeprefix("a valid ")
     expected = _EXPECTED.get(problem["type"], message)
     return f"{key or 'the config'} is {problem['input']!r}; it should be {expected}"
+
+
+def _elsewhere(name: str) -> str:
+    """Return `"; did you mean X?"` for an option of this name in another section."""
+    found = next((key for key in _all_keys() if key.endswith(f".{name}")), None)
+    return f"; did you mean {found}?" if found else ""
 
 
 def _all_keys() -> list[str]:

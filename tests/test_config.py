@@ -74,7 +74,8 @@ def test_defaults_are_those_of_the_design() -> None:
         ("trian.lr=1", r"trian is not an option; did you mean train\?"),
         ("data.train.imags=x", r"data\.train\.imags is not an option; did you mean images\?"),
         ("train.my-key=3", r"train\.my-key is not an option"),
-        ("optimizer.lr=3", "optimizer is not an option; there are: model, anchors, assign, "),
+        ("optimizer.lr=3", r"optimizer is not an option; did you mean train\.optimizer\?"),
+        ("qqqqq.lr=3", "qqqqq is not an option; there are: model, anchors, assign, "),
         ("eval.qqqqq=3", "eval.qqqqq is not an option; there are: every, batch_size, pictures"),
         # Wrong types.
         ("train.lr=fast", "train.lr is 'fast'; it should be number"),

@@ -78,7 +78,7 @@ def training_boxes(annotations: Annotations, *, min_box_side: float) -> Training
     outside = ~empty_in_file & (sides.min(axis=1, initial=np.inf) <= 0)
     short = sides.min(axis=1, initial=np.inf) < min_box_side
     small = ~empty_in_file & ~outside & short
-    overshoot = (np.abs(cut - corners).max(axis=1, initial=0) > 0) & ~outside
+    overshoot = (np.abs(cut - corners).max(axis=1, initial=0) > 0) & ~outside & ~empty_in_file
     remarks = [
         _remark(annotations, empty_in_file, "without width or height: left out"),
         _remark(annotations, outside, "wholly outside the image: left out"),

@@ -17,6 +17,7 @@ from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import join_world, resolve_precision
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.logging import Log
+from retinanet.engine.run import Run, start_run
 from retinanet.engine.run_folder import RunFolder, describe_environment, run_folder
 from retinanet.engine.splits import (
     Split,
@@ -26,7 +27,7 @@ from retinanet.engine.splits import (
     open_split,
     open_training_splits,
 )
-from retinanet.engine.train import Run, is_finished, rehearse, start_run, train
+from retinanet.engine.train import is_finished, rehearse, train
 from retinanet.engine.transfer import load_matching
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results, read_results
@@ -321,8 +322,8 @@ def resume_experiment(config: Path | None, path: Path | None, overrides: list[st
     folder = RunFolder(path.absolute().parent.parent)
     if not folder.config.exists():
         raise UserError(
-            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a new "
-            "run from its weights, use --init-from"
+            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a "
+            "new run from its weights, use --init-from"
         )
     if config is None:
         asked = override_config(checkpoint.config, overrides)

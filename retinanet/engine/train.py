@@ -10,117 +10,26 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from types import FrameType
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from retinanet.config import Config
 from retinanet.data.loader import RankStep, training_loader
-from retinanet.data.sampler import TrainingPlan
-from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
-from retinanet.engine.distributed import Precision, World, autocast
+from retinanet.engine.checkpoint import Progress, save_checkpoint
+from retinanet.engine.distributed import autocast
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
-from retinanet.engine.logging import Log, duration
-from retinanet.engine.optimizer import build_optimizer
-from retinanet.engine.run_folder import RunFolder
+from retinanet.engine.meter import Meter
+from retinanet.engine.run import Run, save_last, state
 from retinanet.engine.schedule import learning_rate
-from retinanet.engine.splits import Split, build_dataset, training_plan
+from retinanet.engine.signals import InterruptedRunError, collect_signals
+from retinanet.engine.splits import build_dataset
 from retinanet.errors import TrainingError, UserError
 from retinanet.losses.criterion import criterion
-from retinanet.model.detector import Detector
 from retinanet.structures import Batch
-
-
-class InterruptedRunError(Exception):
-    """A signal ended the run; its state is saved."""
-
-    def __init__(self, number: int, where: str) -> None:
-        super().__init__(where)
-        self.number = number
-
-
-@dataclass(kw_only=True, eq=False)
-class Run:
-    """Everything a running experiment holds."""
-
-    config: Config
-    folder: RunFolder
-    train: Split
-    val: Split
-    model: Detector
-    wrapped: nn.Module
-    """The model, inside DistributedDataParallel where there are several processes."""
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    plan: TrainingPlan
-    world: World
-    precision: Precision
-    log: Log
-    environment: dict[str, Any]
-    progress: Progress
-
-    @property
-    def unit(self) -> int:
-        """Steps in the unit that the schedule counts in: an epoch's, or 1."""
-        return self.plan.steps_per_epoch if self.config.train.epochs else 1
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return (self.config.train.epochs or self.config.train.steps or 0) * self.unit
-
-
-def start_run(
-    config: Config,
-    *,
-    folder: RunFolder,
-    train: Split,
-    val: Split,
-    model: Detector,
-    world: World,
-    precision: Precision,
-    log: Log,
-    environment: dict[str, Any],
-    checkpoint: Checkpoint | None,
-) -> Run:
-    """Join the parts of a run; with a checkpoint, as it was when that was written."""
-    if checkpoint is not None:
-        model.load_state_dict(checkpoint.model)
-    model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wrapped: nn.Module = model
-    if world.size > 1:
-        if config.model.norm == "sync_bn" and world.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        ids = [world.device.index] if world.device.type == "cuda" else None
-        wrapped = DistributedDataParallel(model, device_ids=ids)
-    optimizer = build_optimizer(model, config.train)
-    scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
-    if checkpoint is not None and checkpoint.optimizer is not None:
-        optimizer.load_state_dict(checkpoint.optimizer)
-        scaler.load_state_dict(checkpoint.scaler or {})
-    start = Progress(normalizer=config.loss.normalizer_start)
-    return Run(
-        config=config,
-        folder=folder,
-        train=train,
-        val=val,
-        model=model,
-        wrapped=wrapped,
-        optimizer=optimizer,
-        scaler=scaler,
-        plan=training_plan(config, train),
-        world=world,
-        precision=precision,
-        log=log,
-        environment=environment,
-        progress=start if checkpoint is None else checkpoint.progress,
-    )
 
 
 def train(run: Run) -> Progress:
@@ -132,10 +41,10 @@ def train(run: Run) -> Progress:
     """
     run.log.start_progress(step=run.progress.step, steps=run.steps)
     run.model.train()
-    with _signals() as signals:
+    with collect_signals() as signals:
         if _due(run, run.progress.step) and run.progress.step > run.progress.evaluated:
             _evaluate(run, signals)  # makes up for one that an interruption cut off
-        meter = _Meter(run)
+        meter = Meter(run)
         for part in _loader(run):
             if _is_patience_over(run):
                 run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
@@ -145,14 +54,14 @@ def train(run: Run) -> Progress:
             run.progress = replace(run.progress, step=part.step + 1)
             meter.stepped(losses, norm, rate)
             if signal_number:
-                _save_last(run)
+                save_last(run)
                 _stop(run, signal_number)
             if _due(run, part.step + 1):
-                _save_last(run)  # first, so that a signal during the evaluation loses nothing
+                save_last(run)  # first, so that a signal during the evaluation loses nothing
                 _evaluate(run, signals)
                 meter.restart()
             elif (part.step + 1) % run.config.train.checkpoint_every == 0:
-                _save_last(run)
+                save_last(run)
     return run.progress
 
 
@@ -175,7 +84,11 @@ def rehearse(run: Run) -> None:
     losses = criterion(outputs, batch, options=run.config.loss)
     total = losses["class"] + losses["box"]
     if not math.isfinite(float(total.detach())):
-        raise TrainingError(f"the loss of the initial weights is not finite: {losses}")
+        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
+        raise TrainingError(
+            f"the loss of the initial weights is not finite: {parts}; are model.weights, "
+            "model.pixel_mean and model.pixel_std those of the backbone?"
+        )
     total.backward()
     run.model.zero_grad(set_to_none=True)
     alone = replace(run.world, rank=0, size=1)
@@ -331,8 +244,8 @@ def _evaluate(run: Run, signals: list[int]) -> None:
         return
     _record_evaluation(run, outcome, time.perf_counter() - started)
     if run.progress.best_step == step:
-        save_checkpoint(_state(run), run.folder.best)
-    _save_last(run)
+        save_checkpoint(state(run), run.folder.best)
+    save_last(run)
 
 
 def _record_evaluation(run: Run, outcome: Evaluation, seconds: float) -> None:
@@ -355,24 +268,6 @@ def _record_evaluation(run: Run, outcome: Evaluation, seconds: float) -> None:
         run.log.say(f"  {remark}")
 
 
-def _state(run: Run) -> Checkpoint:
-    return Checkpoint(
-        config=run.config,
-        categories=run.train.annotations.categories,
-        model=run.model.state_dict(),
-        progress=run.progress,
-        optimizer=run.optimizer.state_dict(),
-        scaler=run.scaler.state_dict(),
-        fingerprint=run.train.annotations.fingerprint(),
-        environment=run.environment,
-    )
-
-
-def _save_last(run: Run) -> None:
-    if run.world.is_main:
-        save_checkpoint(_state(run), run.folder.last)
-
-
 def _is_patience_over(run: Run) -> bool:
     patience = run.config.train.patience
     return 0 < patience <= run.progress.stale
@@ -387,28 +282,6 @@ def _stop(run: Run, number: int) -> None:
     )
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM: the step at hand ends before the run does; a second is final."""
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        for number in before:
-            signal.signal(number, note)
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
@@ -421,7 +294,7 @@ def _count_bad(run: Run, part: RankStep) -> None:
     run.progress = replace(run.progress, bad_images=total)
     limit = run.config.data.max_bad_images
     for message in part.bad:
-        run.log.say(f"step {part.step}: left out: {message} ({total} so far, limit {limit})")
+        run.log.say(f"step {part.step + 1}: left out: {message} ({total} so far, limit {limit})")
     if total > limit:
         raise TrainingError(
             f"{total} images could not be read, more than data.max_bad_images {limit}; the last "
@@ -447,85 +320,11 @@ def _diverged(
     kept = run.folder.last if run.folder.last.exists() else "none yet"
     return "\n".join(
         [
-            f"step {part.step}: the loss is not finite: {parts}; learning rate {rate:g}, gradient "
-            f"norm {norm:g}",
+            f"step {part.step + 1}: the loss is not finite: {parts}; learning rate {rate:g}, "
+            f"gradient norm {norm:g}",
             *images[:16],
             f"The weights before this step are sound; last checkpoint: {kept}. Try a lower "
             "train.lr, a longer train.warmup_steps, a smaller train.clip_norm, or "
             "train.precision=fp32.",
         ]
     )
-
-
-class _Meter:
-    """Measures and says how training goes."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._warned = False
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin a new window, without the time of an evaluation."""
-        self._window = self._mark = time.perf_counter()
-        self._waited = 0.0
-        self._steps = 0
-
-    def loaded(self) -> None:
-        """Note that the loader has delivered."""
-        self._waited += time.perf_counter() - self._mark
-
-    def stepped(self, losses: dict[str, float], norm: float, rate: float) -> None:
-        """Note a step; every log_every steps say and record it."""
-        self._steps += 1
-        now = time.perf_counter()
-        step, config = self._run.progress.step, self._run.config.train
-        if step % config.log_every == 0 or step == self._run.steps:
-            self._report(losses, norm, rate, now)
-            self.restart()
-        speed = config.batch_size / (now - self._mark)
-        self._run.log.advance(f"loss {sum(losses.values()):.3f} lr {rate:.2g} {speed:.1f} images/s")
-        self._mark = time.perf_counter()
-
-    def _report(self, losses: dict[str, float], norm: float, rate: float, now: float) -> None:
-        run, step = self._run, self._run.progress.step
-        elapsed = now - self._window
-        speed = self._steps * run.config.train.batch_size / elapsed
-        waiting = self._waited / elapsed
-        eta = elapsed / self._steps * (run.steps - step)
-        memory = _memory(run.world.device)
-        run.log.record(
-            step,
-            {
-                "epoch": step / run.plan.steps_per_epoch,
-                "loss_train/class": losses["class"],
-                "loss_train/box": losses["box"],
-                "train/lr": rate,
-                "train/gradient_norm": norm,
-                "train/images_per_second": speed,
-                "train/data_share": waiting,
-                "train/memory_gb": memory,
-            },
-        )
-        run.log.step_line(
-            f"step {step}/{run.steps}  loss {sum(losses.values()):.4f} (class "
-            f"{losses['class']:.4f} box {losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  "
-            f"{speed:.1f} images/s  data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
-        )
-        if waiting > 0.2 and self._steps >= 10 and not self._warned:
-            self._warned = True
-            run.log.say(
-                f"  training waits {waiting:.0%} of its time for data: more data.workers (now "
-                f"{run.config.data.workers}), smaller images on disk, or a lighter data.augment"
-            )
-
-
-def _memory(device: torch.device) -> float:
-    """Return the peak memory in GB: of the device, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

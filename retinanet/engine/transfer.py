@@ -42,9 +42,10 @@ def load_matching(model: Detector, checkpoint: Checkpoint, categories: Categorie
     model.load_state_dict(taken, strict=False)
     fresh = [name for name in state if name not in taken]
     lines = [f"initialised {len(taken)} of {len(state)} tensors from the checkpoint"]
+    kept = len(shared) if _CLASS_OUTPUT + "weight" in taken else 0
     lines.append(
-        f"  class logits kept for {len(shared)} classes of the same name, fresh for "
-        f"{len(categories) - len(shared)}"
+        f"  class logits kept for {kept} classes of the same name, fresh for "
+        f"{len(categories) - kept}"
     )
     lines += [f"  skipped {text}" for text in skipped]
     lines += [f"  fresh {name}" for name in fresh if name not in checkpoint.model]

@@ -77,6 +77,7 @@ def edit(data: Path) -> Callable[..., Path]:
             "train.gpus is not an option; there are: batch_size, micro_batch, steps, epochs,",
         ),
         ("train.bach_size=2", "train.bach_size is not an option; did you mean batch_size?"),
+        ("train.workers=2", "train.workers is not an option; did you mean data.workers?"),
         ("batch_size.train=2", "batch_size is not an option; there are: model, anchors,"),
         ("train.lr=fast", "train.lr is 'fast'; it should be number"),
         ("train.steps=2.5", "train.steps is 2.5; it should be"),
@@ -399,8 +400,8 @@ def runs_code(path: Path, good: Path) -> str:
 
 
 def bare_pickle(path: Path, good: Path) -> str:
-    path.write_bytes(pickle.dumps(Malicious(path.parent / "ran")))
-    return ""  # torch's own words differ with the protocol: refused is what counts
+    path.write_bytes(pickle.dumps(Malicious(path.parent / "ran"), protocol=2))
+    return "not a checkpoint, or a damaged"
 
 
 def absent(path: Path, good: Path) -> str:

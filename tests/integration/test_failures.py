@@ -1,0 +1,173 @@
+"""What goes wrong while running, and what a run starts from or stops at on its own."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from retinanet.engine.checkpoint import load_checkpoint
+
+Cli = Callable[..., Any]
+NO_MOTION = ["train.lr=1e-12", "train.warmup_steps=0", "train.optimizer=sgd"]
+"""Steps too small to change a float32."""
+
+
+@pytest.fixture
+def data(synthetic: Path, tmp_path: Path) -> Path:
+    """Return a copy of the data set to spoil."""
+    return Path(shutil.copytree(synthetic, tmp_path / "data"))
+
+
+def recorded_steps(folder: Path) -> list[int]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines if "train/lr" in line]
+
+
+def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
+    """users.md ST3: it stops, and says which images, losses, learning rate and norm."""
+    wild = ["train.lr=1e30", "train.clip_norm=0", "train.warmup_steps=1", "train.optimizer=sgd"]
+    ran = cli("train", experiment, *wild, "train.checkpoint_every=1", "train.warmup_factor=1e-36")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    lines = ran.err.splitlines()
+    step = int(re.match(r"error: step (\d+): the loss is not finite: class ", lines[0]).group(1))  # type: ignore[union-attr]
+    assert re.search(r"box \S+ \(here \S+\); learning rate 1e\+30, gradient norm \S+$", lines[0])
+    images = [re.match(r"  image (\d+): \d+ boxes, \[", line) for line in lines[1:5]]
+    assert len({int(match.group(1)) for match in images if match}) == 4
+    last = experiment.parent / "runs" / "small" / "checkpoints" / "last.pt"
+    assert f"last checkpoint: {last}. Try a lower train.lr" in lines[-1]
+    checkpoint = load_checkpoint(last)
+    assert (checkpoint.progress.step, step) == (2, 3)
+
+
+def test_the_initial_weights_are_tried_before_step_0(experiment: Path, cli: Cli) -> None:
+    """A loss that is not finite from the start is found before the run folder is made."""
+    ran = cli("train", experiment, "model.pixel_std=[1e-300, 1, 1]")
+    assert ran.code == 1
+    assert ran.err == (
+        "error: the loss of the initial weights is not finite: class nan, box nan; are "
+        "model.weights, model.pixel_mean and model.pixel_std those of the backbone?\n"
+    )
+    assert not (experiment.parent / "runs").exists()
+
+
+def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, cli: Cli) -> None:
+    """users.md DA7: training goes on without them, up to a limit."""
+    spoilt = data / "images" / "train" / "000005.jpg"
+    spoilt.write_bytes(b"garbage")
+    cut = data / "images" / "train" / "000009.jpg"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    overrides = [f"data.root={data}", "train.steps=3", "eval.every=0"]  # one epoch: each image once
+    ran = cli("train", experiment, *overrides)
+    assert ran.code == 0
+    log = (experiment.parent / "runs" / "small" / "train.log").read_text()
+    assert ran.err == ""
+    left_out = re.findall(r"^step [123]: left out: (.*) \((\d) so far, limit 10\)$", log, re.MULTILINE)
+    messages = sorted(message for message, _ in left_out)
+    assert [message.split(",")[0] for message in messages] == [
+        f"{spoilt}: not an image that can be decoded",
+        f"{cut}: a truncated JPEG: its end is missing",
+    ]
+    assert [count for _, count in left_out] == ["1", "2"]
+    last = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "last.pt")
+    assert last.progress.bad_images == 2
+
+
+def test_too_many_unreadable_images_stop_the_run(experiment: Path, data: Path, cli: Cli) -> None:
+    """users.md DA7: past the limit the run ends; what was learned before stays."""
+    folder = data / "images" / "train"
+    for number in (1, 3, 5, 7, 9, 11):
+        (folder / f"{number:06}.jpg").write_bytes(b"garbage")
+    overrides = [f"data.root={data}", "data.max_bad_images=5", "train.checkpoint_every=1"]
+    ran = cli("train", experiment, *overrides, "train.steps=3")
+    assert ran.code == 1
+    assert re.match(
+        rf"error: 6 images could not be read, more than data\.max_bad_images 5; the last was "
+        rf"{folder}/0000\d\d\.jpg: not an image that can be decoded.*\n$",
+        ran.err,
+    )
+    run = experiment.parent / "runs" / "small"
+    log = (run / "train.log").read_text()
+    assert len(re.findall(r"left out: .*decoded", log)) == 6
+    assert load_checkpoint(run / "checkpoints" / "last.pt").progress.step == len(
+        recorded_steps(run)
+    )
+
+
+def test_init_from_keeps_the_rows_of_classes_by_name(
+    experiment: Path, learned_run: Path, data: Path, cli: Cli
+) -> None:
+    """users.md FT1: other classes, ids and order; everything else of the network loads."""
+    names = {3: "hexagon", 10: "ring", 20: "ellipse"}
+    for split in ("train", "val"):
+        path = data / "annotations" / f"{split}.json"
+        content = json.loads(path.read_text())
+        content["categories"] = [{"id": i, "name": name} for i, name in names.items()]
+        for record in content["annotations"]:
+            record["category_id"] = (3, 10, 20)[record["category_id"] % 3]
+        path.write_text(json.dumps(content))
+    source = learned_run / "checkpoints" / "last.pt"
+    overrides = [f"data.root={data}", "train.steps=1", "train.weight_decay=0", *NO_MOTION]
+    ran = cli("train", experiment, *overrides, "--init-from", source)
+    assert ran.code == 0
+    old = load_checkpoint(source)
+    new = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "last.pt")
+    count = len(new.model)
+    assert f"initialised {count} of {count} tensors from the checkpoint" in ran.out
+    assert "class logits kept for 2 classes of the same name, fresh for 1" in ran.out
+    assert new.categories.names == ("hexagon", "ring", "ellipse")
+    bias, old_bias = (c.model["class_subnet.output.bias"] for c in (new, old))
+    bias, old_bias = bias.view(9, 3), old_bias.view(9, 6)
+    assert torch.allclose(bias[:, 1], old_bias[:, 5], rtol=0, atol=1e-9)
+    assert torch.allclose(bias[:, 2], old_bias[:, 0], rtol=0, atol=1e-9)
+    assert torch.allclose(bias[:, 0], torch.tensor(-math.log(99.0)), rtol=1e-6)
+    weight, old_weight = (c.model["class_subnet.output.weight"] for c in (new, old))
+    weight, old_weight = weight.view(9, 3, 32, 3, 3), old_weight.view(9, 6, 32, 3, 3)
+    assert torch.allclose(weight[:, 1], old_weight[:, 5], rtol=0, atol=1e-9)
+    assert torch.allclose(weight[:, 2], old_weight[:, 0], rtol=0, atol=1e-9)
+    for name in new.model:
+        if not name.startswith("class_subnet.output."):
+            assert torch.allclose(new.model[name], old.model[name], rtol=0, atol=1e-9), name
+
+
+def test_init_from_lists_what_does_not_fit(experiment: Path, learned_run: Path, cli: Cli) -> None:
+    """users.md FT1: what was skipped is listed, with both shapes."""
+    source = learned_run / "checkpoints" / "last.pt"
+    overrides = ["model.head_convs=2", "anchors.ratios=[1.0]"]
+    ran = cli("train", experiment, *overrides, "--init-from", source, "--dry-run")
+    assert ran.code == 0
+    assert (
+        "initialised 80 of 88 tensors from the checkpoint\n"
+        "  class logits kept for 0 classes of the same name, fresh for 6\n"
+        "  skipped box_subnet.output.weight: (36, 32, 3, 3) in the checkpoint, (12, 32, 3, 3) here\n"
+        "  skipped box_subnet.output.bias: (36,) in the checkpoint, (12,) here\n"
+        "  skipped class_subnet.output.weight: the anchors or channels of the heads differ\n"
+        "  skipped class_subnet.output.bias: the anchors or channels of the heads differ\n"
+        "  fresh class_subnet.tower.2.weight\n"
+    ) in ran.out
+
+
+def test_patience_stops_the_run(experiment: Path, cli: Cli) -> None:
+    """users.md RS5: evaluations without a better AP end the run; a resume does not go on."""
+    overrides = [*NO_MOTION, "train.patience=2", "eval.every=1", "train.steps=20"]
+    ran = cli("train", experiment, *overrides, "train.weight_decay=0")
+    assert ran.code == 0
+    assert "No better AP in 2 evaluations: stopping\n" in ran.out
+    run = experiment.parent / "runs" / "small"
+    assert recorded_steps(run) == [1, 2, 3]
+    progress = load_checkpoint(run / "checkpoints" / "last.pt").progress
+    assert (progress.step, progress.best_step, progress.stale) == (3, 1, 2)
+    again = cli("train", "--resume", run)
+    assert again.code == 2
+    assert "has already finished: 3 of 20 steps, 2 evaluations without a better AP" in again.err
+    longer = cli("train", "--resume", run, "train.patience=3")
+    assert longer.code == 0
+    assert recorded_steps(run) == [1, 2, 3, 4]
