@@ -95,10 +95,10 @@ class ModelConfig(Section):
                 f"weights: {self.weights} were trained with batch norm and do not fit norm: gn. "
                 "Set model.norm=frozen_bn, or model.weights=none"
             )
-        if self.head_norm == "gn" and self.head_channels % 32:
+        if self.head_norm == "gn" and (self.head_channels % 32 or self.head_channels < 64):
             raise ValueError(
-                f"head_channels: {self.head_channels} is not a multiple of 32, which head_norm: gn "
-                "needs (32 groups)"
+                f"head_channels: {self.head_channels} is not 64, 96, 128, .., which head_norm: gn "
+                "needs (32 groups of at least two channels)"
             )
         return self
 
@@ -304,6 +304,11 @@ class PostprocessConfig(Section):
     topk_per_level: Positive = option(1000, "candidates of each level before suppression")
     nms_threshold: Fraction = option(0.5, "IoU above which the lower score is suppressed")
     max_detections: Positive = option(100, "detections an image, in evaluation and its AP too")
+    clip: Literal["before_nms", "after_nms"] = option(
+        "before_nms",
+        "when boxes are cut to the image (torchvision: before; detectron2: after, and boxes that "
+        "are then empty are dropped)",
+    )
     class_agnostic_nms: bool = option(False, "suppress across classes: one object, one class")
 
 
@@ -470,9 +475,7 @@ def _explain(problem: dict[str, Any]) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         siblings = _keys_of(location[:-1])
-        close = nearest(location[-1], siblings) or (
-            _elsewhere(location[-1]) if location[:-1] else ""
-        )
+        close = nearest(location[-1], siblings) or _elsewhere(location[-1])
         return f"{key} is not an option{close or '; there are: ' + ', '.join(siblings)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":

@@ -142,7 +142,7 @@ def test_wrong_options_are_named(override: str, message: str) -> None:
         ),
         (
             ["model.head_norm=gn", "model.head_channels=40"],
-            "head_channels: 40 is not a multiple of 32, which head_norm: gn needs",
+            "head_channels: 40 is not 64, 96, 128, .., which head_norm: gn needs",
         ),
     ],
 )

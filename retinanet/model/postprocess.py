@@ -66,9 +66,13 @@ def _suppress(
 ) -> Detections:
     """Clip, suppress, limit and map one image's candidates to its original pixels."""
     height, width = size
-    boxes = box_ops.clip(boxes, height, width)
+    if options.clip == "before_nms":
+        boxes = box_ops.clip(boxes, height, width)
     groups = torch.zeros_like(labels) if options.class_agnostic_nms else labels
     keep = batched_nms(boxes, scores, groups, options.nms_threshold)[: options.max_detections]
+    if options.clip == "after_nms":
+        boxes = box_ops.clip(boxes, height, width)
+        keep = keep[box_ops.area(boxes[keep]) > 0]
     boxes = boxes[keep]
     scale = boxes.new_tensor([original[1] / width, original[0] / height])
     boxes = box_ops.clip(boxes * scale.repeat(2), original[0], original[1])

@@ -110,10 +110,10 @@ def test_interrupted_redraw_is_resumed(tmp_path: Path, monkeypatch: pytest.Monke
 def test_types_and_boxes_inside_the_image(drawn: Drawn) -> None:
     for image, boxes, labels in drawn:
         height, width = image.shape[:2]
-        assert image.dtype == np.uint8 and image.shape[2] == 3 and max(height, width) == 192
+        assert image.dtype == np.uint8 and image.shape[2] == 3 and max(height, width) == 128
         assert boxes.shape == (len(labels), 4) and len(labels) <= 8
         assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= (width, height)).all()
-    assert box_sizes(drawn).min() >= 11
+    assert box_sizes(drawn).min() >= 12
 
 
 def test_sizes_classes_and_empty_images(drawn: Drawn) -> None:

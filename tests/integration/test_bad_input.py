@@ -78,7 +78,8 @@ def edit(data: Path) -> Callable[..., Path]:
         ),
         ("train.bach_size=2", "train.bach_size is not an option; did you mean batch_size?"),
         ("train.workers=2", "train.workers is not an option; did you mean data.workers?"),
-        ("batch_size.train=2", "batch_size is not an option; there are: model, anchors,"),
+        ("batch_size.train=2", "batch_size is not an option; did you mean train.batch_size?"),
+        ("sgd.rate=2", "sgd is not an option; there are: model, anchors, assign, loss, data,"),
         ("train.lr=fast", "train.lr is 'fast'; it should be number"),
         ("train.steps=2.5", "train.steps is 2.5; it should be"),
         ("train.lr=-1", "train.lr is -1; it should be greater than 0"),
@@ -179,9 +180,7 @@ def test_a_missing_list(
 ) -> None:
     path = edit(lambda content: content.pop(key))
     text = refuse("train", experiment, f"data.root={data}")
-    assert text == (
-        f'{path}: has no "{key}" list; a COCO file has images, annotations, categories'
-    )
+    assert text == (f'{path}: has no "{key}" list; a COCO file has images, annotations, categories')
 
 
 def first_box(value: Any) -> Callable[[dict[str, Any]], None]:
@@ -203,11 +202,11 @@ def first(kind: str, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (
             first("annotations", "image_id", 99),
-            "annotation 1 (image 99) has image_id 99, which is not in \"images\" (1, 2, 3,",
+            'annotation 1 (image 99) has image_id 99, which is not in "images" (1, 2, 3,',
         ),
         (
             first("annotations", "category_id", 9),
-            "annotation 1 (image 1) has category_id 9, which is not in \"categories\" "
+            'annotation 1 (image 1) has category_id 9, which is not in "categories" '
             "(1, 2, 3, 4, 5, 6)",
         ),
         (first("annotations", "id", 2), "annotation records 0 and 1 both have id 2; ids must"),
@@ -401,7 +400,7 @@ def runs_code(path: Path, good: Path) -> str:
 
 def bare_pickle(path: Path, good: Path) -> str:
     path.write_bytes(pickle.dumps(Malicious(path.parent / "ran"), protocol=2))
-    return "not a checkpoint, or a damaged"
+    return "holds more than tensors and plain values; it was not opened"
 
 
 def absent(path: Path, good: Path) -> str:

@@ -4,7 +4,6 @@ The weights are rebuilt from their names by the rule of the golden files' README
 are the README's.
 """
 
-import dataclasses
 import json
 import os
 import re
@@ -17,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet import boxes as box_ops
 from retinanet.config import Config, load_config
 from retinanet.data.canvas import cover
 from retinanet.losses.assign import assign
@@ -199,17 +197,12 @@ def test_features_logits_and_deltas(case: SimpleNamespace) -> None:
 
 @pytest.mark.real_data
 def test_detections(case: SimpleNamespace) -> None:
-    """detectron2 cuts boxes to the image after suppression and drops empty ones; we (and
-    torchvision) cut before it. So the anchors move to the middle of a large canvas, where nothing
-    is cut, and the result is cut as theirs.
-    """
-    shift, side = 1024.0, torch.full((2, 2), 8192)
-    moved = dataclasses.replace(case.outputs, anchors=case.outputs.anchors + shift)
-    for i, found in enumerate(postprocess(moved, side, side, options=case.config.postprocess)):
-        height, width = case.batch.sizes[i].tolist()
-        boxes = box_ops.clip(found.boxes - shift, height, width)
-        keep = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        boxes, scores, labels = boxes[keep], found.scores[keep], found.labels[keep]
+    """detectron2 cuts boxes to the image after suppression and drops the empty ones."""
+    options = case.config.postprocess
+    assert options.clip == "after_nms"
+    sizes = case.batch.sizes
+    for i, found in enumerate(postprocess(case.outputs, sizes, sizes, options=options)):
+        boxes, scores, labels = found.boxes, found.scores, found.labels
         names = ("boxes", "scores", "classes")
         theirs = [torch.from_numpy(case.golden[f"det_{name}{i}"]) for name in names]
         assert len(theirs[0]) >= 80
