@@ -187,7 +187,8 @@ def evaluate_command(words: list[str]) -> int:
             return 0
         outcome = evaluation
     print(format_metrics(outcome.metrics))
-    folder = options.output or (path.parent.parent / "evaluation" / path.stem)
+    beside = path.parent.parent if path.parent.name == "checkpoints" else Path()
+    folder = options.output or beside / "evaluation" / path.stem
     if options.output or path.suffix != ".json":
         for written in write_evaluation(outcome, Path(folder)):
             print(f"wrote {written}")
@@ -203,7 +204,12 @@ def predict_command(words: list[str]) -> int:
         "  retinanet predict best.pt --annotations image_info_test-dev2017.json --images test2017",
     )
     parser.add_argument("checkpoint")
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="images, folders, globs")
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="images, folders, globs; and options such as postprocess.class_agnostic_nms=true",
+    )
     parser.add_argument(
         "--annotations", metavar="J", help="COCO JSON whose images (and ids) to use"
     )
@@ -220,6 +226,8 @@ def predict_command(words: list[str]) -> int:
     parser.add_argument("--no-pictures", action="store_true", help="write the JSON alone")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     options = parser.parse_intermixed_args(words)
+    options.overrides = [w for w in options.inputs if "=" in w and not Path(w).exists()]
+    options.inputs = [word for word in options.inputs if word not in options.overrides]
     if bool(options.inputs) == bool(options.annotations):
         parser.error("name images, folders or globs, or a file with --annotations")
     from retinanet.inference.commands import predict

@@ -33,7 +33,9 @@ def predict(options: argparse.Namespace) -> int:
         pictures = list_pictures(annotations, Path(options.images))
     else:
         pictures = find_pictures(options.inputs)
-    predictor = Predictor.from_checkpoint(Path(options.checkpoint), options.device)
+    predictor = Predictor.from_checkpoint(
+        Path(options.checkpoint), options.device, options.overrides
+    )
     threshold = options.threshold
     if threshold is None:
         own = predictor.config.postprocess.score_threshold

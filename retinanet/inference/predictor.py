@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retinanet.config import Config, PostprocessConfig
+from retinanet.config import Config, PostprocessConfig, override_config
 from retinanet.data.annotations import Annotations, Categories
 from retinanet.data.canvas import Buckets, Size, resized, round_up
 from retinanet.data.dataset import (
@@ -80,20 +80,29 @@ class Predictor:
         self._buckets = Buckets(short_sides=(self._side,), long_side=config.data.long_side)
 
     @classmethod
-    def from_checkpoint(cls, path: Path, device: str = "auto") -> Predictor:
+    def from_checkpoint(
+        cls, path: Path, device: str = "auto", overrides: Sequence[str] = ()
+    ) -> Predictor:
         """Rebuild the network, its classes and its preprocessing from one file.
 
+        Args:
+            path: of the checkpoint.
+            device: auto, cpu, cuda or mps.
+            overrides: `section.key=value` on top of its config, such as
+                `postprocess.class_agnostic_nms=true`.
+
         Raises:
-            UserError: not a checkpoint of this project, or a device that is not there.
+            UserError: not a checkpoint of this project, a device that is not there, a wrong option.
         """
         checkpoint = load_checkpoint(path)
+        config = override_config(checkpoint.config, list(overrides))
         world = join_world(device)  # type: ignore[arg-type]
-        precision = checkpoint.config.train.precision
+        precision = config.train.precision
         if precision == "fp16" and world.device.type == "cpu":
             precision = "fp32"  # CPUs have no fp16, and fp32 only adds digits
         return cls(
             restore_detector(checkpoint, world.device),
-            checkpoint.config,
+            config,
             checkpoint.categories,
             device=world.device,
             precision=resolve_precision(precision, world.device),

@@ -546,3 +546,17 @@ def test_suffixes_are_ones_that_opencv_reads(tmp_path: Path) -> None:
     for suffix in module.IMAGE_SUFFIXES:
         write_picture(tmp_path / f"a{suffix}")
     assert len(find_pictures([str(tmp_path)])) == 7
+
+
+def test_options_on_the_command_line(
+    small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """users.md EX5: one object, one class, on request; a wrong option is the user's mistake."""
+    picture = tmp_path / "a.png"
+    cv2.imwrite(str(picture), np.full((64, 96, 3), 99, np.uint8))
+    words = ["predict", str(small_checkpoint), str(picture), "--threshold", "0"]
+    words += ["--output", str(tmp_path / "out")]
+    assert main([*words, "postprocess.max_detections=3"]) == 0
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 3
+    assert main([*words, "postprocess.max_detection=3"]) == 2
+    assert "did you mean max_detections?" in capsys.readouterr().err

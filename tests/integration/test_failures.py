@@ -149,7 +149,8 @@ def test_init_from_lists_what_does_not_fit(experiment: Path, learned_run: Path, 
     assert (
         "initialised 80 of 88 tensors from the checkpoint\n"
         "  class logits kept for 0 classes of the same name, fresh for 6\n"
-        "  skipped box_subnet.output.weight: (36, 32, 3, 3) in the checkpoint, (12, 32, 3, 3) here\n"
+        "  skipped box_subnet.output.weight: (36, 32, 3, 3) in the checkpoint, "
+        "(12, 32, 3, 3) here\n"
         "  skipped box_subnet.output.bias: (36,) in the checkpoint, (12,) here\n"
         "  skipped class_subnet.output.weight: the anchors or channels of the heads differ\n"
         "  skipped class_subnet.output.bias: the anchors or channels of the heads differ\n"

@@ -178,7 +178,7 @@ def test_a_terminal_interrupts_the_whole_group(experiment: Path) -> None:
         assert process.stdout is not None
         assert any(line.startswith("step 1/500") for line in process.stdout)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130, err
@@ -257,8 +257,8 @@ def test_other_annotations_are_refused(
     ran = cli("train", "--resume", interrupted_run, f"data.root={data}")
     assert ran.code == 2
     assert ran.err == (
-        f"error: {path}: its images or boxes differ from those that the run was trained on; start a "
-        "new run with --init-from instead of --resume\n"
+        f"error: {path}: its images or boxes differ from those that the run was trained on; start "
+        "a new run with --init-from instead of --resume\n"
     )
 
 
