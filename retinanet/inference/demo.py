@@ -13,7 +13,7 @@ from retinanet.engine.launch import evaluate_checkpoint, train_experiment
 from retinanet.engine.run_folder import free_name
 from retinanet.evaluation.coco import format_metrics
 
-TRAIN_IMAGES, VAL_IMAGES, SEED = 800, 200, 0
+TRAIN_IMAGES, VAL_IMAGES, SEED = 1200, 200, 0
 
 
 def run_demo(output: Path) -> int:

