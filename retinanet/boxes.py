@@ -67,11 +67,6 @@ def clip(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
-def xywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Turn (x, y, width, height) into (x1, y1, x2, y2)."""
-    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1)
-
-
 def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     """Turn (x1, y1, x2, y2) into (x, y, width, height)."""
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)

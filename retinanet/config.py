@@ -136,11 +136,6 @@ class AnchorConfig(Section):
             raise ValueError("sizes: every level needs the same number of sizes, at least one")
         return self
 
-    @property
-    def per_cell(self) -> int:
-        """Anchors at one cell of one level."""
-        return len(self.sizes[0]) * len(self.ratios)
-
 
 class AssignConfig(Section):
     """Which anchors are positives, negatives, ignored."""
@@ -150,8 +145,10 @@ class AssignConfig(Section):
     low_quality: bool = option(
         True, "anchors that are the best of some box become positives of their own best box"
     )
-    crowd_overlap: float = option(
-        0.5, "share of a negative inside a crowd region from which it is ignored", gt=0, le=1
+    crowd_overlap: Annotated[float, Field(gt=0, le=1)] | None = option(
+        0.5,
+        "share of a negative inside a crowd region from which it is ignored; null learns crowds as "
+        "background (as the peers do)",
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ fetch() { # URL, and a path that exists once it is unpacked
   local archive="${1##*/}"
   echo "fetching $archive ..."
   curl --fail --location --continue-at - --output "$archive" "$1"
-  unzip -q "$archive" -d unpacking
+  unzip -qo "$archive" -d unpacking
   mv unpacking/* .
   rmdir unpacking
   rm "$archive"

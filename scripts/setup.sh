@@ -8,7 +8,7 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
   if [ ! -x .venv/bin/python ]; then
     echo "Making .venv ..."
     "${PYTHON:-python3}" -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
-    "${PYTHON:-python3}" -m venv .venv
+    "${PYTHON:-python3}" -m venv .venv || { rm -rf .venv; exit 1; }
   fi
   # shellcheck disable=SC1091
   source .venv/bin/activate

@@ -70,9 +70,7 @@ def test_clip() -> None:
 
 
 def test_formats() -> None:
-    xywh = torch.tensor([[1.0, 2.0, 10.0, 20.0]])
-    assert box_ops.xywh_to_xyxy(xywh).tolist() == [[1.0, 2.0, 11.0, 22.0]]
-    assert torch.equal(box_ops.xyxy_to_xywh(box_ops.xywh_to_xyxy(xywh)), xywh)
+    assert box_ops.xyxy_to_xywh(torch.tensor([[1.0, 2.0, 11.0, 22.0]])).tolist() == [[1, 2, 10, 20]]
 
 
 def test_no_boxes() -> None:
@@ -82,7 +80,6 @@ def test_no_boxes() -> None:
     assert box_ops.encode(EMPTY, EMPTY).shape == (0, 4)
     assert box_ops.decode(EMPTY, EMPTY).shape == (0, 4)
     assert box_ops.clip(EMPTY, 10, 10).shape == (0, 4)
-    assert box_ops.xywh_to_xyxy(EMPTY).shape == (0, 4)
     assert box_ops.xyxy_to_xywh(EMPTY).shape == (0, 4)
 
 

@@ -112,17 +112,20 @@ def read_annotations(path: Path, *, images_only: bool = False) -> Annotations:
 
     Args:
         path: of the file.
-        images_only: `annotations` may be missing (an image list such as test-dev's).
+        images_only: an image list such as test-dev's: it needs neither annotations nor categories.
 
     Raises:
         UserError: the first record that is wrong, with its place, value and remedy.
     """
     file = _parse(path)
-    needed = ["images", "categories"] if images_only else ["images", "annotations", "categories"]
+    needed = ["images"] if images_only else ["images", "annotations", "categories"]
     for key in needed:
         if getattr(file, key) is None:
             raise UserError(f'{path}: has no "{key}" list; a COCO file has {", ".join(needed)}')
-    categories = _categories(path, file.categories or [])
+    if images_only and not file.categories:
+        categories = Categories(ids=(), names=())
+    else:
+        categories = _categories(path, file.categories or [])
     images = file.images or []
     rows = _check_images(path, images)
     return _index(path, images, rows, file.annotations or [], categories)

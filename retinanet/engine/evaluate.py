@@ -26,7 +26,7 @@ from retinanet.evaluation.coco import (
     format_metrics,
     metrics_json,
 )
-from retinanet.evaluation.draw import draw_boxes, fit, grid, side_by_side
+from retinanet.evaluation.draw import draw_boxes, enlarge, fit, grid, side_by_side
 from retinanet.losses.criterion import criterion
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import postprocess
@@ -194,11 +194,12 @@ def _picture(
 ) -> NDArray[np.uint8]:
     """Draw the ground truth of an image beside its detections, on the resized image."""
     height, width = batch.sizes[i].tolist()
-    image = batch.images[i, :, :height, :width].permute(1, 2, 0).numpy()
+    pixels = batch.images[i, :, :height, :width].permute(1, 2, 0).numpy()
+    image, times = enlarge(pixels, 400)
     target = batch.targets[i]
-    truth = draw_boxes(image, target.boxes.numpy(), target.labels.numpy(), names)
+    truth = draw_boxes(image, target.boxes.numpy() * times, target.labels.numpy(), names)
     shown = detections.above(0.3)
-    scale = width / int(batch.original_sizes[i, 1])
+    scale = times * width / int(batch.original_sizes[i, 1])
     found = draw_boxes(
         image, shown.boxes.numpy() * scale, shown.labels.numpy(), names, shown.scores.numpy()
     )
@@ -227,6 +228,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     if evaluation.pictures:
         paths.append(folder / "pictures.jpg")
-        sheet = grid(evaluation.pictures, columns=2)
+        columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
+        sheet = grid(evaluation.pictures, columns)
         cv2.imwrite(str(paths[-1]), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     return paths

@@ -17,7 +17,7 @@ from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import join_world, resolve_precision
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.logging import Log
-from retinanet.engine.run import Run, start_run
+from retinanet.engine.run import Run, save_last, start_run
 from retinanet.engine.run_folder import RunFolder, describe_environment, run_folder
 from retinanet.engine.splits import (
     Split,
@@ -106,6 +106,7 @@ def train_experiment(
             return None
         if world.is_main:
             folder.create(config, environment)
+            save_last(run)  # from here on there is always a state to resume from
         world.broadcast(None)  # nobody goes on before the folder is there
         log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
         log.say(intro)
@@ -253,6 +254,8 @@ def evaluate_checkpoint(
     """
     checkpoint = load_checkpoint(path)
     config = override_config(checkpoint.config, overrides)
+    if images is not None and annotations is None:
+        raise UserError(f"--images {images} goes with --annotations; or set data.val.images=...")
     if annotations is not None:
         place = SplitConfig(
             annotations=str(annotations.absolute()),

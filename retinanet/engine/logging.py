@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from datetime import timedelta
@@ -76,7 +77,12 @@ class Log:
         """Append one line to metrics.jsonl and its numbers to tensorboard."""
         if self._metrics is None:
             return
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        # A step that fp16 skipped has an infinite norm, which JSON cannot say.
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
+        self._metrics.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in values.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._board.add_scalar(name, value, step)

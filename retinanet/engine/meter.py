@@ -33,10 +33,10 @@ class Meter:
         self._steps += 1
         now = time.perf_counter()
         step, config = self._run.progress.step, self._run.config.train
+        speed = config.batch_size / (now - self._mark)
         if step % config.log_every == 0 or step == self._run.steps:
             self._report(losses, norm, rate, now)
             self.restart()
-        speed = config.batch_size / (now - self._mark)
         self._run.log.advance(f"loss {sum(losses.values()):.3f} lr {rate:.2g} {speed:.1f} images/s")
         self._mark = time.perf_counter()
 
@@ -51,11 +51,13 @@ class Meter:
             step,
             {
                 "epoch": step / run.plan.steps_per_epoch,
-                "loss_train/class": losses["class"],
-                "loss_train/box": losses["box"],
+                "loss_class/train": losses["class"],
+                "loss_box/train": losses["box"],
                 "train/lr": rate,
                 "train/gradient_norm": norm,
                 "train/images_per_second": speed,
+                "train/step_seconds": elapsed / self._steps,
+                "train/data_seconds": self._waited / self._steps,
                 "train/data_share": waiting,
                 "train/memory_gb": memory,
             },

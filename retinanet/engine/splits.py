@@ -80,8 +80,11 @@ def check_split(annotations: Annotations, images: Path, config: DataConfig, *, n
     checks.check_files(annotations, images)
     boxes = checks.training_boxes(annotations, min_box_side=config.min_box_side if learn else 0.0)
     split = Split(annotations=annotations, images=images, boxes=boxes)
-    if learn and config.drop_empty and not len(_rows_with_boxes(split)):
-        raise UserError(f"{annotations.path}: data.drop_empty leaves no image to train on")
+    if learn and not len(_rows_with_boxes(split)):
+        raise UserError(
+            f"{annotations.path}: data.{name} has no box left to learn from: "
+            + "; ".join(boxes.remarks)
+        )
     return split
 
 
@@ -174,7 +177,8 @@ def evaluation_short_side(config: DataConfig) -> int:
 
 def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTruth:
     """Return what detections of a split are scored against: every box as published."""
-    stop = int(annotations.offsets[len(annotations) if limit is None else limit])
+    images = len(annotations) if limit is None else min(limit, len(annotations))
+    stop = int(annotations.offsets[images])
     counts = np.diff(annotations.offsets)
     categories = annotations.categories
     return GroundTruth(

@@ -122,9 +122,10 @@ def _step(
     # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
     torch.manual_seed(_seed(run.config.train.seed, part.step, run.world.rank))
     _count_bad(run, part)
-    positives, images, stopped, number = run.world.sum(
-        [part.positives, part.images, bool(signals), max(signals, default=0)]
+    positives, images, interrupts, ends = run.world.sum(
+        [part.positives, part.images, signal.SIGINT in signals, signal.SIGTERM in signals]
     )
+    number = signal.SIGTERM if ends else signal.SIGINT if interrupts else 0
     rate = _set_learning_rate(run, part.step)
     divisor = _divisor(run, positives, images)
     run.optimizer.zero_grad(set_to_none=True)
@@ -138,7 +139,7 @@ def _step(
         raise TrainingError(_diverged(run, part, local, losses, rate, norm))
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    return losses, norm, rate, int(number / max(1.0, stopped))
+    return losses, norm, rate, number
 
 
 def _accumulate(run: Run, batches: list[Batch], divisor: float) -> dict[str, Tensor]:
@@ -252,7 +253,7 @@ def _record_evaluation(run: Run, outcome: Evaluation, seconds: float) -> None:
     step = run.progress.step
     write_evaluation(outcome, run.folder.evaluation)
     values = {f"val/{name}": value for name, value in outcome.metrics.figures.items()}
-    values |= {f"loss_val/{name}": value for name, value in outcome.losses.items()}
+    values |= {f"loss_{name}/val": value for name, value in outcome.losses.items()}
     run.log.record(step, {**values, "val/seconds": seconds})
     for i, picture in enumerate(outcome.pictures):
         run.log.picture(step, f"val/{i}", picture)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from retinanet.errors import UserError
 
+_LIMITS = (1, 10, 100)
+"""COCO's own: AR_1, AR_10, AR_100; a lower max_detections caps them, a higher one adds to AP."""
 _SIZES = ("all", "small", "medium", "large")
 
 
@@ -92,7 +94,7 @@ def evaluate_results(
         results: detections of these images.
         max_detections: highest-scored detections of an image and class that count (COCO: 100).
     """
-    limits = sorted({1, 10, max_detections}) if max_detections >= 10 else [1, 1, max_detections]
+    limits = sorted({min(limit, max_detections) for limit in _LIMITS} | {max_detections})
     precision, recall, scores = _accumulate(truth, results, limits)
     figures = _figures(precision, recall, limits)
     return Metrics(
@@ -192,7 +194,9 @@ def _figures(
         "AP75": _mean(precision[5, :, :, 0, -1]),
     }
     figures |= {f"AP_{_SIZES[i]}": _mean(precision[:, :, :, i, -1]) for i in (1, 2, 3)}
-    figures |= {f"AR_{limit}": _mean(recall[:, :, 0, i]) for i, limit in enumerate(limits)}
+    for limit in _LIMITS:
+        place = limits.index(min(limit, limits[-1]))
+        figures[f"AR_{limit}"] = _mean(recall[:, :, 0, place])
     figures |= {f"AR_{_SIZES[i]}": _mean(recall[:, :, i, -1]) for i in (1, 2, 3)}
     return figures
 

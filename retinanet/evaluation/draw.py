@@ -74,6 +74,12 @@ def grid(images: Sequence[Image], columns: int) -> Image:
     return sheet
 
 
+def enlarge(image: Image, longest: int) -> tuple[Image, int]:
+    """Return a small image enlarged a whole number of times, so that names fit, and that number."""
+    times = max(1, longest // max(image.shape[:2]))
+    return image.repeat(times, axis=0).repeat(times, axis=1), times
+
+
 def fit(image: Image, longest: int) -> Image:
     """Return the image shrunk so that no side is longer than `longest` px."""
     scale = min(1.0, longest / max(image.shape[:2]))

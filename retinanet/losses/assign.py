@@ -39,7 +39,7 @@ def assign(anchors: Tensor, target: Target, *, options: AssignConfig) -> Tensor:
     else:
         matches = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
     crowds = target.boxes[target.crowd]
-    if len(crowds):
+    if len(crowds) and options.crowd_overlap is not None:
         covered = _largest_share_inside(anchors, crowds) >= options.crowd_overlap
         matches = torch.where(covered & (matches == BACKGROUND), IGNORED, matches)
     return matches.to(torch.int32)

@@ -48,6 +48,7 @@ class ResNet(nn.Module):
     The names of its parameters are torchvision's, so that its state dicts load as they are.
     """
 
+    STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
     channels: tuple[int, int, int]
 
     def __init__(self, *, name: str, norm: Norm, frozen_stages: int, stride_in_1x1: bool) -> None:
@@ -68,10 +69,9 @@ class ResNet(nn.Module):
             _move_stride(self)
         expansion = net.layer1[0].expansion
         self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
-        self._frozen = self.stages()[:frozen_stages]
-        for stage in self._frozen:
-            for module in stage:
-                module.requires_grad_(False)
+        self.frozen_stages = frozen_stages
+        for module in self._frozen():
+            module.requires_grad_(False)
 
     def stages(self) -> list[tuple[nn.Module, ...]]:
         """Return the parts that `frozen_stages` counts: the stem, then layer1..layer4."""
@@ -83,12 +83,15 @@ class ResNet(nn.Module):
             (self.layer4,),
         ]
 
+    def _frozen(self) -> list[nn.Module]:
+        # Looked up each time: a conversion to SyncBatchNorm puts other modules in their places.
+        return [module for stage in self.stages()[: self.frozen_stages] for module in stage]
+
     def train(self, mode: bool = True) -> ResNet:
         """Switch the mode; frozen stages stay in evaluation mode, or batch norm would move."""
         super().train(mode)
-        for stage in self._frozen:
-            for module in stage:
-                module.eval()
+        for module in self._frozen():
+            module.eval()
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -132,6 +132,9 @@ def describe_frozen(model: Detector) -> str:
     """Say what training will not change."""
     total = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    backbone = model.backbone
+    stages = ResNet.STAGES[: backbone.frozen_stages] if isinstance(backbone, ResNet) else ()
     norms = sum(type(m).__name__ == "FrozenBatchNorm2d" for m in model.modules())
     text = f"{total:,} parameters, {frozen:,} of them frozen"
+    text += f" ({', '.join(stages)})" if stages else ""
     return text + (f"; {norms} frozen batch norms" if norms else "")

@@ -217,7 +217,7 @@ def losses_of(metrics_of: Callable[[Path], list[dict[str, Any]]]) -> Callable[[P
     """Return a function that reads the training loss of each step of a run."""
 
     def read(folder: Path) -> list[float]:
-        lines = [line for line in metrics_of(folder) if "loss_train/class" in line]
-        return [line["loss_train/class"] + line["loss_train/box"] for line in lines]
+        lines = [line for line in metrics_of(folder) if "loss_class/train" in line]
+        return [line["loss_class/train"] + line["loss_box/train"] for line in lines]
 
     return read

@@ -621,3 +621,18 @@ def test_results(
     path.write_text(content)
     truth = synthetic / "annotations" / "val.json"
     assert refuse("evaluate", path, "--annotations", truth).startswith(f"{path}: {message}")
+
+
+def test_a_train_split_whose_boxes_are_all_left_out(
+    experiment: Path, refuse: Refuse, data: Path
+) -> None:
+    """users.md DA2: nothing to learn from is said before step 0."""
+    text = refuse("train", experiment, f"data.root={data}", "data.min_box_side=500")
+    assert "data.train has no box left to learn from" in text
+    assert "with a side under 500 px: left out" in text
+
+
+def test_images_without_annotations(cli: Cli, finished_run: Path, tmp_path: Path) -> None:
+    ran = cli("evaluate", finished_run / "checkpoints" / "best.pt", "--images", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "--images" in ran.err and "goes with --annotations" in ran.err

@@ -21,11 +21,13 @@ Cli = Callable[..., Any]
 TRAIN_KEYS = {
     "step",
     "epoch",
-    "loss_train/class",
-    "loss_train/box",
+    "loss_class/train",
+    "loss_box/train",
     "train/lr",
     "train/gradient_norm",
     "train/images_per_second",
+    "train/step_seconds",
+    "train/data_seconds",
     "train/data_share",
     "train/memory_gb",
 }
@@ -84,7 +86,7 @@ def test_every_step_is_recorded(finished_run: Path) -> None:
     )
     assert [line["epoch"] for line in train] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     assert all(0 <= line["train/data_share"] <= 1 for line in train)
-    for key in ("loss_train/class", "loss_train/box", "train/gradient_norm"):
+    for key in ("loss_class/train", "loss_box/train", "train/gradient_norm"):
         assert all(line[key] > 0 for line in train), key
     for key in ("train/images_per_second", "train/memory_gb"):
         assert all(line[key] > 0 for line in train), key
@@ -100,22 +102,22 @@ def test_evaluations_are_recorded_beside_the_losses_on_val(
     assert [line["step"] for line in val] == [5, 6]
     keys = {f"val/{name}" for name in (*FIGURES, *RECALLS)}
     for line in val:
-        assert set(line) == keys | {"step", "val/seconds", "loss_val/class", "loss_val/box"}
+        assert set(line) == keys | {"step", "val/seconds", "loss_class/val", "loss_box/val"}
         assert 0 <= line["val/AP"] <= 1
         assert (line["val/AP_large"] is None) == (largest < 96**2)
-        assert line["loss_val/class"] > 0
-        assert line["loss_val/box"] > 0
+        assert line["loss_class/val"] > 0
+        assert line["loss_box/val"] > 0
 
 
 def test_tensorboard_has_the_scalars_and_pictures(finished_run: Path) -> None:
     board = EventAccumulator(str(finished_run / "tensorboard"), size_guidance={"images": 0})
     board.Reload()
     tags = board.Tags()
-    expected = (TRAIN_KEYS - {"step"}) | {"val/AP", "val/AP50", "loss_val/class", "loss_val/box"}
+    expected = (TRAIN_KEYS - {"step"}) | {"val/AP", "val/AP50", "loss_class/val", "loss_box/val"}
     assert expected <= set(tags["scalars"])
-    assert [event.step for event in board.Scalars("loss_train/class")] == [1, 2, 3, 4, 5, 6]
-    recorded = [line["loss_train/class"] for line in lines(finished_run) if "train/lr" in line]
-    shown = [event.value for event in board.Scalars("loss_train/class")]
+    assert [event.step for event in board.Scalars("loss_class/train")] == [1, 2, 3, 4, 5, 6]
+    recorded = [line["loss_class/train"] for line in lines(finished_run) if "train/lr" in line]
+    shown = [event.value for event in board.Scalars("loss_class/train")]
     assert shown == pytest.approx(recorded, rel=1e-6)
     assert tags["images"] == ["val/0", "val/1"]
     assert [event.step for event in board.Images("val/0")] == [5, 6]
@@ -315,3 +317,27 @@ def test_config_of_a_file_prints_the_resolved_experiment(
     again.write_text(ran.out)
     assert load_config(again) == load_config(experiment, ["train.lr=0.25"])
     assert load_config(again).train.lr == 0.25
+
+
+def test_one_validation_image(cli: Cli, experiment: Path, synthetic: Path, tmp_path: Path) -> None:
+    content = json.loads((synthetic / "annotations" / "val.json").read_text())
+    kept = content["images"][0]["id"]
+    content["images"] = content["images"][:1]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == kept]
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(content))
+    ran = cli("train", experiment, f"data.val.annotations={path}", "train.steps=1")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "runs/small/evaluation/metrics.json").read_text())["AP"] == 0
+
+
+def test_a_run_has_a_state_from_the_start(
+    cli: Cli, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """users.md ST3: whatever ends the first steps, `--resume` has something to go on from."""
+    with monkeypatch.context() as patch:
+        patch.setattr("retinanet.engine.launch.train", lambda run: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cli("train", experiment)
+    assert load_checkpoint(tmp_path / "runs/small/checkpoints/last.pt").progress.step == 0
+    assert cli("train", "--resume", tmp_path / "runs" / "small", "train.steps=1").code == 0

@@ -342,3 +342,14 @@ def test_timm_network_with_other_strides() -> None:
 def test_timm_keeps_its_normalisation(changes: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"set model\.norm=bn model\.frozen_stages=0"):
         build(name="timm:resnet18", **changes)
+
+
+def test_frozen_stages_stay_frozen_as_sync_batch_norm() -> None:
+    """users.md ST6: the conversion for several GPUs replaces the modules of the stem."""
+    backbone = build_backbone(
+        name="resnet18", weights="none", norm="sync_bn", frozen_stages=2, stride_in_1x1=False
+    )
+    converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(backbone).train()
+    assert isinstance(converted.bn1, torch.nn.SyncBatchNorm)
+    assert not converted.bn1.training and not converted.layer1[0].bn1.training
+    assert converted.layer2[0].bn1.training
