@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import __version__
-from retinanet.errors import TrainingError, UserError, nearest
+from retinanet.errors import InterruptedRunError, TrainingError, UserError, nearest
 
 # Every command imports what it needs inside: `--help` should not wait seconds for torch.
 
@@ -46,8 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _guard(command: Callable[[], int]) -> int:
     """Turn the ways a command ends into exit codes."""
-    from retinanet.engine.signals import InterruptedRunError
-
     try:
         return command()
     except UserError as error:
@@ -59,6 +57,15 @@ def _guard(command: Callable[[], int]) -> int:
     except InterruptedRunError as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 128 + error.number
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, without waiting for its import
+            raise
+        print(
+            f"error: the device has too little memory: {error}\nLower train.micro_batch (the batch "
+            "and the results stay the same), or eval.batch_size",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

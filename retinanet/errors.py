@@ -1,4 +1,4 @@
-"""The two ways a run ends early that are not our bugs."""
+"""The ways a run ends early that are not our bugs."""
 
 import difflib
 
@@ -9,6 +9,14 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """The run failed while running, a non-finite loss for example (exit code 1)."""
+
+
+class InterruptedRunError(Exception):
+    """A signal ended the run; its state is saved."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(where)
+        self.number = number
 
 
 def nearest(word: str, choices: list[str]) -> str:

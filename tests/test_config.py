@@ -62,7 +62,6 @@ def test_defaults_are_those_of_the_design() -> None:
     assert config.anchors.ratios == (0.5, 1.0, 2.0)
     assert config.anchors.sizes[0] == pytest.approx((32, 40.3175, 50.7968), abs=1e-4)
     assert config.anchors.sizes[4] == pytest.approx((512, 645.0796, 812.7493), abs=1e-4)
-    assert config.anchors.per_cell == 9
     assert (config.postprocess.score_threshold, config.postprocess.nms_threshold) == (0.05, 0.5)
     assert (config.postprocess.topk_per_level, config.postprocess.max_detections) == (1000, 100)
 

@@ -112,6 +112,17 @@ def resolve_precision(
     return name
 
 
+def inference_precision(
+    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> Precision:
+    """Return what a trained network runs in: as it was trained, fp32 where a CPU has no fp16.
+
+    Raises:
+        UserError: the device cannot do it.
+    """
+    return resolve_precision("fp32" if (name, device.type) == ("fp16", "cpu") else name, device)
+
+
 def _fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

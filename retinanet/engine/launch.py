@@ -14,7 +14,11 @@ from retinanet.config import Config, SplitConfig, dump_config, load_config, over
 from retinanet.data.annotations import read_annotations
 from retinanet.data.checks import check_same_classes, class_table
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
-from retinanet.engine.distributed import join_world, resolve_precision
+from retinanet.engine.distributed import (
+    inference_precision,
+    join_world,
+    resolve_precision,
+)
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.logging import Log
 from retinanet.engine.run import Run, save_last, start_run
@@ -133,9 +137,22 @@ def _build_model(
                 f"{split.annotations.path}: its images or boxes differ from those that the run was "
                 "trained on; start a new run with --init-from instead of --resume"
             )
+    if weights is not None:
+        _check_same_backbone(config, weights)
     fresh = resume is None and weights is None
     model = build_detector(config, classes=len(categories), pretrained=fresh)
     return model, [] if weights is None else load_matching(model, weights, categories)
+
+
+def _check_same_backbone(config: Config, weights: Checkpoint) -> None:
+    """Refuse weights whose backbone, or what it was fed, is another: they would be noise."""
+    ours, theirs = config.model, weights.config.model
+    for key in ("backbone", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"):
+        if getattr(ours, key) != getattr(theirs, key):
+            raise UserError(
+                f"--init-from: model.{key} is {getattr(theirs, key)} in the checkpoint but "
+                f"{getattr(ours, key)} here; its weights need it as it was: set model.{key}"
+            )
 
 
 def _some(names: tuple[str, ...]) -> str:
@@ -152,13 +169,15 @@ def _introduce(run: Run) -> list[str]:
         table = class_table(split.annotations, split.boxes)
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
     lines += _describe_scale(run)
+    unit = "epochs" if config.train.epochs else "steps"
+    every = f"every {config.eval.every} {unit} and " if config.eval.every else ""
     lines += [
         f"model {config.model.backbone} ({config.model.norm}, weights {config.model.weights}): "
         f"{describe_frozen(run.model)}",
         f"{length}{run.steps} steps of {config.train.batch_size} images, {steps_per_epoch} an "
         f"epoch, {config.train.optimizer} lr {config.train.lr:g}, {config.train.schedule}; "
         f"{run.world.size} process(es) on {run.world.device.type}, {run.precision}, "
-        f"{data.workers} loader workers each",
+        f"{data.workers} loader workers each; evaluation {every}at the end",
     ]
     if config.model.norm in ("bn", "sync_bn"):
         lines.append(
@@ -270,7 +289,7 @@ def evaluate_checkpoint(
         split = open_split(config, "val")
         _check_classes(split, checkpoint, path)
         model = restore_detector(checkpoint, world.device)
-        precision = resolve_precision(config.train.precision, world.device)
+        precision = inference_precision(config.train.precision, world.device)
         return evaluate(
             model,
             config,

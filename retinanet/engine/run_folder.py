@@ -51,7 +51,11 @@ class RunFolder:
         Raises:
             UserError: with the way to resume, and a free name.
         """
-        if self.config.exists() or self.last.exists():
+        try:
+            taken = self.config.exists() or self.last.exists()
+        except OSError as error:  # a folder above that may not be searched
+            raise UserError(f"{self.path}: cannot be looked into: {error.strerror}") from None
+        if taken:
             raise UserError(
                 f"{self.path}: there is a run here already. Continue it with --resume, or start "
                 f"another with --name {free_name(self.path.parent, self.path.name)}"

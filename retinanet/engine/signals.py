@@ -9,14 +9,6 @@ from types import FrameType
 from typing import Any
 
 
-class InterruptedRunError(Exception):
-    """A signal ended the run; its state is saved."""
-
-    def __init__(self, number: int, where: str) -> None:
-        super().__init__(where)
-        self.number = number
-
-
 @contextmanager
 def collect_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM: the step at hand ends before the run does; a second is final."""

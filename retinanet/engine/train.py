@@ -25,9 +25,9 @@ from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, save_last, state
 from retinanet.engine.schedule import learning_rate
-from retinanet.engine.signals import InterruptedRunError, collect_signals
+from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import build_dataset
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import InterruptedRunError, TrainingError, UserError
 from retinanet.losses.criterion import criterion
 from retinanet.structures import Batch
 

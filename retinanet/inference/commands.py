@@ -41,7 +41,9 @@ def predict(options: argparse.Namespace) -> int:
         own = predictor.config.postprocess.score_threshold
         threshold = own if options.annotations else max(0.3, own)
     output = Path(options.output)
-    with tqdm(total=len(pictures), unit="image", disable=None) as bar:
+    with tqdm(
+        total=len(pictures), unit="image", disable=None if predictor.world.is_main else True
+    ) as bar:
         summary = predict_pictures(
             predictor,
             pictures,
@@ -50,6 +52,9 @@ def predict(options: argparse.Namespace) -> int:
             draw=not options.no_pictures,
             progress=lambda done: bar.update(done - bar.n),
         )
+    predictor.world.close()
+    if not predictor.world.is_main:
+        return 0
     for message in summary.unreadable:
         print(f"left out: {message}", file=sys.stderr)
     pictures_text = "" if options.no_pictures else f", {output / 'pictures'}/"

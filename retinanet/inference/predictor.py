@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ from retinanet.data.dataset import (
     resize_image,
 )
 from retinanet.engine.checkpoint import load_checkpoint
-from retinanet.engine.distributed import Precision, autocast, join_world, resolve_precision
+from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
 from retinanet.engine.evaluate import to_results
 from retinanet.engine.launch import restore_detector
 from retinanet.engine.splits import evaluation_short_side
@@ -68,13 +68,14 @@ class Predictor:
         config: Config,
         categories: Categories,
         *,
-        device: torch.device,
+        world: World,
         precision: Precision,
     ) -> None:
         self.config = config
         self.categories = categories
+        self.world = world
         self._model = model
-        self._device = device
+        self._device = world.device
         self._precision = precision
         self._side = evaluation_short_side(config.data)
         self._buckets = Buckets(short_sides=(self._side,), long_side=config.data.long_side)
@@ -97,15 +98,12 @@ class Predictor:
         checkpoint = load_checkpoint(path)
         config = override_config(checkpoint.config, list(overrides))
         world = join_world(device)  # type: ignore[arg-type]
-        precision = config.train.precision
-        if precision == "fp16" and world.device.type == "cpu":
-            precision = "fp32"  # CPUs have no fp16, and fp32 only adds digits
         return cls(
             restore_detector(checkpoint, world.device),
             config,
             checkpoint.categories,
-            device=world.device,
-            precision=resolve_precision(precision, world.device),
+            world=world,
+            precision=inference_precision(config.train.precision, world.device),
         )
 
     def predict(
@@ -199,6 +197,8 @@ class PredictionSummary:
     removed: int
     """Detections under the threshold (users.md EX6)."""
     unreadable: list[str]
+    records: list[dict[str, Any]]
+    """Image id, file name and size of what was read, for images.json."""
 
 
 def predict_pictures(
@@ -212,6 +212,8 @@ def predict_pictures(
 ) -> PredictionSummary:
     """Detect in every picture; write results.json, images.json and, if asked, drawn pictures.
 
+    Under torchrun each process takes its share; the main one writes the files and returns the sum.
+
     Args:
         predictor: the detector.
         pictures: what to look at.
@@ -220,34 +222,54 @@ def predict_pictures(
         draw: write annotated pictures, too.
         progress: called with the number of pictures done.
     """
-    summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[])
-    records = []
+    summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[], records=[])
+    world = predictor.world
+    mine = pictures[world.rank :: world.size]
     # Under the checkpoint's own threshold, the network's must sink as well.
     lowest = min(threshold, predictor.config.postprocess.score_threshold)
     try:
         (output / "pictures" if draw else output).mkdir(parents=True, exist_ok=True)
         # Several batches' worth, so that pictures of one shape find each other.
-        for chunk in _chunks(pictures, 4 * predictor.config.eval.batch_size):
+        for chunk in _chunks(mine, 4 * predictor.config.eval.batch_size):
             readable = list(_read(chunk, summary.unreadable))
             found = predictor.predict([image for _, image in readable], lowest)
             for (picture, image), detections in zip(readable, found, strict=True):
                 kept = detections.above(threshold)
                 summary.removed += len(detections.scores) - len(kept.scores)
                 summary.results += to_results(kept, picture.image_id, predictor.categories.ids)
-                records.append(_image_record(picture, image))
+                summary.records.append(_image_record(picture, image))
                 if draw:
                     _write_picture(output / "pictures", picture, image, kept, predictor.categories)
             summary.images += len(readable)
             progress(summary.images + len(summary.unreadable))
-        categories = [
-            {"id": i, "name": name}
-            for i, name in zip(predictor.categories.ids, predictor.categories.names, strict=True)
-        ]
-        _write_json(output / "results.json", summary.results)
-        _write_json(output / "images.json", {"images": records, "categories": categories})
+        parts = world.gather(summary)
+        if world.is_main:
+            summary = _merge(parts, pictures)
+            _write_files(output, summary, predictor.categories)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from None
     return summary
+
+
+def _merge(parts: list[PredictionSummary], pictures: list[Picture]) -> PredictionSummary:
+    """Put the shares together, in the order of the pictures."""
+    place = {picture.image_id: i for i, picture in enumerate(pictures)}
+    results = [result for part in parts for result in part.results]
+    records = [record for part in parts for record in part.records]
+    return PredictionSummary(
+        results=sorted(results, key=lambda result: place[result["image_id"]]),
+        images=sum(part.images for part in parts),
+        removed=sum(part.removed for part in parts),
+        unreadable=[message for part in parts for message in part.unreadable],
+        records=sorted(records, key=lambda record: place[record["id"]]),
+    )
+
+
+def _write_files(output: Path, summary: PredictionSummary, categories: Categories) -> None:
+    pairs = zip(categories.ids, categories.names, strict=True)
+    named = [{"id": category, "name": name} for category, name in pairs]
+    _write_json(output / "results.json", summary.results)
+    _write_json(output / "images.json", {"images": summary.records, "categories": named})
 
 
 def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
@@ -265,7 +287,7 @@ def _read(
             unreadable.append(str(error))
 
 
-def _image_record(picture: Picture, image: NDArray[np.uint8]) -> dict[str, object]:
+def _image_record(picture: Picture, image: NDArray[np.uint8]) -> dict[str, Any]:
     return {
         "id": picture.image_id,
         "file_name": str(picture.path),

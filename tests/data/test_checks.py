@@ -278,8 +278,8 @@ def test_wrong_places_are_named(
         open_split(config_of(tmp_path, **options), "train")
 
 
-def test_drop_empty_must_leave_something(tmp_path: Path, tiny_coco: Any) -> None:
+def test_a_box_must_be_left_to_learn_from(tmp_path: Path, tiny_coco: Any) -> None:
     """users.md DA2, DA3: the only box is too small to learn from."""
     tiny_coco([(40, 60)], [[[5, 5, 1, 9]]])
-    with pytest.raises(UserError, match=r"data\.drop_empty leaves no image to train on"):
-        open_split(config_of(tmp_path, data__drop_empty="true"), "train")
+    with pytest.raises(UserError, match=r"no box left to learn from: 1 boxes with a side under 2"):
+        open_split(config_of(tmp_path), "train")

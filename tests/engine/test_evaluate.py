@@ -249,9 +249,10 @@ def test_files_and_round_trip(
     assert sorted(file.name for file in folder.iterdir()) == sorted(names)
     figures = (folder / "metrics.txt").read_text()
     assert printed == figures + "".join(f"wrote {folder / name}\n" for name in names)
-    # The canvas of 64 x 96 px comes first. Two columns of two pictures of 85 px, two rows of
-    # 64 px and a title of 18 px, each with 2 px around it.
-    assert cv2.imread(str(folder / "pictures.jpg")).shape == (2 * 86, 2 * 174, 3)
+    # Pictures of 64 x 85 and 64 x 64 px, enlarged to at most 400 px: 4 and 6 times. One column of
+    # three rows of two, each with a title of 18 px and 2 px around it, as large as the largest.
+    sheet = cv2.imread(str(folder / "pictures.jpg"))
+    assert sheet.shape == (3 * (6 * 64 + 18 + 4), 2 * 6 * 64 + 4, 3)
 
     results = str(folder / "results.json")
     words = ["--annotations", str(val), "--output", str(tmp_path / "again")]

@@ -204,6 +204,7 @@ def learned_run(shared_experiment: Path, few_images: Path) -> Path:
 def metrics_of() -> Callable[[Path], list[dict[str, Any]]]:
     """Return a function that reads a run's metrics.jsonl, without what depends on the clock."""
     clock = {"train/images_per_second", "train/data_share", "train/memory_gb", "val/seconds"}
+    clock |= {"train/step_seconds", "train/data_seconds"}
 
     def read(folder: Path) -> list[dict[str, Any]]:
         lines = (folder / "metrics.jsonl").read_text().splitlines()

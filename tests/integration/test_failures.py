@@ -174,3 +174,13 @@ def test_patience_stops_the_run(experiment: Path, cli: Cli) -> None:
     longer = cli("train", "--resume", run, "train.patience=3")
     assert longer.code == 0
     assert recorded_steps(run) == [1, 2, 3, 4]
+
+
+def test_init_from_another_backbone_is_refused(
+    cli: Cli, experiment: Path, learned_run: Path
+) -> None:
+    """users.md FT1: what does not fit would stay random, in silence."""
+    source = learned_run / "checkpoints" / "last.pt"
+    ran = cli("train", experiment, "--init-from", source, "model.backbone=resnet34")
+    assert ran.code == 2
+    assert "model.backbone is resnet18 in the checkpoint but resnet34 here" in ran.err

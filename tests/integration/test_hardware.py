@@ -71,13 +71,18 @@ def two_processes(shared_experiment: Path, sparse_data: list[str], learned_run: 
     """Return the same run by two processes under torchrun, with gloo."""
     start = ["--init-from", learned_run / "checkpoints" / "last.pt"]
     words = [shared_experiment, *sparse_data, *start, "--name", "two_processes"]
+    assert "2 process(es) on cpu" in run_two("train", *words)
+    return shared_experiment.parent / "runs" / "two_processes"
+
+
+def run_two(tool: str, *words: object) -> str:
+    """Run an entry of tools/ in two processes; return what they printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    command += [str(PROCESSES), str(ROOT / "tools" / "train.py"), *map(str, words)]
+    command += [str(PROCESSES), str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 process(es) on cpu" in done.stdout
-    return shared_experiment.parent / "runs" / "two_processes"
+    return done.stdout
 
 
 def last_figures(folder: Path) -> dict[str, float]:
@@ -205,3 +210,20 @@ def test_a_run_of_two_processes_goes_on_in_one(
     assert cli("train", "--resume", folder, "train.steps=4").code == 0
     assert losses_of(folder)[:3] == losses_of(two_processes)
     assert len(losses_of(folder)) == 4
+
+
+def test_two_processes_evaluate_and_predict_as_one(
+    cli: Cli, learned_run: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    """users.md MG2: each image is computed once; one process writes."""
+    checkpoint = learned_run / "checkpoints" / "last.pt"
+    pictures = synthetic / "images" / "val"
+    calls = {"evaluate": [checkpoint], "predict": [checkpoint, pictures, "--threshold", "0.05"]}
+    for tool, words in calls.items():
+        one, two = tmp_path / f"{tool}_one", tmp_path / f"{tool}_two"
+        assert cli(tool, *words, "--output", one).code == 0
+        printed = run_two(tool, *words, "--output", two)
+        assert printed.count("wrote") == (1 if tool == "predict" else 4)
+        names = sorted(path.relative_to(one) for path in one.rglob("*.j*"))
+        assert sorted(path.relative_to(two) for path in two.rglob("*.j*")) == names
+        assert (one / "results.json").read_text() == (two / "results.json").read_text() != "[]"

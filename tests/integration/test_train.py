@@ -321,14 +321,12 @@ def test_config_of_a_file_prints_the_resolved_experiment(
 
 def test_one_validation_image(cli: Cli, experiment: Path, synthetic: Path, tmp_path: Path) -> None:
     content = json.loads((synthetic / "annotations" / "val.json").read_text())
-    kept = content["images"][0]["id"]
-    content["images"] = content["images"][:1]
-    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == kept]
+    content["images"], content["annotations"] = content["images"][:1], []
     path = tmp_path / "one.json"
     path.write_text(json.dumps(content))
     ran = cli("train", experiment, f"data.val.annotations={path}", "train.steps=1")
     assert ran.code == 0, ran.err
-    assert json.loads((tmp_path / "runs/small/evaluation/metrics.json").read_text())["AP"] == 0
+    assert json.loads((tmp_path / "runs/small/evaluation/metrics.json").read_text())["AP"] is None
 
 
 def test_a_run_has_a_state_from_the_start(

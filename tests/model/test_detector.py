@@ -152,7 +152,7 @@ def test_what_is_frozen_is_said() -> None:
     model = build(frozen_stages=2)
     total = sum(p.numel() for p in model.parameters())
     assert describe_frozen(model) == (
-        f"{total:,} parameters, 156,864 of them frozen; 20 frozen batch norms"
+        f"{total:,} parameters, 156,864 of them frozen (stem, layer1); 20 frozen batch norms"
     )
     thawed = build(norm="gn", weights="none", frozen_stages=0)
     assert describe_frozen(thawed).endswith("parameters, 0 of them frozen")
