@@ -68,6 +68,10 @@ class Annotations:
         """Return the number of boxes (K,) of each class, crowds left out."""
         return np.bincount(self.labels[~self.crowd], minlength=len(self.categories))
 
+    def image_of_box(self) -> NDArray[np.int64]:
+        """Return the image's row (M,) of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
     def fingerprint(self) -> str:
         """Return a hash of what training depends on, so that a resume notices other data."""
         digest = hashlib.sha256()

@@ -6,6 +6,7 @@ Sizes are (height, width) in px. A canvas is a multiple of 32, the stride of C5.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 Size = tuple[int, int]
 
@@ -27,6 +28,16 @@ def round_up(size: Size, multiple: int = 32) -> Size:
 def cover(sizes: list[Size]) -> Size:
     """Return the smallest canvas that covers all of the sizes."""
     return round_up((max(size[0] for size in sizes), max(size[1] for size in sizes)))
+
+
+def evaluation_canvas(
+    size: Size, *, short_side: int, long_side: int, policy: Literal["bucket", "batch_max"]
+) -> Size:
+    """Return the canvas of an image in evaluation and prediction: a function of the image alone."""
+    if policy == "batch_max":
+        return round_up(resized(size, short_side=short_side, long_side=long_side))
+    buckets = Buckets(short_sides=(short_side,), long_side=long_side)
+    return buckets.canvas(buckets.of(size), short_side)
 
 
 class Buckets:

@@ -102,7 +102,7 @@ def _remark(annotations: Annotations, rows: NDArray[np.bool_], what: str) -> str
 
 def _image_sizes(annotations: Annotations) -> NDArray[np.int64]:
     """Return the height and width (M, 2) of each box's image."""
-    return np.repeat(annotations.sizes, np.diff(annotations.offsets), axis=0)
+    return annotations.sizes[annotations.image_of_box()]
 
 
 def check_split(annotations: Annotations, *, split: str, learn: bool) -> None:

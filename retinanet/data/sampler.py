@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.data.canvas import Buckets, Size, cover, resized, round_up
+from retinanet.data.canvas import Buckets, Size, cover, evaluation_canvas, resized
 
 # The first number of every seed tells the purposes apart.
 _ORDER, _BATCH, _SAMPLE = range(3)
@@ -164,13 +164,11 @@ def evaluation_plans(
     An image's canvas depends on the image alone, so the detections do not depend on the batch size
     nor on the number of devices.
     """
-    buckets = Buckets(short_sides=(short_side,), long_side=long_side)
     by_canvas: dict[Size, list[Sample]] = {}
     for row, size in enumerate(sizes):
-        if canvas == "bucket":
-            place = buckets.canvas(buckets.of(_pair(size)), short_side)
-        else:
-            place = round_up(resized(_pair(size), short_side=short_side, long_side=long_side))
+        place = evaluation_canvas(
+            _pair(size), short_side=short_side, long_side=long_side, policy=canvas
+        )
         sample = Sample(row=row, short_side=short_side, seed=None)
         by_canvas.setdefault(place, []).append(sample)
     return [

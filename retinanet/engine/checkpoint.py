@@ -37,8 +37,8 @@ class Progress:
     """Evaluations since then."""
     normalizer: float | None = None
     """Moving average of positives, where the loss uses it."""
-    bad_images: int = 0
-    """Unreadable images so far."""
+    bad_images: tuple[str, ...] = ()
+    """What was said of each unreadable image so far."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -24,6 +24,7 @@ from retinanet.evaluation.coco import (
     Result,
     evaluate_results,
     format_metrics,
+    in_order,
     metrics_json,
 )
 from retinanet.evaluation.draw import draw_boxes, enlarge, fit, grid, side_by_side
@@ -164,10 +165,7 @@ def _score(
     parts: list[_Found], config: Config, split: Split, *, losses: bool, limit: int | None
 ) -> Evaluation:
     # Ranks took batches in turn; sorting makes the file the same whatever their number.
-    results = sorted(
-        (result for part in parts for result in part.results),
-        key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]),
-    )
+    results = in_order(result for part in parts for result in part.results)
     metrics = evaluate_results(
         ground_truth(split.annotations, limit),
         results,

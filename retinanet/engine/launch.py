@@ -199,8 +199,7 @@ def _describe_scale(run: Run) -> list[str]:
     sizes = annotations.sizes
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
     boxes = run.train.boxes.xyxy[run.train.boxes.keep & ~annotations.crowd]
-    image_of_box = np.repeat(np.arange(len(sizes)), np.diff(annotations.offsets))
-    factor = scale[image_of_box[run.train.boxes.keep & ~annotations.crowd]]
+    factor = scale[annotations.image_of_box()[run.train.boxes.keep & ~annotations.crowd]]
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clip(0) ** 0.5 * factor
     low, median, high = np.percentile(area, [5, 50, 95])
     return [

@@ -101,8 +101,8 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
 
 def _rows_with_boxes(split: Split) -> NDArray[np.int64]:
     """Return the images (their rows) that have a box to learn from."""
-    image_of_box = np.repeat(np.arange(len(split.annotations)), np.diff(split.annotations.offsets))
-    return np.unique(image_of_box[split.boxes.keep & ~split.annotations.crowd])
+    kept = split.boxes.keep & ~split.annotations.crowd
+    return np.unique(split.annotations.image_of_box()[kept])
 
 
 def training_plan(config: Config, split: Split) -> TrainingPlan:
@@ -179,14 +179,13 @@ def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTr
     """Return what detections of a split are scored against: every box as published."""
     images = len(annotations) if limit is None else min(limit, len(annotations))
     stop = int(annotations.offsets[images])
-    counts = np.diff(annotations.offsets)
     categories = annotations.categories
     return GroundTruth(
         image_ids=annotations.image_ids[:limit].tolist(),
         category_ids=categories.ids,
         category_names=categories.names,
         boxes=annotations.boxes[:stop],
-        box_image_ids=np.repeat(annotations.image_ids, counts)[:stop],
+        box_image_ids=annotations.image_ids[annotations.image_of_box()[:stop]],
         box_category_ids=np.array(categories.ids)[annotations.labels[:stop]],
         areas=annotations.areas[:stop],
         crowd=annotations.crowd[:stop],

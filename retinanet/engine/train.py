@@ -121,10 +121,12 @@ def _step(
     """Take one optimiser step; return global losses, gradient norm, learning rate, signal."""
     # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
     torch.manual_seed(_seed(run.config.train.seed, part.step, run.world.rank))
-    _count_bad(run, part)
-    positives, images, interrupts, ends = run.world.sum(
-        [part.positives, part.images, signal.SIGINT in signals, signal.SIGTERM in signals]
+    sums = [part.positives, part.images, len(part.bad)]
+    positives, images, bad, interrupts, ends = run.world.sum(
+        [*sums, signal.SIGINT in signals, signal.SIGTERM in signals]
     )
+    if bad:
+        _note_bad(run, part)
     number = signal.SIGTERM if ends else signal.SIGINT if interrupts else 0
     rate = _set_learning_rate(run, part.step)
     divisor = _divisor(run, positives, images)
@@ -287,19 +289,19 @@ def _seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
 
-def _count_bad(run: Run, part: RankStep) -> None:
-    """Name unreadable images; stop past the limit."""
-    if not part.bad:
-        return
-    total = run.progress.bad_images + len(part.bad)
-    run.progress = replace(run.progress, bad_images=total)
+def _note_bad(run: Run, part: RankStep) -> None:
+    """Name the images that a rank could not read, each once; stop past the limit, all together."""
+    parts: list[list[str]] = run.world.broadcast(run.world.gather(part.bad))
+    known = run.progress.bad_images
+    new = [message for bad in parts for message in bad if message not in known]
     limit = run.config.data.max_bad_images
-    for message in part.bad:
-        run.log.say(f"step {part.step + 1}: left out: {message} ({total} so far, limit {limit})")
-    if total > limit:
+    for i, message in enumerate(new, start=len(known) + 1):
+        run.log.say(f"step {part.step + 1}: left out: {message} ({i} so far, limit {limit})")
+    run.progress = replace(run.progress, bad_images=(*known, *new))
+    if len(known) + len(new) > limit:
         raise TrainingError(
-            f"{total} images could not be read, more than data.max_bad_images {limit}; the last "
-            f"was {part.bad[-1]}"
+            f"{len(known) + len(new)} images could not be read, more than data.max_bad_images "
+            f"{limit}; the last was {new[-1]}"
         )
 
 

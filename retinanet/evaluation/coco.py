@@ -10,7 +10,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -166,10 +166,12 @@ def _ground_truth_records(truth: GroundTruth) -> list[dict[str, Any]]:
     ]
 
 
+def in_order(results: Iterable[Result]) -> list[Result]:
+    """Return results by image, highest score first, in an order without ties."""
+    return sorted(results, key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]))
+
+
 def _result_records(results: Sequence[Result]) -> list[dict[str, Any]]:
-    ordered = sorted(
-        results, key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"])
-    )
     return [
         {
             "id": i + 1,
@@ -180,7 +182,7 @@ def _result_records(results: Sequence[Result]) -> list[dict[str, Any]]:
             "area": result["bbox"][2] * result["bbox"][3],
             "iscrowd": 0,
         }
-        for i, result in enumerate(ordered)
+        for i, result in enumerate(in_order(results))
     ]
 
 

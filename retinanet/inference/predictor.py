@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from retinanet.config import Config, PostprocessConfig, override_config
 from retinanet.data.annotations import Annotations, Categories
-from retinanet.data.canvas import Buckets, Size, resized, round_up
+from retinanet.data.canvas import Size, evaluation_canvas, resized
 from retinanet.data.dataset import (
     LoadedImage,
     UnreadableImageError,
@@ -78,7 +78,6 @@ class Predictor:
         self._device = world.device
         self._precision = precision
         self._side = evaluation_short_side(config.data)
-        self._buckets = Buckets(short_sides=(self._side,), long_side=config.data.long_side)
 
     @classmethod
     def from_checkpoint(
@@ -128,13 +127,13 @@ class Predictor:
         return [found[i] for i in range(len(images))]
 
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[LoadedImage, Size]:
-        """Resize an image; an image's canvas depends on its size alone, as in evaluation."""
+        """Resize an image; its canvas depends on its size alone, as in evaluation."""
         original = (image.shape[0], image.shape[1])
-        size = resized(original, short_side=self._side, long_side=self.config.data.long_side)
-        if self.config.data.canvas == "bucket":
-            canvas = self._buckets.canvas(self._buckets.of(original), self._side)
-        else:
-            canvas = round_up(size)
+        data = self.config.data
+        size = resized(original, short_side=self._side, long_side=data.long_side)
+        canvas = evaluation_canvas(
+            original, short_side=self._side, long_side=data.long_side, policy=data.canvas
+        )
         pixels = resize_image(image, size)
         loaded = LoadedImage(
             pixels=pixels, original_size=original, image_id=0, target=empty_target()

@@ -29,7 +29,9 @@ def checkpoint(step: int = 7) -> Checkpoint:
             "half": torch.tensor([1.5], dtype=torch.bfloat16),
             "count": torch.tensor(3),
         },
-        progress=Progress(step=step, best_ap=0.25, best_step=5, normalizer=99.5, bad_images=2),
+        progress=Progress(
+            step=step, best_ap=0.25, best_step=5, normalizer=99.5, bad_images=("a.jpg: cut",)
+        ),
         optimizer=optimizer.state_dict(),
         scaler={},
         fingerprint="abc",

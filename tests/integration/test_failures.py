@@ -65,7 +65,7 @@ def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, c
     spoilt.write_bytes(b"garbage")
     cut = data / "images" / "train" / "000009.jpg"
     cut.write_bytes(cut.read_bytes()[:1000])
-    overrides = [f"data.root={data}", "train.steps=3", "eval.every=0"]  # one epoch: each image once
+    overrides = [f"data.root={data}", "train.steps=6", "eval.every=0"]  # two epochs: said once
     ran = cli("train", experiment, *overrides)
     assert ran.code == 0
     log = (experiment.parent / "runs" / "small" / "train.log").read_text()
@@ -80,7 +80,7 @@ def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, c
     ]
     assert [count for _, count in left_out] == ["1", "2"]
     last = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "last.pt")
-    assert last.progress.bad_images == 2
+    assert len(last.progress.bad_images) == 2
 
 
 def test_too_many_unreadable_images_stop_the_run(experiment: Path, data: Path, cli: Cli) -> None:
