@@ -11,6 +11,7 @@ from retinanet.data.synthetic import write_synthetic
 from retinanet.engine.evaluate import write_evaluation
 from retinanet.engine.launch import evaluate_checkpoint, train_experiment
 from retinanet.engine.run_folder import free_name
+from retinanet.errors import UserError
 from retinanet.evaluation.coco import format_metrics
 
 TRAIN_IMAGES, VAL_IMAGES, SEED = 1200, 200, 0
@@ -21,7 +22,10 @@ def run_demo(output: Path) -> int:
     started = time.perf_counter()
     data = output / "demo-data"
     print(f"drawing {TRAIN_IMAGES} + {VAL_IMAGES} images into {data}", flush=True)
-    write_synthetic(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, seed=SEED)
+    try:
+        write_synthetic(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, seed=SEED)
+    except OSError as error:
+        raise UserError(f"{data}: cannot be written: {error}; choose another --output") from None
     name = free_name(output, "demo")
     overrides = [f"data.root={data}", f"output.dir={output}", f"output.name={name}"]
     outcome = train_experiment(load_config(demo_config(), overrides))

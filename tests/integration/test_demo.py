@@ -22,3 +22,10 @@ def test_demo_ends_with_figures_and_a_picture(
         sheet = cv2.imread(str(tmp_path / name / "evaluation" / "pictures.jpg"))
         assert sheet.shape[1] > 700  # enlarged, so that a person can read the names
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["demo", "demo-2", "demo-data"]
+
+
+def test_demo_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["demo", "--output", str(tmp_path / "file")]) == 2
+    assert f"error: {tmp_path}/file/demo-data: cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
