@@ -6,13 +6,8 @@ import time
 from pathlib import Path
 
 import retinanet
-from retinanet.config import load_config
 from retinanet.data.synthetic import write_synthetic
-from retinanet.engine.evaluate import write_evaluation
-from retinanet.engine.launch import evaluate_checkpoint, train_experiment
-from retinanet.engine.run_folder import free_name
 from retinanet.errors import UserError
-from retinanet.evaluation.coco import format_metrics
 
 TRAIN_IMAGES, VAL_IMAGES, SEED = 1200, 200, 0
 
@@ -26,6 +21,13 @@ def run_demo(output: Path) -> int:
         write_synthetic(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, seed=SEED)
     except OSError as error:
         raise UserError(f"{data}: cannot be written: {error}; choose another --output") from None
+    # Only now: torch takes seconds to import, and the drawing should start at once.
+    from retinanet.config import load_config
+    from retinanet.engine.evaluate import write_evaluation
+    from retinanet.engine.launch import evaluate_checkpoint, train_experiment
+    from retinanet.engine.run_folder import free_name
+    from retinanet.evaluation.coco import format_metrics
+
     name = free_name(output, "demo")
     overrides = [f"data.root={data}", f"output.dir={output}", f"output.name={name}"]
     outcome = train_experiment(load_config(demo_config(), overrides))
