@@ -96,8 +96,7 @@ def _parser(name: str, meaning: str, example: str) -> argparse.ArgumentParser:
 _OVERRIDE_HELP = "an option in place of the file's, such as train.lr=0.005"
 
 
-def train_command(words: list[str]) -> int:
-    """`retinanet train`."""
+def _train_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "train",
         "Train a detector. Everything is checked, and two images rehearsed, before step 0.",
@@ -121,6 +120,12 @@ def train_command(words: list[str]) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="check and rehearse, then stop without a run folder"
     )
+    return parser
+
+
+def train_command(words: list[str]) -> int:
+    """`retinanet train`."""
+    parser = _train_parser()
     options = parser.parse_intermixed_args(words)
     config, overrides = _config_and_overrides(options.config, options.overrides)
     resume = options.resume
@@ -178,8 +183,14 @@ def evaluate_command(words: list[str]) -> int:
     from retinanet.engine.evaluate import write_evaluation
     from retinanet.engine.launch import evaluate_checkpoint, evaluate_results_file
     from retinanet.evaluation.coco import format_metrics
+    from retinanet.files import check_writable
 
     path = Path(options.checkpoint)
+    beside = path.parent.parent if path.parent.name == "checkpoints" else Path()
+    folder = Path(options.output) if options.output else beside / "evaluation" / path.stem
+    write = bool(options.output) or path.suffix != ".json"
+    if write:
+        check_writable(folder, "choose another --output")
     annotations = Path(options.annotations) if options.annotations else None
     if path.suffix == ".json":
         if annotations is None:
@@ -194,11 +205,8 @@ def evaluate_command(words: list[str]) -> int:
             return 0
         outcome = evaluation
     print(format_metrics(outcome.metrics))
-    beside = path.parent.parent if path.parent.name == "checkpoints" else Path()
-    folder = options.output or beside / "evaluation" / path.stem
-    if options.output or path.suffix != ".json":
-        for written in write_evaluation(outcome, Path(folder)):
-            print(f"wrote {written}")
+    for written in write_evaluation(outcome, folder) if write else []:
+        print(f"wrote {written}")
     return 0
 
 

@@ -15,6 +15,8 @@ BACKGROUND = -1
 """Match of an anchor that is a negative."""
 IGNORED = -2
 """Match of an anchor that takes no part in the losses."""
+BLANK = -1
+"""Image id of a blank image that only fills a place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Batch:
     original_sizes: Tensor
     """(B, 2) int64: height and width in the file."""
     image_ids: Tensor
-    """(B,) int64: the ids of the annotation file; -1 for a blank image that only fills a place."""
+    """(B,) int64: the ids of the annotation file, or BLANK."""
     targets: list[Target]
     matches: Tensor
     """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED."""

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.config import Config, build_config
+from retinanet.config import build_config
 from retinanet.data.annotations import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from retinanet.model.detector import build_detector
+from retinanet.schema import Config
 
 CocoWriter = Callable[..., Path]
 

@@ -8,7 +8,6 @@ import pytest
 from pydantic import BaseModel
 
 from retinanet.config import (
-    Config,
     apply_override,
     build_config,
     describe,
@@ -18,6 +17,7 @@ from retinanet.config import (
     save_config,
 )
 from retinanet.errors import UserError
+from retinanet.schema import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -37,6 +37,14 @@ def all_options(values: dict[str, Any], prefix: str = "") -> list[str]:
         else:
             names.append(prefix + key)
     return names
+
+
+@pytest.mark.parametrize(("backbone", "norm"), [("resnet18", "gn"), ("timm:resnet18", "bn")])
+def test_random_weights_name_the_norm_that_goes_with_them(backbone: str, norm: str) -> None:
+    words = [f"model.backbone={backbone}", "model.weights=none"]
+    with pytest.raises(UserError, match=rf"diverges.* Set model\.norm={norm} model\.froz"):
+        override_config(Config(), words)
+    override_config(Config(), [*words, f"model.norm={norm}", "model.frozen_stages=0"])
 
 
 def test_defaults_are_those_of_the_design() -> None:

@@ -21,7 +21,7 @@ from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
 from retinanet.data.canvas import Size, resized
 from retinanet.data.sampler import Plan, Sample
-from retinanet.structures import IGNORED, Batch, Target
+from retinanet.structures import BLANK, IGNORED, Batch, Target
 
 Match = Callable[[Size, Target], Tensor]
 """(canvas, target) -> the match (A,) int32 of each anchor; see `losses.assign`."""
@@ -194,7 +194,7 @@ def empty_target() -> Target:
 def _blank() -> LoadedImage:
     """Return what stands in for an image that cannot be had; collate ignores its anchors."""
     pixels = np.zeros((1, 1, 3), np.uint8)
-    return LoadedImage(pixels=pixels, original_size=(1, 1), image_id=-1, target=empty_target())
+    return LoadedImage(pixels=pixels, original_size=(1, 1), image_id=BLANK, target=empty_target())
 
 
 def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) -> Batch:
@@ -206,7 +206,7 @@ def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) ->
     matches = torch.zeros(len(images), 0, dtype=torch.int32)
     if match is not None:
         matches = torch.stack([match(canvas, image.target) for image in images])  # (B, A)
-        blank = torch.tensor([image.image_id == -1 for image in images])
+        blank = torch.tensor([image.image_id == BLANK for image in images])
         matches[blank] = IGNORED
     return Batch(
         images=pixels,

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.sampler import Plan, TrainingPlan, share, split
 from retinanet.errors import UserError
-from retinanet.structures import Batch
+from retinanet.structures import BLANK, Batch
 
 _GRACE = 20
 """Seconds from SIGTERM to a worker's end."""
@@ -65,7 +65,7 @@ class _Steps(Dataset):
             step=step,
             micro_batches=batches,
             positives=int(sum((batch.matches >= 0).sum() for batch in batches)),
-            images=int(sum((batch.image_ids != -1).sum() for batch in batches)),
+            images=int(sum((batch.image_ids != BLANK).sum() for batch in batches)),
             bad=[message for _, messages in loaded for message in messages],
         )
 

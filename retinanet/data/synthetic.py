@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.files import replacing
+
 Array = NDArray[Any]
 Contours = list[Array]  # closed, (N, 2) xy each, filled by the even-odd rule
 CLASSES: tuple[str, ...] = ("ellipse", "rectangle", "triangle", "star", "cross", "ring")
@@ -52,9 +54,8 @@ def write_synthetic(folder: Path, *, train_images: int, val_images: int, seed: i
         target.unlink(missing_ok=True)
         coco = {"info": info, **_write_split(folder / "images" / split, seed, number, count)}
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(coco))
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            temporary.write_text(json.dumps(coco))
 
 
 def draw_image(rng: np.random.Generator) -> tuple[Array, Array, Array]:

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from retinanet.config import Config, build_config, dump_config
+from retinanet.config import build_config, dump_config
 from retinanet.data.annotations import Categories
 from retinanet.errors import TrainingError, UserError
+from retinanet.files import replacing
+from retinanet.schema import Config
 
 _FORMAT = "retinanet checkpoint"
 _VERSION = 1
@@ -77,15 +79,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "fingerprint": checkpoint.fingerprint,
         "environment": checkpoint.environment,
     }
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"{path}: the checkpoint could not be written ({error}); the one before it stays"
         ) from None

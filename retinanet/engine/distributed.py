@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from retinanet.errors import UserError
 
@@ -53,6 +54,12 @@ class World:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank rank 0's buffers: batch norm's running statistics are each rank's own."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
 
     def close(self) -> None:
         """Leave the group."""

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from retinanet.boxes import xyxy_to_xywh
-from retinanet.config import Config
+from retinanet.data.annotations import Categories
 from retinanet.engine.distributed import Precision, World, autocast
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
 from retinanet.errors import UserError
@@ -28,10 +28,12 @@ from retinanet.evaluation.coco import (
     metrics_json,
 )
 from retinanet.evaluation.draw import draw_boxes, enlarge, fit, grid, side_by_side
-from retinanet.losses.criterion import criterion
+from retinanet.files import replacing
+from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector
-from retinanet.model.postprocess import postprocess
-from retinanet.structures import Batch, Detections
+from retinanet.model.postprocess import build_postprocess
+from retinanet.schema import Config
+from retinanet.structures import BLANK, Batch, Detections
 
 
 @dataclass(kw_only=True)
@@ -42,6 +44,9 @@ class _Found:
     losses: dict[str, float] = field(default_factory=lambda: {"class": 0.0, "box": 0.0})
     positives: int = 0
     images: int = 0
+    bad: list[str] = field(default_factory=list)
+    """Images that could not be read."""
+    scores: int = 0
     highest_score: float = 0.0
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
 
@@ -53,7 +58,8 @@ class Evaluation:
     metrics: Metrics
     results: list[Result]
     losses: dict[str, float]
-    """Class and box loss, normalised as in training; empty where they were not asked for."""
+    """Class and box loss by the positives of the whole split (or by image, where training does so);
+    empty where they were not asked for."""
     pictures: list[NDArray[np.uint8]]
     """Ground truth beside detections."""
 
@@ -73,7 +79,8 @@ def evaluate(
     """Evaluate on a split; the main process returns the outcome, the others None.
 
     Each image is computed once, by one rank, on a canvas of its own, so the figures do not depend
-    on the number of processes.
+    on the number of processes. An image that cannot be read counts as one without detections, and
+    is named; more of them than data.max_bad_images are an error.
 
     Args:
         model: in any mode; it is restored.
@@ -85,6 +92,9 @@ def evaluate(
         pictures: how many to draw.
         limit: only the first images.
         interrupted: called between batches; it may raise.
+
+    Raises:
+        UserError: too many unreadable images.
     """
     loader = build_evaluation_loader(
         config,
@@ -95,11 +105,20 @@ def evaluate(
         pin_memory=world.device.type == "cuda",
         limit=limit,
     )
+    world.share_buffers(model)
     training = model.training
     model.eval()
     try:
         found = _detect(
-            model, config, split, loader, world, precision, losses, pictures, interrupted
+            model,
+            loader,
+            config,
+            split.annotations.categories,
+            world=world,
+            precision=precision,
+            losses=losses,
+            pictures=pictures,
+            interrupted=interrupted,
         )
     finally:
         model.train(training)
@@ -112,9 +131,10 @@ def evaluate(
 @torch.inference_mode()
 def _detect(
     model: Detector,
-    config: Config,
-    split: Split,
     loader: DataLoader,
+    config: Config,
+    categories: Categories,
+    *,
     world: World,
     precision: Precision,
     losses: bool,
@@ -122,31 +142,41 @@ def _detect(
     interrupted: Callable[[], None],
 ) -> _Found:
     found = _Found()
-    names = split.annotations.categories.names
-    ids = split.annotations.categories.ids
+    criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
     show = world.is_main and len(loader) > 20
     for host_batch, bad in tqdm(loader, "evaluating", disable=None if show else True, leave=False):
         interrupted()
-        if bad:
-            raise UserError(f"{bad[0]} (evaluation leaves no image out)")
+        found.bad += bad
+        _check_bad(found.bad, config)
         batch: Batch = host_batch.to(world.device)
         with autocast(world.device, precision):
             outputs = model(batch.images, batch.sizes)
         if losses:
-            for name, value in criterion(outputs, batch, options=config.loss).items():
+            for name, value in criterion(outputs, batch).items():
                 found.losses[name] += float(value)
             found.positives += int((batch.matches >= 0).sum())
-        found.images += len(batch.images)
+        found.images += len(batch.images) - len(bad)
+        found.scores += outputs.logits.numel()
         found.highest_score = max(found.highest_score, float(outputs.logits.max().sigmoid()))
-        detections = postprocess(
-            outputs, batch.sizes, batch.original_sizes, options=config.postprocess
-        )
+        detections = postprocess(outputs, batch.sizes, batch.original_sizes)
         for i, one in enumerate(detections):
+            image_id = int(batch.image_ids[i])
+            if image_id == BLANK:
+                continue
             detected = one.cpu()
-            found.results += to_results(detected, int(batch.image_ids[i]), ids)
+            found.results += to_results(detected, image_id, categories.ids)
             if len(found.pictures) < pictures and world.is_main:
-                found.pictures.append(_picture(host_batch, i, detected, names))
+                found.pictures.append(_picture(host_batch, i, detected, categories.names))
     return found
+
+
+def _check_bad(bad: list[str], config: Config) -> None:
+    limit = config.data.max_bad_images
+    if len(bad) > limit:
+        raise UserError(
+            f"{len(bad)} images could not be read, more than data.max_bad_images {limit}; the last "
+            f"was {bad[-1]}"
+        )
 
 
 def to_results(
@@ -164,6 +194,8 @@ def to_results(
 def _score(
     parts: list[_Found], config: Config, split: Split, *, losses: bool, limit: int | None
 ) -> Evaluation:
+    bad = [message for part in parts for message in part.bad]
+    _check_bad(bad, config)
     # Ranks took batches in turn; sorting makes the file the same whatever their number.
     results = in_order(result for part in parts for result in part.results)
     metrics = evaluate_results(
@@ -174,9 +206,15 @@ def _score(
     if not results:
         highest = max(part.highest_score for part in parts)
         metrics.remarks.append(
-            f"The highest score was {highest:.4f}, under postprocess.score_threshold "
-            f"{config.postprocess.score_threshold:g}: the network has not learned yet, or these "
-            "are not the images it was trained for."
+            f"All {sum(part.scores for part in parts):,} scores lie under "
+            f"postprocess.score_threshold {config.postprocess.score_threshold:g}, the highest is "
+            f"{highest:.4f}: the network has not learned yet, or these are not the images it was "
+            "trained for."
+        )
+    if bad:
+        metrics.remarks.append(
+            f"{len(bad)} images could not be read and count as images without detections: "
+            + "; ".join(bad)
         )
     means: dict[str, float] = {}
     if losses:
@@ -219,9 +257,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, texts, strict=True):
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     if evaluation.pictures:

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinanet.config import Config, SplitConfig, dump_config, load_config, override_config
+from retinanet.config import dump_config, load_config, override_config
 from retinanet.data.annotations import read_annotations
 from retinanet.data.checks import check_same_classes, class_table
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import (
+    World,
     inference_precision,
     join_world,
     resolve_precision,
 )
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.logging import Log
-from retinanet.engine.run import Run, save_last, start_run
+from retinanet.engine.run import Run, checkpoint_size, resolve_micro_batch, save_last, start_run
 from retinanet.engine.run_folder import RunFolder, describe_environment, run_folder
 from retinanet.engine.splits import (
     Split,
@@ -36,6 +37,7 @@ from retinanet.engine.transfer import load_matching
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results, read_results
 from retinanet.model.detector import Detector, build_detector, describe_frozen
+from retinanet.schema import Config, SplitConfig
 
 # What a resume may change: where things lie and what they run on, not what is computed.
 _HARDWARE = ("data.root", "data.workers", "train.device", "train.micro_batch", "output.")
@@ -78,38 +80,14 @@ def train_experiment(
     world = join_world(config.train.device)
     log = Log(active=world.is_main)
     try:
-        precision = resolve_precision(config.train.precision, world.device)
-        config = override_config(config, [f"train.precision={precision}"])
-        splits = open_training_splits(config)
-        build_augment(config)  # a wrong name is the user's mistake: before step 0
-        weights = load_checkpoint(init_from) if init_from else None
-        model, remarks = _build_model(config, splits[0], resume, weights)
-        environment = describe_environment(world.size, world.device)
-        run = start_run(
-            config,
-            folder=folder,
-            train=splits[0],
-            val=splits[1],
-            model=model,
-            world=world,
-            precision=precision,
-            log=log,
-            environment=environment,
-            checkpoint=resume,
-        )
+        run, remarks = _prepare(config, folder, world, log, resume=resume, init_from=init_from)
         intro = "\n".join([*_introduce(run), *remarks])
-        if is_finished(run):
-            raise UserError(
-                f"{folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
-                f"steps, {run.progress.stale} evaluations without a better AP. To train on, give a "
-                "longer train.steps, train.epochs or train.patience beside --resume"
-            )
         rehearse(run)
         if dry_run:
             log.say(intro + "\ndry run: training and evaluation of two images went well")
             return None
         if world.is_main:
-            folder.create(config, environment)
+            folder.create(run.config, run.environment)
             save_last(run)  # from here on there is always a state to resume from
         world.broadcast(None)  # nobody goes on before the folder is there
         log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
@@ -118,6 +96,47 @@ def train_experiment(
     finally:
         log.close()
         world.close()
+
+
+def _prepare(
+    config: Config,
+    folder: RunFolder,
+    world: World,
+    log: Log,
+    *,
+    resume: Checkpoint | None,
+    init_from: Path | None,
+) -> tuple[Run, list[str]]:
+    """Check everything and build the run; return it and what to say about its weights."""
+    precision = resolve_precision(config.train.precision, world.device)
+    train_split, val_split = open_training_splits(config)
+    micro_batch = resolve_micro_batch(config, train_split, world)
+    resolved = [f"train.precision={precision}", f"train.micro_batch={micro_batch}"]
+    config = override_config(config, resolved)
+    build_augment(config)  # a wrong name is the user's mistake: before step 0
+    weights = load_checkpoint(init_from) if init_from else None
+    model, remarks = _build_model(config, train_split, resume, weights)
+    run = start_run(
+        config,
+        folder=folder,
+        train=train_split,
+        val=val_split,
+        model=model,
+        world=world,
+        precision=precision,
+        log=log,
+        environment=describe_environment(world.size, world.device),
+        checkpoint=resume,
+    )
+    if is_finished(run):
+        raise UserError(
+            f"{folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
+            f"steps, {run.progress.stale} evaluations without a better AP. To train on, give a "
+            "longer train.steps, train.epochs or train.patience beside --resume"
+        )
+    if world.is_main:
+        folder.check_space(checkpoint_size(run))
+    return run, remarks
 
 
 def _build_model(
@@ -176,7 +195,8 @@ def _introduce(run: Run) -> list[str]:
         f"{describe_frozen(run.model)}",
         f"{length}{run.steps} steps of {config.train.batch_size} images, {steps_per_epoch} an "
         f"epoch, {config.train.optimizer} lr {config.train.lr:g}, {config.train.schedule}; "
-        f"{run.world.size} process(es) on {run.world.device.type}, {run.precision}, "
+        f"{run.world.size} process(es) on {run.world.device.type}, at most "
+        f"{config.train.micro_batch} images at a time, {run.precision}, "
         f"{data.workers} loader workers each; evaluation {every}at the end",
     ]
     if config.model.norm in ("bn", "sync_bn"):
@@ -351,9 +371,11 @@ def resume_experiment(config: Path | None, path: Path | None, overrides: list[st
     else:
         asked = load_config(config, overrides)
     check_resume(asked, checkpoint.config)
-    precision = f"train.precision={checkpoint.config.train.precision}"
-    outcome = train_experiment(
-        override_config(asked, [precision]), resume=checkpoint, folder=folder
-    )
+    # What `auto` was resolved to stays, wherever the run goes on.
+    saved = checkpoint.config.train
+    kept = [f"train.precision={saved.precision}"]
+    if asked.train.micro_batch == "auto":
+        kept.append(f"train.micro_batch={saved.micro_batch}")
+    outcome = train_experiment(override_config(asked, kept), resume=checkpoint, folder=folder)
     assert outcome is not None
     return outcome

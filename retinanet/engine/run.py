@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from retinanet.config import Config
+from retinanet.data.canvas import evaluation_canvas
 from retinanet.data.sampler import TrainingPlan
 from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from retinanet.engine.distributed import Precision, World
@@ -17,7 +19,12 @@ from retinanet.engine.logging import Log
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.run_folder import RunFolder
 from retinanet.engine.splits import Split, training_plan
+from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
+from retinanet.schema import Config
+
+_HOST_PIXELS = 2_500_000
+"""Canvas pixels of a micro-batch on a CPU: 3 GB with ResNet-50. More are no faster there."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -33,6 +40,7 @@ class Run:
     """The model, inside DistributedDataParallel where there are several processes."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    criterion: Criterion
     plan: TrainingPlan
     world: World
     precision: Precision
@@ -89,6 +97,7 @@ def start_run(
         wrapped=wrapped,
         optimizer=optimizer,
         scaler=scaler,
+        criterion=build_criterion(config.loss),
         plan=training_plan(config, train),
         world=world,
         precision=precision,
@@ -96,6 +105,37 @@ def start_run(
         environment=environment,
         progress=start if checkpoint is None else checkpoint.progress,
     )
+
+
+def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
+    """Return how many images a device takes at a time; `auto` is what its memory suggests.
+
+    On a GPU that is the rank's whole share of the batch; on a CPU as many as `_HOST_PIXELS` hold.
+    """
+    if config.train.micro_batch != "auto":
+        return config.train.micro_batch
+    share = -(-config.train.batch_size // world.size)
+    if world.device.type != "cpu":
+        return share
+    data = config.data
+    canvases = [
+        evaluation_canvas(
+            (height, width),
+            short_side=max(data.short_side),
+            long_side=data.long_side,
+            policy=data.canvas,
+        )
+        for height, width in np.unique(train.annotations.sizes, axis=0).tolist()
+    ]
+    return min(share, max(1, _HOST_PIXELS // max(map(math.prod, canvases))))
+
+
+def checkpoint_size(run: Run) -> int:
+    """Return the bytes that a checkpoint will take: weights, and their moments in the optimiser."""
+    moments = {"sgd": 1, "adamw": 2}[run.config.train.optimizer]
+    weights = sum(tensor.nbytes for tensor in run.model.state_dict().values())
+    learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
+    return weights + moments * learned
 
 
 def state(run: Run) -> Checkpoint:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +15,10 @@ import torch
 import torchvision
 
 import retinanet
-from retinanet.config import Config, save_config
+from retinanet.config import save_config
 from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.schema import Config
 
 
 class RunFolder:
@@ -67,9 +69,24 @@ class RunFolder:
                 f"{self.path}: the folder holds other files; choose another output.dir or --name "
                 f"{free_name(self.path.parent, self.path.name)}"
             )
+        check_writable(self.path, "choose another output.dir")
+
+    def check_space(self, checkpoint_size: int) -> None:
+        """Refuse a disk without room for the last and the best checkpoint and one being written.
+
+        Args:
+            checkpoint_size: bytes.
+
+        Raises:
+            UserError: with what is needed and what is free.
+        """
         parent = next(p for p in [self.path, *self.path.absolute().parents] if p.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(f"{self.path}: cannot be written; choose another output.dir")
+        free, needed = shutil.disk_usage(parent).free, 3 * checkpoint_size
+        if free < needed:
+            raise UserError(
+                f"{self.path}: the checkpoints need {needed / 1e9:.2f} GB, but the disk has "
+                f"{free / 1e9:.2f} GB left; make room, or choose another output.dir"
+            )
 
     def create(self, config: Config, environment: dict[str, Any]) -> None:
         """Make the folders and write config.yaml and env.json.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from retinanet.config import AssignConfig, Config, DataConfig, SplitConfig
 from retinanet.data import checks
 from retinanet.data.annotations import Annotations, read_annotations
 from retinanet.data.augment import Augment
@@ -22,8 +22,9 @@ from retinanet.data.loader import evaluation_loader
 from retinanet.data.sampler import TrainingPlan, evaluation_plans
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import GroundTruth
-from retinanet.losses.assign import assign
+from retinanet.losses.assign import Assign, build_assign
 from retinanet.model.anchors import AnchorGenerator, build_anchors
+from retinanet.schema import Config, DataConfig, SplitConfig
 from retinanet.structures import Target
 
 
@@ -41,12 +42,11 @@ class Matcher:
     """Assigns the anchors of a canvas, in the loader's processes."""
 
     anchors: AnchorGenerator
-    options: AssignConfig
+    assign: Assign
 
     def __call__(self, canvas: Size, target: Target) -> Tensor:
         """Return the match (A,) of each anchor; see `losses.assign`."""
-        anchors = self.anchors(canvas, torch.device("cpu"))
-        return assign(anchors, target, options=self.options)
+        return self.assign(self.anchors(canvas, torch.device("cpu")), target)
 
 
 def open_split(config: Config, name: str) -> Split:
@@ -62,8 +62,8 @@ def open_split(config: Config, name: str) -> Split:
                 f"data.{name}.{key} is not set; it is relative to data.root, or absolute"
             )
     root = Path(config.data.root)
-    if config.data.root and not root.is_dir():
-        raise UserError(f"data.root: there is no such folder: {root}")
+    if config.data.root and not os.path.isdir(root):  # noqa: PTH112 (it takes a forbidden one, too)
+        raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
     annotations = read_annotations(root / place.annotations)
     return check_split(annotations, root / place.images, config.data, name=name)
 
@@ -140,7 +140,7 @@ def build_augment(config: Config) -> Augment:
 
 def build_matcher(config: Config) -> Callable[[Size, Target], Tensor]:
     """Build what assigns anchors to the ground truth of an image."""
-    return Matcher(anchors=build_anchors(config.anchors), options=config.assign)
+    return Matcher(anchors=build_anchors(config.anchors), assign=build_assign(config.assign))
 
 
 def build_evaluation_loader(

@@ -28,7 +28,6 @@ from retinanet.engine.schedule import learning_rate
 from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import build_dataset
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
-from retinanet.losses.criterion import criterion
 from retinanet.structures import Batch
 
 
@@ -81,7 +80,7 @@ def rehearse(run: Run) -> None:
     run.model.eval()  # batch norm must not move
     with autocast(run.world.device, run.precision):
         outputs = run.model(batch.images, batch.sizes)
-    losses = criterion(outputs, batch, options=run.config.loss)
+    losses = run.criterion(outputs, batch)
     total = losses["class"] + losses["box"]
     if not math.isfinite(float(total.detach())):
         parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
@@ -98,8 +97,8 @@ def rehearse(run: Run) -> None:
 
 
 def _loader(run: Run) -> Iterator[RankStep]:
-    train_config = run.config.train
-    share = -(-train_config.batch_size // run.world.size)
+    micro_batch = run.config.train.micro_batch
+    assert micro_batch != "auto"  # resolved before the run began
     return iter(
         training_loader(
             build_dataset(run.config, run.train, augment=True, losses=True),
@@ -108,7 +107,7 @@ def _loader(run: Run) -> Iterator[RankStep]:
             stop=run.steps,
             rank=run.world.rank,
             ranks=run.world.size,
-            micro_batch=share if train_config.micro_batch == "auto" else train_config.micro_batch,
+            micro_batch=micro_batch,
             workers=run.config.data.workers,
             pin_memory=run.world.device.type == "cuda",
         )
@@ -154,7 +153,7 @@ def _accumulate(run: Run, batches: list[Batch], divisor: float) -> dict[str, Ten
         with nullcontext() if last else _no_exchange(run.wrapped):
             with autocast(run.world.device, run.precision):
                 outputs = run.wrapped(batch.images, batch.sizes)
-            losses = criterion(outputs, batch, options=run.config.loss)
+            losses = run.criterion(outputs, batch)
             loss = (losses["class"] + losses["box"]) / divisor
             # DistributedDataParallel averages over ranks; the step's loss is their sum.
             run.scaler.scale(loss * run.world.size).backward()

@@ -34,7 +34,8 @@ def load_matching(model: Detector, checkpoint: Checkpoint, categories: Categorie
     shared = [name for name in categories.names if name in checkpoint.categories.names]
     for part in ("weight", "bias"):
         key = _CLASS_OUTPUT + part
-        merged = _merge_rows(state[key], checkpoint.model[key], categories, checkpoint.categories)
+        old = checkpoint.model.get(key, torch.zeros(0))
+        merged = _merge_rows(state[key], old, categories, checkpoint.categories)
         if merged is None:
             skipped.append(f"{key}: the anchors or channels of the heads differ")
         else:

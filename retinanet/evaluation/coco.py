@@ -251,7 +251,8 @@ def _recalls(boxes: int, points: int) -> NDArray[np.float64]:
 def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int) -> list[str]:
     remarks = []
     if not results:
-        remarks.append("There are no detections, so every AP is 0.")
+        scored = ", so every AP is 0" if len(truth.boxes) else ""
+        remarks.append(f"There are no detections{scored}.")
     _, counts = np.unique(truth.box_image_ids[~truth.crowd], return_counts=True)
     if counts.size and counts.max() > max_detections:
         remarks.append(

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from retinanet.data.annotations import read_annotations
 from retinanet.data.checks import check_files
 from retinanet.errors import UserError
+from retinanet.files import check_writable
 from retinanet.inference.predictor import (
     Predictor,
     find_pictures,
@@ -27,6 +28,8 @@ def predict(options: argparse.Namespace) -> int:
     """
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
+    output = Path(options.output)
+    check_writable(output, "choose another --output")
     if options.annotations:
         annotations = read_annotations(Path(options.annotations), images_only=True)
         check_files(annotations, Path(options.images))
@@ -40,7 +43,6 @@ def predict(options: argparse.Namespace) -> int:
     if threshold is None:
         own = predictor.config.postprocess.score_threshold
         threshold = own if options.annotations else max(0.3, own)
-    output = Path(options.output)
     with tqdm(
         total=len(pictures), unit="image", disable=None if predictor.world.is_main else True
     ) as bar:

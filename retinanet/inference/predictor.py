@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retinanet.config import Config, PostprocessConfig, override_config
+from retinanet.config import override_config
 from retinanet.data.annotations import Annotations, Categories
 from retinanet.data.canvas import Size, evaluation_canvas, resized
 from retinanet.data.dataset import (
@@ -36,8 +36,10 @@ from retinanet.engine.splits import evaluation_short_side
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import Result
 from retinanet.evaluation.draw import draw_boxes
+from retinanet.files import replacing
 from retinanet.model.detector import Detector
-from retinanet.model.postprocess import postprocess
+from retinanet.model.postprocess import Postprocess, build_postprocess
+from retinanet.schema import Config
 from retinanet.structures import Detections
 
 T = TypeVar("T")
@@ -117,12 +119,13 @@ class Predictor:
         options = self.config.postprocess
         if threshold is not None:
             options = options.model_copy(update={"score_threshold": threshold})
+        postprocess = build_postprocess(options)
         prepared = [self._prepare(image) for image in images]
         found: dict[int, Detections] = {}
         for canvas in sorted({place for _, place in prepared}):
             rows = [i for i, (_, place) in enumerate(prepared) if place == canvas]
             for part in _chunks(rows, self.config.eval.batch_size):
-                batch = self._detect([prepared[i][0] for i in part], canvas, options)
+                batch = self._detect([prepared[i][0] for i in part], canvas, postprocess)
                 found |= dict(zip(part, batch, strict=True))
         return [found[i] for i in range(len(images))]
 
@@ -142,12 +145,12 @@ class Predictor:
 
     @torch.inference_mode()
     def _detect(
-        self, images: list[LoadedImage], canvas: Size, options: PostprocessConfig
+        self, images: list[LoadedImage], canvas: Size, postprocess: Postprocess
     ) -> list[Detections]:
         batch = collate(images, canvas, None).to(self._device)
         with autocast(self._device, self._precision):
             outputs = self._model(batch.images, batch.sizes)
-        found = postprocess(outputs, batch.sizes, batch.original_sizes, options=options)
+        found = postprocess(outputs, batch.sizes, batch.original_sizes)
         return [detections.cpu() for detections in found]
 
 
@@ -316,6 +319,5 @@ def _write_picture(
 
 
 def _write_json(path: Path, content: object) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")

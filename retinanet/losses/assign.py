@@ -5,18 +5,38 @@ A anchors, G ground truths of one image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from retinanet import boxes as box_ops
-from retinanet.config import AssignConfig
+from retinanet.schema import AssignConfig
 from retinanet.structures import BACKGROUND, IGNORED, Target
 
 _CHUNK = 250_000
 """IoU values held at a time (1 MB, which stays in the cache): a thousand boxes an image fit."""
 
 
-def assign(anchors: Tensor, target: Target, *, options: AssignConfig) -> Tensor:
+Assign = Callable[[Tensor, Target], Tensor]
+"""Anchors (A, 4) and a target -> the match (A,) of each anchor."""
+
+
+def build_assign(options: AssignConfig) -> Assign:
+    """Build the assignment of an experiment."""
+    return partial(assign, **dict(options))
+
+
+def assign(
+    anchors: Tensor,
+    target: Target,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality: bool,
+    crowd_overlap: float | None,
+) -> Tensor:
     """Return the match (A,) int32 of each anchor: an index into `target`, BACKGROUND or IGNORED.
 
     - best IoU >= positive_iou: a positive of its best box (ties go to the lowest index);
@@ -30,17 +50,17 @@ def assign(anchors: Tensor, target: Target, *, options: AssignConfig) -> Tensor:
     rows = torch.nonzero(~target.crowd).flatten()
     boxes = target.boxes[rows]
     if len(boxes):
-        best_iou, best_box, is_best = _best(anchors, boxes, low_quality=options.low_quality)
-        positive = (best_iou >= options.positive_iou) | is_best
+        best_iou, best_box, is_best = _best(anchors, boxes, low_quality=low_quality)
+        positive = (best_iou >= positive_iou) | is_best
         positive &= best_iou > 0
-        between = best_iou >= options.negative_iou
+        between = best_iou >= negative_iou
         matches = torch.where(between, IGNORED, BACKGROUND)
         matches = torch.where(positive, rows[best_box], matches)
     else:
         matches = torch.full((len(anchors),), BACKGROUND, device=anchors.device)
     crowds = target.boxes[target.crowd]
-    if len(crowds) and options.crowd_overlap is not None:
-        covered = _largest_share_inside(anchors, crowds) >= options.crowd_overlap
+    if len(crowds) and crowd_overlap is not None:
+        covered = _largest_share_inside(anchors, crowds) >= crowd_overlap
         matches = torch.where(covered & (matches == BACKGROUND), IGNORED, matches)
     return matches.to(torch.int32)
 

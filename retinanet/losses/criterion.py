@@ -8,54 +8,76 @@ they are returned as sums, which add up over micro-batches and devices; the engi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from retinanet.config import LossConfig
 from retinanet.losses.box import box_loss
 from retinanet.losses.focal import focal_loss
+from retinanet.schema import LossConfig
 from retinanet.structures import IGNORED, Batch, Outputs, Target
 
+Criterion = Callable[[Outputs, Batch], dict[str, Tensor]]
 
-def criterion(outputs: Outputs, batch: Batch, *, options: LossConfig) -> dict[str, Tensor]:
+
+def build_criterion(options: LossConfig) -> Criterion:
+    """Build the losses of an experiment."""
+    return partial(
+        criterion,
+        class_loss=partial(focal_loss, alpha=options.alpha, gamma=options.gamma),
+        box_loss=partial(box_loss, kind=options.box_loss, beta=options.beta),
+        box_weight=options.box_weight,
+        per_image=options.normalizer == "per_image",
+    )
+
+
+def criterion(
+    outputs: Outputs,
+    batch: Batch,
+    *,
+    class_loss: Callable[[Tensor, Tensor], Tensor],
+    box_loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    box_weight: float,
+    per_image: bool,
+) -> dict[str, Tensor]:
     """Return `{"class": ..., "box": ...}`, each a sum over the batch, at least float32.
 
-    With the normaliser `per_image` each image's sum is already divided by its own positives (at
-    least 1), so that the engine divides by the number of images alone.
+    Args:
+        outputs: of the network.
+        batch: with the matches of its anchors.
+        class_loss: of logits (N, K) and labels (N,), negative for background.
+        box_loss: of deltas, anchors and ground truth, (P, 4) each.
+        box_weight: of the box loss.
+        per_image: divide each image's sum by its own positives (at least 1); the engine then
+            divides by the number of images alone.
     """
     matches = batch.matches.long()
     images, rows = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
     labels, boxes = _matched(batch.targets, images, matches[images, rows])
     classes = torch.full_like(matches, -1)
     classes[images, rows] = labels
-    weights = _weights(matches, options)  # (B,)
+    weights = _weights(matches, per_image=per_image)  # (B,)
 
     counted = matches != IGNORED
-    per_anchor = focal_loss(
-        outputs.logits.flatten(0, 1), classes.flatten(), alpha=options.alpha, gamma=options.gamma
-    ).view_as(matches)
+    per_anchor = class_loss(outputs.logits.flatten(0, 1), classes.flatten()).view_as(matches)
     class_sum = torch.where(counted, per_anchor, 0).sum(dim=1)  # (B,)
-    per_positive = box_loss(
-        outputs.deltas[images, rows],
-        outputs.anchors[rows],
-        boxes,
-        kind=options.box_loss,
-        beta=options.beta,
-    )
+    per_positive = box_loss(outputs.deltas[images, rows], outputs.anchors[rows], boxes)
     box_sum = class_sum.new_zeros(len(matches)).index_add(0, images, per_positive)
     return {
         "class": (class_sum * weights).sum(),
         # The zero keeps every box parameter in the graph of a batch without positives (a sum in
         # float16 could overflow, and infinity times 0 is NaN).
-        "box": (box_sum * weights).sum() * options.box_weight
+        "box": (box_sum * weights).sum() * box_weight
         + outputs.deltas.sum(dtype=class_sum.dtype) * 0,
     }
 
 
-def _weights(matches: Tensor, options: LossConfig) -> Tensor:
+def _weights(matches: Tensor, *, per_image: bool) -> Tensor:
     """Return each image's weight (B,): 1, or one over its positives."""
     positives = (matches >= 0).sum(dim=1)
-    if options.normalizer == "per_image":
+    if per_image:
         return 1 / positives.clamp(min=1)
     return torch.ones_like(positives, dtype=torch.float32)
 

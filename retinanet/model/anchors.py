@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from retinanet.config import AnchorConfig
+from retinanet.schema import AnchorConfig
 
 STRIDES = (8, 16, 32, 64, 128)
 """Of P3..P7."""

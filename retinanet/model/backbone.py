@@ -28,8 +28,8 @@ RESNETS = (
     "resnext101_32x8d",
 )
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
-# Only stages that a detector sees: the classifier of a pretrained file has no place here.
-_CLASSIFIER = ("fc.weight", "fc.bias")
+# What a pretrained file's classifier is called, by torchvision and by timm's families.
+_CLASSIFIER = ("fc.", "classifier.", "head.")
 
 
 def _norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
@@ -195,7 +195,7 @@ def _download(name: str, weights: str) -> dict[str, Any]:
         )
     try:
         return choices[weights].get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # a wrong hash is a RuntimeError
         raise UserError(
             f"model.weights: {weights} of {name} could not be downloaded from "
             f"{choices[weights].url} ({error}). Fetch that file elsewhere and set "
@@ -227,7 +227,7 @@ def _load_state(net: nn.Module, state: dict[str, Any], source: str) -> None:
     counters = {key for key in state if key.endswith("num_batches_tracked")}
     wanted = net.state_dict()
     given = {key: value for key, value in state.items() if key in wanted or key not in counters}
-    given = {key: value for key, value in given.items() if key not in _CLASSIFIER}
+    given = {key: value for key, value in given.items() if not key.startswith(_CLASSIFIER)}
     missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
     unknown = [k for k in given if k not in wanted]
     shapes = [k for k in given if k in wanted and given[k].shape != wanted[k].shape]

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from retinanet.config import Config
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.model.backbone import ResNet, TimmBackbone, build_backbone
 from retinanet.model.fpn import FeaturePyramid
 from retinanet.model.heads import Subnet, class_subnet
+from retinanet.schema import Config
 from retinanet.structures import Outputs
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from retinanet.config import Config, override_config
+from retinanet.config import override_config
 from retinanet.data.annotations import read_annotations
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.engine.splits import (
@@ -16,6 +16,7 @@ from retinanet.engine.splits import (
     training_plan,
 )
 from retinanet.errors import UserError
+from retinanet.schema import Config
 from retinanet.structures import Batch
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from retinanet.config import Config, override_config
+from retinanet.config import override_config
 from retinanet.data.annotations import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.engine.run_folder import describe_environment
 from retinanet.errors import TrainingError, UserError
+from retinanet.schema import Config
 
 
 def checkpoint(step: int = 7) -> Checkpoint:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.config import Config, TrainConfig, override_config
+from retinanet.config import override_config
 from retinanet.engine.optimizer import build_optimizer
+from retinanet.schema import Config, TrainConfig
 
 
 def network() -> nn.Sequential:

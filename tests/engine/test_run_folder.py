@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from retinanet.config import Config, load_config, override_config
+from retinanet.config import load_config, override_config
 from retinanet.engine.run_folder import (
     RunFolder,
     describe_environment,
@@ -16,6 +17,7 @@ from retinanet.engine.run_folder import (
     run_folder,
 )
 from retinanet.errors import UserError
+from retinanet.schema import Config
 
 
 def test_names_of_the_parts(tmp_path: Path) -> None:
@@ -53,7 +55,9 @@ def test_a_file_in_its_place(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_a_parent(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written; choose another output\.dir"):
+    with pytest.raises(
+        UserError, match=r"cannot be made: .*runs is not a folder; choose another out"
+    ):
         RunFolder(tmp_path / "runs" / "first").check_free()
 
 
@@ -62,7 +66,7 @@ def test_a_file_in_the_place_of_a_parent(tmp_path: Path) -> None:
 )
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match=r"cannot be written; choose another output\.dir"):
+    with pytest.raises(UserError, match=r"no permission in .*; choose another output\.dir"):
         RunFolder(tmp_path / "runs" / "first").check_free()
 
 
@@ -71,8 +75,23 @@ def test_a_folder_that_cannot_be_written_according_to_the_system(
 ) -> None:
     """The same where the tests run as root."""
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(UserError, match=r"cannot be written; choose another output\.dir"):
+    with pytest.raises(UserError, match=r"no permission in .*; choose another output\.dir"):
         RunFolder(tmp_path / "runs" / "first").check_free()
+
+
+def test_a_full_disk_is_noticed_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for three checkpoints: the last, the best, and the one being written."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=2_999_999_999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    folder = RunFolder(tmp_path / "runs" / "first")
+    folder.check_space(999_999_999)
+    message = (
+        r"first: the checkpoints need 3\.00 GB, but the disk has 3\.00 GB left; make room, or "
+    )
+    with pytest.raises(UserError, match=message):
+        folder.check_space(1_000_000_000)
 
 
 def test_free_places(tmp_path: Path) -> None:

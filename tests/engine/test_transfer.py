@@ -1,16 +1,18 @@
 """Fine-tuning: what fits is taken, classes by name (users.md FT1)."""
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from retinanet.config import Config, override_config
+from retinanet.config import override_config
 from retinanet.data.annotations import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress
 from retinanet.engine.transfer import load_matching
 from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config
 
 SMALL = override_config(
     Config(),
@@ -128,6 +130,15 @@ def test_what_only_one_side_has_is_listed() -> None:
         lines
     )
     assert len(after) > 4
+
+
+def test_a_checkpoint_without_class_logits_leaves_them_fresh() -> None:
+    """A file that somebody cut down by hand."""
+    whole = trained()
+    cut = {name: value for name, value in whole.model.items() if name not in (WEIGHT, BIAS)}
+    before, after, lines = transfer(OLD, dataclasses.replace(whole, model=cut))
+    assert torch.equal(after[WEIGHT], before[WEIGHT])
+    assert lines[1] == "  class logits kept for 0 classes of the same name, fresh for 3"
 
 
 @pytest.mark.parametrize("channels", [16])

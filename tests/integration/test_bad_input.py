@@ -151,7 +151,9 @@ def test_a_missing_annotation_file(experiment: Path, refuse: Refuse, synthetic: 
 
 def test_a_missing_root(experiment: Path, refuse: Refuse) -> None:
     text = refuse("train", experiment, "data.root=/no/such/folder")
-    assert text == "data.root: there is no such folder: /no/such/folder"
+    assert text == (
+        "data.root: there is no such folder, or no permission to see it: /no/such/folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -485,7 +487,8 @@ def test_foreign_files_in_the_folder(experiment: Path, refuse: Refuse) -> None:
 def test_a_folder_under_a_file(experiment: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     text = refuse("train", experiment, f"output.dir={tmp_path}/file")
-    assert text == f"{tmp_path}/file/small: cannot be written; choose another output.dir"
+    where = f"{tmp_path}/file/small: cannot be made: {tmp_path}/file is not a folder"
+    assert text == f"{where}; choose another output.dir"
 
 
 def test_a_file_as_run_folder(experiment: Path, refuse: Refuse, tmp_path: Path) -> None:
@@ -496,14 +499,23 @@ def test_a_file_as_run_folder(experiment: Path, refuse: Refuse, tmp_path: Path) 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_output_under_a_file(
-    finished_run: Path, synthetic: Path, cli: Cli, tmp_path: Path, command: str
+    finished_run: Path,
+    synthetic: Path,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
+    """It is found before the evaluation, which takes minutes for COCO, and not after it."""
+    monkeypatch.setattr("retinanet.engine.launch.evaluate_checkpoint", pytest.fail)
+    monkeypatch.setattr("retinanet.inference.commands.Predictor.from_checkpoint", pytest.fail)
     (tmp_path / "file").write_text("")
     inputs = [synthetic / "images" / "val"] if command == "predict" else []
     checkpoint = finished_run / "checkpoints" / "best.pt"
     ran = cli(command, checkpoint, *inputs, "--output", tmp_path / "file" / "out")
     assert ran.code == 2
-    assert ran.err == f"error: {tmp_path}/file/out: cannot be written: Not a directory\n"
+    where = f"{tmp_path}/file/out: cannot be made: {tmp_path}/file is not a folder"
+    assert ran.err == f"error: {where}; choose another --output\n"
 
 
 # Backbones and their weights.

@@ -106,6 +106,23 @@ def test_the_steps_cover_the_cases(plan: TrainingPlan, synthetic: Path) -> None:
     assert any(min(step) == 0 < max(step) for step in boxes[:2])
 
 
+def test_auto_is_resolved_once_and_kept(
+    shared_experiment: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """design.md: what `auto` became is saved, and a resume elsewhere keeps it."""
+    monkeypatch.setattr("retinanet.engine.run._HOST_PIXELS", 2 * 64 * 96)
+    where = f"output.dir={tmp_path}"
+    assert cli("train", shared_experiment, where, "train.steps=1", "eval.every=0").code == 0
+    folder = tmp_path / "small"
+    first = load_config(folder / "config.yaml").train
+    assert 1 <= first.micro_batch < 4 and first.precision == "fp32"
+    monkeypatch.undo()
+    words = [shared_experiment, where, "train.steps=2", "eval.every=0", "train.precision=auto"]
+    assert cli("train", *words, "--resume").code == 0
+    then = load_config(folder / "config.yaml").train
+    assert (then.micro_batch, then.precision) == (first.micro_batch, "fp32")
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_micro_batches_do_not_change_the_losses(
     shared_experiment: Path,
@@ -184,6 +201,22 @@ def test_two_processes_give_the_figures_of_one(two_processes: Path, one_process:
     assert one["AP"] > 0.1
     assert two["AP"] == pytest.approx(one["AP"], abs=1e-3)
     assert two["AP50"] == pytest.approx(one["AP50"], abs=1e-3)
+
+
+def test_batch_norm_is_evaluated_alike_by_all_processes(
+    shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """Each process has running statistics of its own; the main one's are saved, and must count."""
+    words = ["model.norm=bn", "train.steps=3", "train.lr=0.03", "eval.every=0", "--name", "bn"]
+    assert "depend on the number of devices" in run_two("train", shared_experiment, *words)
+    folder = shared_experiment.parent / "runs" / "bn"
+    ran = cli("evaluate", folder / "checkpoints" / "last.pt", "--output", tmp_path)
+    assert ran.code == 0
+    saved = [
+        json.loads((place / "results.json").read_text())
+        for place in (tmp_path, folder / "evaluation")
+    ]
+    assert saved[0] == saved[1] != []
 
 
 def test_two_processes_write_one_run(two_processes: Path) -> None:

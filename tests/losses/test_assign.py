@@ -12,10 +12,10 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from retinanet.config import AnchorConfig, AssignConfig
 from retinanet.losses import assign as module
-from retinanet.losses.assign import assign
+from retinanet.losses.assign import build_assign
 from retinanet.model.anchors import build_anchors
+from retinanet.schema import AnchorConfig, AssignConfig
 from retinanet.structures import BACKGROUND, IGNORED, Target
 
 
@@ -33,7 +33,7 @@ def target(boxes: Tensor, crowd: list[bool] | None = None) -> Target:
 
 
 def match(anchors: Tensor, boxes: Tensor, crowd: list[bool] | None = None, **options) -> list[int]:
-    found = assign(anchors, target(boxes, crowd), options=AssignConfig(**options))
+    found = build_assign(AssignConfig(**options))(anchors, target(boxes, crowd))
     assert found.dtype == torch.int32
     return found.tolist()
 
@@ -154,7 +154,7 @@ def test_equals_torchvisions_matcher(low_quality: bool) -> None:
     anchors = build_anchors(AnchorConfig())((256, 320), torch.device("cpu"))
     boxes = random_boxes(40, 0, 256, 320)
     peer = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(box_iou(boxes, anchors))
-    ours = assign(anchors, target(boxes), options=AssignConfig(low_quality=low_quality))
+    ours = build_assign(AssignConfig(low_quality=low_quality))(anchors, target(boxes))
     assert (Matcher.BELOW_LOW_THRESHOLD, Matcher.BETWEEN_THRESHOLDS) == (BACKGROUND, IGNORED)
     assert ours.tolist() == peer.tolist()
     assert int((ours >= 0).sum()) > 100
@@ -164,16 +164,16 @@ def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     """users.md AN4."""
     anchors = build_anchors(AnchorConfig())((128, 160), torch.device("cpu"))
     everything = target(random_boxes(30, 1, 128, 160))
-    whole = assign(anchors, everything, options=AssignConfig())
+    whole = build_assign(AssignConfig())(anchors, everything)
     for chunk in (1, 30 * 7, 30 * 1000):
         monkeypatch.setattr(module, "_CHUNK", chunk)
-        assert torch.equal(assign(anchors, everything, options=AssignConfig()), whole)
+        assert torch.equal(build_assign(AssignConfig())(anchors, everything), whole)
 
 
 THOUSAND = """
 import resource, torch
-from retinanet.config import AnchorConfig, AssignConfig
-from retinanet.losses.assign import assign
+from retinanet.schema import AnchorConfig, AssignConfig
+from retinanet.losses.assign import build_assign
 from retinanet.model.anchors import build_anchors
 from retinanet.structures import Target
 
@@ -182,9 +182,9 @@ generator = torch.Generator().manual_seed(0)
 corner = torch.rand(1000, 2, generator=generator) * torch.tensor([1240.0, 700.0])
 boxes = torch.cat([corner, corner + 8 + 90 * torch.rand(1000, 2, generator=generator)], dim=1)
 target = Target(boxes=boxes, labels=torch.zeros(1000).long(), crowd=torch.zeros(1000).bool())
-assign(anchors[:1000], target, options=AssignConfig())
+build_assign(AssignConfig())(anchors[:1000], target)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-matches = assign(anchors, target, options=AssignConfig())
+matches = build_assign(AssignConfig())(anchors, target)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(len(anchors), len(set(matches.tolist()) - {-1, -2}), (after - before) // 1024)
 """

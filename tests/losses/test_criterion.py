@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.config import Config, LossConfig
-from retinanet.losses.assign import assign
-from retinanet.losses.criterion import criterion
+from retinanet.losses.assign import build_assign
+from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config, LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target
 
 ONE = 0.25 * math.log(2)
@@ -59,11 +59,11 @@ def test_numbers_by_hand() -> None:
     The box is one anchor width to the right: dx = 1, smooth-L1 with β 0.1 is 0.95.
     """
     batch = make_batch([target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND, IGNORED]])
-    losses = criterion(zeros(batch), batch, options=LossConfig())
+    losses = build_criterion(LossConfig())(zeros(batch), batch)
     assert list(losses) == ["class", "box"]
     assert losses["class"].item() == pytest.approx(ONE * ((0.75 + 0.25) + 2 * 0.75))
     assert losses["box"].item() == pytest.approx(0.95)
-    heavier = criterion(zeros(batch), batch, options=LossConfig(box_weight=2.0))
+    heavier = build_criterion(LossConfig(box_weight=2.0))(zeros(batch), batch)
     assert heavier["box"].item() == pytest.approx(1.9)
     assert heavier["class"].item() == losses["class"].item()
 
@@ -77,7 +77,7 @@ def test_each_image_has_its_own_targets() -> None:
     ]
     batch = make_batch(targets, [[0], [BACKGROUND], [1]])
     outputs = zeros(batch)
-    losses = criterion(outputs, batch, options=LossConfig(box_loss="l1"))
+    losses = build_criterion(LossConfig(box_loss="l1"))(outputs, batch)
     assert losses["box"].item() == pytest.approx(3.0)  # the last box is 3 anchor widths away
     losses["class"].backward()
     # Descent raises the logit of the image's own class, and lowers all others.
@@ -91,7 +91,7 @@ def test_each_image_has_its_own_targets() -> None:
 def test_ignored_anchors_have_no_gradient() -> None:
     batch = make_batch([target([[0.0, 0.0, 10.0, 9.0]], [0])], [[IGNORED, 0, BACKGROUND, IGNORED]])
     outputs = zeros(batch)
-    sum(criterion(outputs, batch, options=LossConfig()).values()).backward()
+    sum(build_criterion(LossConfig())(outputs, batch).values()).backward()
     assert outputs.logits.grad[0].abs().sum(dim=1).gt(0).tolist() == [False, True, True, False]
     assert outputs.deltas.grad[0].abs().sum(dim=1).gt(0).tolist() == [False, True, False, False]
 
@@ -101,7 +101,7 @@ def test_even_a_nan_of_an_ignored_anchor_stays_out_of_the_sum() -> None:
     outputs = zeros(batch)
     logits = outputs.logits.detach().clone()
     logits[0, 0] = math.inf
-    found = criterion(dataclasses.replace(outputs, logits=logits), batch, options=LossConfig())
+    found = build_criterion(LossConfig())(dataclasses.replace(outputs, logits=logits), batch)
     assert found["class"].item() == pytest.approx(ONE * 2 * 0.75)
 
 
@@ -110,9 +110,7 @@ def test_per_image_normaliser() -> None:
     targets = [target([[10.0, 0.0, 20.0, 10.0], [110.0, 0.0, 120.0, 10.0]], [0, 0])]
     targets += [target([[10.0, 0.0, 20.0, 10.0]], [1]), target([], [])]
     batch = make_batch(targets, [[0, 1], [0, BACKGROUND], [BACKGROUND, BACKGROUND]])
-    losses = criterion(
-        zeros(batch), batch, options=LossConfig(normalizer="per_image", box_loss="l1")
-    )
+    losses = build_criterion(LossConfig(normalizer="per_image", box_loss="l1"))(zeros(batch), batch)
     # dx is 1 for all three positives.
     assert losses["box"].item() == pytest.approx((1 + 1) / 2 + 1)
     positive, negative = ONE * (0.25 + 0.75), ONE * 2 * 0.75
@@ -123,9 +121,9 @@ def test_per_image_normaliser() -> None:
 def test_the_moving_average_is_the_engines() -> None:
     """The criterion returns plain sums, whatever the average stands at."""
     batch = make_batch([target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND]])
-    sums = criterion(zeros(batch), batch, options=LossConfig(normalizer="positives"))
-    moving = criterion(
-        zeros(batch), batch, options=LossConfig(normalizer="moving_average", normalizer_start=7.0)
+    sums = build_criterion(LossConfig(normalizer="positives"))(zeros(batch), batch)
+    moving = build_criterion(LossConfig(normalizer="moving_average", normalizer_start=7.0))(
+        zeros(batch), batch
     )
     assert {k: v.item() for k, v in moving.items()} == {k: v.item() for k, v in sums.items()}
 
@@ -154,7 +152,7 @@ def small_model() -> Detector:
 def real_batch(model: Detector, boxes: list[list[list[float]]]) -> Batch:
     anchors = model.anchors((64, 64), torch.device("cpu"))
     targets = [target(rows, [i % 3 for i in range(len(rows))]) for rows in boxes]
-    matches = [assign(anchors, t, options=Config().assign).tolist() for t in targets]
+    matches = [build_assign(Config().assign)(anchors, t).tolist() for t in targets]
     return make_batch(targets, matches)
 
 
@@ -174,10 +172,8 @@ def test_images_without_boxes(kind: str) -> None:
     assert set(batch.matches.flatten().tolist()) == {BACKGROUND}
     for normalizer in ("positives", "per_image"):
         model.zero_grad()
-        losses = criterion(
-            model(batch.images, batch.sizes),
-            batch,
-            options=LossConfig(box_loss=kind, normalizer=normalizer),
+        losses = build_criterion(LossConfig(box_loss=kind, normalizer=normalizer))(
+            model(batch.images, batch.sizes), batch
         )
         assert losses["box"].item() == 0
         assert math.isfinite(losses["class"].item())
@@ -205,7 +201,7 @@ def test_sums_add_up_over_split_batches(kind: str, normalizer: str) -> None:
         for part in parts:
             fields = ("images", "sizes", "original_sizes", "image_ids", "targets", "matches")
             piece = Batch(**{name: getattr(batch, name)[part] for name in fields})
-            losses = criterion(model(piece.images, piece.sizes), piece, options=options)
+            losses = build_criterion(options)(model(piece.images, piece.sizes), piece)
             assert losses["class"].dtype == losses["box"].dtype == torch.float64
             sum(losses.values()).backward()
             totals = {name: totals[name] + losses[name].item() for name in totals}
@@ -226,7 +222,7 @@ def test_half_types_do_not_overflow(dtype: torch.dtype) -> None:
     batch = make_batch([target([], [])], [[BACKGROUND] * 70_000])
     outputs = zeros(batch, classes=1, dtype=dtype)
     outputs = dataclasses.replace(outputs, deltas=torch.ones_like(outputs.deltas).requires_grad_())
-    losses = criterion(outputs, batch, options=LossConfig())
+    losses = build_criterion(LossConfig())(outputs, batch)
     assert losses["class"].dtype == losses["box"].dtype == torch.float32
     assert losses["box"].item() == 0
     assert losses["class"].item() == pytest.approx(70_000 * 0.75 * ONE, rel=1e-4)

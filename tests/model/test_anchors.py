@@ -8,9 +8,9 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator as PeerGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from retinanet.config import AnchorConfig, Config
 from retinanet.model.anchors import AnchorGenerator, build_anchors, cell_anchors, grid_shapes
 from retinanet.model.detector import build_detector
+from retinanet.schema import AnchorConfig, Config
 
 CPU = torch.device("cpu")
 TORCHVISION_SIZES = (

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retinanet.config import Config
 from retinanet.model.detector import Detector, build_detector, describe_frozen
+from retinanet.schema import Config
 
 SMALL = {"backbone": "resnet18", "fpn_channels": 32, "head_channels": 32, "head_convs": 1}
 

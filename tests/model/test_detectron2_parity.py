@@ -16,12 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.config import Config, load_config
+from retinanet.config import load_config
 from retinanet.data.canvas import cover
-from retinanet.losses.assign import assign
-from retinanet.losses.criterion import criterion
+from retinanet.losses.assign import build_assign
+from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
-from retinanet.model.postprocess import postprocess
+from retinanet.model.postprocess import build_postprocess
+from retinanet.schema import Config
 from retinanet.structures import BACKGROUND, IGNORED, Batch, Target
 
 CLASSES = 5
@@ -136,7 +137,7 @@ def padded_batch(golden: dict[str, np.ndarray], model: Detector, config: Config)
         original_sizes=torch.tensor(sizes),
         image_ids=torch.arange(2),
         targets=targets,
-        matches=torch.stack([assign(anchors, t, options=config.assign) for t in targets]),
+        matches=torch.stack([build_assign(config.assign)(anchors, t) for t in targets]),
     )
 
 
@@ -206,7 +207,7 @@ def test_detections(case: SimpleNamespace) -> None:
     options = case.config.postprocess
     assert options.clip == "after_nms"
     sizes = case.batch.sizes
-    for i, found in enumerate(postprocess(case.outputs, sizes, sizes, options=options)):
+    for i, found in enumerate(build_postprocess(options)(case.outputs, sizes, sizes)):
         boxes, scores, labels = found.boxes, found.scores, found.labels
         names = ("boxes", "scores", "classes")
         theirs = [torch.from_numpy(case.golden[f"det_{name}{i}"]) for name in names]
@@ -236,7 +237,7 @@ def test_losses_and_weights_over_sgd_steps(case: SimpleNamespace) -> None:
         positives = int((batch.matches >= 0).sum())
         momentum = options.normalizer_momentum
         normalizer = momentum * normalizer + (1 - momentum) * positives
-        sums = criterion(model(batch.images, batch.sizes), batch, options=options)
+        sums = build_criterion(options)(model(batch.images, batch.sizes), batch)
         losses = {name: value / normalizer for name, value in sums.items()}
         optimizer.zero_grad()
         sum(losses.values()).backward()

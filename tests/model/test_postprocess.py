@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet.config import PostprocessConfig
-from retinanet.model.postprocess import postprocess
+from retinanet.model.postprocess import build_postprocess
+from retinanet.schema import PostprocessConfig
 from retinanet.structures import Detections, Outputs
 
 BOXES = [
@@ -45,11 +45,8 @@ def detect(
     original: tuple[int, int] = (100, 100),
     **options: object,
 ) -> Detections:
-    (found,) = postprocess(
-        raw,
-        torch.tensor([size]),
-        torch.tensor([original]),
-        options=PostprocessConfig(**options),
+    (found,) = build_postprocess(PostprocessConfig(**options))(
+        raw, torch.tensor([size]), torch.tensor([original])
     )
     return found
 
@@ -188,8 +185,8 @@ def test_each_image_has_its_own_size() -> None:
         anchors_per_level=one.anchors_per_level,
     )
     sizes, originals = [(100, 100), (85, 40)], [(100, 100), (170, 80)]
-    found = postprocess(
-        both, torch.tensor(sizes), torch.tensor(originals), options=PostprocessConfig()
+    found = build_postprocess(PostprocessConfig())(
+        both, torch.tensor(sizes), torch.tensor(originals)
     )
     alone = [detect(raw, sizes[i], originals[i]) for i, raw in enumerate((one, two))]
     for batched, single in zip(found, alone, strict=True):

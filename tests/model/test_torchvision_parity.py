@@ -21,11 +21,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from retinanet.config import Config, load_config
-from retinanet.losses.assign import assign
-from retinanet.losses.criterion import criterion
+from retinanet.config import load_config
+from retinanet.losses.assign import build_assign
+from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import build_detector
-from retinanet.model.postprocess import postprocess
+from retinanet.model.postprocess import build_postprocess
+from retinanet.schema import Config
 from retinanet.structures import Batch, Target
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -166,7 +167,7 @@ def make_batch(images: list[Tensor], targets: list[Target], anchors: Tensor, c: 
         original_sizes=sizes,
         image_ids=torch.arange(2),
         targets=targets,
-        matches=torch.stack([assign(anchors, t, options=c.assign) for t in targets]),
+        matches=torch.stack([build_assign(c.assign)(anchors, t) for t in targets]),
     )
 
 
@@ -191,13 +192,11 @@ def test_same_numbers_as_torchvision(models: SimpleNamespace, source) -> None:
         assert float((mine - peers).abs().max()) <= 1e-5 * float(peers.abs().max())
 
     assert int((batch.matches >= 0).sum()) >= 20
-    sums = criterion(outputs, batch, options=models.config.loss)
+    sums = build_criterion(models.config.loss)(outputs, batch)
     assert float(sums["class"]) / 2 == pytest.approx(losses["classification"], rel=1e-5)
     assert float(sums["box"]) / 2 == pytest.approx(losses["bbox_regression"], rel=1e-5)
 
-    ours = postprocess(
-        outputs, batch.sizes, batch.original_sizes, options=models.config.postprocess
-    )
+    ours = build_postprocess(models.config.postprocess)(outputs, batch.sizes, batch.original_sizes)
     for mine, peers in zip(ours, theirs, strict=True):
         assert len(peers["boxes"]) >= 100
         assert len(mine.boxes) == len(peers["boxes"])
