@@ -220,8 +220,7 @@ class DataConfig(Section):
     )
     max_bad_images: Count = option(
         10,
-        "unreadable images, each named, that training leaves out and evaluation counts as without "
-        "detections, before either stops",
+        "unreadable images, each named, that training skips before it stops; evaluation skips none",
     )
 
     @model_validator(mode="after")

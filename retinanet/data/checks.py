@@ -6,7 +6,6 @@ N images, M boxes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations
+from retinanet.data.dataset import UnreadableImageError, read_image
+from retinanet.data.headers import stored_size
 from retinanet.errors import UserError
 
 _MANY = 10
@@ -139,13 +140,12 @@ def _said(name: str | None) -> str:
     return "missing" if name is None else repr(name)
 
 
-def check_files(annotations: Annotations, images: Path, rows: Sequence[int] | None = None) -> None:
+def check_files(annotations: Annotations, images: Path) -> None:
     """Look at every image file once: it must be there and not be empty.
 
     Args:
         annotations: of the split.
         images: folder that file_name starts from.
-        rows: images to look at; all by default.
 
     Raises:
         UserError: the missing ones, counted, the first named.
@@ -153,8 +153,7 @@ def check_files(annotations: Annotations, images: Path, rows: Sequence[int] | No
     if not os.path.isdir(images):  # noqa: PTH112 (it takes a forbidden one, too)
         raise UserError(f"{images}: there is no such image folder (for {annotations.path})")
     missing, empty = [], []
-    for row in range(len(annotations)) if rows is None else rows:
-        name = annotations.file_names[row]
+    for row, name in enumerate(annotations.file_names):
         try:
             if os.stat(images / name).st_size == 0:  # noqa: PTH116 (os.stat is half the cost)
                 empty.append(row)
@@ -167,6 +166,24 @@ def check_files(annotations: Annotations, images: Path, rows: Sequence[int] | No
                 f"{images}, the first is {annotations.file_names[bad[0]]!r} (image "
                 f"{annotations.image_ids[bad[0]]}); is data.root or data.*.images right?"
             )
+
+
+def check_whole(annotations: Annotations, images: Path) -> None:
+    """Look at the beginning and the end of every image file; decode those that raise a doubt.
+
+    For evaluation, which leaves no image out: it should stop before step 0, not after hours.
+
+    Raises:
+        UserError: the first image that cannot be decoded, or is of another size.
+    """
+    for name, (height, width) in zip(
+        annotations.file_names, annotations.sizes.tolist(), strict=True
+    ):
+        if stored_size(images / name) != (height, width):
+            try:
+                read_image(images / name, (height, width))
+            except UnreadableImageError as error:
+                raise UserError(f"{error} (evaluation leaves no image out)") from None
 
 
 def class_table(annotations: Annotations, boxes: TrainingBoxes | None = None) -> list[str]:

@@ -33,7 +33,7 @@ from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import BLANK, Batch, Detections
+from retinanet.structures import Batch, Detections
 
 
 @dataclass(kw_only=True)
@@ -44,8 +44,6 @@ class _Found:
     losses: dict[str, float] = field(default_factory=lambda: {"class": 0.0, "box": 0.0})
     positives: int = 0
     images: int = 0
-    bad: list[str] = field(default_factory=list)
-    """Images that could not be read."""
     scores: int = 0
     highest_score: float = 0.0
     pictures: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -79,8 +77,8 @@ def evaluate(
     """Evaluate on a split; the main process returns the outcome, the others None.
 
     Each image is computed once, by one rank, on a canvas of its own, so the figures do not depend
-    on the number of processes. An image that cannot be read counts as one without detections, and
-    is named; more of them than data.max_bad_images are an error.
+    on the number of processes. Figures of a part of the set would be other figures, so an image
+    that cannot be read is an error.
 
     Args:
         model: in any mode; it is restored.
@@ -94,7 +92,7 @@ def evaluate(
         interrupted: called between batches; it may raise.
 
     Raises:
-        UserError: too many unreadable images.
+        UserError: an unreadable image.
     """
     loader = build_evaluation_loader(
         config,
@@ -146,8 +144,8 @@ def _detect(
     show = world.is_main and len(loader) > 20
     for host_batch, bad in tqdm(loader, "evaluating", disable=None if show else True, leave=False):
         interrupted()
-        found.bad += bad
-        _check_bad(found.bad, config)
+        if bad:
+            raise UserError(f"{bad[0]} (evaluation leaves no image out)")
         batch: Batch = host_batch.to(world.device)
         with autocast(world.device, precision):
             outputs = model(batch.images, batch.sizes)
@@ -155,28 +153,16 @@ def _detect(
             for name, value in criterion(outputs, batch).items():
                 found.losses[name] += float(value)
             found.positives += int((batch.matches >= 0).sum())
-        found.images += len(batch.images) - len(bad)
+        found.images += len(batch.images)
         found.scores += outputs.logits.numel()
         found.highest_score = max(found.highest_score, float(outputs.logits.max().sigmoid()))
         detections = postprocess(outputs, batch.sizes, batch.original_sizes)
         for i, one in enumerate(detections):
-            image_id = int(batch.image_ids[i])
-            if image_id == BLANK:
-                continue
             detected = one.cpu()
-            found.results += to_results(detected, image_id, categories.ids)
+            found.results += to_results(detected, int(batch.image_ids[i]), categories.ids)
             if len(found.pictures) < pictures and world.is_main:
                 found.pictures.append(_picture(host_batch, i, detected, categories.names))
     return found
-
-
-def _check_bad(bad: list[str], config: Config) -> None:
-    limit = config.data.max_bad_images
-    if len(bad) > limit:
-        raise UserError(
-            f"{len(bad)} images could not be read, more than data.max_bad_images {limit}; the last "
-            f"was {bad[-1]}"
-        )
 
 
 def to_results(
@@ -194,8 +180,6 @@ def to_results(
 def _score(
     parts: list[_Found], config: Config, split: Split, *, losses: bool, limit: int | None
 ) -> Evaluation:
-    bad = [message for part in parts for message in part.bad]
-    _check_bad(bad, config)
     # Ranks took batches in turn; sorting makes the file the same whatever their number.
     results = in_order(result for part in parts for result in part.results)
     metrics = evaluate_results(
@@ -210,11 +194,6 @@ def _score(
             f"postprocess.score_threshold {config.postprocess.score_threshold:g}, the highest is "
             f"{highest:.4f}: the network has not learned yet, or these are not the images it was "
             "trained for."
-        )
-    if bad:
-        metrics.remarks.append(
-            f"{len(bad)} images could not be read and count as images without detections: "
-            + "; ".join(bad)
         )
     means: dict[str, float] = {}
     if losses:

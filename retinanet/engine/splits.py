@@ -78,6 +78,8 @@ def check_split(annotations: Annotations, images: Path, config: DataConfig, *, n
     checks.check_split(annotations, split=name, learn=learn)
     checks.check_format(annotations)
     checks.check_files(annotations, images)
+    if not learn:
+        checks.check_whole(annotations, images)
     boxes = checks.training_boxes(annotations, min_box_side=config.min_box_side if learn else 0.0)
     split = Split(annotations=annotations, images=images, boxes=boxes)
     if learn and not len(_rows_with_boxes(split)):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from retinanet.data.checks import (
     check_format,
     check_same_classes,
     check_split,
+    check_whole,
     class_table,
     training_boxes,
 )
@@ -208,7 +210,6 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
     message = r"train\.json: 1 of 4 image files are empty in .*'003\.jpg' \(image 14\)"
     with pytest.raises(UserError, match=message):
         check_files(annotations, images)
-    check_files(annotations, images, rows=[0, 1, 2])
     (images / "001.jpg").unlink()
     (images / "002.jpg").unlink()
     message = r"2 of 4 image files are missing in .*'001\.jpg' \(image 12\); is data\.root or"
@@ -218,6 +219,26 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
         UserError, match=r"nowhere: there is no such image folder \(for .*train\.js"
     ):
         check_files(annotations, tmp_path / "nowhere")
+
+
+def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny_coco: Any) -> None:
+    """users.md DA7: a cut file, one of another size, and one that is no image."""
+    annotations = read_annotations(tiny_coco([(8, 9)] * 2, [[]] * 2))
+    images = tmp_path / "train"
+    check_whole(annotations, images)
+    path = images / "001.jpg"
+    whole = path.read_bytes()
+    larger = cv2.imencode(".jpg", np.zeros((18, 16, 3), np.uint8))[1].tobytes()
+    for content, message in (
+        (whole[:-100], "not an image that can be decoded, or a truncated one"),
+        (larger, "is 16x18 px, but the annotation file says 9x8"),
+        (b"text", "not an image that can be decoded"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"001\.jpg: {message}.* \(evaluation leaves no image"):
+            check_whole(annotations, images)
+    path.write_bytes(whole + b"some camera's appendix" * 9)  # decoded, and fine
+    check_whole(annotations, images)
 
 
 def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:

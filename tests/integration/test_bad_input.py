@@ -340,6 +340,17 @@ def test_a_missing_image_folder(experiment: Path, refuse: Refuse, synthetic: Pat
     )
 
 
+def test_a_truncated_image_of_val(experiment: Path, refuse: Refuse, data: Path) -> None:
+    """users.md DA7: evaluation leaves no image out, so it is found before step 0."""
+    path = data / "images" / "val" / "000004.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    text = refuse("train", experiment, f"data.root={data}")
+    assert text == (
+        f"{path}: not an image that can be decoded, or a truncated one "
+        "(evaluation leaves no image out)"
+    )
+
+
 def test_missing_image_files(experiment: Path, refuse: Refuse, data: Path) -> None:
     """users.md DA7: all files are looked at before step 0."""
     folder = data / "images" / "train"

@@ -1,0 +1,52 @@
+"""The size of an image file, from its first and last bytes, where they leave no doubt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from retinanet.data.canvas import Size
+
+_HEAD, _TAIL = 65_536, 64
+"""Bytes looked at. Large metadata may push a JPEG's size beyond them; then one must decode."""
+# Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
+_FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
+
+
+def stored_size(path: Path) -> Size | None:
+    """Return height and width of a JPEG or PNG that looks whole, as stored (EXIF may turn it).
+
+    None where only decoding can tell: another format, an end that is missing, a file that cannot
+    be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            tail = file.read()
+    except OSError:
+        return None
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        whole = head[12:16] == b"IHDR" and b"IEND" in tail
+        return (_number(head[20:24]), _number(head[16:20])) if whole else None
+    if head.startswith(b"\xff\xd8") and b"\xff\xd9" in tail:
+        return _jpeg_size(head)
+    return None
+
+
+def _jpeg_size(head: bytes) -> Size | None:
+    """Walk a JPEG's segments (marker, length, content) to the one that holds the size."""
+    place = 2
+    while place + 9 <= len(head) and head[place] == 0xFF:
+        marker = head[place + 1]
+        if marker == 0xFF:  # padding
+            place += 1
+        elif marker in _FRAMES:
+            return _number(head[place + 5 : place + 7]), _number(head[place + 7 : place + 9])
+        else:
+            place += 2 + max(2, _number(head[place + 2 : place + 4]))
+    return None
+
+
+def _number(content: bytes) -> int:
+    return int.from_bytes(content, "big")

@@ -1,0 +1,62 @@
+"""The size of an image file without decoding it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retinanet.data.headers import stored_size
+
+
+def encode(suffix: str, height: int, width: int, *options: int) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return cv2.imencode(suffix, pixels, list(options))[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (37, 61), (300, 20)])
+def test_size(tmp_path: Path, suffix: str, height: int, width: int) -> None:
+    path = tmp_path / "image.any"  # the content counts, not the name
+    path.write_bytes(encode(suffix, height, width))
+    assert stored_size(path) == (height, width)
+
+
+def test_progressive_jpeg(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode(".jpg", 40, 50, cv2.IMWRITE_JPEG_PROGRESSIVE, 1))
+    assert stored_size(path) == (40, 50)
+
+
+def test_a_jpeg_with_metadata_and_padding_before_its_frame(tmp_path: Path) -> None:
+    """A thumbnail in the metadata has a frame of its own, which is not the picture's."""
+    plain, thumbnail = encode(".jpg", 40, 50), encode(".jpg", 8, 8)
+    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "a.jpg"
+    path.write_bytes(plain[:2] + exif + b"\xff\xff" + plain[2:])
+    assert stored_size(path) == (40, 50)
+    assert cv2.imread(str(path)).shape[:2] == (40, 50)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@given(kept=st.integers(0, 2000))
+def test_a_cut_file_is_not_called_whole(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, kept: int
+) -> None:
+    """users.md DA7: noise of 40 x 50 px fills more than 2,000 bytes in both formats."""
+    path = tmp_path_factory.mktemp("cut") / "a"
+    content = encode(suffix, 40, 50)
+    assert len(content) > 2064
+    path.write_bytes(content[:kept])
+    assert stored_size(path) is None
+
+
+def test_others_need_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for content in (encode(".bmp", 4, 4), b"text", b"", b"\xff\xd8\xff\xd9", b"\x89PNG\r\n\x1a\n"):
+        path.write_bytes(content)
+        assert stored_size(path) is None
+    assert stored_size(tmp_path / "missing") is None
+    assert stored_size(tmp_path) is None
