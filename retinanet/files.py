@@ -11,12 +11,17 @@ from retinanet.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, unique: bool = False) -> Iterator[Path]:
     """Yield a temporary name to write to; it takes the place of `path` when all went well.
 
     After an error, or a crash, `path` is as it was before.
+
+    Args:
+        path: to write.
+        unique: several processes may write it at once. A crash then leaves its temporary file for
+            good, where otherwise the next attempt takes it over.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp" if unique else f"{path.name}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from retinanet.config import build_config
-from retinanet.data.annotations import Categories
+from retinanet.data.coco_json import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config

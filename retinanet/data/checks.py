@@ -205,5 +205,5 @@ def class_table(annotations: Annotations, boxes: TrainingBoxes | None = None) ->
     if absent:
         some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
         lines.append(f"  {len(absent)} classes have no box: {some}")
-    remarks = annotations.remarks + (boxes.remarks if boxes else [])
+    remarks = [*annotations.remarks, *(boxes.remarks if boxes else [])]
     return lines + [f"  {remark}" for remark in remarks]

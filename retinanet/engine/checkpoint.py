@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from retinanet.config import build_config, dump_config
-from retinanet.data.annotations import Categories
+from retinanet.data.coco_json import Categories
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import replacing
 from retinanet.schema import Config

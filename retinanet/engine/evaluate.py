@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from retinanet.boxes import xyxy_to_xywh
-from retinanet.data.annotations import Categories
+from retinanet.data.coco_json import Categories
 from retinanet.engine.distributed import Precision, World, autocast
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
 from retinanet.errors import UserError

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from retinanet.config import dump_config, load_config, override_config
-from retinanet.data.annotations import read_annotations
 from retinanet.data.checks import check_same_classes, class_table
+from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import (
     World,
@@ -151,7 +151,7 @@ def _build_model(
                 f"{split.annotations.path}: its categories differ from the run's: "
                 f"{_some(categories.names)} against {_some(resume.categories.names)}"
             )
-        if resume.fingerprint != split.annotations.fingerprint():
+        if resume.fingerprint != split.annotations.fingerprint:
             raise UserError(
                 f"{split.annotations.path}: its images or boxes differ from those that the run was "
                 "trained on; start a new run with --init-from instead of --resume"

@@ -146,7 +146,7 @@ def state(run: Run) -> Checkpoint:
         progress=run.progress,
         optimizer=run.optimizer.state_dict(),
         scaler=run.scaler.state_dict(),
-        fingerprint=run.train.annotations.fingerprint(),
+        fingerprint=run.train.annotations.fingerprint,
         environment=run.environment,
     )
 

@@ -14,10 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from retinanet.data import checks
-from retinanet.data.annotations import Annotations, read_annotations
+from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
 from retinanet.data.canvas import Size
 from retinanet.data.dataset import DetectionDataset
+from retinanet.data.index import open_annotations
 from retinanet.data.loader import evaluation_loader
 from retinanet.data.sampler import TrainingPlan, evaluation_plans
 from retinanet.errors import UserError
@@ -64,7 +65,7 @@ def open_split(config: Config, name: str) -> Split:
     root = Path(config.data.root)
     if config.data.root and not os.path.isdir(root):  # noqa: PTH112 (it takes a forbidden one, too)
         raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
-    annotations = read_annotations(root / place.annotations)
+    annotations = open_annotations(root / place.annotations)
     return check_split(annotations, root / place.images, config.data, name=name)
 
 
@@ -186,7 +187,7 @@ def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTr
         image_ids=annotations.image_ids[:limit].tolist(),
         category_ids=categories.ids,
         category_names=categories.names,
-        boxes=annotations.boxes[:stop],
+        boxes=annotations.boxes[:stop].astype(np.float64),
         box_image_ids=annotations.image_ids[annotations.image_of_box()[:stop]],
         box_category_ids=np.array(categories.ids)[annotations.labels[:stop]],
         areas=annotations.areas[:stop],

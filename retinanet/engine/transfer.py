@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retinanet.data.annotations import Categories
+from retinanet.data.coco_json import Categories
 from retinanet.engine.checkpoint import Checkpoint
 from retinanet.model.detector import Detector
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from retinanet.data.annotations import read_annotations
 from retinanet.data.checks import check_files
+from retinanet.data.index import read_annotations
 from retinanet.errors import UserError
 from retinanet.files import check_writable
 from retinanet.inference.predictor import (

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from retinanet.config import override_config
-from retinanet.data.annotations import Annotations, Categories
+from retinanet.data.annotations import Annotations
 from retinanet.data.canvas import Size, evaluation_canvas, resized
+from retinanet.data.coco_json import Categories
 from retinanet.data.dataset import (
     LoadedImage,
     UnreadableImageError,

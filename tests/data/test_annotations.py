@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from retinanet.data.annotations import Annotations, read_annotations
+from retinanet.data.annotations import Annotations
+from retinanet.data.index import read_annotations
 from retinanet.errors import UserError
 
 Coco = dict[str, Any]
@@ -88,7 +89,7 @@ def test_an_area_that_is_no_number_is_filled(tmp_path: Path, area: Any) -> None:
     file["annotations"][0] |= given_area
     read_file = read(tmp_path, file)
     assert read_file.areas.tolist() == [202.5, 12, 1]
-    assert read_file.remarks == ["3 annotations without area: filled with width x height"]
+    assert read_file.remarks == ("3 annotations without area: filled with width x height",)
 
 
 def test_a_missing_iscrowd_is_no_crowd(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_segmentations_and_unknown_keys_are_skipped(tmp_path: Path) -> None:
 
 
 def fingerprint(folder: Path, file: Coco) -> str:
-    return read(folder, file).fingerprint()
+    return read(folder, file).fingerprint
 
 
 def test_the_fingerprint_notices_what_training_depends_on(tmp_path: Path) -> None:
@@ -168,9 +169,12 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         ({}, 'has no "images" list; a COCO file has images, annotations, categories'),
         ({"images": [], "categories": []}, 'has no "annotations" list'),
         ({"images": [], "annotations": []}, 'has no "categories" list'),
-        ({"images": {}}, r"not a COCO file: Expected `array .*, got `object` - at `\$.images`"),
-        ({"images": [3]}, r"Expected `object`, got `int` - at `\$.images\[0\]`"),
-        (b'{"annotations": [{"area": 1e999}]}', r"Number out of range - at `\$.annotations\[0\]"),
+        ({"images": {}}, 'not a COCO file: "images" is not a list'),
+        (coco() | {"images": [3]}, '"images" record 0: Expected `object`, got `int`'),
+        (
+            json.dumps(coco()).replace('"area": 9', '"area": 1e999').encode(),
+            '"annotations" record 0: Number out of range',
+        ),
         # Categories.
         (coco() | {"categories": []}, '"categories" is empty; there is no class to learn'),
         (changed("categories", 1, id=90), "category records 0 and 1 both have id 90; ids must be"),
@@ -393,7 +397,7 @@ def test_a_valid_file_equals_a_naive_reading(tmp_path: Path, file: Coco) -> None
     assert read_file.image_ids.tolist() == [i["id"] for i in file["images"]]
     assert read_file.sizes.tolist() == [[i["height"], i["width"]] for i in file["images"]]
     assert read_file.annotation_ids.tolist() == [a["id"] for a in rows]
-    assert read_file.boxes.tolist() == [a["bbox"] for a in rows]
+    assert read_file.boxes.tolist() == np.float32([a["bbox"] for a in rows]).reshape(-1, 4).tolist()
     assert [order[label] for label in read_file.labels] == [a["category_id"] for a in rows]
     assert read_file.crowd.tolist() == [a.get("iscrowd", 0) == 1 for a in rows]
     areas = [a.get("area", a["bbox"][2] * a["bbox"][3]) for a in rows]

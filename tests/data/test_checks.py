@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retinanet.config import override_config
-from retinanet.data.annotations import Annotations, read_annotations
+from retinanet.data.annotations import Annotations
 from retinanet.data.checks import (
     check_files,
     check_format,
@@ -19,6 +19,7 @@ from retinanet.data.checks import (
     class_table,
     training_boxes,
 )
+from retinanet.data.index import read_annotations
 from retinanet.engine.splits import open_split, open_training_splits
 from retinanet.errors import UserError
 from retinanet.schema import Config

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.data.annotations import read_annotations
 from retinanet.data.augment import Augment
 from retinanet.data.checks import training_boxes
 from retinanet.data.dataset import (
@@ -24,6 +23,7 @@ from retinanet.data.dataset import (
     read_image,
     resize_image,
 )
+from retinanet.data.index import read_annotations
 from retinanet.data.sampler import Plan, Sample
 from retinanet.structures import BACKGROUND, IGNORED, Target
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.data.annotations import read_annotations
+from retinanet.data.index import read_annotations
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.engine.splits import (
     build_dataset,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.data.annotations import Categories
+from retinanet.data.coco_json import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.engine.run_folder import describe_environment
 from retinanet.errors import TrainingError, UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.data.annotations import read_annotations
+from retinanet.data.index import read_annotations
 from retinanet.engine.distributed import World
 from retinanet.engine.run import resolve_micro_batch
 from retinanet.engine.splits import check_split

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from retinanet.config import override_config
-from retinanet.data.annotations import Categories
+from retinanet.data.coco_json import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress
 from retinanet.engine.transfer import load_matching
 from retinanet.model.detector import Detector, build_detector

@@ -13,7 +13,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retinanet.data.annotations import read_annotations
+from retinanet.data.index import read_annotations
 from retinanet.engine.splits import ground_truth
 from retinanet.errors import UserError
 from retinanet.evaluation import coco as module

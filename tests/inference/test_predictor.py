@@ -18,7 +18,7 @@ import torchvision
 
 from retinanet.cli import main
 from retinanet.config import build_config, dump_config, override_config
-from retinanet.data.annotations import read_annotations
+from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.errors import UserError
 from retinanet.evaluation.draw import Image

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from retinanet.config import load_config
-from retinanet.data.annotations import read_annotations
+from retinanet.data.index import read_annotations
 from retinanet.data.sampler import TrainingPlan, share
 from retinanet.engine.splits import open_split, training_plan
 

@@ -1,0 +1,137 @@
+"""COCO JSON -> its index: read and checked once, then mapped from a cache.
+
+The cache lies beside the annotation file, or in the user's cache folder where that cannot be
+written. It belongs to the annotation file by size and time of change, or by a hash of the content
+where the time differs (a copy, a checkout), and is made anew where it is stale, damaged, or of
+another release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.annotations import Annotations, FileNames, map_annotations
+from retinanet.data.coco_json import CocoColumns, parse_coco
+from retinanet.errors import UserError
+
+
+def open_annotations(path: Path) -> Annotations:
+    """Return the index of a COCO file, from its cache if that is sound; otherwise it is made.
+
+    Raises:
+        UserError: the file cannot be read, or a record is wrong.
+    """
+    source: dict[str, Any] = {}
+
+    def belongs(saved: dict[str, Any]) -> bool:
+        if saved["size"] != source["size"]:
+            return False
+        return saved["mtime_ns"] == source["mtime_ns"] or saved["sha256"] == _sha256(_read(path))
+
+    try:
+        status = path.stat()
+    except OSError:
+        return read_annotations(path)  # which says why not
+    source |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    for place in _places(path):
+        found = map_annotations(place, path, belongs)
+        if found is not None:
+            return found
+    return _make(path, source)
+
+
+def _places(path: Path) -> list[Path]:
+    """Return where the cache may lie: beside the file, or in the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = _sha256(str(path.absolute()).encode())[:16]
+    beside = path.with_name(f".{path.name}.index")
+    return [beside, home / "retinanet" / f"{path.stem}-{digest}.index"]
+
+
+def _make(path: Path, source: dict[str, Any]) -> Annotations:
+    content = _read(path)
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the parser
+        digest = pool.submit(_sha256, content)
+        columns = parse_coco(content, path, images_only=False)
+        source = {**source, "sha256": digest.result()}
+    del content
+    annotations = _index(path, columns)
+    for place in _places(path):
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            annotations.save(place, source)
+        except OSError:
+            continue  # a folder or a disk that takes no more
+        return map_annotations(place, path) or annotations
+    return annotations  # nowhere to keep it: the next opening reads the file again
+
+
+def read_annotations(path: Path, *, images_only: bool = False) -> Annotations:
+    """Read and check a COCO JSON file into memory; the cache takes no part.
+
+    Args:
+        path: of the file.
+        images_only: an image list such as test-dev's: it needs neither annotations nor categories.
+
+    Raises:
+        UserError: a record that is wrong, with its place, value and remedy.
+    """
+    return _index(path, parse_coco(_read(path), path, images_only=images_only))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such annotation file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _index(path: Path, columns: CocoColumns) -> Annotations:
+    """Sort the boxes of a file by image, in the file's order within an image."""
+    images, boxes = columns.images, columns.boxes
+    counts = np.bincount(boxes.rows, minlength=len(images.ids))
+    order: Any = slice(None)
+    if (np.diff(boxes.rows) < 0).any():
+        order = np.argsort(boxes.rows, kind="stable")
+    filled = boxes.filled
+    names = FileNames.of(images.names)
+    arrays: dict[str, Any] = {
+        "image_ids": images.ids,
+        "sizes": images.sizes,
+        "offsets": np.concatenate([[0], np.cumsum(counts)]),
+        "annotation_ids": boxes.ids[order],
+        "boxes": boxes.boxes[order],
+        "labels": boxes.labels[order],
+        "crowd": boxes.crowd[order],
+        "areas": boxes.areas[order],
+    }
+    learned = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd")
+    return Annotations(
+        path=path,
+        categories=columns.categories,
+        file_names=names,
+        remarks=(f"{filled} annotations without area: filled with width x height",) * (filled > 0),
+        fingerprint=_hash([*(arrays[name] for name in learned), names.blob, names.ends]),
+        **arrays,
+    )
+
+
+def _hash(arrays: Sequence[NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,132 @@
+"""The fast way through a COCO file gives what the careful one gives, wherever it is cut."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retinanet.data import coco_json
+from retinanet.data.coco_json import CocoColumns, parse_coco
+from retinanet.errors import UserError
+
+PATH = Path("train.json")
+TEXTS = st.sampled_from(["", "}, {", '"}, {"', "]}, {[", "\\", "é", "[", "}"])
+NUMBERS = st.one_of(st.integers(0, 500), st.floats(0, 500, allow_nan=False))
+
+
+@st.composite
+def files(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a valid file whose records hold what looks like a boundary between records."""
+    ids = draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=6, unique=True))
+    categories = draw(st.lists(st.integers(-5, 99), min_size=1, max_size=4, unique=True))
+    images = [
+        {"note": draw(TEXTS), "id": i, "file_name": f"{i}.jpg", "width": 9, "height": 8.0}
+        for i in ids
+    ]
+    annotations = [
+        {
+            "segmentation": [{"a": draw(TEXTS)}, {"b": [draw(TEXTS)]}],
+            "id": number,
+            "image_id": draw(st.sampled_from(ids)),
+            "category_id": draw(st.sampled_from(categories)),
+            "bbox": [draw(NUMBERS) for _ in range(4)],
+            "area": draw(st.one_of(NUMBERS, st.none())),
+            "iscrowd": draw(st.sampled_from([0, 1, False, True, None])),
+        }
+        for number in range(draw(st.integers(0, 12)))
+    ]
+    names = [{"id": k, "name": f"class {k}"} for k in categories]
+    return {"images": images, "annotations": annotations, "categories": names}
+
+
+def slowly(content: bytes) -> CocoColumns:
+    """Parse record by record alone."""
+    values = json.loads(content)
+    return coco_json._columns(PATH, values, images_only=False)
+
+
+def assert_same(a: CocoColumns, b: CocoColumns) -> None:
+    assert a.categories == b.categories
+    assert a.images.names == b.images.names
+    for x, y in (
+        *((getattr(a.images, name), getattr(b.images, name)) for name in ("ids", "sizes")),
+        *(
+            (getattr(a.boxes, name), getattr(b.boxes, name))
+            for name in ("ids", "rows", "labels", "boxes", "areas", "crowd")
+        ),
+    ):
+        assert x.dtype == y.dtype and np.array_equal(x, y)
+    assert a.boxes.filled == b.boxes.filled
+
+
+@given(file=files(), piece=st.integers(1, 300), indent=st.sampled_from([None, 1]))
+@settings(max_examples=300, deadline=None)
+def test_any_cut_gives_the_same_columns(
+    file: dict[str, Any], piece: int, indent: int | None
+) -> None:
+    content = json.dumps(file, indent=indent).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_json, "PIECE", piece)
+        assert_same(parse_coco(content, PATH, images_only=False), slowly(content))
+
+
+@given(file=files(), data=st.data(), piece=st.integers(1, 300))
+@settings(max_examples=300, deadline=None)
+def test_any_cut_gives_the_same_verdict(
+    file: dict[str, Any], data: st.DataObject, piece: int
+) -> None:
+    """Whatever stands in place of a value: both ways take it, or refuse it alike."""
+    part = data.draw(st.sampled_from([p for p in ("images", "annotations") if file[p]]))
+    record = data.draw(st.sampled_from(file[part]))
+    key = data.draw(st.sampled_from(sorted(record)))
+    record[key] = data.draw(
+        st.sampled_from(
+            [
+                *(None, True, -1, 0, 1, 1.0, 2**53, 2**64, 10**30, 1e300, "1", [], {}, [1]),
+                *([1, 2, 3, 4], [1, 2, -3, 4], [1, 2, 3, None], [1, 2, 3, 2.0**31]),
+                *([1, 2, 3, 10**400], "../x.jpg", "/x.jpg", "a\\b.jpg", "c:\\x", " "),
+                *("a/./b.jpg", "ä.jpg", "\0", "\ud800"),
+            ]
+        )
+    )
+    content = json.dumps(file).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_json, "PIECE", piece)
+        try:
+            fast: Any = parse_coco(content, PATH, images_only=False)
+        except UserError as error:
+            with pytest.raises(UserError) as slow:
+                slowly(content)
+            if "not a COCO file" not in str(error):
+                assert str(error) == str(slow.value)
+        else:
+            assert_same(fast, slowly(content))
+
+
+def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The careful way costs ten times as much: it is for what is unusual alone."""
+    monkeypatch.setattr(coco_json, "_check_annotation", pytest.fail)
+    monkeypatch.setattr(coco_json, "_check_image", pytest.fail)
+    file = {
+        "images": [{"id": 1, "file_name": "a b/c-1.jpg", "width": 9, "height": 8}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 2, "bbox": [0, 0, 1.5, 2], "iscrowd": 0}
+        ],
+        "categories": [{"id": 2, "name": "cat"}],
+    }
+    parse_coco(json.dumps(file).encode(), PATH, images_only=False)
+    parse_coco(msgspec.json.encode(file), PATH, images_only=False)
+
+
+def test_a_record_that_is_none_is_counted_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coco_json, "PIECE", 40)
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 8} for i in range(9)]
+    content = json.dumps({"images": [*images, 3], "annotations": [], "categories": []}).encode()
+    content = content.replace(b'"categories": []', b'"categories": [{"id": 1, "name": "a"}]')
+    with pytest.raises(UserError, match='"images" record 9: Expected `object`, got `int`'):
+        parse_coco(content, PATH, images_only=False)

@@ -1,0 +1,217 @@
+"""The index of an annotation file is made once, and mapped from then on."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from retinanet.data import index
+from retinanet.data.annotations import Annotations
+from retinanet.data.index import open_annotations, read_annotations
+from retinanet.errors import UserError
+
+
+def coco(boxes: int = 3, first: float = 1.0) -> dict[str, Any]:
+    """Two images; box i belongs to image i % 2."""
+    return {
+        "images": [
+            {"id": 7, "file_name": "b.jpg", "width": 40, "height": 30},
+            {"id": 3, "file_name": "süd/a.jpg", "width": 20, "height": 10},
+        ],
+        "annotations": [
+            {"id": i, "image_id": (7, 3)[i % 2], "category_id": 5, "bbox": [first, i, 3, 4]}
+            for i in range(boxes)
+        ],
+        "categories": [{"id": 5, "name": "cat"}],
+    }
+
+
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    return tmp_path / "user" / "retinanet"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "train.json"
+    path.write_text(json.dumps(coco()))
+    return path
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return a list that takes the path of each file that is parsed."""
+    seen: list[Path] = []
+    parse = index.parse_coco
+
+    def noting(content: bytes, path: Path, **options: Any) -> Any:
+        seen.append(path)
+        return parse(content, path, **options)
+
+    monkeypatch.setattr(index, "parse_coco", noting)
+    return seen
+
+
+def assert_same(a: Annotations, b: Annotations) -> None:
+    for field in fields(Annotations):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if field.name == "mapped_from":
+            continue
+        if isinstance(x, np.ndarray):
+            assert x.dtype == y.dtype and x.shape == y.shape, field.name
+            assert np.array_equal(x, y), field.name
+        else:
+            assert x == y, field.name
+
+
+def test_the_second_opening_reads_no_json(path: Path, parsed: list[Path]) -> None:
+    """users.md SP1: the arrays are mapped, not loaded."""
+    first, second = open_annotations(path), open_annotations(path)
+    assert parsed == [path]
+    assert second.mapped_from == path.parent / ".train.json.index"
+    assert_same(first, second)
+    assert_same(second, read_annotations(path))
+    assert list(second.file_names) == ["b.jpg", "süd/a.jpg"]
+    assert second.file_names[-1] == second.file_names[1:2][0] == "süd/a.jpg"
+    assert not second.boxes.flags.writeable
+    assert sorted(p.name for p in path.parent.iterdir()) == [".train.json.index", "train.json"]
+
+
+def test_empty_lists(path: Path, parsed: list[Path]) -> None:
+    """users.md DA3: no boxes, then no images either."""
+    for change in ({"annotations": []}, {"annotations": [], "images": []}):
+        path.write_text(json.dumps(coco() | change))
+        assert_same(open_annotations(path), read_annotations(path))
+        assert open_annotations(path).boxes.shape == (0, 4)
+    assert len(parsed) == 4
+
+
+def test_other_content_is_another_index(path: Path, parsed: list[Path]) -> None:
+    """An edit that keeps the size is noticed by the time; one within the same tick by the hash."""
+    before = open_annotations(path)
+    text = path.read_text()
+    path.write_text(text.replace("[1.0, 0, 3, 4]", "[2.0, 0, 3, 4]"))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    after = open_annotations(path)
+    assert before.boxes[0, 0] == 1 and after.boxes[0, 0] == 2  # and the first is still itself
+    assert before.fingerprint != after.fingerprint
+    path.write_text(text + " ")
+    assert open_annotations(path).boxes[0, 0] == 1
+    assert len(parsed) == 3
+
+
+def test_the_same_content_at_another_time_is_the_same_index(
+    path: Path, parsed: list[Path], tmp_path: Path
+) -> None:
+    """A checkout or a copy with its cache."""
+    open_annotations(path)
+    os.utime(path, ns=(0, 0))
+    open_annotations(path)
+    copied = Path(shutil.copytree(path.parent, tmp_path / "copy"))
+    os.utime(copied / "train.json", ns=(5, 5))
+    assert open_annotations(copied / "train.json").path == copied / "train.json"
+    assert parsed == [path]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("way", ["cut", "flipped", "longer"])
+def test_a_damaged_index_is_made_anew(
+    path: Path, parsed: list[Path], way: str, share: float
+) -> None:
+    whole = open_annotations(path)
+    place = path.parent / ".train.json.index"
+    content = bytearray(place.read_bytes())
+    at = int(share * len(content))
+    if way == "cut":
+        content = content[:at]
+    elif way == "longer":
+        content += b"x"
+    else:
+        content[at] ^= 0x10
+    padding = way == "flipped" and bytes(place.read_bytes())[at : at + 1] == b"\0"
+    place.unlink()
+    place.write_bytes(content)
+    assert_same(open_annotations(path), whole)
+    assert_same(open_annotations(path), whole)
+    assert len(parsed) == 2 or padding  # bytes between the arrays mean nothing
+
+
+def test_an_index_of_another_release_is_made_anew(path: Path, parsed: list[Path]) -> None:
+    open_annotations(path)
+    place = path.parent / ".train.json.index"
+    content = place.read_bytes()
+    place.unlink()
+    place.write_bytes(content.replace(b"retinanet index 1\n", b"retinanet index 0\n"))
+    open_annotations(path)
+    assert len(parsed) == 2
+
+
+def refuse(*folders: Path) -> Any:
+    """Return a `save` for which some folders cannot be written."""
+    save = Annotations.save
+
+    def saving(self: Annotations, place: Path, source: dict[str, Any]) -> None:
+        if place.parent in folders:
+            raise PermissionError(13, "no", str(place))
+        save(self, place, source)
+
+    return saving
+
+
+def test_a_folder_that_cannot_be_written(
+    path: Path, parsed: list[Path], user_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Annotations, "save", refuse(path.parent))
+    open_annotations(path)
+    second = open_annotations(path)
+    assert second.mapped_from is not None and second.mapped_from.parent == user_cache
+    assert len(parsed) == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_place_at_all(
+    path: Path, parsed: list[Path], user_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Annotations, "save", refuse(path.parent, user_cache))
+    assert_same(open_annotations(path), read_annotations(path))
+    assert open_annotations(path).mapped_from is None
+
+
+def test_a_wrong_file_leaves_no_index(path: Path, user_cache: Path) -> None:
+    path.write_text(json.dumps(coco() | {"categories": []}))
+    with pytest.raises(UserError, match='"categories" is empty'):
+        open_annotations(path)
+    with pytest.raises(UserError, match="no such annotation file"):
+        open_annotations(path.parent / "none.json")
+    assert list(path.parent.iterdir()) == [path] and not user_cache.exists()
+
+
+def test_another_process_maps_the_same_file(path: Path) -> None:
+    """Workers that are spawned get a name, not the arrays."""
+    mapped = open_annotations(path)
+    packed = pickle.dumps(mapped)
+    assert b"b.jpg" not in packed
+    assert_same(pickle.loads(packed), mapped)
+    in_memory = read_annotations(path)
+    assert_same(pickle.loads(pickle.dumps(in_memory)), in_memory)
+
+
+def _open(path: Path) -> str:
+    return open_annotations(path).fingerprint
+
+
+def test_several_processes_start_at_once(path: Path) -> None:
+    path.write_text(json.dumps(coco(20_000)))
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        prints = set(pool.map(_open, [path] * 8, chunksize=1))
+    assert prints == {read_annotations(path).fingerprint}
+    assert sorted(p.name for p in path.parent.iterdir()) == [".train.json.index", "train.json"]
