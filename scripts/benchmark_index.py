@@ -54,9 +54,8 @@ def write_coco(path: Path, *, images: int, boxes: int, segmentations: bool) -> N
         file.write('], "annotations": [')
         for start in range(0, boxes, 100_000):
             count = min(100_000, boxes - start)
-            file.write(
-                (", " if start else "") + _annotations(rng, ids, start, count, segmentations)
-            )
+            rows = _annotations(rng, ids, start, count, segmentations)
+            file.write((", " if start else "") + ", ".join(rows))
         file.write('], "categories": [')
         file.write(", ".join(f'{{"id": {k}, "name": "class {k}"}}' for k in range(1, 81)))
         file.write("]}")

@@ -1,18 +1,16 @@
-"""Checks of a split before step 0, and the boxes that training uses.
-
-N images, M boxes.
-"""
+"""Checks of a split before step 0."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations
+from retinanet.data.boxes_used import Census, parts
 from retinanet.data.dataset import UnreadableImageError, read_image
 from retinanet.data.headers import stored_size
 from retinanet.errors import UserError
@@ -21,89 +19,51 @@ _MANY = 10
 """A wrong format is called systematic from this many boxes on."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingBoxes:
-    """The boxes of a file, cut to their images, and which of them are learned from."""
-
-    xyxy: NDArray[np.float32]
-    """(M, 4) original px."""
-    keep: NDArray[np.bool_]
-    """(M,)"""
-    remarks: list[str]
-    """What was cut or left out, counted."""
-
-
 def check_format(annotations: Annotations) -> None:
     """Refuse boxes that are systematically in another format than [x, y, width, height] px.
 
     Raises:
         UserError: corners given as width and height, or normalised coordinates.
     """
-    boxes = annotations.boxes
-    if len(boxes) < _MANY:
+    count = len(annotations.boxes)
+    if count < _MANY:
         return
-    height, width = _image_sizes(annotations).T
-    example = f"annotation {annotations.annotation_ids[0]} has bbox {boxes[0].tolist()}"
-    if boxes.max() <= 1.5 and np.minimum(height, width).min() > 16:
+    highest, smallest, overshoots, corners, first = 0.0, np.inf, 0, 0, -1
+    for start, stop, size in _box_parts(annotations):
+        boxes, (height, width) = annotations.boxes[start:stop], size.T
+        highest = max(highest, float(boxes.max()))
+        smallest = min(smallest, float(size.min()))
+        x, y, w, h = boxes.T
+        over = (x + w > width + 2) | (y + h > height + 2)
+        overshoots += int(over.sum())
+        corners += int(((w > x) & (h > y) & (w <= width + 2) & (h <= height + 2)).sum())
+        first = start + int(over.argmax()) if first < 0 and over.any() else first
+    if highest <= 1.5 and smallest > 16:
         raise UserError(
-            f"{annotations.path}: every coordinate of the {len(boxes)} boxes is under 1.5, so they "
-            f"look normalised ({example}); multiply them by the images' width and height"
+            f"{annotations.path}: every coordinate of the {count} boxes is under 1.5, so they look "
+            f"normalised ({_example(annotations, 0)}); multiply them by the images' width and "
+            "height"
         )
-    overshoots = (boxes[:, 0] + boxes[:, 2] > width + 2) | (boxes[:, 1] + boxes[:, 3] > height + 2)
-    corners = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    corners &= (boxes[:, 2] <= width + 2) & (boxes[:, 3] <= height + 2)
-    if overshoots.sum() >= max(_MANY / 2, 0.2 * len(boxes)) and corners.mean() > 0.99:
-        first = int(np.flatnonzero(overshoots)[0])
+    if overshoots >= max(_MANY / 2, 0.2 * count) and corners > 0.99 * count:
         raise UserError(
-            f"{annotations.path}: {overshoots.sum()} of {len(boxes)} boxes leave their image, and "
-            "all would fit as corners [x1, y1, x2, y2]: annotation "
-            f"{annotations.annotation_ids[first]} has bbox {boxes[first].tolist()}; write them as "
+            f"{annotations.path}: {overshoots} of {count} boxes leave their image, and all would "
+            f"fit as corners [x1, y1, x2, y2]: {_example(annotations, first)}; write them as "
             "[x, y, width, height]"
         )
 
 
-def training_boxes(annotations: Annotations, *, min_box_side: float) -> TrainingBoxes:
-    """Cut boxes to their images; leave out those without area or with a side under `min_box_side`.
-
-    Args:
-        annotations: of the split.
-        min_box_side: original px.
-    """
-    sizes = _image_sizes(annotations)
-    raw = annotations.boxes
-    corners = np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:]], axis=1)
-    limit = np.tile(sizes[:, ::-1], 2)
-    cut = np.clip(corners, 0, limit)
-    sides = cut[:, 2:] - cut[:, :2]
-    empty_in_file = raw[:, 2:].min(axis=1, initial=np.inf) <= 0
-    outside = ~empty_in_file & (sides.min(axis=1, initial=np.inf) <= 0)
-    short = sides.min(axis=1, initial=np.inf) < min_box_side
-    small = ~empty_in_file & ~outside & short
-    overshoot = (np.abs(cut - corners).max(axis=1, initial=0) > 0) & ~outside & ~empty_in_file
-    remarks = [
-        _remark(annotations, empty_in_file, "without width or height: left out"),
-        _remark(annotations, outside, "wholly outside the image: left out"),
-        _remark(annotations, small, f"with a side under {min_box_side:g} px: left out"),
-        _remark(annotations, overshoot, "reach over the image's border: cut"),
-    ]
-    return TrainingBoxes(
-        xyxy=cut.astype(np.float32),
-        keep=~(empty_in_file | outside | small),
-        remarks=[remark for remark in remarks if remark],
-    )
+def _box_parts(annotations: Annotations) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+    """Yield ranges of boxes, with the height and width of each box's image."""
+    for first, last in parts(annotations):
+        start, stop = annotations.offsets[[first, last]].tolist()
+        if stop > start:
+            counts = np.diff(annotations.offsets[first : last + 1])
+            yield start, stop, np.repeat(annotations.sizes[first:last], counts, axis=0)
 
 
-def _remark(annotations: Annotations, rows: NDArray[np.bool_], what: str) -> str:
-    if not rows.any():
-        return ""
-    ids = annotations.annotation_ids[rows]
-    some = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-    return f"{len(ids)} boxes {what} (annotations {some})"
-
-
-def _image_sizes(annotations: Annotations) -> NDArray[np.int64]:
-    """Return the height and width (M, 2) of each box's image."""
-    return annotations.sizes[annotations.image_of_box()]
+def _example(annotations: Annotations, place: int) -> str:
+    box = [round(value, 3) for value in annotations.boxes[place].tolist()]
+    return f"annotation {annotations.annotation_ids[place]} has bbox {box}"
 
 
 def check_split(annotations: Annotations, *, split: str, learn: bool) -> None:
@@ -186,7 +146,7 @@ def check_whole(annotations: Annotations, images: Path) -> None:
                 raise UserError(f"{error} (evaluation leaves no image out)") from None
 
 
-def class_table(annotations: Annotations, boxes: TrainingBoxes | None = None) -> list[str]:
+def class_table(annotations: Annotations, census: Census | None = None) -> list[str]:
     """Return lines that say what a split holds."""
     counts = annotations.class_counts()
     empty = int((np.diff(annotations.offsets) == 0).sum())
@@ -205,5 +165,5 @@ def class_table(annotations: Annotations, boxes: TrainingBoxes | None = None) ->
     if absent:
         some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
         lines.append(f"  {len(absent)} classes have no box: {some}")
-    remarks = [*annotations.remarks, *(boxes.remarks if boxes else [])]
+    remarks = [*annotations.remarks, *(census.remarks if census else [])]
     return lines + [f"  {remark}" for remark in remarks]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
+from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.canvas import Size, resized
 from retinanet.data.sampler import Plan, Sample
 from retinanet.structures import BLANK, IGNORED, Batch, Target
@@ -102,8 +103,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         annotations: Annotations,
         *,
         images: Path,
-        boxes: NDArray[np.float32],
-        keep: NDArray[np.bool_],
+        min_box_side: float,
         long_side: int,
         augment: Augment | None,
         match: Match | None,
@@ -113,16 +113,14 @@ class DetectionDataset(torch.utils.data.Dataset):
         Args:
             annotations: its index.
             images: folder that file_name starts from.
-            boxes: (M, 4) xyxy of the whole file, cut to their images.
-            keep: (M,) boxes to use.
+            min_box_side: original px; boxes with a shorter side are left out.
             long_side: px, limit of the longer side.
             augment: None for evaluation.
             match: assigns anchors; None where no losses are wanted.
         """
         self.annotations = annotations
         self._images = images
-        self._boxes = boxes
-        self._keep = keep
+        self._min_box_side = min_box_side
         self._long_side = long_side
         self._augment = augment
         self._match = match
@@ -150,16 +148,16 @@ class DetectionDataset(torch.utils.data.Dataset):
         row = sample.row
         height, width = (int(side) for side in self.annotations.sizes[row])
         pixels = read_image(self._images / self.annotations.file_names[row], (height, width))
-        places = np.arange(*self.annotations.offsets[row : row + 2])
-        places = places[self._keep[places]]
-        boxes = self._boxes[places]
+        cut = cut_boxes(self.annotations, row, row + 1, min_box_side=self._min_box_side)
+        places = self.annotations.offsets[row] + np.flatnonzero(cut.keep)
+        boxes = cut.xyxy[cut.keep]
         if self._augment is not None and sample.seed is not None:
             pixels, boxes, kept = self._augment(pixels, boxes, sample.seed)
             places = places[kept]
         pixels, boxes = self._fit(pixels, boxes, sample.short_side, canvas)
         target = Target(
             boxes=torch.from_numpy(boxes),
-            labels=torch.from_numpy(self.annotations.labels[places]),
+            labels=torch.from_numpy(self.annotations.labels[places].astype(np.int64)),
             crowd=torch.from_numpy(self.annotations.crowd[places]),
         )
         return LoadedImage(

@@ -31,6 +31,7 @@ from retinanet.engine.splits import (
     ground_truth,
     open_split,
     open_training_splits,
+    resized_box_sizes,
 )
 from retinanet.engine.train import is_finished, rehearse, train
 from retinanet.engine.transfer import load_matching
@@ -185,7 +186,7 @@ def _introduce(run: Run) -> list[str]:
     steps_per_epoch = run.plan.steps_per_epoch
     lines = [f"run {run.folder.path}"]
     for name, split in (("train", run.train), ("val", run.val)):
-        table = class_table(split.annotations, split.boxes)
+        table = class_table(split.annotations, split.census)
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
     lines += _describe_scale(run)
     unit = "epochs" if config.train.epochs else "steps"
@@ -218,10 +219,7 @@ def _describe_scale(run: Run) -> list[str]:
     side = evaluation_short_side(data)
     sizes = annotations.sizes
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
-    boxes = run.train.boxes.xyxy[run.train.boxes.keep & ~annotations.crowd]
-    factor = scale[annotations.image_of_box()[run.train.boxes.keep & ~annotations.crowd]]
-    area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clip(0) ** 0.5 * factor
-    low, median, high = np.percentile(area, [5, 50, 95])
+    low, median, high = np.percentile(resized_box_sizes(run.train, scale), [5, 50, 95])
     return [
         f"resizing: short side {', '.join(map(str, data.short_side))}, long side at most "
         f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from retinanet.data import checks
 from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
+from retinanet.data.boxes_used import Census, cut_boxes, parts, take_census
 from retinanet.data.canvas import Size
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.index import open_annotations
@@ -35,7 +36,9 @@ class Split:
 
     annotations: Annotations
     images: Path
-    boxes: checks.TrainingBoxes
+    min_box_side: float
+    """Original px; boxes with a shorter side are left out."""
+    census: Census
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +84,14 @@ def check_split(annotations: Annotations, images: Path, config: DataConfig, *, n
     checks.check_files(annotations, images)
     if not learn:
         checks.check_whole(annotations, images)
-    boxes = checks.training_boxes(annotations, min_box_side=config.min_box_side if learn else 0.0)
-    split = Split(annotations=annotations, images=images, boxes=boxes)
-    if learn and not len(_rows_with_boxes(split)):
+    side = config.min_box_side if learn else 0.0
+    census = take_census(annotations, min_box_side=side)
+    if learn and not census.learnable.any():
         raise UserError(
             f"{annotations.path}: data.{name} has no box left to learn from: "
-            + "; ".join(boxes.remarks)
+            + "; ".join(census.remarks)
         )
-    return split
+    return Split(annotations=annotations, images=images, min_box_side=side, census=census)
 
 
 def open_training_splits(config: Config) -> tuple[Split, Split]:
@@ -102,10 +105,22 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
     return train, val
 
 
-def _rows_with_boxes(split: Split) -> NDArray[np.int64]:
-    """Return the images (their rows) that have a box to learn from."""
-    kept = split.boxes.keep & ~split.annotations.crowd
-    return np.unique(split.annotations.image_of_box()[kept])
+def resized_box_sizes(split: Split, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the square roots of the areas of the boxes to learn from, px after resizing.
+
+    Args:
+        split: of training.
+        scale: (N,) of each image.
+    """
+    annotations, sizes = split.annotations, []
+    for first, last in parts(annotations):
+        start, stop = annotations.offsets[[first, last]]
+        cut = cut_boxes(annotations, first, last, min_box_side=split.min_box_side)
+        x1, y1, x2, y2 = cut.xyxy.astype(np.float64).T
+        factor = np.repeat(scale[first:last], np.diff(annotations.offsets[first : last + 1]))
+        wanted = cut.keep & ~annotations.crowd[start:stop]
+        sizes.append((((x2 - x1) * (y2 - y1)) ** 0.5 * factor)[wanted])
+    return np.concatenate(sizes)
 
 
 def training_plan(config: Config, split: Split) -> TrainingPlan:
@@ -113,7 +128,7 @@ def training_plan(config: Config, split: Split) -> TrainingPlan:
     drop = config.data.drop_empty
     return TrainingPlan(
         split.annotations.sizes,
-        rows=_rows_with_boxes(split) if drop else np.arange(len(split.annotations)),
+        rows=np.flatnonzero(split.census.learnable) if drop else np.arange(len(split.annotations)),
         seed=config.train.seed,
         batch_size=config.train.batch_size,
         short_sides=config.data.short_side,
@@ -128,8 +143,7 @@ def build_dataset(config: Config, split: Split, *, augment: bool, losses: bool) 
     return DetectionDataset(
         split.annotations,
         images=split.images,
-        boxes=split.boxes.xyxy,
-        keep=split.boxes.keep,
+        min_box_side=split.min_box_side,
         long_side=config.data.long_side,
         augment=build_augment(config) if augment else None,
         match=build_matcher(config) if losses else None,

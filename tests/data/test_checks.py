@@ -10,6 +10,7 @@ import pytest
 
 from retinanet.config import override_config
 from retinanet.data.annotations import Annotations
+from retinanet.data.boxes_used import take_census
 from retinanet.data.checks import (
     check_files,
     check_format,
@@ -17,7 +18,6 @@ from retinanet.data.checks import (
     check_split,
     check_whole,
     class_table,
-    training_boxes,
 )
 from retinanet.data.index import read_annotations
 from retinanet.engine.splits import open_split, open_training_splits
@@ -48,62 +48,6 @@ def index(
     path = folder / name
     path.write_text(json.dumps(content))
     return read_annotations(path)
-
-
-def test_boxes_are_cut_left_out_and_counted(tmp_path: Path) -> None:
-    """users.md DA4, with an image of 100 x 200 (height x width) px."""
-    annotations = index(
-        tmp_path,
-        [
-            [10, 20, 30, 40],  # as it is
-            [10, 20, 0, 40],  # no width
-            [10, 20, 30, 0],  # no height
-            [190, 90, 20, 20],  # reaches over the corner
-            [-5, -4, 10, 10],
-            [200, 10, 5, 5],  # wholly outside: it only touches
-            [50, 50, 1.5, 20],  # a side under 2 px
-            [199, 50, 30, 20],  # 1 px is left after the cut
-        ],
-    )
-    boxes = training_boxes(annotations, min_box_side=2)
-    assert boxes.xyxy[boxes.keep].tolist() == [
-        [10, 20, 40, 60],
-        [190, 90, 200, 100],
-        [0, 0, 5, 6],
-    ]
-    assert boxes.xyxy.shape == (8, 4)
-    assert boxes.xyxy.dtype == np.float32
-    assert boxes.remarks == [
-        "2 boxes without width or height: left out (annotations 102, 103)",
-        "1 boxes wholly outside the image: left out (annotations 106)",
-        "2 boxes with a side under 2 px: left out (annotations 107, 108)",
-        "3 boxes reach over the image's border: cut (annotations 104, 105, 108)",
-    ]
-
-
-def test_min_box_side_0_keeps_every_box_with_an_area(tmp_path: Path) -> None:
-    annotations = index(tmp_path, [[1, 1, 0.001, 0.5], [1, 1, 0, 5]])
-    assert training_boxes(annotations, min_box_side=0).keep.tolist() == [True, False]
-
-
-def test_min_box_side_itself_is_kept(tmp_path: Path) -> None:
-    annotations = index(tmp_path, [[1, 1, 2, 2], [1, 1, 1.9, 2]])
-    assert training_boxes(annotations, min_box_side=2).keep.tolist() == [True, False]
-
-
-def test_remarks_name_five_annotations_at_most(tmp_path: Path) -> None:
-    annotations = index(tmp_path, [[1, 1, 0, 5]] * 7)
-    (remark,) = training_boxes(annotations, min_box_side=2).remarks
-    assert remark == (
-        "7 boxes without width or height: left out (annotations 101, 102, 103, 104, 105, ...)"
-    )
-
-
-def test_no_boxes_at_all(tmp_path: Path) -> None:
-    """users.md DA3."""
-    boxes = training_boxes(index(tmp_path, []), min_box_side=2)
-    assert boxes.xyxy.shape == (0, 4)
-    assert boxes.remarks == []
 
 
 def corners(count: int, rng: np.random.Generator) -> list[list[float]]:
@@ -245,8 +189,8 @@ def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny
 def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:
     """users.md DA2: counts by class at the start."""
     annotations = index(tmp_path, [[1, 1, 5, 5], [1, 1, 0, 5]])
-    boxes = training_boxes(annotations, min_box_side=2)
-    assert class_table(annotations, boxes) == [
+    census = take_census(annotations, min_box_side=2)
+    assert class_table(annotations, census) == [
         "1 images, 2 boxes of 2 classes",
         "  cat 2",
         "  1 classes have no box: dog",
@@ -276,8 +220,10 @@ def test_opening_splits_runs_every_check(tmp_path: Path, tiny_coco: Any) -> None
     tiny_coco([(40, 60)] * 2, [[[1, 1, 20, 20], [5, 5, 1, 9]], []])
     tiny_coco([(40, 60)], [[[1, 1, 20, 20], [5, 5, 1, 9]]], name="val")
     train, val = open_training_splits(config_of(tmp_path))
-    assert train.boxes.keep.tolist() == [True, False]
-    assert val.boxes.keep.tolist() == [True, True]
+    assert (train.min_box_side, val.min_box_side) == (2, 0)
+    assert train.census.remarks == ["1 boxes with a side under 2 px: left out (annotations 102)"]
+    assert train.census.learnable.tolist() == [True, False]
+    assert val.census.remarks == []
     (tmp_path / "val" / "000.jpg").unlink()
     with pytest.raises(UserError, match="1 of 1 image files are missing"):
         open_training_splits(config_of(tmp_path))

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from retinanet.data.augment import Augment
-from retinanet.data.checks import training_boxes
 from retinanet.data.dataset import (
     DetectionDataset,
     LoadedImage,
@@ -190,12 +189,10 @@ def dataset(
     match: Match | None = every_anchor_negative,
 ) -> DetectionDataset:
     annotations = read_annotations(path)
-    boxes = training_boxes(annotations, min_box_side=2)
     return DetectionDataset(
         annotations,
         images=path.parent / path.stem,
-        boxes=boxes.xyxy,
-        keep=boxes.keep,
+        min_box_side=2,
         long_side=long_side,
         augment=augment,
         match=match,

@@ -1,0 +1,114 @@
+"""Which boxes of a file training uses, cut to their images.
+
+A function of the index and one option, computed for the images at hand: nothing about the whole
+set is held in memory. N images, m boxes of some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.annotations import Annotations
+
+_IMAGES = 2**16
+"""Images looked at together."""
+_TOUCH = 1e-3
+"""px; what a box reaches over the border by less is rounding."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CutBoxes:
+    """The boxes of some images, cut to them, and what is wrong with them."""
+
+    xyxy: NDArray[np.float32]
+    """(m, 4) original px."""
+    empty: NDArray[np.bool_]
+    """(m,) without width or height in the file."""
+    outside: NDArray[np.bool_]
+    """(m,) wholly outside the image."""
+    small: NDArray[np.bool_]
+    """(m,) with a side under the limit, once cut."""
+    cut: NDArray[np.bool_]
+    """(m,) reached over the border."""
+
+    @property
+    def keep(self) -> NDArray[np.bool_]:
+        """Boxes to use (m,)."""
+        return ~(self.empty | self.outside | self.small)
+
+
+def cut_boxes(annotations: Annotations, first: int, last: int, *, min_box_side: float) -> CutBoxes:
+    """Cut the boxes of the images first..last-1 to their images.
+
+    Args:
+        annotations: of the split.
+        first: row of an image.
+        last: row after the last image.
+        min_box_side: original px.
+    """
+    start, stop = annotations.offsets[[first, last]]
+    counts = np.diff(annotations.offsets[first : last + 1])
+    limit = np.repeat(annotations.sizes[first:last, ::-1], counts, axis=0)
+    raw = annotations.boxes[start:stop].astype(np.float64)
+    corners = np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:]], axis=1)
+    cut = np.clip(corners, 0, np.tile(limit, 2))
+    shorter = (cut[:, 2:] - cut[:, :2]).min(axis=1, initial=np.inf)
+    empty = raw[:, 2:].min(axis=1, initial=np.inf) <= 0
+    outside = ~empty & (shorter <= 0)
+    return CutBoxes(
+        xyxy=cut.astype(np.float32),
+        empty=empty,
+        outside=outside,
+        small=~empty & ~outside & (shorter < min_box_side),
+        cut=(np.abs(cut - corners).max(axis=1, initial=0) > _TOUCH) & ~outside & ~empty,
+    )
+
+
+def parts(annotations: Annotations) -> Iterator[tuple[int, int]]:
+    """Yield ranges of images (first, last) that cover a file, to look at its boxes in turn."""
+    for first in range(0, len(annotations), _IMAGES):
+        yield first, min(first + _IMAGES, len(annotations))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Census:
+    """What is to be said of a file's boxes."""
+
+    learnable: NDArray[np.bool_]
+    """(N,) images with a box to learn from."""
+    remarks: list[str]
+    """What was cut or left out, counted."""
+
+
+def take_census(annotations: Annotations, *, min_box_side: float) -> Census:
+    """Look at every box of a file once."""
+    learnable = np.zeros(len(annotations), bool)
+    words = {
+        "empty": "without width or height: left out",
+        "outside": "wholly outside the image: left out",
+        "small": f"with a side under {min_box_side:g} px: left out",
+        "cut": "reach over the image's border: cut",
+    }
+    counts = dict.fromkeys(words, 0)
+    examples: dict[str, list[int]] = {kind: [] for kind in words}
+    for first, last in parts(annotations):
+        boxes = cut_boxes(annotations, first, last, min_box_side=min_box_side)
+        start, stop = annotations.offsets[[first, last]]
+        owner = np.repeat(np.arange(first, last), np.diff(annotations.offsets[first : last + 1]))
+        learnable[owner[boxes.keep & ~annotations.crowd[start:stop]]] = True
+        for kind in words:
+            found = np.flatnonzero(getattr(boxes, kind))
+            counts[kind] += len(found)
+            missing = max(0, 5 - len(examples[kind]))
+            examples[kind] += annotations.annotation_ids[start:stop][found[:missing]].tolist()
+    remarks = [
+        f"{counts[kind]} boxes {text} (annotations {', '.join(map(str, examples[kind]))}"
+        f"{', ...' if counts[kind] > 5 else ''})"
+        for kind, text in words.items()
+        if counts[kind]
+    ]
+    return Census(learnable=learnable, remarks=remarks)
