@@ -8,27 +8,28 @@ wrong or to allow what is only unusual (an `area` that is a text). N images, M b
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.ids import Ids
+from retinanet.data.json_pieces import read_list
+from retinanet.data.records import (
+    MAX_ID,
+    check_annotation,
+    check_ids,
+    check_image,
+    is_name,
+    number,
+)
 from retinanet.errors import UserError
 
-T = TypeVar("T", bound=Sized)
-MAX_ID = 2**53
-"""Ids beyond it are not exact in every reader of JSON."""
-PIECE = 2**18
-"""Bytes of records decoded at a time: few objects, which stay in the processor's cache."""
-_BOUNDARY = re.compile(rb"\}\s*,\s*\{")
-_PLACE = re.compile(r"\$\[(\d+)\]")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]*[A-Za-z0-9_](/?[A-Za-z0-9_\-. ]+)*")
 """Names that need no closer look; without `..` they stay inside their folder."""
 
@@ -182,7 +183,7 @@ def _columns(path: Path, file: _File | dict[str, Any], *, images_only: bool) -> 
         if lists[key] is None:
             raise UserError(f'{path}: has no "{key}" list; a COCO file has {", ".join(needed)}')
     records = list(
-        chain(*_read_list(path, "categories", lists["categories"], _Category, _refuse, list))
+        chain(*read_list(path, "categories", lists["categories"], _Category, _refuse, list))
     )
     categories = Categories(ids=(), names=())
     if records or not images_only:
@@ -207,88 +208,8 @@ def _list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview | li
     return raw
 
 
-def _read_list(
-    path: Path,
-    key: str,
-    values: memoryview | list[Any] | None,
-    kind: type[Any],
-    strict: Callable[[bytes], T | None],
-    lenient: Callable[[list[Any]], T],
-) -> Iterator[T]:
-    """Read the records of a list, piece by piece.
-
-    Args:
-        path: of the file, for messages.
-        key: of the list, for messages.
-        values: the list as it stands in the file, or decoded already.
-        kind: the lenient record type.
-        strict: reads a piece, or returns None where it is not as it should be.
-        lenient: reads records of `kind`, or says what is wrong with one of them.
-    """
-    decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
-
-    def read(piece: bytes) -> T:
-        found = strict(piece)
-        return lenient(decoder.decode(piece)) if found is None else found
-
-    count = 0
-    try:
-        if not isinstance(values, memoryview):
-            yield lenient(msgspec.convert(values or [], type=list[kind]))  # type: ignore[valid-type]
-            return
-        for part in _read_pieces(values, read):
-            yield part
-            count += len(part)
-    except msgspec.ValidationError as error:
-        place = _PLACE.search(str(error))
-        record = f" record {count + int(place[1])}" if place else ""
-        problem = str(error).partition(" - at ")[0]
-        raise UserError(f'{path}: not a COCO file: "{key}"{record}: {problem}') from None
-
-
-def _read_pieces(values: memoryview, read: Callable[[bytes], T]) -> Iterator[T]:
-    """Cut a JSON list between its records and read each piece, which is a list, too."""
-    start, end = 1, len(values) - 1
-    look = start + PIECE
-    while start < end:
-        boundary = _BOUNDARY.search(values, look, end) if look < end else None
-        stop = boundary.start() + 1 if boundary else end
-        try:
-            yield read(b"".join((b"[", values[start:stop], b"]")))
-        except msgspec.ValidationError:
-            raise
-        except msgspec.DecodeError:
-            # What ends inside a text or a nested list is no list: look for the next place. A piece
-            # that is one ends between two records, for its brackets match.
-            if boundary is None:
-                raise
-            look = stop + PIECE // 8
-            continue
-        start = boundary.end() - 1 if boundary else end
-        look = start + PIECE
-
-
 def _refuse(piece: bytes) -> None:
     """Read nothing strictly: categories are few."""
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and abs(value) < MAX_ID
-
-
-def _is_name(value: Any) -> bool:
-    """Whether a value is a text that can be printed: not blank, no NUL, no half of a surrogate."""
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        return False
-    return value == value.encode(errors="ignore").decode()
-
-
-def _check_ids(path: Path, word: str, values: Sequence[Any], first: int = 0) -> None:
-    for row, value in enumerate(values, first):
-        if not _is_id(value):
-            raise UserError(
-                f"{path}: {word} record {row} has id {value!r:.60}; ids must be whole numbers"
-            )
 
 
 def _check_unique(path: Path, word: str, ids: NDArray[np.int64]) -> None:
@@ -308,11 +229,11 @@ def _categories(path: Path, records: list[_Category]) -> Categories:
     if not records:
         raise UserError(f'{path}: "categories" is empty; there is no class to learn')
     ids = [record.id for record in records]
-    _check_ids(path, "category", ids)
+    check_ids(path, "category", ids)
     _check_unique(path, "category", np.array(ids, np.int64))
     names: dict[str, int] = {}
     for record in records:
-        if not _is_name(record.name):
+        if not is_name(record.name):
             raise UserError(f"{path}: category {record.id} has no name ({record.name!r:.60})")
         if record.name in names:
             raise UserError(
@@ -336,13 +257,13 @@ def _images(path: Path, values: memoryview | list[Any] | None) -> ImageColumns:
         return records if _are_plain(records) else None
 
     def lenient(records: list[Any]) -> list[Any]:
-        _check_ids(path, "image", [record.id for record in records], count)
+        check_ids(path, "image", [record.id for record in records], count)
         for record in records:
-            _check_image(path, record)
+            check_image(path, record)
         return records
 
     ids, sizes, names = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)], []
-    for records in _read_list(path, "images", values, _AnyImage, strict, lenient):
+    for records in read_list(path, "images", values, _AnyImage, strict, lenient):
         ids.append(np.array([record.id for record in records], np.int64))
         sizes.append(np.array([(r.height, r.width) for r in records], np.int64).reshape(-1, 2))
         names += [record.file_name for record in records]
@@ -364,57 +285,13 @@ def _are_plain(records: list[_Image]) -> bool:
     )
 
 
-def _check_image(path: Path, image: Any) -> None:
-    if image.id < 0:
-        raise UserError(f"{path}: image {image.id}: ids of images must not be negative")
-    for side in ("width", "height"):
-        value = getattr(image, side)
-        if type(value) not in (int, float) or not 1 <= value < 2**31 or value != int(value):
-            raise UserError(
-                f"{path}: image {image.id} has {side} {value!r:.60}; it must be the file's "
-                "size in whole px, at least 1"
-            )
-    name = image.file_name
-    if not _is_name(name):
-        raise UserError(f"{path}: image {image.id} has file_name {name!r:.60}; it must be a name")
-    for flavour in (PurePosixPath, PureWindowsPath):
-        if flavour(name).anchor or ".." in flavour(name).parts:
-            raise UserError(
-                f"{path}: image {image.id} has file_name {name!r:.200}, which leads outside the "
-                "image folder; it must be relative to it, without '..'"
-            )
-
-
-class _Lookup:
-    """Id -> row, for arrays of ids."""
-
-    def __init__(self, ids: NDArray[np.int64]) -> None:
-        self._order = np.argsort(ids, kind="stable").astype(np.int32)
-        self._sorted = ids[self._order]
-        # Ids are mostly dense: a table is then several times as fast as a search.
-        dense = len(ids) and self._sorted[0] >= 0 and self._sorted[-1] < 16 * len(ids) + 2**16
-        self._table = np.full(int(self._sorted[-1]) + 1 if dense else 0, -1, np.int32)
-        if dense:
-            self._table[self._sorted] = self._order
-
-    def __call__(self, wanted: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the row of each id, -1 for one that there is not."""
-        if len(self._table):
-            inside = (wanted >= 0) & (wanted < len(self._table))
-            return np.where(inside, self._table[np.where(inside, wanted, 0)], -1)
-        if not len(self._sorted):
-            return np.full(len(wanted), -1, np.int32)
-        place = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)
-        return np.where(self._sorted[place] == wanted, self._order[place], -1)
-
-
 def _boxes(
     path: Path,
     values: memoryview | list[Any] | None,
     images: ImageColumns,
     categories: Categories,
 ) -> BoxColumns:
-    image_rows, label_rows = _Lookup(images.ids), _Lookup(np.array(categories.ids, np.int64))
+    image_rows, label_rows = Ids(images.ids), Ids(np.array(categories.ids, np.int64))
     decoder = msgspec.json.Decoder(list[_Annotation])
     count = 0
 
@@ -425,13 +302,13 @@ def _boxes(
             return None
 
     def lenient(records: list[Any]) -> BoxColumns:
-        _check_ids(path, "annotation", [record.id for record in records], count)
+        check_ids(path, "annotation", [record.id for record in records], count)
         for record in records:
-            _check_annotation(path, record, images, image_rows, categories)
+            check_annotation(path, record, images=image_rows, categories=label_rows)
         return _lenient_columns(records, image_rows, label_rows)
 
     parts = [_empty()]
-    for part in _read_list(path, "annotations", values, _AnyAnnotation, strict, lenient):
+    for part in read_list(path, "annotations", values, _AnyAnnotation, strict, lenient):
         parts.append(part)
         count += len(part.ids)
     boxes = _join(parts)
@@ -440,7 +317,7 @@ def _boxes(
 
 
 def _strict_columns(
-    records: list[_Annotation], image_rows: _Lookup, label_rows: _Lookup
+    records: list[_Annotation], image_rows: Ids, label_rows: Ids
 ) -> BoxColumns | None:
     """Return the columns of records whose types are right, or None if a value is not."""
     try:
@@ -464,7 +341,7 @@ def _strict_columns(
     return _finish(ids, rows, labels, boxes, areas, crowd) if fine else None
 
 
-def _lenient_columns(records: list[Any], image_rows: _Lookup, label_rows: _Lookup) -> BoxColumns:
+def _lenient_columns(records: list[Any], image_rows: Ids, label_rows: Ids) -> BoxColumns:
     """Return the columns of records that have been checked one by one."""
     return _finish(
         np.array([record.id for record in records], np.int64),
@@ -508,54 +385,3 @@ def _join(parts: list[BoxColumns]) -> BoxColumns:
     for name in ("ids", "rows", "labels", "boxes", "areas", "crowd"):
         whole[name] = np.concatenate([getattr(part, name) for part in parts])
     return BoxColumns(**whole)
-
-
-def number(value: Any) -> float:
-    """Return a finite number as a float, NaN for anything else."""
-    if type(value) not in (int, float):
-        return math.nan
-    try:
-        return float(value) if math.isfinite(value) else math.nan
-    except OverflowError:
-        return math.nan
-
-
-def _check_annotation(
-    path: Path, record: Any, images: ImageColumns, image_rows: _Lookup, categories: Categories
-) -> None:
-    where = f"{path}: annotation {record.id} (image {record.image_id!r:.60})"
-    value = record.image_id
-    if not _is_id(value) or image_rows(np.array([value]))[0] < 0:
-        known = images.ids[:10].tolist()
-        raise UserError(_unknown(where, "image_id", value, '"images"', known, len(images.ids)))
-    value = record.category_id
-    if not _is_id(value) or value not in categories.ids:
-        known = list(categories.ids[:10])
-        raise UserError(
-            _unknown(where, "category_id", value, '"categories"', known, len(categories))
-        )
-    _check_box(where, record.bbox)
-    if record.iscrowd is not None and record.iscrowd not in (0, 1):
-        raise UserError(f"{where} has iscrowd {record.iscrowd!r:.60}; it is 0 or 1")
-
-
-def _unknown(where: str, key: str, value: Any, place: str, known: list[int], count: int) -> str:
-    some = ", ".join(map(str, known)) + (", ..." if count > len(known) else "")
-    return f"{where} has {key} {value!r:.60}, which is not in {place} ({some})"
-
-
-def _check_box(where: str, box: Any) -> None:
-    numbers = [number(value) for value in box] if isinstance(box, list | tuple) else []
-    if len(numbers) != 4 or any(map(math.isnan, numbers)):
-        raise UserError(
-            f"{where} has bbox {box!r:.100}; it must be four finite numbers "
-            "[x, y, width, height] in px"
-        )
-    shown = list(box)
-    if numbers[2] < 0 or numbers[3] < 0:
-        raise UserError(
-            f"{where} has bbox {shown}, whose width or height is negative; COCO boxes "
-            "are [x, y, width, height], not two corners"
-        )
-    if max(map(abs, numbers)) >= 2**31:
-        raise UserError(f"{where} has bbox {shown!r:.100}; no image is as large as that")

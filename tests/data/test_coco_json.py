@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data import coco_json
+from retinanet.data import coco_json, json_pieces
 from retinanet.data.coco_json import CocoColumns, parse_coco
 from retinanet.errors import UserError
 
@@ -71,7 +71,7 @@ def test_any_cut_gives_the_same_columns(
 ) -> None:
     content = json.dumps(file, indent=indent).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_json, "PIECE", piece)
+        patch.setattr(json_pieces, "PIECE", piece)
         assert_same(parse_coco(content, PATH, images_only=False), slowly(content))
 
 
@@ -96,7 +96,7 @@ def test_any_cut_gives_the_same_verdict(
     )
     content = json.dumps(file).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coco_json, "PIECE", piece)
+        patch.setattr(json_pieces, "PIECE", piece)
         try:
             fast: Any = parse_coco(content, PATH, images_only=False)
         except UserError as error:
@@ -110,8 +110,8 @@ def test_any_cut_gives_the_same_verdict(
 
 def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """The careful way costs ten times as much: it is for what is unusual alone."""
-    monkeypatch.setattr(coco_json, "_check_annotation", pytest.fail)
-    monkeypatch.setattr(coco_json, "_check_image", pytest.fail)
+    monkeypatch.setattr(coco_json, "check_annotation", pytest.fail)
+    monkeypatch.setattr(coco_json, "check_image", pytest.fail)
     file = {
         "images": [{"id": 1, "file_name": "a b/c-1.jpg", "width": 9, "height": 8}],
         "annotations": [
@@ -124,7 +124,7 @@ def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyP
 
 
 def test_a_record_that_is_none_is_counted_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_json, "PIECE", 40)
+    monkeypatch.setattr(json_pieces, "PIECE", 40)
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 8} for i in range(9)]
     content = json.dumps({"images": [*images, 3], "annotations": [], "categories": []}).encode()
     content = content.replace(b'"categories": []', b'"categories": [{"id": 1, "name": "a"}]')

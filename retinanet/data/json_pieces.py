@@ -1,0 +1,79 @@
+"""A JSON list of records, read piece by piece: few objects at a time, whatever its length."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sized
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from retinanet.errors import UserError
+
+T = TypeVar("T", bound=Sized)
+PIECE = 2**18
+"""Bytes decoded at a time: their objects stay in the processor's cache."""
+_BOUNDARY = re.compile(rb"\}\s*,\s*\{")
+_PLACE = re.compile(r"\$\[(\d+)\]")
+
+
+def read_list(
+    path: Path,
+    key: str,
+    values: memoryview | list[Any] | None,
+    kind: type[Any],
+    strict: Callable[[bytes], T | None],
+    lenient: Callable[[list[Any]], T],
+) -> Iterator[T]:
+    """Read the records of a list, piece by piece.
+
+    Args:
+        path: of the file, for messages.
+        key: of the list, for messages.
+        values: the list as it stands in the file, or decoded already.
+        kind: the lenient record type.
+        strict: reads a piece, or returns None where it is not as it should be.
+        lenient: reads records of `kind`, or says what is wrong with one of them.
+    """
+    decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
+
+    def read(piece: bytes) -> T:
+        found = strict(piece)
+        return lenient(decoder.decode(piece)) if found is None else found
+
+    count = 0
+    try:
+        if not isinstance(values, memoryview):
+            yield lenient(msgspec.convert(values or [], type=list[kind]))  # type: ignore[valid-type]
+            return
+        for part in _read_pieces(values, read):
+            yield part
+            count += len(part)
+    except msgspec.ValidationError as error:
+        place = _PLACE.search(str(error))
+        record = f" record {count + int(place[1])}" if place else ""
+        problem = str(error).partition(" - at ")[0]
+        raise UserError(f'{path}: not a COCO file: "{key}"{record}: {problem}') from None
+
+
+def _read_pieces(values: memoryview, read: Callable[[bytes], T]) -> Iterator[T]:
+    """Cut a JSON list between its records and read each piece, which is a list, too."""
+    start, end = 1, len(values) - 1
+    look = start + PIECE
+    while start < end:
+        boundary = _BOUNDARY.search(values, look, end) if look < end else None
+        stop = boundary.start() + 1 if boundary else end
+        try:
+            yield read(b"".join((b"[", values[start:stop], b"]")))
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            # What ends inside a text or a nested list is no list: look for the next place. A piece
+            # that is one ends between two records, for its brackets match.
+            if boundary is None:
+                raise
+            look = stop + PIECE // 8
+            continue
+        start = boundary.end() - 1 if boundary else end
+        look = start + PIECE
