@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] not in commands:
         choices = ", ".join(commands)
         print(
-            f"error: there is no command {words[0]!r}{nearest(words[0], list(commands))} "
+            f"error: there is no command {words[0]!r}{nearest(words[0], list(commands)) or '.'} "
             f"Commands: {choices}",
             file=sys.stderr,
         )
@@ -55,7 +57,8 @@ def _guard(command: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except InterruptedRunError as error:
-        print(f"stopped: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # all ranks of torchrun stop alike
+            print(f"stopped: {error}", file=sys.stderr)
         return 128 + error.number
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, without waiting for its import
@@ -134,21 +137,21 @@ def train_command(words: list[str]) -> int:
     if resume and config is None and resume.endswith((".yaml", ".yml")):
         config, resume = resume, ""
     if options.name:
-        overrides = [*overrides, f"output.name={options.name}"]
-    from retinanet.config import load_config
+        overrides = [*overrides, f"output.name={json.dumps(options.name)}"]  # "null" is a name, too
+    from retinanet.config import find_config, load_config
     from retinanet.engine import launch
 
     if resume is not None:
         if options.init_from or options.dry_run:
             raise UserError("--resume goes with neither --init-from nor --dry-run")
         outcome: Any = launch.resume_experiment(
-            Path(config) if config else None, Path(resume) if resume else None, overrides
+            find_config(config) if config else None, Path(resume) if resume else None, overrides
         )
     else:
         if config is None:
             parser.error("name a config file, or a run with --resume")
         outcome = launch.train_experiment(
-            load_config(Path(config), overrides),
+            load_config(find_config(config), overrides),
             init_from=Path(options.init_from) if options.init_from else None,
             dry_run=options.dry_run,
         )
@@ -181,16 +184,16 @@ def evaluate_command(words: list[str]) -> int:
     parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
     options = parser.parse_intermixed_args(words)
     from retinanet.engine.evaluate import write_evaluation
-    from retinanet.engine.launch import evaluate_checkpoint, evaluate_results_file
+    from retinanet.engine.scoring import evaluate_checkpoint, evaluate_results_file
     from retinanet.evaluation.coco import format_metrics
     from retinanet.files import check_writable
 
     path = Path(options.checkpoint)
     beside = path.parent.parent if path.parent.name == "checkpoints" else Path()
-    folder = Path(options.output) if options.output else beside / "evaluation" / path.stem
-    write = bool(options.output) or path.suffix != ".json"
-    if write:
-        check_writable(folder, "choose another --output")
+    # Another annotation file has a folder of its own: val's figures stay beside test's.
+    name = path.stem + (f"-{Path(options.annotations).stem}" if options.annotations else "")
+    folder = Path(options.output) if options.output else beside / "evaluation" / name
+    check_writable(folder, "choose another --output")
     annotations = Path(options.annotations) if options.annotations else None
     if path.suffix == ".json":
         if annotations is None:
@@ -205,7 +208,7 @@ def evaluate_command(words: list[str]) -> int:
             return 0
         outcome = evaluation
     print(format_metrics(outcome.metrics))
-    for written in write_evaluation(outcome, folder) if write else []:
+    for written in write_evaluation(outcome, folder):
         print(f"wrote {written}")
     return 0
 
@@ -230,7 +233,7 @@ def predict_command(words: list[str]) -> int:
     )
     parser.add_argument("--images", metavar="D", default=".", help="folder of its pictures")
     parser.add_argument(
-        "--output", metavar="DIR", default="predictions", help="default: predictions"
+        "--output", metavar="DIR", help="default: predictions, or the next free of its names"
     )
     parser.add_argument(
         "--threshold",
@@ -244,7 +247,8 @@ def predict_command(words: list[str]) -> int:
     options.overrides = [w for w in options.inputs if "=" in w and not Path(w).exists()]
     options.inputs = [word for word in options.inputs if word not in options.overrides]
     if bool(options.inputs) == bool(options.annotations):
-        parser.error("name images, folders or globs, or a file with --annotations")
+        both = " (not both)" if options.inputs else ""
+        parser.error(f"name either images, folders or globs, or a file with --annotations{both}")
     from retinanet.inference.commands import predict
 
     return predict(options)
@@ -277,12 +281,15 @@ def config_command(words: list[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
     options = parser.parse_intermixed_args(words)
-    from retinanet.config import describe, dump_config, load_config
+    from retinanet.config import describe, dump_config, find_config, load_config
     from retinanet.yaml_reader import write_yaml
 
     what = options.what
-    if what and (what.endswith((".yaml", ".yml")) or Path(what).is_file()):
-        print(write_yaml(dump_config(load_config(Path(what), options.overrides))), end="")
+    path = find_config(what) if what else Path()
+    if what and (path.suffix in (".yaml", ".yml") or path.is_file()):
+        print(write_yaml(dump_config(load_config(path, options.overrides))), end="")
     else:
+        if options.overrides:
+            parser.error(f"{options.overrides[0]!r} goes with a config file")
         print(describe(what))
     return 0

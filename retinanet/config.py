@@ -5,6 +5,7 @@ Order of precedence: command line > YAML file > the schema's defaults.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +23,37 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         UserError: the file or an override is wrong; the message says which key and why.
     """
     values = read_yaml(path)
-    for text in overrides or []:
-        apply_override(values, text)
+    _apply_overrides(values, overrides or [])
     name = path.stem if values.get("output") is None or isinstance(values["output"], dict) else ""
     if name:
         output = {**(values.get("output") or {})}
         output["name"] = output.get("name") or name
         values["output"] = output
-    return build_config(values, source=str(path))
+    return build_config(values, source=str(path), overrides=overrides or [])
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the recipes: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    places = [package / "configs", package.parent / "configs"]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def find_config(name: str) -> Path:
+    """Return a config file: a path, or the name of a recipe that comes with the project."""
+    path, recipe = Path(name), shipped_configs() / f"{name.removesuffix('.yaml')}.yaml"
+    return recipe if not path.exists() and path.name == name and recipe.is_file() else path
 
 
 def override_config(config: Config, overrides: list[str]) -> Config:
     """Return a copy of `config` with `section.key=value` overrides applied."""
     values = dump_config(config)
-    for text in overrides:
-        apply_override(values, text)
+    _apply_overrides(values, overrides)
     return build_config(values, source="command line")
 
 
-def build_config(values: dict[str, Any], source: str) -> Config:
-    """Validate a nested dict; `source` begins each message.
+def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+    """Validate a nested dict; `source` begins each message, but for what `overrides` set.
 
     Raises:
         UserError: one line for each wrong key.
@@ -49,8 +61,13 @@ def build_config(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = dict.fromkeys(_explain(dict(problem)) for problem in error.errors())
-        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
+        given = {text.partition("=")[0].strip() for text in overrides}
+        lines: dict[str, None] = {}  # in order, each once
+        for problem in error.errors():
+            key = ".".join(map(str, problem["loc"]))
+            where = "command line" if key in given else source
+            lines[f"{where}: {_explain(dict(problem))}"] = None
+        raise UserError("\n".join(lines)) from None
 
 
 def dump_config(config: Config) -> dict[str, Any]:
@@ -63,6 +80,38 @@ def save_config(config: Config, path: Path) -> None:
     write_yaml(dump_config(config), path)
 
 
+def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
+    """Set `section.key=value` in turn.
+
+    Raises:
+        UserError: a wrong override, or one that changes the unit of length under other options.
+    """
+    before = _unit(values)
+    for text in overrides:
+        apply_override(values, text)
+    after = _unit(values)
+    if before in (None, after):
+        return
+    given = {text.partition("=")[0].strip() for text in overrides}
+    for key in ("train.milestones", "eval.every"):
+        section, name = key.split(".")
+        part = values.get(section)
+        value = part.get(name) if isinstance(part, dict) else None
+        if value and key not in given:
+            raise UserError(
+                f"train.{after} in place of train.{before} changes what {key}: {value} counts; "
+                f"give it in {after}, too, or {key}=null"
+            )
+
+
+def _unit(values: dict[str, Any]) -> str | None:
+    """Return the unit of length of an experiment as written, None where nothing is."""
+    train = values.get("train")
+    if not isinstance(train, dict):
+        return "steps"
+    return "epochs" if train.get("epochs") is not None else "steps"
+
+
 def apply_override(values: dict[str, Any], text: str) -> None:
     """Set one `section.key=value` in a nested dict, the value read as YAML.
 
@@ -71,7 +120,11 @@ def apply_override(values: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
-        raise UserError(f"{text!r} is not of the form section.key=value, such as train.lr=0.02")
+        meant = _elsewhere(key.strip()) if equals and len(parts) == 1 else ""
+        raise UserError(
+            f"{text!r} is not of the form section.key=value, such as train.lr=0.02 (without spaces)"
+            f"{meant}"
+        )
     node = values
     for part in parts[:-1]:
         child = node.get(part)
@@ -79,10 +132,24 @@ def apply_override(values: dict[str, Any], text: str) -> None:
         if not isinstance(child, dict):
             raise UserError(f"{text!r}: {part} is not a section")
         node = child
-    node[parts[-1]] = parse_yaml(value, source=text) if value.strip() else ""
+    node[parts[-1]] = value.strip() if _is_text(parts, value) else parse_yaml(value, source=text)
     length = {"train.steps": "epochs", "train.epochs": "steps"}
     if ".".join(parts) in length and node[parts[-1]] is not None:
         node[length[".".join(parts)]] = None
+
+
+def _is_text(parts: list[str], value: str) -> bool:
+    """Whether a value is taken as it stands: a name or a path need not be YAML (`a #b`, `2024`)."""
+    if not value.strip():
+        return True
+    if not value.strip():
+        return True
+    kind: Any = Config
+    for part in parts:
+        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
+        kind = field.annotation if field else None
+    quoted = value.strip()[:1] in ("'", '"')
+    return not quoted and (kind is str or (kind == str | None and value.strip() != "null"))
 
 
 def describe(section: str | None = None) -> str:
@@ -93,18 +160,23 @@ def describe(section: str | None = None) -> str:
     """
     names = list(Config.model_fields)
     if section is not None and section not in names:
+        if section in _all_keys():
+            return _describe_section(section.split(".")[0], only=section)
+        close = nearest(section, names) or _elsewhere(section) or nearest(section, _all_keys())
         raise UserError(
-            f"{section} is neither a section nor a file{nearest(section, names) or '.'} "
+            f"{section} is neither a section, an option nor a file{close or '.'} "
             f"Sections: {', '.join(names)}"
         )
     return "\n\n".join(_describe_section(name) for name in ([section] if section else names))
 
 
-def _describe_section(name: str) -> str:
+def _describe_section(name: str, only: str | None = None) -> str:
     kind = Config.model_fields[name].annotation
     assert isinstance(kind, type) and issubclass(kind, Section)
     lines = [f"{name}: {(kind.__doc__ or '').strip()}"]
     for key, type_name, default, meaning in _options(kind, name):
+        if only not in (None, key):
+            continue
         lines += [f"  {key}: {type_name} = {default}", f"      {meaning}"]
     return "\n".join(lines)
 

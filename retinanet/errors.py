@@ -22,4 +22,5 @@ class InterruptedRunError(Exception):
 def nearest(word: str, choices: list[str]) -> str:
     """Return `"; did you mean X?"` for the closest of `choices`, or an empty string."""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    close = close or [choice for choice in choices if word and choice.startswith(word)]
     return f"; did you mean {close[0]}?" if close else ""

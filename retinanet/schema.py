@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -223,6 +223,11 @@ class DataConfig(Section):
         "unreadable images, each named, that training skips before it stops; evaluation skips none",
     )
 
+    @field_validator("short_side", mode="before")
+    @classmethod
+    def _one_side(cls, value: Any) -> Any:
+        return [value] if type(value) is int else value
+
     @model_validator(mode="after")
     def _sides(self) -> DataConfig:
         longest = max(*self.short_side, self.eval_short_side or 0)
@@ -252,8 +257,10 @@ class TrainConfig(Section):
     warmup_steps: Count = option(1000, "steps of linear warm-up")
     warmup_factor: Fraction = option(0.001, "share of the learning rate at step 0")
     schedule: Literal["multistep", "cosine"] = option("multistep", "after warm-up")
-    milestones: tuple[Positive, ...] = option(
-        (60000, 80000), "steps or epochs (the unit of the length) at which lr drops", strict=False
+    milestones: tuple[Positive, ...] | None = option(
+        None,
+        "steps or epochs (the unit of the length) at which lr drops; null: at 2/3 and 8/9 of it",
+        strict=False,
     )
     lr_drop: float = option(0.1, "factor at each milestone", gt=0, le=1)
     clip_norm: float = option(10.0, "largest gradient norm; 0 does not clip", ge=0)
@@ -279,16 +286,19 @@ class TrainConfig(Section):
     def _length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones: {list(self.milestones)} do not ascend")
+        milestones = list(self.milestones or ())
+        if milestones != sorted(set(milestones)):
+            raise ValueError(f"milestones: {milestones} do not ascend")
         return self
 
 
 class EvalConfig(Section):
     """Evaluation on data.val during training, and of checkpoints."""
 
-    every: Count = option(
-        5000, "steps or epochs (the unit of the length) between evaluations; 0 is only at the end"
+    every: Count | None = option(
+        None,
+        "steps or epochs (the unit of the length) between evaluations; 0 is only at the end; null: "
+        "5000 steps, or 1 epoch",
     )
     batch_size: Positive = option(8, "images at a time")
     pictures: Count = option(8, "images drawn into tensorboard at each evaluation")
@@ -314,6 +324,14 @@ class OutputConfig(Section):
 
     dir: str = option("runs", "folder of runs")
     name: str | None = option(None, "of the run's folder; null is the config file's name")
+
+    @model_validator(mode="after")
+    def _one_folder(self) -> OutputConfig:
+        if self.name is not None and (
+            not self.name.strip(". ") or any(mark in self.name for mark in "/\\\0")
+        ):
+            raise ValueError(f"name: {self.name!r} is not the name of a folder in output.dir")
+        return self
 
 
 class Config(Section):

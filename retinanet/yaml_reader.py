@@ -18,6 +18,15 @@ from retinanet.errors import UserError
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2 and unique keys."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Refuse a value with a tag of its own: what it means follows from how it is written."""
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        if node.tag != self.resolve(type(node), getattr(node, "value", None), (plain, not plain)):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"YAML tags are not allowed ({node.tag!r})", node.start_mark
+            )
+        return super().construct_object(node, deep=deep)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
@@ -65,8 +74,6 @@ def parse_yaml(text: str, source: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "not YAML"
-        if "could not determine a constructor for the tag" in reason:
-            reason = f"YAML tags are not allowed ({reason.split('tag ')[-1]})"
         raise UserError(f"{source}{place}: {reason}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{source}: not YAML that can be read") from None

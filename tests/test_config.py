@@ -12,6 +12,7 @@ from retinanet.config import (
     build_config,
     describe,
     dump_config,
+    find_config,
     load_config,
     override_config,
     save_config,
@@ -58,7 +59,7 @@ def test_defaults_are_those_of_the_design() -> None:
     )
     assert (model.p6_from, model.prior, model.frozen_stages) == ("c5", 0.01, 2)
     assert (train.steps, train.epochs, train.batch_size) == (90000, None, 16)
-    assert (train.lr, train.lr_drop, train.milestones) == (0.01, 0.1, (60000, 80000))
+    assert (train.lr, train.lr_drop, train.milestones) == (0.01, 0.1, None)
     assert (train.optimizer, train.momentum, train.weight_decay) == ("sgd", 0.9, 1e-4)
     assert train.clip_norm > 0 and train.warmup_steps > 0
     assert (data.short_side, data.long_side, data.hflip) == ((800,), 1333, 0.5)
@@ -95,11 +96,10 @@ def test_defaults_are_those_of_the_design() -> None:
         ("model.norm=gnn", "model.norm is 'gnn'; it should be 'frozen_bn', 'bn', 'sync_bn' or"),
         ("model.norm=null", "model.norm is None; it should be"),
         ("data.drop_empty=on", "data.drop_empty is 'on'; it should be boolean"),
-        ("data.short_side=800", r"data.short_side is 800; it should be a list, in \[brackets\]"),
+        ("data.short_side=x", r"data.short_side is 'x'; it should be a list, in \[brackets\]"),
         ("data.short_side=[]", r"data.short_side is \[\]; it should be a longer list"),
         ("data.augment=[3]", "data.augment.0 is 3; it should be dictionary"),
         ("model.pixel_mean=[1]", r"model.pixel_mean.1 is \[1\]; it should be a longer list"),
-        ("output.name=3", "output.name is 3; it should be string"),
         # Out of range.
         ("train.lr=-1", "train.lr is -1; it should be greater than 0"),
         ("train.lr=.inf", "train.lr is inf; it should be a finite number"),
@@ -299,12 +299,12 @@ def test_a_section_is_described_with_types_ranges_and_defaults() -> None:
     assert "  train.lr: number > 0 = 0.01\n      peak learning rate" in text
     assert "  train.steps: integer >= 1 or null = 90000\n" in text
     assert "  train.schedule: multistep | cosine = multistep\n" in text
-    assert "  train.milestones: list of integer >= 1 = [60000, 80000]\n" in text
+    assert "  train.milestones: list of integer >= 1 or null = null\n" in text
     assert "data." not in text.split("train.batch_size")[0]
 
 
 def test_an_unknown_section_is_named() -> None:
-    with pytest.raises(UserError, match=r"^trian is neither a section .* did you mean train\?"):
+    with pytest.raises(UserError, match=r"^trian is neither a section, .* did you mean train\?"):
         describe("trian")
     with pytest.raises(UserError, match=r"Sections: model, anchors, assign, loss, data, train"):
         describe("zzzz")
@@ -313,3 +313,87 @@ def test_an_unknown_section_is_named() -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().train.lr = 3  # type: ignore[misc]
+
+
+def test_another_unit_of_length_needs_the_options_that_count_in_it(tmp_path: Path) -> None:
+    """26 epochs with a drop after epoch 16 are not 20,000 steps with a drop after step 16."""
+    path = write(tmp_path, "train: {epochs: 26, milestones: [16, 22]}\neval: {every: 1}\n")
+    for words, key, value in (
+        ([], "train.milestones", r"\[16, 22\]"),
+        (["train.milestones=[9, 15]"], "eval.every", "1"),
+    ):
+        said = rf"changes what {key}: {value} counts; give it in steps, too, or {key}=null"
+        with pytest.raises(UserError, match=f"train.steps in place of train.epochs {said}"):
+            load_config(path, ["train.steps=20", *words])
+    config = load_config(path, ["train.steps=20", "train.milestones=null", "eval.every=10"])
+    assert (config.train.steps, config.train.epochs) == (20, None)
+    assert (config.train.milestones, config.eval.every) == (None, 10)
+    longer = load_config(path, ["train.epochs=52"])
+    assert longer.train.milestones == (16, 22)
+    assert load_config(write(tmp_path, "{}"), ["train.epochs=12"]).train.epochs == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("data.root=/tmp/a #b", "/tmp/a #b"),
+        ("data.root=2017", "2017"),
+        ("data.root='quoted: yes'", "quoted: yes"),
+        ("data.root=", ""),
+        ("data.train.images=[x]", "[x]"),
+        ("model.weights=none", "none"),
+        ("output.name=1e3", "1e3"),
+        ("output.name=true", "true"),
+        ("output.name=null", None),
+        ('output.name="null"', "null"),
+    ],
+)
+def test_names_and_paths_are_taken_as_they_stand(text: str, value: Any) -> None:
+    values: dict[str, Any] = {}
+    apply_override(values, text)
+    for part in text.split("=")[0].split("."):
+        values = values[part]
+    assert values == value
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "..", ".", " "])
+def test_the_name_of_a_run_is_one_folder(name: str) -> None:
+    with pytest.raises(UserError, match=r"output: name: .* is not the name of a folder in"):
+        build_config({"output": {"name": name}}, source="x")
+
+
+def test_one_short_side_needs_no_brackets() -> None:
+    assert override_config(Config(), ["data.short_side=640"]).data.short_side == (640,)
+
+
+def test_an_option_is_described_by_its_name() -> None:
+    text = describe("train.lr")
+    assert "  train.lr: number > 0 = 0.01\n      peak learning rate" in text
+    assert "train.momentum" not in text
+    with pytest.raises(UserError, match=r"^lr is neither .* did you mean train\.lr\?"):
+        describe("lr")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("lr=1", "train.lr"), ("batch_size=4", "train.batch")]
+)
+def test_an_option_without_its_section(text: str, meant: str) -> None:
+    with pytest.raises(UserError, match=rf"is not of the form .*; did you mean {meant}"):
+        apply_override({}, text)
+
+
+def test_what_the_command_line_set_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "train: {lr: -1}\n")
+    with pytest.raises(UserError) as wrong:
+        load_config(path, ["train.btach_size=4"])
+    lines = str(wrong.value).splitlines()
+    assert sorted(line.split(": ")[0] for line in lines) == sorted([str(path), "command line"])
+
+
+def test_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bccd_r18", "bccd_r18.yaml"):
+        assert load_config(find_config(name)).output.name == "bccd_r18"
+    (tmp_path / "bccd_r18").write_text("train: {lr: 0.5}")
+    assert find_config("bccd_r18") == Path("bccd_r18")  # one's own first
+    assert find_config("none") == Path("none")

@@ -137,3 +137,19 @@ def test_write_yaml_to_a_file(tmp_path: Path) -> None:
     text = write_yaml({"train": {"milestones": [3, 5], "lr": 0.01}}, path)
     assert text == "train:\n  milestones: [3, 5]\n  lr: 0.01\n"
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["!!float 1", "{a: !!str 1}", "!!int '1'", "!x 1", "[!!float 2]"])
+def test_no_tag_is_allowed_whatever_it_builds(text: str) -> None:
+    with pytest.raises(UserError, match="YAML tags are not allowed"):
+        parse_yaml(text, "x")
+
+
+def test_texts_in_every_style() -> None:
+    assert parse_yaml("a: |\n  1\nb: >\n  2\nc: '3'\nd: \"4\"\ne: 5", "x") == {
+        "a": "1\n",
+        "b": "2\n",
+        "c": "3",
+        "d": "4",
+        "e": 5,
+    }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import Census, parts
+from retinanet.data.coco_json import Categories
 from retinanet.data.dataset import UnreadableImageError, read_image
 from retinanet.data.headers import stored_size
 from retinanet.errors import UserError
@@ -80,19 +81,24 @@ def check_split(annotations: Annotations, *, split: str, learn: bool) -> None:
         )
 
 
-def check_same_classes(train: Annotations, val: Annotations) -> None:
-    """Refuse splits whose categories differ in id or name.
+def check_same_classes(known: Categories, source: Path, annotations: Annotations) -> None:
+    """Refuse a split whose categories differ, in id or name, from those of a file.
+
+    Args:
+        known: the categories.
+        source: where they come from: another split's annotations, or a checkpoint.
+        annotations: of the split.
 
     Raises:
         UserError: the first category that differs.
     """
-    a = dict(zip(train.categories.ids, train.categories.names, strict=True))
-    b = dict(zip(val.categories.ids, val.categories.names, strict=True))
+    a = dict(zip(known.ids, known.names, strict=True))
+    b = dict(zip(annotations.categories.ids, annotations.categories.names, strict=True))
     for category in sorted(a.keys() | b.keys()):
         if a.get(category) != b.get(category):
             raise UserError(
-                f"{val.path}: category {category} is {_said(b.get(category))}, but "
-                f"{_said(a.get(category))} in {train.path}; both files need the same categories"
+                f"{annotations.path}: category {category} is {_said(b.get(category))}, but "
+                f"{_said(a.get(category))} in {source}; both files need the same categories"
             )
 
 
@@ -100,12 +106,15 @@ def _said(name: str | None) -> str:
     return "missing" if name is None else repr(name)
 
 
-def check_files(annotations: Annotations, images: Path) -> None:
+def check_files(
+    annotations: Annotations, images: Path, *, remedy: str = "is data.*.images right?"
+) -> None:
     """Look at every image file once: it must be there and not be empty.
 
     Args:
         annotations: of the split.
         images: folder that file_name starts from.
+        remedy: a question for the end of the message.
 
     Raises:
         UserError: the missing ones, counted, the first named.
@@ -124,7 +133,7 @@ def check_files(annotations: Annotations, images: Path) -> None:
             raise UserError(
                 f"{annotations.path}: {len(bad)} of {len(annotations)} image files are {what} in "
                 f"{images}, the first is {annotations.file_names[bad[0]]!r} (image "
-                f"{annotations.image_ids[bad[0]]}); is data.root or data.*.images right?"
+                f"{annotations.image_ids[bad[0]]}); {remedy}"
             )
 
 

@@ -361,7 +361,7 @@ def _finish(
     areas: NDArray[np.float64],
     crowd: NDArray[np.int64],
 ) -> BoxColumns:
-    given = np.isfinite(areas)
+    given = np.isfinite(areas) & (areas >= 0)
     return BoxColumns(
         ids=ids,
         rows=rows,

@@ -43,7 +43,7 @@ class LoadedImage:
     target: Target
 
 
-def read_image(path: Path, size: Size | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | Path, size: Size | None = None) -> NDArray[np.uint8]:
     """Decode an image to (H, W, 3) uint8 RGB; grey, palette, 16-bit and alpha are converted.
 
     EXIF orientation is followed as viewers do, unless the annotation file gives the size of the
@@ -57,7 +57,7 @@ def read_image(path: Path, size: Size | None = None) -> NDArray[np.uint8]:
         UnreadableImageError: not an image, truncated, or of another size.
     """
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from None
     image = _decode(content, cv2.IMREAD_COLOR)

@@ -92,6 +92,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such annotation file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, not an annotation file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 

@@ -105,6 +105,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         categories = content["categories"]
+        if len(categories["ids"]) != len(categories["names"]):
+            raise TypeError("as many category ids as names")
         return Checkpoint(
             config=build_config(content["config"], source=str(path)),
             categories=Categories(ids=tuple(categories["ids"]), names=tuple(categories["names"])),
@@ -121,9 +123,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _read(path: Path) -> Any:
     if path.is_dir():
-        raise UserError(
-            f"{path}: is a folder; name a checkpoint, such as {path}/checkpoints/best.pt"
-        )
+        inside = "best.pt" if path.name == "checkpoints" else "checkpoints/best.pt"
+        raise UserError(f"{path}: is a folder; name a checkpoint, such as {path / inside}")
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"{path}: is a config; name a checkpoint, such as runs/first/best.pt")
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:

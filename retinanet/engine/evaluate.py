@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from retinanet.boxes import xyxy_to_xywh
 from retinanet.data.coco_json import Categories
 from retinanet.engine.distributed import Precision, World, autocast
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
-from retinanet.errors import UserError
+from retinanet.errors import TrainingError, UserError
 from retinanet.evaluation.coco import (
     Metrics,
     Result,
@@ -27,13 +27,20 @@ from retinanet.evaluation.coco import (
     in_order,
     metrics_json,
 )
-from retinanet.evaluation.draw import draw_boxes, enlarge, fit, grid, side_by_side
+from retinanet.evaluation.draw import (
+    draw_boxes,
+    enlarge,
+    fit,
+    grid,
+    side_by_side,
+    write_jpeg,
+)
 from retinanet.files import replacing
-from retinanet.losses.criterion import build_criterion
+from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import Batch, Detections
+from retinanet.structures import Batch, Detections, Outputs
 
 
 @dataclass(kw_only=True)
@@ -60,6 +67,8 @@ class Evaluation:
     empty where they were not asked for."""
     pictures: list[NDArray[np.uint8]]
     """Ground truth beside detections."""
+    annotations: Path
+    """File of the ground truth."""
 
 
 def evaluate(
@@ -93,6 +102,7 @@ def evaluate(
 
     Raises:
         UserError: an unreadable image.
+        TrainingError: outputs that are not finite.
     """
     loader = build_evaluation_loader(
         config,
@@ -150,12 +160,16 @@ def _detect(
         with autocast(world.device, precision):
             outputs = model(batch.images, batch.sizes)
         if losses:
-            for name, value in criterion(outputs, batch).items():
-                found.losses[name] += float(value)
-            found.positives += int((batch.matches >= 0).sum())
+            _add_losses(found, criterion, outputs, batch)
         found.images += len(batch.images)
         found.scores += outputs.logits.numel()
-        found.highest_score = max(found.highest_score, float(outputs.logits.max().sigmoid()))
+        highest = float(outputs.logits.max().sigmoid())
+        if math.isnan(highest):
+            raise TrainingError(
+                f"image {int(batch.image_ids[0])}: the network's outputs are not finite: it has "
+                "diverged. Try a lower train.lr, or train.precision=fp32"
+            )
+        found.highest_score = max(found.highest_score, highest)
         detections = postprocess(outputs, batch.sizes, batch.original_sizes)
         for i, one in enumerate(detections):
             detected = one.cpu()
@@ -163,6 +177,17 @@ def _detect(
             if len(found.pictures) < pictures and world.is_main:
                 found.pictures.append(_picture(host_batch, i, detected, categories.names))
     return found
+
+
+def _add_losses(found: _Found, criterion: Criterion, outputs: Outputs, batch: Batch) -> None:
+    """Add a batch's losses, image by image: of all at once they would not fit a laptop's memory."""
+    for i in range(len(batch.images)):
+        one = slice(i, i + 1)
+        part = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
+        target = replace(batch, targets=batch.targets[one], matches=batch.matches[one])
+        for name, value in criterion(part, target).items():
+            found.losses[name] += float(value)
+    found.positives += int((batch.matches >= 0).sum())
 
 
 def to_results(
@@ -201,7 +226,13 @@ def _score(
         divisor = sum(part.images if per_image else part.positives for part in parts)
         for name in ("class", "box"):
             means[name] = sum(part.losses[name] for part in parts) / max(1, divisor)
-    return Evaluation(metrics=metrics, results=results, losses=means, pictures=parts[0].pictures)
+    return Evaluation(
+        metrics=metrics,
+        results=results,
+        losses=means,
+        pictures=parts[0].pictures,
+        annotations=split.annotations.path,
+    )
 
 
 def _picture(
@@ -228,9 +259,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         UserError: the folder cannot be written.
     """
     paths = [folder / "results.json", folder / "metrics.json", folder / "metrics.txt"]
+    figures = metrics_json(evaluation.metrics)
     texts = [
         json.dumps(evaluation.results),
-        json.dumps(metrics_json(evaluation.metrics), indent=2) + "\n",
+        json.dumps({"annotations": str(evaluation.annotations), **figures}, indent=2) + "\n",
         format_metrics(evaluation.metrics) + "\n",
     ]
     try:
@@ -238,11 +270,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         for path, text in zip(paths, texts, strict=True):
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+        if evaluation.pictures:
+            paths.append(folder / "pictures.jpg")
+            columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
+            write_jpeg(paths[-1], grid(evaluation.pictures, columns))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-    if evaluation.pictures:
-        paths.append(folder / "pictures.jpg")
-        columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
-        sheet = grid(evaluation.pictures, columns)
-        cv2.imwrite(str(paths[-1]), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     return paths

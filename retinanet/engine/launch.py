@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from retinanet.config import dump_config, load_config, override_config
-from retinanet.data.checks import check_same_classes, class_table
-from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import (
     World,
-    inference_precision,
     join_world,
     resolve_precision,
 )
-from retinanet.engine.evaluate import Evaluation, evaluate
+from retinanet.engine.introduction import describe_resume, introduce
 from retinanet.engine.logging import Log
-from retinanet.engine.run import Run, checkpoint_size, resolve_micro_batch, save_last, start_run
+from retinanet.engine.run import (
+    Run,
+    checkpoint_size,
+    resolve_micro_batch,
+    save_last,
+    start_run,
+)
 from retinanet.engine.run_folder import RunFolder, describe_environment, run_folder
 from retinanet.engine.splits import (
     Split,
     build_augment,
-    evaluation_short_side,
-    ground_truth,
-    open_split,
     open_training_splits,
-    resized_box_sizes,
 )
 from retinanet.engine.train import is_finished, rehearse, train
 from retinanet.engine.transfer import load_matching
-from retinanet.errors import UserError
-from retinanet.evaluation.coco import evaluate_results, read_results
-from retinanet.model.detector import Detector, build_detector, describe_frozen
-from retinanet.schema import Config, SplitConfig
+from retinanet.errors import TrainingError, UserError
+from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config
 
 # What a resume may change: where things lie and what they run on, not what is computed.
 _HARDWARE = ("data.root", "data.workers", "train.device", "train.micro_batch", "output.")
@@ -82,7 +79,7 @@ def train_experiment(
     log = Log(active=world.is_main)
     try:
         run, remarks = _prepare(config, folder, world, log, resume=resume, init_from=init_from)
-        intro = "\n".join([*_introduce(run), *remarks])
+        intro = "\n".join([*introduce(run), *remarks, *describe_resume(run, resume)])
         rehearse(run)
         if dry_run:
             log.say(intro + "\ndry run: training and evaluation of two images went well")
@@ -94,6 +91,9 @@ def train_experiment(
         log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
         log.say(intro)
         return Outcome(folder=folder, progress=train(run), is_main=world.is_main)
+    except (TrainingError, UserError) as error:
+        log.keep(f"error: {error}")
+        raise
     finally:
         log.close()
         world.close()
@@ -167,7 +167,7 @@ def _build_model(
 def _check_same_backbone(config: Config, weights: Checkpoint) -> None:
     """Refuse weights whose backbone, or what it was fed, is another: they would be noise."""
     ours, theirs = config.model, weights.config.model
-    for key in ("backbone", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"):
+    for key in ("backbone", "norm", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"):
         if getattr(ours, key) != getattr(theirs, key):
             raise UserError(
                 f"--init-from: model.{key} is {getattr(theirs, key)} in the checkpoint but "
@@ -179,52 +179,16 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:8]) + (", .." if len(names) > 8 else "")
 
 
-def _introduce(run: Run) -> list[str]:
-    """Say what will run on what."""
-    config, data = run.config, run.config.data
-    length = f"{config.train.epochs} epochs = " if config.train.epochs else ""
-    steps_per_epoch = run.plan.steps_per_epoch
-    lines = [f"run {run.folder.path}"]
-    for name, split in (("train", run.train), ("val", run.val)):
-        table = class_table(split.annotations, split.census)
-        lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
-    lines += _describe_scale(run)
-    unit = "epochs" if config.train.epochs else "steps"
-    every = f"every {config.eval.every} {unit} and " if config.eval.every else ""
-    lines += [
-        f"model {config.model.backbone} ({config.model.norm}, weights {config.model.weights}): "
-        f"{describe_frozen(run.model)}",
-        f"{length}{run.steps} steps of {config.train.batch_size} images, {steps_per_epoch} an "
-        f"epoch, {config.train.optimizer} lr {config.train.lr:g}, {config.train.schedule}; "
-        f"{run.world.size} process(es) on {run.world.device.type}, at most "
-        f"{config.train.micro_batch} images at a time, {run.precision}, "
-        f"{data.workers} loader workers each; evaluation {every}at the end",
-    ]
-    if config.model.norm in ("bn", "sync_bn"):
-        lines.append(
-            f"  model.norm {config.model.norm} uses the statistics of local batches: the results "
-            "depend on the number of devices (frozen_bn and gn do not)"
+def _check_is_last(path: Path, checkpoint: Checkpoint, folder: RunFolder) -> None:
+    """Refuse to go back: a run has one history, and what follows a state would be overwritten."""
+    if path.absolute() == folder.last or not folder.last.exists():
+        return
+    further = load_checkpoint(folder.last).progress.step
+    if further > checkpoint.progress.step:
+        raise UserError(
+            f"{path}: is the state after step {checkpoint.progress.step}, but {folder.last} has "
+            f"{further}: resume that one, or start a new run from this one with --init-from"
         )
-    late = [m for m in config.train.milestones if m * run.unit >= run.steps]
-    if config.train.schedule == "multistep" and late:
-        lines.append(f"  train.milestones {late} lie past the end: lr does not drop there")
-    if run.progress.step:
-        lines.append(f"resuming after step {run.progress.step}")
-    return lines
-
-
-def _describe_scale(run: Run) -> list[str]:
-    """Say what resizing does to images and boxes (users.md UX3)."""
-    data, annotations = run.config.data, run.train.annotations
-    side = evaluation_short_side(data)
-    sizes = annotations.sizes
-    scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
-    low, median, high = np.percentile(resized_box_sizes(run.train, scale), [5, 50, 95])
-    return [
-        f"resizing: short side {', '.join(map(str, data.short_side))}, long side at most "
-        f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
-        f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)"
-    ]
 
 
 def check_resume(asked: Config, saved: Config) -> None:
@@ -233,6 +197,12 @@ def check_resume(asked: Config, saved: Config) -> None:
     Raises:
         UserError: the options that differ.
     """
+    if (asked.train.epochs is None) != (saved.train.epochs is None):
+        unit = "epochs" if saved.train.epochs else "steps"
+        raise UserError(
+            f"--resume: the length of this run is in {unit}, and so are its milestones and "
+            f"evaluations; give train.{unit}"
+        )
     a, b = _flatten(dump_config(asked)), _flatten(dump_config(saved))
     free = (*_HARDWARE, *_LENGTH, *_REPORTING)
     differing = [
@@ -258,86 +228,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def restore_detector(checkpoint: Checkpoint, device: torch.device) -> Detector:
-    """Rebuild the network of a checkpoint; nothing but the file is needed (users.md FT2, FT3).
-
-    Raises:
-        UserError: the weights do not fit the config in the file.
-    """
-    model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
-    try:
-        model.load_state_dict(checkpoint.model)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
-    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-
-
-def evaluate_checkpoint(
-    path: Path,
-    *,
-    annotations: Path | None,
-    images: Path | None,
-    overrides: list[str],
-) -> Evaluation | None:
-    """Evaluate a checkpoint on its own val split, or on another file with the same classes.
-
-    Returns:
-        The evaluation on the main process, None on the others.
-
-    Raises:
-        UserError: a wrong checkpoint, file or option.
-    """
-    checkpoint = load_checkpoint(path)
-    config = override_config(checkpoint.config, overrides)
-    if images is not None and annotations is None:
-        raise UserError(f"--images {images} goes with --annotations; or set data.val.images=...")
-    if annotations is not None:
-        place = SplitConfig(
-            annotations=str(annotations.absolute()),
-            images=str(images.absolute()) if images else config.data.val.images,
-        )
-        # With both places given, the training machine's data.root need not exist here.
-        root = "" if images else config.data.root
-        data = config.data.model_copy(update={"val": place, "root": root})
-        config = config.model_copy(update={"data": data})
-    world = join_world(config.train.device)
-    try:
-        split = open_split(config, "val")
-        _check_classes(split, checkpoint, path)
-        model = restore_detector(checkpoint, world.device)
-        precision = inference_precision(config.train.precision, world.device)
-        return evaluate(
-            model,
-            config,
-            split,
-            world=world,
-            precision=precision,
-            pictures=config.eval.pictures,
-        )
-    finally:
-        world.close()
-
-
-def _check_classes(split: Split, checkpoint: Checkpoint, path: Path) -> None:
-    """Refuse an annotation file whose classes are not the checkpoint's."""
-    trained = replace(split.annotations, path=path, categories=checkpoint.categories)
-    check_same_classes(trained, split.annotations)
-
-
-def evaluate_results_file(path: Path, annotations: Path, overrides: list[str]) -> Evaluation:
-    """Score an existing results file.
-
-    Raises:
-        UserError: a wrong file or record.
-    """
-    config = override_config(Config(), overrides)
-    truth = ground_truth(read_annotations(annotations))
-    results = read_results(path, truth)
-    metrics = evaluate_results(truth, results, max_detections=config.postprocess.max_detections)
-    return Evaluation(metrics=metrics, results=results, losses={}, pictures=[])
-
-
 def resume_experiment(config: Path | None, path: Path | None, overrides: list[str]) -> Outcome:
     """Continue a run from its own checkpoint; a config given beside it must be the same experiment.
 
@@ -359,6 +249,7 @@ def resume_experiment(config: Path | None, path: Path | None, overrides: list[st
         path = RunFolder(path).last
     checkpoint = load_checkpoint(path)
     folder = RunFolder(path.absolute().parent.parent)
+    _check_is_last(path, checkpoint, folder)
     if not folder.config.exists():
         raise UserError(
             f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a "

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from retinanet.files import replacing
+
 
 class Log:
     """Says and records; every process but the main one keeps silent."""
@@ -55,6 +57,11 @@ class Log:
         if self._text:
             self._text.write(text + "\n")
 
+    def keep(self, text: str) -> None:
+        """Keep a text in train.log that is printed elsewhere."""
+        if self._text:
+            self._text.write(text + "\n")
+
     def start_progress(self, *, step: int, steps: int) -> None:
         """Show a bar if this is a terminal."""
         if self._active and sys.stderr.isatty():
@@ -70,8 +77,8 @@ class Log:
         """Print a line of progress where no bar shows it; train.log has it always."""
         if self._bar is None:
             self.say(text)
-        elif self._text:
-            self._text.write(text + "\n")
+        else:
+            self.keep(text)
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl and its numbers to tensorboard."""
@@ -112,7 +119,8 @@ def _forget_after(path: Path, step: int, evaluated: int) -> None:
             continue
         if values.get("step", 0) <= (evaluated if "val/AP" in values else step):
             kept.append(line)
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import torch
@@ -16,6 +17,8 @@ class Meter:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._warned = False
+        self._first = run.progress.step
+        self._total = self._total_waited = 0.0
         self.restart()
 
     def restart(self) -> None:
@@ -67,10 +70,13 @@ class Meter:
             f"{losses['class']:.4f} box {losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  "
             f"{speed:.1f} images/s  data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
         )
-        if waiting > 0.2 and self._steps >= 10 and not self._warned:
+        self._total += elapsed
+        self._total_waited += self._waited
+        share = self._total_waited / self._total
+        if share > 0.2 and step - self._first >= 10 and not self._warned:
             self._warned = True
             run.log.say(
-                f"  training waits {waiting:.0%} of its time for data: more data.workers (now "
+                f"  training waits {share:.0%} of its time for data: more data.workers (now "
                 f"{run.config.data.workers}), smaller images on disk, or a lighter data.augment"
             )
 
@@ -83,4 +89,5 @@ def _memory(device: torch.device) -> float:
         import resource
     except ImportError:  # not on Windows
         return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, kB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -18,7 +18,9 @@ from retinanet.engine.distributed import Precision, World
 from retinanet.engine.logging import Log
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.run_folder import RunFolder
+from retinanet.engine.schedule import learning_rate
 from retinanet.engine.splits import Split, training_plan
+from retinanet.errors import UserError
 from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
 from retinanet.schema import Config
@@ -58,6 +60,36 @@ class Run:
         """Steps of the whole run."""
         return (self.config.train.epochs or self.config.train.steps or 0) * self.unit
 
+    @property
+    def evaluation_interval(self) -> int:
+        """Steps between evaluations; 0 is only at the end."""
+        every = self.config.eval.every
+        if every is None:
+            every = 1 if self.config.train.epochs else 5000
+        return every * self.unit
+
+    @property
+    def milestones(self) -> list[int]:
+        """Steps at which the learning rate drops."""
+        given = self.config.train.milestones
+        if given is None:
+            return [round(self.steps * 2 / 3), round(self.steps * 8 / 9)]
+        return [milestone * self.unit for milestone in given]
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, from 0."""
+        config = self.config.train
+        return learning_rate(
+            step,
+            peak=config.lr,
+            steps=self.steps,
+            warmup_steps=config.warmup_steps,
+            warmup_factor=config.warmup_factor,
+            schedule=config.schedule,
+            milestones=self.milestones,
+            drop=config.lr_drop,
+        )
+
 
 def start_run(
     config: Config,
@@ -74,7 +106,7 @@ def start_run(
 ) -> Run:
     """Join the parts of a run; with a checkpoint, as it was when that was written."""
     if checkpoint is not None:
-        model.load_state_dict(checkpoint.model)
+        load_weights(model, checkpoint)
     model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped: nn.Module = model
     if world.size > 1:
@@ -83,10 +115,15 @@ def start_run(
         ids = [world.device.index] if world.device.type == "cuda" else None
         wrapped = DistributedDataParallel(model, device_ids=ids)
     optimizer = build_optimizer(model, config.train)
-    scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+    scaler = torch.amp.GradScaler(world.device.type, enabled=_uses_scaler(precision))
     if checkpoint is not None and checkpoint.optimizer is not None:
-        optimizer.load_state_dict(checkpoint.optimizer)
-        scaler.load_state_dict(checkpoint.scaler or {})
+        try:
+            optimizer.load_state_dict(checkpoint.optimizer)
+            scaler.load_state_dict(checkpoint.scaler or {})
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"the checkpoint's optimiser state does not fit its own config: {error}"
+            ) from None
     start = Progress(normalizer=config.loss.normalizer_start)
     return Run(
         config=config,
@@ -105,6 +142,23 @@ def start_run(
         environment=environment,
         progress=start if checkpoint is None else checkpoint.progress,
     )
+
+
+def _uses_scaler(precision: Precision) -> bool:
+    return precision == "fp16"
+
+
+def load_weights(model: Detector, checkpoint: Checkpoint) -> None:
+    """Load a checkpoint's weights into its own network.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    try:
+        model.load_state_dict(checkpoint.model)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
 
 
 def resolve_micro_batch(config: Config, train: Split, world: World) -> int:

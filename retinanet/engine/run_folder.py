@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -106,13 +107,18 @@ class RunFolder:
 
 def run_folder(config: Config) -> RunFolder:
     """Return the folder of an experiment."""
-    return RunFolder(Path(config.output.dir) / (config.output.name or "run"))
+    return RunFolder(Path(config.output.dir).expanduser() / (config.output.name or "run"))
 
 
 def free_name(folder: Path, name: str) -> str:
     """Return `name`, or the first of `name-2`, `name-3`, .. that is not in the folder yet."""
     candidates = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
     return next(candidate for candidate in candidates if not (folder / candidate).exists())
+
+
+def program() -> str:
+    """Return the command as it works in the user's shell; scripts that enter .venv say it."""
+    return os.environ.get("RETINANET_COMMAND", "retinanet")
 
 
 def describe_environment(world_size: int, device: torch.device) -> dict[str, Any]:
@@ -136,6 +142,7 @@ def git_state() -> str:
     """Return the commit of the project's checkout, `+changes` if it differs, or an empty string."""
     folder = Path(retinanet.__file__).parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", "__init__.py")  # not a project around us
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

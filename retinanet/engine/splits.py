@@ -65,10 +65,16 @@ def open_split(config: Config, name: str) -> Split:
             raise UserError(
                 f"data.{name}.{key} is not set; it is relative to data.root, or absolute"
             )
-    root = Path(config.data.root)
+    root = Path(config.data.root).expanduser()
     if config.data.root and not os.path.isdir(root):  # noqa: PTH112 (it takes a forbidden one, too)
         raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
-    annotations = open_annotations(root / place.annotations)
+    path = root / place.annotations
+    if not path.exists():
+        raise UserError(
+            f"{path}: there is no such annotation file (data.{name}.annotations, "
+            f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
+        )
+    annotations = open_annotations(path)
     return check_split(annotations, root / place.images, config.data, name=name)
 
 
@@ -101,7 +107,7 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
         UserError: see `open_split`.
     """
     train, val = open_split(config, "train"), open_split(config, "val")
-    checks.check_same_classes(train.annotations, val.annotations)
+    checks.check_same_classes(train.annotations.categories, train.annotations.path, val.annotations)
     return train, val
 
 

@@ -24,7 +24,7 @@ from retinanet.engine.distributed import autocast
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, save_last, state
-from retinanet.engine.schedule import learning_rate
+from retinanet.engine.run_folder import program
 from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import build_dataset
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
@@ -84,10 +84,13 @@ def rehearse(run: Run) -> None:
     total = losses["class"] + losses["box"]
     if not math.isfinite(float(total.detach())):
         parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-        raise TrainingError(
-            f"the loss of the initial weights is not finite: {parts}; are model.weights, "
-            "model.pixel_mean and model.pixel_std those of the backbone?"
+        remedy = (
+            "the run had diverged before this state was saved: start a new one from its best "
+            "checkpoint with --init-from and a lower train.lr"
+            if run.progress.step
+            else "are model.weights, model.pixel_mean and model.pixel_std those of the backbone?"
         )
+        raise TrainingError(f"the loss of the first two images is not finite: {parts}; {remedy}")
     total.backward()
     run.model.zero_grad(set_to_none=True)
     alone = replace(run.world, rank=0, size=1)
@@ -127,6 +130,8 @@ def _step(
     if bad:
         _note_bad(run, part)
     number = signal.SIGTERM if ends else signal.SIGINT if interrupts else 0
+    if not images:
+        raise TrainingError(f"step {part.step + 1}: none of its images could be read")
     rate = _set_learning_rate(run, part.step)
     divisor = _divisor(run, positives, images)
     run.optimizer.zero_grad(set_to_none=True)
@@ -135,8 +140,10 @@ def _step(
     losses = dict(zip(("class", "box"), totals, strict=True))
     run.scaler.unscale_(run.optimizer)
     norm = float(_clip(run))
-    # With fp16 a gradient may overflow: the scaler then skips the step and lowers its factor.
-    if not all(map(math.isfinite, totals)) or not (math.isfinite(norm) or run.scaler.is_enabled()):
+    # With fp16 a gradient may overflow: the scaler then skips the step and halves its factor. Under
+    # 1 there was nothing left to overflow.
+    overflow = run.scaler.is_enabled() and run.scaler.get_scale() >= 1
+    if not all(map(math.isfinite, totals)) or not (math.isfinite(norm) or overflow):
         raise TrainingError(_diverged(run, part, local, losses, rate, norm))
     run.scaler.step(run.optimizer)
     run.scaler.update()
@@ -182,17 +189,7 @@ def _divisor(run: Run, positives: float, images: float) -> float:
 
 
 def _set_learning_rate(run: Run, step: int) -> float:
-    config = run.config.train
-    rate = learning_rate(
-        step,
-        peak=config.lr,
-        steps=run.steps,
-        warmup_steps=config.warmup_steps,
-        warmup_factor=config.warmup_factor,
-        schedule=config.schedule,
-        milestones=[milestone * run.unit for milestone in config.milestones],
-        drop=config.lr_drop,
-    )
+    rate = run.learning_rate(step)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     return rate
@@ -207,7 +204,7 @@ def _clip(run: Run) -> Tensor:
 
 def _due(run: Run, step: int) -> bool:
     """Whether an evaluation follows a step: every eval.every steps or epochs, and at the end."""
-    interval = run.config.eval.every * run.unit
+    interval = run.evaluation_interval
     return step == run.steps or (interval > 0 and step % interval == 0)
 
 
@@ -235,10 +232,11 @@ def _evaluate(run: Run, signals: list[int]) -> None:
         pictures=run.config.eval.pictures,
         interrupted=interrupted,
     )
-    ap = run.world.broadcast((outcome.metrics.figures["AP"] or 0.0) if outcome else None)
+    ap = run.world.broadcast(outcome.metrics.figures["AP"] if outcome else None)
     before = run.progress
     step = before.step
-    if before.best_ap is None or ap > before.best_ap:
+    # Without ground truth there is no AP: the newest weights are then the best guess.
+    if ap is None or before.best_ap is None or ap > before.best_ap:
         run.progress = replace(before, evaluated=step, best_ap=ap, best_step=step, stale=0)
     else:
         run.progress = replace(before, evaluated=step, stale=before.stale + 1)
@@ -280,7 +278,7 @@ def _stop(run: Run, number: int) -> None:
     raise InterruptedRunError(
         number,
         f"{name} after step {run.progress.step} of {run.steps}: the state is in {run.folder.last}; "
-        f"continue with: retinanet train --resume {run.folder.path}",
+        f"continue with: {program()} train --resume {run.folder.path}",
     )
 
 
@@ -319,13 +317,13 @@ def _diverged(
         for image, target in zip(batch.image_ids, batch.targets, strict=True)
     ]
     parts = ", ".join(f"{name} {value:g} (here {local[name]:g})" for name, value in losses.items())
-    kept = run.folder.last if run.folder.last.exists() else "none yet"
+    kept = run.folder.best if run.folder.best.exists() else "none yet"
     return "\n".join(
         [
             f"step {part.step + 1}: the loss is not finite: {parts}; learning rate {rate:g}, "
             f"gradient norm {norm:g}",
             *images[:16],
-            f"The weights before this step are sound; last checkpoint: {kept}. Try a lower "
+            f"No update was made; last checkpoint: {run.folder.last}, best: {kept}. Try a lower "
             "train.lr, a longer train.warmup_steps, a smaller train.clip_norm, or "
             "train.precision=fp32.",
         ]

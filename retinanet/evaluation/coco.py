@@ -111,10 +111,12 @@ def _accumulate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return COCO's precision (T, R, K, S, M), recall (T, K, S, M), scores (T, R, K, S, M)."""
     coco_kind, evaluation_kind = _backend()
+    # Numbered anew from 1: a library may not take a file's negative ids.
+    labels = {category: label for label, category in enumerate(truth.category_ids, 1)}
     with contextlib.redirect_stdout(io.StringIO()):  # both print their own progress
         evaluation = evaluation_kind(
-            _coco(coco_kind, truth, _ground_truth_records(truth)),
-            _coco(coco_kind, truth, _result_records(results)),
+            _coco(coco_kind, truth, _ground_truth_records(truth, labels)),
+            _coco(coco_kind, truth, _result_records(results, labels)),
             "bbox",
         )
         evaluation.params.maxDets = limits
@@ -141,8 +143,7 @@ def _coco(kind: Any, truth: GroundTruth, records: list[dict[str, Any]]) -> Any:
             {"id": int(i), "width": 1, "height": 1, "file_name": ""} for i in truth.image_ids
         ],
         "categories": [
-            {"id": int(i), "name": name}
-            for i, name in zip(truth.category_ids, truth.category_names, strict=True)
+            {"id": label, "name": name} for label, name in enumerate(truth.category_names, 1)
         ],
         "annotations": records,
     }
@@ -152,12 +153,12 @@ def _coco(kind: Any, truth: GroundTruth, records: list[dict[str, Any]]) -> Any:
     return coco
 
 
-def _ground_truth_records(truth: GroundTruth) -> list[dict[str, Any]]:
+def _ground_truth_records(truth: GroundTruth, labels: dict[int, int]) -> list[dict[str, Any]]:
     return [
         {
             "id": i + 1,
             "image_id": int(truth.box_image_ids[i]),
-            "category_id": int(truth.box_category_ids[i]),
+            "category_id": labels[int(truth.box_category_ids[i])],
             "bbox": truth.boxes[i].tolist(),
             "area": float(truth.areas[i]),
             "iscrowd": int(truth.crowd[i]),
@@ -171,12 +172,12 @@ def in_order(results: Iterable[Result]) -> list[Result]:
     return sorted(results, key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]))
 
 
-def _result_records(results: Sequence[Result]) -> list[dict[str, Any]]:
+def _result_records(results: Sequence[Result], labels: dict[int, int]) -> list[dict[str, Any]]:
     return [
         {
             "id": i + 1,
             "image_id": result["image_id"],
-            "category_id": result["category_id"],
+            "category_id": labels[result["category_id"]],
             "bbox": result["bbox"],
             "score": result["score"],
             "area": result["bbox"][2] * result["bbox"][3],
@@ -253,6 +254,11 @@ def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int)
     if not results:
         scored = ", so every AP is 0" if len(truth.boxes) else ""
         remarks.append(f"There are no detections{scored}.")
+    if max_detections != _LIMITS[-1]:
+        remarks.append(
+            f"AP and AR count up to {max_detections} detections of an image and class; COCO's own "
+            f"figures are at {_LIMITS[-1]} (postprocess.max_detections)."
+        )
     _, counts = np.unique(truth.box_image_ids[~truth.crowd], return_counts=True)
     if counts.size and counts.max() > max_detections:
         remarks.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -87,3 +88,14 @@ def fit(image: Image, longest: int) -> Image:
     if scale == 1:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an (H, W, 3) RGB image.
+
+    Raises:
+        OSError: the folder or the disk does not take it.
+    """
+    # Not by cv2.imwrite: it fails in silence, and on Windows at every name that is not ASCII.
+    _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    path.write_bytes(content.tobytes())

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from retinanet.data.checks import check_files
 from retinanet.data.index import read_annotations
+from retinanet.engine.run_folder import free_name
 from retinanet.errors import UserError
 from retinanet.files import check_writable
 from retinanet.inference.predictor import (
@@ -28,17 +29,18 @@ def predict(options: argparse.Namespace) -> int:
     """
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold {options.threshold:g} is not between 0 and 1")
-    output = Path(options.output)
-    check_writable(output, "choose another --output")
+    check_writable(Path(options.output or "predictions"), "choose another --output")
     if options.annotations:
         annotations = read_annotations(Path(options.annotations), images_only=True)
-        check_files(annotations, Path(options.images))
+        check_files(annotations, Path(options.images), remedy="is --images right?")
         pictures = list_pictures(annotations, Path(options.images))
     else:
         pictures = find_pictures(options.inputs)
     predictor = Predictor.from_checkpoint(
         Path(options.checkpoint), options.device, options.overrides
     )
+    # Earlier predictions stay, unless their folder is named.
+    output = Path(options.output or predictor.world.broadcast(free_name(Path(), "predictions")))
     threshold = options.threshold
     if threshold is None:
         own = predictor.config.postprocess.score_threshold
@@ -65,6 +67,4 @@ def predict(options: argparse.Namespace) -> int:
         f" ({summary.removed} under it); wrote {output / 'results.json'}, {output / 'images.json'}"
         f"{pictures_text}"
     )
-    if not summary.images:
-        raise UserError("none of the inputs is an image that can be read")
     return 0

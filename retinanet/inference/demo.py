@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import retinanet
 from retinanet.data.synthetic import write_synthetic
 from retinanet.errors import UserError
 
@@ -22,15 +21,16 @@ def run_demo(output: Path) -> int:
     except OSError as error:
         raise UserError(f"{data}: cannot be written: {error}; choose another --output") from None
     # Only now: torch takes seconds to import, and the drawing should start at once.
-    from retinanet.config import load_config
+    from retinanet.config import find_config, load_config
     from retinanet.engine.evaluate import write_evaluation
-    from retinanet.engine.launch import evaluate_checkpoint, train_experiment
-    from retinanet.engine.run_folder import free_name
+    from retinanet.engine.launch import train_experiment
+    from retinanet.engine.run_folder import free_name, program
+    from retinanet.engine.scoring import evaluate_checkpoint
     from retinanet.evaluation.coco import format_metrics
 
     name = free_name(output, "demo")
     overrides = [f"data.root={data}", f"output.dir={output}", f"output.name={name}"]
-    outcome = train_experiment(load_config(demo_config(), overrides))
+    outcome = train_experiment(load_config(find_config("demo"), overrides))
     assert outcome is not None
     best = outcome.folder.best
     evaluation = evaluate_checkpoint(
@@ -42,13 +42,6 @@ def run_demo(output: Path) -> int:
     print(f"\nrun folder     {outcome.folder.path}")
     print(f"picture        {written[-1]}")
     print(f"checkpoint     {best}")
-    print(f"try            retinanet predict {best} {data / 'images' / 'val'}")
+    print(f"try            {program()} predict {best} {data / 'images' / 'val'}")
     print(f"time           {time.perf_counter() - started:.0f} s")
     return 0
-
-
-def demo_config() -> Path:
-    """Return the demo's experiment: inside the installed package, or beside it in a checkout."""
-    package = Path(retinanet.__file__).parent
-    places = [package / "configs", package.parent / "configs"]
-    return next(place for place in places if place.is_dir()) / "demo.yaml"

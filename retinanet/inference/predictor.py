@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retinanet.config import override_config
 from retinanet.data.annotations import Annotations
 from retinanet.data.canvas import Size, evaluation_canvas, resized
 from retinanet.data.coco_json import Categories
@@ -32,11 +30,11 @@ from retinanet.data.dataset import (
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
 from retinanet.engine.evaluate import to_results
-from retinanet.engine.launch import restore_detector
+from retinanet.engine.scoring import inference_config, restore_detector
 from retinanet.engine.splits import evaluation_short_side
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import Result
-from retinanet.evaluation.draw import draw_boxes
+from retinanet.evaluation.draw import draw_boxes, enlarge, write_jpeg
 from retinanet.files import replacing
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import Postprocess, build_postprocess
@@ -84,7 +82,7 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, path: Path, device: str = "auto", overrides: Sequence[str] = ()
+        cls, path: str | Path, device: str = "auto", overrides: Sequence[str] = ()
     ) -> Predictor:
         """Rebuild the network, its classes and its preprocessing from one file.
 
@@ -97,8 +95,8 @@ class Predictor:
         Raises:
             UserError: not a checkpoint of this project, a device that is not there, a wrong option.
         """
-        checkpoint = load_checkpoint(path)
-        config = override_config(checkpoint.config, list(overrides))
+        checkpoint = load_checkpoint(Path(path))
+        config = inference_config(checkpoint, overrides)
         world = join_world(device)  # type: ignore[arg-type]
         return cls(
             restore_detector(checkpoint, world.device),
@@ -158,6 +156,8 @@ class Predictor:
 def find_pictures(inputs: Iterable[str]) -> list[Picture]:
     """Return the pictures that files, folders and globs name, numbered from 1.
 
+    Pictures that an earlier prediction drew inside a named folder are passed over.
+
     Raises:
         UserError: an input that matches nothing.
     """
@@ -166,6 +166,7 @@ def find_pictures(inputs: Iterable[str]) -> list[Picture]:
         path = Path(text)
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = [p for p in found if p.parent == path or not _is_ours(p.parent)]
             problem = f"no image in this folder ({', '.join(IMAGE_SUFFIXES)})"
         else:
             found = [p for p in ([path] if path.is_file() else _match(text)) if p.is_file()]
@@ -174,6 +175,11 @@ def find_pictures(inputs: Iterable[str]) -> list[Picture]:
             raise UserError(f"{text}: {problem}")
         paths += found
     return [Picture(path=path, image_id=i + 1) for i, path in enumerate(dict.fromkeys(paths))]
+
+
+def _is_ours(folder: Path) -> bool:
+    beside = [folder.parent / name for name in ("results.json", "images.json")]
+    return folder.name == "pictures" and all(path.is_file() for path in beside)
 
 
 def _match(pattern: str) -> list[Path]:
@@ -224,6 +230,9 @@ def predict_pictures(
         threshold: lowest score, in the files and the pictures alike.
         draw: write annotated pictures, too.
         progress: called with the number of pictures done.
+
+    Raises:
+        UserError: no image that can be read, or a folder that cannot be written.
     """
     summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[], records=[])
     world = predictor.world
@@ -248,6 +257,10 @@ def predict_pictures(
         parts = world.gather(summary)
         if world.is_main:
             summary = _merge(parts, pictures)
+            if not summary.images:
+                raise UserError(
+                    f"none of the inputs is an image that can be read: {summary.unreadable[0]}"
+                )
             _write_files(output, summary, predictor.categories)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from None
@@ -306,17 +319,16 @@ def _write_picture(
     detections: Detections,
     categories: Categories,
 ) -> None:
+    image, times = enlarge(image, 400)  # labels would cover the objects of small pictures
     drawn = draw_boxes(
         image,
-        detections.boxes.numpy(),
+        detections.boxes.numpy() * times,
         detections.labels.numpy(),
         categories.names,
         detections.scores.numpy(),
     )
     # The id keeps pictures of one name from different folders apart.
-    path = folder / f"{picture.image_id:06d}_{picture.path.stem}.jpg"
-    if not cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
-        raise UserError(f"{path}: the picture cannot be written; --no-pictures leaves it out")
+    write_jpeg(folder / f"{picture.image_id:06d}_{picture.path.stem[:80]}.jpg", drawn)
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -170,7 +170,7 @@ def build_backbone(
         named = weights.startswith("IMAGENET")
         other = TimmBackbone(name=name.removeprefix("timm:"), pretrained=named)
         if not named and weights != "none":
-            _load_state(other.net, _read_state(Path(weights)), weights)
+            _load_state(other.net, _read_state(Path(weights).expanduser()), weights)
         return other
     if name not in RESNETS:
         choices = ", ".join(RESNETS)
@@ -182,7 +182,7 @@ def build_backbone(
     if weights.startswith("IMAGENET"):
         _load_state(net, _download(name, weights), weights)
     elif weights != "none":
-        _load_state(net, _read_state(Path(weights)), weights)
+        _load_state(net, _read_state(Path(weights).expanduser()), weights)
     return net
 
 
@@ -212,13 +212,19 @@ def _read_state(path: Path) -> dict[str, Any]:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        Exception
-    ) as error:  # torch.load raises half a dozen types for files that are not its own
-        raise UserError(f"model.weights: {path} is not a file of tensors ({error})") from None
+    except Exception:  # torch.load raises half a dozen types for files that are not its own
+        raise UserError(
+            f"model.weights: {path} is not a file of tensors alone: damaged, of another kind, "
+            "or one that could run code, which is never done here"
+        ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise UserError(f"model.weights: {path} holds {type(state).__name__}, not a state dict")
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"model.weights: {path} holds {type(value).__name__} under {key!r}, not a tensor"
+            )
     return state
 
 

@@ -81,7 +81,7 @@ def test_gapped_and_zero_based_ids(tmp_path: Path) -> None:
     assert read_file.labels.tolist() == [3, 2, 0]
 
 
-@pytest.mark.parametrize("area", [None, math.nan, math.inf, "12", "absent"])
+@pytest.mark.parametrize("area", [None, math.nan, math.inf, "12", "absent", -3, -1e-9])
 def test_an_area_that_is_no_number_is_filled(tmp_path: Path, area: Any) -> None:
     """users.md DA9: annotation 51 is 3 x 4 px; 50 and 52 have no area in the file."""
     given_area = {} if area == "absent" else {"area": area}
@@ -277,7 +277,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_folder_instead_of_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder, not an annotation file"):
         read_annotations(tmp_path)
 
 

@@ -137,13 +137,14 @@ def test_splits_with_other_classes_stop(
     train = index(tmp_path, [[1, 1, 5, 5]])
     val = index(tmp_path, [[1, 1, 5, 5]], name="val.json", classes=classes)
     with pytest.raises(UserError, match=message):
-        check_same_classes(train, val)
+        check_same_classes(train.categories, train.path, val)
 
 
 def test_the_order_of_categories_in_the_file_does_not_matter(tmp_path: Path) -> None:
     train = index(tmp_path, [[1, 1, 5, 5]])
     other = ((2, "dog"), (1, "cat"))
-    check_same_classes(train, index(tmp_path, [], name="val.json", classes=other))
+    val = index(tmp_path, [], name="val.json", classes=other)
+    check_same_classes(train.categories, train.path, val)
 
 
 def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco: Any) -> None:
@@ -157,7 +158,7 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
         check_files(annotations, images)
     (images / "001.jpg").unlink()
     (images / "002.jpg").unlink()
-    message = r"2 of 4 image files are missing in .*'001\.jpg' \(image 12\); is data\.root or"
+    message = r"2 of 4 image files are missing in .*'001\.jpg' \(image 12\); is data\."
     with pytest.raises(UserError, match=message):
         check_files(annotations, images)
     with pytest.raises(

@@ -34,7 +34,7 @@ def coco(boxes: int = 3, first: float = 1.0) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     return tmp_path / "user" / "retinanet"
 
@@ -168,31 +168,31 @@ def refuse(*folders: Path) -> Any:
 
 
 def test_a_folder_that_cannot_be_written(
-    path: Path, parsed: list[Path], user_cache: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, parsed: list[Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Annotations, "save", refuse(path.parent))
     open_annotations(path)
     second = open_annotations(path)
-    assert second.mapped_from is not None and second.mapped_from.parent == user_cache
+    assert second.mapped_from is not None and second.mapped_from.parent == own_cache
     assert len(parsed) == 1
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_no_place_at_all(
-    path: Path, parsed: list[Path], user_cache: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, parsed: list[Path], own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Annotations, "save", refuse(path.parent, user_cache))
+    monkeypatch.setattr(Annotations, "save", refuse(path.parent, own_cache))
     assert_same(open_annotations(path), read_annotations(path))
     assert open_annotations(path).mapped_from is None
 
 
-def test_a_wrong_file_leaves_no_index(path: Path, user_cache: Path) -> None:
+def test_a_wrong_file_leaves_no_index(path: Path, own_cache: Path) -> None:
     path.write_text(json.dumps(coco() | {"categories": []}))
     with pytest.raises(UserError, match='"categories" is empty'):
         open_annotations(path)
     with pytest.raises(UserError, match="no such annotation file"):
         open_annotations(path.parent / "none.json")
-    assert list(path.parent.iterdir()) == [path] and not user_cache.exists()
+    assert list(path.parent.iterdir()) == [path] and not own_cache.exists()
 
 
 def test_another_process_maps_the_same_file(path: Path) -> None:

@@ -22,7 +22,7 @@ from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.engine.distributed import World
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
-from retinanet.engine.launch import evaluate_checkpoint, evaluate_results_file, restore_detector
+from retinanet.engine.scoring import evaluate_checkpoint, evaluate_results_file, restore_detector
 from retinanet.engine.splits import Split, check_split, open_split
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import Result, metrics_json
@@ -244,7 +244,11 @@ def run_folder(checkpoint: Path, val: Path, *overrides: str) -> Path:
 
 
 def test_files_and_round_trip(
-    small_checkpoint: Path, val: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_checkpoint: Path,
+    val: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """users.md EV4: the checkpoint alone is enough; its results.json scores as it does itself."""
     path = run_folder(small_checkpoint, val, "eval.pictures=3")
@@ -271,8 +275,11 @@ def test_files_and_round_trip(
     assert 0.1 < metrics["AP"] < 0.9 and metrics["detections"] == 700
 
     capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
     assert main(["evaluate", results, "--annotations", str(val)]) == 0
-    assert capsys.readouterr().out == figures  # without --output nothing is written
+    out = capsys.readouterr().out
+    assert out.startswith(figures)
+    assert "wrote evaluation/results-val/metrics.json" in out
 
 
 def test_the_display_threshold_of_predict_does_not_touch_ap(
@@ -288,7 +295,8 @@ def test_no_pictures(small_checkpoint: Path, val: Path, tmp_path: Path) -> None:
     written = write_evaluation(evaluation, tmp_path / "new" / "folder")
     assert [path.name for path in written] == ["results.json", "metrics.json", "metrics.txt"]
     assert json.loads(written[0].read_text()) == evaluation.results
-    assert json.loads(written[1].read_text()) == metrics_json(evaluation.metrics)
+    figures = metrics_json(evaluation.metrics)
+    assert json.loads(written[1].read_text()) == {"annotations": str(val), **figures}
 
 
 def test_an_output_that_is_a_file(small_checkpoint: Path, val: Path) -> None:
@@ -310,7 +318,7 @@ def test_max_detections(small_checkpoint: Path, val: Path) -> None:
     metrics = run(small_checkpoint, val, "postprocess.max_detections=5").metrics
     assert (metrics.detections, metrics.max_detections) == (35, 5)
     assert metrics.max_detections == 5
-    assert re.match(r"7 images have more than 5 boxes \(up to 34\)", metrics.remarks[0])
+    assert re.match(r"7 images have more than 5 boxes \(up to 34\)", metrics.remarks[1])
 
 
 def test_no_detections(small_checkpoint: Path, val: Path) -> None:
@@ -514,6 +522,26 @@ def test_max_detections_of_a_results_file(val: Path, tmp_path: Path) -> None:
     assert (figures["AP"], figures["AR_100"]) == pytest.approx((1, 1), abs=1e-12)
     one = evaluate_results_file(path, val, ["postprocess.max_detections=1"]).metrics.figures
     assert (one["AP"], one["AR_1"]) == pytest.approx((51 / 101, 0.5), abs=1e-12)
+
+
+def test_what_was_trained_is_not_overridden(small_checkpoint: Path, val: Path) -> None:
+    """users.md UX1: an option without effect is refused."""
+    for word in ("model.backbone=resnet50", "anchors.ratios=[1.0]", "train.lr=3", "loss.gamma=0"):
+        with pytest.raises(UserError, match=r"belongs to the training; it has no effect here"):
+            run(small_checkpoint, val, word)
+
+
+def test_a_checkpoint_of_a_gpu_is_evaluated_anywhere(
+    small_checkpoint: Path, val: Path, tmp_path: Path
+) -> None:
+    """users.md RS2, FT2: one path, whatever the machine."""
+    checkpoint = load_checkpoint(small_checkpoint)
+    config = override_config(checkpoint.config, ["train.device=cuda"])
+    save_checkpoint(replace(checkpoint, config=config), tmp_path / "gpu.pt")
+    assert run(tmp_path / "gpu.pt", val).metrics == run(small_checkpoint, val).metrics
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="cuda is not on this machine; there is: cpu"):
+            run(tmp_path / "gpu.pt", val, "train.device=cuda")
 
 
 def test_a_results_file_needs_annotations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,6 +158,24 @@ def test_annotation_id_0_matches(tmp_path: Path, backend: None) -> None:
     assert score(read_truth(tmp_path, file), results).figures["AP"] == ONE
 
 
+def test_negative_category_ids(backend: None) -> None:
+    """users.md DA1: whatever whole numbers a file uses."""
+    known = truth([(1, -3, SQUARE), (1, 5, [200.0, 10.0, 50.0, 50.0])], categories=(-3, 5))
+    metrics = score(known, [result(SQUARE, 0.9, category=-3)])
+    assert metrics.figures["AP"] == pytest.approx(0.5, abs=1e-12)
+    assert [row.ap for row in metrics.classes] == [ONE, 0]
+
+
+def test_another_limit_than_cocos_is_said(backend: None) -> None:
+    """The figures of a peer are at 100 detections of an image and class."""
+    remarks = score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)], 300).remarks
+    assert remarks == [
+        "AP and AR count up to 300 detections of an image and class; COCO's own figures are at 100 "
+        "(postprocess.max_detections)."
+    ]
+    assert score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)]).remarks == []
+
+
 def test_one_perfect_box(backend: None) -> None:
     """2,500 px² is medium: the other sizes have no ground truth (users.md EV7)."""
     metrics = score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)])
@@ -282,13 +300,14 @@ def test_other_limits(backend: None, limit: int, recall: float) -> None:
     assert metrics.figures["AR_small"] == pytest.approx(recall, abs=1e-12)
     points = int(100 * recall + 1e-9) + 1
     assert metrics.figures["AP"] == pytest.approx(points / 101, abs=1e-12)
-    assert bool(metrics.remarks) == (limit < 120)
+    assert any("more than" in remark for remark in metrics.remarks) == (limit < 120)
     assert metrics.max_detections == limit
 
 
 def test_crowds_do_not_count_towards_the_limit() -> None:
     known = truth([(1, 1, SQUARE)] * 3, crowd=[False, False, True])
-    assert score(known, [result(SQUARE, 0.9)], max_detections=2).remarks == []
+    (remark,) = score(known, [result(SQUARE, 0.9)], max_detections=2).remarks
+    assert "more than" not in remark
 
 
 def test_order_of_tied_results_does_not_matter(tmp_path: Path, backend: None) -> None:

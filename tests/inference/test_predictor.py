@@ -248,7 +248,7 @@ def test_pictures_of_an_annotation_file(tiny_coco: Any, tmp_path: Path) -> None:
 
 
 def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
-    """Results and image list in COCO's format, pictures of the original size."""
+    """Results and image list in COCO's format; small pictures are enlarged for their labels."""
     output, done = tmp_path / "new" / "output", []
     pictures = find_pictures([str(photos)])
     summary = predict_pictures(
@@ -274,7 +274,8 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
         *("000001_a.jpg", "000002_b.jpg", "000003_c.jpg", "000004_d.jpg")
     ]
     before, after = cv2.imread(str(photos / "a.png")), cv2.imread(str(drawn[0]))
-    assert after.shape == before.shape == (90, 120, 3)
+    assert (before.shape, after.shape) == ((90, 120, 3), (270, 360, 3))
+    before = before.repeat(3, axis=0).repeat(3, axis=1)
     assert np.abs(after.astype(int) - before).max() > 100  # boxes are drawn
     assert not list(output.glob("*.tmp"))
 
@@ -334,14 +335,15 @@ def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
 
 def test_other_sizes_than_the_annotation_file_says(predictor: Predictor, tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", 30, 40)
+    whole = write_picture(tmp_path / "b.png")
     summary = predict_pictures(
         predictor,
-        [Picture(path=path, image_id=5, size=(50, 20))],
+        [Picture(path=path, image_id=5, size=(50, 20)), Picture(path=whole, image_id=6)],
         output=tmp_path,
         threshold=0.5,
         draw=False,
     )
-    assert summary.images == 0
+    assert summary.images == 1
     assert re.search(r"a\.png: is 40x30 px, but .* says 20x50", summary.unreadable[0])
 
 
@@ -352,10 +354,9 @@ def test_an_output_that_is_a_file(predictor: Predictor, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_written(predictor: Predictor, tmp_path: Path) -> None:
-    """OpenCV only returns False. With the id in front, this name has more than 255 letters."""
-    path = write_picture(tmp_path / f"{'x' * 250}.png")
-    pictures = [Picture(path=path, image_id=1)]
-    with pytest.raises(UserError, match=r"x\.jpg: the picture cannot be written; --no-pictures"):
+    pictures = [Picture(path=write_picture(tmp_path / "x.png"), image_id=1)]
+    (tmp_path / "pictures" / "000001_x.jpg").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"cannot be written: Is a directory"):
         predict_pictures(predictor, pictures, output=tmp_path, threshold=0.5, draw=True)
 
 
@@ -519,8 +520,11 @@ def test_bad_inputs(
     ("words", "message"),
     [
         ([], "the following arguments are required: checkpoint"),
-        (["best.pt"], "name images, folders or globs, or a file with --annotations"),
-        (["best.pt", "a.png", "--annotations", "b.json"], "name images, folders or globs, or a"),
+        (["best.pt"], "name either images, folders or globs, or a file with --annot"),
+        (
+            ["best.pt", "a.png", "--annotations", "b.json"],
+            "name either images, folders or globs, or a",
+        ),
         (["best.pt", "a.png", "--threshold", "high"], "--threshold: invalid float value: 'high'"),
         (["best.pt", "a.png", "--device", "tpu"], "--device: invalid choice: 'tpu'"),
         (["best.pt", "a.png", "--treshold", "0.5"], "unrecognized arguments: --treshold"),
@@ -560,3 +564,37 @@ def test_options_on_the_command_line(
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 3
     assert main([*words, "postprocess.max_detection=3"]) == 2
     assert "did you mean max_detections?" in capsys.readouterr().err
+
+
+def test_inputs_that_are_no_images_leave_earlier_results(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("text")
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "results.json").write_text("earlier")
+    pictures = find_pictures([str(tmp_path / "text.jpg")])
+    with pytest.raises(UserError, match=r"none of the inputs is an image .*text\.jpg: not"):
+        predict_pictures(predictor, pictures, output=output, threshold=0.5, draw=False)
+    assert (output / "results.json").read_text() == "earlier"
+
+
+def test_a_very_long_name(predictor: Predictor, tmp_path: Path) -> None:
+    """The number before it and the suffix after it would be too many."""
+    path = write_picture(tmp_path / f"{'n' * 246}.png")
+    pictures = find_pictures([str(path)])
+    predict_pictures(predictor, pictures, output=tmp_path / "out", threshold=0.5, draw=True)
+    assert [p.name for p in (tmp_path / "out" / "pictures").iterdir()] == [f"000001_{'n' * 80}.jpg"]
+
+
+def test_our_own_pictures_are_not_looked_at_again(tmp_path: Path) -> None:
+    """`retinanet predict best.pt .` twice in the same folder."""
+    own = tmp_path / "predictions" / "pictures"
+    own.mkdir(parents=True)
+    write_picture(tmp_path / "a.jpg")
+    write_picture(own / "000001_a.jpg")
+    assert len(find_pictures([str(tmp_path)])) == 2  # somebody else's
+    for name in ("results.json", "images.json"):
+        (own.parent / name).write_text("")
+    assert names(find_pictures([str(tmp_path)]), tmp_path) == ["a.jpg"]
+    assert len(find_pictures([str(own)])) == 1  # asked for by name

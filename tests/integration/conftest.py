@@ -16,7 +16,7 @@ import torch
 
 from retinanet.cli import main
 from retinanet.data.synthetic import write_synthetic
-from retinanet.engine import train as engine
+from retinanet.engine import run as engine
 from retinanet.yaml_reader import write_yaml
 
 STEPS, EVALUATED_AT, SIGNAL_IN = 6, 5, 3

@@ -7,13 +7,16 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.engine import run as run_engine
+from retinanet.engine import train as engine
+from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
 
 Cli = Callable[..., Any]
 NO_MOTION = ["train.lr=1e-12", "train.warmup_steps=0", "train.optimizer=sgd"]
@@ -43,7 +46,9 @@ def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
     images = [re.match(r"  image (\d+): \d+ boxes, \[", line) for line in lines[1:5]]
     assert len({int(match.group(1)) for match in images if match}) == 4
     last = experiment.parent / "runs" / "small" / "checkpoints" / "last.pt"
-    assert f"last checkpoint: {last}. Try a lower train.lr" in lines[-1]
+    assert f"last checkpoint: {last}, best: none yet. Try a lower train.lr" in lines[-1]
+    log = (experiment.parent / "runs" / "small" / "train.log").read_text()
+    assert ran.err in log
     checkpoint = load_checkpoint(last)
     assert (checkpoint.progress.step, step) == (2, 3)
 
@@ -53,10 +58,56 @@ def test_the_initial_weights_are_tried_before_step_0(experiment: Path, cli: Cli)
     ran = cli("train", experiment, "model.pixel_std=[1e-300, 1, 1]")
     assert ran.code == 1
     assert ran.err == (
-        "error: the loss of the initial weights is not finite: class nan, box nan; are "
+        "error: the loss of the first two images is not finite: class nan, box nan; are "
         "model.weights, model.pixel_mean and model.pixel_std those of the backbone?\n"
     )
     assert not (experiment.parent / "runs").exists()
+
+
+def test_a_state_that_had_diverged_says_so_on_resume(
+    interrupted_run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(interrupted_run, tmp_path / "run"))
+    last = folder / "checkpoints" / "last.pt"
+    checkpoint = load_checkpoint(last)
+    checkpoint.model["fpn.p7.bias"].fill_(math.nan)
+    save_checkpoint(checkpoint, last)
+    ran = cli("train", "--resume", folder)
+    assert ran.code == 1
+    assert "the run had diverged before this state was saved: start a new one from its" in ran.err
+    ran = cli("evaluate", last, "--output", tmp_path / "out")
+    assert ran.code == 1
+    assert "the network's outputs are not finite: it has diverged" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_gradients_that_fp16_never_gets_finite(
+    experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """users.md ST5, ST3: a step may be skipped and the scale halved; not for ever."""
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=4.0))
+    monkeypatch.setattr(run_engine, "_uses_scaler", lambda precision: True)
+    accumulate = engine._accumulate
+
+    def spoil(run: Any, *arguments: Any) -> Any:
+        losses = accumulate(run, *arguments)
+        run.model.fpn.p7.bias.grad.fill_(math.nan)
+        return losses
+
+    monkeypatch.setattr(engine, "_accumulate", spoil)
+    ran = cli("train", experiment, "train.steps=50", "eval.every=0")
+    assert ran.code == 1
+    assert ran.err.startswith("error: step 4: the loss is not finite: class ")  # 4, 2, 1, 0.5
+    assert "gradient norm nan" in ran.err
+
+
+def test_a_step_without_any_image(experiment: Path, data: Path, cli: Cli) -> None:
+    """users.md DA7: within the limit, but nothing would be learned."""
+    for path in (data / "images" / "train").iterdir():
+        path.write_bytes(b"garbage")
+    ran = cli("train", experiment, f"data.root={data}", "data.max_bad_images=100")
+    assert ran.code == 1
+    assert ran.err == "error: step 1: none of its images could be read\n"
 
 
 def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, cli: Cli) -> None:

@@ -42,7 +42,10 @@ def sparse_data(synthetic: Path, learned_run: Path) -> list[str]:
         "data.val.images=images/train",
         "data.canvas=batch_max",  # the order then follows from the seed, not from the pictures
         "train.steps=3",
-        "train.lr=0.0001",
+        # Neither Adam nor clipping, which would hide gradients of another scale.
+        "train.optimizer=sgd",
+        "train.clip_norm=0",
+        "train.lr=0.001",
         "train.warmup_steps=0",
         "eval.every=0",
         "postprocess.score_threshold=0.05",
@@ -83,6 +86,11 @@ def run_two(tool: str, *words: object) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def gradient_norms(folder: Path) -> list[float]:
+    recorded = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/gradient_norm"] for line in recorded if "train/lr" in line]
 
 
 def last_figures(folder: Path) -> dict[str, float]:
@@ -146,6 +154,9 @@ def test_micro_batches_do_not_change_the_losses(
     )
     assert ran.code == 0
     assert losses_of(tmp_path / "small") == pytest.approx(losses_of(one_process), rel=1e-4)
+    assert gradient_norms(tmp_path / "small") == pytest.approx(
+        gradient_norms(one_process), rel=1e-3
+    )
 
 
 def test_loader_workers_change_nothing_at_all(
@@ -192,6 +203,7 @@ def test_two_processes_give_the_losses_of_one(
     """users.md MG1, ST1: also where a rank has no boxes, or no images."""
     assert len(losses_of(one_process)) == 3
     assert losses_of(two_processes) == pytest.approx(losses_of(one_process), rel=1e-4)
+    assert gradient_norms(two_processes) == pytest.approx(gradient_norms(one_process), rel=1e-3)
     assert json.loads((two_processes / "env.json").read_text())["processes"] == 2
 
 

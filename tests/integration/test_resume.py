@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from retinanet.config import load_config
+from retinanet.config import load_config, override_config
 from retinanet.engine import train as engine
-from retinanet.engine.checkpoint import Checkpoint, load_checkpoint
+from retinanet.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 Cli = Callable[..., Any]
 Metrics = Callable[[Path], list[dict[str, Any]]]
@@ -25,7 +27,7 @@ Metrics = Callable[[Path], list[dict[str, Any]]]
 HARD_KILL = """
 import os, signal, sys
 from retinanet.cli import main
-from retinanet.engine import train as engine
+from retinanet.engine import run as engine
 
 original = engine.learning_rate
 
@@ -228,6 +230,60 @@ def test_another_experiment_is_refused(interrupted_run: Path, cli: Cli, experime
     assert config.code == 2
     assert "  data.hflip: 0.0 here, 0.5 in the run\n" in config.err
     assert {path: path.stat().st_mtime_ns for path in interrupted_run.rglob("*")} == before
+
+
+def test_the_unit_of_the_length_stays(interrupted_run: Path, cli: Cli) -> None:
+    """users.md RS1: milestones and evaluations would silently count in the other unit."""
+    ran = cli("train", "--resume", interrupted_run, "train.epochs=9", "train.milestones=null")
+    assert ran.code == 2
+    ran = cli(
+        *("train", "--resume", interrupted_run, "train.epochs=9", "train.milestones=null"),
+        "eval.every=1",
+    )
+    assert ran.code == 2
+    assert "the length of this run is in steps, and so are its milestones" in ran.err
+
+
+def test_a_run_does_not_go_back(finished_run: Path, cli: Cli, tmp_path: Path) -> None:
+    """What lies after an older state would be overwritten."""
+    folder = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    best = folder / "checkpoints" / "best.pt"
+    checkpoint = load_checkpoint(best)
+    older = dataclasses.replace(checkpoint.progress, step=5)
+    save_checkpoint(dataclasses.replace(checkpoint, progress=older), best)
+    ran = cli("train", "--resume", best)
+    assert ran.code == 2
+    assert f"{best}: is the state after step 5, but {folder}/checkpoints/last.pt has 6" in ran.err
+    assert last(folder).progress.step == 6
+
+
+def test_a_longer_schedule_is_announced(interrupted_copy: Path, cli: Cli) -> None:
+    """Drops at 2/3 and 8/9 of the length move with it, and the learning rate jumps."""
+    words = ["train.steps=30", "train.milestones=null"]
+    assert cli("train", "--resume", interrupted_copy, *words).code == 2  # another experiment
+    checkpoint = last(interrupted_copy)
+    config = override_config(checkpoint.config, ["train.milestones=null"])
+    path = interrupted_copy / "checkpoints" / "last.pt"
+    save_checkpoint(dataclasses.replace(checkpoint, config=config), path)
+    ran = cli("train", "--resume", interrupted_copy, "train.steps=8")
+    assert ran.code == 0
+    assert "another length moves the schedule: lr is 0.001 from here on, not 0.0001" in ran.out
+
+
+@pytest.mark.parametrize("part", ["weights", "optimizer", "names"])
+def test_a_checkpoint_edited_by_hand(interrupted_copy: Path, cli: Cli, part: str) -> None:
+    path = interrupted_copy / "checkpoints" / "last.pt"
+    content = torch.load(path, weights_only=True)
+    if part == "weights":
+        content["model"]["fpn.p7.bias"] = torch.zeros(3)
+    elif part == "optimizer":
+        content["optimizer"]["param_groups"][0]["params"].pop()
+    else:
+        content["categories"]["names"].pop()
+    torch.save(content, path)
+    ran = cli("train", "--resume", interrupted_copy)
+    assert ran.code == 2
+    assert re.search("do(es)? not fit its own config|a damaged checkpoint", ran.err)
 
 
 def test_hardware_may_change(

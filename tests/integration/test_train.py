@@ -62,8 +62,8 @@ def test_a_run_folder_holds_what_the_design_names(finished_run: Path) -> None:
 
 
 def test_the_saved_config_is_the_experiment(finished_run: Path, shared_experiment: Path) -> None:
-    """users.md UX1: the resolved config is saved; it loads to the same experiment."""
-    asked = load_config(shared_experiment, ["output.name=finished"])
+    """users.md UX1: the resolved config is saved, `auto` as what it became."""
+    asked = load_config(shared_experiment, ["output.name=finished", "train.micro_batch=4"])
     assert load_config(finished_run / "config.yaml") == asked
     assert load_checkpoint(finished_run / "checkpoints" / "last.pt").config == asked
     assert dump_config(asked)["train"]["steps"] == 6
@@ -170,16 +170,17 @@ def test_the_figures_of_evaluate_are_those_of_training(
 
 
 def test_a_results_file_scores_as_its_checkpoint(
-    finished_run: Path, synthetic: Path, cli: Cli
+    finished_run: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
     """users.md EV4: `evaluate RESULTS.json` prints the table of the run's evaluation."""
     truth = synthetic / "annotations" / "val.json"
-    ran = cli("evaluate", finished_run / "evaluation" / "results.json", "--annotations", truth)
+    results = finished_run / "evaluation" / "results.json"
+    ran = cli("evaluate", results, "--annotations", truth, "--output", tmp_path)
     assert ran.code == 0
-    assert ran.out == (finished_run / "evaluation" / "metrics.txt").read_text()
+    assert ran.out.startswith((finished_run / "evaluation" / "metrics.txt").read_text())
 
 
-def test_predict_writes_results_and_pictures_of_original_size(
+def test_predict_writes_results_in_original_pixels_and_pictures(
     learned_run: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
     """users.md FT2: one path and no config; boxes are in original pixels."""
@@ -222,8 +223,9 @@ def test_predict_keeps_the_ids_of_an_image_list(
     assert ran.code == 0
     results = json.loads((out / "results.json").read_text())
     assert {r["image_id"] for r in results} == {image["id"] for image in content["images"]}
-    scored = cli("evaluate", out / "results.json", "--annotations", few_images)
-    assert scored.out == (learned_run / "evaluation" / "metrics.txt").read_text()
+    words = ["--annotations", few_images, "--output", tmp_path / "scored"]
+    scored = cli("evaluate", out / "results.json", *words)
+    assert scored.out.startswith((learned_run / "evaluation" / "metrics.txt").read_text())
 
 
 def test_overfitting_four_images_brings_the_loss_down(
@@ -257,7 +259,7 @@ def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> Non
     assert saved.output.name == "other"
     assert lines(folder)[0]["train/lr"] == pytest.approx(0.5 * 0.001)
     assert not (folder / "evaluation" / "pictures.jpg").exists()
-    assert "train.milestones [4] lie past the end" in ran.out
+    assert "train.milestones: steps [4] lie past the end" in ran.out
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "config"])
@@ -339,3 +341,27 @@ def test_a_run_has_a_state_from_the_start(
             cli("train", experiment)
     assert load_checkpoint(tmp_path / "runs/small/checkpoints/last.pt").progress.step == 0
     assert cli("train", "--resume", tmp_path / "runs" / "small", "train.steps=1").code == 0
+
+
+def test_a_run_of_epochs(experiment: Path, cli: Cli) -> None:
+    """12 images in batches of 4 are 3 steps an epoch, in which everything counts."""
+    words = ["train.epochs=3", "train.milestones=[1, 2]", "train.warmup_steps=0", "eval.every=2"]
+    assert cli("train", experiment, *words).code == 0
+    folder = experiment.parent / "runs" / "small"
+    rates = [line["train/lr"] for line in lines(folder) if "train/lr" in line]
+    assert rates == pytest.approx([1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3)
+    assert [line["step"] for line in lines(folder) if "val/AP" in line] == [6, 9]
+    assert [line["epoch"] for line in lines(folder) if "train/lr" in line][2::3] == [1, 2, 3]
+
+
+def test_without_ground_truth_there_is_no_best_ap(
+    experiment: Path, synthetic: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """users.md EV7: n/a, not 0."""
+    content = json.loads((synthetic / "annotations" / "val.json").read_text())
+    (tmp_path / "none.json").write_text(json.dumps({**content, "annotations": []}))
+    ran = cli("train", experiment, f"data.val.annotations={tmp_path}/none.json", "train.steps=2")
+    assert ran.code == 0
+    assert "best AP on val n/a: " in ran.out
+    best = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "best.pt")
+    assert (best.progress.best_ap, best.progress.best_step) == (None, 2)

@@ -353,3 +353,14 @@ def test_frozen_stages_stay_frozen_as_sync_batch_norm() -> None:
     assert isinstance(converted.bn1, torch.nn.SyncBatchNorm)
     assert not converted.bn1.training and not converted.layer1[0].bn1.training
     assert converted.layer2[0].bn1.training
+
+
+def test_weights_that_are_not_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"conv1.weight": 3}, path)
+    with pytest.raises(UserError, match=r"holds int under 'conv1\.weight', not a tensor"):
+        build(weights=str(path))
+    path.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UserError, match=r"could run code, which is never done here$") as refused:
+        build(weights=str(path))
+    assert "weights_only" not in str(refused.value)

@@ -1,0 +1,91 @@
+"""What a run says of itself before step 0."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from retinanet.data.checks import class_table
+from retinanet.engine.checkpoint import Checkpoint
+from retinanet.engine.run import Run
+from retinanet.engine.splits import evaluation_short_side, resized_box_sizes
+from retinanet.model.detector import describe_frozen
+
+
+def introduce(run: Run) -> list[str]:
+    """Say what will run on what."""
+    config, data = run.config, run.config.data
+    length = f"{config.train.epochs} epochs = " if config.train.epochs else ""
+    steps_per_epoch = run.plan.steps_per_epoch
+    lines = [f"run {run.folder.path}"]
+    for name, split in (("train", run.train), ("val", run.val)):
+        table = class_table(split.annotations, split.census)
+        lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
+    lines += _describe_scale(run)
+    interval = run.evaluation_interval
+    every = f"every {interval} steps and " if 0 < interval < run.steps else ""
+    lines += [
+        f"model {config.model.backbone} ({config.model.norm}, weights {config.model.weights}): "
+        f"{describe_frozen(run.model)}",
+        f"{length}{run.steps} steps of {config.train.batch_size} images, {steps_per_epoch} an "
+        f"epoch, {config.train.optimizer} lr {config.train.lr:g}, {config.train.schedule}; "
+        f"{run.world.size} process(es) on {_device(run)}, at most "
+        f"{config.train.micro_batch} images at a time, {run.precision}, "
+        f"{data.workers} loader workers each; evaluation {every}at the end",
+    ]
+    if config.model.norm in ("bn", "sync_bn"):
+        lines.append(
+            f"  model.norm {config.model.norm} uses the statistics of local batches: the results "
+            "depend on the number of devices (frozen_bn and gn do not)"
+        )
+    late = [milestone for milestone in run.milestones if milestone >= run.steps]
+    if config.train.schedule == "multistep" and late:
+        lines.append(f"  train.milestones: steps {late} lie past the end: lr does not drop there")
+    warmup = config.train.warmup_steps
+    if warmup >= run.steps:
+        reached = run.learning_rate(run.steps - 1) / config.train.lr
+        lines.append(
+            f"  train.warmup_steps: {warmup} steps are no fewer than the run's: lr reaches "
+            f"{reached:.0%} of train.lr"
+        )
+    if interval > run.steps:
+        lines.append(
+            f"  eval.every: {interval} steps lie past the end: val is looked at only there"
+        )
+    return lines
+
+
+def _device(run: Run) -> str:
+    kind = run.world.device.type
+    return f"cpu ({torch.get_num_threads()} threads)" if kind == "cpu" else kind
+
+
+def _describe_scale(run: Run) -> list[str]:
+    """Say what resizing does to images and boxes (users.md UX3)."""
+    data, annotations = run.config.data, run.train.annotations
+    side = evaluation_short_side(data)
+    sizes = annotations.sizes
+    scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
+    low, median, high = np.percentile(resized_box_sizes(run.train, scale), [5, 50, 95])
+    return [
+        f"resizing: short side {', '.join(map(str, data.short_side))}, long side at most "
+        f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
+        f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)"
+    ]
+
+
+def describe_resume(run: Run, resume: Checkpoint | None) -> list[str]:
+    """Say where a run goes on, and that another length moves its schedule."""
+    if resume is None:
+        return []
+    step = run.progress.step
+    lines = [f"resuming after step {step}"]
+    rates = [replace(run, config=c).learning_rate(step) for c in (resume.config, run.config)]
+    if rates[0] != rates[1]:
+        lines.append(
+            f"  another length moves the schedule: lr is {rates[1]:.3g} from here on, not "
+            f"{rates[0]:.3g}"
+        )
+    return lines

@@ -1,0 +1,109 @@
+"""A checkpoint, or a file of results, and its figures: what `retinanet evaluate` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from retinanet.config import override_config
+from retinanet.data.checks import check_same_classes
+from retinanet.data.index import read_annotations
+from retinanet.engine.checkpoint import Checkpoint, load_checkpoint
+from retinanet.engine.distributed import inference_precision, join_world
+from retinanet.engine.evaluate import Evaluation, evaluate
+from retinanet.engine.run import load_weights
+from retinanet.engine.splits import ground_truth, open_split
+from retinanet.errors import UserError
+from retinanet.evaluation.coco import evaluate_results, read_results
+from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config, SplitConfig
+
+_TRAINED = ("model.", "anchors.", "assign.", "loss.", "train.", "output.")
+
+
+def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config:
+    """Return the config to evaluate or predict with: on this machine's device, with overrides.
+
+    Raises:
+        UserError: a wrong option, or one of what was trained, which would have no effect.
+    """
+    free = ("train.device", "train.precision")
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key.startswith(_TRAINED) and key not in free:
+            raise UserError(f"{text}: {key} belongs to the training; it has no effect here")
+    return override_config(checkpoint.config, ["train.device=auto", *overrides])
+
+
+def restore_detector(checkpoint: Checkpoint, device: torch.device) -> Detector:
+    """Rebuild the network of a checkpoint; nothing but the file is needed (users.md FT2, FT3).
+
+    Raises:
+        UserError: the weights do not fit the config in the file.
+    """
+    model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
+    load_weights(model, checkpoint)
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def evaluate_checkpoint(
+    path: Path,
+    *,
+    annotations: Path | None,
+    images: Path | None,
+    overrides: list[str],
+) -> Evaluation | None:
+    """Evaluate a checkpoint on its own val split, or on another file with the same classes.
+
+    Returns:
+        The evaluation on the main process, None on the others.
+
+    Raises:
+        UserError: a wrong checkpoint, file or option.
+    """
+    checkpoint = load_checkpoint(path)
+    config = inference_config(checkpoint, overrides)
+    if images is not None and annotations is None:
+        raise UserError(f"--images {images} goes with --annotations; or set data.val.images=...")
+    if annotations is not None:
+        place = SplitConfig(
+            annotations=str(annotations.absolute()),
+            images=str(images.absolute()) if images else config.data.val.images,
+        )
+        # With both places given, the training machine's data.root need not exist here.
+        root = "" if images else config.data.root
+        data = config.data.model_copy(update={"val": place, "root": root})
+        config = config.model_copy(update={"data": data})
+    world = join_world(config.train.device)
+    try:
+        split = open_split(config, "val")
+        check_same_classes(checkpoint.categories, path, split.annotations)
+        model = restore_detector(checkpoint, world.device)
+        precision = inference_precision(config.train.precision, world.device)
+        return evaluate(
+            model,
+            config,
+            split,
+            world=world,
+            precision=precision,
+            pictures=config.eval.pictures,
+        )
+    finally:
+        world.close()
+
+
+def evaluate_results_file(path: Path, annotations: Path, overrides: list[str]) -> Evaluation:
+    """Score an existing results file.
+
+    Raises:
+        UserError: a wrong file or record.
+    """
+    config = override_config(Config(), overrides)
+    truth = ground_truth(read_annotations(annotations))
+    results = read_results(path, truth)
+    metrics = evaluate_results(truth, results, max_detections=config.postprocess.max_detections)
+    return Evaluation(
+        metrics=metrics, results=results, losses={}, pictures=[], annotations=annotations
+    )
