@@ -374,9 +374,7 @@ def test_an_option_is_described_by_its_name() -> None:
         describe("lr")
 
 
-@pytest.mark.parametrize(
-    ("text", "meant"), [("lr=1", "train.lr"), ("batch_size=4", "train.batch")]
-)
+@pytest.mark.parametrize(("text", "meant"), [("lr=1", "train.lr"), ("batch_size=4", "train.batch")])
 def test_an_option_without_its_section(text: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"is not of the form .*; did you mean {meant}"):
         apply_override({}, text)
