@@ -2,5 +2,7 @@
 # Train, evaluate and use a detector on a drawn data set: about 5 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# The caller's shell will not have entered .venv: what is said at the end should work there.
+[ -n "${VIRTUAL_ENV:-}" ] || export RETINANET_COMMAND=.venv/bin/retinanet
 source scripts/setup.sh
 exec python -m retinanet demo "$@"

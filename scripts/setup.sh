@@ -12,7 +12,6 @@ if [ -z "${VIRTUAL_ENV:-}" ]; then
   fi
   # shellcheck disable=SC1091
   source .venv/bin/activate
-  export RETINANET_COMMAND=.venv/bin/retinanet # the caller's shell has not entered it
 fi
 stamp="$VIRTUAL_ENV/.retinanet-${1:-core}"
 wanted="$(pwd) $(cksum <pyproject.toml)"

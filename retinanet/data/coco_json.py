@@ -324,12 +324,12 @@ def _strict_columns(
         ids = np.array([record.id for record in records], np.int64)
         rows = image_rows(np.array([record.image_id for record in records], np.int64))
         labels = label_rows(np.array([record.category_id for record in records], np.int64))
+        crowd = np.array([record.iscrowd or 0 for record in records], np.int64)
     except OverflowError:
         return None
     flat = chain.from_iterable([record.bbox for record in records])
     boxes = np.fromiter(flat, np.float64, 4 * len(records)).reshape(-1, 4)
     areas = np.array([record.area for record in records], np.float64)  # None becomes NaN
-    crowd = np.array([record.iscrowd or 0 for record in records], np.int64)
     fine = (
         (np.abs(ids) < MAX_ID).all()
         and (rows >= 0).all()

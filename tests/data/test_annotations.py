@@ -234,6 +234,7 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         (changed("annotations", 0, image_id="3"), "annotation 51 .* has image_id '3', which"),
         (changed("annotations", 0, image_id=[3]), r"annotation 51 .* has image_id \[3\], which"),
         (changed("annotations", 1, iscrowd=2), r"annotation 50 \(image 7\) has iscrowd 2; it is 0"),
+        (changed("annotations", 1, iscrowd=2**64), "annotation 50 .* has iscrowd 1844674407370955"),
         (changed("annotations", 1, iscrowd="1"), "annotation 50 .* has iscrowd '1'; it is 0 or 1"),
         (changed("annotations", 1, iscrowd=[]), r"annotation 50 .* has iscrowd \[\]; it is 0 or"),
         *(
