@@ -90,7 +90,7 @@ def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
     for text in overrides:
         apply_override(values, text)
     after = _unit(values)
-    if before in (None, after):
+    if before == after:
         return
     given = {text.partition("=")[0].strip() for text in overrides}
     for key in ("train.milestones", "eval.every"):
@@ -104,8 +104,8 @@ def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
             )
 
 
-def _unit(values: dict[str, Any]) -> str | None:
-    """Return the unit of length of an experiment as written, None where nothing is."""
+def _unit(values: dict[str, Any]) -> str:
+    """Return the unit of length of an experiment as written."""
     train = values.get("train")
     if not isinstance(train, dict):
         return "steps"

@@ -30,8 +30,8 @@ from retinanet.data.records import (
 )
 from retinanet.errors import UserError
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]*[A-Za-z0-9_](/?[A-Za-z0-9_\-. ]+)*")
-"""Names that need no closer look; without `..` they stay inside their folder."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
+"""Names that need no closer look, if they are not blank; without `..` they stay in their folder."""
 
 
 class _File(msgspec.Struct):
@@ -281,8 +281,12 @@ def _are_plain(records: list[_Image]) -> bool:
         and (sides < 2**31).all()
         and (sides == np.floor(sides)).all()
         and all(0 <= record.id < MAX_ID for record in records)
-        and all(_PLAIN_NAME.fullmatch(r.file_name) and ".." not in r.file_name for r in records)
+        and all(_is_plain_name(record.file_name) for record in records)
     )
+
+
+def _is_plain_name(name: str) -> bool:
+    return bool(_PLAIN_NAME.fullmatch(name)) and ".." not in name and not name.isspace()
 
 
 def _boxes(

@@ -123,6 +123,15 @@ def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyP
     parse_coco(msgspec.json.encode(file), PATH, images_only=False)
 
 
+def test_a_long_name_that_is_not_plain_costs_no_time() -> None:
+    """A pattern that backtracks would take longer than the test's limit of minutes."""
+    assert not coco_json._is_plain_name("a" * 5000 + "\u00e9")
+    assert not coco_json._is_plain_name("a/" * 5000)
+    assert coco_json._is_plain_name("a b/" * 5000 + "c-1.jpg")
+    for name in ("", " ", "/a", "a/../b", "a\\b", "c:a", "a\n"):
+        assert not coco_json._is_plain_name(name)
+
+
 def test_a_record_that_is_none_is_counted_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_pieces, "PIECE", 40)
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 9, "height": 8} for i in range(9)]
