@@ -243,7 +243,8 @@ class TrainConfig(Section):
     micro_batch: Literal["auto"] | Positive = option(
         "auto",
         "images on a device at a time, whatever the batch (gradients add up); auto is the whole "
-        "share of the batch on a GPU, and on a CPU what 3 GB hold; resolved once and saved",
+        "share of the batch on a GPU, and on a CPU 2.5 million px (two images of COCO); resolved "
+        "once and saved",
     )
     steps: Positive | None = option(90000, "optimiser steps (null with train.epochs)")
     epochs: Positive | None = option(None, "passes over the data, instead of train.steps")

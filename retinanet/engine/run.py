@@ -26,7 +26,7 @@ from retinanet.model.detector import Detector
 from retinanet.schema import Config
 
 _HOST_PIXELS = 2_500_000
-"""Canvas pixels of a micro-batch on a CPU: 3 GB with ResNet-50. More are no faster there."""
+"""Canvas pixels of a micro-batch on a CPU: two images of COCO. More are no faster there."""
 
 
 @dataclass(kw_only=True, eq=False)
