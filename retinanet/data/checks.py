@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import Census, parts
 from retinanet.data.coco_json import Categories
-from retinanet.data.dataset import UnreadableImageError, read_image
 from retinanet.data.headers import stored_size
+from retinanet.data.images import UnreadableImageError, read_image
 from retinanet.errors import UserError
 
 _MANY = 10

@@ -21,12 +21,11 @@ from retinanet.data.canvas import Size, evaluation_canvas, resized
 from retinanet.data.coco_json import Categories
 from retinanet.data.dataset import (
     LoadedImage,
-    UnreadableImageError,
     collate,
     empty_target,
-    read_image,
     resize_image,
 )
+from retinanet.data.images import UnreadableImageError, read_image
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
 from retinanet.engine.evaluate import to_results

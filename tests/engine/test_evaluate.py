@@ -17,7 +17,7 @@ from torch import nn
 from retinanet.cli import main
 from retinanet.config import override_config
 from retinanet.data.coco_json import Categories
-from retinanet.data.dataset import read_image
+from retinanet.data.images import read_image
 from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.engine.distributed import World
