@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from retinanet.errors import UserError, nearest
-from retinanet.schema import Config, Section
+from retinanet.schema import Config, Paths, Section
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
 
@@ -142,14 +142,13 @@ def _is_text(parts: list[str], value: str) -> bool:
     """Whether a value is taken as it stands: a name or a path need not be YAML (`a #b`, `2024`)."""
     if not value.strip():
         return True
-    if not value.strip():
-        return True
     kind: Any = Config
     for part in parts:
         field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
         kind = field.annotation if field else None
-    quoted = value.strip()[:1] in ("'", '"')
-    return not quoted and (kind is str or (kind == str | None and value.strip() != "null"))
+    if value.strip()[:1] in ("'", '"') or (kind == Paths and value.strip()[:1] == "["):
+        return False
+    return kind in (str, Paths) or (kind == str | None and value.strip() != "null")
 
 
 def describe(section: str | None = None) -> str:

@@ -41,3 +41,9 @@ def check_writable(folder: Path, remedy: str) -> None:
         raise UserError(f"{folder}: cannot be made: {parent} is not a folder; {remedy}")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: cannot be written: no permission in {parent}; {remedy}")
+
+
+def user_cache() -> Path:
+    """Return the folder for what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "retinanet"

@@ -14,6 +14,7 @@ Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Scale = Annotated[float, Field(gt=0)]
 LevelSizes = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False)]
+Paths = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 LEVELS = 5
 """P3..P7: the pyramid's levels are the architecture, not an option."""
 
@@ -177,10 +178,28 @@ class LossConfig(Section):
 
 
 class SplitConfig(Section):
-    """One annotation file and its pictures."""
+    """Annotation files and their pictures."""
 
-    annotations: str = option("", "COCO JSON, relative to data.root or absolute")
-    images: str = option("", "folder that file_name starts from, relative to data.root or absolute")
+    annotations: Paths = option(
+        "", "COCO JSON, relative to data.root or absolute; or a list of files"
+    )
+    images: Paths = option(
+        "",
+        "folder that file_name starts from, relative to data.root or absolute; or a list, one for "
+        "each file",
+    )
+    limit: Positive | None = option(
+        None, "images, drawn once and for all whatever the seed; null takes every one"
+    )
+
+    @model_validator(mode="after")
+    def _pairs(self) -> SplitConfig:
+        files, folders = self.annotations, self.images
+        if not isinstance(folders, str) and len(folders) != (
+            1 if isinstance(files, str) else len(files)
+        ):
+            raise ValueError(f"images: {len(folders)} folders do not go with {files!r}")
+        return self
 
 
 class DataConfig(Section):
@@ -189,6 +208,9 @@ class DataConfig(Section):
     root: str = option("", "folder of the data set; relative paths start from the working folder")
     train: SplitConfig = option(SplitConfig(), "training split")
     val: SplitConfig = option(SplitConfig(), "validation split")
+    classes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = option(
+        None, "names of the classes to learn and to score; null is all of the files'"
+    )
     workers: Count = option(2, "loader processes of each rank; 0 loads in the training process")
     short_side: tuple[Positive, ...] = option(
         (800,), "px; several are drawn from (multi-scale)", strict=False, min_length=1
@@ -206,10 +228,26 @@ class DataConfig(Section):
         "largest of a random batch (as the peers do)",
     )
     hflip: Fraction = option(0.5, "probability of a horizontal flip")
+    preset: Literal["flip", "multiscale", "large_scale_jitter", "strong", "mosaic"] = option(
+        "flip",
+        "augmentation beside the flip: multiscale (short sides from 80 % of short_side up), "
+        "large_scale_jitter (scale 0.1-2, then crop), strong (colours, blur, a crop that cuts no "
+        "box), mosaic (four images on one canvas)",
+    )
+    preset_canvas: Annotated[tuple[Positive, Positive], Field(strict=False)] | None = option(
+        None,
+        "height and width, px, multiples of 32, that large_scale_jitter and mosaic make; null is a "
+        "square of the largest short_side, rounded up",
+    )
     augment: tuple[dict[str, dict[str, Any]], ...] = option(
         (),
         "albumentations applied before resizing, in order, e.g. [{RandomGamma: {p: 0.3}}]",
         strict=False,
+    )
+    repeat_threshold: Fraction = option(
+        0.0,
+        "classes in a smaller share f of the images are rare: their images stand sqrt(threshold / "
+        "f) times in an epoch; 0 repeats nothing",
     )
     drop_empty: bool = option(False, "leave images without boxes out of training")
     min_box_side: float = option(
@@ -233,6 +271,8 @@ class DataConfig(Section):
         longest = max(*self.short_side, self.eval_short_side or 0)
         if self.long_side < longest:
             raise ValueError(f"long_side: {self.long_side} is under a short side of {longest}")
+        if any(side % 32 for side in self.preset_canvas or ()):
+            raise ValueError(f"preset_canvas: {self.preset_canvas} are not multiples of 32")
         return self
 
 

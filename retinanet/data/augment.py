@@ -1,4 +1,4 @@
-"""Augmentation: horizontal flips, and any list of albumentations behind one adapter.
+"""Augmentation of pixels: any list of albumentations behind one adapter, and flips.
 
 Images are (H, W, 3) uint8 RGB, boxes (G, 4) float32 xyxy px. Every transform gets boxes and rows;
 rows say which boxes are left, so labels cannot fall out of step.
@@ -12,54 +12,79 @@ from random import Random
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.errors import UserError, nearest
+
+_STRONG: list[dict[str, dict[str, Any]]] = [
+    {"RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.3, "p": 0.8}},
+    {"HueSaturationValue": {"p": 0.5}},
+    {"ToGray": {"p": 0.05}},
+    {"GaussianBlur": {"blur_limit": [3, 7], "p": 0.1}},
+]
+"""Colours and blur of the preset `strong`."""
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 
 
 class Augment:
-    """Augments one image; the result is a function of its arguments and the seed alone."""
+    """Augments the pixels and boxes of one image; chance comes from the generator alone."""
 
-    def __init__(self, *, hflip: float, transforms: Sequence[dict[str, dict[str, Any]]]) -> None:
-        """Build the pipeline.
+    def __init__(
+        self, *, preset: str, hflip: float, transforms: Sequence[dict[str, dict[str, Any]]]
+    ) -> None:
+        """Build the pipelines.
 
         Args:
+            preset: see `DataConfig.preset`.
             hflip: probability of a horizontal flip.
             transforms: `{name: arguments}` of albumentations, in order.
 
         Raises:
             UserError: an unknown transform or argument.
         """
-        self._hflip = hflip
+        self.preset = preset
+        self.hflip = hflip
         self._pipeline = build_pipeline(transforms) if transforms else None
+        self._colours = build_pipeline(_STRONG) if preset == "strong" else None
 
-    def __call__(
-        self, image: Image, boxes: Boxes, seed: tuple[int, ...]
+    @property
+    def needs_full_size(self) -> bool:
+        """Whether a list of the user's is in px of the file, which then is not decoded smaller."""
+        return self._pipeline is not None
+
+    def transform(
+        self, image: Image, boxes: Boxes, random: np.random.Generator
     ) -> tuple[Image, Boxes, NDArray[np.int64]]:
-        """Return the image, the boxes left and their rows in `boxes`."""
-        random = np.random.default_rng(seed)
-        flip = random.random() < self._hflip
-        if flip:
-            image, boxes = flip_horizontally(image, boxes)
-        rows = np.arange(len(boxes))
+        """Apply the user's list; return the image, the boxes left and their rows in `boxes`."""
         if self._pipeline is None:
-            return image, boxes, rows
-        # albumentations repeats itself in loader processes unless each sample is seeded, and its
-        # own set_random_seed gives all transforms one seed: they would happen together or not.
-        twister = Random(int(random.integers(2**31)))  # noqa: S311
-        self._pipeline.set_random_state(random, twister)
-        try:
-            result = self._pipeline(image=image, bboxes=boxes, rows=rows)
-        except Exception as error:  # a crop larger than the image, say: each has its own type
-            raise UserError(f"data.augment: {error}") from error
-        _check_image(result["image"])
-        left = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
-        kept = np.asarray(result["rows"], dtype=np.int64).reshape(-1)
-        return result["image"], left, kept
+            return image, boxes, np.arange(len(boxes))
+        return _apply(self._pipeline, image, boxes, random)
+
+    def recolour(self, image: Image, random: np.random.Generator) -> Image:
+        """Apply the colours and blur of a preset, which leave boxes where they are."""
+        if self._colours is None:
+            return image
+        return _apply(self._colours, image, np.zeros((0, 4), np.float32), random)[0]
+
+
+def _apply(
+    pipeline: A.Compose, image: Image, boxes: Boxes, random: np.random.Generator
+) -> tuple[Image, Boxes, NDArray[np.int64]]:
+    # albumentations repeats itself in loader processes unless each sample is seeded, and its
+    # own set_random_seed gives all transforms one seed: they would happen together or not.
+    twister = Random(int(random.integers(2**31)))  # noqa: S311
+    pipeline.set_random_state(random, twister)
+    try:
+        result = pipeline(image=image, bboxes=boxes, rows=np.arange(len(boxes)))
+    except Exception as error:  # a crop larger than the image, say: each has its own type
+        raise UserError(f"data.augment: {error}") from error
+    _check_image(result["image"])
+    left = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
+    return result["image"], left, np.asarray(result["rows"], dtype=np.int64).reshape(-1)
 
 
 def flip_horizontally(image: Image, boxes: Boxes) -> tuple[Image, Boxes]:
@@ -67,7 +92,7 @@ def flip_horizontally(image: Image, boxes: Boxes) -> tuple[Image, Boxes]:
     flipped = boxes.copy()
     flipped[:, 0] = image.shape[1] - boxes[:, 2]
     flipped[:, 2] = image.shape[1] - boxes[:, 0]
-    return np.ascontiguousarray(image[:, ::-1]), flipped
+    return cv2.flip(image, 1).astype(np.uint8, copy=False), flipped
 
 
 def _check_image(image: Any) -> None:

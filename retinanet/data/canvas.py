@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 Size = tuple[int, int]
 
-_ASPECTS = (9 / 8, 4 / 3, 3 / 2)
-"""Long / short side of the buckets' canvases; the last bucket reaches to the long-side limit."""
+_ASPECTS = (1, 9 / 8, 5 / 4, 4 / 3, 10 / 7, 3 / 2, 8 / 5, 7 / 4, 2, 5 / 2, 10 / 3, 5)
+"""Long / short side up to which the buckets reach; the last one is open."""
 
 
 def resized(size: Size, *, short_side: int, long_side: int) -> Size:
@@ -44,27 +47,44 @@ class Buckets:
     """A few canvases by aspect ratio; an image's bucket follows from its height and width alone.
 
     Few shapes suit torch.compile, cudnn's autotuning and CUDA graphs, and a fixed canvas makes the
-    pixels that an image is computed with independent of the images beside it.
+    pixels that an image is computed with independent of the images beside it. Even buckets are
+    wide or square, odd ones high.
     """
 
     def __init__(self, *, short_sides: tuple[int, ...], long_side: int) -> None:
         self._long_side = long_side
         short = max(short_sides)
-        wide = [round_up((short, math.ceil(short * aspect)))[1] / short for aspect in _ASPECTS]
-        # The width of a canvas is rounded up, so its bucket takes slightly longer images as well.
-        self._aspects = [aspect for aspect in wide if aspect * short < long_side] + [math.inf]
+        limits = {_limit(aspect, short, long_side) for aspect in _ASPECTS}
+        self._limits = np.array([*sorted(limits), math.inf])
+        canvases = [self.canvas(2 * row, short) for row in range(len(self._limits))]
+        # Where rounding gives two buckets one canvas, they are one.
+        same = [a == b for a, b in zip(canvases, [*canvases[1:], None], strict=True)]
+        self._limits = self._limits[~np.array(same)]
 
     def __len__(self) -> int:
-        return 2 * len(self._aspects)
+        return 2 * len(self._limits)
+
+    def of_all(self, sizes: NDArray[np.integer]) -> NDArray[np.int8]:
+        """Return the buckets (N,) of images of heights and widths (N, 2)."""
+        aspects = sizes.max(axis=1) / sizes.min(axis=1)
+        rows = np.searchsorted(self._limits, aspects)
+        return (2 * rows + (sizes[:, 0] > sizes[:, 1])).astype(np.int8)
 
     def of(self, size: Size) -> int:
         """Return the bucket of an image."""
-        aspect = max(size) / min(size)
-        row = next(i for i, limit in enumerate(self._aspects) if aspect <= limit)
-        return 2 * row + (size[0] > size[1])
+        return int(self.of_all(np.array([size]))[0])
 
     def canvas(self, bucket: int, short_side: int) -> Size:
         """Return the canvas that covers every image of a bucket resized to `short_side`."""
-        aspect = self._aspects[bucket // 2]
-        long = int(min(short_side * aspect, self._long_side) + 0.5)
-        return round_up((long, short_side) if bucket % 2 else (short_side, long))
+        row = bucket // 2
+        least = self._limits[row - 1] if row else 1.0
+        short = int(min(short_side, self._long_side / least) + 0.5)
+        long = int(min(short_side * self._limits[row], self._long_side) + 0.5)
+        return round_up((long, short) if bucket % 2 else (short, long))
+
+
+def _limit(aspect: float, short_side: int, long_side: int) -> float:
+    """Return where a bucket ends: near `aspect`, so that rounding up to 32 px wastes little."""
+    if aspect * short_side < long_side:
+        return round_up((short_side, math.ceil(short_side * aspect)))[1] / short_side
+    return long_side / round_up((math.ceil(long_side / aspect), 1))[0]

@@ -29,13 +29,18 @@ def stored_size(path: Path) -> Size | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         whole = head[12:16] == b"IHDR" and b"IEND" in tail
         return (_number(head[20:24]), _number(head[16:20])) if whole else None
-    if head.startswith(b"\xff\xd8") and b"\xff\xd9" in tail:
-        return _jpeg_size(head)
+    if b"\xff\xd9" in tail:
+        return jpeg_size(head)
     return None
 
 
-def _jpeg_size(head: bytes) -> Size | None:
-    """Walk a JPEG's segments (marker, length, content) to the one that holds the size."""
+def jpeg_size(head: bytes) -> Size | None:
+    """Return height and width of a JPEG as stored, from its first bytes; None if it is none.
+
+    Its segments (marker, length, content) are walked to the one that holds the size.
+    """
+    if not head.startswith(b"\xff\xd8"):
+        return None
     place = 2
     while place + 9 <= len(head) and head[place] == 0xFF:
         marker = head[place + 1]

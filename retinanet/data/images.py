@@ -10,13 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.canvas import Size
+from retinanet.data.headers import jpeg_size
 
 
 class UnreadableImageError(Exception):
     """An image file that cannot be decoded, or whose size is not what the JSON says."""
 
 
-def read_image(path: str | Path, size: Size | None = None) -> NDArray[np.uint8]:
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def read_image(
+    path: str | Path, size: Size | None = None, *, reduction: int = 1
+) -> NDArray[np.uint8]:
     """Decode an image to (H, W, 3) uint8 RGB; grey, palette, 16-bit and alpha are converted.
 
     EXIF orientation is followed as viewers do, unless the annotation file gives the size of the
@@ -25,6 +35,8 @@ def read_image(path: str | Path, size: Size | None = None) -> NDArray[np.uint8]:
     Args:
         path: of the file.
         size: height and width that the annotation file gives, if there is one.
+        reduction: 1, 2, 4 or 8: a JPEG of known size may be decoded that much smaller (sides
+            rounded up), which costs a fraction; anything else comes in full.
 
     Raises:
         UnreadableImageError: not an image, truncated, or of another size.
@@ -33,6 +45,9 @@ def read_image(path: str | Path, size: Size | None = None) -> NDArray[np.uint8]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from None
+    image = _decode_reduced(content, size, reduction)
+    if image is not None:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     image = _decode(content, cv2.IMREAD_COLOR)
     if image is None:
         raise UnreadableImageError(f"{path}: not an image that can be decoded, or a truncated one")
@@ -45,6 +60,24 @@ def read_image(path: str | Path, size: Size | None = None) -> NDArray[np.uint8]:
             )
         image = stored
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def _decode_reduced(content: bytes, size: Size | None, reduction: int) -> NDArray[Any] | None:
+    """Return BGR pixels of a JPEG decoded at a fraction of its size, or None where that is unsafe.
+
+    The file's own size is compared with the annotation's before it is lost in rounding.
+    """
+    stored = jpeg_size(content)
+    if reduction == 1 or size is None or stored is None or stored not in (size, size[::-1]):
+        return None
+    expected = (-(-size[0] // reduction), -(-size[1] // reduction))
+    if expected[0] == expected[1] and size[0] != size[1]:
+        return None  # which way round it lies could no longer be told
+    for mode in (0, cv2.IMREAD_IGNORE_ORIENTATION):
+        image = _decode(content, _REDUCED[reduction] | mode)
+        if image is not None and image.shape[:2] == expected:
+            return image
+    return None
 
 
 def _decode(content: bytes, mode: int) -> NDArray[Any] | None:

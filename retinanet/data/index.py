@@ -9,7 +9,6 @@ another release.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from retinanet.data.annotations import Annotations, FileNames, map_annotations
 from retinanet.data.coco_json import CocoColumns, parse_coco
 from retinanet.errors import UserError
+from retinanet.files import user_cache
 
 
 def open_annotations(path: Path) -> Annotations:
@@ -50,10 +50,9 @@ def open_annotations(path: Path) -> Annotations:
 
 def _places(path: Path) -> list[Path]:
     """Return where the cache may lie: beside the file, or in the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = _sha256(str(path.absolute()).encode())[:16]
     beside = path.with_name(f".{path.name}.index")
-    return [beside, home / "retinanet" / f"{path.stem}-{digest}.index"]
+    return [beside, user_cache() / f"{path.stem}-{digest}.index"]
 
 
 def _make(path: Path, source: dict[str, Any]) -> Annotations:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.sampler import Plan, TrainingPlan, share, split
@@ -39,30 +39,46 @@ class RankStep:
         return replace(self, micro_batches=[batch.pin_memory() for batch in self.micro_batches])
 
 
-class _Steps(Dataset):
-    """Step number -> RankStep."""
+@dataclass(frozen=True, kw_only=True)
+class _RankPlan:
+    """What one rank loads for one step."""
+
+    step: int
+    micro_batches: list[Plan]
+
+
+class _Plans(Sampler[_RankPlan]):
+    """The plans of one rank, named in the training process: its workers need not know the order."""
 
     def __init__(
-        self,
-        dataset: DetectionDataset,
-        plan: TrainingPlan,
-        *,
-        rank: int,
-        ranks: int,
-        micro_batch: int,
+        self, plan: TrainingPlan, steps: range, *, rank: int, ranks: int, micro_batch: int
     ) -> None:
-        self._dataset = dataset
         self._plan = plan
+        self._steps = steps
         self._rank = rank
         self._ranks = ranks
         self._micro_batch = micro_batch
 
-    def __getitem__(self, step: int) -> RankStep:
-        part = share(self._plan.step(step), rank=self._rank, ranks=self._ranks)
-        loaded = [self._dataset[plan] for plan in split(part, self._micro_batch)]
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[_RankPlan]:
+        for step in self._steps:
+            part = share(self._plan.step(step), rank=self._rank, ranks=self._ranks)
+            yield _RankPlan(step=step, micro_batches=list(split(part, self._micro_batch)))
+
+
+class _Steps(Dataset):
+    """Plan of a step -> RankStep."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, plan: _RankPlan) -> RankStep:
+        loaded = [self._dataset[part] for part in plan.micro_batches]
         batches = [batch for batch, _ in loaded]
         return RankStep(
-            step=step,
+            step=plan.step,
             micro_batches=batches,
             positives=int(sum((batch.matches >= 0).sum() for batch in batches)),
             images=int(sum((batch.image_ids != BLANK).sum() for batch in batches)),
@@ -94,8 +110,8 @@ def training_loader(
     pin_memory: bool,
 ) -> DataLoader:
     """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
-    steps = _Steps(dataset, plan, rank=rank, ranks=ranks, micro_batch=micro_batch)
-    return _loader(steps, range(start, stop), workers=workers, pin_memory=pin_memory)
+    plans = _Plans(plan, range(start, stop), rank=rank, ranks=ranks, micro_batch=micro_batch)
+    return _loader(_Steps(dataset), plans, workers=workers, pin_memory=pin_memory)
 
 
 def evaluation_loader(
@@ -106,7 +122,7 @@ def evaluation_loader(
 
 
 def _loader(
-    dataset: Dataset, sampler: Sequence[Any], *, workers: int, pin_memory: bool
+    dataset: Dataset, sampler: Iterable[Any], *, workers: int, pin_memory: bool
 ) -> DataLoader:
     # Forking is cheap and safe while the workers keep off the device; elsewhere they are spawned.
     context = ("fork" if sys.platform == "linux" else "spawn") if workers else None

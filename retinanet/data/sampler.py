@@ -1,15 +1,16 @@
 """Which images a step sees, at which size: pure functions of (seed, epoch, step).
 
 Nothing here has a position to save: a resumed run needs the step number alone, and the number of
-devices, workers and micro-batches cannot matter. N images.
+devices, workers and micro-batches cannot matter. N images, E entries of an epoch (repeats count).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from retinanet.data.canvas import Buckets, Size, cover, evaluation_canvas, resized
 
 # The first number of every seed tells the purposes apart.
-_ORDER, _BATCH, _SAMPLE = range(3)
+_ORDER, _BATCH, _SAMPLE, _REPEATS, _PARTNERS = range(5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Sample:
     """px after resizing."""
     seed: tuple[int, ...] | None
     """Of its augmentation; None does not augment."""
+    partners: tuple[int, ...] = ()
+    """Rows of the other images of a mosaic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +44,61 @@ class Plan:
 
 
 def epoch_order(
-    buckets: NDArray[np.int64], *, seed: int, epoch: int, batch_size: int
+    groupings: Sequence[NDArray[np.integer]], *, seed: int, epoch: int, batch_size: int
 ) -> NDArray[np.int64]:
-    """Return the rows (N,) of an epoch, batch after batch: batch i is `[i * size:(i + 1) * size]`.
+    """Return the entries (E,) of an epoch: batch i is `[i * batch_size:(i + 1) * batch_size]`.
 
-    One permutation by (seed, epoch); full batches form bucket by bucket, in the order in which the
-    permutation completes them; the remainders follow in permutation order, so that only the
-    epoch's last batch may be short.
+    One permutation by (seed, epoch); full batches form group by group, in the order in which the
+    permutation completes them; what is left of the groups forms batches by the next, coarser
+    grouping, and in the end in permutation order, so that only the epoch's last batch may be short.
 
     Args:
-        buckets: (N,) bucket of each image.
+        groupings: (E,) group of each entry, from fine to coarse.
         seed: of the experiment.
         epoch: from 0.
         batch_size: of the global batch.
     """
-    permutation = np.random.default_rng((_ORDER, seed, epoch)).permutation(len(buckets))
-    bucket = buckets[permutation]
-    places = np.argsort(bucket, kind="stable")  # of the permutation, grouped by bucket
-    counts = np.bincount(bucket)
-    within = np.arange(len(places)) - (np.cumsum(counts) - counts)[bucket[places]]
-    full = within < (counts // batch_size * batch_size)[bucket[places]]
-    batches = places[full].reshape(-1, batch_size)
-    batches = batches[np.argsort(batches[:, -1])]
-    return permutation[np.concatenate([batches.ravel(), np.sort(places[~full])])]
+    count = len(groupings[0])
+    permutation = np.random.default_rng((_ORDER, seed, epoch)).permutation(count)
+    left = permutation
+    done = []
+    for grouping in groupings:
+        groups = grouping[left]
+        places = np.argsort(groups, kind="stable")  # of `left`, group after group
+        counts = np.bincount(groups)
+        within = np.arange(len(places)) - (np.cumsum(counts) - counts)[groups[places]]
+        full = within < (counts // batch_size * batch_size)[groups[places]]
+        batches = places[full].reshape(-1, batch_size)
+        batches = batches[np.argsort(batches[:, -1])]
+        done.append(left[batches.ravel()])
+        left = left[np.sort(places[~full])]
+    return np.concatenate([*done, left])
+
+
+def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Return how often each image (N,) stands in an epoch: its factor, rounded at random.
+
+    The sum is the same in every epoch: round(sum of the factors).
+
+    Args:
+        factors: (N,) of at least 1.
+        seed: of the experiment.
+        epoch: from 0.
+    """
+    whole = np.floor(factors)
+    part = factors - whole
+    extra = round(part.sum())
+    repeats = whole.astype(np.int64)
+    if extra:
+        random = np.random.default_rng((_REPEATS, seed, epoch))
+        order = random.permutation(len(factors))
+        # Systematic sampling: the images lie in a row, each as long as its part; a comb of `extra`
+        # teeth at equal distances touches each as often as its part says.
+        ends = np.cumsum(part[order]) * (extra / part.sum())
+        ends[-1] = extra
+        touched = np.diff(np.floor(ends + random.random()), prepend=0).astype(np.int64)
+        repeats[order] += touched
+    return repeats
 
 
 class TrainingPlan:
@@ -74,53 +109,102 @@ class TrainingPlan:
         sizes: NDArray[np.int64],
         *,
         rows: NDArray[np.int64],
+        factors: NDArray[np.float64] | None,
         seed: int,
         batch_size: int,
         short_sides: tuple[int, ...],
         long_side: int,
         resize: Literal["per_batch", "per_image"],
         canvas: Literal["bucket", "batch_max"],
+        fixed_canvas: Size | None,
+        partners: int,
     ) -> None:
-        """Take the images' heights and widths (N, 2), the rows to train on, and `DataConfig`."""
+        """Describe what to draw from.
+
+        Args:
+            sizes: (N, 2) heights and widths of the images, px.
+            rows: images to train on.
+            factors: how often each of `rows` stands in an epoch, at least 1; None is once.
+            seed: of the experiment.
+            batch_size: of the global batch.
+            short_sides: px after resizing, drawn from.
+            long_side: px, limit of the longer side.
+            resize: one short side for a batch, or one for each image.
+            canvas: see `DataConfig.canvas`.
+            fixed_canvas: what the augmentation makes of every image; None follows `canvas`.
+            partners: other images that each sample is joined with.
+        """
         self._sizes = sizes
-        self._rows = rows
+        self._rows = rows.astype(np.int32)
+        self._factors = factors
         self._seed = seed
         self._batch_size = batch_size
         self._short_sides = short_sides
         self._long_side = long_side
         self._resize = resize
-        self._buckets = (
-            Buckets(short_sides=short_sides, long_side=long_side) if canvas == "bucket" else None
-        )
-        self._bucket_of = np.array(
-            [self._buckets.of(_pair(size)) if self._buckets else 0 for size in sizes], np.int64
-        )
+        self._fixed_canvas = fixed_canvas
+        self._partners = partners
+        self._buckets: Buckets | None = None
+        self._bucket_of = np.zeros(len(sizes), np.int8)
+        if canvas == "bucket" and fixed_canvas is None:
+            self._buckets = Buckets(short_sides=short_sides, long_side=long_side)
+            self._bucket_of = self._buckets.of_all(sizes)
+        self._entries = len(rows)
+        if factors is not None:
+            self._entries = int(draw_repeats(factors, **self._at(0)).sum())
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; the last may be short."""
-        return -(-len(self._rows) // self._batch_size)
+        return -(-self._entries // self._batch_size)
 
     def step(self, step: int) -> Plan:
         """Return the global batch of a step, from 0."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        start = place * self._batch_size
-        rows = self._order(epoch)[start : start + self._batch_size].tolist()
+        rows, occurrences = self._order(epoch)
+        part = slice(place * self._batch_size, (place + 1) * self._batch_size)
         shared = self._draw_side((_BATCH, self._seed, epoch, place))
-        samples = tuple(self._sample(row, epoch, shared) for row in rows)
+        samples = tuple(
+            self._sample(row, epoch, occurrence, shared)
+            for row, occurrence in zip(rows[part].tolist(), occurrences[part].tolist(), strict=True)
+        )
         return Plan(samples=samples, canvas=self._canvas(samples, shared))
 
-    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
-        buckets = self._bucket_of[self._rows]
-        order = epoch_order(buckets, seed=self._seed, epoch=epoch, batch_size=self._batch_size)
-        return self._rows[order]
+    def padding_share(self, steps: int) -> float:
+        """Return the share of padding in the canvases of the first steps, 0..1."""
+        image = canvas = 0
+        for plan in map(self.step, range(min(steps, self.steps_per_epoch))):
+            canvas += len(plan.samples) * math.prod(plan.canvas)
+            image += sum(math.prod(self._resized(sample)) for sample in plan.samples)
+        return 1 - image / canvas
 
-    def _sample(self, row: int, epoch: int, shared: int) -> Sample:
-        # The last number is the occurrence in the epoch: it tells repeats of an image apart.
-        seed = (_SAMPLE, self._seed, epoch, row, 0)
-        side = shared if self._resize == "per_batch" else self._draw_side(seed)
-        return Sample(row=row, short_side=side, seed=seed)
+    def _at(self, epoch: int) -> dict[str, int]:
+        return {"seed": self._seed, "epoch": epoch}
+
+    def _epoch_order(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the rows (E,) of an epoch, and which of its image's occurrences each is."""
+        rows, occurrences = self._rows, np.zeros(len(self._rows), np.int32)
+        if self._factors is not None:
+            repeats = draw_repeats(self._factors, **self._at(epoch))
+            rows = np.repeat(rows, repeats)
+            first = np.cumsum(repeats) - repeats
+            occurrences = (np.arange(len(rows)) - np.repeat(first, repeats)).astype(np.int32)
+        buckets = self._bucket_of[rows]
+        # What is left of the buckets keeps wide images from high ones: both want a square canvas.
+        order = epoch_order((buckets, buckets % 2), batch_size=self._batch_size, **self._at(epoch))
+        return rows[order], occurrences[order]
+
+    def _sample(self, row: int, epoch: int, occurrence: int, shared: int) -> Sample:
+        # The occurrence in the epoch tells repeats of an image apart.
+        name = (self._seed, epoch, row, occurrence)
+        side = shared if self._resize == "per_batch" else self._draw_side((_SAMPLE, *name))
+        partners = ()
+        if self._partners:
+            random = np.random.default_rng((_PARTNERS, *name))
+            drawn = random.integers(len(self._rows), size=self._partners)
+            partners = tuple(self._rows[drawn].tolist())
+        return Sample(row=row, short_side=side, seed=(_SAMPLE, *name), partners=partners)
 
     def _draw_side(self, seed: tuple[int, ...]) -> int:
         if len(self._short_sides) == 1:
@@ -128,25 +212,22 @@ class TrainingPlan:
         return int(np.random.default_rng(seed).choice(self._short_sides))
 
     def _canvas(self, samples: tuple[Sample, ...], shared: int) -> Size:
+        if self._fixed_canvas is not None:
+            return self._fixed_canvas
         if self._buckets is None:
-            return cover(
-                [
-                    resized(
-                        _pair(self._sizes[s.row]),
-                        short_side=s.short_side,
-                        long_side=self._long_side,
-                    )
-                    for s in samples
-                ]
-            )
+            return cover([self._resized(sample) for sample in samples])
         # With a size for each image, the canvas is that of the largest: few shapes stay few.
         side = shared if self._resize == "per_batch" else max(self._short_sides)
         return cover([self._buckets.canvas(int(self._bucket_of[s.row]), side) for s in samples])
 
-    def __getstate__(self) -> dict[str, object]:
+    def _resized(self, sample: Sample) -> Size:
+        size = self._sizes[sample.row].tolist()
+        return resized((size[0], size[1]), short_side=sample.short_side, long_side=self._long_side)
+
+    def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_order"}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
@@ -164,13 +245,17 @@ def evaluation_plans(
     An image's canvas depends on the image alone, so the detections do not depend on the batch size
     nor on the number of devices.
     """
-    by_canvas: dict[Size, list[Sample]] = {}
-    for row, size in enumerate(sizes):
-        place = evaluation_canvas(
-            _pair(size), short_side=short_side, long_side=long_side, policy=canvas
+    kinds, kind_of = np.unique(sizes, axis=0, return_inverse=True)
+    places = [
+        evaluation_canvas(
+            (height, width), short_side=short_side, long_side=long_side, policy=canvas
         )
+        for height, width in kinds.tolist()
+    ]
+    by_canvas: dict[Size, list[Sample]] = {}
+    for row, kind in enumerate(kind_of.reshape(-1).tolist()):
         sample = Sample(row=row, short_side=short_side, seed=None)
-        by_canvas.setdefault(place, []).append(sample)
+        by_canvas.setdefault(places[kind], []).append(sample)
     return [
         Plan(samples=tuple(samples[i : i + batch_size]), canvas=place)
         for place, samples in sorted(by_canvas.items())
@@ -189,7 +274,3 @@ def split(plan: Plan, size: int) -> Iterator[Plan]:
     """Cut a part into micro-batches of at most `size` images; an empty part stays one."""
     for start in range(0, max(1, len(plan.samples)), size):
         yield Plan(samples=plan.samples[start : start + size], canvas=plan.canvas)
-
-
-def _pair(size: NDArray[np.int64]) -> Size:
-    return int(size[0]), int(size[1])

@@ -10,8 +10,16 @@ import torch
 from retinanet.data.checks import class_table
 from retinanet.engine.checkpoint import Checkpoint
 from retinanet.engine.run import Run
-from retinanet.engine.splits import evaluation_short_side, resized_box_sizes
+from retinanet.engine.splits import (
+    evaluation_short_side,
+    preset_canvas,
+    resized_box_sizes,
+    training_short_sides,
+)
 from retinanet.model.detector import describe_frozen
+
+_PADDING_STEPS = 200
+"""Steps of the first epoch that the share of padding is taken from."""
 
 
 def introduce(run: Run) -> list[str]:
@@ -69,11 +77,22 @@ def _describe_scale(run: Run) -> list[str]:
     sizes = annotations.sizes
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
     low, median, high = np.percentile(resized_box_sizes(run.train, scale), [5, 50, 95])
+    sides = ", ".join(map(str, training_short_sides(data)))
     return [
-        f"resizing: short side {', '.join(map(str, data.short_side))}, long side at most "
+        _describe_canvas(run),
+        f"resizing: short side {sides}, long side at most "
         f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
-        f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)"
+        f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)",
     ]
+
+
+def _describe_canvas(run: Run) -> str:
+    """Say what lies around the images."""
+    fixed = preset_canvas(run.config.data)
+    if fixed is not None:
+        return f"canvas: {fixed[1]}x{fixed[0]} px, made by data.preset {run.config.data.preset}"
+    share = run.plan.padding_share(_PADDING_STEPS)
+    return f"canvas: {run.config.data.canvas}, {share:.1%} of its pixels are padding"
 
 
 def describe_resume(run: Run, resume: Checkpoint | None) -> list[str]:

@@ -19,7 +19,7 @@ from retinanet.engine.logging import Log
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.run_folder import RunFolder
 from retinanet.engine.schedule import learning_rate
-from retinanet.engine.splits import Split, training_plan
+from retinanet.engine.splits import Split, preset_canvas, training_plan
 from retinanet.errors import UserError
 from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
@@ -172,15 +172,20 @@ def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
     if world.device.type != "cpu":
         return share
     data = config.data
-    canvases = [
-        evaluation_canvas(
-            (height, width),
-            short_side=max(data.short_side),
-            long_side=data.long_side,
-            policy=data.canvas,
-        )
-        for height, width in np.unique(train.annotations.sizes, axis=0).tolist()
-    ]
+    fixed = preset_canvas(data)
+    canvases = (
+        [fixed]
+        if fixed
+        else [
+            evaluation_canvas(
+                (height, width),
+                short_side=max(data.short_side),
+                long_side=data.long_side,
+                policy=data.canvas,
+            )
+            for height, width in np.unique(train.annotations.sizes, axis=0).tolist()
+        ]
+    )
     return min(share, max(1, _HOST_PIXELS // max(map(math.prod, canvases))))
 
 

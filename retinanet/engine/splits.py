@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,18 @@ from retinanet.data import checks
 from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
 from retinanet.data.boxes_used import Census, cut_boxes, parts, take_census
-from retinanet.data.canvas import Size
+from retinanet.data.canvas import Size, round_up
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.index import open_annotations
 from retinanet.data.loader import evaluation_loader
+from retinanet.data.repeats import repeat_factors
 from retinanet.data.sampler import TrainingPlan, evaluation_plans
+from retinanet.data.selection import select
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import GroundTruth
 from retinanet.losses.assign import Assign, build_assign
 from retinanet.model.anchors import AnchorGenerator, build_anchors
-from retinanet.schema import Config, DataConfig, SplitConfig
+from retinanet.schema import Config, DataConfig, Paths, SplitConfig
 from retinanet.structures import Target
 
 
@@ -68,14 +70,38 @@ def open_split(config: Config, name: str) -> Split:
     root = Path(config.data.root).expanduser()
     if config.data.root and not os.path.isdir(root):  # noqa: PTH112 (it takes a forbidden one, too)
         raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
-    path = root / place.annotations
-    if not path.exists():
-        raise UserError(
-            f"{path}: there is no such annotation file (data.{name}.annotations, "
-            f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
-        )
-    annotations = open_annotations(path)
-    return check_split(annotations, root / place.images, config.data, name=name)
+    files = _as_list(place.annotations)
+    for file in files:
+        if not (root / file).exists():
+            raise UserError(
+                f"{root / file}: there is no such annotation file (data.{name}.annotations, "
+                f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
+            )
+    annotations, images = _open_files(
+        [root / file for file in files],
+        _as_list(place.images),
+        classes=config.data.classes,
+        limit=place.limit,
+    )
+    return check_split(annotations, root / images, config.data, name=name)
+
+
+def _as_list(paths: Paths) -> list[str]:
+    return [paths] if isinstance(paths, str) else list(paths)
+
+
+def _open_files(
+    files: list[Path], folders: list[str], *, classes: Sequence[str] | None, limit: int | None
+) -> tuple[Annotations, str]:
+    """Return what is chosen of some files, and the folder that its file names start from."""
+    opened = [open_annotations(file) for file in files]
+    for other in opened[1:]:
+        checks.check_same_classes(opened[0].categories, files[0], other)
+    if len(opened) == 1 and classes is None and limit is None:
+        return opened[0], folders[0]
+    if len(folders) == 1:
+        return select(opened, [""] * len(opened), classes=classes, limit=limit), folders[0]
+    return select(opened, folders, classes=classes, limit=limit), ""
 
 
 def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:
@@ -131,17 +157,40 @@ def resized_box_sizes(split: Split, scale: NDArray[np.float64]) -> NDArray[np.fl
 
 def training_plan(config: Config, split: Split) -> TrainingPlan:
     """Return what names the images of each step."""
-    drop = config.data.drop_empty
+    data = config.data
+    learnable = split.census.learnable
+    rows = np.flatnonzero(learnable) if data.drop_empty else np.arange(len(learnable))
+    factors = None
+    if data.repeat_threshold:
+        factors = repeat_factors(split.annotations, rows, threshold=data.repeat_threshold)
     return TrainingPlan(
         split.annotations.sizes,
-        rows=np.flatnonzero(split.census.learnable) if drop else np.arange(len(split.annotations)),
+        rows=rows,
+        factors=factors,
         seed=config.train.seed,
         batch_size=config.train.batch_size,
-        short_sides=config.data.short_side,
-        long_side=config.data.long_side,
-        resize=config.data.resize,
-        canvas=config.data.canvas,
+        short_sides=training_short_sides(data),
+        long_side=data.long_side,
+        resize=data.resize,
+        canvas=data.canvas,
+        fixed_canvas=preset_canvas(data),
+        partners=3 if data.preset == "mosaic" else 0,
     )
+
+
+def training_short_sides(data: DataConfig) -> tuple[int, ...]:
+    """Return the short sides (px) that training draws from."""
+    if data.preset == "multiscale" and len(data.short_side) == 1:
+        return tuple(round(data.short_side[0] * part / 100) for part in (80, 84, 88, 92, 96, 100))
+    return data.short_side
+
+
+def preset_canvas(data: DataConfig) -> Size | None:
+    """Return the canvas (height, width) that a preset makes of every image, if it makes one."""
+    if data.preset not in ("large_scale_jitter", "mosaic"):
+        return None
+    side = max(data.short_side)
+    return data.preset_canvas or round_up((side, side))
 
 
 def build_dataset(config: Config, split: Split, *, augment: bool, losses: bool) -> DetectionDataset:
@@ -158,7 +207,8 @@ def build_dataset(config: Config, split: Split, *, augment: bool, losses: bool) 
 
 def build_augment(config: Config) -> Augment:
     """Build the augmentation of an experiment."""
-    return Augment(hflip=config.data.hflip, transforms=config.data.augment)
+    data = config.data
+    return Augment(preset=data.preset, hflip=data.hflip, transforms=data.augment)
 
 
 def build_matcher(config: Config) -> Callable[[Size, Target], Tensor]:

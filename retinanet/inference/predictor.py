@@ -23,9 +23,9 @@ from retinanet.data.dataset import (
     LoadedImage,
     collate,
     empty_target,
-    resize_image,
 )
 from retinanet.data.images import UnreadableImageError, read_image
+from retinanet.data.views import resize_image
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
 from retinanet.engine.evaluate import to_results

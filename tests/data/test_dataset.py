@@ -16,10 +16,10 @@ from retinanet.data.dataset import (
     Match,
     collate,
     empty_target,
-    resize_image,
 )
 from retinanet.data.index import read_annotations
 from retinanet.data.sampler import Plan, Sample
+from retinanet.data.views import resize_image
 from retinanet.structures import BACKGROUND, IGNORED, Target
 
 
@@ -161,7 +161,7 @@ def test_an_empty_plan_is_one_blank(small: Path) -> None:
 
 
 def test_augmentation_needs_a_seed_and_follows_it(small: Path) -> None:
-    flip = dataset(small, augment=Augment(hflip=1.0, transforms=[]))
+    flip = dataset(small, augment=Augment(preset="flip", hflip=1.0, transforms=[]))
     plain = flip[plan(0)][0]
     flipped = flip[plan(0, seed=(1, 2))][0]
     assert plain.targets[0].boxes[0].tolist() == [8, 16, 28, 40]
@@ -169,12 +169,20 @@ def test_augmentation_needs_a_seed_and_follows_it(small: Path) -> None:
     assert flipped.targets[0].labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("hflip", [0.0, 0.5, 1.0])
+def test_hflip_is_a_probability(small: Path, hflip: float) -> None:
+    augmented = dataset(small, augment=Augment(preset="flip", hflip=hflip, transforms=[]))
+    batches = [augmented[plan(0, seed=(seed,))][0] for seed in range(200)]
+    flips = sum(batch.targets[0].boxes[0, 0] != 8 for batch in batches)
+    assert abs(int(flips) - 200 * hflip) <= 30
+
+
 @pytest.mark.parametrize("box", [(0, 0, 9, 32), (0, 0, 40, 5), (3, 3, 4, 4)])
 def test_a_crop_of_another_shape_stays_on_the_canvas(
     small: Path, box: tuple[int, int, int, int]
 ) -> None:
     crop = [{"Crop": dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True)) | {"p": 1}}]
-    augmented = dataset(small, augment=Augment(hflip=0.0, transforms=crop))
+    augmented = dataset(small, augment=Augment(preset="flip", hflip=0.0, transforms=crop))
     batch, _ = augmented[plan(0, seed=(0,))]
     height, width = batch.sizes[0].tolist()
     assert 1 <= height <= 64 and 1 <= width <= 96

@@ -32,22 +32,28 @@ def training(**options: Any) -> TrainingPlan:
         "long_side": 256,
         "resize": "per_batch",
         "canvas": "bucket",
+        "factors": None,
+        "fixed_canvas": None,
+        "partners": 0,
     }
     return TrainingPlan(SIZES, **{**defaults, **options})
 
 
-def plain_epoch_order(buckets: list[int], permutation: list[int], batch_size: int) -> list[int]:
+def plain_epoch_order(
+    groupings: list[list[int]], permutation: list[int], batch_size: int
+) -> list[int]:
     """Say the same as `epoch_order` in the plainest words."""
-    waiting: dict[int, list[int]] = {}
-    order = []
-    for row in permutation:
-        group = waiting.setdefault(buckets[row], [])
-        group.append(row)
-        if len(group) == batch_size:
-            order += group
-            group.clear()
-    left = {row for group in waiting.values() for row in group}
-    return order + [row for row in permutation if row in left]
+    order: list[int] = []
+    for groups in groupings:
+        waiting: dict[int, list[int]] = {}
+        for row in permutation:
+            group = waiting.setdefault(groups[row], [])
+            group.append(row)
+            if len(group) == batch_size:
+                order += group
+                group.clear()
+        permutation = [row for row in permutation if row not in order]
+    return order + permutation
 
 
 @given(
@@ -58,26 +64,33 @@ def plain_epoch_order(buckets: list[int], permutation: list[int], batch_size: in
 )
 @settings(max_examples=150, deadline=None)
 def test_epoch_order(buckets: list[int], seed: int, epoch: int, batch_size: int) -> None:
-    order = epoch_order(np.array(buckets), seed=seed, epoch=epoch, batch_size=batch_size).tolist()
+    ways = [bucket % 2 for bucket in buckets]
+    groupings = [np.array(buckets), np.array(ways)]
+    order = epoch_order(groupings, seed=seed, epoch=epoch, batch_size=batch_size).tolist()
     assert sorted(order) == list(range(len(buckets)))
     full = sum(count // batch_size for count in Counter(buckets).values())
     for i in range(full):
         batch = order[i * batch_size : (i + 1) * batch_size]
         assert len({buckets[row] for row in batch}) == 1
-    one_batch = np.zeros(len(buckets), np.int64)  # without buckets, the order is the permutation
-    permutation = epoch_order(one_batch, seed=seed, epoch=epoch, batch_size=1).tolist()
-    assert order == plain_epoch_order(buckets, permutation, batch_size)
+    one_group = np.zeros(len(buckets), np.int64)  # without buckets, the order is the permutation
+    permutation = epoch_order([one_group], seed=seed, epoch=epoch, batch_size=1).tolist()
+    assert order == plain_epoch_order([buckets, ways], permutation, batch_size)
 
 
 def test_a_plain_example_of_an_epochs_order() -> None:
     """The oracle of the test above, by hand: rows 0 2 4 are bucket 0, rows 1 3 are bucket 1."""
-    assert plain_epoch_order([0, 1, 0, 1, 0], [4, 3, 1, 0, 2], 2) == [3, 1, 4, 0, 2]
+    assert plain_epoch_order([[0, 1, 0, 1, 0]], [4, 3, 1, 0, 2], 2) == [3, 1, 4, 0, 2]
+
+
+def test_what_is_left_of_the_buckets_joins_those_of_its_way_round() -> None:
+    """By hand: no bucket fills a batch of 2; 0 and 2 (wide) do together, then 1 and 3 (high)."""
+    assert plain_epoch_order([[0, 1, 2, 3], [0, 1, 0, 1]], [0, 1, 2, 3], 2) == [0, 2, 1, 3]
 
 
 def test_epochs_and_seeds_differ() -> None:
     buckets = np.zeros(50, np.int64)
     orders = {
-        tuple(epoch_order(buckets, seed=seed, epoch=epoch, batch_size=4).tolist())
+        tuple(epoch_order([buckets], seed=seed, epoch=epoch, batch_size=4).tolist())
         for seed in range(4)
         for epoch in range(4)
     }
@@ -166,6 +179,9 @@ def test_a_bucket_canvas_is_literal() -> None:
         long_side=1333,
         resize="per_batch",
         canvas="bucket",
+        factors=None,
+        fixed_canvas=None,
+        partners=0,
     )
     assert plan.step(0).canvas == (800, 1088)
 
@@ -180,6 +196,9 @@ def test_the_canvas_of_batch_max_is_the_largest_image_up_to_32() -> None:
         long_side=1333,
         resize="per_batch",
         canvas="batch_max",
+        factors=None,
+        fixed_canvas=None,
+        partners=0,
     )
     assert plan.step(0).canvas == (800, 1088)  # 800 x 1067 and 800 x 800
 
@@ -251,7 +270,7 @@ def test_evaluation_holds_every_image_once_on_a_canvas_of_its_own(canvas: Any) -
 
 @pytest.mark.parametrize(
     ("canvas", "expected"),
-    [("bucket", [(800, 928), (1088, 800)]), ("batch_max", [(800, 800), (1088, 800)])],
+    [("bucket", [(800, 800), (1088, 800)]), ("batch_max", [(800, 800), (1088, 800)])],
 )
 def test_evaluation_canvases_are_literal(canvas: Any, expected: list[tuple[int, int]]) -> None:
     plans = evaluation_plans(

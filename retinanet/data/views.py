@@ -1,0 +1,145 @@
+"""Which window of an image the network sees, and how large: the geometry of the presets.
+
+Pure functions of (random generator, size, boxes). Sizes are (height, width) px, windows and boxes
+xyxy px of the image, G boxes of an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.canvas import Size, resized
+
+_VISIBLE = 0.1
+"""Share of a box that a window must leave; less is no longer the object."""
+_REDUCTIONS = (8, 4, 2)
+"""Sizes that a JPEG can be decoded at: 1/8, 1/4, 1/2."""
+_JITTER = (0.1, 2.0)
+"""Scales of large-scale jitter (Ghiasi et al., *Simple Copy-Paste*, section 3)."""
+_CROP = (0.5, 1.0)
+"""Share of the sides that a crop of `strong` leaves."""
+_CENTRE, _ZOOM = (0.3, 0.7), (0.5, 1.5)
+"""Of a mosaic: where its four images meet, and their scales, 1 fits the whole image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A window of an image, and its size on the picture."""
+
+    window: tuple[float, float, float, float]
+    """xyxy px of the image."""
+    size: Size
+    """px of the picture."""
+
+    @property
+    def reduction(self) -> int:
+        """The largest of 1, 2, 4, 8 that the image may be decoded smaller by."""
+        x1, y1, x2, y2 = self.window
+        shrink = min((y2 - y1) / self.size[0], (x2 - x1) / self.size[1])
+        return next((factor for factor in _REDUCTIONS if shrink >= factor), 1)
+
+    def reduced(self) -> View:
+        """Return the same view of the image decoded smaller."""
+        x1, y1, x2, y2 = (value / self.reduction for value in self.window)
+        return View(window=(x1, y1, x2, y2), size=self.size)
+
+
+def whole(size: Size, *, short_side: int, long_side: int, canvas: Size) -> View:
+    """Return the view of a whole image; one that does not fit on the canvas becomes smaller."""
+    after = resized(size, short_side=short_side, long_side=long_side)
+    if after[0] > canvas[0] or after[1] > canvas[1]:
+        scale = min(canvas[0] / after[0], canvas[1] / after[1])
+        after = (max(1, int(after[0] * scale)), max(1, int(after[1] * scale)))
+    return View(window=(0, 0, size[1], size[0]), size=after)
+
+
+def jitter(random: np.random.Generator, size: Size, canvas: Size) -> View:
+    """Return a view at a scale between 0.1 and 2 of what fits; what is too large is cropped."""
+    scale = min(canvas[0] / size[0], canvas[1] / size[1]) * random.uniform(*_JITTER)
+    return _window(random, size, scale, canvas)
+
+
+def safe_crop(
+    random: np.random.Generator, size: Size, boxes: NDArray[np.float32], view: View
+) -> View:
+    """Return a view of a part of the image, of its own shape, that cuts no box (G, 4)."""
+    share = random.uniform(*_CROP)
+    least = np.array([size[1], size[0]], np.float64)  # of the boxes' common corners, x and y
+    most = np.zeros(2)
+    if len(boxes):
+        least, most = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    limit = np.array([size[1], size[0]], np.float64)
+    share = min(1.0, max(share, *((most - least) / limit)))
+    side = limit * share
+    low = np.maximum(0, most - side)
+    high = np.minimum(limit - side, least)
+    corner = low + random.random(2) * np.maximum(0, high - low)
+    window = (*corner.tolist(), *(corner + side).tolist())
+    return View(window=window, size=view.size)
+
+
+def quadrants(random: np.random.Generator, canvas: Size) -> list[tuple[int, int, int, int]]:
+    """Return the four parts (xyxy px) of a mosaic's canvas."""
+    height, width = canvas
+    y, x = (int(side * random.uniform(*_CENTRE)) for side in canvas)
+    return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+
+
+def fill(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> View:
+    """Return a view that fills a part of a mosaic."""
+    fits = min(canvas[0] / size[0], canvas[1] / size[1])
+    covers = max(part[0] / size[0], part[1] / size[1])
+    return _window(random, size, max(covers, fits * random.uniform(*_ZOOM)), part)
+
+
+def _window(random: np.random.Generator, size: Size, scale: float, limit: Size) -> View:
+    """Return a window at a scale, at a random place, no larger than `limit` on the picture."""
+    after = [max(1, min(most, round(side * scale))) for side, most in zip(size, limit, strict=True)]
+    height, width = (min(s, a / scale) for s, a in zip(size, after, strict=True))
+    y, x = random.random(2) * (size[0] - height, size[1] - width)
+    return View(window=(x, y, x + width, y + height), size=(after[0], after[1]))
+
+
+def cut_out(
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], crowd: NDArray[np.bool_], view: View
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    """Cut a view out of an image and resize it.
+
+    Args:
+        image: (H, W, 3) RGB.
+        boxes: (G, 4) of the image.
+        crowd: (G,) regions to ignore: any part of one is kept.
+        view: of the image; whole px are cut.
+
+    Returns:
+        pixels of the view's size, the boxes left in its px, and their rows in `boxes`.
+    """
+    height, width = image.shape[:2]
+    x1, y1 = (max(0, int(value)) for value in view.window[:2])
+    x2, y2 = (int(np.ceil(value - 1e-6)) for value in view.window[2:])
+    x2, y2 = min(width, max(x1 + 1, x2)), min(height, max(y1 + 1, y2))
+    pixels = resize_image(image[y1:y2, x1:x2], view.size)
+    scale = np.array([view.size[1] / (x2 - x1), view.size[0] / (y2 - y1)] * 2, np.float32)
+    if (x1, y1, x2, y2) == (0, 0, width, height):
+        return pixels, (boxes * scale).astype(np.float32), np.arange(len(boxes))
+    cut = np.clip(boxes, (x1, y1, x1, y1), (x2, y2, x2, y2)).astype(np.float32)
+    sides, before = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
+    visible = sides.prod(axis=1) >= _VISIBLE * before.prod(axis=1)
+    there = (sides * scale[:2] >= 1).all(axis=1)
+    kept = np.flatnonzero(there & (visible | crowd))
+    moved = (cut[kept] - np.array([x1, y1, x1, y1], np.float32)) * scale
+    return pixels, moved.astype(np.float32), kept
+
+
+def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resize to (height, width), bilinear; from half the size down by area, against aliasing."""
+    if image.shape[:2] == size:
+        return image
+    shrink = size[0] * 2 < image.shape[0]
+    mode = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+    resized_image = cv2.resize(image, (size[1], size[0]), interpolation=mode)
+    return resized_image.astype(np.uint8, copy=False)
