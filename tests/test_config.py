@@ -340,7 +340,7 @@ def test_another_unit_of_length_needs_the_options_that_count_in_it(tmp_path: Pat
         ("data.root=2017", "2017"),
         ("data.root='quoted: yes'", "quoted: yes"),
         ("data.root=", ""),
-        ("data.train.images=[x]", "[x]"),
+        ("data.root=[x]", "[x]"),
         ("model.weights=none", "none"),
         ("output.name=1e3", "1e3"),
         ("output.name=true", "true"),

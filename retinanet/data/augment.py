@@ -1,4 +1,4 @@
-"""Augmentation of pixels: any list of albumentations behind one adapter, and flips.
+"""Augmentation of pixels: any list of albumentations behind one adapter.
 
 Images are (H, W, 3) uint8 RGB, boxes (G, 4) float32 xyxy px. Every transform gets boxes and rows;
 rows say which boxes are left, so labels cannot fall out of step.
@@ -12,7 +12,6 @@ from random import Random
 from typing import Any
 
 import albumentations as A
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -85,14 +84,6 @@ def _apply(
     _check_image(result["image"])
     left = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
     return result["image"], left, np.asarray(result["rows"], dtype=np.int64).reshape(-1)
-
-
-def flip_horizontally(image: Image, boxes: Boxes) -> tuple[Image, Boxes]:
-    """Mirror an image and its boxes."""
-    flipped = boxes.copy()
-    flipped[:, 0] = image.shape[1] - boxes[:, 2]
-    flipped[:, 2] = image.shape[1] - boxes[:, 0]
-    return cv2.flip(image, 1).astype(np.uint8, copy=False), flipped
 
 
 def _check_image(image: Any) -> None:

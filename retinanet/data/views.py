@@ -7,6 +7,7 @@ xyxy px of the image, G boxes of an image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,7 +108,7 @@ def _window(random: np.random.Generator, size: Size, scale: float, limit: Size) 
 def cut_out(
     image: NDArray[np.uint8], boxes: NDArray[np.float32], crowd: NDArray[np.bool_], view: View
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-    """Cut a view out of an image and resize it.
+    """Cut the window of a view out of an image, not resized yet.
 
     Args:
         image: (H, W, 3) RGB.
@@ -116,30 +117,47 @@ def cut_out(
         view: of the image; whole px are cut.
 
     Returns:
-        pixels of the view's size, the boxes left in its px, and their rows in `boxes`.
+        the window's pixels, the boxes left in px of the picture, and their rows in `boxes`.
     """
     height, width = image.shape[:2]
     x1, y1 = (max(0, int(value)) for value in view.window[:2])
     x2, y2 = (int(np.ceil(value - 1e-6)) for value in view.window[2:])
     x2, y2 = min(width, max(x1 + 1, x2)), min(height, max(y1 + 1, y2))
-    pixels = resize_image(image[y1:y2, x1:x2], view.size)
     scale = np.array([view.size[1] / (x2 - x1), view.size[0] / (y2 - y1)] * 2, np.float32)
     if (x1, y1, x2, y2) == (0, 0, width, height):
-        return pixels, (boxes * scale).astype(np.float32), np.arange(len(boxes))
+        return image, (boxes * scale).astype(np.float32), np.arange(len(boxes))
     cut = np.clip(boxes, (x1, y1, x1, y1), (x2, y2, x2, y2)).astype(np.float32)
     sides, before = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
     visible = sides.prod(axis=1) >= _VISIBLE * before.prod(axis=1)
     there = (sides * scale[:2] >= 1).all(axis=1)
     kept = np.flatnonzero(there & (visible | crowd))
     moved = (cut[kept] - np.array([x1, y1, x1, y1], np.float32)) * scale
-    return pixels, moved.astype(np.float32), kept
+    return image[y1:y2, x1:x2], moved.astype(np.float32), kept
+
+
+def lay(image: NDArray[np.uint8], size: Size, planes: NDArray[np.uint8]) -> None:
+    """Resize an image (H, W, 3) into the top left corner of planes (3, canvas height, width).
+
+    The pixels are those of `resize_image`; plane by plane, an enlarged image is written once.
+    """
+    height, width = size
+    corner = planes[:, :height, :width]
+    if image.shape[0] * image.shape[1] >= height * width:
+        image = resize_image(image, size)
+        for channel, plane in enumerate(corner):
+            cv2.extractChannel(image, channel, plane)
+        return
+    for source, plane in zip(cv2.split(image), corner, strict=True):
+        cv2.resize(source, (width, height), dst=plane, interpolation=_mode(source, size))
 
 
 def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resize to (height, width), bilinear; from half the size down by area, against aliasing."""
     if image.shape[:2] == size:
         return image
-    shrink = size[0] * 2 < image.shape[0]
-    mode = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-    resized_image = cv2.resize(image, (size[1], size[0]), interpolation=mode)
+    resized_image = cv2.resize(image, (size[1], size[0]), interpolation=_mode(image, size))
     return resized_image.astype(np.uint8, copy=False)
+
+
+def _mode(image: NDArray[Any], size: Size) -> int:
+    return cv2.INTER_AREA if size[0] * 2 < image.shape[0] else cv2.INTER_LINEAR

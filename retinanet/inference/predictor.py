@@ -25,7 +25,6 @@ from retinanet.data.dataset import (
     empty_target,
 )
 from retinanet.data.images import UnreadableImageError, read_image
-from retinanet.data.views import resize_image
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
 from retinanet.engine.evaluate import to_results
@@ -135,9 +134,8 @@ class Predictor:
         canvas = evaluation_canvas(
             original, short_side=self._side, long_side=data.long_side, policy=data.canvas
         )
-        pixels = resize_image(image, size)
         loaded = LoadedImage(
-            pixels=pixels, original_size=original, image_id=0, target=empty_target()
+            pixels=image, size=size, original_size=original, image_id=0, target=empty_target()
         )
         return loaded, canvas
 

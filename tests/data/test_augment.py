@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinanet.data.augment import Augment, build_pipeline, flip_horizontally
+from retinanet.data.augment import Augment, build_pipeline
 from retinanet.errors import UserError
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
@@ -66,16 +66,6 @@ def test_boxes_follow_the_pixels_and_labels_the_boxes(transforms: list[dict[str,
             np.testing.assert_allclose(box, seen(image, row), atol=1.5)
             found += 1
     assert found >= 25
-
-
-def test_horizontal_flip_is_literal() -> None:
-    image = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
-    boxes = np.array([(0, 0, 1, 2), (1.5, 0, 5, 1)], np.float32)
-    flipped, mirrored = flip_horizontally(image, boxes)
-    assert mirrored.tolist() == [[4, 0, 5, 2], [0, 0, 3.5, 1]]
-    assert flipped[:, 0].tolist() == image[:, 4].tolist()
-    assert flipped[:, 3].tolist() == image[:, 1].tolist()
-    assert boxes.tolist() == [[0, 0, 1, 2], [1.5, 0, 5, 1]]
 
 
 @pytest.mark.parametrize("transforms", [[], [{"VerticalFlip": {"p": 1}}]])

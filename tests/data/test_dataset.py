@@ -194,5 +194,11 @@ def test_a_crop_of_another_shape_stays_on_the_canvas(
 
 def test_collate_of_a_full_canvas() -> None:
     pixels = np.full((64, 96, 3), 7, np.uint8)
-    image = LoadedImage(pixels=pixels, original_size=(9, 9), image_id=5, target=empty_target())
+    image = LoadedImage(
+        pixels=pixels,
+        size=pixels.shape[:2],
+        original_size=(9, 9),
+        image_id=5,
+        target=empty_target(),
+    )
     assert collate([image], (64, 96), None).images.eq(7).all()
