@@ -9,6 +9,8 @@ import torch
 
 from retinanet.data.checks import class_table
 from retinanet.engine.checkpoint import Checkpoint
+from retinanet.engine.coverage import describe_briefly, measure_coverage
+from retinanet.engine.learned_boxes import learned_boxes
 from retinanet.engine.run import Run
 from retinanet.engine.splits import (
     evaluation_short_side,
@@ -20,6 +22,8 @@ from retinanet.model.detector import describe_frozen
 
 _PADDING_STEPS = 200
 """Steps of the first epoch that the share of padding is taken from."""
+_BOXES = 200_000
+"""Boxes that the anchors are held against before a run; `retinanet check` looks at more."""
 
 
 def introduce(run: Run) -> list[str]:
@@ -32,6 +36,8 @@ def introduce(run: Run) -> list[str]:
         table = class_table(split.annotations, split.census)
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
     lines += _describe_scale(run)
+    some = learned_boxes(run.train, limit=_BOXES)
+    lines += describe_briefly(measure_coverage(config, run.train, some))
     interval = run.evaluation_interval
     every = f"every {interval} steps and " if 0 < interval < run.steps else ""
     lines += [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,17 @@ from retinanet.schema import AnchorConfig
 
 STRIDES = (8, 16, 32, 64, 128)
 """Of P3..P7."""
+
+
+class Grid(NamedTuple):
+    """The cells of one level: centres are (place + offset) * step."""
+
+    rows: int
+    columns: int
+    step_y: int
+    """px between rows."""
+    step_x: int
+    """px between columns."""
 
 
 def cell_anchors(
@@ -59,17 +70,19 @@ class AnchorGenerator:
         cell_order: Literal["size_major", "ratio_major"],
         stride_from: Literal["nominal", "canvas"],
     ) -> None:
-        self._cells = [
+        self.cells = [
             cell_anchors(level, ratios, rounding=rounding, cell_order=cell_order) for level in sizes
         ]
-        self._offset = offset
+        """Of each level: (per_cell, 4) around a cell's centre."""
+        self.offset = offset
+        """Of the first centre, in steps."""
         self._stride_from = stride_from
         self._cached = lru_cache(maxsize=16)(self._generate)
 
     @property
     def per_cell(self) -> int:
         """Anchors at each cell."""
-        return len(self._cells[0])
+        return len(self.cells[0])
 
     def per_level(self, canvas: tuple[int, int]) -> list[int]:
         """Return the number of anchors on each of P3..P7."""
@@ -79,16 +92,20 @@ class AnchorGenerator:
         """Return the anchors (A, 4) of a canvas (height, width), float32 px; do not write to it."""
         return self._cached(canvas, device)
 
+    def grids(self, canvas: tuple[int, int]) -> list[Grid]:
+        """Return the cells of P3..P7 on a canvas (height, width)."""
+        return [
+            Grid(rows, columns, stride, stride)
+            if self._stride_from == "nominal"
+            else Grid(rows, columns, canvas[0] // rows, canvas[1] // columns)
+            for stride, (rows, columns) in zip(STRIDES, grid_shapes(canvas), strict=True)
+        ]
+
     def _generate(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
         levels = []
-        for cell, stride, grid in zip(self._cells, STRIDES, grid_shapes(canvas), strict=True):
-            nominal = self._stride_from == "nominal"
-            step_y, step_x = (
-                stride if nominal else side // cells
-                for side, cells in zip(canvas, grid, strict=True)
-            )
-            y = (torch.arange(grid[0], dtype=torch.float32) + self._offset) * step_y
-            x = (torch.arange(grid[1], dtype=torch.float32) + self._offset) * step_x
+        for cell, grid in zip(self.cells, self.grids(canvas), strict=True):
+            y = (torch.arange(grid.rows, dtype=torch.float32) + self.offset) * grid.step_y
+            x = (torch.arange(grid.columns, dtype=torch.float32) + self.offset) * grid.step_x
             centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
             centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
             levels.append((centres[:, :, None] + cell).reshape(-1, 4))  # (rows * columns * cell, 4)
