@@ -11,10 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from retinanet import boxes as box_ops
 from retinanet.data.canvas import Size
 from retinanet.engine.coverage import best_iou
-from retinanet.engine.learned_boxes import LearnedBoxes, place_boxes, training_short_side
+from retinanet.engine.learned_boxes import (
+    LearnedBoxes,
+    PlacedBoxes,
+    place_boxes,
+    training_short_side,
+)
 from retinanet.engine.splits import Split, build_matcher
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
@@ -42,6 +50,10 @@ class UnreachedBox:
     """px that the image was resized to."""
     canvas: Size
     best_iou: float
+    best_anchor: tuple[float, ...]
+    """xyxy, px on the canvas."""
+    rival: tuple[float, ...] | None
+    """The box that its best anchor learns: xyxy, px on the canvas."""
     reason: str
 
 
@@ -81,35 +93,12 @@ def find_unreached(
     starts = np.flatnonzero(np.diff(boxes.rows, prepend=-1))
     weakest = np.minimum.reduceat(best, starts) if len(starts) else best
     stops = np.append(starts[1:], len(boxes))
-    match, found = build_matcher(config), []
+    look = _Look(config, split, boxes, placed, side)
+    found: list[UnreachedBox] = []
     for image in np.argsort(weakest, kind="stable")[:images].tolist():
-        own = np.arange(starts[image], stops[image])
-        target = Target(
-            boxes=torch.from_numpy(placed.xyxy[own]),
-            labels=torch.zeros(len(own), dtype=torch.int64),
-            crowd=torch.zeros(len(own), dtype=torch.bool),  # crowds take no positive away
-        )
-        matches = match(placed.canvases[placed.canvas_of[own[0]]], target)
-        reached = np.unique(matches[matches >= 0].numpy())
-        found += np.delete(own, reached).tolist()
-    found.sort(key=lambda i: (best[i], i))
-    annotations = split.annotations
+        found += look(np.arange(starts[image], stops[image]))
     return Unreached(
-        boxes=[
-            UnreachedBox(
-                annotation_id=int(annotations.annotation_ids[boxes.places[i]]),
-                image_id=int(annotations.image_ids[boxes.rows[i]]),
-                row=int(boxes.rows[i]),
-                name=annotations.categories.names[int(annotations.labels[boxes.places[i]])],
-                box=tuple(boxes.xyxy[i].tolist()),
-                resized=tuple(placed.xyxy[i].tolist()),
-                short_side=side,
-                canvas=placed.canvases[placed.canvas_of[i]],
-                best_iou=float(best[i]),
-                reason=_reason(config, float(best[i])),
-            )
-            for i in found
-        ],
+        boxes=sorted(found, key=lambda box: (box.best_iou, box.annotation_id)),
         images=min(images, len(starts)),
         weak_images=int((weakest < config.assign.positive_iou).sum()),
         all_images=len(starts),
@@ -117,12 +106,78 @@ def find_unreached(
     )
 
 
-def _reason(config: Config, best: float) -> str:
-    if best <= 0:
-        return "no anchor touches it"
-    if best < config.assign.positive_iou and not config.assign.low_quality:
-        return "no anchor is good enough, and assign.low_quality is off"
-    return "its best anchor learns another box"
+class _Look:
+    """Finds the unreached boxes of one image after another."""
+
+    def __init__(
+        self, config: Config, split: Split, boxes: LearnedBoxes, placed: PlacedBoxes, side: int
+    ) -> None:
+        self._assign = config.assign
+        self._anchors = build_anchors(config.anchors)
+        self._match = build_matcher(config)
+        self._index = split.annotations
+        self._boxes = boxes
+        self._placed = placed
+        self._side = side
+
+    def __call__(self, own: NDArray[np.int64]) -> list[UnreachedBox]:
+        """Return the unreached ones among the boxes `own` of an image."""
+        canvas = self._placed.canvases[self._placed.canvas_of[own[0]]]
+        target = Target(
+            boxes=torch.from_numpy(self._placed.xyxy[own]),
+            labels=torch.zeros(len(own), dtype=torch.int64),
+            crowd=torch.zeros(len(own), dtype=torch.bool),  # crowds take no positive away
+        )
+        matches = self._match(canvas, target)
+        reached = np.unique(matches[matches >= 0].numpy())
+        anchors = self._anchors(canvas, torch.device("cpu"))
+        return [
+            self._describe(own, i, canvas, target.boxes, anchors, matches)
+            for i in np.delete(np.arange(len(own)), reached).tolist()
+        ]
+
+    def _describe(
+        self,
+        own: NDArray[np.int64],
+        i: int,
+        canvas: Size,
+        boxes: Tensor,
+        anchors: Tensor,
+        matches: Tensor,
+    ) -> UnreachedBox:
+        index, place = self._index, int(self._boxes.places[own[i]])
+        row = int(self._boxes.rows[own[i]])
+        iou = box_ops.iou(anchors, boxes[i : i + 1])[:, 0]
+        nearest = int(iou.argmax())
+        best, rival = float(iou[nearest]), int(matches[nearest])
+        if best <= 0:
+            reason = "no anchor touches it"
+        elif rival >= 0:
+            other = int(index.annotation_ids[self._boxes.places[own[rival]]])
+            overlap = float(box_ops.iou(boxes[i : i + 1], boxes[rival : rival + 1]))
+            reason = f"its best anchor learns annotation {other}, IoU {overlap:.2f} with it"
+        else:
+            reason = "no anchor is good enough, and assign.low_quality is off"
+        return UnreachedBox(
+            annotation_id=int(index.annotation_ids[place]),
+            image_id=int(index.image_ids[row]),
+            row=row,
+            name=index.categories.names[int(index.labels[place])],
+            box=tuple(self._boxes.xyxy[own[i]].tolist()),
+            resized=tuple(boxes[i].tolist()),
+            short_side=self._side,
+            canvas=canvas,
+            best_iou=best,
+            best_anchor=tuple(anchors[nearest].tolist()),
+            rival=tuple(boxes[rival].tolist()) if best > 0 and rival >= 0 else None,
+            reason=reason,
+        )
+
+
+def size_of(box: tuple[float, ...]) -> str:
+    """Return width x height of a box xyxy, in whole px."""
+    x1, y1, x2, y2 = box
+    return f"{x2 - x1:.0f}x{y2 - y1:.0f}"
 
 
 def describe_unreached(unreached: Unreached, *, limit: int = 10) -> list[str]:
@@ -138,9 +193,9 @@ def describe_unreached(unreached: Unreached, *, limit: int = 10) -> list[str]:
         return [f"every box has an anchor that learns it ({looked})"]
     lines = [f"{count:,} {'box has' if count == 1 else 'boxes have'} no anchor at all ({looked})"]
     for box in unreached.boxes[:limit]:
-        sizes = [f"{x2 - x1:.0f}x{y2 - y1:.0f} px" for x1, y1, x2, y2 in (box.box, box.resized)]
         lines.append(
-            f"  annotation {box.annotation_id} (image {box.image_id}, {box.name}): {sizes[0]}, "
-            f"resized {sizes[1]}, best IoU {box.best_iou:.2f}: {box.reason}"
+            f"  annotation {box.annotation_id} (image {box.image_id}, {box.name}): "
+            f"{size_of(box.box)} px, resized {size_of(box.resized)}, best IoU {box.best_iou:.2f}: "
+            f"{box.reason}"
         )
     return lines + ([f"  and {count - limit:,} more"] if count > limit else [])

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def class_colour(label: int) -> tuple[int, int, int]:
+def class_colour(label: int) -> Colour:
     """Return a class's colour; neighbours differ, since hues follow the golden ratio."""
     red, green, blue = colorsys.hsv_to_rgb((0.08 + label * 0.618034) % 1, 0.85, 0.95)
     return int(red * 255), int(green * 255), int(blue * 255)
@@ -34,13 +35,14 @@ def draw_boxes(
     for i in reversed(range(len(boxes))):
         label = int(labels[i])
         name = names[label] if scores is None else f"{names[label]} {scores[i]:.2f}"
-        _draw_box(canvas, boxes[i], class_colour(label), name, thickness)
+        draw_box(canvas, boxes[i], class_colour(label), name, thickness)
     return canvas
 
 
-def _draw_box(
-    canvas: Image, box: NDArray[np.float32], colour: tuple[int, int, int], text: str, thickness: int
+def draw_box(
+    canvas: Image, box: NDArray[np.float32], colour: Colour, text: str, thickness: int
 ) -> None:
+    """Draw one box and its text onto a picture, which must be contiguous."""
     x1, y1, x2, y2 = (round(float(value)) for value in box)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
     scale = 0.35 + 0.1 * thickness
@@ -52,14 +54,29 @@ def _draw_box(
     cv2.putText(canvas, text, (x1 + 1, top - 3), _FONT, scale, ink, 1, cv2.LINE_AA)
 
 
+def outline(image: Image, boxes: NDArray[np.float32], colour: Colour) -> None:
+    """Draw boxes as lines of one px, without smoothing, onto a picture."""
+    for x1, y1, x2, y2 in np.rint(boxes).astype(int).tolist():
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 1)
+
+
+def hatch(image: Image, region: NDArray[np.bool_], colour: Colour) -> None:
+    """Draw half transparent diagonal stripes, 2 of 12 px, onto a picture where `region` (H, W)."""
+    rows, columns = np.indices(region.shape, dtype=np.int32)
+    stripes = region & ((rows + columns) % 12 < 2)
+    image[stripes] = image[stripes] // 2 + np.array(colour, np.uint8) // 2
+
+
 def side_by_side(left: Image, right: Image, titles: tuple[str, str]) -> Image:
     """Return two pictures of one size beside each other, each under its title."""
-    return np.concatenate([_titled(left, titles[0]), _titled(right, titles[1])], axis=1)
+    return np.concatenate([titled(left, titles[0]), titled(right, titles[1])], axis=1)
 
 
-def _titled(image: Image, title: str) -> Image:
-    bar = np.full((18, image.shape[1], 3), 32, np.uint8)
-    cv2.putText(bar, title, (4, 13), _FONT, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+def titled(image: Image, *titles: str) -> Image:
+    """Return a picture under a bar with a line of text for each of `titles`."""
+    bar = np.full((18 * len(titles), image.shape[1], 3), 32, np.uint8)
+    for i, title in enumerate(titles):
+        cv2.putText(bar, title, (4, 13 + 18 * i), _FONT, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
     return np.concatenate([bar, image])
 
 
@@ -81,13 +98,17 @@ def enlarge(image: Image, longest: int) -> tuple[Image, int]:
     return image.repeat(times, axis=0).repeat(times, axis=1), times
 
 
+def scaled(image: Image, scale: float) -> Image:
+    """Return a picture shrunk or enlarged by any factor."""
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    return cv2.resize(image, size, interpolation=way).astype(np.uint8, copy=False)
+
+
 def fit(image: Image, longest: int) -> Image:
     """Return the image shrunk so that no side is longer than `longest` px."""
     scale = min(1.0, longest / max(image.shape[:2]))
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    if scale == 1:
-        return image
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return image if scale == 1 else scaled(image, scale)
 
 
 def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
