@@ -170,7 +170,7 @@ def _draw_anchors(picture: Image, seen: Seen, scale: float) -> None:
     """Draw the positive anchors, half transparent, in the colour of their box."""
     lines = picture.copy()
     for i in np.unique(seen.matches[seen.matches >= 0]).tolist():
-        outline(lines, seen.anchors[seen.matches == i] * scale, class_colour(i))
+        outline(lines, seen.anchors[seen.matches == i] * scale, class_colour(i), 1)
     picture[:] = cv2.addWeighted(picture, 0.5, lines, 0.5, 0)
 
 
@@ -218,17 +218,17 @@ def _draw_missed(pixels: Image, box: UnreachedBox, others: NDArray[np.float32]) 
     x, y = (round(float(value)) for value in scale * (own[:2] + own[2:]) / 2)
     radius = round(float(scale * (own[2:] - own[:2]).max() / 2)) + 12
     cv2.circle(left, (x, y), radius, _MISSED, 2, cv2.LINE_AA)
-    side = max(32.0, 1.5 * float((anchor[2:] - anchor[:2]).max()))
+    side = max(32.0, 2 * float((anchor[2:] - anchor[:2]).max()))
     side = round(min(side, float(max(pixels.shape[:2]))))
     corner = np.clip((own[:2] + own[2:] - side) / 2, 0, None).astype(int)
     part = pixels[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
     zoom = left.shape[0] / part.shape[0]
     right, shift = scaled(np.ascontiguousarray(part), zoom), np.tile(corner, 2)
-    outline(right, (others - shift) * zoom, _OTHER)
-    outline(right, (anchor[None] - shift) * zoom, _NEAREST)
-    draw_box(right, (own - shift) * zoom, _MISSED, box.name, 2)
+    outline(right, (others - shift) * zoom, _OTHER, 1)
+    outline(right, (anchor[None] - shift) * zoom, _NEAREST, 1)
+    draw_box(right, (own - shift) * zoom, _MISSED, box.name, 4)
     if box.rival:
-        outline(right, (np.array([box.rival], np.float32) - shift) * zoom, _RIVAL)
+        outline(right, (np.array([box.rival], np.float32) - shift) * zoom, _RIVAL, 2)
     gap = np.full((left.shape[0], 4, 3), 32, np.uint8)
     return titled(
         np.concatenate([left, gap, right], axis=1),

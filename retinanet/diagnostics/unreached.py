@@ -150,14 +150,16 @@ class _Look:
         iou = box_ops.iou(anchors, boxes[i : i + 1])[:, 0]
         nearest = int(iou.argmax())
         best, rival = float(iou[nearest]), int(matches[nearest])
+        weak = best < self._assign.positive_iou and not self._assign.low_quality
+        taken = best > 0 and not weak and rival >= 0
         if best <= 0:
             reason = "no anchor touches it"
-        elif rival >= 0:
+        elif not taken:
+            reason = "no anchor is good enough, and assign.low_quality is off"
+        else:
             other = int(index.annotation_ids[self._boxes.places[own[rival]]])
             overlap = float(box_ops.iou(boxes[i : i + 1], boxes[rival : rival + 1]))
             reason = f"its best anchor learns annotation {other}, IoU {overlap:.2f} with it"
-        else:
-            reason = "no anchor is good enough, and assign.low_quality is off"
         return UnreachedBox(
             annotation_id=int(index.annotation_ids[place]),
             image_id=int(index.image_ids[row]),
@@ -169,7 +171,7 @@ class _Look:
             canvas=canvas,
             best_iou=best,
             best_anchor=tuple(anchors[nearest].tolist()),
-            rival=tuple(boxes[rival].tolist()) if best > 0 and rival >= 0 else None,
+            rival=tuple(boxes[rival].tolist()) if taken else None,
             reason=reason,
         )
 

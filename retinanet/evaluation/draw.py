@@ -54,10 +54,10 @@ def draw_box(
     cv2.putText(canvas, text, (x1 + 1, top - 3), _FONT, scale, ink, 1, cv2.LINE_AA)
 
 
-def outline(image: Image, boxes: NDArray[np.float32], colour: Colour) -> None:
-    """Draw boxes as lines of one px, without smoothing, onto a picture."""
+def outline(image: Image, boxes: NDArray[np.float32], colour: Colour, thickness: int) -> None:
+    """Draw boxes as plain lines, without smoothing, onto a picture."""
     for x1, y1, x2, y2 in np.rint(boxes).astype(int).tolist():
-        cv2.rectangle(image, (x1, y1), (x2, y2), colour, 1)
+        cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
 
 
 def hatch(image: Image, region: NDArray[np.bool_], colour: Colour) -> None:

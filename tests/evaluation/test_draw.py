@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from retinanet.evaluation.draw import Image, class_colour, draw_boxes, fit, grid, side_by_side
+from retinanet.evaluation.draw import (
+    Image,
+    class_colour,
+    draw_boxes,
+    fit,
+    grid,
+    hatch,
+    outline,
+    scaled,
+    side_by_side,
+    titled,
+)
 
 NAMES = ("cat", "dog")
 
@@ -152,3 +163,41 @@ def test_fit(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     small = fit(plain(*size, 7), 100)
     assert small.shape == (*wanted, 3) and small.dtype == np.uint8
     assert (small == 7).all()
+
+
+def test_outline_is_one_sharp_px() -> None:
+    """Box (2, 3)-(8, 6): its border alone, in exactly the colour."""
+    image = plain(10, 12)
+    outline(image, boxes((2.2, 2.8, 8.4, 6.0)), (9, 200, 30), 1)
+    wanted = plain(10, 12)
+    wanted[3:7, 2:9] = (9, 200, 30)
+    wanted[4:6, 3:8] = 0
+    assert np.array_equal(image, wanted)
+
+
+def test_hatch_covers_two_of_twelve_px_of_the_region() -> None:
+    image = plain(24, 48, 100)
+    region = np.zeros((24, 48), bool)
+    region[:, :24] = True
+    hatch(image, region, (255, 255, 255))
+    assert (image[:, 24:] == 100).all()
+    assert (image[:, :24] == 177).all(axis=-1).sum() == 24 * 24 // 6  # 50 + 127
+    assert (image[0, :3] == 177).all(axis=-1).tolist() == [True, True, False]
+    assert (image[1, :3] == 177).all(axis=-1).tolist() == [True, False, False]
+
+
+def test_titled_adds_a_bar_a_line() -> None:
+    sheet = titled(plain(20, 80, 100), "one", "two")
+    assert sheet.shape == (56, 80, 3)
+    assert (sheet[36:] == 100).all()
+    assert (sheet[:18] > 200).any() and (sheet[18:36] > 200).any()
+
+
+def test_scaled() -> None:
+    """Enlarged pixels stay sharp; a shrunk picture is the mean."""
+    image = plain(2, 2)
+    image[0] = 200
+    large = scaled(image, 3.0)
+    assert large.shape == (6, 6, 3) and (large[:3] == 200).all() and (large[3:] == 0).all()
+    assert scaled(image, 0.5).tolist() == [[[100, 100, 100]]]
+    assert scaled(plain(3, 900), 0.1).shape == (1, 90, 3)

@@ -365,3 +365,15 @@ def test_without_ground_truth_there_is_no_best_ap(
     assert "best AP on val n/a: " in ran.out
     best = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "best.pt")
     assert (best.progress.best_ap, best.progress.best_step) == (None, 2)
+
+
+def test_the_anchors_are_held_against_the_boxes_before_step_0(cli: Cli, experiment: Path) -> None:
+    """users.md AN1: at 64 px, 45 of 100 drawn shapes are too small; at 256 px none."""
+    small = cli("train", experiment, "--dry-run").out
+    assert "anchors at short side 64: 55.0 % of the boxes have one with IoU >= 0.5 (small " in small
+    assert "  warning: many boxes have no anchor with IoU >= 0.5: " in small
+    assert "a larger data.short_side (now 64), or other anchors: `retinanet check" in small
+    large = ("data.short_side=[256]", "data.long_side=512")
+    enough = cli("train", experiment, *large, "--dry-run").out
+    assert "anchors at short side 256: 100.0 % of the boxes have one with IoU >= 0.5" in enough
+    assert "many boxes have no anchor" not in enough
