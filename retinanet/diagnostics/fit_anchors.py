@@ -24,6 +24,7 @@ from retinanet.engine.learned_boxes import (
     training_short_side,
 )
 from retinanet.engine.splits import Split
+from retinanet.errors import UserError
 from retinanet.model.anchors import STRIDES, build_anchors, cell_anchors
 from retinanet.schema import AnchorConfig, Config
 
@@ -90,7 +91,12 @@ def fit_anchors(
         boxes: of it.
         per_cell: anchors of a cell; None keeps the config's number.
         seed: of the choice of boxes.
+
+    Raises:
+        UserError: there are no boxes.
     """
+    if not len(boxes):
+        raise UserError(f"{split.annotations.path}: there is no box to fit anchors to")
     per_cell = per_cell or len(config.anchors.sizes[0]) * len(config.anchors.ratios)
     seen, unseen = _halves(boxes, seed)
     table = _iou_table(config, place_boxes(seen, config.data, training_short_side(config.data)))

@@ -33,8 +33,8 @@ _ANY = float(np.finfo(np.float32).tiny)
 """Least IoU of an anchor that touches a box: a threshold of 0 asks for no less."""
 _FEW = 20
 """Boxes from which a share is worth a warning."""
-_WORST = 20
-"""Classes that the table shows."""
+_WORST, _NAME = 20, 32
+"""Classes that the table shows, and letters of a name."""
 
 
 def best_iou(anchors: AnchorGenerator, boxes: PlacedBoxes) -> NDArray[np.float32]:
@@ -181,12 +181,14 @@ def measure_coverage(config: Config, split: Split, boxes: LearnedBoxes) -> Cover
 def describe_briefly(coverage: Coverage) -> list[str]:
     """Say in one line what is covered, and warn in a second where much is not."""
     total = coverage.total
+    if not total.boxes:
+        return []
     sizes = ", ".join(f"{size.name} {_percent(size.covered)}" for size in coverage.sizes)
     some = f" ({total.boxes:,} boxes looked at)" if coverage.sampled else ""
     lines = [
         f"anchors at short side {coverage.short_side}: {_percent(total.covered)} of the boxes have "
         f"one with IoU >= {coverage.positive_iou:g} ({sizes}), "
-        f"{_percent(total.near / max(1, total.boxes))} one with IoU >= {coverage.negative_iou:g}"
+        f"{_percent(total.near / total.boxes)} one with IoU >= {coverage.negative_iou:g}"
         f"{some}"
     ]
     return lines + [f"  warning: {text}" for text in warn_of_coverage(coverage)]
@@ -229,7 +231,7 @@ def describe_coverage(coverage: Coverage) -> list[str]:
     classes = sorted(coverage.classes, key=lambda group: group.covered)
     shown = classes[:_WORST]
     rows = [("all", total), *((words[size.name], size) for size in coverage.sizes)]
-    rows += [(group.name, group) for group in shown]
+    rows += [(group.name[:_NAME], group) for group in shown]
     width = max(len(name) for name, _ in rows)
     positive, near = (f"IoU >= {x:g}" for x in (coverage.positive_iou, coverage.negative_iou))
     weak = "low-quality" if coverage.low_quality_rule else "too weak"

@@ -11,9 +11,10 @@ from retinanet.config import load_config, override_config
 from retinanet.data.index import read_annotations
 from retinanet.diagnostics import fit_anchors as module
 from retinanet.diagnostics.fit_anchors import describe_fit, fit_anchors, yaml_lines
-from retinanet.engine.coverage import best_iou, measure_coverage
+from retinanet.engine.coverage import best_iou, describe_briefly, measure_coverage
 from retinanet.engine.learned_boxes import LearnedBoxes, learned_boxes, place_boxes
 from retinanet.engine.splits import Split, check_split
+from retinanet.errors import UserError
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import AnchorConfig, Config
 
@@ -163,3 +164,10 @@ def test_few_boxes(tiny_coco: Any) -> None:
         "on 3 boxes (too few to keep some out of the search: the figures flatter the fit):"
         in (describe_fit(fit)[0])
     )
+
+
+def test_no_boxes(tiny_coco: Any) -> None:
+    split, boxes = opened(tiny_coco([(96, 128)], [[[40, 40, 16, 8]]]), SMALL)
+    with pytest.raises(UserError, match=r"train\.json: there is no box to fit anchors to"):
+        fit_anchors(SMALL, split, boxes.take(np.array([False])))
+    assert describe_briefly(measure_coverage(SMALL, split, boxes.take(np.array([False])))) == []
