@@ -10,14 +10,14 @@ import torch
 from retinanet.data.checks import class_table
 from retinanet.engine.checkpoint import Checkpoint
 from retinanet.engine.coverage import describe_briefly, measure_coverage
-from retinanet.engine.learned_boxes import learned_boxes
-from retinanet.engine.run import Run
-from retinanet.engine.splits import (
-    evaluation_short_side,
-    preset_canvas,
-    resized_box_sizes,
-    training_short_sides,
+from retinanet.engine.learned_boxes import (
+    LearnedBoxes,
+    learned_boxes,
+    place_boxes,
+    training_short_side,
 )
+from retinanet.engine.run import Run
+from retinanet.engine.splits import preset_canvas, training_short_sides
 from retinanet.model.detector import describe_frozen
 
 _PADDING_STEPS = 200
@@ -35,9 +35,9 @@ def introduce(run: Run) -> list[str]:
     for name, split in (("train", run.train), ("val", run.val)):
         table = class_table(split.annotations, split.census)
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
-    lines += _describe_scale(run)
-    some = learned_boxes(run.train, limit=_BOXES)
-    lines += describe_briefly(measure_coverage(config, run.train, some))
+    boxes = learned_boxes(run.train, limit=_BOXES)
+    lines += _describe_scale(run, boxes)
+    lines += describe_briefly(measure_coverage(config, run.train, boxes))
     interval = run.evaluation_interval
     every = f"every {interval} steps and " if 0 < interval < run.steps else ""
     lines += [
@@ -76,13 +76,13 @@ def _device(run: Run) -> str:
     return f"cpu ({torch.get_num_threads()} threads)" if kind == "cpu" else kind
 
 
-def _describe_scale(run: Run) -> list[str]:
+def _describe_scale(run: Run, boxes: LearnedBoxes) -> list[str]:
     """Say what resizing does to images and boxes (users.md UX3)."""
-    data, annotations = run.config.data, run.train.annotations
-    side = evaluation_short_side(data)
-    sizes = annotations.sizes
+    data, sizes = run.config.data, run.train.annotations.sizes
+    side = training_short_side(data)
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
-    low, median, high = np.percentile(resized_box_sizes(run.train, scale), [5, 50, 95])
+    x1, y1, x2, y2 = place_boxes(boxes, data, side).xyxy.T
+    low, median, high = np.percentile(np.sqrt((x2 - x1) * (y2 - y1)), [5, 50, 95])
     sides = ", ".join(map(str, training_short_sides(data)))
     return [
         _describe_canvas(run),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import cut_boxes, parts
 from retinanet.data.canvas import Size, evaluation_canvas, resized
-from retinanet.engine.splits import Split
+from retinanet.engine.splits import Split, training_short_sides
 from retinanet.schema import DataConfig
 
 _BLOCK = 32
@@ -113,7 +113,8 @@ def _learned(
 
 def training_short_side(data: DataConfig) -> int:
     """Return the short side (px) that stands for a training: the middle one of multi-scale."""
-    return sorted(data.short_side)[len(data.short_side) // 2]
+    sides = sorted(training_short_sides(data))
+    return sides[len(sides) // 2]
 
 
 def place_boxes(boxes: LearnedBoxes, data: DataConfig, short_side: int) -> PlacedBoxes:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from retinanet.data import checks
 from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
-from retinanet.data.boxes_used import Census, cut_boxes, parts, take_census
+from retinanet.data.boxes_used import Census, take_census
 from retinanet.data.canvas import Size, round_up
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.index import open_annotations
@@ -135,24 +134,6 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
     train, val = open_split(config, "train"), open_split(config, "val")
     checks.check_same_classes(train.annotations.categories, train.annotations.path, val.annotations)
     return train, val
-
-
-def resized_box_sizes(split: Split, scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the square roots of the areas of the boxes to learn from, px after resizing.
-
-    Args:
-        split: of training.
-        scale: (N,) of each image.
-    """
-    annotations, sizes = split.annotations, []
-    for first, last in parts(annotations):
-        start, stop = annotations.offsets[[first, last]]
-        cut = cut_boxes(annotations, first, last, min_box_side=split.min_box_side)
-        x1, y1, x2, y2 = cut.xyxy.astype(np.float64).T
-        factor = np.repeat(scale[first:last], np.diff(annotations.offsets[first : last + 1]))
-        wanted = cut.keep & ~annotations.crowd[start:stop]
-        sizes.append((((x2 - x1) * (y2 - y1)) ** 0.5 * factor)[wanted])
-    return np.concatenate(sizes)
 
 
 def training_plan(config: Config, split: Split) -> TrainingPlan:
