@@ -29,7 +29,7 @@ from retinanet.evaluation.coco import Result, metrics_json
 from retinanet.inference.predictor import Predictor
 from retinanet.schema import Config
 
-SIZES = [(90, 120), (120, 90), (64, 64), (90, 120), (60, 300), (80, 110), (90, 120)]
+SIZES = [(90, 120), (120, 90), (64, 64), (90, 120), (60, 110), (80, 110), (90, 120)]
 SIZE_NAMES = ("medium", "large")
 CPU = World(rank=0, size=1, device=torch.device("cpu"))
 
