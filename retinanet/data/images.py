@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.canvas import Size
+from retinanet.data.formats import has_end, image_size
 from retinanet.data.headers import jpeg_size
+
+MAX_PIXELS = 200_000_000
+"""Larger images are refused before their pixels take memory (600 MB at the limit)."""
 
 
 class UnreadableImageError(Exception):
@@ -27,10 +31,20 @@ _REDUCED = {
 def read_image(
     path: str | Path, size: Size | None = None, *, reduction: int = 1
 ) -> NDArray[np.uint8]:
-    """Decode an image to (H, W, 3) uint8 RGB; grey, palette, 16-bit and alpha are converted.
+    """Decode an image to (H, W, 3) uint8 RGB.
 
-    EXIF orientation is followed as viewers do, unless the annotation file gives the size of the
-    unrotated picture: its boxes then belong to that one.
+    The content says the format, not the name: JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or
+    PNM, of at most `MAX_PIXELS`. Of several frames or pages the first one counts.
+
+    Grey becomes three equal channels, palettes and CMYK their colours; of 16 bits the high byte
+    counts; 32-bit samples are refused. Alpha is left out and the colours stay as stored (a TIFF's
+    are multiplied by its alpha: transparent is black).
+
+    EXIF orientation is followed as viewers do (not in AVIF), unless the annotation file gives the
+    size of the unrotated picture: its boxes then belong to that one.
+
+    A truncated file is refused. Damage inside one is noticed where the format has checksums (PNG),
+    not inside a JPEG whose end is there.
 
     Args:
         path: of the file.
@@ -39,16 +53,23 @@ def read_image(
             rounded up), which costs a fraction; anything else comes in full.
 
     Raises:
-        UnreadableImageError: not an image, truncated, or of another size.
+        UnreadableImageError: not an image, truncated, too large, or of another size.
     """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from None
-    image = _decode_reduced(content, size, reduction)
+    claimed = image_size(content)
+    if claimed is not None and claimed[0] * claimed[1] > MAX_PIXELS:
+        raise UnreadableImageError(
+            f"{path}: is {claimed[1]}x{claimed[0]} px; the limit is {MAX_PIXELS:,} pixels: "
+            "scale it down or cut it into tiles"
+        )
+    whole = claimed is not None and has_end(content)
+    image = _decode_reduced(content, size, reduction) if whole else None
     if image is not None:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    image = _decode(content, cv2.IMREAD_COLOR)
+    image = _decode(content, cv2.IMREAD_COLOR) if whole else None
     if image is None:
         raise UnreadableImageError(f"{path}: not an image that can be decoded, or a truncated one")
     if size is not None and image.shape[:2] != size:
@@ -87,5 +108,5 @@ def _decode(content: bytes, mode: int) -> NDArray[Any] | None:
     """
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), mode)
-    except cv2.error:  # nothing in it, or a header that claims billions of pixels
+    except cv2.error:  # more than OpenCV's own limits
         return None

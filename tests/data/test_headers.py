@@ -1,14 +1,13 @@
-"""The size of an image file without decoding it."""
+"""The size of an image without decoding it."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from retinanet.data.headers import stored_size
+from retinanet.data.images import read_image
 
 
 def encode(suffix: str, height: int, width: int, *options: int) -> bytes:
@@ -40,17 +39,44 @@ def test_a_jpeg_with_metadata_and_padding_before_its_frame(tmp_path: Path) -> No
     assert cv2.imread(str(path)).shape[:2] == (40, 50)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@given(kept=st.integers(0, 2000))
-def test_a_cut_file_is_not_called_whole(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, kept: int
-) -> None:
-    """users.md DA7: noise of 40 x 50 px fills more than 2,000 bytes in both formats."""
-    path = tmp_path_factory.mktemp("cut") / "a"
-    content = encode(suffix, 40, 50)
-    assert len(content) > 2064
-    path.write_bytes(content[:kept])
-    assert stored_size(path) is None
+def with_thumbnail() -> bytes:
+    """Return a JPEG with a frame and an end of its own in the metadata, after the real frame."""
+    plain, thumbnail = encode(".jpg", 12, 16), encode(".jpg", 8, 8)
+    tables = plain.index(b"\xff\xc4")
+    note = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    return plain[:tables] + note + plain[tables:]
+
+
+WHOLE = {
+    "baseline": encode(".jpg", 12, 16),
+    "progressive": encode(".jpg", 12, 16, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "thumbnail": with_thumbnail(),
+    "png": encode(".png", 12, 16),
+}
+
+
+def cut(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_cut_file_is_not_called_whole(tmp_path: Path, kind: str) -> None:
+    """users.md DA7: cut at any byte, the one after a thumbnail's end among them."""
+    path, content = tmp_path / "a", WHOLE[kind]
+    assert stored_size(cut(path, content)) == (12, 16)
+    if kind == "thumbnail":
+        assert content.index(b"\xff\xd9") < len(content) - 2
+    for kept in range(len(content)):
+        assert stored_size(cut(path, content[:kept])) is None, kept
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_what_follows_the_end_needs_decoding(tmp_path: Path, kind: str) -> None:
+    for after in (b"\0", b"\n", b"garbage" * 99):
+        path = cut(tmp_path / "a", WHOLE[kind] + after)
+        assert stored_size(path) is None
+        assert read_image(path).shape == (12, 16, 3)
 
 
 def test_others_need_decoding(tmp_path: Path) -> None:
