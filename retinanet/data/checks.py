@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import Census, parts
 from retinanet.data.coco_json import Categories
 from retinanet.data.headers import stored_size
-from retinanet.data.images import UnreadableImageError, read_image
+from retinanet.data.images import MAX_PIXELS, UnreadableImageError, read_image
 from retinanet.errors import UserError
 
 _MANY = 10
@@ -109,7 +110,7 @@ def _said(name: str | None) -> str:
 def check_files(
     annotations: Annotations, images: Path, *, remedy: str = "is data.*.images right?"
 ) -> None:
-    """Look at every image file once: it must be there and not be empty.
+    """Look at every image file once: it must be there, be a file and not be empty.
 
     Args:
         annotations: of the split.
@@ -117,18 +118,22 @@ def check_files(
         remedy: a question for the end of the message.
 
     Raises:
-        UserError: the missing ones, counted, the first named.
+        UserError: the wrong ones, counted, the first named.
     """
     if not os.path.isdir(images):  # noqa: PTH112 (it takes a forbidden one, too)
         raise UserError(f"{images}: there is no such image folder (for {annotations.path})")
-    missing, empty = [], []
+    missing, empty, other = [], [], []
     for row, name in enumerate(annotations.file_names):
         try:
-            if os.stat(images / name).st_size == 0:  # noqa: PTH116 (os.stat is half the cost)
-                empty.append(row)
+            status = os.stat(images / name)  # noqa: PTH116 (os.stat is half the cost)
         except (OSError, ValueError):
             missing.append(row)
-    for bad, what in ((missing, "missing"), (empty, "empty")):
+            continue
+        if not S_ISREG(status.st_mode):
+            other.append(row)
+        elif status.st_size == 0:
+            empty.append(row)
+    for bad, what in ((missing, "missing"), (other, "folders or devices"), (empty, "empty")):
         if bad:
             raise UserError(
                 f"{annotations.path}: {len(bad)} of {len(annotations)} image files are {what} in "
@@ -148,7 +153,8 @@ def check_whole(annotations: Annotations, images: Path) -> None:
     for name, (height, width) in zip(
         annotations.file_names, annotations.sizes.tolist(), strict=True
     ):
-        if stored_size(images / name) != (height, width):
+        too_large = height * width > MAX_PIXELS  # which reading will say, in words
+        if too_large or stored_size(images / name) != (height, width):
             try:
                 read_image(images / name, (height, width))
             except UnreadableImageError as error:

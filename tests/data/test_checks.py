@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from retinanet.config import override_config
+from retinanet.data import checks
+from retinanet.data import images as image_reader
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import take_census
 from retinanet.data.checks import (
@@ -156,8 +158,15 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
     message = r"train\.json: 1 of 4 image files are empty in .*'003\.jpg' \(image 14\)"
     with pytest.raises(UserError, match=message):
         check_files(annotations, images)
-    (images / "001.jpg").unlink()
     (images / "002.jpg").unlink()
+    (images / "002.jpg").mkdir()
+    message = r"1 of 4 image files are folders or devices in .*'002\.jpg' \(image 13\)"
+    with pytest.raises(UserError, match=message):
+        check_files(annotations, images)
+    (images / "001.jpg").unlink()
+    (images / "001.jpg").symlink_to("002.jpg/none")
+    (images / "002.jpg").rmdir()
+    (images / "002.jpg").symlink_to("002.jpg")
     message = r"2 of 4 image files are missing in .*'001\.jpg' \(image 12\); is data\."
     with pytest.raises(UserError, match=message):
         check_files(annotations, images)
@@ -185,6 +194,17 @@ def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny
             check_whole(annotations, images)
     path.write_bytes(whole + b"some camera's appendix" * 9)  # decoded, and fine
     check_whole(annotations, images)
+
+
+def test_an_image_beyond_the_limit_stops_an_evaluation_before_it(
+    tmp_path: Path, tiny_coco: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """users.md DA7: its header fits the annotation file, and its end is there."""
+    annotations = read_annotations(tiny_coco([(8, 9), (10, 9)], [[]] * 2))
+    for module in (checks, image_reader):
+        monkeypatch.setattr(module, "MAX_PIXELS", 80)
+    with pytest.raises(UserError, match=r"001\.jpg: is 9x10 px; the limit is 80 pixels: scale it"):
+        check_whole(annotations, tmp_path / "train")
 
 
 def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:

@@ -154,6 +154,32 @@ def test_an_unreadable_image_is_counted_out(coco: Path) -> None:
     ]
 
 
+def read(step: RankStep) -> list[int]:
+    """Return the ids of the images that could be read."""
+    return [i for batch in step.micro_batches for i in batch.image_ids.tolist() if i >= 0]
+
+
+def test_unreadable_images_are_left_out_the_same_by_all(coco: Path) -> None:
+    """users.md DA7: neither workers, ranks nor micro-batches change what is learned without them.
+
+    Two of seven: in 5 steps of 3 images one of them is met twice.
+    """
+    (coco.parent / "train" / "003.jpg").write_bytes(b"broken")
+    (coco.parent / "train" / "005.jpg").write_bytes(b"\xff\xd8")
+    whole = steps(coco)
+    assert sorted(message.split(":")[0][-7:] for step in whole[:3] for message in step.bad) == [
+        "003.jpg",
+        "005.jpg",
+    ]
+    assert same_steps(steps(coco, workers=2), whole)
+    parts = [steps(coco, rank=rank, ranks=2, micro_batch=1) for rank in range(2)]
+    for i, step in enumerate(whole):
+        assert sorted(read(parts[0][i]) + read(parts[1][i])) == sorted(read(step))
+        assert sum(part[i].positives for part in parts) == step.positives
+        assert sum(part[i].images for part in parts) == step.images
+        assert sorted(message for part in parts for message in part[i].bad) == sorted(step.bad)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_image_once_over_the_ranks(coco: Path, workers: int) -> None:
     """users.md MG2: no image is repeated to fill a rank."""

@@ -16,6 +16,7 @@ from torch import nn
 
 from retinanet.cli import main
 from retinanet.config import override_config
+from retinanet.data import checks
 from retinanet.data.coco_json import Categories
 from retinanet.data.images import read_image
 from retinanet.data.index import read_annotations
@@ -446,6 +447,38 @@ def test_an_unreadable_image(
     words = [str(small_checkpoint), "--annotations", str(val), "--images", str(val.parent / "val")]
     assert main(["evaluate", *words]) == 2
     assert re.match(f"error: .*{message}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            Path.unlink,
+            r"003\.jpg: cannot be read: No such file or directory \(evaluation leaves no",
+        ),
+        (cut, r"003\.jpg: .*truncated.* \(evaluation leaves no image out\)"),
+        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90 \(evaluation"),
+    ],
+)
+def test_an_image_that_changes_after_the_check(
+    small_checkpoint: Path,
+    val: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    message: str,
+    workers: int,
+) -> None:
+    """users.md DA7: it stops as well, whoever reads the image."""
+    check = checks.check_whole
+
+    def check_and_damage(*arguments: Any) -> None:
+        check(*arguments)
+        damage(val.parent / "val" / "003.jpg")
+
+    monkeypatch.setattr(checks, "check_whole", check_and_damage)
+    with pytest.raises(UserError, match=message):
+        run(small_checkpoint, val, f"data.workers={workers}")
 
 
 def test_the_data_of_the_training_machine_need_not_be_there(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.data import checks
 from retinanet.engine import run as run_engine
 from retinanet.engine import train as engine
 from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -132,6 +133,42 @@ def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, c
     assert [count for _, count in left_out] == ["1", "2"]
     last = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "last.pt")
     assert len(last.progress.bad_images) == 2
+
+
+def test_a_file_that_goes_after_the_check_is_left_out_the_same_by_workers(
+    experiment: Path,
+    data: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    losses_of: Callable[[Path], list[float]],
+) -> None:
+    """users.md DA7: the same losses and the same line in the log for 0 and 2 workers."""
+    gone = data / "images" / "train" / "000005.jpg"
+    content, check = gone.read_bytes(), checks.check_whole
+
+    def check_and_delete(*arguments: Any) -> None:
+        check(*arguments)
+        gone.unlink(missing_ok=True)
+
+    monkeypatch.setattr(checks, "check_whole", check_and_delete)
+    runs = experiment.parent / "runs"
+    for workers in (0, 2):
+        gone.write_bytes(content)
+        overrides = [
+            f"data.root={data}",
+            f"data.workers={workers}",
+            "eval.every=0",
+            "train.steps=3",
+        ]
+        assert cli("train", experiment, *overrides, "--name", workers).code == 0
+    logs = [(runs / name / "train.log").read_text() for name in ("0", "2")]
+    lines = [[line for line in log.splitlines() if "left out: " in line] for log in logs]
+    assert lines[0] == lines[1] and len(lines[0]) == 1
+    assert lines[0][0].endswith(
+        f": left out: {gone}: cannot be read: No such file or directory (1 so far, limit 10)"
+    )
+    losses = losses_of(runs / "0")
+    assert losses == losses_of(runs / "2") and len(losses) == 3
 
 
 def test_too_many_unreadable_images_stop_the_run(experiment: Path, data: Path, cli: Cli) -> None:
