@@ -169,8 +169,14 @@ def _parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
         raise UserError(
             f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not JSON: {type(error).__name__}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not JSON: not {error.encoding} from byte {error.start} on"
+        ) from None
+    except RecursionError:
+        raise UserError(f"{path}: not JSON: lists in lists, hundreds of levels deep") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a COCO file: {type(values).__name__} in place of an object")
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_list(
 
     def read(piece: bytes) -> T:
         found = strict(piece)
-        return lenient(decoder.decode(piece)) if found is None else found
+        return lenient(_decode(piece, decoder, kind)) if found is None else found
 
     count = 0
     try:
@@ -55,6 +56,20 @@ def read_list(
         record = f" record {count + int(place[1])}" if place else ""
         problem = str(error).partition(" - at ")[0]
         raise UserError(f'{path}: not a COCO file: "{key}"{record}: {problem}') from None
+
+
+def _decode(piece: bytes, decoder: msgspec.json.Decoder[list[Any]], kind: type[Any]) -> list[Any]:
+    """Decode a piece to records of a kind; a number beyond all floats becomes infinite."""
+    try:
+        return decoder.decode(piece)
+    except msgspec.ValidationError as error:
+        if "out of range" not in str(error):
+            raise
+    try:
+        values = json.loads(piece)
+    except ValueError as error:  # the piece ends in the wrong place
+        raise msgspec.DecodeError(str(error)) from None
+    return msgspec.convert(values, type=list[kind])  # type: ignore[valid-type]
 
 
 def _read_pieces(values: memoryview, read: Callable[[bytes], T]) -> Iterator[T]:
