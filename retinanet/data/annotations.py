@@ -157,10 +157,14 @@ class Annotations:
             file.write(bytes(-file.tell() % _ALIGN))
 
     def __reduce__(self) -> Any:
-        """Hand a mapped index to another process by the name of its file."""
-        if self.mapped_from is None:
+        """Hand a mapped index to another process by the name of its file, while that is the same.
+
+        Once the annotations were edited and opened anew, the file is another one; this index, which
+        a run goes on with, then travels as arrays.
+        """
+        if self.mapped_from is None or not _holds(self.mapped_from, self.fingerprint):
             return super().__reduce__()
-        return _reopen, (self.mapped_from, self.path)
+        return _reopen, (self.mapped_from, self.path, self.fingerprint)
 
 
 def map_annotations(
@@ -198,11 +202,20 @@ def map_annotations(
         return None
 
 
-def _reopen(place: Path, path: Path) -> Annotations:
+def _reopen(place: Path, path: Path, fingerprint: str) -> Annotations:
     found = map_annotations(place, path)
-    if found is None:
-        raise FileNotFoundError(f"{place}: the index of {path} is gone")
+    if found is None or found.fingerprint != fingerprint:
+        raise FileNotFoundError(f"{place}: the index of {path} is gone, or by now another one")
     return found
+
+
+def _holds(place: Path, fingerprint: str) -> bool:
+    try:
+        with place.open("rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return bool(_header(mapped)[0]["fingerprint"] == fingerprint)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _header(mapped: memoryview) -> tuple[dict[str, Any], int]:

@@ -205,6 +205,52 @@ def test_another_process_maps_the_same_file(path: Path) -> None:
     assert_same(pickle.loads(pickle.dumps(in_memory)), in_memory)
 
 
+def _edit(path: Path) -> None:
+    """Edit the file and open it, as another process may while a run goes on."""
+    path.write_text(json.dumps(coco(boxes=5, first=2.0)))
+    open_annotations(path)
+
+
+def test_a_run_goes_on_with_the_annotations_that_it_opened(path: Path) -> None:
+    """The file is edited under it: it and its workers keep the old index, others see the new."""
+    mine = open_annotations(path)
+    before = pickle.loads(pickle.dumps(read_annotations(path)))
+    context = multiprocessing.get_context("fork")
+    editor = context.Process(target=_edit, args=(path,))
+    editor.start()
+    editor.join()
+    assert editor.exitcode == 0
+    assert_same(mine, before)
+    with context.Pool(1) as pool:  # the index goes there, and comes back
+        assert_same(pool.apply(_same, (mine,)), before)
+    new = open_annotations(path)
+    assert len(new.boxes) == 5 and len(mine.boxes) == 3
+    assert new.boxes[0, 0] == 2 and mine.boxes[0, 0] == 1
+    assert pickle.loads(pickle.dumps(new)).fingerprint == new.fingerprint != mine.fingerprint
+
+
+def _same(annotations: Annotations) -> Annotations:
+    return annotations
+
+
+def test_an_edit_between_sending_and_opening_is_noticed(path: Path) -> None:
+    packed = pickle.dumps(open_annotations(path))
+    assert b"train.json.index" in packed
+    _edit(path)
+    message = r"\.train\.json\.index: the index of .*train\.json is gone, or by now another one"
+    with pytest.raises(FileNotFoundError, match=message):
+        pickle.loads(packed)
+    (path.parent / ".train.json.index").unlink()
+    with pytest.raises(FileNotFoundError, match=message):
+        pickle.loads(packed)
+
+
+def test_an_index_that_was_deleted_still_travels(path: Path) -> None:
+    mine = open_annotations(path)
+    (path.parent / ".train.json.index").unlink()
+    assert_same(pickle.loads(pickle.dumps(mine)), read_annotations(path))
+
+
 def _open(path: Path) -> str:
     return open_annotations(path).fingerprint
 

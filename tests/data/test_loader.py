@@ -1,5 +1,6 @@
 """A rank's steps: the same bits whatever the workers, ranks, micro-batches and the first step."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.data.index import read_annotations
+from retinanet.data.annotations import Annotations
+from retinanet.data.index import open_annotations, read_annotations
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.engine.splits import (
     build_dataset,
@@ -39,13 +41,18 @@ OPTIONS = [
 ]
 
 
-def steps(
-    path: Path, *overrides: str, start: int = 0, stop: int = 5, **options: Any
-) -> list[RankStep]:
+def steps(path: Path, *overrides: str, **options: Any) -> list[RankStep]:
+    return list(loader(read_annotations(path), *overrides, **options))
+
+
+def loader(
+    annotations: Annotations, *overrides: str, start: int = 0, stop: int = 5, **options: Any
+) -> Iterable[RankStep]:
     config = override_config(Config(), [*OPTIONS, *overrides])
-    split = check_split(read_annotations(path), path.parent / path.stem, config.data, name="train")
+    images = annotations.path.parent / annotations.path.stem
+    split = check_split(annotations, images, config.data, name="train")
     chosen = {"rank": 0, "ranks": 1, "micro_batch": 3, "workers": 0} | options
-    loader = training_loader(
+    return training_loader(
         build_dataset(config, split, augment=True, losses=True),
         training_plan(config, split),
         start=start,
@@ -53,7 +60,6 @@ def steps(
         pin_memory=False,
         **chosen,
     )
-    return list(loader)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -121,6 +127,19 @@ def test_a_resume_at_any_step_goes_on_the_same(coco: Path, reference: list[RankS
     """users.md RS1."""
     for start in range(5):
         assert same_steps(steps(coco, start=start), reference[start:])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_edit_of_the_annotations_waits_for_the_next_run(
+    coco: Path, reference: list[RankStep], workers: int
+) -> None:
+    """The index that a run has open stays as it is; a later opening sees the edit."""
+    going = iter(loader(open_annotations(coco), workers=workers))
+    first = next(going)
+    coco.write_text(coco.read_text().replace('"bbox": [4, 4, ', '"bbox": [0, 0, '))
+    edited = open_annotations(coco)
+    assert same_steps([first, *going], reference)
+    assert not same_steps(list(loader(edited)), reference)
 
 
 @pytest.mark.parametrize(("ranks", "micro_batch"), [(1, 1), (1, 2), (2, 2), (2, 1), (3, 1), (4, 3)])
