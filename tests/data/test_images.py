@@ -231,7 +231,7 @@ def test_a_file_cut_at_every_tenth_byte_is_refused(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize("name", ["baseline.jpg", "progressive.jpg", "restarts.jpg", "a.png"])
-@pytest.mark.parametrize("share", [0.4, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
 def test_a_file_whose_rest_was_never_written_is_refused(
     tmp_path: Path, name: str, share: float
 ) -> None:
@@ -239,7 +239,7 @@ def test_a_file_whose_rest_was_never_written_is_refused(
     path, content = tmp_path / name, FILES[name]
     kept = int(share * len(content))
     path.write_bytes(content[:kept] + bytes(len(content) - kept))
-    if name == "baseline.jpg" and share == 0.4:
+    if name == "baseline.jpg" and share == 0.6:
         assert cv2.imdecode(np.fromfile(path, np.uint8), 1) is not None
     for reduction in (1, 2):
         with pytest.raises(UnreadableImageError, match="or a truncated one"):
