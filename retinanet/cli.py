@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": train_command,
         "evaluate": evaluate_command,
         "predict": predict_command,
+        "check": check_command,
         "demo": demo_command,
         "config": config_command,
         "benchmark": benchmark_command,
@@ -81,6 +82,7 @@ def _overview() -> str:
   train     train a detector: retinanet train configs/finetune_small.yaml data.root=my_data
   evaluate  COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
   predict   detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
+  check     all that is wrong with data: retinanet check my_data/train.json --images my_data/images
   demo      draw a data set, train on it, evaluate, draw detections
   config    every option with its default and meaning, or an experiment as resolved
   benchmark how many images a second the data path gives, stage by stage
@@ -254,6 +256,29 @@ def predict_command(words: list[str]) -> int:
     from retinanet.inference.commands import predict
 
     return predict(options)
+
+
+def check_command(words: list[str]) -> int:
+    """`retinanet check`."""
+    parser = _parser(
+        "check",
+        "Say all that is wrong with data: both splits of an experiment, or one annotation file.\n"
+        "Exit code 2 if there are errors; warnings and facts do not count.",
+        "retinanet check configs/finetune_small.yaml data.root=my_data\n"
+        "  retinanet check train.json --images images/ --fix train_clean.json",
+    )
+    parser.add_argument("what", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("--images", metavar="D", help="folder of the annotation file's pictures")
+    parser.add_argument(
+        "--decode", action="store_true", help="decode every image file, not only doubtful ones"
+    )
+    parser.add_argument("--fix", metavar="OUT", help="write a cleaned annotation file")
+    parser.add_argument("--json", metavar="OUT", help="write all findings, not the first ten")
+    options = parser.parse_intermixed_args(words)
+    from retinanet.diagnostics.command import check
+
+    return check(options)
 
 
 def demo_command(words: list[str]) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +23,22 @@ _MANY = 10
 """A wrong format is called systematic from this many boxes on."""
 
 
-def check_format(annotations: Annotations) -> None:
-    """Refuse boxes that are systematically in another format than [x, y, width, height] px.
+@dataclass(frozen=True, kw_only=True)
+class WrongFormat:
+    """Boxes that are systematically not [x, y, width, height] px."""
 
-    Raises:
-        UserError: corners given as width and height, or normalised coordinates.
-    """
+    kind: Literal["normalised", "corners"]
+    count: int
+    """Boxes that show it."""
+    text: str
+    remedy: str
+
+
+def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
+    """Return what all boxes are written as, where it is not [x, y, width, height] px."""
     count = len(annotations.boxes)
     if count < _MANY:
-        return
+        return None
     highest, smallest, overshoots, corners, first = 0.0, np.inf, 0, 0, -1
     for start, stop, size in _box_parts(annotations):
         boxes, (height, width) = annotations.boxes[start:stop], size.T
@@ -41,17 +50,33 @@ def check_format(annotations: Annotations) -> None:
         corners += int(((w > x) & (h > y) & (w <= width + 2) & (h <= height + 2)).sum())
         first = start + int(over.argmax()) if first < 0 and over.any() else first
     if highest <= 1.5 and smallest > 16:
-        raise UserError(
-            f"{annotations.path}: every coordinate of the {count} boxes is under 1.5, so they look "
-            f"normalised ({_example(annotations, 0)}); multiply them by the images' width and "
-            "height"
+        return WrongFormat(
+            kind="normalised",
+            count=count,
+            text=f"every coordinate of the {count} boxes is under 1.5, so they look normalised "
+            f"({_example(annotations, 0)})",
+            remedy="multiply them by the images' width and height",
         )
     if overshoots >= max(_MANY / 2, 0.2 * count) and corners > 0.99 * count:
-        raise UserError(
-            f"{annotations.path}: {overshoots} of {count} boxes leave their image, and all would "
-            f"fit as corners [x1, y1, x2, y2]: {_example(annotations, first)}; write them as "
-            "[x, y, width, height]"
+        return WrongFormat(
+            kind="corners",
+            count=overshoots,
+            text=f"{overshoots} of {count} boxes leave their image, and all would fit as corners "
+            f"[x1, y1, x2, y2]: {_example(annotations, first)}",
+            remedy="write them as [x, y, width, height]",
         )
+    return None
+
+
+def check_format(annotations: Annotations) -> None:
+    """Refuse boxes that are systematically in another format than [x, y, width, height] px.
+
+    Raises:
+        UserError: corners given as width and height, or normalised coordinates.
+    """
+    wrong = find_wrong_format(annotations)
+    if wrong is not None:
+        raise UserError(f"{annotations.path}: {wrong.text}; {wrong.remedy}")
 
 
 def _box_parts(annotations: Annotations) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
@@ -93,14 +118,22 @@ def check_same_classes(known: Categories, source: Path, annotations: Annotations
     Raises:
         UserError: the first category that differs.
     """
+    for category, text in class_differences(known, source, annotations.categories):
+        raise UserError(
+            f"{annotations.path}: category {category} {text}; both files need the same categories"
+        )
+
+
+def class_differences(
+    known: Categories, source: Path, categories: Categories
+) -> Iterator[tuple[int, str]]:
+    """Yield the ids of categories that differ from those of `source`, and how."""
     a = dict(zip(known.ids, known.names, strict=True))
-    b = dict(zip(annotations.categories.ids, annotations.categories.names, strict=True))
+    b = dict(zip(categories.ids, categories.names, strict=True))
     for category in sorted(a.keys() | b.keys()):
         if a.get(category) != b.get(category):
-            raise UserError(
-                f"{annotations.path}: category {category} is {_said(b.get(category))}, but "
-                f"{_said(a.get(category))} in {source}; both files need the same categories"
-            )
+            theirs, ours = _said(a.get(category)), _said(b.get(category))
+            yield category, f"is {ours}, but {theirs} in {source}"
 
 
 def _said(name: str | None) -> str:
@@ -159,6 +192,36 @@ def check_whole(annotations: Annotations, images: Path) -> None:
                 read_image(images / name, (height, width))
             except UnreadableImageError as error:
                 raise UserError(f"{error} (evaluation leaves no image out)") from None
+
+
+def shared_files(
+    a: Annotations, folder_a: Path, b: Annotations, folder_b: Path
+) -> list[tuple[int, int]]:
+    """Return the rows (of a, of b) of images of two splits that are the same file by its path."""
+    first, second = (os.path.realpath(folder) for folder in (folder_a, folder_b))
+    if os.path.commonpath([first, second]) not in (first, second):
+        return []
+    rows = {_join(first, name): row for row, name in enumerate(a.file_names)}
+    places = enumerate(_join(second, name) for name in b.file_names)
+    return [(rows[place], row) for row, place in places if place in rows]
+
+
+def _join(folder: str, name: str) -> str:
+    return os.path.normpath(os.path.join(folder, name))  # noqa: PTH118 (half the cost)
+
+
+def describe_shared(
+    train: Annotations, train_images: Path, val: Annotations, val_images: Path
+) -> list[str]:
+    """Return a warning if images of val are in train, too: the AP would then flatter."""
+    shared = shared_files(train, train_images, val, val_images)
+    if not shared:
+        return []
+    names = [repr(val.file_names[row]) for _, row in shared[:3]]
+    return [
+        f"  warning: {len(shared)} of {len(val)} images of data.val are in data.train, too "
+        f"({', '.join(names)}{', ...' if len(shared) > 3 else ''}): AP will be too high"
+    ]
 
 
 def class_table(annotations: Annotations, census: Census | None = None) -> list[str]:

@@ -158,11 +158,15 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not a COCO file: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _columns(path, _parse_leniently(path, content), images_only=images_only)
+        return _columns(path, parse_leniently(path, content), images_only=images_only)
 
 
-def _parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
-    """Read what Python's json accepts too: NaN and Infinity, whose records are then named."""
+def parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
+    """Read what Python's json accepts too: NaN and Infinity, whose records are then named.
+
+    Raises:
+        UserError: not JSON, or not an object.
+    """
     try:
         values = json.loads(content)
     except json.JSONDecodeError as error:

@@ -1,8 +1,10 @@
-"""The size of an image file, from its first and last bytes, where they leave no doubt."""
+"""What the first and last bytes of an image file tell without decoding it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.data.canvas import Size
@@ -13,6 +15,24 @@ _HEAD, _TAIL = 65_536, 12
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 # Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
 _FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+"""Channels by colour type; 3 is a palette of RGB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A JPEG's or PNG's properties; None where only decoding can tell."""
+
+    size: Size | None = None
+    """Height and width as stored, of a file that looks whole (EXIF may turn it)."""
+    channels: int | None = None
+    """1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha (PNG) or CMYK (JPEG)."""
+    bits: int | None = None
+    """Of a channel."""
+    palette: bool = False
+    orientation: int = 1
+    """EXIF: 1 upright, 2-4 turned by 180° or mirrored, 5-8 turned by 90°."""
+    cmyk: bool = False
 
 
 def stored_size(path: Path) -> Size | None:
@@ -22,40 +42,105 @@ def stored_size(path: Path) -> Size | None:
     bytes, a file that cannot be opened.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-            length = file.seek(0, os.SEEK_END)
-            file.seek(-min(_TAIL, length), os.SEEK_END)
-            tail = file.read()
+        return parse_header(*read_ends(path)).size
     except OSError:
         return None
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        whole = head[12:16] == b"IHDR" and tail == _PNG_END
-        return (_number(head[20:24]), _number(head[16:20])) if whole else None
-    # A thumbnail in the metadata has an end of its own: the picture's comes after its scan.
-    if tail.endswith(b"\xff\xd9") and 0 <= first_scan(head) < length - 2:
-        return jpeg_size(head)
-    return None
+
+
+def read_ends(path: Path) -> tuple[bytes, bytes, int]:
+    """Return the first and the last bytes of a file, and its length.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        length = file.seek(0, os.SEEK_END)
+        file.seek(-min(_TAIL, length), os.SEEK_END)
+        return head, file.read(), length
+
+
+def parse_header(head: bytes, tail: bytes, length: int) -> Header:
+    """Return what the ends of a file tell; nothing of another format or a file without its end."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
+        kind = head[25] if len(head) > 25 else -1
+        return Header(
+            size=(_number(head[20:24]), _number(head[16:20])) if tail == _PNG_END else None,
+            channels=_PNG_CHANNELS.get(kind),
+            bits=8 if kind == 3 else head[24] if len(head) > 24 else None,
+            palette=kind == 3,
+            orientation=_png_orientation(head),
+        )
+    if head.startswith(b"\xff\xd8"):
+        # A thumbnail in the metadata has an end of its own: the picture's comes after its scan.
+        whole = tail.endswith(b"\xff\xd9") and 0 <= first_scan(head) < length - 2
+        return _jpeg_header(head, whole=whole)
+    return Header()
 
 
 def jpeg_size(head: bytes) -> Size | None:
-    """Return height and width of a JPEG as stored, from its first bytes; None if it is none.
+    """Return height and width of a JPEG as stored, from its first bytes; None if it is none."""
+    return _jpeg_header(head, whole=True).size if head.startswith(b"\xff\xd8") else None
 
-    Its segments (marker, length, content) are walked to the one that holds the size.
-    """
-    if not head.startswith(b"\xff\xd8"):
-        return None
+
+def _jpeg_header(head: bytes, *, whole: bool) -> Header:
+    """Look at a JPEG's segments up to the one that holds the size."""
+    orientation = 1
+    for marker, start in _jpeg_segments(head):
+        if marker == 0xE1 and head[start : start + 6] == b"Exif\0\0":
+            orientation = _orientation(head[start + 6 : start + _HEAD])
+        if marker in _FRAMES:
+            size = _number(head[start + 1 : start + 3]), _number(head[start + 3 : start + 5])
+            channels = head[start + 5] if len(head) > start + 5 else None
+            return Header(
+                size=size if whole else None,
+                channels=channels,
+                bits=head[start],
+                orientation=orientation,
+                cmyk=channels == 4,
+            )
+    return Header(orientation=orientation)
+
+
+def _jpeg_segments(head: bytes) -> Iterator[tuple[int, int]]:
+    """Walk a JPEG's segments (marker, length, content): yield markers and where contents start."""
     place = 2
     while place + 9 <= len(head) and head[place] == 0xFF:
         marker = head[place + 1]
         if marker == 0xFF:  # padding
             place += 1
-        elif marker in _FRAMES:
-            return _number(head[place + 5 : place + 7]), _number(head[place + 7 : place + 9])
         else:
+            yield marker, place + 4
             place += 2 + max(2, _number(head[place + 2 : place + 4]))
-    return None
 
 
-def _number(content: bytes) -> int:
-    return int.from_bytes(content, "big")
+def _png_orientation(head: bytes) -> int:
+    """Walk a PNG's chunks (length, type, content, checksum) to the one that holds EXIF."""
+    place = 8
+    while place + 8 <= len(head):
+        length, kind = _number(head[place : place + 4]), head[place + 4 : place + 8]
+        if kind == b"eXIf":
+            return _orientation(head[place + 8 : place + 8 + length])
+        place += 12 + length
+    return 1
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation that a TIFF block gives: tag 0x0112 of its first directory."""
+    order = {b"II": "little", b"MM": "big"}.get(exif[:2])
+    if order is None:
+        return 1
+    little = order == "little"
+    entries = _number(exif[4:8], little=little)
+    for i in range(_number(exif[entries : entries + 2], little=little)):
+        entry = exif[entries + 2 + 12 * i :][:12]
+        if len(entry) < 12:
+            break
+        if _number(entry[:2], little=little) == 0x0112:
+            value = _number(entry[8:10], little=little)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _number(content: bytes, *, little: bool = False) -> int:
+    return int.from_bytes(content, "little" if little else "big")

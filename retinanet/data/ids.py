@@ -29,7 +29,7 @@ class Ids:
         place = np.searchsorted(self._sorted, wanted).clip(max=len(self._sorted) - 1)
         return np.where(self._sorted[place] == wanted, self._order[place], -1)
 
-    def __contains__(self, value: int) -> bool:
+    def __contains__(self, value: object) -> bool:
         return bool(self(np.array([value]))[0] >= 0)
 
     def __str__(self) -> str:

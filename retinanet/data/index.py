@@ -86,6 +86,15 @@ def read_annotations(path: Path, *, images_only: bool = False) -> Annotations:
     return _index(path, parse_coco(_read(path), path, images_only=images_only))
 
 
+def index_content(content: bytes, path: Path) -> Annotations:
+    """Check the content of a COCO file; `path` is its name in messages.
+
+    Raises:
+        UserError: a record that is wrong, with its place, value and remedy.
+    """
+    return _index(path, parse_coco(content, path, images_only=False))
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -6,7 +6,8 @@ The careful half of `coco_json`: one record at a time, of whatever types it came
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -28,65 +29,128 @@ def is_name(value: Any) -> bool:
     return value == value.encode(errors="ignore").decode()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong with a record."""
+
+    kind: str
+    """A short name; see `diagnostics.kinds`."""
+    record: str
+    """Which one: `annotation 812 (image 37)`."""
+    value: str
+    """What it has: `has iscrowd 2`."""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.record} {self.value}" + (f"; {self.remedy}" if self.remedy else "")
+
+
 def check_ids(path: Path, word: str, values: Sequence[Any], first: int = 0) -> None:
+    """Refuse ids that are not whole numbers."""
     for row, value in enumerate(values, first):
-        if not is_id(value):
-            raise UserError(
-                f"{path}: {word} record {row} has id {value!r:.60}; ids must be whole numbers"
-            )
+        _refuse(path, id_problems(word, row, value))
 
 
 def check_image(path: Path, image: Any) -> None:
-    if image.id < 0:
-        raise UserError(f"{path}: image {image.id}: ids of images must not be negative")
-    for side in ("width", "height"):
-        value = getattr(image, side)
-        if type(value) not in (int, float) or not 1 <= value < 2**31 or value != int(value):
-            raise UserError(
-                f"{path}: image {image.id} has {side} {value!r:.60}; it must be the file's "
-                "size in whole px, at least 1"
-            )
-    name = image.file_name
-    if not is_name(name):
-        raise UserError(f"{path}: image {image.id} has file_name {name!r:.60}; it must be a name")
-    for flavour in (PurePosixPath, PureWindowsPath):
-        if flavour(name).anchor or ".." in flavour(name).parts:
-            raise UserError(
-                f"{path}: image {image.id} has file_name {name!r:.200}, which leads outside the "
-                "image folder; it must be relative to it, without '..'"
-            )
+    """Refuse an image's record whose values are wrong."""
+    _refuse(path, image_problems(image))
 
 
 def check_annotation(path: Path, record: Any, *, images: Ids, categories: Ids) -> None:
     """Check an annotation's values against the file's images and categories."""
-    where = f"{path}: annotation {record.id} (image {record.image_id!r:.60})"
-    for key, known, place in (
-        ("image_id", images, '"images"'),
-        ("category_id", categories, '"categories"'),
+    _refuse(path, annotation_problems(record, images=images, categories=categories))
+
+
+def _refuse(path: Path, problems: Iterator[Problem]) -> None:
+    for problem in problems:
+        raise UserError(f"{path}: {problem}")
+
+
+def id_problems(word: str, row: int, value: Any) -> Iterator[Problem]:
+    """Yield what is wrong with the id of record number `row`."""
+    if not is_id(value):
+        yield Problem(
+            kind="bad-id",
+            record=f"{word} record {row}",
+            value=f"has id {value!r:.60}",
+            remedy="ids must be whole numbers",
+        )
+
+
+def image_problems(image: Any) -> Iterator[Problem]:
+    """Yield all that is wrong with an image's record, whose id is a whole number."""
+    where = f"image {image.id}"
+    if image.id < 0:
+        yield Problem(kind="bad-id", record=f"{where}:", value="ids of images must not be negative")
+    for side in ("width", "height"):
+        value = getattr(image, side)
+        if type(value) not in (int, float) or not 1 <= value < 2**31 or value != int(value):
+            yield Problem(
+                kind="bad-image-size",
+                record=where,
+                value=f"has {side} {value!r:.60}",
+                remedy="it must be the file's size in whole px, at least 1",
+            )
+    name = image.file_name
+    if not is_name(name):
+        value = f"has file_name {name!r:.60}"
+        yield Problem(kind="bad-file-name", record=where, value=value, remedy="it must be a name")
+    elif any(f(name).anchor or ".." in f(name).parts for f in (PurePosixPath, PureWindowsPath)):
+        yield Problem(
+            kind="bad-file-name",
+            record=where,
+            value=f"has file_name {name!r:.200}, which leads outside the image folder",
+            remedy="it must be relative to it, without '..'",
+        )
+
+
+def annotation_problems(
+    record: Any, *, images: Container[int], categories: Container[int]
+) -> Iterator[Problem]:
+    """Yield all that is wrong with an annotation, whose id is a whole number.
+
+    Args:
+        record: the annotation.
+        images: ids of the file's images.
+        categories: ids of the file's categories.
+    """
+    where = f"annotation {record.id} (image {record.image_id!r:.60})"
+    for kind, key, known, place in (
+        ("unknown-image", "image_id", images, '"images"'),
+        ("unknown-category", "category_id", categories, '"categories"'),
     ):
         value = getattr(record, key)
         if not is_id(value) or value not in known:
-            raise UserError(f"{where} has {key} {value!r:.60}, which is not in {place} ({known})")
-    _check_box(where, record.bbox)
+            text = f"has {key} {value!r:.60}, which is not in {place} ({known})"
+            yield Problem(kind=kind, record=where, value=text)
+    yield from _box_problems(where, record.bbox)
     if record.iscrowd is not None and record.iscrowd not in (0, 1):
-        raise UserError(f"{where} has iscrowd {record.iscrowd!r:.60}; it is 0 or 1")
+        value = f"has iscrowd {record.iscrowd!r:.60}"
+        yield Problem(kind="bad-iscrowd", record=where, value=value, remedy="it is 0 or 1")
 
 
-def _check_box(where: str, box: Any) -> None:
+def _box_problems(where: str, box: Any) -> Iterator[Problem]:
     numbers = [number(value) for value in box] if isinstance(box, list | tuple) else []
     if len(numbers) != 4 or any(map(math.isnan, numbers)):
-        raise UserError(
-            f"{where} has bbox {box!r:.100}; it must be four finite numbers "
-            "[x, y, width, height] in px"
+        yield Problem(
+            kind="bad-bbox",
+            record=where,
+            value=f"has bbox {box!r:.100}",
+            remedy="it must be four finite numbers [x, y, width, height] in px",
         )
+        return
     shown = list(box)
     if numbers[2] < 0 or numbers[3] < 0:
-        raise UserError(
-            f"{where} has bbox {shown}, whose width or height is negative; COCO boxes "
-            "are [x, y, width, height], not two corners"
+        yield Problem(
+            kind="negative-size",
+            record=where,
+            value=f"has bbox {shown}, whose width or height is negative",
+            remedy="COCO boxes are [x, y, width, height], not two corners",
         )
-    if max(map(abs, numbers)) >= 2**31:
-        raise UserError(f"{where} has bbox {shown!r:.100}; no image is as large as that")
+    elif max(map(abs, numbers)) >= 2**31:
+        value = f"has bbox {shown!r:.100}"
+        remedy = "no image is as large as that"
+        yield Problem(kind="bad-bbox", record=where, value=value, remedy=remedy)
 
 
 def number(value: Any) -> float:

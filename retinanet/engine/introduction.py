@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from retinanet.data.checks import class_table
+from retinanet.data.checks import class_table, describe_shared
 from retinanet.engine.checkpoint import Checkpoint
 from retinanet.engine.coverage import describe_briefly, measure_coverage
 from retinanet.engine.learned_boxes import (
@@ -17,8 +17,9 @@ from retinanet.engine.learned_boxes import (
     training_short_side,
 )
 from retinanet.engine.run import Run
-from retinanet.engine.splits import preset_canvas, training_short_sides
+from retinanet.engine.splits import Split, preset_canvas, training_short_sides
 from retinanet.model.detector import describe_frozen
+from retinanet.schema import Config
 
 _PADDING_STEPS = 200
 """Steps of the first epoch that the share of padding is taken from."""
@@ -35,9 +36,11 @@ def introduce(run: Run) -> list[str]:
     for name, split in (("train", run.train), ("val", run.val)):
         table = class_table(split.annotations, split.census)
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
-    boxes = learned_boxes(run.train, limit=_BOXES)
-    lines += _describe_scale(run, boxes)
-    lines += describe_briefly(measure_coverage(config, run.train, boxes))
+    train, val = run.train, run.val
+    lines += describe_shared(train.annotations, train.images, val.annotations, val.images)
+    boxes = learned_boxes(train, limit=_BOXES)
+    lines += [_describe_canvas(run), *describe_scale(config, train, boxes)]
+    lines += describe_briefly(measure_coverage(config, train, boxes))
     interval = run.evaluation_interval
     every = f"every {interval} steps and " if 0 < interval < run.steps else ""
     lines += [
@@ -76,16 +79,15 @@ def _device(run: Run) -> str:
     return f"cpu ({torch.get_num_threads()} threads)" if kind == "cpu" else kind
 
 
-def _describe_scale(run: Run, boxes: LearnedBoxes) -> list[str]:
+def describe_scale(config: Config, train: Split, boxes: LearnedBoxes) -> list[str]:
     """Say what resizing does to images and boxes (users.md UX3)."""
-    data, sizes = run.config.data, run.train.annotations.sizes
+    data, sizes = config.data, train.annotations.sizes
     side = training_short_side(data)
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
     x1, y1, x2, y2 = place_boxes(boxes, data, side).xyxy.T
     low, median, high = np.percentile(np.sqrt((x2 - x1) * (y2 - y1)), [5, 50, 95])
     sides = ", ".join(map(str, training_short_sides(data)))
     return [
-        _describe_canvas(run),
         f"resizing: short side {sides}, long side at most "
         f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
         f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)",

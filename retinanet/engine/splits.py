@@ -60,6 +60,20 @@ def open_split(config: Config, name: str) -> Split:
     Raises:
         UserError: anything wrong with the file, its records or its pictures.
     """
+    annotations, images = _open_files(
+        locate_split(config, name),
+        classes=config.data.classes,
+        limit=getattr(config.data, name).limit,
+    )
+    return check_split(annotations, images, config.data, name=name)
+
+
+def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
+    """Return the annotation files and their image folders of `data.train` or `data.val`.
+
+    Raises:
+        UserError: an option is not set, or a file is not there.
+    """
     place: SplitConfig = getattr(config.data, name)
     for key in ("annotations", "images"):
         if not getattr(place, key):
@@ -69,20 +83,16 @@ def open_split(config: Config, name: str) -> Split:
     root = Path(config.data.root).expanduser()
     if config.data.root and not os.path.isdir(root):  # noqa: PTH112 (it takes a forbidden one, too)
         raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
-    files = _as_list(place.annotations)
+    files, folders = _as_list(place.annotations), _as_list(place.images)
     for file in files:
         if not (root / file).exists():
             raise UserError(
                 f"{root / file}: there is no such annotation file (data.{name}.annotations, "
                 f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
             )
-    annotations, images = _open_files(
-        [root / file for file in files],
-        _as_list(place.images),
-        classes=config.data.classes,
-        limit=place.limit,
-    )
-    return check_split(annotations, root / images, config.data, name=name)
+    if len(folders) == 1:
+        folders *= len(files)
+    return [(root / file, root / folder) for file, folder in zip(files, folders, strict=True)]
 
 
 def _as_list(paths: Paths) -> list[str]:
@@ -90,17 +100,18 @@ def _as_list(paths: Paths) -> list[str]:
 
 
 def _open_files(
-    files: list[Path], folders: list[str], *, classes: Sequence[str] | None, limit: int | None
-) -> tuple[Annotations, str]:
+    places: list[tuple[Path, Path]], *, classes: Sequence[str] | None, limit: int | None
+) -> tuple[Annotations, Path]:
     """Return what is chosen of some files, and the folder that its file names start from."""
-    opened = [open_annotations(file) for file in files]
+    opened = [open_annotations(file) for file, _ in places]
+    folders = [folder for _, folder in places]
     for other in opened[1:]:
-        checks.check_same_classes(opened[0].categories, files[0], other)
+        checks.check_same_classes(opened[0].categories, opened[0].path, other)
     if len(opened) == 1 and classes is None and limit is None:
         return opened[0], folders[0]
-    if len(folders) == 1:
+    if len(set(folders)) == 1:
         return select(opened, [""] * len(opened), classes=classes, limit=limit), folders[0]
-    return select(opened, folders, classes=classes, limit=limit), ""
+    return select(opened, list(map(str, folders)), classes=classes, limit=limit), Path()
 
 
 def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:

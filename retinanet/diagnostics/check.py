@@ -1,0 +1,136 @@
+"""The data doctor: all that is wrong with an annotation file or an experiment's data, in one go."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinanet.diagnostics.augmentation_check import try_augmentation
+from retinanet.diagnostics.boxes_check import check_boxes
+from retinanet.diagnostics.findings import Entry, Found, Report, Section, found
+from retinanet.diagnostics.pictures_check import (
+    Picture,
+    look_at_pictures,
+    picture_findings,
+    unused_files,
+)
+from retinanet.diagnostics.reader import Reading, read
+from retinanet.diagnostics.splits_check import Looked, check_classes, check_copies
+from retinanet.diagnostics.summary import Named, describe_data
+from retinanet.engine.introduction import describe_scale
+from retinanet.engine.splits import locate_split, open_split
+from retinanet.errors import UserError
+from retinanet.schema import Config
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checked:
+    """One annotation file and its pictures."""
+
+    name: str
+    """`train` or `val`; empty for a file alone."""
+    reading: Reading
+    images: Path | None
+    """Image folder, if it is there."""
+    pictures: list[Picture]
+    found: list[Found]
+
+
+def check_experiment(config: Config, subject: str, *, decode: bool) -> Report:
+    """Check both splits of an experiment, each and together.
+
+    Raises:
+        UserError: an option is not set, or an annotation file is not there.
+    """
+    places = {name: locate_split(config, name) for name in ("train", "val")}
+    splits = [
+        check_file(path, images, config, name=name, decode=decode)
+        for name, (path, images) in places.items()
+    ]
+    odd = [one for split in splits for one in split.found]
+    indexes = [split.reading.annotations for split in splits]
+    if indexes[0] is not None and indexes[1] is not None:
+        odd += check_classes(indexes[0], indexes[1])
+    odd += _check_pictures_together(splits)
+    lines = [f"{name}: {path}, image files in {images}" for name, (path, images) in places.items()]
+    sections = [Section(title="files", lines=lines), *describe_data(_named(splits))]
+    report = Report(subject=subject, found=odd, sections=sections)
+    more, tried = _try_experiment(config, report)
+    return Report(subject=subject, found=odd + more, sections=sections + tried)
+
+
+def check_annotations(path: Path, images: Path | None, config: Config, *, decode: bool) -> Report:
+    """Check an annotation file, and its pictures if their folder is given."""
+    split = check_file(path, images, config, name="", decode=decode)
+    odd = split.found + _check_pictures_together([split])
+    sections = describe_data(_named([split]))
+    if images is None:
+        sections += [
+            Section(title="image files", lines=["not looked at: name their folder with --images"])
+        ]
+    return Report(subject=str(path), found=odd, sections=sections)
+
+
+def check_file(
+    path: Path, images: Path | None, config: Config, *, name: str, decode: bool
+) -> Checked:
+    """Check one annotation file; `config` gives the limits."""
+    reading = read(path)
+    annotations, odd, pictures = reading.annotations, list(reading.found), []
+    if annotations is not None:
+        odd += check_boxes(
+            annotations,
+            learn=name != "val",
+            min_box_side=config.data.min_box_side,
+            max_detections=config.postprocess.max_detections,
+        )
+    if images is not None and not images.is_dir():
+        odd += found("no-image-folder", path, [Entry(str(images), "")])
+        images = None
+    if images is not None and annotations is not None:
+        pictures = look_at_pictures(annotations, images, decode=decode)
+        odd += picture_findings(annotations, pictures)
+    return Checked(name=name, reading=reading, images=images, pictures=pictures, found=odd)
+
+
+def _named(splits: list[Checked]) -> list[Named]:
+    indexes = [(split.name, split.reading.annotations) for split in splits]
+    return [Named(name=name, annotations=index) for name, index in indexes if index is not None]
+
+
+def _check_pictures_together(splits: list[Checked]) -> list[Found]:
+    """Find copies, leaks from train to val, and files that nobody names."""
+    looked = [
+        Looked(annotations=index, images=split.images, pictures=split.pictures)
+        for split in splits
+        if (index := split.reading.annotations) is not None
+    ]
+    folders = {Path(os.path.realpath(split.images)) for split in looked if split.images}
+    used = {path for split in looked if split.images for path in _paths(split)}
+    unused = [one for folder in sorted(folders) for one in unused_files(folder, used)]
+    return check_copies(looked) + unused
+
+
+def _paths(split: Looked) -> set[str]:
+    assert split.images is not None
+    folder = os.path.realpath(split.images)
+    return {os.path.normpath(f"{folder}/{name}") for name in split.annotations.file_names}
+
+
+def _try_experiment(config: Config, report: Report) -> tuple[list[Found], list[Section]]:
+    """Say what resizing and augmentation do, once the data is sound.
+
+    This is the place for further sections that need an experiment.
+    """
+    if report.count("error"):
+        lines = ["not tried: mend the errors first"]
+        return [], [Section(title="resizing and augmentation", lines=lines)]
+    try:
+        train = open_split(config, "train")
+        odd, augmentation = try_augmentation(config, train)
+    except UserError as error:
+        refusal = [Entry("", str(error))]
+        return found("refused", Path(report.subject), refusal), []
+    resizing = [line.removeprefix("resizing: ") for line in describe_scale(config, train)]
+    return odd, [Section(title="resizing", lines=resizing), augmentation]

@@ -1,0 +1,95 @@
+"""`retinanet check`: what the command line does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from retinanet.config import find_config, load_config, override_config
+from retinanet.diagnostics.check import check_annotations, check_experiment
+from retinanet.diagnostics.findings import Report
+from retinanet.diagnostics.kinds import KINDS
+from retinanet.diagnostics.repair import LOST_BOXES, repair_file
+from retinanet.diagnostics.report import format_report, summary, write_report
+from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.schema import Config
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check data, report, perhaps write a cleaned file; return 2 where errors are left.
+
+    Raises:
+        UserError: options that do not go together, or a path that is not there.
+    """
+    is_file = options.what.lower().endswith(".json")
+    images = Path(options.images) if options.images else None
+    if not is_file and (images or options.fix):
+        raise UserError(
+            f"{'--images' if images else '--fix'} goes with an annotation file (JSON), not with a "
+            "config, which names its own; give the file of one split"
+        )
+    for option in (options.fix, options.json):
+        _check_free(option, options.what, taken=option == options.fix)
+    if not is_file:
+        config = load_config(find_config(options.what), options.overrides)
+        return _conclude(check_experiment(config, options.what, decode=options.decode), options, {})
+    path, config = Path(options.what), override_config(Config(), options.overrides)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such annotation file")
+    report = check_annotations(path, images, config, decode=options.decode)
+    if not options.fix:
+        return _conclude(report, options, {})
+    return _fix(report, path, images, config, options)
+
+
+def _check_free(option: str | None, what: str, *, taken: bool) -> None:
+    """Refuse to write over what is there, before anything is done."""
+    if option is None:
+        return
+    path = Path(option)
+    if path.resolve() == Path(what).resolve():
+        raise UserError(f"{path}: is what is checked; choose another name to write")
+    if path.is_dir() or (taken and path.exists()):
+        raise UserError(f"{path}: exists already; choose another name")
+    check_writable(path.parent, "choose another place")
+
+
+def _conclude(report: Report, options: argparse.Namespace, extra: dict[str, Any]) -> int:
+    """Print a report, write it if asked to, and return the exit code."""
+    print(format_report(report))
+    _write(report, options, extra)
+    return 2 if report.count("error") else 0
+
+
+def _write(report: Report, options: argparse.Namespace, extra: dict[str, Any]) -> None:
+    if options.json:
+        path = Path(options.json)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(report, path, extra)
+        print(f"wrote {path}")
+
+
+def _fix(
+    report: Report, path: Path, images: Path | None, config: Config, options: argparse.Namespace
+) -> int:
+    """Write a cleaned copy, check it, and say what was changed and what is left."""
+    print(format_report(report) + "\n")
+    out = Path(options.fix)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    changes = repair_file(path, out, images)
+    after = check_annotations(out, images, config, decode=options.decode)
+    print(f"wrote {out}; {path} is as it was")
+    for kind, count in changes.items():
+        how = "removed" if kind == LOST_BOXES else KINDS[kind].fix
+        print(f"  {kind} ({count:,}): {how}")
+    if not changes:
+        print("  nothing to change: a copy")
+    print(f"left in {out.name}: {summary(after)}")
+    for kind, count in after.counts().items():
+        if KINDS[kind].severity != "fact":
+            print(f"  {KINDS[kind].severity} {kind} ({count:,})")
+    fixed = {"path": str(out), "changes": dict(changes), "left": after.counts()}
+    _write(report, options, {"fixed": fixed})
+    return 2 if after.count("error") else 0

@@ -1,0 +1,281 @@
+"""A COCO file -> its index and all that is wrong with its records.
+
+A sound file is read as training reads it. One that training refuses is read once more record by
+record: the bad ones are named and set aside, and the index is made of the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from retinanet.data.annotations import Annotations
+from retinanet.data.coco_json import parse_leniently
+from retinanet.data.ids import Ids
+from retinanet.data.index import index_content, open_annotations
+from retinanet.data.json_pieces import read_list
+from retinanet.data.records import (
+    Problem,
+    annotation_problems,
+    id_problems,
+    image_problems,
+    is_name,
+    number,
+)
+from retinanet.diagnostics.findings import Entry, Found, found
+from retinanet.errors import UserError
+
+Values = dict[str, Any]
+LISTS = ("images", "annotations", "categories")
+_FIELDS = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
+    "categories": ("id", "name"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """What a file holds."""
+
+    path: Path
+    annotations: Annotations | None
+    """The index of the sound records, if the file has the form of a COCO file."""
+    found: list[Found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bad:
+    """A record that is wrong."""
+
+    row: int
+    """In its list."""
+    problem: Problem
+
+
+class _Whole(msgspec.Struct):
+    annotations: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Given(msgspec.Struct):
+    """What an annotation may lack."""
+
+    id: Any = None
+    area: Any = None
+    iscrowd: Any = None
+
+
+def read(path: Path) -> Reading:
+    """Read a file as training does, or record by record where that refuses it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        text = f"cannot be read: {error.strerror}"
+        return Reading(path=path, annotations=None, found=_refused("no-coco-file", path, text))
+    try:
+        annotations = open_annotations(path)
+        return Reading(path=path, annotations=annotations, found=_find_gaps(path, content))
+    except UserError as error:
+        return _read_carefully(path, content, _without_name(path, error))
+
+
+def _read_carefully(path: Path, content: bytes, refusal: str) -> Reading:
+    try:
+        values = read_values(path, content)
+    except UserError as error:
+        text = _without_name(path, error)
+        return Reading(path=path, annotations=None, found=_refused("no-coco-file", path, text))
+    bad = find_bad(values)
+    sound = leave_out(values, bad)
+    problems = group(path, bad)
+    try:
+        annotations = index_sound(sound, path) if sound["categories"] else None
+    except UserError as error:  # a rule of the parser that is not known here
+        annotations, problems = None, problems + _refused("refused", path, str(error))
+    if not problems:
+        problems = _refused("refused", path, refusal)
+    given = msgspec.convert(sound["annotations"], type=list[_Given])
+    return Reading(path=path, annotations=annotations, found=problems + _gaps(path, given))
+
+
+def _refused(kind: str, path: Path, text: str) -> list[Found]:
+    return found(kind, path, [Entry("", text)])
+
+
+def _without_name(path: Path, error: UserError) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
+def read_values(path: Path, content: bytes) -> Values:
+    """Return the content of a COCO file as plain values, with its three lists.
+
+    Raises:
+        UserError: not JSON, or a list is missing.
+    """
+    values = parse_leniently(path, content)
+    for key in LISTS:
+        if not isinstance(values.get(key), list):
+            state = "is not a list" if key in values else "is missing"
+            raise UserError(
+                f'{path}: "{key}" {state}; a COCO file has the lists {", ".join(LISTS)}'
+            )
+    return values
+
+
+def index_sound(sound: Values, path: Path) -> Annotations:
+    """Return the index of records that are as they should be."""
+    return index_content(json.dumps(sound).encode(), path)
+
+
+def find_bad(values: Values) -> dict[str, list[Bad]]:
+    """Return the records of each list that training refuses, in their order."""
+    categories = values["categories"]
+    known: set[int] = set()
+    images: set[int] = set()
+    bad = {
+        "categories": _bad_ids("category", categories, known) + _bad_names(categories),
+        "images": _bad_ids("image", values["images"], images),
+    }
+    for row, record in _with_ids("images", values["images"]):
+        bad["images"] += [Bad(row=row, problem=problem) for problem in image_problems(record)]
+    bad["annotations"] = _bad_ids("annotation", values["annotations"], set())
+    image_ids, category_ids = (Ids(np.array(sorted(ids), np.int64)) for ids in (images, known))
+    for row, record in _with_ids("annotations", values["annotations"]):
+        problems = annotation_problems(record, images=image_ids, categories=category_ids)
+        bad["annotations"] += [Bad(row=row, problem=problem) for problem in problems]
+    if not categories:
+        problem = Problem(kind="no-categories", record="", value='has no "categories"')
+        bad["categories"] = [Bad(row=-1, problem=problem)]
+    return bad
+
+
+def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[Bad]:
+    """Find what is no record, has no id, or the id of an earlier one; collect the ids."""
+    bad: list[Bad] = []
+    first: dict[int, int] = {}
+    for row, record in enumerate(records):
+        name = f"{word} record {row}"
+        if not isinstance(record, dict):
+            value = f"is {record!r:.60}"
+            bad.append(Bad(row=row, problem=Problem(kind="bad-record", record=name, value=value)))
+            continue
+        problems = list(id_problems(word, row, record.get("id")))
+        bad += [Bad(row=row, problem=problem) for problem in problems]
+        if problems:
+            continue
+        number_ = record["id"]
+        if number_ in seen:
+            value = f"has id {number_}, as record {first[number_]} has"
+            kind = f"duplicate-{word}-id"
+            bad.append(Bad(row=row, problem=Problem(kind=kind, record=name, value=value)))
+        else:
+            seen.add(number_)
+            first[number_] = row
+    return bad
+
+
+def _with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
+    """Yield the rows and the fields of records that have a whole number for an id."""
+    for row, record in enumerate(records):
+        if isinstance(record, dict) and not any(id_problems("", row, record.get("id"))):
+            yield row, SimpleNamespace(**{name: record.get(name) for name in _FIELDS[key]})
+
+
+def _bad_names(categories: list[Any]) -> list[Bad]:
+    bad: list[Bad] = []
+    names: dict[str, int] = {}
+    for row, record in _with_ids("categories", categories):
+        where = f"category {record.id}"
+        if not is_name(record.name):
+            value = f"has the name {record.name!r:.60}"
+            problem = Problem(kind="bad-category-name", record=where, value=value)
+            bad.append(Bad(row=row, problem=problem))
+        elif record.name in names:
+            value = f"is named {record.name!r}, as category {names[record.name]} is"
+            problem = Problem(kind="duplicate-category-name", record=where, value=value)
+            bad.append(Bad(row=row, problem=problem))
+        else:
+            names[record.name] = record.id
+    return bad
+
+
+def leave_out(values: Values, bad: dict[str, list[Bad]]) -> Values:
+    """Return the sound records; annotations of an image or class set aside go with it."""
+    rows = {key: {item.row for item in bad[key]} for key in LISTS}
+    sound: Values = {
+        key: [record for row, record in enumerate(values[key]) if row not in rows[key]]
+        for key in LISTS
+    }
+    images = {record["id"] for record in sound["images"]}
+    categories = {record["id"] for record in sound["categories"]}
+    sound["annotations"] = [
+        record
+        for record in sound["annotations"]
+        if record["image_id"] in images and record["category_id"] in categories
+    ]
+    return sound
+
+
+def group(path: Path, bad: dict[str, list[Bad]]) -> list[Found]:
+    """Return the findings by kind."""
+    lists = ("categories", "images", "annotations")
+    problems = [item.problem for key in lists for item in bad[key]]
+    kinds = Counter(problem.kind for problem in problems)
+    return [
+        one
+        for kind in kinds
+        for one in found(
+            kind, path, [Entry(p.record, p.value, _id_of(p)) for p in problems if p.kind == kind]
+        )
+    ]
+
+
+def _id_of(problem: Problem) -> int | None:
+    """Return the id that a record's name ends in: `annotation 812 (image 37)`."""
+    words = problem.record.rstrip(":").split()
+    return int(words[1]) if words[1:] and words[1].lstrip("-").isdigit() else None
+
+
+def _find_gaps(path: Path, content: bytes) -> list[Found]:
+    """Say which annotations of a sound file lack what is then filled in."""
+    try:
+        raw = memoryview(msgspec.json.decode(content, type=_Whole).annotations)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN, for example
+        records = msgspec.convert(parse_leniently(path, content)["annotations"], list[_Given])
+        return _gaps(path, records)
+    pieces = read_list(path, "annotations", raw, _Given, lambda piece: None, list)
+    return _gaps(path, (record for piece in pieces for record in piece))
+
+
+def _gaps(path: Path, records: Iterable[_Given]) -> list[Found]:
+    missing: list[int] = []
+    wrong: list[Entry] = []
+    unmarked: list[int] = []
+    count = 0
+    for record in records:
+        count += 1
+        if record.area is None:
+            missing.append(record.id)
+        elif not number(record.area) >= 0:
+            value = f"has area {record.area!r:.60}"
+            wrong.append(Entry(f"annotation {record.id}", value, record.id))
+        if record.iscrowd is None:
+            unmarked.append(record.id)
+    gaps = _without("missing-area", path, missing) + found("bad-area", path, wrong)
+    # Files of data sets without crowds leave it out altogether, and nothing is wrong with that.
+    return gaps + (_without("missing-iscrowd", path, unmarked) if len(unmarked) < count else [])
+
+
+def _without(kind: str, path: Path, ids: list[int]) -> list[Found]:
+    def entry(i: int) -> Entry:
+        return Entry(f"annotation {ids[i]}", "", ids[i])
+
+    return [Found(kind=kind, file=path, count=len(ids), entry=entry)] if ids else []
