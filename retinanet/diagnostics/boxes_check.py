@@ -22,7 +22,12 @@ Places = NDArray[np.int64]
 
 
 def check_boxes(
-    annotations: Annotations, *, learn: bool, min_box_side: float, max_detections: int
+    annotations: Annotations,
+    *,
+    learn: bool,
+    min_box_side: float,
+    max_detections: int,
+    robbed: frozenset[int] = frozenset(),
 ) -> list[Found]:
     """Return all that is odd about the boxes of a file.
 
@@ -31,15 +36,16 @@ def check_boxes(
         learn: it is to train on.
         min_box_side: original px.
         max_detections: of an image.
+        robbed: ids of images whose boxes were set aside, and which only look empty.
     """
     path = annotations.path
     if not len(annotations):
         return found("no-images", path, [Entry("", "has no image")])
     odd = _wrong_format(annotations)
     if not odd:  # otherwise every box would be named
-        odd += _odd_places(annotations, min_box_side)
-    odd += _repeated(annotations) + _odd_areas(annotations)
-    odd += _by_image(annotations, max_detections) + _by_class(annotations)
+        odd += _odd_places(annotations, min_box_side) + _odd_areas(annotations)
+    odd += _repeated(annotations) + _by_image(annotations, max_detections, robbed)
+    odd += _by_class(annotations)
     if annotations.crowd.all():
         kind = "no-boxes" if learn else "nothing-to-score"
         text = f"has {len(annotations)} images but no box"
@@ -162,12 +168,14 @@ def _odd_areas(annotations: Annotations) -> list[Found]:
     return _boxes("odd-area", annotations, odd, remark)
 
 
-def _by_image(annotations: Annotations, max_detections: int) -> list[Found]:
+def _by_image(annotations: Annotations, max_detections: int, robbed: frozenset[int]) -> list[Found]:
     """Find images with too many boxes, with none, and files named twice."""
     path, names = annotations.path, annotations.file_names
     objects = np.bincount(annotations.image_of_box()[~annotations.crowd], minlength=len(names))
     many = np.flatnonzero(objects > max_detections)
-    empty = np.flatnonzero(np.diff(annotations.offsets) == 0)
+    empty = np.flatnonzero(
+        (np.diff(annotations.offsets) == 0) & ~np.isin(annotations.image_ids, list(robbed))
+    )
     odd = image_findings("many-boxes", annotations, many, lambda row: f"has {objects[row]} boxes")
     odd += image_findings("image-without-boxes", annotations, empty, lambda row: "")
     if len(empty) > _MOSTLY * len(names):

@@ -84,6 +84,7 @@ def check_file(
             learn=name != "val",
             min_box_side=config.data.min_box_side,
             max_detections=config.postprocess.max_detections,
+            robbed=reading.robbed,
         )
     if images is not None and not images.is_dir():
         odd += found("no-image-folder", path, [Entry(str(images), "")])
@@ -107,15 +108,18 @@ def _check_pictures_together(splits: list[Checked]) -> list[Found]:
         if (index := split.reading.annotations) is not None
     ]
     folders = {Path(os.path.realpath(split.images)) for split in looked if split.images}
-    used = {path for split in looked if split.images for path in _paths(split)}
+    used = {path for split in splits if split.images for path in _paths(split)}
     unused = [one for folder in sorted(folders) for one in unused_files(folder, used)]
     return check_copies(looked) + unused
 
 
-def _paths(split: Looked) -> set[str]:
+def _paths(split: Checked) -> set[str]:
+    """Return the absolute paths of all files that a split names."""
+    index = split.reading.annotations
     assert split.images is not None
     folder = os.path.realpath(split.images)
-    return {os.path.normpath(f"{folder}/{name}") for name in split.annotations.file_names}
+    names = [*split.reading.named, *(index.file_names if index is not None else [])]
+    return {os.path.normpath(f"{folder}/{name}") for name in names}
 
 
 def _try_experiment(config: Config, report: Report) -> tuple[list[Found], list[Section]]:

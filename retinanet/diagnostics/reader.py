@@ -27,6 +27,7 @@ from retinanet.data.records import (
     annotation_problems,
     id_problems,
     image_problems,
+    is_id,
     is_name,
     number,
 )
@@ -50,6 +51,10 @@ class Reading:
     annotations: Annotations | None
     """The index of the sound records, if the file has the form of a COCO file."""
     found: list[Found]
+    robbed: frozenset[int] = frozenset()
+    """Ids of images some of whose annotations were set aside."""
+    named: frozenset[str] = frozenset()
+    """File names of the images that were set aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,17 @@ def _read_carefully(path: Path, content: bytes, refusal: str) -> Reading:
     if not problems:
         problems = _refused("refused", path, refusal)
     given = msgspec.convert(sound["annotations"], type=list[_Given])
-    return Reading(path=path, annotations=annotations, found=problems + _gaps(path, given))
+    kept = {id(record) for key in LISTS for record in sound[key]}
+    aside = {
+        key: [r for r in values[key] if isinstance(r, dict) and id(r) not in kept] for key in LISTS
+    }
+    return Reading(
+        path=path,
+        annotations=annotations,
+        found=problems + _gaps(path, given),
+        robbed=frozenset(r["image_id"] for r in aside["annotations"] if is_id(r.get("image_id"))),
+        named=frozenset(r["file_name"] for r in aside["images"] if is_name(r.get("file_name"))),
+    )
 
 
 def _refused(kind: str, path: Path, text: str) -> list[Found]:
@@ -144,11 +159,11 @@ def find_bad(values: Values) -> dict[str, list[Bad]]:
         "categories": _bad_ids("category", categories, known) + _bad_names(categories),
         "images": _bad_ids("image", values["images"], images),
     }
-    for row, record in _with_ids("images", values["images"]):
+    for row, record in with_ids("images", values["images"]):
         bad["images"] += [Bad(row=row, problem=problem) for problem in image_problems(record)]
     bad["annotations"] = _bad_ids("annotation", values["annotations"], set())
     image_ids, category_ids = (Ids(np.array(sorted(ids), np.int64)) for ids in (images, known))
-    for row, record in _with_ids("annotations", values["annotations"]):
+    for row, record in with_ids("annotations", values["annotations"]):
         problems = annotation_problems(record, images=image_ids, categories=category_ids)
         bad["annotations"] += [Bad(row=row, problem=problem) for problem in problems]
     if not categories:
@@ -182,7 +197,7 @@ def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[Bad]:
     return bad
 
 
-def _with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
+def with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
     """Yield the rows and the fields of records that have a whole number for an id."""
     for row, record in enumerate(records):
         if isinstance(record, dict) and not any(id_problems("", row, record.get("id"))):
@@ -192,7 +207,7 @@ def _with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
 def _bad_names(categories: list[Any]) -> list[Bad]:
     bad: list[Bad] = []
     names: dict[str, int] = {}
-    for row, record in _with_ids("categories", categories):
+    for row, record in with_ids("categories", categories):
         where = f"category {record.id}"
         if not is_name(record.name):
             value = f"has the name {record.name!r:.60}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.data.canvas import Size
-from retinanet.data.records import is_id, is_name, number
+from retinanet.data.records import image_problems, is_id, is_name, number
 from retinanet.diagnostics.boxes_check import check_boxes
 from retinanet.diagnostics.pictures_check import look_at
 from retinanet.diagnostics.reader import (
@@ -23,6 +23,7 @@ from retinanet.diagnostics.reader import (
     index_sound,
     leave_out,
     read_values,
+    with_ids,
 )
 from retinanet.errors import UserError
 from retinanet.files import replacing
@@ -188,11 +189,10 @@ def _mend_pictures(values: Values, path: Path, folder: Path) -> Changes:
         if is_id(annotation.get("image_id")):
             boxes.setdefault(annotation["image_id"], []).append(annotation.get("bbox", []))
     sizes, rows, seen = _sizes(values["images"]), set(), 0
-    for row, record in enumerate(values["images"]):
-        if not isinstance(record, dict) or not is_id(record.get("id")):
+    for row, fields in with_ids("images", values["images"]):
+        if any(problem.kind == "bad-file-name" for problem in image_problems(fields)):
             continue
-        if not is_name(record.get("file_name")):
-            continue
+        record = values["images"][row]
         seen += 1
         kind, size = _look(folder / record["file_name"], sizes.get(record["id"]))
         if kind in ("missing-file", "unreadable-file"):

@@ -141,13 +141,13 @@ def _boxes(splits: list[Named]) -> Section:
             "medium": medium,
             "large": large,
         }
-        lines.append(
-            _prefix(split)
-            + f"{len(objects):,}{f' and {crowds:,} crowd regions' if crowds else ''}; an image has "
-            f"{_range(_spread(counts))}; small (under 32² px) {small / len(objects):.0%}, medium "
-            f"{medium / len(objects):.0%}, large (over 96² px) {large / len(objects):.0%}; square "
-            f"root of the area {_range(side)} px"
-        )
+        shares = (100 * count / len(objects) for count in (small, medium, large))
+        low, middle, high = (f"{share:.3g} %" for share in shares)
+        lines += [
+            f"{_prefix(split)}{len(objects):,}{f' and {crowds:,} crowd regions' if crowds else ''}; "
+            f"an image has {_range(_spread(counts))}; square root of the area {_range(side)} px",
+            f"  {low} small (under 32² px), {middle} medium, {high} large (over 96² px)",
+        ]
     return Section(title="boxes", lines=lines, values=values)
 
 
@@ -156,7 +156,7 @@ def _prefix(split: Named) -> str:
 
 
 def _share(count: int, whole: int, what: str) -> str:
-    return f", {count:,} ({count / whole:.1%}) {what}" if count else ""
+    return f", {count:,} ({100 * count / whole:.3g} %) {what}" if count else ""
 
 
 def _spread(values: NDArray[Any]) -> dict[str, float]:

@@ -1,0 +1,178 @@
+"""`retinanet check` from the command line: what is printed, written and returned."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retinanet.cli import main
+from retinanet.diagnostics.kinds import KINDS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: object) -> tuple[int, str, str]:
+        code = main(["check", *map(str, words)])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_a_sound_file(data: Any, run: Run) -> None:
+    code, out, err = run(data.write(), "--images", data.images)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        str(data.path),
+        "",
+        "classes",
+        "  id  label  name  boxes",
+        "   1      0  cat      27",
+        "   2      1  dog      27",
+        "   3      2  cow      26",
+        "  'cat' has 1.04 times as many boxes as 'cow'",
+        "",
+        "images",
+        "  40; short side 48 px, long side 64 px, long : short 1.333",
+        "",
+        "boxes",
+        "  80; an image has 2; square root of the area 8.485 to 24.82 (median 15.84) px",
+        "    100 % small (under 32² px), 0 % medium, 0 % large (over 96² px)",
+        "",
+        "sound: no errors, no warnings",
+    ]
+
+
+def test_warnings_do_not_fail(data: Any, run: Run) -> None:
+    data.box(0)["bbox"] = [60, 5, 9, 9]
+    data.box(0)["area"] = 81
+    code, out, _ = run(data.write())
+    assert code == 0
+    assert "\n".join(out.splitlines()[:6]) == (
+        f"{data.path}\n\nwarnings\n"
+        "  overshoot (1): a box reaches over its image's border: cut\n"
+        "    train.json: annotation 1 (image 1) has bbox [60, 5, 9, 9], 5 px over the border of "
+        "64x48 px\n"
+        "    -> cut it (--fix: cut)"
+    )
+    assert "image files\n  not looked at: name their folder with --images" in out
+    assert out.endswith("\nno errors, 1 warning of 1 kind\n")
+
+
+def test_errors_come_first_and_fail(data: Any, run: Run, tmp_path: Path) -> None:
+    """Ten of a kind on the terminal, all in the JSON file."""
+    for i in range(12):
+        data.box(i)["category_id"] = 9
+    data.box(20)["bbox"] = [0, 0, 0, 5]
+    data.box(20)["area"] = 0
+    code, out, _ = run(data.write(), "--json", tmp_path / "new" / "report.json")
+    assert code == 2
+    assert out.index("errors\n  unknown-category (12): ") < out.index("warnings\n  zero-area (1)")
+    text = 'annotation 10 (image 5) has category_id 9, which is not in "categories" (1, 2, 3)'
+    assert f"train.json: {text}\n    ... and 2 more (--json FILE lists all)\n    -> add the" in out
+    assert "annotation 11 (image 6)" not in out
+    assert out.endswith(
+        f"12 errors of 1 kind, 1 warning of 1 kind\nwrote {tmp_path / 'new' / 'report.json'}\n"
+    )
+    values = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert values["summary"] == {"errors": 12, "warnings": 1, "facts": 0}
+    assert values["counts"] == {"unknown-category": 12, "zero-area": 1}
+    kinds = values["kinds"]
+    assert [(kind["kind"], kind["severity"], kind["count"]) for kind in kinds] == [
+        ("unknown-category", "error", 12),
+        ("zero-area", "warning", 1),
+    ]
+    assert [finding["id"] for finding in kinds[0]["findings"]] == list(range(1, 13))
+    assert kinds[1]["findings"] == [
+        {
+            "file": str(data.path),
+            "record": "annotation 21 (image 11)",
+            "id": 21,
+            "value": "has bbox [0, 0, 0, 5]",
+        }
+    ]
+    assert values["sections"]["classes"]["classes"][0] == {
+        "id": 1,
+        "label": 0,
+        "name": "cat",
+        "boxes": 23,
+    }
+
+
+def test_fixing(data: Any, run: Run, tmp_path: Path) -> None:
+    """The exit code is that of the cleaned file."""
+    data.box(0)["category_id"] = 9
+    data.box(2).update(bbox=[60, 5, 9, 9], area=81)
+    out_path, report = tmp_path / "clean.json", tmp_path / "report.json"
+    code, out, _ = run(data.write(), "--fix", out_path, "--json", report)
+    assert code == 0
+    assert (
+        f"\nwrote {out_path}; {data.path} is as it was\n"
+        "  unknown-category (1): removed\n"
+        "  overshoot (1): cut\n"
+        "left in clean.json: sound: no errors, no warnings\n"
+    ) in out
+    assert json.loads(report.read_text())["fixed"] == {
+        "path": str(out_path),
+        "changes": {"unknown-category": 1, "overshoot": 1},
+        "left": {},
+    }
+    code, out, _ = run(out_path, "--fix", tmp_path / "again.json")
+    assert code == 0
+    assert "  nothing to change: a copy\n" in out
+
+
+def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> None:
+    data.box(0)["iscrowd"] = 7
+    code, out, _ = run(data.write(), "--fix", tmp_path / "clean.json")
+    assert code == 2
+    assert out.endswith(
+        "left in clean.json: 1 error of 1 kind, no warnings\n  error bad-iscrowd (1)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.json"], "nothing.json: there is no such annotation file"),
+        (["finetune_small", "--images", "x"], "--images goes with an annotation file (JSON), not"),
+        (["finetune_small", "--fix", "x"], "--fix goes with an annotation file (JSON), not with a"),
+        (["nothing.yaml"], "nothing.yaml"),
+        (["DATA", "--fix", "DATA"], "train.json: is what is checked; choose another name to write"),
+        (["DATA", "--json", "DATA"], "train.json: is what is checked; choose another name to wr"),
+        (["DATA", "--fix", "IMAGE"], "00.jpg: exists already; choose another name"),
+        (["DATA", "--json", "FOLDER"], "exists already; choose another name"),
+        (["DATA", "--json", "INSIDE"], "cannot be made: "),
+        (["DATA", "data.min_box=3"], "data.min_box is not an option; did you mean min_box_side?"),
+    ],
+)
+def test_wrong_words(data: Any, run: Run, words: list[str], message: str) -> None:
+    before = data.write().read_bytes()
+    places = {"DATA": data.path, "IMAGE": data.file(0), "FOLDER": data.images}
+    places["INSIDE"] = data.file(0) / "x.json"
+    given = [str(places.get(word, word)) for word in words]
+    code, _, err = run(*given)
+    assert code == 2
+    assert message in err
+    assert data.path.read_bytes() == before
+
+
+def test_no_image_is_in_the_folder(data: Any, run: Run, tmp_path: Path) -> None:
+    """Rather than to remove every image."""
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out.json"
+    code, _, err = run(data.write(), "--images", tmp_path / "empty", "--fix", out)
+    assert code == 2
+    assert "none of its 40 image files is in" in err
+    assert not out.exists()
+
+
+def test_the_manual_names_every_kind() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
+    for kind, about in KINDS.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{kind}` |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1:] == [about.severity, about.meaning, about.remedy, about.fix], kind

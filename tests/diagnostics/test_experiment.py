@@ -1,0 +1,147 @@
+"""The doctor on an experiment: both splits, and what resizing and augmentation do."""
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from retinanet.config import override_config
+from retinanet.diagnostics.check import check_experiment
+from retinanet.diagnostics.findings import Report
+from retinanet.diagnostics.report import format_report
+from retinanet.errors import UserError
+from retinanet.schema import Config
+
+Pair = Callable[[], tuple[Any, Any]]
+CROP = "data.augment=[{RandomCrop: {height: 12, width: 12, p: 1}}]"
+
+
+def examine(train: Any, val: Any, *overrides: str) -> Report:
+    values = {
+        "data.train.annotations": train.write(),
+        "data.train.images": train.images,
+        "data.val.annotations": val.write(),
+        "data.val.images": val.images,
+        "data.short_side": [48],
+        "data.long_side": 64,
+    }
+    words = [f"{key}={value}" for key, value in values.items()]
+    return check_experiment(
+        override_config(Config(), [*words, *overrides]), "my.yaml", decode=False
+    )
+
+
+def values_of(report: Report, kind: str) -> list[str]:
+    return [f"{e.record} {e.value}" for one in report.found if one.kind == kind for e in one]
+
+
+def test_a_sound_experiment(both: Pair) -> None:
+    """users.md UX3: scale and box sizes after resizing are said."""
+    report = examine(*both())
+    assert report.counts() == {}
+    text = format_report(report)
+    assert text.startswith("my.yaml\n\nfiles\n  train: ")
+    assert text.endswith("\n\nsound: no errors, no warnings")
+    assert "  short side 48, long side at most 64: scale 1.00 (median); boxes are then" in text
+    assert "augmentation\n  loses 0 of 128 boxes (0.0%) in 64 images" in text
+
+
+def test_categories_that_differ(both: Pair) -> None:
+    """users.md DA1, DA2: each difference; then nothing is tried."""
+    train, val = both()
+    val.content["categories"][1]["name"] = "wolf"
+    val.content["categories"].append({"id": 5, "name": "owl"})
+    report = examine(train, val)
+    assert report.counts() == {"different-categories": 2, "unused-class": 1}
+    assert values_of(report, "different-categories") == [
+        f"category 2 is 'wolf', but 'dog' in {train.path}",
+        f"category 5 is 'owl', but missing in {train.path}",
+    ]
+    assert "  not tried: mend the errors first" in format_report(report)
+
+
+def test_images_of_val_in_train(both: Pair) -> None:
+    """By content, whatever the name, and by path."""
+    train, val = both()
+    shutil.copy(train.file(3), val.file(7))
+    shutil.copy(train.file(4), val.file(8))
+    report = examine(train, val)
+    assert report.counts() == {"train-image-in-val": 2}
+    assert values_of(report, "train-image-in-val") == [
+        "image 8 (07.jpg) has the content of image 4 (03.jpg) in train.json",
+        "image 9 (08.jpg) has the content of image 5 (04.jpg) in train.json",
+    ]
+    val.images = train.images
+    report = examine(train, val)
+    assert report.counts() == {"train-image-in-val": 40}
+    assert values_of(report, "train-image-in-val")[0] == (
+        "image 1 (00.jpg) is the file of image 1 (00.jpg) in train.json"
+    )
+
+
+def test_a_folder_of_both_splits_has_no_unused_files(both: Pair) -> None:
+    train, val = both()
+    for i in range(40):
+        name = f"val{i}.jpg"
+        shutil.move(val.file(i), train.images / name)
+        val.image(i)["file_name"] = name
+    val.images = train.images
+    (train.images / "more.jpg").write_bytes(b"?")
+    report = examine(train, val)
+    assert report.counts() == {"unused-file": 1}
+    assert values_of(report, "unused-file") == ["more.jpg "]
+
+
+def test_augmentation_that_loses_boxes(both: Pair) -> None:
+    """users.md DA5."""
+    report = examine(*both(), CROP)
+    assert report.counts() == {"augmentation-loses-boxes": 1}
+    (text,) = values_of(report, "augmentation-loses-boxes")
+    section = report.sections[-1]
+    lost = section.values["lost"]
+    assert section.values == {"images": 64, "boxes": 128, "lost": lost}
+    assert 40 < lost < 128
+    assert text == f"data.augment loses {lost} of 128 boxes ({lost / 128:.1%}) in 64 images"
+
+
+def test_an_augmentation_that_cannot_be_built_is_an_error(both: Pair) -> None:
+    report = examine(*both(), "data.augment=[{Nonsense: {}}]")
+    assert report.counts() == {"refused": 1}
+    assert values_of(report, "refused")[0].startswith(" data.augment.0: albumentations has no 'No")
+
+
+def test_one_split_cannot_be_read(both: Pair) -> None:
+    """users.md DA2: the other is checked all the same."""
+    train, val = both()
+    train.content["annotations"][0]["bbox"] = [0, 0, 0, 5]
+    val.content = {"images": []}
+    report = examine(train, val)
+    assert report.counts() == {"no-coco-file": 1, "zero-area": 1, "odd-area": 1}
+
+
+def test_val_without_boxes(both: Pair) -> None:
+    """users.md EV7: allowed, but AP says nothing."""
+    train, val = both()
+    val.content["annotations"] = []
+    counts = examine(train, val).counts()
+    assert counts["nothing-to-score"] == 1
+    assert "no-boxes" not in counts
+
+
+def test_limits_come_from_the_experiment(both: Pair) -> None:
+    train, val = both()
+    assert examine(train, val, "postprocess.max_detections=1", "data.min_box_side=0").counts() == {
+        "many-boxes": 80
+    }
+
+
+def test_a_folder_that_is_not_there(both: Pair) -> None:
+    train, val = both()
+    val.images = val.images / "nowhere"
+    report = examine(train, val)
+    assert report.counts() == {"no-image-folder": 1}
+    with pytest.raises(UserError, match=r"data\.train\.images is not set"):
+        check_experiment(
+            override_config(Config(), [f"data.train.annotations={train.path}"]), "x", decode=False
+        )
