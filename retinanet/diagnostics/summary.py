@@ -143,9 +143,10 @@ def _boxes(splits: list[Named]) -> Section:
         }
         shares = (100 * count / len(objects) for count in (small, medium, large))
         low, middle, high = (f"{share:.3g} %" for share in shares)
+        regions = f" and {crowds:,} crowd regions" if crowds else ""
         lines += [
-            f"{_prefix(split)}{len(objects):,}{f' and {crowds:,} crowd regions' if crowds else ''}; "
-            f"an image has {_range(_spread(counts))}; square root of the area {_range(side)} px",
+            f"{_prefix(split)}{len(objects):,}{regions}; an image has "
+            f"{_range(_spread(counts))}; square root of the area {_range(side)} px",
             f"  {low} small (under 32² px), {middle} medium, {high} large (over 96² px)",
         ]
     return Section(title="boxes", lines=lines, values=values)

@@ -37,6 +37,8 @@ def introduce(run: Run) -> list[str]:
         table = class_table(split.annotations, split.census)
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
     train, val = run.train, run.val
+    if train.census.remarks or val.census.remarks:
+        lines.append("  (`retinanet check CONFIG` names each of these boxes)")
     lines += describe_shared(train.annotations, train.images, val.annotations, val.images)
     boxes = learned_boxes(train, limit=_BOXES)
     lines += [_describe_canvas(run), *describe_scale(config, train, boxes)]

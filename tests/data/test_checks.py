@@ -20,6 +20,8 @@ from retinanet.data.checks import (
     check_split,
     check_whole,
     class_table,
+    describe_shared,
+    shared_files,
 )
 from retinanet.data.index import read_annotations
 from retinanet.engine.splits import open_split, open_training_splits
@@ -222,6 +224,34 @@ def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:
     assert empty[0] == "1 images, 0 boxes of 2 classes, 1 images without boxes"
     crowd = class_table(index(tmp_path, [[1, 1, 5, 5]], crowd=True))
     assert crowd[0] == "1 images, 0 boxes of 2 classes, 1 crowd regions"
+
+
+def test_images_of_both_splits_are_found_by_their_paths(tmp_path: Path, tiny_coco: Any) -> None:
+    train = read_annotations(tiny_coco([(8, 8)] * 5, [[]] * 5))
+    val = read_annotations(tiny_coco([(8, 8)] * 3, [[]] * 3, name="val"))
+    a, b = tmp_path / "train", tmp_path / "val"
+    assert shared_files(train, a, val, b) == []
+    assert describe_shared(train, a, val, b) == []
+    assert shared_files(train, a, val, a) == [(0, 0), (1, 1), (2, 2)]
+    assert shared_files(train, a, val, tmp_path / "val" / ".." / "train") != []
+    (tmp_path / "link").symlink_to(a)
+    assert len(shared_files(train, a, val, tmp_path / "link")) == 3
+    assert describe_shared(train, a, val, a) == [
+        "  warning: 3 of 3 images of data.val are in data.train, too ('000.jpg', '001.jpg', "
+        "'002.jpg'): AP will be too high"
+    ]
+    assert describe_shared(val, a, train, a)[0].startswith("  warning: 3 of 5 images")
+
+
+def test_a_file_below_the_other_splits_folder_is_the_same_file(
+    tmp_path: Path, tiny_coco: Any
+) -> None:
+    path = tiny_coco([(8, 8)] * 2, [[]] * 2)
+    train = read_annotations(path)
+    content = json.loads(path.read_text())
+    content["images"][1]["file_name"] = "train/001.jpg"
+    path.write_text(json.dumps(content))
+    assert shared_files(train, tmp_path / "train", read_annotations(path), tmp_path) == [(1, 1)]
 
 
 def config_of(tmp_path: Path, **options: str) -> Config:

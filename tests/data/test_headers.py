@@ -1,12 +1,14 @@
 """The size of an image without decoding it."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from retinanet.data.headers import stored_size
+from retinanet.data.headers import Header, parse_header, read_ends, stored_size
 from retinanet.data.images import read_image
 
 
@@ -86,3 +88,58 @@ def test_others_need_decoding(tmp_path: Path) -> None:
         assert stored_size(path) is None
     assert stored_size(tmp_path / "missing") is None
     assert stored_size(tmp_path) is None
+
+
+def header(path: Path, content: bytes) -> Header:
+    path.write_bytes(content)
+    return parse_header(*read_ends(path))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shape", "kind", "channels", "bits"),
+    [
+        (".jpg", (8, 9, 3), np.uint8, 3, 8),
+        (".jpg", (8, 9), np.uint8, 1, 8),
+        (".png", (8, 9, 3), np.uint8, 3, 8),
+        (".png", (8, 9, 4), np.uint8, 4, 8),
+        (".png", (8, 9, 3), np.uint16, 3, 16),
+        (".png", (8, 9), np.uint16, 1, 16),
+    ],
+)
+def test_channels_and_bits(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...], kind: type, channels: int, bits: int
+) -> None:
+    """users.md DA10."""
+    content = cv2.imencode(suffix, np.zeros(shape, kind))[1].tobytes()
+    assert header(tmp_path / "a", content) == Header(size=(8, 9), channels=channels, bits=bits)
+
+
+def tiff(order: str, orientation: int) -> bytes:
+    """Return a TIFF block of two entries, the second of which is the orientation."""
+    first = struct.pack(order + "HHIHH", 0x0100, 3, 1, 7, 0)
+    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
+    mark = {"<": b"II", ">": b"MM"}[order]
+    return mark + struct.pack(order + "HIH", 42, 8, 2) + first + entry + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("value", "orientation"), [(1, 1), (3, 3), (6, 6), (8, 8), (0, 1), (9, 1)])
+def test_orientation(tmp_path: Path, order: str, value: int, orientation: int) -> None:
+    """users.md DA6: in a JPEG's EXIF segment and in a PNG's chunk, in either byte order."""
+    jpeg, png = encode(".jpg", 8, 9), encode(".png", 8, 9)
+    block = b"Exif\0\0" + tiff(order, value)
+    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+    turned = header(tmp_path / "a", jpeg[:2] + segment + jpeg[2:])
+    assert (turned.size, turned.orientation) == ((8, 9), orientation)
+    chunk = b"eXIf" + tiff(order, value)
+    chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    turned = header(tmp_path / "a", png[:33] + chunk + png[33:])
+    assert (turned.size, turned.orientation) == ((8, 9), orientation)
+
+
+@given(head=st.binary(max_size=90), start=st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"]))
+def test_rubbish_is_read_without_an_error(head: bytes, start: bytes) -> None:
+    exif = b"\xff\xe1\0\x50Exif\0\0MM\0*"
+    chunk = b"\0\0\0\rIHDR" if start.startswith(b"\x89") else exif
+    for content in (start + head, start + chunk + head):
+        assert parse_header(content, content[-64:]).orientation in range(1, 9)

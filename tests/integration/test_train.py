@@ -246,6 +246,13 @@ def test_a_dry_run_leaves_nothing(experiment: Path, cli: Cli) -> None:
     assert sorted(experiment.parent.rglob("*")) == before
 
 
+def test_images_of_val_in_train_are_a_warning(experiment: Path, cli: Cli) -> None:
+    val = ["data.val.annotations=annotations/train.json", "data.val.images=images/train"]
+    ran = cli("train", experiment, *val, "--dry-run")
+    assert ran.code == 0
+    assert "warning: 12 of 12 images of data.val are in data.train, too ('" in ran.out
+
+
 def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> None:
     """users.md UX1: command line > YAML > default."""
     overrides = ["train.steps=1", "train.lr=0.5", "eval.pictures=0"]
