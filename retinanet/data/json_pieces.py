@@ -56,6 +56,10 @@ def read_list(
         record = f" record {count + int(place[1])}" if place else ""
         problem = str(error).partition(" - at ")[0]
         raise UserError(f'{path}: not a COCO file: "{key}"{record}: {problem}') from None
+    except UnicodeEncodeError:  # msgspec cannot print a text with half of a surrogate
+        raise UserError(
+            f'{path}: not a COCO file: "{key}": a record is a text in place of an object'
+        ) from None
 
 
 def _decode(piece: bytes, decoder: msgspec.json.Decoder[list[Any]], kind: type[Any]) -> list[Any]:

@@ -23,6 +23,10 @@ def check(options: argparse.Namespace) -> int:
     Raises:
         UserError: options that do not go together, or a path that is not there.
     """
+    if Path(options.what).is_dir():
+        raise UserError(
+            f"{options.what}: is a folder; name a config (YAML) or an annotation file (JSON)"
+        )
     is_file = options.what.lower().endswith(".json")
     images = Path(options.images) if options.images else None
     if not is_file and (images or options.fix):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,7 +107,6 @@ def _read_carefully(path: Path, content: bytes, refusal: str) -> Reading:
         annotations, problems = None, problems + _refused("refused", path, str(error))
     if not problems:
         problems = _refused("refused", path, refusal)
-    given = msgspec.convert(sound["annotations"], type=list[_Given])
     kept = {id(record) for key in LISTS for record in sound[key]}
     aside = {
         key: [r for r in values[key] if isinstance(r, dict) and id(r) not in kept] for key in LISTS
@@ -115,7 +114,7 @@ def _read_carefully(path: Path, content: bytes, refusal: str) -> Reading:
     return Reading(
         path=path,
         annotations=annotations,
-        found=problems + _gaps(path, given),
+        found=problems + _gaps(path, _given(sound["annotations"])),
         robbed=frozenset(r["image_id"] for r in aside["annotations"] if is_id(r.get("image_id"))),
         named=frozenset(r["file_name"] for r in aside["images"] if is_name(r.get("file_name"))),
     )
@@ -147,7 +146,11 @@ def read_values(path: Path, content: bytes) -> Values:
 
 def index_sound(sound: Values, path: Path) -> Annotations:
     """Return the index of records that are as they should be."""
-    return index_content(json.dumps(sound).encode(), path)
+    needed = {
+        key: [{name: r[name] for name in _FIELDS[key] if name in r} for r in sound[key]]
+        for key in LISTS
+    }
+    return index_content(json.dumps(needed).encode(), path)
 
 
 def find_bad(values: Values) -> dict[str, list[Bad]]:
@@ -162,14 +165,38 @@ def find_bad(values: Values) -> dict[str, list[Bad]]:
     for row, record in with_ids("images", values["images"]):
         bad["images"] += [Bad(row=row, problem=problem) for problem in image_problems(record)]
     bad["annotations"] = _bad_ids("annotation", values["annotations"], set())
-    image_ids, category_ids = (Ids(np.array(sorted(ids), np.int64)) for ids in (images, known))
+    image_ids, category_ids = _Known(images), _Known(known)
     for row, record in with_ids("annotations", values["annotations"]):
+        if _is_plain(record, images, known):
+            continue
         problems = annotation_problems(record, images=image_ids, categories=category_ids)
         bad["annotations"] += [Bad(row=row, problem=problem) for problem in problems]
     if not categories:
         problem = Problem(kind="no-categories", record="", value='has no "categories"')
         bad["categories"] = [Bad(row=-1, problem=problem)]
     return bad
+
+
+class _Known(frozenset[int]):
+    """Ids that records may refer to."""
+
+    def __str__(self) -> str:
+        return str(Ids(np.array(sorted(self), np.int64)))
+
+
+def _is_plain(record: Any, images: set[int], categories: set[int]) -> bool:
+    """Whether an annotation needs no closer look: nearly all do not."""
+    return (
+        type(record.image_id) is int
+        and record.image_id in images
+        and type(record.category_id) is int
+        and record.category_id in categories
+        and type(record.bbox) is list
+        and len(record.bbox) == 4
+        and all(type(value) in (int, float) and abs(value) < 2**31 for value in record.bbox)
+        and record.bbox[2] >= 0 <= record.bbox[3]
+        and (record.iscrowd is None or record.iscrowd in (0, 1))
+    )
 
 
 def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[Bad]:
@@ -182,9 +209,9 @@ def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[Bad]:
             value = f"is {record!r:.60}"
             bad.append(Bad(row=row, problem=Problem(kind="bad-record", record=name, value=value)))
             continue
-        problems = list(id_problems(word, row, record.get("id")))
-        bad += [Bad(row=row, problem=problem) for problem in problems]
-        if problems:
+        if not is_id(record.get("id")):
+            problems = id_problems(word, row, record.get("id"))
+            bad += [Bad(row=row, problem=problem) for problem in problems]
             continue
         number_ = record["id"]
         if number_ in seen:
@@ -200,7 +227,7 @@ def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[Bad]:
 def with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
     """Yield the rows and the fields of records that have a whole number for an id."""
     for row, record in enumerate(records):
-        if isinstance(record, dict) and not any(id_problems("", row, record.get("id"))):
+        if isinstance(record, dict) and is_id(record.get("id")):
             yield row, SimpleNamespace(**{name: record.get(name) for name in _FIELDS[key]})
 
 
@@ -264,10 +291,13 @@ def _find_gaps(path: Path, content: bytes) -> list[Found]:
     try:
         raw = memoryview(msgspec.json.decode(content, type=_Whole).annotations)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN, for example
-        records = msgspec.convert(parse_leniently(path, content)["annotations"], list[_Given])
-        return _gaps(path, records)
+        return _gaps(path, _given(parse_leniently(path, content)["annotations"]))
     pieces = read_list(path, "annotations", raw, _Given, lambda piece: None, list)
     return _gaps(path, (record for piece in pieces for record in piece))
+
+
+def _given(records: list[Any]) -> Iterator[_Given]:
+    return (_Given(r.get("id"), r.get("area"), r.get("iscrowd")) for r in records)
 
 
 def _gaps(path: Path, records: Iterable[_Given]) -> list[Found]:

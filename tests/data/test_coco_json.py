@@ -139,3 +139,11 @@ def test_a_record_that_is_none_is_counted_from_the_first(monkeypatch: pytest.Mon
     content = content.replace(b'"categories": []', b'"categories": [{"id": 1, "name": "a"}]')
     with pytest.raises(UserError, match='"images" record 9: Expected `object`, got `int`'):
         parse_coco(content, PATH, images_only=False)
+
+
+def test_half_a_surrogate_in_place_of_a_record_is_refused_in_words() -> None:
+    """msgspec's own message about it cannot be printed."""
+    content = b'{"images": ["\\ud800"], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'
+    message = r'train\.json: not a COCO file: "images": a record is a text in place of an object'
+    with pytest.raises(UserError, match=message):
+        parse_coco(content, PATH, images_only=False)

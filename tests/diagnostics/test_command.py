@@ -141,6 +141,7 @@ def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> No
         (["finetune_small", "--images", "x"], "--images goes with an annotation file (JSON), not"),
         (["finetune_small", "--fix", "x"], "--fix goes with an annotation file (JSON), not with a"),
         (["nothing.yaml"], "nothing.yaml"),
+        (["FOLDER"], "train: is a folder; name a config (YAML) or an annotation file (JSON)"),
         (["DATA", "--fix", "DATA"], "train.json: is what is checked; choose another name to write"),
         (["DATA", "--json", "DATA"], "train.json: is what is checked; choose another name to wr"),
         (["DATA", "--fix", "IMAGE"], "00.jpg: exists already; choose another name"),

@@ -294,7 +294,7 @@ def test_an_unknown_command_names_the_nearest(cli: Cli) -> None:
     assert ran.code == 2
     assert ran.err == (
         "error: there is no command 'trian'; did you mean train? "
-        "Commands: train, evaluate, predict, demo, config\n"
+        "Commands: train, evaluate, predict, check, demo, config\n"
     )
 
 
