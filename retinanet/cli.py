@@ -275,6 +275,10 @@ def check_command(words: list[str]) -> int:
     )
     parser.add_argument("--fix", metavar="OUT", help="write a cleaned annotation file")
     parser.add_argument("--json", metavar="OUT", help="write all findings, not the first ten")
+    parser.add_argument(
+        "--fit-anchors", action="store_true", help="search anchors that cover more boxes"
+    )
+    parser.add_argument("--pictures", metavar="DIR", help="draw what the network sees")
     options = parser.parse_intermixed_args(words)
     from retinanet.diagnostics.command import check
 

@@ -11,9 +11,9 @@ from retinanet.data.canvas import Size
 
 _HEAD = 65_536
 """Bytes in which a box is looked for."""
-_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
-_FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
+FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
 _ALONE = {0x01, *range(0xD0, 0xD9)}
 """Markers of a JPEG without a segment."""
@@ -38,13 +38,13 @@ def has_end(content: bytes) -> bool:
 
     JPEG's takes zeros for pixels: those of a file whose rest was never written.
     """
-    if not content.startswith(_JPEG) or content.endswith(_JPEG_END):
+    if not content.startswith(JPEG) or content.endswith(_JPEG_END):
         return True
     scan = first_scan(content)
     return scan >= 0 and content.rfind(_JPEG_END, scan) >= 0
 
 
-def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+def segments(content: bytes) -> Iterator[tuple[int, int]]:
     """Yield marker and start of content of each segment of a JPEG, up to its first scan."""
     place = 2
     while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
@@ -60,12 +60,12 @@ def _segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 def first_scan(content: bytes) -> int:
     """Return where a JPEG's first scan is, -1 if it is not in these bytes."""
-    return next((place for marker, place in _segments(content) if marker == _SCAN), -1)
+    return next((place for marker, place in segments(content) if marker == _SCAN), -1)
 
 
 def _jpeg(content: bytes) -> Size | None:
-    for marker, place in _segments(content):
-        if marker in _FRAMES:
+    for marker, place in segments(content):
+        if marker in FRAMES:
             height, width = unpack_from(">HH", content, place + 1)
             return height, width
     return None
@@ -143,7 +143,7 @@ def _pnm(content: bytes) -> Size | None:
 _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] = tuple(
     (re.compile(start, re.DOTALL), size)
     for start, size in (
-        (_JPEG, _jpeg),
+        (JPEG, _jpeg),
         (rb"\x89PNG\r\n\x1a\n", _png),
         (b"RIFF....WEBP", _webp),
         (b"BM", _bmp),

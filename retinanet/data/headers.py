@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.data.canvas import Size
-from retinanet.data.formats import first_scan
+from retinanet.data.formats import FRAMES, first_scan, segments
 
 _HEAD, _TAIL = 65_536, 12
 """Bytes looked at. Large metadata may push a JPEG's size beyond them; then one must decode."""
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
-# Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
-_FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 """Channels by colour type; 3 is a palette of RGB."""
 
@@ -78,20 +75,15 @@ def parse_header(head: bytes, tail: bytes, length: int) -> Header:
     return Header()
 
 
-def jpeg_size(head: bytes) -> Size | None:
-    """Return height and width of a JPEG as stored, from its first bytes; None if it is none."""
-    return _jpeg_header(head, whole=True).size if head.startswith(b"\xff\xd8") else None
-
-
 def _jpeg_header(head: bytes, *, whole: bool) -> Header:
     """Look at a JPEG's segments up to the one that holds the size."""
     orientation = 1
-    for marker, start in _jpeg_segments(head):
+    for marker, start in segments(head):
         if marker == 0xE1 and head[start : start + 6] == b"Exif\0\0":
             orientation = _orientation(head[start + 6 : start + _HEAD])
-        if marker in _FRAMES:
+        if marker in FRAMES and start + 6 <= len(head):
             size = _number(head[start + 1 : start + 3]), _number(head[start + 3 : start + 5])
-            channels = head[start + 5] if len(head) > start + 5 else None
+            channels = head[start + 5]
             return Header(
                 size=size if whole else None,
                 channels=channels,
@@ -100,18 +92,6 @@ def _jpeg_header(head: bytes, *, whole: bool) -> Header:
                 cmyk=channels == 4,
             )
     return Header(orientation=orientation)
-
-
-def _jpeg_segments(head: bytes) -> Iterator[tuple[int, int]]:
-    """Walk a JPEG's segments (marker, length, content): yield markers and where contents start."""
-    place = 2
-    while place + 9 <= len(head) and head[place] == 0xFF:
-        marker = head[place + 1]
-        if marker == 0xFF:  # padding
-            place += 1
-        else:
-            yield marker, place + 4
-            place += 2 + max(2, _number(head[place + 2 : place + 4]))
 
 
 def _png_orientation(head: bytes) -> int:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.canvas import Size
-from retinanet.data.formats import has_end, image_size
-from retinanet.data.headers import jpeg_size
+from retinanet.data.formats import JPEG, has_end, image_size
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before their pixels take memory (600 MB at the limit)."""
@@ -88,7 +87,7 @@ def _decode_reduced(content: bytes, size: Size | None, reduction: int) -> NDArra
 
     The file's own size is compared with the annotation's before it is lost in rounding.
     """
-    stored = jpeg_size(content)
+    stored = image_size(content) if content.startswith(JPEG) else None
     if reduction == 1 or size is None or stored is None or stored not in (size, size[::-1]):
         return None
     expected = (-(-size[0] // reduction), -(-size[1] // reduction))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinanet.data.boxes_used import take_census
+from retinanet.diagnostics.anchors_check import MANY_BOXES, Wish, check_anchors, measure_anchors
 from retinanet.diagnostics.augmentation_check import try_augmentation
 from retinanet.diagnostics.boxes_check import check_boxes
 from retinanet.diagnostics.findings import Entry, Found, Report, Section, found
@@ -19,7 +21,8 @@ from retinanet.diagnostics.reader import Reading, read
 from retinanet.diagnostics.splits_check import Looked, check_classes, check_copies
 from retinanet.diagnostics.summary import Named, describe_data
 from retinanet.engine.introduction import describe_scale
-from retinanet.engine.splits import locate_split, open_split
+from retinanet.engine.learned_boxes import learned_boxes
+from retinanet.engine.splits import Split, locate_split, open_split
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -37,26 +40,27 @@ class Checked:
     found: list[Found]
 
 
-def check_experiment(config: Config, subject: str, *, decode: bool) -> Report:
-    """Check both splits of an experiment, each and together.
+def check_experiment(
+    config: Config, subject: str, *, decode: bool, wish: Wish | None = None
+) -> Report:
+    """Check both splits of an experiment, each file of them and all together.
 
     Raises:
         UserError: an option is not set, or an annotation file is not there.
     """
-    places = {name: locate_split(config, name) for name in ("train", "val")}
-    splits = [
-        check_file(path, images, config, name=name, decode=decode)
-        for name, (path, images) in places.items()
+    places = [(name, *place) for name in ("train", "val") for place in locate_split(config, name)]
+    files = [
+        check_file(path, images, config, name=name, decode=decode) for name, path, images in places
     ]
-    odd = [one for split in splits for one in split.found]
-    indexes = [split.reading.annotations for split in splits]
-    if indexes[0] is not None and indexes[1] is not None:
-        odd += check_classes(indexes[0], indexes[1])
-    odd += _check_pictures_together(splits)
-    lines = [f"{name}: {path}, image files in {images}" for name, (path, images) in places.items()]
-    sections = [Section(title="files", lines=lines), *describe_data(_named(splits))]
+    odd = [one for file in files for one in file.found]
+    indexes = [file.reading.annotations for file in files if file.reading.annotations is not None]
+    for other in indexes[1:]:
+        odd += check_classes(indexes[0], other)
+    odd += _check_pictures_together(files)
+    lines = [f"{name}: {path}, image files in {images}" for name, path, images in places]
+    sections = [Section(title="files", lines=lines), *describe_data(_named(files))]
     report = Report(subject=subject, found=odd, sections=sections)
-    more, tried = _try_experiment(config, report)
+    more, tried = _try_experiment(config, report, wish or Wish())
     return Report(subject=subject, found=odd + more, sections=sections + tried)
 
 
@@ -69,7 +73,16 @@ def check_annotations(path: Path, images: Path | None, config: Config, *, decode
         sections += [
             Section(title="image files", lines=["not looked at: name their folder with --images"])
         ]
-    return Report(subject=str(path), found=odd, sections=sections)
+    report = Report(subject=str(path), found=odd, sections=sections)
+    index = split.reading.annotations
+    if index is None or report.count("error"):
+        return report
+    side = config.data.min_box_side
+    census = take_census(index, min_box_side=side)
+    train = Split(annotations=index, images=Path(), min_box_side=side, census=census)
+    boxes = learned_boxes(train, limit=MANY_BOXES)
+    more, anchors = measure_anchors(config, train, boxes) if len(boxes) else ([], [])
+    return Report(subject=str(path), found=odd + more, sections=sections + anchors)
 
 
 def check_file(
@@ -95,15 +108,22 @@ def check_file(
     return Checked(name=name, reading=reading, images=images, pictures=pictures, found=odd)
 
 
-def _named(splits: list[Checked]) -> list[Named]:
-    indexes = [(split.name, split.reading.annotations) for split in splits]
-    return [Named(name=name, annotations=index) for name, index in indexes if index is not None]
+def _named(files: list[Checked]) -> list[Named]:
+    """Name each file that could be read by its split, and by itself where a split has several."""
+    named = []
+    for file in files:
+        index = file.reading.annotations
+        alone = sum(other.name == file.name for other in files) == 1
+        if index is not None:
+            name = file.name if alone else f"{file.name} {index.path.stem}"
+            named.append(Named(name=name, annotations=index))
+    return named
 
 
 def _check_pictures_together(splits: list[Checked]) -> list[Found]:
     """Find copies, leaks from train to val, and files that nobody names."""
     looked = [
-        Looked(annotations=index, images=split.images, pictures=split.pictures)
+        Looked(split=split.name, annotations=index, images=split.images, pictures=split.pictures)
         for split in splits
         if (index := split.reading.annotations) is not None
     ]
@@ -122,19 +142,20 @@ def _paths(split: Checked) -> set[str]:
     return {os.path.normpath(f"{folder}/{name}") for name in names}
 
 
-def _try_experiment(config: Config, report: Report) -> tuple[list[Found], list[Section]]:
-    """Say what resizing and augmentation do, once the data is sound.
-
-    This is the place for further sections that need an experiment.
-    """
+def _try_experiment(
+    config: Config, report: Report, wish: Wish
+) -> tuple[list[Found], list[Section]]:
+    """Say what resizing, anchors and augmentation do, once the data is sound."""
     if report.count("error"):
         lines = ["not tried: mend the errors first"]
-        return [], [Section(title="resizing and augmentation", lines=lines)]
+        return [], [Section(title="resizing, anchors and augmentation", lines=lines)]
     try:
         train = open_split(config, "train")
-        odd, augmentation = try_augmentation(config, train)
+        lost, augmentation = try_augmentation(config, train)
+        missed, anchors = check_anchors(config, train, wish)
     except UserError as error:
         refusal = [Entry("", str(error))]
         return found("refused", Path(report.subject), refusal), []
-    resizing = [line.removeprefix("resizing: ") for line in describe_scale(config, train)]
-    return odd, [Section(title="resizing", lines=resizing), augmentation]
+    boxes = learned_boxes(train, limit=MANY_BOXES)
+    resizing = [line.removeprefix("resizing: ") for line in describe_scale(config, train, boxes)]
+    return missed + lost, [Section(title="resizing", lines=resizing), *anchors, augmentation]

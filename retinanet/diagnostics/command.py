@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.config import find_config, load_config, override_config
+from retinanet.diagnostics.anchors_check import Wish
 from retinanet.diagnostics.check import check_annotations, check_experiment
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
@@ -34,11 +35,21 @@ def check(options: argparse.Namespace) -> int:
             f"{'--images' if images else '--fix'} goes with an annotation file (JSON), not with a "
             "config, which names its own; give the file of one split"
         )
+    if is_file and (options.pictures or options.fit_anchors):
+        raise UserError(
+            f"{'--pictures' if options.pictures else '--fit-anchors'} needs a config (YAML): what "
+            "the network sees depends on it"
+        )
+    if options.pictures:
+        check_writable(Path(options.pictures), "choose another place for --pictures")
     for option in (options.fix, options.json):
         _check_free(option, options.what, taken=option == options.fix)
     if not is_file:
         config = load_config(find_config(options.what), options.overrides)
-        return _conclude(check_experiment(config, options.what, decode=options.decode), options, {})
+        pictures = Path(options.pictures) if options.pictures else None
+        wish = Wish(fit_anchors=options.fit_anchors, pictures=pictures)
+        report = check_experiment(config, options.what, decode=options.decode, wish=wish)
+        return _conclude(report, options, {})
     path, config = Path(options.what), override_config(Config(), options.overrides)
     if not path.is_file():
         raise UserError(f"{path}: there is no such annotation file")

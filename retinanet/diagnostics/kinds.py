@@ -211,6 +211,14 @@ SPLITS = {
     "train-image-in-val": _warning(
         "an image of val is in train, too: AP will be too high", "take it out of one of them"
     ),
+    "uncovered-boxes": _warning(
+        "many boxes have no anchor of their size and shape, after resizing",
+        "a larger data.short_side, or other anchors (--fit-anchors)",
+    ),
+    "unreached-box": _warning(
+        "no anchor learns a box: it trains as background",
+        "merge boxes of one object; for small ones a larger data.short_side",
+    ),
     "augmentation-loses-boxes": _warning(
         "the augmentation loses many boxes", "crop less, or with a transform that keeps boxes"
     ),

@@ -69,7 +69,7 @@ def look_at(path: Path, size: Size, *, decode: bool) -> Picture:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             return Picture(odd=(("unreadable-file", "is a folder"),))
-        head, tail = read_ends(path)
+        head, tail, length = read_ends(path)
     except (FileNotFoundError, NotADirectoryError):
         return Picture(odd=(("missing-file", ""),))
     except (OSError, ValueError) as error:
@@ -77,7 +77,7 @@ def look_at(path: Path, size: Size, *, decode: bool) -> Picture:
     if not status.st_size:
         return Picture(odd=(("unreadable-file", "is empty"),))
     try:
-        picture = _compare(path, parse_header(head, tail), size, decode=decode)
+        picture = _compare(path, parse_header(head, tail, length), size, decode=decode)
     except UnreadableImageError as error:
         reason = str(error).removeprefix(f"{path}: ")
         picture = Picture(odd=(("unreadable-file", f"is {reason.removeprefix('is ')}"),))

@@ -17,8 +17,10 @@ from retinanet.diagnostics.pictures_check import Picture
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Looked:
-    """A split whose files have been looked at."""
+    """An annotation file whose images have been looked at."""
 
+    split: str
+    """`train` or `val`; empty for a file alone."""
     annotations: Annotations
     images: Path | None
     pictures: list[Picture]
@@ -26,42 +28,48 @@ class Looked:
 
 
 def check_classes(train: Annotations, val: Annotations) -> list[Found]:
-    """Find categories that differ between the splits."""
+    """Find categories that differ between two files."""
     differences = class_differences(train.categories, train.path, val.categories)
     entries = [Entry(f"category {number}", text, number) for number, text in differences]
     return found("different-categories", val.path, entries)
 
 
-def check_copies(splits: list[Looked]) -> list[Found]:
-    """Find files of equal content within each split, and images of one split that are in another.
-
-    Args:
-        splits: one, or train and val.
-    """
-    copies = _copies(splits)
+def check_copies(files: list[Looked]) -> list[Found]:
+    """Find images of equal content within each split, and images of train that are in val."""
+    copies = _copies(files)
     odd = []
-    for split, looked in enumerate(splits):
-        places = copies.items()
-        own = {row: other for (mine, row), (first, other) in places if mine == first == split}
-        odd += _point("duplicate-content", looked, own, looked, "has the content of")
-    if len(splits) == 2:
-        odd += _leaks(splits[0], splits[1], copies)
+    for first in range(len(files)):
+        for later in range(first, len(files)):
+            if files[first].split != files[later].split:
+                odd += _leaks(files, first, later, copies)
+                continue
+            same = {
+                row: other
+                for (mine, row), (theirs, other) in copies.items()
+                if (mine, theirs) == (later, first)
+            }
+            relation = "has the content of"
+            odd += _point("duplicate-content", files[later], same, files[first], relation)
     return odd
 
 
 _Place = tuple[int, int]
-"""Split and row."""
+"""File and row."""
 
 
-def _leaks(train: Looked, val: Looked, copies: dict[_Place, _Place]) -> list[Found]:
+def _leaks(
+    files: list[Looked], first: int, later: int, copies: dict[_Place, _Place]
+) -> list[Found]:
+    """Find images of a file of val that are in one of train."""
+    train, val = files[first], files[later]
     same: dict[int, int] = {}
     if train.images and val.images:
         pairs = shared_files(train.annotations, train.images, val.annotations, val.images)
         same = {row: other for other, row in pairs}
     equal = {
         row: other
-        for (split, row), (first, other) in copies.items()
-        if split == 1 and first == 0 and row not in same
+        for (mine, row), (theirs, other) in copies.items()
+        if (mine, theirs) == (later, first) and row not in same
     }
     kind = "train-image-in-val"
     return _point(kind, val, same, train, "is the file of") + _point(

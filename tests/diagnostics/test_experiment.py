@@ -23,8 +23,10 @@ def examine(train: Any, val: Any, *overrides: str) -> Report:
         "data.train.images": train.images,
         "data.val.annotations": val.write(),
         "data.val.images": val.images,
-        "data.short_side": [48],
-        "data.long_side": 64,
+        "data.short_side": [96],
+        "data.long_side": 128,
+        "anchors.sizes": "[[14, 18, 24], [32, 40, 51], [60, 70, 80], [90, 100, 110], [128, 161, 203]]",
+        "anchors.ratios": "[0.4, 0.6, 1, 1.6, 2.5]",
     }
     words = [f"{key}={value}" for key, value in values.items()]
     return check_experiment(
@@ -43,7 +45,7 @@ def test_a_sound_experiment(both: Pair) -> None:
     text = format_report(report)
     assert text.startswith("my.yaml\n\nfiles\n  train: ")
     assert text.endswith("\n\nsound: no errors, no warnings")
-    assert "  short side 48, long side at most 64: scale 1.00 (median); boxes are then" in text
+    assert "  short side 96, long side at most 128: scale 2.00 (median); boxes are then" in text
     assert "augmentation\n  loses 0 of 128 boxes (0.0%) in 64 images" in text
 
 
@@ -91,6 +93,34 @@ def test_a_folder_of_both_splits_has_no_unused_files(both: Pair) -> None:
     report = examine(train, val)
     assert report.counts() == {"unused-file": 1}
     assert values_of(report, "unused-file") == ["more.jpg "]
+
+
+def test_anchors_that_miss_boxes(both: Pair) -> None:
+    """users.md AN1: 30 of 80 boxes are 3 x 3 px; twice as large they are 6 / 14 of the smallest anchor."""
+    train, val = both()
+    for i in range(30):
+        x, y, _, _ = train.box(2 * i)["bbox"]
+        train.box(2 * i).update({"bbox": [x, y, 3, 3], "area": 9})
+    report = examine(train, val)
+    coverage = next(s for s in report.sections if s.title == "anchors").values["coverage"]
+    assert (coverage["total"]["boxes"], coverage["total"]["positive"]) == (80, 50)
+    assert (coverage["total"]["low_quality"], coverage["total"]["untouched"]) == (30, 0)
+    assert report.counts()["uncovered-boxes"] == 1
+    assert "many boxes have no anchor with IoU >= 0.5: 30 of 80 (all)" in format_report(report)
+
+
+def test_a_box_that_no_anchor_learns(both: Pair) -> None:
+    """users.md AN1: of two equal boxes, the first takes every anchor."""
+    train, val = both()
+    for i in range(2):
+        train.box(i).update({"bbox": [10, 10, 12, 12], "area": 144})
+    report = examine(train, val)
+    assert report.counts() == {"unreached-box": 1}
+    (text,) = values_of(report, "unreached-box")
+    assert text == (
+        "annotation 2 (image 1, dog) is 12x12 px, resized 24x24, best IoU 1.00: "
+        "its best anchor learns annotation 1, IoU 1.00 with it"
+    )
 
 
 def test_augmentation_that_loses_boxes(both: Pair) -> None:
