@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         "predict": predict_command,
         "check": check_command,
         "demo": demo_command,
+        "convert": convert_command,
         "config": config_command,
         "benchmark": benchmark_command,
     }
@@ -84,6 +85,7 @@ def _overview() -> str:
   predict   detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
   check     all that is wrong with data: retinanet check my_data/train.json --images my_data/images
   demo      draw a data set, train on it, evaluate, draw detections
+  convert   Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json
   config    every option with its default and meaning, or an experiment as resolved
   benchmark how many images a second the data path gives, stage by stage
 
@@ -298,6 +300,13 @@ def demo_command(words: list[str]) -> int:
     from retinanet.inference.demo import run_demo
 
     return run_demo(Path(options.output))
+
+
+def convert_command(words: list[str]) -> int:
+    """`retinanet convert`."""
+    from retinanet.convert import command
+
+    return command.convert_command(words)
 
 
 def config_command(words: list[str]) -> int:

@@ -18,6 +18,8 @@ from retinanet.errors import UserError
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2 and unique keys."""
 
+    keys: tuple[type, ...] = (str,)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """Refuse a value with a tag of its own: what it means follows from how it is written."""
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
@@ -31,7 +33,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if type(key) not in self.keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is not a word", key_node.start_mark
                 )
@@ -41,6 +43,12 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+class _NumberKeysLoader(_Loader):
+    """Reads `0: person`, too."""
+
+    keys = (str, int)
 
 
 _SCALARS = [
@@ -62,14 +70,20 @@ for tag, pattern, first in _SCALARS:
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
-def parse_yaml(text: str, source: str) -> Any:
-    """Return the value of a YAML text; `source` begins the message of an error.
+def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> Any:
+    """Return the value of a YAML text.
+
+    Args:
+        text: to parse.
+        source: begins the message of an error.
+        number_keys: whole numbers may be keys beside words.
 
     Raises:
         UserError: not YAML, a duplicate key, or a tag (which could build objects).
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        loader = _NumberKeysLoader if number_keys else _Loader
+        return yaml.load(text, Loader=loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
@@ -79,8 +93,12 @@ def parse_yaml(text: str, source: str) -> Any:
         raise UserError(f"{source}: not YAML that can be read") from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, number_keys: bool = False) -> dict[Any, Any]:
     """Read a YAML file that holds a mapping; an empty file is an empty mapping.
+
+    Args:
+        path: of the file.
+        number_keys: whole numbers may be keys beside words.
 
     Raises:
         UserError: missing, unreadable, not UTF-8, not YAML, or not a mapping.
@@ -93,7 +111,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    values = parse_yaml(text, str(path))
+    values = parse_yaml(text, str(path), number_keys=number_keys)
     if values is None:
         return {}
     if not isinstance(values, dict):

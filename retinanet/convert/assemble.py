@@ -1,0 +1,252 @@
+"""What a source says + its image files -> a data set whose every box is checked.
+
+All formats meet here, so that sizes, boxes outside their image, unknown classes and missing files
+are treated alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinanet.convert.dataset import (
+    Box,
+    Corners,
+    DataSet,
+    FoundBox,
+    FoundImage,
+    FoundImages,
+    Image,
+    Split,
+)
+from retinanet.convert.findings import Findings
+from retinanet.convert.pictures import Picture, find_pictures, look_at_all
+from retinanet.data.canvas import Size
+from retinanet.data.records import is_name
+
+MARGIN = 2.0
+"""Px that a box may reach over its image's border: rounding, and tools that count from 1 or 0."""
+_PX, _SHARE = 6, 3
+"""Decimals of a px kept: of px only the noise of a subtraction goes; a share of a side, as YOLO
+and OpenImages write it, is not known more exactly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the user decided; every word's first choice is the default."""
+
+    bad_boxes: str
+    """`refuse`, `clip` to the image, or `drop` boxes without area or far outside their image."""
+    missing_images: str
+    """`refuse` or `skip` what has no image file."""
+    unlisted_images: str
+    """`skip` image files that the source does not name, or take them as `empty`."""
+    other_classes: str
+    """`refuse` or `drop` boxes of a class that is not in the class list."""
+    ignore_exif: bool
+    """Where the source gives no size, its boxes belong to the pixels as stored."""
+
+
+def assemble(
+    found: list[FoundImages], classes: list[str] | None, rules: Rules, findings: Findings
+) -> DataSet:
+    """Look at every image file, and turn and check every box.
+
+    Args:
+        found: splits as the source says them.
+        classes: names in the order of their ids; None for those that occur, sorted.
+        rules: what to do with what is wrong.
+        findings: for problems and notes.
+    """
+    used: set[str] = set()
+    splits = []
+    for part in found:
+        if rules.unlisted_images == "empty":
+            _add_unlisted(part, findings)
+        _refuse_twice(part, findings)
+        images = list(_images(part, classes, rules, findings))
+        used |= {box.category for image in images for box in image.boxes}
+        splits.append(Split(name=part.name, folder=part.folder, images=images))
+    return DataSet(classes=sorted(used) if classes is None else classes, splits=splits)
+
+
+def _add_unlisted(part: FoundImages, findings: Findings) -> None:
+    listed = {image.file_name for image in part.images}
+    for name in find_pictures(part.folder):
+        if name not in listed:
+            image = FoundImage(source=part.folder / name, line=None, file_name=name)
+            part.images.append(image)
+            findings.note("images that the source does not list: taken as images without boxes")
+
+
+def _refuse_twice(part: FoundImages, findings: Findings) -> None:
+    first: dict[str, FoundImage] = {}
+    for image in part.images:
+        other = first.setdefault(image.file_name, image)
+        if other is not image:
+            place = f"{other.source}:{other.line}" if other.line else str(other.source)
+            findings.problem(
+                image.source, image.line, f"names {image.file_name!r} again, after {place}"
+            )
+
+
+def _images(
+    part: FoundImages, classes: list[str] | None, rules: Rules, findings: Findings
+) -> Iterator[Image]:
+    known = None if classes is None else frozenset(classes)
+    pictures = look_at_all([part.folder / image.file_name for image in part.images])
+    for image, picture in zip(part.images, pictures, strict=True):
+        size = _size(image, picture, part.folder, rules, findings)
+        boxes = [
+            made
+            for box in image.boxes
+            if _is_known(image, box, known, rules, findings)
+            and size is not None
+            and (made := _box(image, box, size, part.normalized, rules, findings))
+        ]
+        if size is not None:
+            yield Image(file_name=image.file_name, size=size, boxes=boxes)
+
+
+def _size(
+    image: FoundImage, picture: Picture | str, folder: Path, rules: Rules, findings: Findings
+) -> Size | None:
+    """Return the size that an image's boxes belong to; None for one that cannot be taken."""
+    if isinstance(picture, str):
+        if rules.missing_images == "skip" and not (folder / image.file_name).exists():
+            findings.note("images without a file: skipped")
+            findings.note("boxes of images without a file: skipped", len(image.boxes))
+            return None
+        remedy = "; --missing-images skip leaves it out" if "no such" in picture else ""
+        findings.problem(image.source, image.line, f"{folder / image.file_name}: {picture}{remedy}")
+        return None
+    if image.size is not None:
+        if image.size not in (picture.shown, picture.stored):
+            findings.problem(
+                image.source,
+                image.line,
+                f"says that {image.file_name!r} is {_said(image.size)} px, but the file is "
+                f"{_said(picture.shown)}; correct the size, or remove it to take the file's",
+            )
+        return image.size
+    if picture.orientation > 1 and rules.ignore_exif:
+        if picture.shown == picture.stored:
+            findings.problem(
+                image.source,
+                image.line,
+                f"{folder / image.file_name} has EXIF orientation {picture.orientation}, which "
+                "leaves its size as it is, so that --ignore-exif cannot be told to training; "
+                "save the picture without EXIF",
+            )
+        findings.note("images that EXIF turns: taken as stored (--ignore-exif)")
+        return picture.stored
+    if picture.orientation > 1:
+        findings.note(
+            "images that EXIF turns: taken as viewers show them (--ignore-exif takes them as "
+            "stored)"
+        )
+    return picture.shown
+
+
+def _said(size: Size) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _is_known(
+    image: FoundImage,
+    box: FoundBox,
+    known: frozenset[str] | None,
+    rules: Rules,
+    findings: Findings,
+) -> bool:
+    if known is None:
+        if is_name(box.category):
+            return True
+        findings.problem(image.source, box.line, f"class {box.category!r:.60} is not a name")
+        return False
+    if box.category in known:
+        return True
+    if rules.other_classes == "drop":
+        findings.note("boxes of classes that are not in the class list: dropped")
+        return False
+    findings.problem(
+        image.source,
+        box.line,
+        f"class {box.category!r:.60} is not in the class list; add it there, or give "
+        "--other-classes drop",
+    )
+    return False
+
+
+def _box(
+    image: FoundImage,
+    box: FoundBox,
+    size: Size,
+    normalized: bool,
+    rules: Rules,
+    findings: Findings,
+) -> Box | None:
+    """Return a box in px, checked against its image; None for one that was refused or dropped."""
+    height, width = size
+    x1, y1, x2, y2 = box.corners
+    polygon = box.polygon
+    if normalized:
+        x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
+        sides = (width, height) * (len(polygon) // 2)
+        polygon = tuple(round(v * s, _SHARE) for v, s in zip(polygon, sides, strict=True))
+    digits = _SHARE if normalized else _PX
+    over = max(-x1, -y1, x2 - width, y2 - height)
+    if over > 10**-digits:
+        if over <= MARGIN:
+            findings.note(
+                f"boxes that reach over their image's border by up to {MARGIN:g} px: kept"
+            )
+        elif rules.bad_boxes == "clip":
+            x1, x2 = max(x1, 0.0), min(x2, width)
+            y1, y2 = max(y1, 0.0), min(y2, height)
+            polygon = ()
+            findings.note("boxes that reach over their image's border: clipped")
+    fault = _fault((x1, y1, x2, y2), size)
+    if fault is None:
+        x, y = round(x1, digits), round(y1, digits)
+        w, h = round(x2 - x1, digits), round(y2 - y1, digits)
+        if w > 0 and h > 0:
+            return Box(box.category, x, y, w, h, box.crowd, polygon)
+        fault = "has no area"
+    if rules.bad_boxes == "refuse":
+        findings.problem(
+            image.source,
+            box.line,
+            f"the box of {box.category!r:.60} {fault}: {_shown((x1, y1, x2, y2))} px in "
+            f"{image.file_name!r}, {_said(size)} px; correct it, or give --bad-boxes clip or drop",
+        )
+    else:
+        findings.note("boxes without area, or outside their image: dropped")
+    return None
+
+
+def _fault(corners: Corners, size: Size) -> str | None:
+    x1, y1, x2, y2 = corners
+    if x2 <= x1 or y2 <= y1:
+        return "has no area (it must have x1 < x2 and y1 < y2)"
+    if max(-x1, -y1, x2 - size[1], y2 - size[0]) > MARGIN:
+        return f"lies more than {MARGIN:g} px outside its image"
+    return None
+
+
+def _shown(corners: Corners) -> str:
+    return f"[{', '.join(f'{value:.6g}' for value in corners)}]"
+
+
+def number(text: str) -> float:
+    """Return a finite number.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    value = float(text)
+    if not math.isfinite(value) or "_" in text:  # Python reads 1_0 as 10
+        raise ValueError(text)
+    return value

@@ -1,0 +1,89 @@
+"""A data set -> COCO JSON files, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retinanet.convert.dataset import DataSet, Split
+from retinanet.data.coco_json import parse_coco
+from retinanet.errors import UserError
+from retinanet.files import check_writable, replacing
+
+
+def output_paths(output: Path, names: list[str], *, overwrite: bool) -> list[Path]:
+    """Return the file of each split: OUT.json, OUT_train.json, or OUT/train.json in a folder.
+
+    Args:
+        output: a file (.json), or a folder.
+        names: of the splits, "" for an only one without a name.
+        overwrite: files that are there may be replaced.
+
+    Raises:
+        UserError: a file is there, or cannot be written.
+    """
+    if output.suffix.lower() == ".json":
+        several = len(names) > 1
+        paths = [
+            output.with_name(f"{output.stem}_{name}{output.suffix}") if several else output
+            for name in names
+        ]
+    else:
+        paths = [output / f"{name or 'annotations'}.json" for name in names]
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; name a file, or another folder")
+        if os.path.lexists(path) and not overwrite:
+            raise UserError(f"{path}: is already there; name another output, or give --overwrite")
+        check_writable(path.parent, "name another output")
+    return paths
+
+
+def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
+    """Write the splits, after they have passed the check that training makes.
+
+    Raises:
+        UserError: a name that training would refuse; then none is written.
+    """
+    contents = []
+    for split, path in zip(data.splits, paths, strict=True):
+        content = msgspec.json.encode(_coco(data.classes, split, description))
+        parse_coco(content, path, images_only=False)
+        contents.append(content)
+    with ExitStack() as stack:
+        for path, content in zip(paths, contents, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(replacing(path)).write_bytes(content)
+
+
+def _coco(classes: list[str], split: Split, description: str) -> dict[str, Any]:
+    categories = {name: identity for identity, name in enumerate(classes, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for identity, image in enumerate(split.images, 1):
+        height, width = image.size
+        images.append(
+            {"id": identity, "file_name": image.file_name, "width": width, "height": height}
+        )
+        for box in image.boxes:
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": identity,
+                "category_id": categories[box.category],
+                "bbox": [box.x, box.y, box.width, box.height],
+                "area": box.width * box.height,
+                "iscrowd": int(box.crowd),
+            }
+            if box.polygon:
+                annotation["segmentation"] = [list(box.polygon)]
+            annotations.append(annotation)
+    return {
+        "info": {"description": description},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": identity, "name": name} for name, identity in categories.items()],
+    }

@@ -1,0 +1,105 @@
+"""keras-retinanet's CSV: `path,x1,y1,x2,y2,class_name`, and `path,,,,,` for an image without boxes.
+
+Corners are continuous px. Paths start from the CSV's folder, or else from the image folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.convert.assemble import number
+from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
+from retinanet.convert.findings import Findings
+from retinanet.convert.pictures import name_inside
+from retinanet.convert.tables import read_rows
+
+_COLUMNS = ("path", "x1", "y1", "x2", "y2", "class_name")
+
+
+def read_csv(path: Path, images: Path, findings: Findings) -> FoundImages:
+    """Read a CSV; images are in the order of their first rows.
+
+    Args:
+        path: of the CSV.
+        images: image folder, which file_name starts from.
+        findings: for problems and notes.
+    """
+    by_path: dict[str, FoundImage | None] = {}
+    by_name: dict[str, FoundImage] = {}
+    for line, row in read_rows(path, findings):
+        if len(row) != len(_COLUMNS):
+            findings.problem(
+                path, line, f"expected 6 columns {','.join(_COLUMNS)}; found {len(row)}"
+            )
+            continue
+        if line == 1 and _is_header(row):
+            findings.note("header row: skipped")
+            continue
+        if row[0] not in by_path:
+            by_path[row[0]] = _image(path, line, row[0], images, by_name, findings)
+        image = by_path[row[0]]
+        box = _box(path, line, row, findings)
+        if image is not None and box is not None:
+            image.boxes.append(box)
+    return FoundImages(name="", folder=images, normalized=False, images=list(by_name.values()))
+
+
+def _is_header(row: list[str]) -> bool:
+    """Whether the first row names its columns: none of its four coordinates is a number."""
+    return all(value and _number(value) is None for value in row[1:5])
+
+
+def _image(
+    path: Path,
+    line: int,
+    written: str,
+    images: Path,
+    by_name: dict[str, FoundImage],
+    findings: Findings,
+) -> FoundImage | None:
+    """Return the image of a path, which another spelling may have named before."""
+    if not written or "\0" in written:
+        findings.problem(path, line, f"path {written!r:.60} is not the name of an image")
+        return None
+    beside = path.parent / written
+    name = name_inside(images, beside.absolute())
+    if name is None or not beside.exists():
+        name = name_inside(images, Path(written)) or name
+    if name is None:
+        findings.problem(
+            path,
+            line,
+            f"path {written!r:.200} leads outside the image folder {images}; name a folder that "
+            "holds all images with --images",
+        )
+        return None
+    return by_name.setdefault(name, FoundImage(source=path, line=line, file_name=name))
+
+
+def _box(path: Path, line: int, row: list[str], findings: Findings) -> FoundBox | None:
+    if not any(row[1:]):
+        return None
+    corners = [_number(value) for value in row[1:5]]
+    if not row[5] or None in corners:
+        wrong = [
+            f"{name} is {value!r:.40}"
+            for name, value, corner in zip(_COLUMNS[1:5], row[1:5], corners, strict=True)
+            if corner is None
+        ]
+        wrong += [] if row[5] else ["class_name is empty"]
+        findings.problem(
+            path,
+            line,
+            f"{', '.join(wrong)}; expected four numbers (px) and a class, or nothing but the path "
+            "for an image without boxes",
+        )
+        return None
+    given: Corners = tuple(c for c in corners if c is not None)  # type: ignore[assignment]
+    return FoundBox(line, row[5], given)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return number(text)
+    except ValueError:
+        return None

@@ -1,0 +1,131 @@
+"""OpenImages: a CSV of normalised boxes, and one that gives names to its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.convert.assemble import number
+from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
+from retinanet.convert.findings import Findings
+from retinanet.convert.pictures import SUFFIXES, find_pictures, is_strange
+from retinanet.convert.tables import read_rows
+from retinanet.data.records import is_name
+from retinanet.errors import UserError
+
+_NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
+_SLACK = 1e-3
+"""How far rounding may take a share of a side out of 0..1."""
+
+
+def read_descriptions(path: Path, findings: Findings) -> dict[str, str]:
+    """Return the names of labels (/m/...), in the file's order: `LabelName,DisplayName` rows."""
+    names: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for line, row in read_rows(path, findings):
+        if line == 1 and row == ["LabelName", "DisplayName"]:
+            continue
+        if len(row) != 2 or not is_name(row[1]):
+            findings.problem(path, line, "expected LabelName,DisplayName, such as /m/0199g,Bicycle")
+        elif row[0] in names:
+            findings.problem(path, line, f"label {row[0]!r:.60} stands twice")
+        elif row[1] in lines:
+            findings.problem(
+                path,
+                line,
+                f"class {row[1]!r:.60} already stands in line {lines[row[1]]}; the "
+                "file of the boxable classes has unique names",
+            )
+        else:
+            names[row[0]], lines[row[1]] = row[1], line
+    if not names:
+        findings.problem(path, None, "holds no class")
+    return names
+
+
+def read_openimages(
+    path: Path, images: Path, names: dict[str, str], findings: Findings
+) -> FoundImages:
+    """Read a file of boxes; images are in the order of their first rows.
+
+    Args:
+        path: of the CSV, with its header row.
+        images: image folder, with ImageID.jpg in it or in a folder in it.
+        names: of the labels, see `read_descriptions`.
+        findings: for problems and notes.
+    """
+    found: dict[str, FoundImage] = {}
+    files = _files(images)
+    columns: dict[str, int] = {}
+    for line, row in read_rows(path, findings):
+        if not columns:
+            columns = _columns(path, row)
+        elif len(row) != len(columns):
+            findings.problem(
+                path, line, f"expected {len(columns)} columns, as in the header; found {len(row)}"
+            )
+        else:
+            _read_box(path, line, row, columns, found, files, names, findings)
+    return FoundImages(name="", folder=images, normalized=True, images=list(found.values()))
+
+
+def _files(images: Path) -> dict[str, str]:
+    """Return the image file of each ImageID; the subsets lie in folders of their own."""
+    return {Path(name).stem: name for name in reversed(find_pictures(images))}
+
+
+def _columns(path: Path, row: list[str]) -> dict[str, int]:
+    """Return the place of each column by the header row."""
+    missing = [name for name in _NEEDED if name not in row]
+    if missing or len(set(row)) < len(row):
+        raise UserError(
+            f"{path}:1: expected OpenImages' header row, with {', '.join(_NEEDED)}; "
+            + (f"{', '.join(missing)} missing" if missing else "a column stands twice")
+        )
+    return {name: place for place, name in enumerate(row)}
+
+
+def _read_box(
+    path: Path,
+    line: int,
+    row: list[str],
+    columns: dict[str, int],
+    found: dict[str, FoundImage],
+    files: dict[str, str],
+    names: dict[str, str],
+    findings: Findings,
+) -> None:
+    """Add the box of a row to its image."""
+    identity, label = row[columns["ImageID"]], row[columns["LabelName"]]
+    if not identity or "\0" in identity or is_strange(identity):
+        findings.problem(path, line, f"ImageID {identity!r:.60} is not the name of an image")
+        return
+    image = found.get(identity)
+    if image is None:
+        name = files.get(identity, identity + SUFFIXES[0])
+        image = found[identity] = FoundImage(source=path, line=line, file_name=name)
+    if label not in names:
+        findings.problem(
+            path, line, f"LabelName {label!r:.60} is not in the file of --class-descriptions"
+        )
+        return
+    texts = [row[columns[name]] for name in ("XMin", "YMin", "XMax", "YMax")]
+    try:
+        x1, y1, x2, y2 = map(number, texts)
+        fine = all(-_SLACK <= value <= 1 + _SLACK for value in (x1, y1, x2, y2))
+    except ValueError:
+        fine = False
+    if not fine:
+        findings.problem(
+            path,
+            line,
+            f"XMin, YMin, XMax, YMax are {', '.join(texts)[:80]}; expected four "
+            "numbers from 0 to 1",
+        )
+        return
+    group = row[columns["IsGroupOf"]] if "IsGroupOf" in columns else "0"
+    if group not in ("0", "1", "-1"):
+        findings.problem(path, line, f"IsGroupOf is {group!r:.60}; expected 0, 1, or -1 (unknown)")
+        return
+    if group == "1":
+        findings.note("IsGroupOf boxes: iscrowd 1, regions to ignore")
+    image.boxes.append(FoundBox(line, names[label], (x1, y1, x2, y2), group == "1"))

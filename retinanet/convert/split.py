@@ -1,0 +1,106 @@
+"""A seeded split of images that keeps the proportions of classes.
+
+Iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label
+Data", ECML 2011, section 3. The rarest class is dealt out first, since it leaves the least choice.
+N images, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+
+def choose_val(
+    names: Sequence[str], classes: Sequence[frozenset[str]], *, share: float, seed: int
+) -> set[int]:
+    """Return the rows of the images for validation.
+
+    The choice follows from names, classes and seed: the order of the input does not matter. A class
+    with at least two images is in both parts, unless no single image can be moved so.
+
+    Args:
+        names: of the images (N), unique.
+        classes: those of each image (N); images without boxes are a class of their own here.
+        share: of all images that go to validation, 0 < share < 1.
+        seed: another one gives another split.
+    """
+    order = sorted(range(len(names)), key=lambda row: _shuffled(names[row], seed))
+    groups = {row: classes[row] or frozenset([""]) for row in order}
+    val = _deal(groups, _wanted(groups, share), share)
+    _mend(groups, val)
+    if len(order) > 1 and len(val) in (0, len(order)):  # so few that neither part should be empty
+        val ^= {order[-1]}
+    return val
+
+
+def _shuffled(name: str, seed: int) -> tuple[bytes, str]:
+    return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogatepass")).digest(), name
+
+
+def _wanted(groups: dict[int, frozenset[str]], share: float) -> dict[str, float]:
+    """Return how many images of each class validation should get; at least one of two."""
+    counts = Counter(group for own in groups.values() for group in own)
+    return {
+        group: min(max(share * count, 1), count - 1) if count > 1 else share
+        for group, count in counts.items()
+    }
+
+
+def _deal(groups: dict[int, frozenset[str]], wanted: dict[str, float], share: float) -> set[int]:
+    """Deal out the images class by class, each to the part that lacks that class the most."""
+    left = Counter(group for own in groups.values() for group in own)
+    lone = {group for group, count in left.items() if count == 1}
+    to_val = dict(wanted)
+    to_train = {group: left[group] - wanted[group] for group in left}
+    all_to_val = share * len(groups)
+    all_to_train = len(groups) - all_to_val
+    members: dict[str, list[int]] = {group: [] for group in left}
+    for row, own in groups.items():
+        for group in own:
+            members[group].append(row)
+    val: set[int] = set()
+    dealt: set[int] = set()
+    while any(left.values()):
+        rarest = min((count, group) for group, count in left.items() if count)[1]
+        for row in members[rarest]:
+            if row in dealt:
+                continue
+            dealt.add(row)
+            lacks = (to_val[rarest], all_to_val) > (to_train[rarest], all_to_train)
+            if rarest in lone:  # it cannot be in both: only the size of the parts counts
+                lacks = all_to_val > all_to_train
+            own_part = to_val if lacks else to_train
+            for group in groups[row]:
+                own_part[group] -= 1
+                left[group] -= 1
+            if lacks:
+                val.add(row)
+                all_to_val -= 1
+            else:
+                all_to_train -= 1
+    return val
+
+
+def _mend(groups: dict[int, frozenset[str]], val: set[int]) -> None:
+    """Move images until no class is missing in a part, as far as no other one goes missing."""
+    counts = Counter(group for own in groups.values() for group in own)
+    in_val = Counter(group for row in val for group in groups[row])
+
+    def may_leave(row: int) -> bool:
+        here = in_val if row in val else counts - in_val
+        return all(here[group] > 1 or counts[group] < 2 for group in groups[row])
+
+    for group in sorted(counts):
+        if counts[group] < 2 or 0 < in_val[group] < counts[group]:
+            continue
+        rows = [row for row, own in groups.items() if group in own]
+        # The one with the fewest classes changes the proportions the least.
+        movable = sorted((row for row in rows if may_leave(row)), key=lambda r: len(groups[r]))
+        if movable:
+            row = movable[0]
+            change = -1 if row in val else 1
+            val ^= {row}
+            for own in groups[row]:
+                in_val[own] += change

@@ -1,0 +1,88 @@
+"""What a conversion did, in words, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from pathlib import Path
+
+from retinanet.convert.dataset import DataSet, Split
+from retinanet.convert.findings import Findings
+
+_CLASSES_SHOWN = 30
+
+
+def summarize(data: DataSet, paths: list[Path], findings: Findings) -> list[str]:
+    """Return lines: each file's content, boxes by class, and what was skipped or is odd."""
+    width = max(len(str(path)) for path in paths)
+    lines = [
+        f"{path!s:<{width}}  {_content(split)}"
+        for path, split in zip(paths, data.splits, strict=True)
+    ]
+    lines += _class_table(data)
+    lines += [f"  {count:,} {meaning}" for meaning, count in findings.notes.items() if count]
+    return lines
+
+
+def _content(split: Split) -> str:
+    boxes = [box for image in split.images for box in image.boxes]
+    crowds = sum(box.crowd for box in boxes)
+    empty = sum(not image.boxes for image in split.images)
+    text = f"{len(split.images):,} images, {len(boxes) - crowds:,} boxes"
+    text += f", {crowds:,} regions to ignore" if crowds else ""
+    return text + (f", {empty:,} images without boxes" if empty else "")
+
+
+def _class_table(data: DataSet) -> list[str]:
+    """Return the number of boxes of each class and split; regions to ignore are left out."""
+    counts = [
+        Counter(box.category for image in split.images for box in image.boxes if not box.crowd)
+        for split in data.splits
+    ]
+    shown = data.classes[:_CLASSES_SHOWN]
+    width = max(5, *(len(name) for name in shown))
+    heads = [split.name or "boxes" for split in data.splits]
+    lines = [f"  {'class':<{width}}" + "".join(f"{head:>10}" for head in heads)]
+    for name in shown:
+        lines.append(f"  {name:<{width}}" + "".join(f"{own[name]:>10,}" for own in counts))
+    if len(data.classes) > len(shown):
+        lines.append(f"  ... and {len(data.classes) - len(shown):,} more classes")
+    absent = [name for name in data.classes if not any(own[name] for own in counts)]
+    if absent:
+        lines.append(
+            f"  {len(absent):,} classes have no box: {_some(absent)}; --classes FILE lists"
+        )
+        lines[-1] += " those that you want"
+    for split, own in zip(data.splits, counts, strict=True):
+        elsewhere = [name for name in data.classes if not own[name] and name not in absent]
+        if elsewhere:
+            lines.append(f"  not in {split.name}: {_some(elsewhere)}")
+    return lines
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+
+
+def next_command(data: DataSet, paths: list[Path]) -> str:
+    """Return the command that trains on the files."""
+    words = []
+    tests = []
+    for split, path in zip(data.splits, paths, strict=True):
+        places = (path.absolute(), split.folder.absolute())
+        if "test" in split.name and len(data.splits) > 1:
+            tests.append(
+                f"--annotations {shlex.quote(str(places[0]))} --images "
+                f"{shlex.quote(str(places[1]))}"
+            )
+            continue
+        key = "val" if "val" in split.name and "train" not in split.name else "train"
+        words += [
+            shlex.quote(f"data.{key}.{field}={place}")
+            for field, place in zip(("annotations", "images"), places, strict=True)
+        ]
+    lines = ["next: retinanet train configs/finetune_small.yaml", *words]
+    text = " \\\n  ".join(lines)
+    if len(data.splits) == 1:
+        text += "\n  (and data.val.* for a validation set: --split 0.2 makes one)"
+    return text + "".join(f"\nlater: retinanet evaluate CHECKPOINT {test}" for test in tests)

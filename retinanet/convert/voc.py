@@ -1,0 +1,289 @@
+"""Pascal VOC: an XML file an image, and lists of images (ImageSets/Main).
+
+VOC counts pixels from 1 and includes the last one: xmin 1, xmax 10 is the box from 0 to 10.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import XMLParser
+
+from retinanet.convert.assemble import number
+from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
+from retinanet.convert.findings import Findings
+from retinanet.convert.pictures import SUFFIXES, find_pictures, name_inside
+from retinanet.convert.tables import read_lines
+from retinanet.data.canvas import Size
+from retinanet.errors import UserError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocReader:
+    """Reads the XML files of a folder."""
+
+    def __init__(
+        self, folder: Path, images: Path | None, *, difficult: str, zero_based: bool
+    ) -> None:
+        """Find a folder's parts: Annotations, JPEGImages, or all files side by side.
+
+        Args:
+            folder: of the data set, or of its XML files.
+            images: image folder, if it is not JPEGImages.
+            difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
+            zero_based: corners are continuous px from 0, as some tools write them.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder")
+        self.xml_folder = _first_folder(folder, "Annotations", "annotations")
+        self.images = images or _first_folder(folder, "JPEGImages", "images")
+        if not self.images.is_dir():
+            raise UserError(f"{self.images}: there is no such image folder")
+        self._folder = folder
+        self._difficult = difficult
+        self._zero_based = zero_based
+        pictures = find_pictures(self.images)
+        self._pictures = frozenset(pictures)
+        self._by_stem = {str(PurePosixPath(p).with_suffix("")): p for p in reversed(pictures)}
+
+    def read(self, set_name: str | None, findings: Findings) -> FoundImages:
+        """Read the images of a list, in its order; or all XML files, sorted.
+
+        Args:
+            set_name: of a list in ImageSets/Main, or a path of one.
+            findings: for problems and notes.
+        """
+        part = FoundImages(name="", folder=self.images, normalized=False)
+        if set_name is None:
+            names = sorted(path.relative_to(self.xml_folder) for path in _xml(self.xml_folder))
+            if not names:
+                raise UserError(
+                    f"{self.xml_folder}: holds no XML file; name a folder of Pascal VOC, with "
+                    "Annotations and JPEGImages in it, or one of XML files"
+                )
+        else:
+            part.name = Path(set_name).stem
+            names = self._listed(set_name, findings)
+        part.images = [
+            image for name in names if (image := self._image(self.xml_folder / name, findings))
+        ]
+        return part
+
+    def _listed(self, set_name: str, findings: Findings) -> list[Path]:
+        path = self._folder / "ImageSets" / "Main" / f"{Path(set_name).name}"
+        path = path if path.suffix == ".txt" else path.with_name(f"{path.name}.txt")
+        if Path(set_name).is_file():
+            path = Path(set_name)
+        names = []
+        for line, text in read_lines(path):
+            name = Path(f"{text}.xml")
+            if not (self.xml_folder / name).is_file() and text.lower().endswith(
+                (*SUFFIXES, ".xml")
+            ):
+                name = Path(text).with_suffix(".xml")
+            if name_inside(self.xml_folder, name) is None:
+                findings.problem(path, line, f"{text!r:.60} leads outside {self.xml_folder}")
+            elif (self.xml_folder / name).is_file():
+                names.append(name)
+            elif re.search(r"\s-?[01]$", text):
+                findings.problem(
+                    path,
+                    line,
+                    f"{text!r:.60} is a line of one class's list; name a plain list, "
+                    "such as trainval",
+                )
+            else:
+                findings.problem(path, line, f"there is no {self.xml_folder / name}")
+        return names
+
+    def _image(self, path: Path, findings: Findings) -> FoundImage | None:
+        root = _parse(path, findings)
+        if root is None:
+            return None
+        if root.tag != "annotation":
+            findings.problem(
+                path, root.line, f"is <{root.tag}>; expected Pascal VOC's <annotation>"
+            )
+            return None
+        name = self._file_name(path, root, findings)
+        if name is None:
+            return None
+        size = _size(path, root, findings)
+        image = FoundImage(source=path, line=None, file_name=name, size=size)
+        for found in root.findall("object"):
+            box = self._box(path, found, findings)
+            if box is not None:
+                image.boxes.append(box)
+        return image
+
+    def _file_name(self, path: Path, root: _Element, findings: Findings) -> str | None:
+        """Return the image of an XML file: what <filename> says, or the one of the same name."""
+        written = _text(root, "filename")
+        beside = path.relative_to(self.xml_folder).with_suffix("")
+        namesakes = [
+            beside.as_posix() + suffix for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))
+        ]
+        namesake = next((name for name in namesakes if name in self._pictures), None)
+        if not written:
+            if namesake is None:
+                findings.problem(
+                    path,
+                    None,
+                    f"has no <filename>, and there is no image {beside} in {self.images}",
+                )
+            return namesake
+        inside = None if "\0" in written else name_inside(self.images, Path(written))
+        if inside is None:
+            findings.problem(
+                path,
+                _line(root, "filename"),
+                f"<filename> {written!r:.200} leads outside the image folder {self.images}",
+            )
+            return None
+        said = [inside, (beside.parent / inside).as_posix()]
+        found = next((name for name in said if name in self._pictures), None)
+        if found and namesake and found != namesake:
+            findings.problem(
+                path,
+                _line(root, "filename"),
+                f"<filename> is {written!r:.200}, but there is {namesake!r:.200}, too, which has "
+                "the XML file's name; correct <filename>",
+            )
+            return None
+        if found is None and namesake:
+            findings.note(
+                "XML files whose <filename> is not there: taken for the image of the same name"
+            )
+        return found or namesake or inside
+
+    def _box(self, path: Path, found: _Element, findings: Findings) -> FoundBox | None:
+        """Return an object's own box; those of its <part>s are not objects."""
+        name, boxes = _text(found, "name"), found.findall("bndbox")
+        if not name:
+            findings.problem(path, found.line, "an <object> has no <name>")
+            return None
+        if len(boxes) != 1:
+            findings.problem(
+                path, found.line, f"the <object> {name!r:.60} has {len(boxes)} <bndbox>; expected 1"
+            )
+            return None
+        texts = [_text(boxes[0], key) for key in _CORNERS]
+        try:
+            x1, y1, x2, y2 = map(number, texts)
+        except ValueError:
+            shown = ", ".join(f"{k} {t!r:.20}" for k, t in zip(_CORNERS, texts, strict=True))
+            findings.problem(
+                path,
+                _line(found, "bndbox"),
+                f"the <bndbox> of {name!r:.60} has {shown}; expected four numbers (px)",
+            )
+            return None
+        difficult = self._is_difficult(path, found, findings)
+        if difficult and self._difficult == "drop":
+            findings.note("difficult objects: dropped")
+            return None
+        if difficult and self._difficult == "ignore":
+            findings.note("difficult objects: iscrowd 1, regions to ignore")
+        if not self._zero_based:
+            if min(x1, y1) < 1:
+                findings.note(
+                    "boxes with an xmin or ymin under 1, which VOC does not have: if a tool wrote "
+                    "corners from 0, give --zero-based"
+                )
+            x1, y1 = x1 - 1, y1 - 1
+        corners: Corners = (x1, y1, x2, y2)
+        crowd = difficult and self._difficult == "ignore"
+        return FoundBox(_line(found, "bndbox"), name, corners, crowd)
+
+    def _is_difficult(self, path: Path, found: _Element, findings: Findings) -> bool:
+        text = _text(found, "difficult") or "0"
+        if text not in ("0", "1"):
+            findings.problem(
+                path, _line(found, "difficult"), f"<difficult> is {text!r:.60}; expected 0 or 1"
+            )
+        return text == "1"
+
+
+class _Element(Element):
+    """An element that knows its line, from 1."""
+
+    line: int = 0
+
+    def findall(self, path: str, namespaces: dict[str, str] | None = None) -> list[Any]:
+        return super().findall(path, namespaces)
+
+
+def _parse(path: Path, findings: Findings) -> _Element | None:
+    """Return the root of an XML file; entities and the like, which could do harm, are refused."""
+
+    def make(tag: str, attributes: dict[str, str]) -> _Element:
+        element = _Element(tag, attributes)
+        element.line = parser.parser.CurrentLineNumber
+        return element
+
+    parser: Any = XMLParser(target=TreeBuilder(element_factory=make))
+    try:
+        parser.feed(path.read_bytes())
+        return parser.close()
+    except ParseError as error:
+        findings.problem(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
+    except DefusedXmlException as error:
+        findings.problem(path, None, f"not read: {type(error).__name__}, which could do harm")
+    except (ValueError, LookupError) as error:  # an encoding that there is not
+        findings.problem(path, None, f"not XML that can be read: {error}")
+    except OSError as error:
+        findings.problem(path, None, f"cannot be read: {error.strerror}")
+    return None
+
+
+def _size(path: Path, root: _Element, findings: Findings) -> Size | None:
+    """Return what <size> says; None where it says nothing, or 0 as some tools write."""
+    element = root.find("size")
+    texts = [_text(element, key) for key in ("height", "width")] if element is not None else []
+    if not any(texts):
+        findings.note("XML files without <size>: taken from the image")
+        return None
+    try:
+        height, width = map(number, texts)
+        if height == width == 0:
+            findings.note("XML files with a <size> of 0x0: taken from the image")
+            return None
+        if min(height, width) >= 1 and height == int(height) and width == int(width):
+            return int(height), int(width)
+    except ValueError:
+        pass
+    findings.problem(
+        path,
+        _line(root, "size"),
+        f"<size> has height {texts[0]!r:.20}, width {texts[1]!r:.20}; expected whole numbers (px)",
+    )
+    return None
+
+
+def _text(element: Element, key: str) -> str:
+    return (element.findtext(key) or "").strip()
+
+
+def _line(element: Element, key: str) -> int | None:
+    child: Any = element.find(key)
+    return None if child is None else child.line
+
+
+def _first_folder(folder: Path, *names: str) -> Path:
+    """Return the first of a folder's folders that is there, or the folder itself."""
+    return next((folder / name for name in names if (folder / name).is_dir()), folder)
+
+
+def _xml(folder: Path) -> list[Path]:
+    return [
+        Path(place) / name
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(".xml")
+    ]

@@ -1,0 +1,283 @@
+"""YOLO: a data.yaml, folders or lists of images, and a text file of labels beside each image.
+
+A label is `class cx cy width height`, or `class x1 y1 x2 y2 x3 y3 ..` for an outline; classes count
+from 0, coordinates are shares of the image's width and height.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retinanet.convert.assemble import number
+from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
+from retinanet.convert.findings import Findings
+from retinanet.convert.pictures import SUFFIXES, find_pictures, name_inside
+from retinanet.convert.tables import read_lines, read_text
+from retinanet.errors import UserError
+from retinanet.yaml_reader import read_yaml
+
+SPLITS = ("train", "val", "test")
+_SLACK = 1e-3
+"""How far rounding may take a coordinate out of 0..1."""
+_LABEL_FORMS = (
+    "expected 5 columns: class cx cy width height; or the class and the x y of 3 or more points"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoloConfig:
+    """What a data.yaml says."""
+
+    path: Path
+    root: Path
+    """Where the paths of the splits start from."""
+    splits: dict[str, list[Path]]
+    """Folders and lists (.txt) of images."""
+    names: list[str]
+    keypoints: bool
+    """Labels have the columns of keypoints after those of the box."""
+
+
+def read_yolo_config(path: Path, root: Path | None) -> YoloConfig:
+    """Read a data.yaml.
+
+    Args:
+        path: of the file.
+        root: in place of its `path`.
+
+    Raises:
+        UserError: a value that is missing or wrong.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the data.yaml in it")
+    values = read_yaml(path, number_keys=True)
+    if "validation" in values:
+        values.setdefault("val", values["validation"])
+    names = _names(path, values)
+    root = root or _root(path, values.get("path"))
+    splits = {}
+    for split in SPLITS:
+        value = values.get(split)
+        if value is not None and value != "":
+            entries = value if isinstance(value, list) else [value]
+            splits[split] = [_entry(path, root, split, entry) for entry in entries]
+    if not splits:
+        raise UserError(f"{path}: names none of {', '.join(SPLITS)}")
+    return YoloConfig(
+        path=path, root=root, splits=splits, names=names, keypoints="kpt_shape" in values
+    )
+
+
+def _names(path: Path, values: dict[Any, Any]) -> list[str]:
+    names, count = values.get("names"), values.get("nc")
+    if names is None and type(count) is int and count > 0:
+        names = [f"class_{i}" for i in range(count)]  # as ultralytics calls them
+    if isinstance(names, dict):
+        if set(names) != set(range(len(names))):
+            raise UserError(
+                f"{path}: the keys of names should be 0 to {len(names) - 1}, not "
+                f"{', '.join(map(str, names))[:100]}"
+            )
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{path}: names should list the classes, not {names!r:.60}")
+    for name in names:
+        if type(name) not in (str, int) or not str(name).strip():
+            raise UserError(f"{path}: the name {name!r:.60} is not a word; put it in quotes")
+    texts = [str(name).strip() for name in names]
+    for name in texts:
+        if texts.count(name) > 1:
+            raise UserError(f"{path}: the name {name!r:.60} stands twice; rename one of them")
+    if count is not None and count != len(texts):
+        raise UserError(f"{path}: nc is {count!r:.20}, but names has {len(texts)}")
+    return texts
+
+
+def _root(path: Path, value: Any) -> Path:
+    """Return the folder that a data.yaml's `path` means: from the file's folder, or from here."""
+    if value is None:
+        return path.parent
+    if not isinstance(value, str):
+        raise UserError(f"{path}: path should be a folder, not {value!r:.60}")
+    for folder in (path.parent / Path(value).expanduser(), Path(value)):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{path}: path is {value!r}, which is no folder here; give it with --root")
+
+
+def _entry(path: Path, root: Path, split: str, value: Any) -> Path:
+    """Return the folder or list that a split names."""
+    if not isinstance(value, str):
+        raise UserError(f"{path}: {split} should name folders or lists, not {value!r:.60}")
+    ways = [root / value]
+    if value.startswith("../"):
+        ways.append(root / value[3:])  # Roboflow writes ../train/images for ./train/images
+    for way in ways:
+        if way.is_dir() or (way.suffix == ".txt" and way.is_file()):
+            return Path(os.path.normpath(way))
+    raise UserError(
+        f"{path}: {split} names {value!r:.200}, and there is no folder or list (.txt) {ways[0]}; "
+        "is --root right?"
+    )
+
+
+def read_yolo(
+    config: YoloConfig, split: str, findings: Findings, *, missing_images: str
+) -> FoundImages:
+    """Read the images of a split and their labels.
+
+    file_name starts from the split's folder; where a split has several folders or lists, from the
+    first of images/SPLIT, images, the root, and the folder they share, that holds all its images.
+
+    Args:
+        config: of the data set.
+        split: one of its splits.
+        findings: for problems and notes.
+        missing_images: `refuse` or `skip` label files without an image.
+    """
+    paths: list[tuple[Path, Path, int | None]] = []  # image, the file that names it, its line
+    for entry in config.splits[split]:
+        if entry.is_dir():
+            found = [entry / name for name in find_pictures(entry)]
+            _find_orphans(entry, found, findings, missing_images)
+            paths += [(image, image, None) for image in found]
+        else:
+            paths += [
+                (image, entry, line)
+                for line, text in read_lines(entry)
+                if (image := _listed(text, entry, config.root))
+            ]
+    folder = _common_folder(config, split, [image for image, _, _ in paths])
+    part = FoundImages(name=split, folder=folder, normalized=True)
+    for path, source, line in paths:
+        name = name_inside(folder, path.absolute())
+        if name is None or "\0" in name:
+            findings.problem(source, line, f"{str(path)!r:.200} leads outside {folder}")
+            continue
+        found_image = FoundImage(source=source, line=line, file_name=name)
+        _read_labels(label_path(path), found_image, config, findings)
+        part.images.append(found_image)
+    return part
+
+
+def _listed(text: str, entry: Path, root: Path) -> Path:
+    """Return the image of a line, which starts from its list's folder or from the root."""
+    ways = [entry.parent / text, root / text]
+    return Path(os.path.normpath(next((way for way in ways if way.exists()), ways[0])))
+
+
+def _common_folder(config: YoloConfig, split: str, images: list[Path]) -> Path:
+    entries = config.splits[split]
+    if len(entries) == 1 and entries[0].is_dir():
+        return entries[0]
+    for folder in (config.root / "images" / split, config.root / "images", config.root):
+        if all(name_inside(folder, image.absolute()) for image in images):
+            return folder
+    return Path(os.path.commonpath([image.absolute().parent for image in images]))
+
+
+def label_path(image: Path) -> Path:
+    """Return an image's label file: the last `images` folder of its path becomes `labels`."""
+    parts = list(image.absolute().parts)
+    folders = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+    if folders:
+        parts[folders[-1]] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _find_orphans(
+    folder: Path, images: list[Path], findings: Findings, missing_images: str
+) -> None:
+    """Name label files without an image."""
+    labels = label_path(folder / "x").parent
+    known = {label_path(image) for image in images}
+    for place, _, names in os.walk(labels, followlinks=True):
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.suffix != ".txt" or name == "classes.txt" or path in known:
+                continue
+            if not _looks_like_labels(path):
+                continue  # a README; or an empty file, which takes no box along
+            if missing_images == "skip":
+                findings.note("label files without an image: skipped")
+                continue
+            wanted = folder / path.relative_to(labels).with_suffix("")
+            findings.problem(
+                path,
+                None,
+                f"there is no image {wanted}{SUFFIXES[0]} (or another suffix) for these labels; "
+                "--missing-images skip leaves them out",
+            )
+
+
+def _looks_like_labels(path: Path) -> bool:
+    """Whether a text's first line is a label."""
+    try:
+        words = path.read_text(encoding="utf-8").split("\n", 1)[0].split()
+        return len(words) >= 5 and all(-1 <= float(word) <= 2 for word in words[1:5])
+    except (OSError, ValueError):
+        return False
+
+
+def _read_labels(path: Path, image: FoundImage, config: YoloConfig, findings: Findings) -> None:
+    """Add the boxes of a label file; an image without one has none."""
+    if not path.is_file():
+        return
+    image.source, image.line = path, None
+    try:
+        text = read_text(path)
+    except UserError as error:
+        findings.problem(path, None, str(error).removeprefix(f"{path}: "))
+        return
+    for line, words in enumerate(map(str.split, text.split("\n")), 1):
+        if not words:
+            continue
+        try:
+            image.boxes.append(_label(line, words, config))
+            if image.boxes[-1].polygon:
+                findings.note("outlines: kept as segmentations, boxes drawn around them")
+        except ValueError as error:
+            findings.problem(path, line, str(error))
+
+
+def _label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
+    """Return the box of a label.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    if config.keypoints and len(words) > 5:
+        words = words[:5]
+    if len(words) == 6:
+        raise ValueError(
+            "6 columns: a 6th (a confidence or a track id) belongs to predictions, not to labels; "
+            "cut it off"
+        )
+    if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
+        raise ValueError(f"{len(words)} columns; {_LABEL_FORMS}")
+    try:
+        values = [number(word) for word in words]
+    except ValueError:
+        raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}") from None
+    label, places = values[0], values[1:]
+    if label != int(label) or not 0 <= label < len(config.names):
+        raise ValueError(
+            f"class {words[0]} is not one of the {len(config.names)} in {config.path.name} "
+            f"(0 to {len(config.names) - 1})"
+        )
+    if not all(-_SLACK <= value <= 1 + _SLACK for value in places):
+        raise ValueError(
+            f"{' '.join(words[1:])!r:.80}: coordinates are shares of the image's width and height, "
+            "from 0 to 1"
+        )
+    category = config.names[int(label)]
+    if len(words) == 5:
+        cx, cy, width, height = places
+        corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+        return FoundBox(line, category, corners)
+    xs, ys = places[::2], places[1::2]
+    corners = (min(xs), min(ys), max(xs), max(ys))
+    return FoundBox(line, category, corners, False, tuple(places))
