@@ -15,6 +15,23 @@ from retinanet.errors import UserError
 from retinanet.files import check_writable, replacing
 
 
+class _Image(msgspec.Struct, gc=False):
+    id: int
+    file_name: str
+    width: int
+    height: int
+
+
+class _Annotation(msgspec.Struct, gc=False, omit_defaults=True):
+    id: int
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float
+    iscrowd: int
+    segmentation: tuple[tuple[float, ...], ...] = ()
+
+
 def output_paths(output: Path, names: list[str], *, overwrite: bool) -> list[Path]:
     """Return the file of each split: OUT.json, OUT_train.json, or OUT/train.json in a folder.
 
@@ -62,25 +79,22 @@ def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
 
 def _coco(classes: list[str], split: Split, description: str) -> dict[str, Any]:
     categories = {name: identity for identity, name in enumerate(classes, 1)}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[_Image] = []
+    annotations: list[_Annotation] = []
     for identity, image in enumerate(split.images, 1):
-        height, width = image.size
-        images.append(
-            {"id": identity, "file_name": image.file_name, "width": width, "height": height}
-        )
+        images.append(_Image(identity, image.file_name, image.size[1], image.size[0]))
         for box in image.boxes:
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": identity,
-                "category_id": categories[box.category],
-                "bbox": [box.x, box.y, box.width, box.height],
-                "area": box.width * box.height,
-                "iscrowd": int(box.crowd),
-            }
-            if box.polygon:
-                annotation["segmentation"] = [list(box.polygon)]
-            annotations.append(annotation)
+            annotations.append(
+                _Annotation(
+                    len(annotations) + 1,
+                    identity,
+                    categories[box.category],
+                    (box.x, box.y, box.width, box.height),
+                    round(box.width * box.height, 6),
+                    int(box.crowd),
+                    (box.polygon,) if box.polygon else (),
+                )
+            )
     return {
         "info": {"description": description},
         "images": images,

@@ -67,12 +67,12 @@ def _convert(kind: str, words: list[str], made: Format) -> int:
     output = Path(options.output)
     if options.to != "coco":
         export(data, output, options.to, findings)
-        print("\n".join(summarize(data, [output / s.name for s in data.splits], findings)))
+        print("\n".join(summarize(data, [split.name for split in data.splits], findings)))
         print(f"wrote {output}")
         return 0
     paths = output_paths(output, [split.name for split in data.splits], overwrite=True)
     write_coco(data, paths, description=f"converted from {kind}: {source.name}")
-    print("\n".join(summarize(data, paths, findings)))
+    print("\n".join(summarize(data, [str(path) for path in paths], findings)))
     print(next_command(data, paths))
     return 0
 

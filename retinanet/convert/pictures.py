@@ -7,27 +7,21 @@ shown may differ from the size as stored. An annotation file's width and height 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from retinanet.convert.read_ahead import in_threads
 from retinanet.data.canvas import Size
 from retinanet.data.headers import stored_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Of files that are taken for images."""
 _HEAD = 65_536
-_EXIF = re.compile(rb"\xff\xe1..Exif\0\0(.*)|eXIf(.*)", re.DOTALL)
-"""Where EXIF begins in a JPEG and in a PNG."""
 _ORIENTATION = 0x0112
-_AT_ONCE = 256
-"""Files that a thread looks at before it takes the next ones."""
 
 
 class Picture(NamedTuple):
@@ -58,10 +52,8 @@ def look_at(path: Path) -> Picture | str:
 
 
 def look_at_all(paths: list[Path]) -> list[Picture | str]:
-    """Look at many files; in threads, since a disk or a network answers several at once."""
-    parts = [paths[i : i + _AT_ONCE] for i in range(0, len(paths), _AT_ONCE)]
-    with ThreadPoolExecutor(8) as pool:
-        return list(chain.from_iterable(pool.map(lambda part: [look_at(p) for p in part], parts)))
+    """Look at many files, several at once."""
+    return list(in_threads(look_at, paths))
 
 
 def _decode(path: Path) -> Picture | str:
@@ -83,10 +75,16 @@ def _decoded(content: bytes, mode: int) -> Size | None:
 
 def _orientation(head: bytes) -> int:
     """Return EXIF's orientation from the first bytes of a JPEG or PNG; 1 if they have none."""
-    found = _EXIF.search(head)
-    if not found:
+    jpeg, png = (
+        head.find(b"Exif\0\0"),
+        head.find(b"eXIf"),
+    )  # a search by pattern takes 50 times as long
+    if jpeg > 3 and head[jpeg - 4 : jpeg - 2] == b"\xff\xe1":
+        exif = head[jpeg + 6 :]
+    elif png > 0 and head.startswith(b"\x89PNG"):
+        exif = head[png + 4 :]
+    else:
         return 1
-    exif = found[1] or found[2] or b""
     order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
     if order is None:
         return 1

@@ -69,8 +69,8 @@ def _deal(groups: dict[int, frozenset[str]], wanted: dict[str, float], share: fl
                 continue
             dealt.add(row)
             lacks = (to_val[rarest], all_to_val) > (to_train[rarest], all_to_train)
-            if rarest in lone:  # it cannot be in both: only the size of the parts counts
-                lacks = all_to_val > all_to_train
+            if rarest in lone:  # in val alone it could not be learnt
+                lacks = all_to_train <= 0
             own_part = to_val if lacks else to_train
             for group in groups[row]:
                 own_part[group] -= 1

@@ -12,12 +12,18 @@ from retinanet.convert.findings import Findings
 _CLASSES_SHOWN = 30
 
 
-def summarize(data: DataSet, paths: list[Path], findings: Findings) -> list[str]:
-    """Return lines: each file's content, boxes by class, and what was skipped or is odd."""
-    width = max(len(str(path)) for path in paths)
+def summarize(data: DataSet, called: list[str], findings: Findings) -> list[str]:
+    """Return lines: each split's content, boxes by class, and what was skipped or is odd.
+
+    Args:
+        data: what was written.
+        called: each split's name or file.
+        findings: of the conversion.
+    """
+    width = max(map(len, called))
     lines = [
-        f"{path!s:<{width}}  {_content(split)}"
-        for path, split in zip(paths, data.splits, strict=True)
+        f"{name:<{width}}  {_content(split)}"
+        for name, split in zip(called, data.splits, strict=True)
     ]
     lines += _class_table(data)
     lines += [f"  {count:,} {meaning}" for meaning, count in findings.notes.items() if count]

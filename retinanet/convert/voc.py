@@ -18,6 +18,7 @@ from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
 from retinanet.convert.pictures import SUFFIXES, find_pictures, name_inside
+from retinanet.convert.read_ahead import content, in_threads
 from retinanet.convert.tables import read_lines
 from retinanet.data.canvas import Size
 from retinanet.errors import UserError
@@ -70,9 +71,11 @@ class VocReader:
         else:
             part.name = Path(set_name).stem
             names = self._listed(set_name, findings)
-        part.images = [
-            image for name in names if (image := self._image(self.xml_folder / name, findings))
-        ]
+        paths = [self.xml_folder / name for name in names]
+        for path, written in zip(paths, in_threads(content, paths), strict=True):
+            image = self._image(path, written, findings)
+            if image is not None:
+                part.images.append(image)
         return part
 
     def _listed(self, set_name: str, findings: Findings) -> list[Path]:
@@ -102,8 +105,8 @@ class VocReader:
                 findings.problem(path, line, f"there is no {self.xml_folder / name}")
         return names
 
-    def _image(self, path: Path, findings: Findings) -> FoundImage | None:
-        root = _parse(path, findings)
+    def _image(self, path: Path, written: bytes | OSError, findings: Findings) -> FoundImage | None:
+        root = _parse(path, written, findings)
         if root is None:
             return None
         if root.tag != "annotation":
@@ -219,8 +222,11 @@ class _Element(Element):
         return super().findall(path, namespaces)
 
 
-def _parse(path: Path, findings: Findings) -> _Element | None:
+def _parse(path: Path, written: bytes | OSError, findings: Findings) -> _Element | None:
     """Return the root of an XML file; entities and the like, which could do harm, are refused."""
+    if isinstance(written, OSError):
+        findings.problem(path, None, f"cannot be read: {written.strerror}")
+        return None
 
     def make(tag: str, attributes: dict[str, str]) -> _Element:
         element = _Element(tag, attributes)
@@ -229,7 +235,7 @@ def _parse(path: Path, findings: Findings) -> _Element | None:
 
     parser: Any = XMLParser(target=TreeBuilder(element_factory=make))
     try:
-        parser.feed(path.read_bytes())
+        parser.feed(written)
         return parser.close()
     except ParseError as error:
         findings.problem(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
@@ -237,8 +243,6 @@ def _parse(path: Path, findings: Findings) -> _Element | None:
         findings.problem(path, None, f"not read: {type(error).__name__}, which could do harm")
     except (ValueError, LookupError) as error:  # an encoding that there is not
         findings.problem(path, None, f"not XML that can be read: {error}")
-    except OSError as error:
-        findings.problem(path, None, f"cannot be read: {error.strerror}")
     return None
 
 

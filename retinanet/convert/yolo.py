@@ -15,7 +15,8 @@ from retinanet.convert.assemble import number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
 from retinanet.convert.pictures import SUFFIXES, find_pictures, name_inside
-from retinanet.convert.tables import read_lines, read_text
+from retinanet.convert.read_ahead import content, in_threads
+from retinanet.convert.tables import read_lines
 from retinanet.errors import UserError
 from retinanet.yaml_reader import read_yaml
 
@@ -152,14 +153,19 @@ def read_yolo(
             ]
     folder = _common_folder(config, split, [image for image, _, _ in paths])
     part = FoundImages(name=split, folder=folder, normalized=True)
-    for path, source, line in paths:
+    labels = [label_path(image) for image, _, _ in paths]
+    for (path, source, line), label, written in zip(
+        paths, labels, in_threads(content, labels), strict=True
+    ):
         name = name_inside(folder, path.absolute())
         if name is None or "\0" in name:
             findings.problem(source, line, f"{str(path)!r:.200} leads outside {folder}")
             continue
-        found_image = FoundImage(source=source, line=line, file_name=name)
-        _read_labels(label_path(path), found_image, config, findings)
-        part.images.append(found_image)
+        made = FoundImage(source=source, line=line, file_name=name)
+        if not isinstance(written, FileNotFoundError):  # without a label file it has no boxes
+            made.source, made.line = label, None
+            made.boxes = _labels(label, written, config, findings)
+        part.images.append(made)
     return part
 
 
@@ -222,25 +228,28 @@ def _looks_like_labels(path: Path) -> bool:
         return False
 
 
-def _read_labels(path: Path, image: FoundImage, config: YoloConfig, findings: Findings) -> None:
-    """Add the boxes of a label file; an image without one has none."""
-    if not path.is_file():
-        return
-    image.source, image.line = path, None
+def _labels(
+    path: Path, written: bytes | OSError, config: YoloConfig, findings: Findings
+) -> list[FoundBox]:
+    """Return the boxes of a label file."""
+    if isinstance(written, OSError):
+        findings.problem(path, None, f"cannot be read: {written.strerror}")
+        return []
     try:
-        text = read_text(path)
-    except UserError as error:
-        findings.problem(path, None, str(error).removeprefix(f"{path}: "))
-        return
+        text = written.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        findings.problem(path, None, "not a text file in UTF-8")
+        return []
+    boxes = []
     for line, words in enumerate(map(str.split, text.split("\n")), 1):
-        if not words:
-            continue
         try:
-            image.boxes.append(_label(line, words, config))
-            if image.boxes[-1].polygon:
-                findings.note("outlines: kept as segmentations, boxes drawn around them")
+            if words:
+                boxes.append(_label(line, words, config))
         except ValueError as error:
             findings.problem(path, line, str(error))
+    outlines = sum(bool(box.polygon) for box in boxes)
+    findings.note("outlines: kept as segmentations, boxes drawn around them", outlines)
+    return boxes
 
 
 def _label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
