@@ -1,0 +1,160 @@
+"""keras-retinanet's CSV, with and without a class file, and every message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def table(tmp_path: Path, picture: Call) -> Call:
+    """Write a CSV beside images/{a,b}.jpg of 40x30 px."""
+
+    def write(text: str, name: str = "boxes.csv") -> Path:
+        for stem in "ab":
+            picture(tmp_path / "images" / f"{stem}.jpg", 40, 30)
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_rows(table: Call, convert: Call, coco: Call, tmp_path: Path) -> None:
+    path = table(
+        "\ufeffimages/b.jpg,1,2,11.5,22,dog\r\nimages/a.jpg,,,,,\r\n\r\n"
+        'images/../images/b.jpg, 0, 0, 40, 30 ,"cat, old"\r\n'
+    )
+    ran = convert("csv", path, tmp_path / "out.json")
+    assert ran.code == 0, ran.err
+    content = coco(tmp_path / "out.json")
+    assert [image["file_name"] for image in content["images"]] == ["images/b.jpg", "images/a.jpg"]
+    assert [category["name"] for category in content["categories"]] == ["cat, old", "dog"]
+    found = [(a["image_id"], a["category_id"], a["bbox"]) for a in content["annotations"]]
+    assert found == [(1, 2, [1, 2, 10.5, 20]), (1, 1, [0, 0, 40, 30])]
+    assert f"data.train.images={tmp_path}\n" in ran.out
+
+
+def test_an_image_folder_and_a_header(
+    table: Call, convert: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    text = f"path,x1,y1,x2,y2,class\na.jpg,1,2,3,4,c\n{tmp_path}/images/b.jpg,1,2,3,4,c\n"
+    ran = convert("csv", table(text), tmp_path / "out.json", "--images", tmp_path / "images")
+    assert ran.code == 0, ran.err
+    assert [name for name, *_ in boxes_of(tmp_path / "out.json")] == ["a.jpg", "b.jpg"]
+    assert "  1 header row: skipped\n" in ran.out
+
+
+def test_a_class_file_orders_the_classes(
+    table: Call, convert: Call, coco: Call, tmp_path: Path
+) -> None:
+    path = table("images/a.jpg,1,2,3,4,ant\n")
+    classes = table("zebra,0\nbee,2\nant,1\n", "classes.csv")
+    ran = convert("csv", path, tmp_path / "out.json", "--classes", classes)
+    assert ran.code == 0, ran.err
+    assert coco(tmp_path / "out.json")["categories"] == [
+        {"id": 1, "name": "zebra"},
+        {"id": 2, "name": "ant"},
+        {"id": 3, "name": "bee"},
+    ]
+    assert "  2 classes have no box: zebra, bee; --classes FILE lists those" in ran.out
+
+
+def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> None:
+    path = table(
+        "images/a.jpg,1,2,3,4\n"
+        "images/a.jpg,1,2,x,,ant\n"
+        "images/a.jpg,1,2,3,4,\n"
+        ",1,2,3,4,ant\n"
+        "../a.jpg,1,2,3,4,ant\n"
+        "images/a.jpg,3,2,1,4,ant\n"
+        "images/a.jpg,1,2,44,4,ant\n"
+        "images/a.jpg,1,2,1e999,4,ant\n"
+        "images/c.jpg,1,2,3,4,ant\n"
+    )
+    ran = convert("csv", path, tmp_path / "out.json")
+    assert ran.code == 2
+    assert not (tmp_path / "out.json").exists()
+    form = "expected four numbers (px) and a class, or nothing but the path for an image without"
+    fix = "px in 'images/a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop"
+    assert ran.err.splitlines() == [
+        f"error: {path}: 9 problems; nothing was written",
+        f"  {path}:1: expected 6 columns path,x1,y1,x2,y2,class_name; found 5",
+        f"  {path}:2: x2 is 'x', y2 is ''; {form} boxes",
+        f"  {path}:3: class_name is empty; {form} boxes",
+        f"  {path}:4: path '' is not the name of an image",
+        f"  {path}:5: path '../a.jpg' leads outside the image folder {tmp_path}; name a folder "
+        "that holds all images with --images",
+        f"  {path}:8: x2 is '1e999'; {form} boxes",
+        f"  {path}:6: the box of 'ant' has no area (it must have x1 < x2 and y1 < y2): "
+        f"[3, 2, 1, 4] {fix}",
+        f"  {path}:7: the box of 'ant' lies more than 2 px outside its image: [1, 2, 44, 4] {fix}",
+        f"  {path}:9: {tmp_path}/images/c.jpg: there is no such image file; --missing-images skip "
+        "leaves it out",
+    ]
+
+
+def test_an_open_quote(table: Call, convert: Call, tmp_path: Path) -> None:
+    path = table('images/a.jpg,1,2,3,4,ant\nimages/a.jpg,1,2,3,4,"ant\n')
+    ran = convert("csv", path, tmp_path / "out.json")
+    assert f"  {path}:2: not CSV: unexpected end of data\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", ": holds no class"),
+        ("a,0\nb\n", ":2: should be a name, or name,id, as in every line; found 1 columns"),
+        ("a,0,1\n", ":1: should be a name, or name,id, as in every line; found 3 columns"),
+        ("a,-1\n", ":1: id '-1' should be a whole number from 0"),
+        ("a,0\nb,0\n", ":2: id 0 already belongs to 'a'"),
+        ("a\na\n", ":2: class 'a' already stands in line 1"),
+        (",0\n", ":1: class '' is not a name"),
+    ],
+)
+def test_a_class_file_that_is_refused(
+    table: Call, convert: Call, tmp_path: Path, text: str, message: str
+) -> None:
+    classes = table(text, "classes.csv")
+    path = table("images/a.jpg,1,2,3,4,ant\n")
+    ran = convert("csv", path, tmp_path / "out.json", "--classes", classes)
+    assert ran.code == 2
+    assert f"  {classes}{message}\n" in ran.err
+
+
+def test_unknown_classes(table: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> None:
+    path = table("images/a.jpg,1,2,3,4,ant\nimages/a.jpg,1,2,3,4,bee\n")
+    words = ["csv", path, tmp_path / "out.json", "--classes", table("bee\n", "classes.txt")]
+    assert convert(*words).err == (
+        f"error: {path}: 1 problem; nothing was written\n"
+        f"  {path}:1: class 'ant' is not in the class list; add it there, or give --other-classes "
+        "drop\n"
+    )
+    ran = convert(*words, "--other-classes", "drop")
+    assert boxes_of(tmp_path / "out.json") == [("images/a.jpg", "bee", [1, 2, 2, 2], 0)]
+    assert "  1 boxes of classes that are not in the class list: dropped\n" in ran.out
+
+
+def test_files_that_cannot_be_read(table: Call, convert: Call, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    path = table("")
+    assert convert("csv", path, out).err == (
+        f"error: {path}: there is no image in it; nothing was written\n"
+    )
+    table("images/a.jpg,,,,,\n")
+    assert convert("csv", path, out).err == (
+        f"error: {path}: there is no box in it; nothing was written\n"
+    )
+    path.write_bytes(b"images/\xff.jpg,,,,,\n")
+    assert convert("csv", path, out).err == f"error: {path}: not a text file in UTF-8\n"
+    assert convert("csv", tmp_path / "no.csv", out).err == (
+        f"error: {tmp_path}/no.csv: there is no such file\n"
+    )
+    assert convert("csv", tmp_path, out).err == (
+        f"error: {tmp_path}: cannot be read: Is a directory\n"
+    )
