@@ -153,3 +153,13 @@ def test_texts_in_every_style() -> None:
         "d": "4",
         "e": 5,
     }
+
+
+def test_numbers_as_keys_where_they_are_wanted() -> None:
+    text = "names: {0: person, 1: no}"
+    assert parse_yaml(text, "x", number_keys=True) == {"names": {0: "person", 1: "no"}}
+    with pytest.raises(UserError, match=r"^x, line 1: the key 0 is not a word$"):
+        parse_yaml(text, "x")
+    for key in ("true", "1.5", "null"):
+        with pytest.raises(UserError, match="is not a word"):
+            parse_yaml(f"{key}: 1", "x", number_keys=True)

@@ -70,7 +70,7 @@ def _add_options(
     parser.add_argument(
         "--classes",
         metavar="FILE",
-        help="the classes, in the order of their ids: one name a line, or name,id",
+        help="the classes, in the order of their ids: one name a line; a .csv may have name,id",
     )
     parser.add_argument(
         "--split",

@@ -39,8 +39,8 @@ class Picture(NamedTuple):
 
 def look_at(path: Path) -> Picture | str:
     """Return the sizes of an image file, or what is wrong with it."""
-    size = stored_size(path)
     try:
+        size = stored_size(path)
         if size is None:
             return _decode(path)
         with path.open("rb") as file:

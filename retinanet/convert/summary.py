@@ -56,9 +56,9 @@ def _class_table(data: DataSet) -> list[str]:
     absent = [name for name in data.classes if not any(own[name] for own in counts)]
     if absent:
         lines.append(
-            f"  {len(absent):,} classes have no box: {_some(absent)}; --classes FILE lists"
+            f"  {len(absent):,} classes have no box: {_some(absent)}; --classes FILE lists those "
+            "that you want"
         )
-        lines[-1] += " those that you want"
     for split, own in zip(data.splits, counts, strict=True):
         elsewhere = [name for name in data.classes if not own[name] and name not in absent]
         if elsewhere:

@@ -64,18 +64,22 @@ def read_rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]
 def read_classes(path: Path, findings: Findings) -> list[str]:
     """Return the class names of a file in the order of their ids.
 
-    One name a line, or `name,id` as keras-retinanet has it: sorted by id then.
+    A .csv has `name,id` rows, as keras-retinanet has it, or names alone; any other file has one
+    name a line, whatever commas it has.
     """
+    if path.suffix.lower() == ".csv":
+        rows = list(read_rows(path, findings))
+    else:
+        rows = [(line, [text]) for line, text in read_lines(path)]
+    columns = max((len(row) for _, row in rows), default=1)
     ids: dict[int, str] = {}
     lines: dict[str, int] = {}
-    rows = list(read_rows(path, findings))
-    columns = max((len(row) for _, row in rows), default=1)
     for place, (line, row) in enumerate(rows):
         if len(row) != columns or columns > 2:
             findings.problem(
                 path,
                 line,
-                f"should be a name, or name,id, as in every line; found {len(row)} columns",
+                f"should be name,id, or a name, as in every line; found {len(row)} columns",
             )
             continue
         name, identity = row[0], row[1] if columns == 2 else str(place)

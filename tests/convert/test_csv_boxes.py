@@ -109,8 +109,8 @@ def test_an_open_quote(table: Call, convert: Call, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", ": holds no class"),
-        ("a,0\nb\n", ":2: should be a name, or name,id, as in every line; found 1 columns"),
-        ("a,0,1\n", ":1: should be a name, or name,id, as in every line; found 3 columns"),
+        ("a,0\nb\n", ":2: should be name,id, or a name, as in every line; found 1 columns"),
+        ("a,0,1\n", ":1: should be name,id, or a name, as in every line; found 3 columns"),
         ("a,-1\n", ":1: id '-1' should be a whole number from 0"),
         ("a,0\nb,0\n", ":2: id 0 already belongs to 'a'"),
         ("a\na\n", ":2: class 'a' already stands in line 1"),
@@ -125,6 +125,16 @@ def test_a_class_file_that_is_refused(
     ran = convert("csv", path, tmp_path / "out.json", "--classes", classes)
     assert ran.code == 2
     assert f"  {classes}{message}\n" in ran.err
+
+
+def test_a_text_of_names_may_have_commas(
+    table: Call, convert: Call, coco: Call, tmp_path: Path
+) -> None:
+    path = table('images/a.jpg,1,2,3,4,"a, ""b"\n')
+    classes = table('z,0\n\na, "b\n', "classes.txt")
+    assert convert("csv", path, tmp_path / "out.json", "--classes", classes).code == 0
+    names = [category["name"] for category in coco(tmp_path / "out.json")["categories"]]
+    assert names == ["z,0", 'a, "b']
 
 
 def test_unknown_classes(table: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> None:

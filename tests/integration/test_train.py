@@ -269,7 +269,7 @@ def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> Non
     assert "train.milestones: steps [4] lie past the end" in ran.out
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "config"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "demo", "convert", "config"])
 def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
     ran = cli(command, "--help")
     assert ran.code == 0
@@ -285,6 +285,7 @@ def test_the_overview_names_the_commands(cli: Cli) -> None:
         "evaluate",
         "predict",
         "demo",
+        "convert",
         "config",
     ]
 
@@ -294,7 +295,8 @@ def test_an_unknown_command_names_the_nearest(cli: Cli) -> None:
     assert ran.code == 2
     assert ran.err == (
         "error: there is no command 'trian'; did you mean train? "
-        "Commands: train, evaluate, predict, check, demo, config\n"
+        "Commands: train, evaluate, predict, check, convert, benchmark, demo, config
+"
     )
 
 

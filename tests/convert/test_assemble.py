@@ -1,0 +1,129 @@
+"""What all formats treat alike: bad boxes, missing images, EXIF. CSV stands for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Call = Callable[..., Any]
+OVER = "  1 boxes that reach over their image's border by up to 2 px: kept\n"
+CLIPPED = "  1 boxes that reach over their image's border: clipped\n"
+DROPPED = "  1 boxes without area, or outside their image: dropped\n"
+
+
+@pytest.fixture
+def one(tmp_path: Path, picture: Call, convert: Call) -> Call:
+    """Convert a CSV of one 40x30 px picture and the given boxes."""
+
+    def run(corners: list[str], *words: object, orientation: int = 0) -> Any:
+        picture(tmp_path / "a.jpg", 40, 30, orientation=orientation)
+        (tmp_path / "boxes.csv").write_text("".join(f"a.jpg,{c},ant\n" for c in corners))
+        out = tmp_path / "out.json"
+        return convert("csv", tmp_path / "boxes.csv", out, "--overwrite", *words)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("corners", "how", "expected", "note"),
+    [
+        ("-2,0,42,32", "refuse", [-2, 0, 44, 32], OVER),
+        ("-2,0,42,32", "clip", [-2, 0, 44, 32], OVER),
+        ("-3,5,10,40", "clip", [0, 5, 10, 25], CLIPPED),
+        ("50,5,60,10", "clip", None, DROPPED),
+        ("5,5,5,10", "clip", None, DROPPED),
+        ("-3,5,10,40", "drop", None, DROPPED),
+        ("9,5,5,10", "drop", None, DROPPED),
+        ("5,5,5.0000001,10", "drop", None, DROPPED),
+    ],
+)
+def test_bad_boxes(
+    one: Call,
+    boxes_of: Call,
+    tmp_path: Path,
+    corners: str,
+    how: str,
+    expected: list[int] | None,
+    note: str,
+) -> None:
+    """users.md DA4"""
+    ran = one([corners, "1,1,2,2"], "--bad-boxes", how)
+    assert ran.code == 0, ran.err
+    found = [box for _, _, box, _ in boxes_of(tmp_path / "out.json")]
+    assert found == ([expected] if expected else []) + [[1, 1, 1, 1]]
+    assert note in ran.out
+
+
+def test_no_noise_of_subtraction(one: Call, boxes_of: Call, tmp_path: Path) -> None:
+    assert 0.3 - 0.1 != 0.2
+    one(["0.1,0.1,0.3,0.4"])
+    assert boxes_of(tmp_path / "out.json")[0][2] == [0.1, 0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "words", "size", "note"),
+    [
+        (0, ["--ignore-exif"], (40, 30), ""),
+        (
+            6,
+            [],
+            (30, 40),
+            "  1 images that EXIF turns: taken as viewers show them (--ignore-exif takes them as "
+            "stored)\n",
+        ),
+        (6, ["--ignore-exif"], (40, 30), "  1 images that EXIF turns: taken as stored (--ignore-"),
+        (3, [], (40, 30), "  1 images that EXIF turns: taken as viewers show them "),
+    ],
+)
+def test_exif(
+    one: Call,
+    coco: Call,
+    tmp_path: Path,
+    orientation: int,
+    words: list[str],
+    size: tuple[int, int],
+    note: str,
+) -> None:
+    """users.md DA6: width and height tell training which pixels are meant."""
+    ran = one(["1,1,2,2"], *words, orientation=orientation)
+    assert ran.code == 0, ran.err
+    image = coco(tmp_path / "out.json")["images"][0]
+    assert (image["width"], image["height"]) == size
+    assert note in ran.out
+
+
+def test_exif_that_no_size_can_tell(one: Call, tmp_path: Path) -> None:
+    ran = one(["1,1,2,2"], "--ignore-exif", orientation=3)
+    assert ran.err == (
+        f"error: {tmp_path}/boxes.csv: 1 problem; nothing was written\n"
+        f"  {tmp_path}/boxes.csv:1: {tmp_path}/a.jpg has EXIF orientation 3, which leaves its size "
+        "as it is, so that --ignore-exif cannot be told to training; save the picture without "
+        "EXIF\n"
+    )
+
+
+def test_skipping_is_for_missing_images_not_for_damaged_ones(
+    one: Call, convert: Call, tmp_path: Path
+) -> None:
+    one([])
+    (tmp_path / "b.jpg").write_bytes(b"text")
+    text = "a.jpg,1,1,2,2,ant\nb.jpg,1,1,2,2,ant\nc.jpg,1,1,2,2,ant\n"
+    (tmp_path / "boxes.csv").write_text(text)
+    words = ["csv", tmp_path / "boxes.csv", tmp_path / "o.json", "--missing-images", "skip"]
+    ran = convert(*words)
+    assert ran.code == 2
+    assert "1 problem; " in ran.err
+    assert "b.jpg: is not an image that can be decoded, or a truncated one\n" in ran.err
+    (tmp_path / "b.jpg").unlink()
+    assert "  2 images without a file: skipped\n" in convert(*words).out
+
+
+def test_a_class_that_no_json_should_hold(one: Call, convert: Call, tmp_path: Path) -> None:
+    one([])
+    (tmp_path / "boxes.csv").write_text("a.jpg,1,1,2,2,a\0b\n")
+    ran = convert("csv", tmp_path / "boxes.csv", tmp_path / "o.json")
+    assert ran.code == 2
+    assert "boxes.csv:1: " in ran.err

@@ -1,0 +1,128 @@
+"""Outputs, splits and help of `retinanet convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retinanet.config import load_config
+from retinanet.data.index import read_annotations
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def rows(tmp_path: Path, picture: Call) -> Path:
+    """Write a CSV of 10 pictures of two classes."""
+    for i in range(10):
+        picture(tmp_path / "my images" / f"{i}.jpg", 40, 30)
+    lines = [f"{i}.jpg,1,2,{3 + i},4,{'ab'[i % 2]}\n" for i in range(10)]
+    (tmp_path / "my images" / "boxes.csv").write_text("".join(lines))
+    return tmp_path / "my images" / "boxes.csv"
+
+
+def test_a_split(rows: Path, convert: Call, tmp_path: Path) -> None:
+    ran = convert("csv", rows, tmp_path / "x.json", "--split", "0.4", "--seed", "3")
+    assert ran.code == 0, ran.err
+    train, val = (read_annotations(tmp_path / f"x_{name}.json") for name in ("train", "val"))
+    assert (len(train), len(val)) == (6, 4)
+    assert train.categories == val.categories
+    assert val.class_counts().tolist() == [2, 2]
+    assert list(train.file_names) == sorted(train.file_names)  # in their order
+    assert ran.out.splitlines() == [
+        f"{tmp_path}/x_train.json  6 images, 6 boxes",
+        f"{tmp_path}/x_val.json    4 images, 4 boxes",
+        "  class     train       val",
+        "  a             3         2",
+        "  b             3         2",
+        "next: retinanet train configs/finetune_small.yaml \\",
+        f"  data.train.annotations={tmp_path}/x_train.json \\",
+        f"  'data.train.images={tmp_path}/my images' \\",
+        f"  data.val.annotations={tmp_path}/x_val.json \\",
+        f"  'data.val.images={tmp_path}/my images'",
+    ]
+    overrides = [line.strip(" \\'") for line in ran.out.splitlines()[6:]]
+    config = load_config(Path("configs/finetune_small.yaml"), overrides)
+    assert config.data.train.images == f"{tmp_path}/my images"
+
+
+def test_the_same_seed_gives_the_same_bytes(rows: Path, convert: Call, tmp_path: Path) -> None:
+    lines = rows.read_text().splitlines(keepends=True)
+    for name, order in (("x", lines), ("y", lines)):
+        rows.write_text("".join(order))
+        assert convert("csv", rows, tmp_path / name, "--split", "0.3").code == 0
+    for name in ("train.json", "val.json"):
+        assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
+
+
+def test_files_that_are_there(rows: Path, convert: Call, tmp_path: Path) -> None:
+    out = tmp_path / "x.json"
+    (tmp_path / "x_val.json").write_text("mine")
+    words = ["csv", rows, out, "--split", "0.4"]
+    assert convert(*words).err == (
+        f"error: {tmp_path}/x_val.json: is already there; name another output, or give "
+        "--overwrite\n"
+    )
+    assert (tmp_path / "x_val.json").read_text() == "mine"
+    assert not (tmp_path / "x_train.json").exists()
+    assert convert(*words, "--overwrite").code == 0
+    assert len(read_annotations(tmp_path / "x_val.json")) == 4
+    out.mkdir()
+    assert convert("csv", rows, out, "--overwrite").err == (
+        f"error: {out}: is a folder; name a file, or another folder\n"
+    )
+    assert convert("csv", rows, rows / "x").err.startswith(
+        f"error: {rows}/x: cannot be made: {rows} is not a folder; name another output"
+    )
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_name_that_training_would_refuse(
+    rows: Path, convert: Call, picture: Call, tmp_path: Path
+) -> None:
+    picture(rows.parent / "C:x.jpg", 4, 3)
+    ran = convert("csv", rows, tmp_path / "x.json", "--unlisted-images", "empty")
+    assert ran.code == 2
+    assert "image 11 has file_name 'C:x.jpg', which leads outside the image folder" in ran.err
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["voc", "yolo", "csv", "openimages", "coco"])
+def test_every_format_has_help_with_an_example(convert: Call, kind: str) -> None:
+    ran = convert(kind, "--help")
+    assert ran.code == 0
+    assert f"example:\n  retinanet convert {kind} " in ran.out
+
+
+def test_formats(convert: Call) -> None:
+    assert convert().code == 2
+    ran = convert("--help")
+    assert ran.code == 0
+    assert ran.out.startswith("usage: retinanet convert FORMAT SOURCE OUT [options]\n")
+    assert convert("pascal", "x").err == (
+        "error: there is no format 'pascal'. Formats: voc, yolo, csv, openimages, coco\n"
+    )
+    assert "there is no format 'yol'; did you mean yolo? Formats" in convert("yol").err
+
+
+@pytest.mark.parametrize("share", ["0", "1", "nan", "x"])
+def test_shares_that_are_refused(rows: Path, convert: Call, share: str) -> None:
+    ran = convert("csv", rows, "x.json", "--split", share)
+    assert ran.code == 2
+    assert "--split" in ran.err
+
+
+def test_a_split_of_one_image(rows: Path, convert: Call, tmp_path: Path) -> None:
+    rows.write_text("1.jpg,1,2,3,4,a\n")
+    assert convert("csv", rows, tmp_path / "x.json", "--split", "0.5").err == (
+        "error: --split needs two images or more\n"
+    )
+
+
+def test_many_classes_are_not_all_shown(rows: Path, convert: Call, tmp_path: Path) -> None:
+    rows.write_text("".join(f"1.jpg,1,2,3,4,c{k:03}\n" for k in range(40)))
+    ran = convert("csv", rows, tmp_path / "x.json")
+    assert "  c029          1\n  ... and 10 more classes\nnext" in ran.out
