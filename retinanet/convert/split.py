@@ -18,7 +18,8 @@ def choose_val(
     """Return the rows of the images for validation.
 
     The choice follows from names, classes and seed: the order of the input does not matter. A class
-    with at least two images is in both parts, unless no single image can be moved so.
+    with at least two images is in both parts. Where classes share their few images in such a way
+    that moving one image or two does not help, one may be missing: the summary names it.
 
     Args:
         names: of the images (N), unique.
@@ -84,23 +85,40 @@ def _deal(groups: dict[int, frozenset[str]], wanted: dict[str, float], share: fl
 
 
 def _mend(groups: dict[int, frozenset[str]], val: set[int]) -> None:
-    """Move images until no class is missing in a part, as far as no other one goes missing."""
+    """Move images, singly or in pairs, as long as fewer classes are then missing in a part."""
     counts = Counter(group for own in groups.values() for group in own)
     in_val = Counter(group for row in val for group in groups[row])
 
-    def may_leave(row: int) -> bool:
-        here = in_val if row in val else counts - in_val
-        return all(here[group] > 1 or counts[group] < 2 for group in groups[row])
+    def missing() -> list[str]:
+        return [g for g in sorted(counts) if counts[g] > 1 and not 0 < in_val[g] < counts[g]]
 
-    for group in sorted(counts):
-        if counts[group] < 2 or 0 < in_val[group] < counts[group]:
-            continue
-        rows = [row for row, own in groups.items() if group in own]
-        # The one with the fewest classes changes the proportions the least.
-        movable = sorted((row for row in rows if may_leave(row)), key=lambda r: len(groups[r]))
-        if movable:
-            row = movable[0]
-            change = -1 if row in val else 1
-            val ^= {row}
-            for own in groups[row]:
-                in_val[own] += change
+    def move(row: int) -> None:
+        change = -1 if row in val else 1
+        val.symmetric_difference_update([row])
+        for group in groups[row]:
+            in_val[group] += change
+
+    def rows(wanted: set[str]) -> list[int]:
+        """Those with few classes come first: they change the proportions the least."""
+        found = [row for row, own in groups.items() if own & wanted]
+        return sorted(found, key=lambda row: len(groups[row]))
+
+    def brings(group: str) -> bool:
+        """Whether a move, or one and another that makes up for it, was found and done."""
+        before = missing()
+        for row in rows({group}):
+            move(row)
+            after = missing()
+            if len(after) < len(before):
+                return True
+            for other in rows(set(after) - set(before)):
+                if other != row:
+                    move(other)
+                    if len(missing()) < len(before):
+                        return True
+                    move(other)
+            move(row)
+        return False
+
+    while any(map(brings, missing())):
+        pass
