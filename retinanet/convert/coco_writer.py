@@ -64,17 +64,23 @@ def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
     """Write the splits, after they have passed the check that training makes.
 
     Raises:
-        UserError: a name that training would refuse; then none is written.
+        UserError: a name that training would refuse, or a disk that takes no more; then none is
+            written.
     """
     contents = []
     for split, path in zip(data.splits, paths, strict=True):
         content = msgspec.json.encode(_coco(data.classes, split, description))
         parse_coco(content, path, images_only=False)
         contents.append(content)
-    with ExitStack() as stack:
-        for path, content in zip(paths, contents, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(replacing(path)).write_bytes(content)
+    try:
+        with ExitStack() as stack:
+            for path, content in zip(paths, contents, strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(replacing(path)).write_bytes(content)
+    except OSError as error:  # a full disk
+        raise UserError(
+            f"{error.filename or paths[0]}: cannot be written: {error.strerror}"
+        ) from None
 
 
 def _coco(classes: list[str], split: Split, description: str) -> dict[str, Any]:

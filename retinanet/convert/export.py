@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -85,21 +84,17 @@ def export(data: DataSet, folder: Path, kind: str, findings: Findings) -> None:
     _check_names(data)
     write: Callable[[DataSet, Path, Path, Findings], None]
     write = {"voc": _write_voc, "yolo": _write_yolo, "csv": _write_csv}[kind]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        write(data, temporary, folder, findings)
-        temporary.chmod(0o777 & ~_umask())
-        temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+            made = Path(place) / folder.name
+            made.mkdir()
+            write(data, made, folder, findings)
+            made.replace(folder)
+    except OSError as error:  # a full disk, or a name that is too long for it
+        raise UserError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}"
+        ) from None
 
 
 def _check_names(data: DataSet) -> None:

@@ -126,3 +126,25 @@ def test_many_classes_are_not_all_shown(rows: Path, convert: Call, tmp_path: Pat
     rows.write_text("".join(f"1.jpg,1,2,3,4,c{k:03}\n" for k in range(40)))
     ran = convert("csv", rows, tmp_path / "x.json")
     assert "  c029          1\n  ... and 10 more classes\nnext" in ran.out
+
+
+def test_a_disk_that_takes_no_more(
+    rows: Path, convert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    ran = convert("csv", rows, tmp_path / "x.json", "--split", "0.4")
+    assert ran.code == 2
+    assert ran.err == (
+        f"error: {tmp_path}/x_train.json.tmp: cannot be written: No space left on device\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["my images"]
+    words = ["--to", "voc", "--images", rows.parent]
+    monkeypatch.undo()
+    assert convert("csv", rows, tmp_path / "x.json").code == 0
+    monkeypatch.setattr(Path, "write_bytes", full)
+    ran = convert("coco", tmp_path / "x.json", tmp_path / "voc", *words)
+    assert ran.err.endswith("Annotations/0.xml: cannot be written: No space left on device\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my images", "x.json"]
