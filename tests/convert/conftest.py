@@ -47,13 +47,13 @@ def picture() -> Callable[..., Path]:
     def write(path: Path, width: int, height: int, *, orientation: int = 0) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         encoded = cv2.imencode(path.suffix, np.full((height, width, 3), 90, np.uint8))[1].tobytes()
-        path.write_bytes(with_exif(encoded, orientation) if orientation else encoded)
+        path.write_bytes(_with_exif(encoded, orientation) if orientation else encoded)
         return path
 
     return write
 
 
-def with_exif(jpeg: bytes, orientation: int, order: str = ">") -> bytes:
+def _with_exif(jpeg: bytes, orientation: int, order: str = ">") -> bytes:
     """Return a JPEG with an EXIF orientation."""
     big: Any = "big" if order == ">" else "little"
     entry = b"".join(n.to_bytes(k, big) for n, k in ((0x0112, 2), (3, 2), (1, 4), (orientation, 2)))
@@ -61,6 +61,12 @@ def with_exif(jpeg: bytes, orientation: int, order: str = ">") -> bytes:
     exif = start + (8).to_bytes(4, big) + (1).to_bytes(2, big) + entry + bytes(6)
     content = b"Exif\0\0" + exif
     return jpeg[:2] + b"\xff\xe1" + (len(content) + 2).to_bytes(2, "big") + content + jpeg[2:]
+
+
+@pytest.fixture
+def with_exif() -> Callable[..., bytes]:
+    """Put an EXIF orientation into a JPEG."""
+    return _with_exif
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from retinanet.convert.pictures import Picture, find_pictures, is_strange, look_at, name_inside
-from tests.convert.conftest import with_exif
 
 Call = Callable[..., Any]
 GREY = np.full((20, 30, 3), 90, np.uint8)
@@ -21,7 +20,7 @@ JPEG = cv2.imencode(".jpg", GREY)[1].tobytes()
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_of_a_jpeg(tmp_path: Path, orientation: int, order: str) -> None:
+def test_exif_of_a_jpeg(tmp_path: Path, with_exif: Call, orientation: int, order: str) -> None:
     """users.md DA6: the size as shown is what OpenCV decodes."""
     path = tmp_path / "a.jpg"
     path.write_bytes(with_exif(JPEG, orientation, order))
@@ -32,7 +31,7 @@ def test_exif_of_a_jpeg(tmp_path: Path, orientation: int, order: str) -> None:
     assert found.shown == ((30, 20) if orientation > 4 else (20, 30))
 
 
-def test_exif_of_a_png(tmp_path: Path) -> None:
+def test_exif_of_a_png(tmp_path: Path, with_exif: Call) -> None:
     exif = with_exif(b"\xff\xd8", 6)[12:]
     chunk = len(exif).to_bytes(4, "big") + b"eXIf" + exif
     chunk += zlib.crc32(b"eXIf" + exif).to_bytes(4, "big")
@@ -43,13 +42,12 @@ def test_exif_of_a_png(tmp_path: Path) -> None:
     assert cv2.imread(str(path)).shape[:2] == (30, 20)
 
 
-@pytest.mark.parametrize(
-    "content", [JPEG[:2] + b"\xff\xe1\0\x0eExif\0\0rubbish" + JPEG[2:], with_exif(JPEG, 77), JPEG]
-)
-def test_exif_without_an_orientation(tmp_path: Path, content: bytes) -> None:
+def test_exif_without_an_orientation(tmp_path: Path, with_exif: Call) -> None:
     path = tmp_path / "a.jpg"
-    path.write_bytes(content)
-    assert look_at(path) == Picture((20, 30), 1)
+    rubbish = JPEG[:2] + b"\xff\xe1\0\x0eExif\0\0rubbish" + JPEG[2:]
+    for content in (rubbish, with_exif(JPEG, 77), JPEG):
+        path.write_bytes(content)
+        assert look_at(path) == Picture((20, 30), 1)
 
 
 def test_other_formats_are_decoded(tmp_path: Path) -> None:
