@@ -27,10 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": evaluate_command,
         "predict": predict_command,
         "check": check_command,
-        "demo": demo_command,
         "convert": convert_command,
-        "config": config_command,
         "benchmark": benchmark_command,
+        "demo": demo_command,
+        "config": config_command,
     }
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
@@ -84,10 +84,10 @@ def _overview() -> str:
   evaluate  COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
   predict   detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
   check     all that is wrong with data: retinanet check my_data/train.json --images my_data/images
-  demo      draw a data set, train on it, evaluate, draw detections
   convert   Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json
-  config    every option with its default and meaning, or an experiment as resolved
   benchmark how many images a second the data path gives, stage by stage
+  demo      draw a data set, train on it, evaluate, draw detections
+  config    every option with its default and meaning, or an experiment as resolved
 
 `retinanet COMMAND --help` tells more."""
 
