@@ -25,7 +25,7 @@ def examine(train: Any, val: Any, *overrides: str) -> Report:
         "data.val.images": val.images,
         "data.short_side": [96],
         "data.long_side": 128,
-        "anchors.sizes": "[[14, 18, 24], [32, 40, 51], [60, 70, 80], [90, 95, 99], [128, 161, 203]]",
+        "anchors.sizes": "[[14,18,24], [32,40,51], [60,70,80], [90,95,99], [128,161,203]]",
         "anchors.ratios": "[0.4, 0.6, 1, 1.6, 2.5]",
     }
     words = [f"{key}={value}" for key, value in values.items()]

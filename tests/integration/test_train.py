@@ -295,8 +295,7 @@ def test_an_unknown_command_names_the_nearest(cli: Cli) -> None:
     assert ran.code == 2
     assert ran.err == (
         "error: there is no command 'trian'; did you mean train? "
-        "Commands: train, evaluate, predict, check, convert, benchmark, demo, config
-"
+        "Commands: train, evaluate, predict, check, convert, benchmark, demo, config\n"
     )
 
 
