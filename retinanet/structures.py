@@ -19,6 +19,25 @@ BLANK = -1
 """Image id of a blank image that only fills a place."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GridLevel:
+    """How the anchors of one level repeat: the same n at each cell of a regular grid, row by row.
+
+    The centre of a cell is ((row + offset) * step_y, (column + offset) * step_x).
+    """
+
+    cell: Tensor
+    """(n, 4) float32 px: the anchors of a cell centred on the origin."""
+    rows: int
+    columns: int
+    step_y: int
+    """px"""
+    step_x: int
+    """px"""
+    offset: float
+    """In cells."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Ground truth of one image, in pixels of the resized image."""

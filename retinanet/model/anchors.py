@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from retinanet.schema import AnchorConfig
+from retinanet.structures import GridLevel
 
 STRIDES = (8, 16, 32, 64, 128)
 """Of P3..P7."""
@@ -99,6 +100,13 @@ class AnchorGenerator:
             if self._stride_from == "nominal"
             else Grid(rows, columns, canvas[0] // rows, canvas[1] // columns)
             for stride, (rows, columns) in zip(STRIDES, grid_shapes(canvas), strict=True)
+        ]
+
+    def levels(self, canvas: tuple[int, int]) -> list[GridLevel]:
+        """Return how the anchors of P3..P7 repeat on a canvas (height, width)."""
+        return [
+            GridLevel(cell=cell, offset=self.offset, **grid._asdict())
+            for cell, grid in zip(self.cells, self.grids(canvas), strict=True)
         ]
 
     def _generate(self, canvas: tuple[int, int], device: torch.device) -> Tensor:

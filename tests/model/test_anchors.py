@@ -95,6 +95,20 @@ def test_stride_from_the_canvas() -> None:
     assert torch.equal(anchors[0], squares()((224, 256), CPU).split(28 * 32)[0])
 
 
+def test_levels_say_how_the_anchors_repeat() -> None:
+    """224 x 72 px, offset 0.5: P6 has 4 rows of 56 px and 2 columns of 36 px."""
+    generator = squares(stride_from="canvas", offset=0.5)
+    levels = generator.levels((224, 72))
+    assert [(level.rows, level.columns) for level in levels] == grid_shapes((224, 72))
+    assert [(level.step_y, level.step_x) for level in levels[2:]] == [(32, 24), (56, 36), (112, 72)]
+    sixth = generator((224, 72), CPU).split(generator.per_level((224, 72)))[3].reshape(4, 2, 4)
+    centre = torch.tensor([18.0, 28.0, 18.0, 28.0])
+    for row in range(4):
+        for column in range(2):
+            moved = torch.tensor([column * 36.0, row * 56.0] * 2)
+            assert torch.equal(sixth[row, column], levels[3].cell[0] + centre + moved)
+
+
 def test_defaults_are_detectron2s_sizes() -> None:
     """4 x stride x 2^(i/3), ratio 0.5 first, size-major, offset 0."""
     anchors = build_anchors(AnchorConfig())((32, 32), CPU)
