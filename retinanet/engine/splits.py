@@ -25,7 +25,7 @@ from retinanet.data.sampler import TrainingPlan, evaluation_plans
 from retinanet.data.selection import select
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import GroundTruth
-from retinanet.losses.assign import Assign, build_assign
+from retinanet.losses.grid_assign import GridAssign, build_grid_assign
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.schema import Config, DataConfig, Paths, SplitConfig
 from retinanet.structures import Target
@@ -47,11 +47,12 @@ class Matcher:
     """Assigns the anchors of a canvas, in the loader's processes."""
 
     anchors: AnchorGenerator
-    assign: Assign
+    assign: GridAssign
 
     def __call__(self, canvas: Size, target: Target) -> Tensor:
         """Return the match (A,) of each anchor; see `losses.assign`."""
-        return self.assign(self.anchors(canvas, torch.device("cpu")), target)
+        anchors = self.anchors(canvas, torch.device("cpu"))
+        return self.assign(anchors, self.anchors.levels(canvas), target)
 
 
 def open_split(config: Config, name: str) -> Split:
@@ -205,7 +206,7 @@ def build_augment(config: Config) -> Augment:
 
 def build_matcher(config: Config) -> Callable[[Size, Target], Tensor]:
     """Build what assigns anchors to the ground truth of an image."""
-    return Matcher(anchors=build_anchors(config.anchors), assign=build_assign(config.assign))
+    return Matcher(anchors=build_anchors(config.anchors), assign=build_grid_assign(config.assign))
 
 
 def build_evaluation_loader(
