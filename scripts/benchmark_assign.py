@@ -1,0 +1,127 @@
+"""How long the assignment of anchors takes an image, and how much memory: dense and on the grid.
+
+    python scripts/benchmark_assign.py [--canvas 800 1344] [--repeats 20]
+
+One thread, as in a loader's process. Times are of the processor, so what other processes take does
+not count (but they slow it by the shared caches). Boxes lie anywhere, and the logarithms of their
+sizes are evenly spread from 8 to 400 px; "small" are of 4 to 8 px and have low-quality matches
+only; "crowds" has a crowd among the eight. Each line is a process of its own, which runs both ways
+on the same boxes and compares the results. Memory is what the first call adds to the peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from retinanet.losses.assign import build_assign
+from retinanet.losses.grid_assign import build_grid_assign
+from retinanet.model.anchors import build_anchors
+from retinanet.schema import AnchorConfig, AssignConfig
+from retinanet.structures import Target
+
+CASES = {
+    "8 boxes": (8, 8, 400, 0),
+    "8 boxes, crowds": (8, 8, 400, 1),
+    "100 boxes": (100, 8, 400, 0),
+    "1,000 boxes": (1000, 8, 400, 0),
+    "1,000 small": (1000, 4, 8, 0),
+}
+COLUMNS = {
+    "positives": ",",
+    "dense": ".1f",
+    "grid": ".2f",
+    "ratio": ".0f",
+    "dense MB": ".1f",
+    "grid MB": ".1f",
+}
+
+
+def draw(canvas: tuple[int, int], case: str) -> Target:
+    """Return boxes of a case, anywhere on a canvas (height, width)."""
+    count, smallest, largest, crowds = CASES[case]
+    rng = np.random.default_rng(0)
+    limit = np.array([canvas[1], canvas[0]])
+    sides = np.minimum(np.exp(rng.uniform(np.log(smallest), np.log(largest), (count, 2))), limit)
+    corner = rng.uniform(0, 1, (count, 2)) * (limit - sides)
+    boxes = np.concatenate([corner, corner + sides], axis=1).astype(np.float32)
+    return Target(
+        boxes=torch.from_numpy(boxes),
+        labels=torch.zeros(count, dtype=torch.int64),
+        crowd=torch.arange(count) >= count - crowds,
+    )
+
+
+def peak() -> int:
+    """Return the process's largest resident memory so far, kB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def milliseconds(call: Callable[[], object], repeats: int) -> float:
+    """Return the median processor time of a call."""
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        call()
+        times.append(time.process_time() - start)
+    return 1e3 * statistics.median(times)
+
+
+def measure(canvas: tuple[int, int], case: str, repeats: int) -> dict[str, float]:
+    """Run both ways on one case; the grid first, so that its peak is its own."""
+    torch.set_num_threads(1)
+    generator, target = build_anchors(AnchorConfig()), draw(canvas, case)
+    anchors, levels = generator(canvas, torch.device("cpu")), generator.levels(canvas)
+    grid, dense = build_grid_assign(AssignConfig()), build_assign(AssignConfig())
+    few = Target(boxes=target.boxes[:1], labels=target.labels[:1], crowd=target.crowd[:1])
+    grid(anchors, levels, few), dense(anchors[:9], few)  # what torch loads at its first call
+
+    start = peak()
+    found = grid(anchors, levels, target)
+    grid_peak = peak()
+    wanted = dense(anchors, target)
+    dense_peak = peak()
+    if not torch.equal(found, wanted):
+        raise SystemExit(f"{case}: {int((found != wanted).sum())} anchors differ")
+    return {
+        "positives": int((found >= 0).sum()),
+        "grid": milliseconds(lambda: grid(anchors, generator.levels(canvas), target), repeats),
+        "dense": milliseconds(lambda: dense(anchors, target), min(repeats, 3)),
+        "grid MB": (grid_peak - start) / 1024,
+        "dense MB": (dense_peak - start) / 1024,
+    }
+
+
+def main() -> None:
+    """Measure every case in a process of its own and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--canvas", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"))
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    canvas = (options.canvas[0], options.canvas[1])
+    if options.case:
+        print(json.dumps(measure(canvas, options.case, options.repeats)))
+        return
+    print(f"{canvas[0]} x {canvas[1]} px, one thread; median ms an image, peak MB over the start")
+    print(f"{'':16}" + "".join(f"{name:>10}" for name in COLUMNS))
+    for case in CASES:
+        command = [sys.executable, __file__, "--case", case, "--repeats", str(options.repeats)]
+        command += ["--canvas", *map(str, canvas)]
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        result = json.loads(ran.stdout)
+        result["ratio"] = result["dense"] / result["grid"]
+        print(f"{case:16}" + "".join(f"{result[name]:10{form}}" for name, form in COLUMNS.items()))
+
+
+if __name__ == "__main__":
+    main()
