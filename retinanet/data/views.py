@@ -100,7 +100,8 @@ def fill(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> V
 def _window(random: np.random.Generator, size: Size, scale: float, limit: Size) -> View:
     """Return a window at a scale, at a random place, no larger than `limit` on the picture."""
     after = [max(1, min(most, round(side * scale))) for side, most in zip(size, limit, strict=True)]
-    height, width = (min(s, a / scale) for s, a in zip(size, after, strict=True))
+    # A side that fits is seen to its end, though its picture is rounded to whole px.
+    height, width = (min(side, most / scale) for side, most in zip(size, limit, strict=True))
     y, x = random.random(2) * (size[0] - height, size[1] - width)
     return View(window=(x, y, x + width, y + height), size=(after[0], after[1]))
 
