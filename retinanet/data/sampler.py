@@ -78,7 +78,7 @@ def epoch_order(
 def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return how often each image (N,) stands in an epoch: its factor, rounded at random.
 
-    The sum is the same in every epoch: round(sum of the factors).
+    The sum is the same in every epoch: that of the factors, without its fraction.
 
     Args:
         factors: (N,) of at least 1.
@@ -87,14 +87,14 @@ def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDAr
     """
     whole = np.floor(factors)
     part = factors - whole
-    extra = round(part.sum())
+    extra = math.floor(part.sum())  # up, the parts would have to grow, and one might pass 1
     repeats = whole.astype(np.int64)
     if extra:
         random = np.random.default_rng((_REPEATS, seed, epoch))
         order = random.permutation(len(factors))
         # Systematic sampling: the images lie in a row, each as long as its part; a comb of `extra`
         # teeth at equal distances touches each as often as its part says.
-        ends = np.cumsum(part[order]) * (extra / part.sum())
+        ends = np.minimum(np.cumsum(part[order]) * (extra / part.sum()), extra)
         ends[-1] = extra
         touched = np.diff(np.floor(ends + random.random()), prepend=0).astype(np.int64)
         repeats[order] += touched
