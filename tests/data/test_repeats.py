@@ -144,7 +144,7 @@ def test_a_plan_with_repeats() -> None:
 
 
 def test_repeats_do_not_change_the_first_occurrence() -> None:
-    """An image's augmentation follows from (seed, epoch, image, occurrence), not from its place."""
+    """Augmentation follows from (seed, epoch, image, occurrence), not from the place."""
     with_repeats, without = plan_of([2.5] * 7), plan_of(None)
     ours = {
         s.seed for i in range(with_repeats.steps_per_epoch) for s in with_repeats.step(i).samples

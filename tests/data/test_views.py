@@ -16,6 +16,7 @@ from retinanet.data.views import (
     cut_out,
     fill,
     jitter,
+    lay,
     quadrants,
     resize_image,
     safe_crop,
@@ -45,6 +46,14 @@ NO_CROWD = np.zeros(0, np.bool_)
 
 def boxes_of(*boxes: tuple[float, ...]) -> np.ndarray:
     return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def show(
+    image: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, view: View
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a view's picture, the boxes left on it, and their rows."""
+    window, left, rows = cut_out(image, boxes, crowd, view)
+    return resize_image(window, view.size), left, rows
 
 
 def kept_of(view: View, *boxes: tuple[float, ...], crowd: bool = False) -> tuple[list, list]:
@@ -191,12 +200,12 @@ def test_no_boxes() -> None:
     for window in ((0, 0, 100, 100), (20, 20, 40, 40)):
         view = View(window=window, size=(10, 10))
         image = np.zeros((100, 100, 3), np.uint8)
-        pixels, boxes, rows = cut_out(image, NONE, NO_CROWD, view)
+        pixels, boxes, rows = show(image, NONE, NO_CROWD, view)
         assert pixels.shape == (10, 10, 3)
         assert (boxes.shape, boxes.dtype, rows.shape) == ((0, 4), np.float32, (0,))
         outside = boxes_of((70, 70, 80, 80))
         if window[2] < 100:
-            assert cut_out(image, outside, np.array([True]), view)[1].shape == (0, 4)
+            assert show(image, outside, np.array([True]), view)[1].shape == (0, 4)
 
 
 # --- what always holds
@@ -276,7 +285,7 @@ def test_a_safe_crop_cuts_no_box_and_keeps_the_shape(
     assert (boxes[:, 2:] <= np.array([x2, y2]) + tolerance).all()
     # And what is cut out has every box that is large enough to be seen, in full.
     pixels = np.zeros((*size, 3), np.uint8)
-    _, left, rows = cut_out(pixels, boxes, np.zeros(len(boxes), bool), view)
+    _, left, rows = show(pixels, boxes, np.zeros(len(boxes), bool), view)
     scale = np.array([view.size[1] / (x2 - x1), view.size[0] / (y2 - y1)])
     clear = ((boxes[:, 2:] - boxes[:, :2]) * scale >= 4).all(axis=1)  # whole px are cut: < twice
     assert set(np.flatnonzero(clear)) <= set(rows)
@@ -294,7 +303,7 @@ def test_boxes_that_are_left_lie_on_the_picture(
     crowd = np.arange(len(boxes)) % 2 == 1
     random = np.random.default_rng(seed)
     for view in (jitter(random, size, canvas), fill(random, size, canvas, canvas)):
-        picture, left, rows = cut_out(pixels, boxes, crowd, view)
+        picture, left, rows = show(pixels, boxes, crowd, view)
         assert picture.shape == (*view.size, 3)
         assert left.shape == (len(rows), 4) and left.dtype == np.float32
         assert (left >= 0).all()
@@ -338,13 +347,37 @@ def test_boxes_follow_the_pixels(way: str) -> None:
             view = safe_crop(random, size, chosen, seen)
         else:
             view = fill(random, size, (70, 90), canvas)
-        picture, left, rows = cut_out(rectangles(), BOXES, np.zeros(4, bool), view)
+        picture, left, rows = show(rectangles(), BOXES, np.zeros(4, bool), view)
         for box, row in zip(left, rows, strict=True):
             if (box[2:] - box[:2]).min() >= 6:  # of less, interpolation leaves no pure colour
                 scale = view.size[0] / (view.window[3] - view.window[1])
                 np.testing.assert_allclose(box, seen_box(picture, row), atol=max(1.5, 0.75 * scale))
                 found += 1
     assert found > 60
+
+
+@given(sizes, sizes, st.integers(0, 3), st.integers(0, 3), seeds)
+@settings(max_examples=200, deadline=None)
+def test_an_image_is_laid_on_its_canvas_as_it_is_resized(
+    size: Size, after: Size, right: int, below: int, seed: int
+) -> None:
+    """Bit for bit, in the top left corner, and nothing beside it."""
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    planes = np.full((3, after[0] + below, after[1] + right), 7, np.uint8)
+    lay(image, after, planes)
+    expected = np.full((*planes.shape[1:], 3), 7, np.uint8)
+    expected[: after[0], : after[1]] = resize_image(image, after)
+    assert np.array_equal(planes.transpose(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("after", [(20, 30), (10, 10), (50, 50), (3, 90), (20, 31)])
+def test_a_part_of_an_image_is_laid_as_well(after: Size) -> None:
+    """A window is a view into the decoded image: its rows are not contiguous."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)[5:25, 7:37]
+    planes = np.zeros((3, 64, 96), np.uint8)
+    lay(image, after, planes)
+    expected = resize_image(np.ascontiguousarray(image), after)
+    assert np.array_equal(planes[:, : after[0], : after[1]].transpose(1, 2, 0), expected)
 
 
 # --- decoding at a fraction of the size
@@ -389,9 +422,9 @@ def test_a_jpeg_decoded_smaller_shows_the_same(
     view = View(window=(0, 0, size[1], size[0]), size=(32, 40))
     boxes = boxes_of((20, 30, 200, 250), (0, 0, size[1], size[0]))
     crowd = np.zeros(2, bool)
-    a, a_boxes, a_rows = cut_out(full, boxes, crowd, view)
+    a, a_boxes, a_rows = show(full, boxes, crowd, view)
     reduced = View(window=tuple(value / reduction for value in view.window), size=view.size)
-    b, b_boxes, b_rows = cut_out(small, boxes / np.float32(reduction), crowd, reduced)
+    b, b_boxes, b_rows = show(small, boxes / np.float32(reduction), crowd, reduced)
     assert a.shape == b.shape and a_rows.tolist() == b_rows.tolist() == [0, 1]
     np.testing.assert_allclose(a_boxes, b_boxes, atol=1)
     assert np.abs(a.astype(int) - b).mean() < 6  # a turned or mirrored one: 40 and more
@@ -418,7 +451,7 @@ def test_boxes_follow_the_pixels_of_a_jpeg_decoded_smaller(tmp_path: Path, reduc
     view = View(window=(0, 0, size[1], size[0]), size=(100, 125))
     assert view.reduction == reduction
     small = read_image(tmp_path / "a.jpg", size, reduction=reduction)
-    picture, left, rows = cut_out(small, BOXES, np.zeros(4, bool), view.reduced())
+    picture, left, rows = show(small, BOXES, np.zeros(4, bool), view.reduced())
     assert rows.tolist() == [0, 1, 2, 3]
     for box, row in zip(left, rows, strict=True):
         np.testing.assert_allclose(box, seen_box(picture, row), atol=1.5)
