@@ -45,25 +45,33 @@ def select(
                 f"{files[0].path}: data.classes: there is no class {name!r}"
                 f"{nearest(name, list(names)) or '; there are: ' + ', '.join(names[:20])}"
             )
-    source = {
-        "files": [[str(file.path), file.fingerprint] for file in files],
-        "folders": list(folders),
-        "classes": None if classes is None else sorted(classes),
-        "limit": limit,
-    }
-    digest = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
+    choices = [None if classes is None else sorted(set(classes)), limit]
+    # A resume may find the same files elsewhere: where they lie is no part of the fingerprint.
+    fingerprint = _digest([[file.fingerprint for file in files], choices])
+    # What a fingerprint leaves out (names of classes, areas) is told by the time of change.
+    stamps = [_stamp(file.path) for file in files]
+    source = {"files": stamps, "folders": list(folders), "content": fingerprint}
     path = Path(" + ".join(str(file.path) for file in files))
-    place = user_cache() / f"selection-{digest}.index"
+    place = user_cache() / f"selection-{_digest(source)}.index"
     found = map_annotations(place, path, lambda saved: saved == source)
     if found is not None:
         return found
-    chosen = _take(_join(files, folders, path), classes, limit, fingerprint=digest)
+    chosen = _take(_join(files, folders, path), classes, limit, fingerprint=fingerprint)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         chosen.save(place, source)
     except OSError:
         return chosen  # nowhere to keep it
     return map_annotations(place, path) or chosen
+
+
+def _stamp(path: Path) -> list[str | int]:
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _join(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> Annotations:
