@@ -68,10 +68,10 @@ def evaluate_checkpoint(
     if images is not None and annotations is None:
         raise UserError(f"--images {images} goes with --annotations; or set data.val.images=...")
     if annotations is not None:
-        place = SplitConfig(
-            annotations=str(annotations.absolute()),
-            images=str(images.absolute()) if images else config.data.val.images,
-        )
+        folder = str(images.absolute()) if images else config.data.val.images
+        if not isinstance(folder, str) and len(folder) > 1:
+            raise UserError(f"--annotations needs --images: data.val.images are {len(folder)}")
+        place = SplitConfig(annotations=str(annotations.absolute()), images=folder)
         # With both places given, the training machine's data.root need not exist here.
         root = "" if images else config.data.root
         data = config.data.model_copy(update={"val": place, "root": root})
