@@ -273,6 +273,10 @@ class DataConfig(Section):
             raise ValueError(f"long_side: {self.long_side} is under a short side of {longest}")
         if any(side % 32 for side in self.preset_canvas or ()):
             raise ValueError(f"preset_canvas: {self.preset_canvas} are not multiples of 32")
+        if self.preset_canvas and self.preset not in ("large_scale_jitter", "mosaic"):
+            raise ValueError(
+                f"preset_canvas: only large_scale_jitter and mosaic make one, not {self.preset}"
+            )
         return self
 
 
