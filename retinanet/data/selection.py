@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,7 @@ def _take(
     is_taken[rows] = True
     places = np.flatnonzero(is_taken[owner] & (of_label[all_of.labels] >= 0))
     counts = np.bincount(owner[places], minlength=len(all_of))[rows]
+    others = int(is_taken[owner].sum()) - len(places)
     ids, names = all_of.categories.ids, all_of.categories.names
     return Annotations(
         path=all_of.path,
@@ -150,6 +151,19 @@ def _take(
         labels=of_label[all_of.labels[places]],
         crowd=all_of.crowd[places],
         areas=all_of.areas[places],
-        remarks=all_of.remarks,
+        remarks=(*all_of.remarks, *_said(all_of, rows, wanted, others)),
         fingerprint=fingerprint,
     )
+
+
+def _said(
+    all_of: Annotations, rows: NDArray[np.int64], wanted: list[int], others: int
+) -> Iterator[str]:
+    """Say what was not taken: images, and boxes of other classes."""
+    if len(rows) < len(all_of):
+        yield f"limit: {len(rows):,} of {len(all_of):,} images are taken"
+    if len(wanted) < len(all_of.categories):
+        yield (
+            f"classes: {len(wanted)} of {len(all_of.categories)} are taken; {others:,} boxes of "
+            "the others are left out"
+        )

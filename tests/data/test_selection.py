@@ -135,6 +135,7 @@ def test_a_subset_of_the_classes(two: tuple[Path, Path]) -> None:
     assert [category for _, _, category, _ in boxes_of(subset)] == [3, 9, 3, 3, 9]
     assert subset.crowd.tolist() == [False, True, False, False, False]
     assert subset.class_counts().tolist() == [3, 1]
+    assert subset.remarks[1:] == ("classes: 2 of 3 are taken; 1 boxes of the others are left out",)
 
 
 def test_the_order_of_the_names_does_not_matter(two: tuple[Path, Path]) -> None:
@@ -170,6 +171,7 @@ def test_a_limit_holds_the_smaller_one(many: Path) -> None:
 
 def test_a_limit_keeps_the_boxes_of_its_images(many: Path) -> None:
     limited = chosen(many, limit=100)
+    assert limited.remarks == ("limit: 100 of 2,000 images are taken",)
     assert len(limited.offsets) == 101 and limited.offsets[-1] == len(limited.boxes)
     every = {image: (n, width) for n, image, _, width in boxes_of(read_annotations(many))}
     kept = {image: (n, width) for n, image, _, width in boxes_of(limited)}
@@ -178,7 +180,8 @@ def test_a_limit_keeps_the_boxes_of_its_images(many: Path) -> None:
 
 
 def test_a_limit_over_the_set_takes_every_image(two: tuple[Path, Path]) -> None:
-    assert chosen(two[0], limit=99).image_ids.tolist() == [5, 6]
+    every = chosen(two[0], limit=99)
+    assert every.image_ids.tolist() == [5, 6] and every.remarks == ()
 
 
 @pytest.fixture
