@@ -192,6 +192,14 @@ class SplitConfig(Section):
         None, "images, drawn once and for all whatever the seed; null takes every one"
     )
 
+    @field_validator("annotations", "images", mode="before")
+    @classmethod
+    def _path_or_paths(cls, value: Any) -> Any:
+        several = isinstance(value, list | tuple) and len(value) > 0
+        if all(isinstance(path, str) for path in (value if several else [value])):
+            return value
+        raise ValueError(f"{value!r} is neither a path nor a list of paths")
+
     @model_validator(mode="after")
     def _pairs(self) -> SplitConfig:
         files, folders = self.annotations, self.images
