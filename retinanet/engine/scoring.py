@@ -70,7 +70,9 @@ def evaluate_checkpoint(
     if annotations is not None:
         folder = str(images.absolute()) if images else config.data.val.images
         if not isinstance(folder, str) and len(folder) > 1:
-            raise UserError(f"--annotations needs --images: data.val.images are {len(folder)}")
+            raise UserError(
+                f"--annotations needs --images: data.val.images are {len(folder)} folders"
+            )
         place = SplitConfig(annotations=str(annotations.absolute()), images=folder)
         # With both places given, the training machine's data.root need not exist here.
         root = "" if images else config.data.root
