@@ -282,9 +282,7 @@ class DataConfig(Section):
         if any(side % 32 for side in self.preset_canvas or ()):
             raise ValueError(f"preset_canvas: {self.preset_canvas} are not multiples of 32")
         if self.preset_canvas and self.preset not in ("large_scale_jitter", "mosaic"):
-            raise ValueError(
-                f"preset_canvas: only large_scale_jitter and mosaic make one, not {self.preset}"
-            )
+            raise ValueError(f"preset_canvas: data.preset {self.preset} makes no canvas")
         return self
 
 

@@ -178,7 +178,7 @@ def test_a_canvas_that_is_no_multiple_of_32(scenes: Path) -> None:
 
 def test_a_canvas_that_a_preset_would_not_make(scenes: Path) -> None:
     """users.md UX1: an explicit setting without an effect is said."""
-    message = "preset_canvas: only large_scale_jitter and mosaic make one, not flip"
+    message = "preset_canvas: data.preset flip makes no canvas"
     with pytest.raises(UserError, match=message):
         config_of(scenes, preset_canvas=[64, 96])
 

@@ -74,7 +74,10 @@ def test_lists_on_the_command_line(experiment: Path, cli: Cli) -> None:
         (["data.classes=[]"], "command line: data.classes is []; it should be a longer list"),
         (["data.train.limit=0"], "command line: data.train.limit is 0; it should be greater than"),
         (["data.preset=flop"], "command line: data.preset is 'flop'; it should be 'flip', 'multi"),
-        (["data.preset_canvas=[64, 64]"], "{file}: data: preset_canvas: only large_scale_jitter"),
+        (
+            ["data.preset_canvas=[64, 64]"],
+            "{file}: data: preset_canvas: data.preset flip makes no canvas",
+        ),
     ],
 )
 def test_wrong_choices(experiment: Path, cli: Cli, words: list[str], message: str) -> None:
