@@ -7,6 +7,7 @@ The sequence of image ids, seeds, pixels, boxes and matches, for each kind of au
 import hashlib
 import json
 import os
+import pickle
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,3 +244,21 @@ def test_few_buckets_of_tiny_coco_fill_a_batch(case: Experiment) -> None:
     sizes = case.split.annotations.sizes
     buckets = Buckets(short_sides=(64,), long_side=128).of_all(sizes)
     assert sorted(np.bincount(buckets)[np.unique(buckets)].tolist()) == [5, 10, 17]
+
+
+def test_workers_are_handed_plans_and_know_no_order(case: Experiment) -> None:
+    """users.md SP1: what goes to a worker at its start, and with each step, is small."""
+    loader = training_loader(
+        build_dataset(case.config, case.split, augment=True, losses=True),
+        training_plan(case.config, case.split),
+        start=0,
+        stop=1,
+        rank=0,
+        ranks=1,
+        micro_batch=2,
+        workers=1,
+        pin_memory=False,
+    )
+    assert b"TrainingPlan" not in pickle.dumps(loader.dataset)
+    (step,) = iter(loader.sampler)
+    assert len(pickle.dumps(step)) < 500 * case.config.train.batch_size

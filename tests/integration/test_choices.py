@@ -76,7 +76,7 @@ def test_lists_on_the_command_line(experiment: Path, cli: Cli) -> None:
         (["data.preset=flop"], "command line: data.preset is 'flop'; it should be 'flip', 'multi"),
         (
             ["data.preset_canvas=[64, 64]"],
-            "{file}: data: preset_canvas: data.preset flip makes no canvas",
+            "{file}: data: preset_canvas: data.preset flip makes",
         ),
     ],
 )
