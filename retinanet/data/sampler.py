@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retinanet.data.canvas import Buckets, Size, cover, evaluation_canvas, resized
 
 # The first number of every seed tells the purposes apart.
-_ORDER, _BATCH, _SAMPLE, _REPEATS, _PARTNERS = range(5)
+_ORDER, _BATCH, _SAMPLE, _REPEATS, _PARTNERS, _SIDE = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class TrainingPlan:
     def _sample(self, row: int, epoch: int, occurrence: int, shared: int) -> Sample:
         # The occurrence in the epoch tells repeats of an image apart.
         name = (self._seed, epoch, row, occurrence)
-        side = shared if self._resize == "per_batch" else self._draw_side((_SAMPLE, *name))
+        side = shared if self._resize == "per_batch" else self._draw_side((_SIDE, *name))
         partners = ()
         if self._partners:
             random = np.random.default_rng((_PARTNERS, *name))
