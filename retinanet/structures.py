@@ -71,7 +71,7 @@ class Batch:
     """Images on one canvas, each in its top left corner, and their targets."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB, padded with 0."""
+    """(B, 3, H, W) uint8 RGB, padded with 0; in memory the channels of a pixel lie together."""
     sizes: Tensor
     """(B, 2) int64: height and width of each resized image inside the canvas."""
     original_sizes: Tensor

@@ -8,8 +8,9 @@ Three ways from the same files, in turn, each time in a process of its own on on
   to float, GeneralizedRCNNTransform), two images a batch as there;
 - ours: whole batches on the host, augmented by flips, resized, padded, anchors assigned.
 
-Photos of about COCO's sizes at short side 800, then 12-megapixel ones at short side 512. Without
---photos the pictures are drawn: smooth noise of many scales, about as large as COCO's files.
+Pictures of COCO's sizes at short side 800, then 12-megapixel ones at short side 512. With --photos
+the former are the files as they are (COCO's own, say), the latter the same enlarged; without,
+smooth noise of many scales.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from retinanet.data.images import read_image
 
 WAYS = ("decode", "torchvision", "ours")
 SIZES = ((480, 640), (640, 480), (427, 640), (426, 640), (375, 500))
@@ -48,11 +54,6 @@ CASES = {
 
 def draw(folder: Path, case: str, photos: list[Path]) -> None:
     """Write a case's JPEGs and a COCO file with seven boxes an image."""
-    import cv2
-    import numpy as np
-
-    from retinanet.data.images import read_image
-
     rng = np.random.default_rng(0)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -60,17 +61,18 @@ def draw(folder: Path, case: str, photos: list[Path]) -> None:
     sizes = CASES[case].sizes
     for i in range(CASES[case].images):
         height, width = sizes[i % len(sizes)]
-        if photos:
-            photo = read_image(photos[i % len(photos)])[:, :, ::-1]
-            picture = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
+        path = folder / f"{i}.jpg"
+        if photos and case == "coco":  # as they are: how much there is to decode matters
+            path.write_bytes(photos[i % len(photos)].read_bytes())
+            height, width = read_image(path).shape[:2]
         else:
-            sums = np.zeros((height, width, 3), np.float32)
-            for octave in range(8):
-                shape = (max(2, height >> octave), max(2, width >> octave), 3)
-                noise = rng.normal(0, 3 * 2 ** (octave / 1.4), shape).astype(np.float32)
-                sums += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-            picture = np.clip(sums + 120, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{i}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            picture = (
+                read_image(photos[i % len(photos)])[:, :, ::-1]
+                if photos
+                else _noise(rng, height, width)
+            )
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
         images.append({"id": i + 1, "file_name": f"{i}.jpg", "height": height, "width": width})
         for _ in range(7):
             w, h = rng.uniform(0.05, 0.5, 2) * (width, height)
@@ -82,11 +84,18 @@ def draw(folder: Path, case: str, photos: list[Path]) -> None:
     (folder / "train.json").write_text(json.dumps(content))
 
 
+def _noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draw smooth noise of many scales, (height, width, 3)."""
+    sums = np.zeros((height, width, 3), np.float32)
+    for octave in range(8):
+        shape = (max(2, height >> octave), max(2, width >> octave), 3)
+        noise = rng.normal(0, 3 * 2 ** (octave / 1.4), shape).astype(np.float32)
+        sums += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.clip(sums + 120, 0, 255).astype(np.uint8)
+
+
 def decode(folder: Path, case: str) -> Callable[[], int]:
     """Decode every file in full."""
-    import cv2
-    import numpy as np
-
     contents = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
 
     def work() -> int:
@@ -147,8 +156,8 @@ def ours(folder: Path, case: str) -> Callable[[], int]:
     plan = training_plan(config, split)
 
     def work() -> int:
-        batches = [dataset[plan.step(step)][0] for step in range(plan.steps_per_epoch)]
-        return sum(len(batch.images) for batch in batches)
+        steps = range(plan.steps_per_epoch)
+        return sum(len(dataset[plan.step(step)][0].images) for step in steps)
 
     return work
 
@@ -157,7 +166,6 @@ def measure(way: str, folder: Path, case: str) -> None:
     """Print the seconds an image takes, after one round that warms up."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    import cv2
     import torch
 
     cv2.setNumThreads(0)

@@ -136,20 +136,19 @@ def cut_out(
     return image[y1:y2, x1:x2], moved.astype(np.float32), kept
 
 
-def lay(image: NDArray[np.uint8], size: Size, planes: NDArray[np.uint8]) -> None:
-    """Resize an image (H, W, 3) into the top left corner of planes (3, canvas height, width).
+def lay(image: NDArray[np.uint8], size: Size, canvas: NDArray[np.uint8]) -> None:
+    """Resize an image (H, W, 3) into the top left corner of a canvas (H', W', 3), the rest 0.
 
-    The pixels are those of `resize_image`; plane by plane, an enlarged image is written once.
+    The pixels are those of `resize_image`, written once.
     """
     height, width = size
-    corner = planes[:, :height, :width]
-    if image.shape[0] * image.shape[1] >= height * width:
-        image = resize_image(image, size)
-        for channel, plane in enumerate(corner):
-            cv2.extractChannel(image, channel, plane)
-        return
-    for source, plane in zip(cv2.split(image), corner, strict=True):
-        cv2.resize(source, (width, height), dst=plane, interpolation=_mode(source, size))
+    canvas[height:] = 0
+    canvas[:height, width:] = 0
+    corner = canvas[:height, :width]
+    if image.shape[:2] == size:
+        corner[:] = image
+    else:
+        cv2.resize(image, (width, height), dst=corner, interpolation=_mode(image, size))
 
 
 def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
