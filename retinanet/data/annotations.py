@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,12 @@ _MAGIC = b"retinanet index 1\n"
 _ALIGN = 64
 _CHECKED = 2**27
 """Indexes up to 128 MB are checked for damage at each opening; larger ones by header and length."""
+_WINDOW = 2**18
+"""Bytes checked at a time."""
+_BLOCK = 2**22
+"""Boxes looked at together, where a look at all at once would hold hundreds of MB."""
+_NAMES = 2**12
+"""File names decoded together."""
 _ARRAYS = (
     "image_ids",
     "sizes",
@@ -72,9 +78,19 @@ class FileNames(Sequence[str]):
         return self.blob[start : int(self.ends[row])].tobytes().decode()
 
     def __iter__(self) -> Iterator[str]:
-        return (self[row] for row in range(len(self)))
+        start = 0
+        for first in range(0, len(self), _NAMES):
+            ends = self.ends[first : first + _NAMES].tolist()
+            names = self.blob[start : ends[-1]].tobytes()
+            at = 0
+            for end in ends:
+                yield names[at : end - start].decode()
+                at = end - start
+            start = ends[-1]
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, FileNames):
+            return np.array_equal(self.ends, other.ends) and np.array_equal(self.blob, other.blob)
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -116,11 +132,12 @@ class Annotations:
 
     def class_counts(self) -> NDArray[np.int64]:
         """Return the number of boxes (K,) of each class, crowds left out."""
-        return np.bincount(self.labels[~self.crowd], minlength=len(self.categories))
-
-    def image_of_box(self) -> NDArray[np.int64]:
-        """Return the image's row (M,) of each box."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        counts = np.zeros(len(self.categories), np.int64)
+        for start in range(0, len(self.labels), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            wanted = self.labels[block][~self.crowd[block]]
+            counts += np.bincount(wanted, minlength=len(counts))
+        return counts
 
     def save(self, place: Path, source: dict[str, Any]) -> None:
         """Write the index to one file that `map_annotations` opens.
@@ -180,13 +197,15 @@ def map_annotations(
     try:
         with place.open("rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        fields, start = _header(mapped)
-        if len(mapped) != start + fields["bytes"] or not belongs(fields["source"]):
-            return None
-        check = len(mapped) <= _CHECKED
+            fields, start = _header(mapped)
+            if len(mapped) != start + fields["bytes"] or not belongs(fields["source"]):
+                return None
+            table = fields["arrays"]
+            if len(mapped) <= _CHECKED:
+                _check_arrays(file, start, table)
         arrays = {
-            name: _array(mapped[start:], kind, shape, offset, checksum if check else None)
-            for name, (kind, shape, offset, checksum) in fields["arrays"].items()
+            name: _array(mapped[start:], kind, shape, offset)
+            for name, (kind, shape, offset, _) in table.items()
         }
         ids, names = fields["categories"]
         return Annotations(
@@ -233,13 +252,25 @@ def _header(mapped: memoryview) -> tuple[dict[str, Any], int]:
     return json.loads(header), -(-(start + size) // _ALIGN) * _ALIGN
 
 
-def _array(
-    mapped: memoryview, kind: str, shape: list[int], offset: int, checksum: int | None
-) -> NDArray[Any]:
+def _check_arrays(file: BinaryIO, start: int, table: dict[str, Any]) -> None:
+    """Compare checksums; read, not mapped, so that what was looked at leaves the memory again.
+
+    Raises:
+        ValueError: an array is damaged.
+    """
+    for kind, shape, offset, checksum in table.values():
+        file.seek(start + offset)
+        left, found = math.prod(shape) * np.dtype(kind).itemsize, 0
+        while left and (window := file.read(min(left, _WINDOW))):
+            found = zlib.crc32(window, found)
+            left -= len(window)
+        if found != checksum:
+            raise ValueError("damaged")
+
+
+def _array(mapped: memoryview, kind: str, shape: list[int], offset: int) -> NDArray[Any]:
     count = math.prod(shape)
     array = np.frombuffer(mapped, np.dtype(kind), count, offset) if count else np.zeros(0, kind)
-    if checksum is not None and _checksum(array) != checksum:
-        raise ValueError("damaged")
     return array.reshape(shape)
 
 

@@ -19,8 +19,12 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations, FileNames, map_annotations
 from retinanet.data.coco_json import CocoColumns, parse_coco
+from retinanet.data.locks import alone
 from retinanet.errors import UserError
 from retinanet.files import user_cache
+
+_WINDOW = 2**22
+"""Bytes hashed at a time."""
 
 
 def open_annotations(path: Path) -> Annotations:
@@ -34,18 +38,24 @@ def open_annotations(path: Path) -> Annotations:
     def belongs(saved: dict[str, Any]) -> bool:
         if saved["size"] != source["size"]:
             return False
-        return saved["mtime_ns"] == source["mtime_ns"] or saved["sha256"] == _sha256(_read(path))
+        return saved["mtime_ns"] == source["mtime_ns"] or saved["sha256"] == _sha256_of(path)
 
     try:
         status = path.stat()
     except OSError:
         return read_annotations(path)  # which says why not
     source |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    for place in _places(path):
-        found = map_annotations(place, path, belongs)
-        if found is not None:
-            return found
-    return _make(path, source)
+
+    def cached() -> Annotations | None:
+        found = (map_annotations(place, path, belongs) for place in _places(path))
+        return next((annotations for annotations in found if annotations is not None), None)
+
+    annotations = cached()
+    if annotations is None:
+        # The ranks of a machine start at once: one parses, the others find what it made.
+        with alone(path):
+            annotations = cached() or _make(path, source)
+    return annotations
 
 
 def _places(path: Path) -> list[Path]:
@@ -107,23 +117,21 @@ def _read(path: Path) -> bytes:
 
 
 def _index(path: Path, columns: CocoColumns) -> Annotations:
-    """Sort the boxes of a file by image, in the file's order within an image."""
+    """Order the boxes of a file by image; its columns go over to the index."""
     images, boxes = columns.images, columns.boxes
+    boxes.sort()
     counts = np.bincount(boxes.rows, minlength=len(images.ids))
-    order: Any = slice(None)
-    if (np.diff(boxes.rows) < 0).any():
-        order = np.argsort(boxes.rows, kind="stable")
     filled = boxes.filled
     names = FileNames.of(images.names)
     arrays: dict[str, Any] = {
         "image_ids": images.ids,
         "sizes": images.sizes,
         "offsets": np.concatenate([[0], np.cumsum(counts)]),
-        "annotation_ids": boxes.ids[order],
-        "boxes": boxes.boxes[order],
-        "labels": boxes.labels[order],
-        "crowd": boxes.crowd[order],
-        "areas": boxes.areas[order],
+        "annotation_ids": boxes.ids,
+        "boxes": boxes.boxes,
+        "labels": boxes.labels,
+        "crowd": boxes.crowd,
+        "areas": boxes.areas,
     }
     learned = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd")
     return Annotations(
@@ -141,6 +149,14 @@ def _hash(arrays: Sequence[NDArray[Any]]) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
+
+
+def _sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while window := file.read(_WINDOW):
+            digest.update(window)
+    return digest.hexdigest()
 
 
 def _sha256(content: bytes) -> str:

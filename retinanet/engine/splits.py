@@ -251,7 +251,9 @@ def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTr
         category_ids=categories.ids,
         category_names=categories.names,
         boxes=annotations.boxes[:stop].astype(np.float64),
-        box_image_ids=annotations.image_ids[annotations.image_of_box()[:stop]],
+        box_image_ids=np.repeat(
+            annotations.image_ids[:images], np.diff(annotations.offsets[: images + 1])
+        ),
         box_category_ids=np.array(categories.ids)[annotations.labels[:stop]],
         areas=annotations.areas[:stop],
         crowd=annotations.crowd[:stop],
