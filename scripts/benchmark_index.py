@@ -5,6 +5,8 @@
 Draws a file of COCO train2017's size (118,287 images, 860,001 annotations with segmentations),
 opens it with pycocotools and with this project, first without and then with its cache, each in a
 process of its own; with --large also a file of 2,000,000 images and 30,000,000 boxes, ours alone.
+After it, what a training does with the index before its first step, and how long a step's images
+take to be named.
 """
 
 from __future__ import annotations
@@ -14,26 +16,82 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-RUN = """
-import json, resource, sys, time
-path = sys.argv[1]
-{imports}
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
-{work}
-print(json.dumps({{"seconds": time.perf_counter() - start,
-    "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    "own_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3}}))
-"""
-PEER = ("from pycocotools.coco import COCO", "COCO(path)")
-OURS = (
-    "from pathlib import Path\nfrom retinanet.data.index import open_annotations",
-    "open_annotations(Path(path))",
-)
+T = TypeVar("T")
+
+STEPS = 1000
+"""Steps that are named one by one, after the first of an epoch."""
+
+
+def _peer(path: Path) -> Callable[[], object]:
+    from pycocotools.coco import COCO
+
+    return lambda: COCO(str(path))
+
+
+def _open(path: Path) -> Callable[[], object]:
+    from retinanet.data.index import open_annotations
+
+    return lambda: open_annotations(path)
+
+
+def _start(path: Path) -> Callable[[], dict[str, float]]:
+    """Do what a training does before its first step, but for the pictures and the network."""
+    import torch
+
+    from retinanet.data import checks
+    from retinanet.data.boxes_used import take_census
+    from retinanet.data.index import open_annotations
+    from retinanet.engine import run, splits
+    from retinanet.engine.distributed import World
+    from retinanet.schema import Config
+
+    config = Config()
+
+    def work() -> dict[str, float]:
+        clock = Clock()
+        annotations = clock("open the index", lambda: open_annotations(path))
+        clock("check its boxes' format", lambda: checks.check_format(annotations))
+        side = config.data.min_box_side
+        census = clock("census of the boxes", lambda: take_census(annotations, min_box_side=side))
+        split = splits.Split(
+            annotations=annotations, images=path.parent, min_box_side=side, census=census
+        )
+        cpu = World(rank=0, size=1, device=torch.device("cpu"))
+        clock("size of a micro-batch", lambda: run.resolve_micro_batch(config, split, cpu))
+        plan = clock("make the plan", lambda: splits.training_plan(config, split))
+        clock("table of classes", lambda: checks.class_table(annotations, census))
+        scale = np.ones(len(annotations))
+        clock("sizes of the boxes", lambda: splits.resized_box_sizes(split, scale))
+        clock("name the first step", lambda: plan.step(0))
+        first = time.perf_counter()
+        for step in range(1, 1 + STEPS):
+            plan.step(step)
+        clock.seconds["name another step"] = (time.perf_counter() - first) / STEPS
+        return clock.seconds
+
+    return work
+
+
+WAYS = {"peer": _peer, "open": _open, "start": _start}
+
+
+class Clock:
+    """Seconds that each stage took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, stage: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        self.seconds[stage] = time.perf_counter() - start
+        return result
 
 
 def write_coco(path: Path, *, images: int, boxes: int, segmentations: bool) -> None:
@@ -80,21 +138,52 @@ def _annotations(
     return rows
 
 
-def measure(way: tuple[str, str], path: Path) -> dict[str, float]:
-    """Open a file in a process of its own."""
-    code = RUN.format(imports=way[0], work=way[1])
-    command = [sys.executable, "-c", code, str(path)]
+def measure(way: str, path: Path) -> dict[str, Any]:
+    """Do a piece of work in a process of its own."""
+    command = [sys.executable, __file__, "--measure", way, "--folder", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _say(name: str, found: dict[str, float], peer: dict[str, float] | None = None) -> None:
+def _measure_here(way: str, path: Path) -> None:
+    work = WAYS[way](path)
+    before, start = _peak(), time.perf_counter()
+    result = work()
+    found = {"seconds": time.perf_counter() - start, "before": before, "peak": _peak()}
+    print(json.dumps(found | {"stages": result if isinstance(result, dict) else {}}))
+
+
+def _peak() -> float:
+    """Return the highest resident memory of this process until now, GB.
+
+    Not by getrusage: there a process starts with the peak of the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+
+
+def _say(name: str, found: dict[str, Any], peer: dict[str, Any] | None = None) -> None:
     ratio = f"  {peer['seconds'] / found['seconds']:8.1f} x" if peer else ""
     print(
-        f"{name:34} {found['seconds']:8.3f} s  peak {found['peak_gb']:5.2f} GB  own "
-        f"{found['own_mb']:7.1f} MB{ratio}",
+        f"{name:34} {found['seconds']:8.3f} s  peak {found['peak']:5.2f} GB  of it by this "
+        f"{1e3 * (found['peak'] - found['before']):8.1f} MB{ratio}",
         flush=True,
     )
+
+
+def _compare(path: Path, *, peer: bool) -> None:
+    size = path.stat().st_size / 1e6
+    print(f"\n{path} ({size:,.0f} MB)")
+    theirs = measure("peer", path) if peer else None
+    if theirs:
+        _say("pycocotools", theirs)
+    path.with_name(f".{path.name}.index").unlink(missing_ok=True)
+    for turn in ("ours, the first time", "ours, the second time", "ours, the third time"):
+        _say(turn, measure("open", path), theirs)
+    start = measure("start", path)
+    _say("ours, all before step 0", start)
+    for stage, seconds in start["stages"].items():
+        print(f"  {stage:32} {1e3 * seconds:10.2f} ms")
 
 
 def main() -> None:
@@ -102,7 +191,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.measure:
+        _measure_here(options.measure, options.folder)
+        return
     options.folder.mkdir(parents=True, exist_ok=True)
     files = [("coco", 118_287, 860_001, True)]
     files += [("large", 2_000_000, 30_000_000, False)] if options.large else []
@@ -112,13 +205,8 @@ def main() -> None:
             start = time.perf_counter()
             write_coco(path, images=images, boxes=boxes, segmentations=segmentations)
             print(f"drew {path} in {time.perf_counter() - start:.0f} s")
-        print(f"{images:,} images, {boxes:,} boxes, {path.stat().st_size / 1e6:,.0f} MB")
-        peer = measure(PEER, path) if name == "coco" else None
-        if peer:
-            _say("pycocotools", peer)
-        path.with_name(f".{path.name}.index").unlink(missing_ok=True)
-        for turn in ("ours, the first time", "ours, the second time", "ours, the third time"):
-            _say(turn, measure(OURS, path), peer)
+        print(f"{images:,} images, {boxes:,} boxes:", end="")
+        _compare(path, peer=name == "coco")
 
 
 if __name__ == "__main__":

@@ -139,6 +139,15 @@ class Annotations:
             counts += np.bincount(wanted, minlength=len(counts))
         return counts
 
+    def image_of_box(self) -> NDArray[np.int64]:
+        """Return the image's row (M,) of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def distinct_sizes(self) -> NDArray[np.int64]:
+        """Return each height and width (n, 2) that images have, once."""
+        keys = np.unique(self.sizes[:, 0] << 32 | self.sizes[:, 1])  # rows are slow to sort
+        return np.stack([keys >> 32, keys & (2**32 - 1)], axis=1)
+
     def save(self, place: Path, source: dict[str, Any]) -> None:
         """Write the index to one file that `map_annotations` opens.
 

@@ -101,7 +101,7 @@ def check_split(annotations: Annotations, *, split: str, learn: bool) -> None:
     """
     if not len(annotations):
         raise UserError(f'{annotations.path}: "images" is empty: data.{split} has nothing in it')
-    if learn and not (~annotations.crowd).any():
+    if learn and annotations.crowd.all():
         raise UserError(
             f"{annotations.path}: data.{split} has {len(annotations)} images but no box to learn"
         )

@@ -92,8 +92,9 @@ class GrowingBoxColumns:
     pieces of millions of boxes are never held beside a copy of them all.
     """
 
-    def __init__(self) -> None:
-        self._room = 2**12
+    def __init__(self, room: int = 2**12) -> None:
+        """Reserve room for so many boxes."""
+        self._room = room
         self._count = 0
         self._filled = 0
         self._columns: dict[str, NDArray[Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -160,6 +161,8 @@ def _start_worker(worker: int) -> None:
     process saves its state and lets the workers go; SIGTERM ends a worker after a grace only.
     """
     del worker
+    # Collecting garbage among what it was forked with would copy the whole heap, page by page.
+    gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     keep_memory()

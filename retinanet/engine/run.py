@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -183,7 +182,7 @@ def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
                 long_side=data.long_side,
                 policy=data.canvas,
             )
-            for height, width in np.unique(train.annotations.sizes, axis=0).tolist()
+            for height, width in train.annotations.distinct_sizes().tolist()
         ]
     )
     return min(share, max(1, _HOST_PIXELS // max(map(math.prod, canvases))))

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retinanet.data import annotations as annotations_module
 from retinanet.data import index
-from retinanet.data.annotations import Annotations
+from retinanet.data.annotations import Annotations, FileNames
 from retinanet.data.index import open_annotations, read_annotations
 from retinanet.errors import UserError
 
@@ -255,9 +258,68 @@ def _open(path: Path) -> str:
     return open_annotations(path).fingerprint
 
 
-def test_several_processes_start_at_once(path: Path) -> None:
+def test_several_processes_start_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranks of a machine: one parses, the others wait for what it makes."""
+    path.write_text(json.dumps(coco(20_000)))
+    log, parse = path.parent.parent / "parsed", index.parse_coco
+
+    def noting(content: bytes, path: Path, **options: Any) -> Any:
+        with log.open("a") as file:
+            file.write("once\n")
+        return parse(content, path, **options)
+
+    monkeypatch.setattr(index, "parse_coco", noting)
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        prints = set(pool.map(_open, [path] * 8, chunksize=1))
+    assert log.read_text() == "once\n"
+    assert prints == {read_annotations(path).fingerprint}
+    assert sorted(p.name for p in path.parent.iterdir()) == [".train.json.index", "train.json"]
+
+
+@contextmanager
+def _no_lock(path: Path) -> Iterator[bool]:
+    yield False
+
+
+def test_several_processes_without_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a drive without locks each may make it; all are whole, and one stays."""
+    monkeypatch.setattr(index, "alone", _no_lock)
     path.write_text(json.dumps(coco(20_000)))
     with multiprocessing.get_context("fork").Pool(4) as pool:
         prints = set(pool.map(_open, [path] * 8, chunksize=1))
     assert prints == {read_annotations(path).fingerprint}
     assert sorted(p.name for p in path.parent.iterdir()) == [".train.json.index", "train.json"]
+
+
+def test_file_names_come_out_as_they_went_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["b.jpg", "süd/a.jpg", "", "日本.png", "b.jpg"]
+    for together in (1, 2, 3, 5, 100):
+        monkeypatch.setattr(annotations_module, "_NAMES", together)
+        packed = FileNames.of(names)
+        assert list(packed) == names == [packed[i] for i in range(5)]
+    assert list(FileNames.of([])) == []
+    assert packed == FileNames.of(names) == names
+    assert packed != FileNames.of([*names[:4], "c.jpg"]) and packed != names[:4]
+
+
+def test_counting_block_by_block(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = coco(7)
+    content["categories"].append({"id": 2, "name": "dog"})
+    for i, box in enumerate(content["annotations"]):
+        box |= {"category_id": (2, 5, 5)[i % 3], "iscrowd": int(i == 4)}
+    path.write_text(json.dumps(content))
+    for together in (1, 3, 100):
+        monkeypatch.setattr(annotations_module, "_BLOCK", together)
+        assert open_annotations(path).class_counts().tolist() == [3, 3]
+
+
+def test_distinct_sizes(path: Path) -> None:
+    content = coco()
+    content["images"] += [
+        {"id": 9, "file_name": "c.jpg", "width": 40, "height": 30},
+        {"id": 10, "file_name": "d.jpg", "width": 2**31 - 1, "height": 2**31 - 1},
+        {"id": 11, "file_name": "e.jpg", "width": 30, "height": 40},
+    ]
+    path.write_text(json.dumps(content))
+    sizes = open_annotations(path).distinct_sizes()
+    assert sizes.tolist() == [[10, 20], [30, 40], [40, 30], [2**31 - 1, 2**31 - 1]]

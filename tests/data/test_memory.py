@@ -1,0 +1,190 @@
+"""What an index and its loader's processes cost in memory, as Linux accounts for it."""
+
+import copy
+import json
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from torch.utils.data import Dataset
+
+from retinanet.config import override_config
+from retinanet.data.annotations import Annotations, FileNames
+from retinanet.data.boxes_used import take_census
+from retinanet.data.coco_json import Categories
+from retinanet.data.index import open_annotations
+from retinanet.data.loader import training_loader
+from retinanet.data.sampler import Plan
+from retinanet.engine.splits import Split, build_dataset, training_plan
+from retinanet.schema import Config
+from retinanet.structures import Batch
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell"
+)
+MB = 2**20
+
+
+def generated(images: int, boxes_each: int) -> Annotations:
+    """Return an index without a JSON file."""
+    boxes = images * boxes_each
+    return Annotations(
+        path=Path("train.json"),
+        categories=Categories(ids=(1,), names=("thing",)),
+        image_ids=np.arange(images),
+        sizes=np.full((images, 2), 8),
+        file_names=FileNames.of([f"{i % 50}.jpg" for i in range(images)]),
+        offsets=np.arange(images + 1) * boxes_each,
+        annotation_ids=np.arange(boxes),
+        boxes=np.tile(np.array([1, 1, 5, 5], np.float32), (boxes, 1)),
+        labels=np.zeros(boxes, np.int32),
+        crowd=np.zeros(boxes, bool),
+        areas=np.full(boxes, 25.0),
+        fingerprint="",
+    )
+
+
+OPENING = """
+import pickle, sys
+from pathlib import Path
+from retinanet.data.annotations import map_annotations
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+before = peak()
+annotations = map_annotations(Path(sys.argv[1]), Path("train.json"))
+annotations = pickle.loads(pickle.dumps(annotations))
+assert float(annotations.boxes[-1, 2]) == 5
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("boxes", [2_500_000, 6_000_000])
+def test_a_worker_that_opens_an_index_adds_nothing_to_speak_of(tmp_path: Path, boxes: int) -> None:
+    """Of one that is checked for damage on the way (under 128 MB), and of a larger one.
+
+    What counts is all that ever was resident, pages that others share and checksums included.
+    """
+    place = tmp_path / "index"
+    generated(boxes // 10, 10).save(place, {})
+    assert (place.stat().st_size > 128 * MB) == (boxes > 3_000_000)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENING, str(place)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < 8 * MB
+
+
+IMAGES = 50_000
+BATCH = 250
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """50,000 images with a box each; 50 files stand for them."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(50):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{i}.jpg"), pixels)
+    images = [
+        {"id": i, "file_name": f"{i % 50}.jpg", "width": 8, "height": 8} for i in range(IMAGES)
+    ]
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 5, 5]} for i in range(IMAGES)
+    ]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
+    (folder / "train.json").write_text(json.dumps(content))
+    annotations = open_annotations(folder / "train.json")
+    assert annotations.mapped_from is not None
+    census = take_census(annotations, min_box_side=1)
+    return Split(annotations=annotations, images=folder, min_box_side=1.0, census=census)
+
+
+class Pixels(Dataset):
+    """Does a data set's whole work, but leaves the targets behind: sending them takes longest."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, plan: Plan) -> tuple[Batch, list[str]]:
+        batch, bad = self._dataset[plan]
+        return replace(batch, targets=[]), bad
+
+
+class Records(Dataset):
+    """What most detectors do: the annotations are a list of dicts that the workers inherit."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        outlines = np.random.default_rng(0).uniform(0, 8, (IMAGES, 16)).tolist()
+        self._records = [
+            {"image_id": i, "file_name": f"{i % 50}.jpg", "segmentation": [outlines[i]]}
+            for i in range(IMAGES)
+        ]
+
+    def __getitem__(self, plan: Plan) -> tuple[Batch, list[str]]:
+        for sample in plan.samples:
+            copy.deepcopy(self._records[sample.row])
+        return self._dataset[Plan(samples=(), canvas=plan.canvas)]
+
+
+def memory() -> float:
+    """Return the MB of this process and its workers; what they share counts once (PSS).
+
+    Without pages of files: those of libraries are shared with whatever else runs at the time, and
+    the index's are in memory once for all.
+    """
+    pids = ["self", *(child.pid for child in multiprocessing.active_children())]
+    assert len(pids) == 5
+    lines = [x for pid in pids for x in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+    kinds = ("Pss_Anon:", "Pss_Shmem:")
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1024
+
+
+def memory_by_half_epoch(dataset: Any, split: Split, halves: int) -> Iterator[float]:
+    """Yield the MB after ten steps, and after each half epoch, of a loader with four workers."""
+    options = ["data.short_side=8", "data.long_side=32", f"train.batch_size={BATCH}"]
+    config = override_config(Config(), options)
+    half = IMAGES // BATCH // 2
+    loader = training_loader(
+        dataset,
+        training_plan(config, split),
+        start=0,
+        stop=halves * half + 20,  # the workers are at work to the end
+        rank=0,
+        ranks=1,
+        micro_batch=BATCH,
+        workers=4,
+        pin_memory=False,
+    )
+    for done, step in enumerate(loader, 1):
+        assert step.images in (BATCH, 0) and not step.bad
+        if done == 10 or done % half == 0:
+            yield memory()
+        if done == halves * half:
+            return
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_memory_stays_flat_over_epochs(split: Split) -> None:
+    """users.md SP1: four workers look up, decode and batch 50,000 images, twice over."""
+    dataset = Pixels(build_dataset(Config(), split, augment=False, losses=False))
+    start, half, first, *later = memory_by_half_epoch(dataset, split, 4)
+    assert first - start < 24, (start, half, first)  # what libraries allocate at first use
+    assert max(later) - first < 8, (first, later)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_list_of_records_would_be_copied_to_every_worker(split: Split) -> None:
+    """users.md SP1: the measure sees what it is there for; reading a record writes its count."""
+    dataset = Records(build_dataset(Config(), split, augment=False, losses=False))
+    start, half, first = memory_by_half_epoch(dataset, split, 2)
+    assert first - start > 60, (start, half, first)
