@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations
 
-_IMAGES = 2**11
-"""Images looked at together: so few that their boxes stay in the processor's cache."""
+_IMAGES, _BOXES = 2**16, 2**13
+"""Images and boxes looked at together, at most: so few that they stay in the processor's cache."""
 _TOUCH = 1e-3
 """px; what a box reaches over the border by less is rounding."""
 
@@ -71,8 +71,12 @@ def cut_boxes(annotations: Annotations, first: int, last: int, *, min_box_side: 
 
 def parts(annotations: Annotations) -> Iterator[tuple[int, int]]:
     """Yield ranges of images (first, last) that cover a file, to look at its boxes in turn."""
-    for first in range(0, len(annotations), _IMAGES):
-        yield first, min(first + _IMAGES, len(annotations))
+    offsets, first = annotations.offsets, 0
+    while first < len(annotations):
+        full = int(np.searchsorted(offsets, offsets[first] + _BOXES, side="right")) - 1
+        last = min(max(full, first + 1), first + _IMAGES, len(annotations))
+        yield first, last
+        first = last
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

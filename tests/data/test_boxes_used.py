@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retinanet.data import boxes_used
-from retinanet.data.annotations import Annotations
-from retinanet.data.boxes_used import cut_boxes, take_census
+from retinanet.data.annotations import Annotations, FileNames
+from retinanet.data.boxes_used import cut_boxes, parts, take_census
+from retinanet.data.coco_json import Categories
 from retinanet.data.index import read_annotations
 
 
@@ -29,6 +32,25 @@ def index(folder: Path, *images: list[list[float]]) -> Annotations:
     path = folder / "train.json"
     path.write_text(json.dumps(content))
     return read_annotations(path)
+
+
+def generated(offsets: np.ndarray) -> Annotations:
+    """Return an index without values; the boxes of image i are offsets[i]:offsets[i + 1]."""
+    images, boxes = len(offsets) - 1, int(offsets[-1])
+    return Annotations(
+        path=Path("train.json"),
+        categories=Categories(ids=(1,), names=("cat",)),
+        image_ids=np.arange(images),
+        sizes=np.ones((images, 2), np.int64),
+        file_names=FileNames.of([""] * images),
+        offsets=offsets,
+        annotation_ids=np.arange(boxes),
+        boxes=np.zeros((boxes, 4), np.float32),
+        labels=np.zeros(boxes, np.int32),
+        crowd=np.zeros(boxes, bool),
+        areas=np.zeros(boxes),
+        fingerprint="",
+    )
 
 
 def test_boxes_are_cut_left_out_and_counted(tmp_path: Path) -> None:
@@ -115,3 +137,20 @@ def test_the_parts_that_are_looked_at_do_not_matter(
     one_by_one = [cut_boxes(annotations, row, row + 1, min_box_side=2).xyxy for row in range(12)]
     together = cut_boxes(annotations, 0, 12, min_box_side=2).xyxy
     assert np.array_equal(np.concatenate(one_by_one), together)
+
+
+@given(counts=st.lists(st.integers(0, 7), max_size=20), images=st.integers(1, 9))
+def test_parts_cover_every_image_once_and_are_small(counts: list[int], images: int) -> None:
+    """At most five boxes together, or one image that has more; at most so many images."""
+    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+    annotations = generated(offsets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes_used, "_BOXES", 5)
+        patch.setattr(boxes_used, "_IMAGES", images)
+        found = list(parts(annotations))
+    assert [row for part in found for row in range(*part)] == list(range(len(counts)))
+    for first, last in found:
+        assert last - first == 1 or sum(counts[first:last]) <= 5
+        assert 1 <= last - first <= images
+    for first, last in found[:-1]:  # and no smaller than they must be
+        assert last - first == images or sum(counts[first : last + 1]) > 5
