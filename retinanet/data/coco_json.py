@@ -34,6 +34,10 @@ from retinanet.errors import UserError
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
 """Names that need no closer look, if they are not blank; without `..` they stay in their folder."""
 
+_LENIENT = 2**28
+"""Bytes up to which a file is read once more by Python's json, which takes ten times the memory."""
+_BYTE = re.compile(r" \(byte (\d+)\)")
+
 
 class _File(msgspec.Struct):
     """The parts of a COCO file that detection needs, not decoded yet."""
@@ -119,13 +123,25 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
     Raises:
         UserError: a record that is wrong, with its place, value and remedy.
     """
+    file = None
     try:
         file = msgspec.json.decode(content, type=_File)
         return _columns(path, file, images_only=images_only)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not a COCO file: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if len(content) > _LENIENT:
+            # In a list that was cut, the decoder counts bytes from the start of a piece.
+            text = _place(content, error) if file is None else _BYTE.sub("", str(error))
+            raise UserError(f"{path}: not JSON: {text}") from None
         return _columns(path, parse_leniently(path, content), images_only=images_only)
+
+
+def _place(content: bytes, error: Exception) -> str:
+    """Return an error of the decoder, with the text that it met."""
+    byte = _BYTE.search(str(error))
+    at = int(byte[1]) if byte else len(content)
+    return f"{error}, after {content[max(0, at - 60) : at].decode(errors='replace')!r}"
 
 
 def parse_leniently(path: Path, content: bytes) -> dict[str, Any]:

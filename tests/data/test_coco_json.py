@@ -1,6 +1,7 @@
 """The fast way through a COCO file gives what the careful one gives, wherever it is cut."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -146,4 +147,32 @@ def test_half_a_surrogate_in_place_of_a_record_is_refused_in_words() -> None:
     content = b'{"images": ["\\ud800"], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'
     message = r'train\.json: not a COCO file: "images": a record is a text in place of an object'
     with pytest.raises(UserError, match=message):
+        parse_coco(content, PATH, images_only=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'{"images": [{"id": NaN}]}',
+            'JSON is malformed: invalid character (byte 19), after \'{"images": [{"id": \'',
+        ),
+        (
+            b'{"images": [{"id": 1, "file_name": "a',
+            'Input data was truncated, after \'{"images": [{"id": 1, "file_name": "a\'',
+        ),
+        (b'{"images": []} x', "JSON is malformed: trailing characters (byte 16), after"),
+        (
+            b'{"annotations": [], "categories": [{"id": 1, "name": "x"}], '
+            b'"images": [{"id": 1, "file_name": "\xff", "width": 1, "height": 1}]}',
+            "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+        ),
+    ],
+)
+def test_a_large_file_that_is_no_json_is_not_read_by_json(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    """Its objects would take many times the file's size: the process would be killed instead."""
+    monkeypatch.setattr(coco_json, "_LENIENT", 10)
+    with pytest.raises(UserError, match=re.escape(f"train.json: not JSON: {message}")):
         parse_coco(content, PATH, images_only=False)
