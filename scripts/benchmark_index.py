@@ -48,7 +48,9 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
     from retinanet.data.boxes_used import take_census
     from retinanet.data.index import open_annotations
     from retinanet.engine import run, splits
+    from retinanet.engine.coverage import measure_coverage
     from retinanet.engine.distributed import World
+    from retinanet.engine.learned_boxes import learned_boxes
     from retinanet.schema import Config
 
     config = Config()
@@ -66,8 +68,8 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
         clock("size of a micro-batch", lambda: run.resolve_micro_batch(config, split, cpu))
         plan = clock("make the plan", lambda: splits.training_plan(config, split))
         clock("table of classes", lambda: checks.class_table(annotations, census))
-        scale = np.ones(len(annotations))
-        clock("sizes of the boxes", lambda: splits.resized_box_sizes(split, scale))
+        boxes = clock("take some boxes", lambda: learned_boxes(split, limit=200_000))
+        clock("hold them against anchors", lambda: measure_coverage(config, split, boxes))
         clock("name the first step", lambda: plan.step(0))
         first = time.perf_counter()
         for step in range(1, 1 + STEPS):
