@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.columns import BoxColumns, GrowingBoxColumns, ImageColumns
 from retinanet.data.ids import Ids
-from retinanet.data.json_pieces import read_list
+from retinanet.data.json_pieces import MARK, cut_out, read_list
 from retinanet.data.records import (
     MAX_ID,
     check_annotation,
@@ -36,6 +37,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
 
 _LENIENT = 2**28
 """Bytes up to which a file is read once more by Python's json, which takes ten times the memory."""
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BYTE = re.compile(r" \(byte (\d+)\)")
 
 
@@ -123,18 +125,33 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
     Raises:
         UserError: a record that is wrong, with its place, value and remedy.
     """
-    file = None
+    outline, file = _read_outline(content), None
+    if outline is not None:
+        with suppress(UserError, *_NOT_JSON):  # which the whole file then says better
+            return _columns(path, outline, images_only=images_only)
     try:
         file = msgspec.json.decode(content, type=_File)
         return _columns(path, file, images_only=images_only)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not a COCO file: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_JSON as error:
         if len(content) > _LENIENT:
             # In a list that was cut, the decoder counts bytes from the start of a piece.
             text = _place(content, error) if file is None else _BYTE.sub("", str(error))
             raise UserError(f"{path}: not JSON: {text}") from None
         return _columns(path, parse_leniently(path, content), images_only=images_only)
+
+
+def _read_outline(content: bytes) -> _File | None:
+    """Find the lists of a file that looks as most do, without a pass over its annotations."""
+    cut = cut_out(content, "annotations")
+    if cut is None:
+        return None
+    with suppress(*_NOT_JSON):
+        file = msgspec.json.decode(cut[0], type=_File)
+        if memoryview(file.annotations) == MARK:
+            return msgspec.structs.replace(file, annotations=msgspec.Raw(cut[1]))
+    return None
 
 
 def _place(content: bytes, error: Exception) -> str:

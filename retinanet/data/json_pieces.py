@@ -16,7 +16,33 @@ T = TypeVar("T", bound=Sized)
 PIECE = 2**18
 """Bytes decoded at a time: their objects stay in the processor's cache."""
 _BOUNDARY = re.compile(rb"\}\s*,\s*\{")
+_END = re.compile(rb'(?<=\})\s*\]\s*,\s*"(?:images|categories|licenses|info)"\s*:')
 _PLACE = re.compile(r"\$\[(\d+)\]")
+
+MARK = b"[[8128, 496, 28, 6]]"
+"""Stands for a list that was cut out."""
+_TAIL = 2**20
+"""Bytes at the end of a file among which a list's end is looked for."""
+
+
+def cut_out(content: bytes, key: str) -> tuple[bytes, memoryview] | None:
+    """Cut the list `key` out of a JSON object; return the rest, with `MARK` in its place, and it.
+
+    A guess by what such files look like, which spares a pass over the list; None is for what does
+    not look like it. It was right if the rest is an object whose `key` is `MARK`, and what was cut
+    out is a list: a value may stand for another.
+    """
+    opening = re.search(rb'"%b"\s*:\s*\[' % key.encode(), content)
+    if opening is None:
+        return None
+    start = opening.end() - 1
+    tail = max(start, len(content) - _TAIL)
+    following = _END.search(content, tail)
+    end = 1 + content.rfind(b"]", tail, following.end() if following else len(content))
+    before, after = content[:start], content[end:]
+    if end <= start or MARK in before or MARK in after:
+        return None
+    return b"".join((before, MARK, after)), memoryview(content)[start:end]
 
 
 def read_list(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from retinanet.data import coco_json, json_pieces
 from retinanet.data.coco_json import CocoColumns, parse_coco
+from retinanet.data.json_pieces import MARK, cut_out
 from retinanet.errors import UserError
 
 PATH = Path("train.json")
@@ -176,3 +177,47 @@ def test_a_large_file_that_is_no_json_is_not_read_by_json(
     monkeypatch.setattr(coco_json, "_LENIENT", 10)
     with pytest.raises(UserError, match=re.escape(f"train.json: not JSON: {message}")):
         parse_coco(content, PATH, images_only=False)
+
+
+IMAGES = '"images": [{"id": 1, "file_name": "a", "width": 9, "height": 8}]'
+BOX = '{"id": %d, "image_id": 1, "category_id": 3, "bbox": [1, 2, 3, 4], "x": %s}'
+BOXES = f'"annotations": [{BOX % (1, "[[]]")}, {BOX % (2, "[{}]")}]'
+CATEGORIES = '"categories": [{"id": 3, "name": "c"}]'
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_found"),
+    [
+        ([IMAGES, BOXES, CATEGORIES], True),
+        (['"info": {"a": [{}]}', IMAGES, '"licenses": [{}]', BOXES, CATEGORIES], True),
+        ([CATEGORIES, IMAGES, BOXES], True),  # the last list of the file
+        ([BOXES, IMAGES, CATEGORIES], True),
+        ([IMAGES, BOXES, '"other": [{"a": [{}]}]', CATEGORIES], True),  # too much: no list
+        ([BOXES, '"other": 1', IMAGES, CATEGORIES], True),
+        ([IMAGES, '"annotations": []', CATEGORIES], True),  # too much again
+        ([IMAGES.replace("1", "2"), BOXES, '"other": [{}]', IMAGES, CATEGORIES], True),
+        ([IMAGES, '"annotations": []', BOXES, CATEGORIES], True),  # the last one counts
+        ([IMAGES, BOXES.replace("[[]]", '"}], \\"categories\\": [{"'), CATEGORIES], True),
+        ([IMAGES.replace('"a"', '"a\\"annotations\\": [{}], "'), BOXES, CATEGORIES], True),
+        (['"info": {"annotations": [{}]}', IMAGES, BOXES, CATEGORIES], False),  # not at the top
+        (['"info": "\\"annotations\\": [x"', IMAGES, BOXES, CATEGORIES], True),
+        ([f'"info": {MARK.decode()}', IMAGES, BOXES, CATEGORIES], False),
+    ],
+)
+def test_lists_are_found_wherever_they_stand(parts: list[str], is_found: bool) -> None:
+    """A quick guess finds the annotations, or is found out."""
+    content = ("{" + ", ".join(parts) + "}").encode()
+    assert (coco_json._read_outline(content) is not None) == is_found
+    assert_same(parse_coco(content, PATH, images_only=False), slowly(content))
+
+
+def test_the_list_is_found_without_reading_it() -> None:
+    content = ("{" + ", ".join([IMAGES, BOXES, CATEGORIES]) + "}").encode()
+    rest, values = cut_out(content, "annotations") or (b"", memoryview(b""))
+    assert rest == b'{%b, "annotations": [[8128, 496, 28, 6]], %b}' % (
+        IMAGES.encode(),
+        CATEGORIES.encode(),
+    )
+    assert b'"annotations": ' + bytes(values) == BOXES.encode()
+    assert cut_out(content, "nothing") is None
+    assert cut_out(b'{"annotations": [', "annotations") is None
