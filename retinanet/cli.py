@@ -80,14 +80,14 @@ def _guard(command: Callable[[], int]) -> int:
 def _overview() -> str:
     return """usage: retinanet COMMAND ...
 
-  train     train a detector: retinanet train configs/finetune_small.yaml data.root=my_data
-  evaluate  COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
-  predict   detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
-  check     all that is wrong with data: retinanet check my_data/train.json --images my_data/images
-  convert   Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json
-  benchmark how many images a second the data path gives, stage by stage
-  demo      draw a data set, train on it, evaluate, draw detections
-  config    every option with its default and meaning, or an experiment as resolved
+  train      train a detector: retinanet train configs/finetune_small.yaml data.root=my_data
+  evaluate   COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
+  predict    detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
+  check      all that is wrong with data: retinanet check my_data/train.json --images my_data/images
+  convert    Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json
+  benchmark  how many images a second the data path gives, stage by stage
+  demo       draw a data set, train on it, evaluate, draw detections
+  config     every option with its default and meaning, or an experiment as resolved
 
 `retinanet COMMAND --help` tells more."""
 

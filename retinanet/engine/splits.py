@@ -110,9 +110,10 @@ def _open_files(
         checks.check_same_classes(opened[0].categories, opened[0].path, other)
     if len(opened) == 1 and classes is None and limit is None:
         return opened[0], folders[0]
-    if len(set(folders)) == 1:
-        return select(opened, [""] * len(opened), classes=classes, limit=limit), folders[0]
-    return select(opened, list(map(str, folders)), classes=classes, limit=limit), Path()
+    common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    inside = [folder.absolute().relative_to(common).as_posix() for folder in folders]
+    prefixes = ["" if path == "." else path for path in inside]
+    return select(opened, prefixes, classes=classes, limit=limit), common
 
 
 def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:

@@ -46,7 +46,7 @@ def test_a_sound_experiment(both: Pair) -> None:
     assert text.startswith("my.yaml\n\nfiles\n  train: ")
     assert text.endswith("\n\nsound: no errors, no warnings")
     assert "  short side 96, long side at most 128: scale 2.00 (median); boxes are then" in text
-    assert "augmentation\n  loses 0 of 128 boxes (0.0%) in 64 images" in text
+    assert "augmentation\n  loses 0 of 128 boxes (0.0%) in 64 samples" in text
 
 
 def test_categories_that_differ(both: Pair) -> None:
@@ -132,7 +132,7 @@ def test_augmentation_that_loses_boxes(both: Pair) -> None:
     lost = section.values["lost"]
     assert section.values == {"images": 64, "boxes": 128, "lost": lost}
     assert 40 < lost < 128
-    assert text == f"data.augment loses {lost} of 128 boxes ({lost / 128:.1%}) in 64 images"
+    assert text == f"data.augment loses {lost} of 128 boxes ({lost / 128:.1%}) in 64 samples"
 
 
 def test_an_augmentation_that_cannot_be_built_is_an_error(both: Pair) -> None:

@@ -284,8 +284,10 @@ def test_the_overview_names_the_commands(cli: Cli) -> None:
         "train",
         "evaluate",
         "predict",
-        "demo",
+        "check",
         "convert",
+        "benchmark",
+        "demo",
         "config",
     ]
 
