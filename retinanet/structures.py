@@ -7,6 +7,7 @@ D detections of an image. Boxes are continuous (no +1) float32 xyxy.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,27 @@ class Batch:
     targets: list[Target]
     matches: Tensor
     """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Join the targets for the way from a loader process.
+
+        There each tensor takes a file descriptor, of which a process has a thousand or so.
+        """
+        joined = {
+            name: torch.cat([getattr(target, name) for target in self.targets])
+            for name in ("boxes", "labels", "crowd")
+        }
+        counts = [len(target.labels) for target in self.targets]
+        return {**vars(self), "targets": (joined, counts)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        joined, counts = state["targets"]
+        parts = [values.split(counts) for values in joined.values()]
+        targets = [
+            Target(boxes=boxes, labels=labels, crowd=crowd)
+            for boxes, labels, crowd in zip(*parts, strict=True)
+        ]
+        vars(self).update({**state, "targets": targets})
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device, without waiting for it where the memory is pinned."""
