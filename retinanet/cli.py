@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _guard(command: Callable[[], int]) -> int:
     """Turn the ways a command ends into exit codes."""
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,6 +74,9 @@ def _guard(command: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return 1
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+        return 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -9,8 +9,9 @@ another release.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,43 @@ def open_annotations(path: Path) -> Annotations:
     Raises:
         UserError: the file cannot be read, or a record is wrong.
     """
-    source: dict[str, Any] = {}
-
-    def belongs(saved: dict[str, Any]) -> bool:
-        if saved["size"] != source["size"]:
-            return False
-        return saved["mtime_ns"] == source["mtime_ns"] or saved["sha256"] == _sha256_of(path)
-
     try:
         status = path.stat()
     except OSError:
         return read_annotations(path)  # which says why not
-    source |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    source: dict[str, Any] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    digest = cache(lambda: _sha256_of(path))
 
-    def cached() -> Annotations | None:
+    def is_current(saved: dict[str, Any]) -> bool:
+        return source == {key: saved[key] for key in source}
+
+    def has_content(saved: dict[str, Any]) -> bool:
+        return source["size"] == saved["size"] and saved["sha256"] == digest()
+
+    def cached(belongs: Callable[[dict[str, Any]], bool]) -> Annotations | None:
         found = (map_annotations(place, path, belongs) for place in _places(path))
         return next((annotations for annotations in found if annotations is not None), None)
 
-    annotations = cached()
+    annotations = cached(is_current)
     if annotations is None:
         # The ranks of a machine start at once: one parses, the others find what it made.
         with alone(path):
-            annotations = cached() or _make(path, source)
+            annotations = cached(is_current)
+            if annotations is None and (copied := cached(has_content)) is not None:
+                return _renew(copied, {**source, "sha256": digest()})
+            annotations = annotations or _make(path, source)
     return annotations
+
+
+def _renew(annotations: Annotations, source: dict[str, Any]) -> Annotations:
+    """Note the time of a file that was touched or copied, so that it is hashed only once."""
+    place = annotations.mapped_from
+    assert place is not None
+    try:
+        annotations.save(place, source)
+    except OSError:
+        return annotations  # it is hashed again next time
+    return map_annotations(place, annotations.path) or annotations
 
 
 def _places(path: Path) -> list[Path]:

@@ -125,6 +125,18 @@ def test_the_same_content_at_another_time_is_the_same_index(
     assert parsed == [path]
 
 
+def test_a_touched_file_is_hashed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gigabytes are not hashed again by each rank and command that follows."""
+    open_annotations(path)
+    os.utime(path, ns=(0, 0))
+    hashed: list[Path] = []
+    plain = index._sha256_of
+    monkeypatch.setattr(index, "_sha256_of", lambda p: [hashed.append(p), plain(p)][1])
+    boxes = [open_annotations(path).boxes.tolist() for _ in range(3)]
+    assert hashed == [path]
+    assert boxes[0] == boxes[1] == boxes[2]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("way", ["cut", "flipped", "longer"])
 def test_a_damaged_index_is_made_anew(

@@ -171,7 +171,6 @@ def test_the_reference_is_worth_comparing(case: Experiment) -> None:
     assert sum(positives for _, positives, *_ in steps) > 10
     digests = Counter(digest for *_, images in steps for _, _, digest in images)
     assert len(digests) > 0.7 * sum(digests.values())  # a flip has only two ways
-    assert len({canvas for *_, images in steps for _, canvas, _ in images}) >= 1
 
 
 @pytest.mark.parametrize("case", GENERATED[:1], ids="-".join, indirect=True)

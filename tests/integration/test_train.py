@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -290,6 +292,13 @@ def test_the_overview_names_the_commands(cli: Cli) -> None:
         "demo",
         "config",
     ]
+
+
+def test_a_reader_that_has_enough(cli: Cli) -> None:
+    """`retinanet config | head`: no traceback."""
+    command = f"{sys.executable} -m retinanet config | true; echo ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("0\n", "")
 
 
 def test_an_unknown_command_names_the_nearest(cli: Cli) -> None:
