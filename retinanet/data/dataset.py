@@ -175,6 +175,10 @@ class DetectionDataset(torch.utils.data.Dataset):
             places=np.concatenate(places),
         )
 
+    def read(self, path: Path, size: Size, reduction: int = 1) -> NDArray[np.uint8]:
+        """Return the pixels of a file; see `read_image`."""
+        return read_image(path, size, reduction=reduction)
+
     def _part(
         self,
         row: int,
@@ -194,14 +198,14 @@ class DetectionDataset(torch.utils.data.Dataset):
         places = self.annotations.offsets[row] + np.flatnonzero(cut.keep)
         boxes = cut.xyxy[cut.keep]
         if random is None or self._augment is None or self._augment.needs_full_size:
-            pixels = read_image(path, (height, width))
+            pixels = self.read(path, (height, width))
             if random is not None and self._augment is not None:
                 pixels, boxes, kept = self._augment.transform(pixels, boxes, random)
                 places = places[kept]
             view = choose((pixels.shape[0], pixels.shape[1]), boxes)
         else:
             view = choose((height, width), boxes)
-            pixels = read_image(path, (height, width), reduction=view.reduction)
+            pixels = self.read(path, (height, width), view.reduction)
             if pixels.shape[:2] != (height, width):
                 view, boxes = view.reduced(), boxes / np.float32(view.reduction)
         pixels, boxes, kept = cut_out(pixels, boxes, self.annotations.crowd[places], view)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from retinanet.config import override_config
+from retinanet.data.canvas import Size
 from retinanet.data.dataset import DetectionDataset, collate
 from retinanet.data.images import UnreadableImageError
 from retinanet.data.loader import keep_memory, training_loader
-from retinanet.data.sampler import TrainingPlan
+from retinanet.data.sampler import Plan, TrainingPlan
+from retinanet.data.views import resize_image
 from retinanet.engine.splits import build_dataset, build_matcher, open_split, training_plan
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
-_PLAIN = ("data.preset=flip", "data.hflip=0", "data.augment=[]")
-"""Overrides that leave decoding alone."""
+_STEPS = 4
+"""Batches timed, at least: fewer are noise."""
+_KEPT = 32
+"""Images kept decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +57,13 @@ def measure_data(config: Config, *, images: int, workers: Sequence[int]) -> Iter
     split = open_split(config, "train")
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True)
-    plain = build_dataset(override_config(config, list(_PLAIN)), split, augment=True, losses=False)
-    steps = max(1, -(-images // config.train.batch_size))
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     keep_memory()
+    steps = max(_STEPS, -(-images // config.train.batch_size))
     try:
-        yield from _stages(config, dataset, plain, plan, steps)
+        yield from _stages(config, dataset, [plan.step(step) for step in range(2 * steps)])
         for count in workers:
             yield _with_workers(config, dataset, plan, steps, count)
     except UnreadableImageError as error:
@@ -67,30 +73,39 @@ def measure_data(config: Config, *, images: int, workers: Sequence[int]) -> Iter
         cv2.setNumThreads(threads[1])
 
 
-def _stages(
-    config: Config,
-    dataset: DetectionDataset,
-    plain: DetectionDataset,
-    plan: TrainingPlan,
-    steps: int,
-) -> Iterator[Timing]:
-    plans = [plan.step(step) for step in range(2 * steps)]
-    samples = [(sample, one.canvas) for one in plans for sample in one.samples]
-    decode = _time(samples, lambda pair: plain.load(*pair))
+class _Decoded:
+    """Reads every image once, to tell what is done with pixels from getting them."""
+
+    def __init__(self, read: Callable[[Path, Size, int], NDArray[np.uint8]]) -> None:
+        self._read = read
+        self._pixels: dict[tuple[Path, int], NDArray[np.uint8]] = {}
+
+    def __call__(self, path: Path, size: Size, reduction: int = 1) -> NDArray[np.uint8]:
+        key = path, reduction
+        if key not in self._pixels:
+            self._pixels[key] = self._read(path, size, reduction)
+        return self._pixels[key]
+
+
+def _stages(config: Config, dataset: DetectionDataset, plans: list[Plan]) -> Iterator[Timing]:
+    """Time the stages of the way, then all of it."""
+    samples = [(sample, plan.canvas) for plan in plans for sample in plan.samples]
     load = _time(samples, lambda pair: dataset.load(*pair))
-    yield Timing(stage="decode", seconds=decode)
-    yield Timing(stage="augment", seconds=max(0.0, load - decode))
-    loaded = [(dataset.load(*pair), pair[1]) for pair in samples[: config.train.batch_size]]
-    loaded *= -(-len(samples) // len(loaded))
-    yield Timing(
-        stage="resize onto the canvas",
-        seconds=_time(loaded, lambda pair: collate([pair[0]], pair[1], None)),
-    )
+    some = samples[:_KEPT] + samples[:_KEPT]  # the second half finds what the first decoded
+    decoded = copy(dataset)
+    decoded.read = _Decoded(dataset.read)  # type: ignore[method-assign]
+    augment = _time(some, lambda pair: decoded.load(*pair))
+    yield Timing(stage="decode", seconds=max(0.0, load - augment))
+    yield Timing(stage="augment", seconds=augment)
+    loaded = [(decoded.load(*pair), pair[1]) for pair in some]
+    resize = _time(loaded, lambda pair: resize_image(pair[0].pixels, pair[0].size))
+    lay = _time(loaded, lambda pair: collate([pair[0]], pair[1], None))
+    yield Timing(stage="resize", seconds=resize)
+    yield Timing(stage="pad", seconds=max(0.0, lay - resize))
     match = build_matcher(config)
-    yield Timing(
-        stage="assign anchors", seconds=_time(loaded, lambda pair: match(pair[1], pair[0].target))
-    )
-    batch = _time(plans, lambda one: dataset[one])
+    assign = _time(loaded, lambda pair: match(pair[1], pair[0].target))
+    yield Timing(stage="assign anchors", seconds=assign)
+    batch = _time(plans, lambda plan: dataset[plan])
     yield Timing(stage="whole, one core", seconds=batch * len(plans) / len(samples))
 
 

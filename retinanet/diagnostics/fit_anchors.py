@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from retinanet.data.canvas import round_up
 from retinanet.engine.coverage import Coverage, level_iou, measure_coverage
 from retinanet.engine.learned_boxes import (
     LearnedBoxes,
@@ -23,7 +24,7 @@ from retinanet.engine.learned_boxes import (
     place_boxes,
     training_short_side,
 )
-from retinanet.engine.splits import Split
+from retinanet.engine.splits import Split, preset_canvas
 from retinanet.errors import UserError
 from retinanet.model.anchors import STRIDES, build_anchors, cell_anchors
 from retinanet.schema import AnchorConfig, Config
@@ -225,7 +226,14 @@ def _as_config(present: AnchorConfig, scales: list[float], ratios: list[float]) 
 def _larger_inputs(config: Config) -> Iterator[tuple[list[str], Config]]:
     """Yield overrides that enlarge the input, and the experiment with them."""
     data = config.data
+    fixed = preset_canvas(data)
     for factor in LARGER:
+        if fixed is not None:
+            canvas = round_up((round(fixed[0] * factor), round(fixed[1] * factor)))
+            larger = data.model_copy(update={"preset_canvas": canvas})
+            override = f"data.preset_canvas={list(canvas)}".replace(" ", "")
+            yield [override], config.model_copy(update={"data": larger})
+            continue
         sides = tuple(round(side * factor) for side in data.short_side)
         longest = round(data.long_side * factor)
         overrides = [f"data.short_side={list(sides)}".replace(" ", ""), f"data.long_side={longest}"]

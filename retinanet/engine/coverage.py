@@ -21,7 +21,7 @@ from retinanet.engine.learned_boxes import (
     place_boxes,
     training_short_side,
 )
-from retinanet.engine.splits import Split
+from retinanet.engine.splits import Split, preset_canvas, training_short_sides
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.schema import Config
 
@@ -141,7 +141,8 @@ def measure_coverage(config: Config, split: Split, boxes: LearnedBoxes) -> Cover
     side = training_short_side(data)
     best = best_iou(anchors, place_boxes(boxes, data, side))
     ends = {}
-    for other in sorted({min(data.short_side), max(data.short_side)} - {side}):
+    sides = training_short_sides(data) if preset_canvas(data) is None else (side,)
+    for other in sorted({min(sides), max(sides)} - {side}):
         at_other = best_iou(anchors, place_boxes(boxes, data, other))
         ends[other] = float((at_other >= assign.positive_iou).mean()) if len(boxes) else 0.0
 

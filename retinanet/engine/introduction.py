@@ -86,12 +86,16 @@ def describe_scale(config: Config, train: Split, boxes: LearnedBoxes) -> list[st
     data, sizes = config.data, train.annotations.sizes
     side = training_short_side(data)
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))
+    sides = ", ".join(map(str, training_short_sides(data)))
+    how = f"short side {sides}, long side at most {data.long_side}"
+    fixed = preset_canvas(data)
+    if fixed is not None:
+        scale = (np.array(fixed) / sizes).min(axis=1)
+        how = f"to fit {fixed[1]}x{fixed[0]} px, times a random scale"
     x1, y1, x2, y2 = place_boxes(boxes, data, side).xyxy.T
     low, median, high = np.percentile(np.sqrt((x2 - x1) * (y2 - y1)), [5, 50, 95])
-    sides = ", ".join(map(str, training_short_sides(data)))
     return [
-        f"resizing: short side {sides}, long side at most "
-        f"{data.long_side}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
+        f"resizing: {how}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
         f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)",
     ]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import cut_boxes, parts
 from retinanet.data.canvas import Size, evaluation_canvas, resized
-from retinanet.engine.splits import Split, training_short_sides
+from retinanet.engine.splits import Split, preset_canvas, training_short_sides
 from retinanet.schema import DataConfig
 
 _BLOCK = 32
@@ -113,19 +113,27 @@ def _learned(
 
 def training_short_side(data: DataConfig) -> int:
     """Return the short side (px) that stands for a training: the middle one of multi-scale."""
-    sides = sorted(training_short_sides(data))
+    fixed = preset_canvas(data)
+    sides = [min(fixed)] if fixed else sorted(training_short_sides(data))
     return sides[len(sides) // 2]
+
+
+def _lay(size: Size, data: DataConfig, short_side: int) -> tuple[Size, Size]:
+    """Return an image's size after resizing and its canvas; a preset's random scale is 1 here."""
+    fixed = preset_canvas(data)
+    if fixed is None:
+        limits = {"short_side": short_side, "long_side": data.long_side}
+        return resized(size, **limits), evaluation_canvas(size, **limits, policy=data.canvas)
+    scale = min(fixed[0] / size[0], fixed[1] / size[1])
+    return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), fixed
 
 
 def place_boxes(boxes: LearnedBoxes, data: DataConfig, short_side: int) -> PlacedBoxes:
     """Resize boxes as the data path does; each image lies on the canvas that it has by itself."""
     keys, image_of = np.unique(boxes.sizes[:, 0] << 32 | boxes.sizes[:, 1], return_inverse=True)
     sizes = [(key >> 32, key & (2**32 - 1)) for key in keys.tolist()]
-    after = [resized(size, short_side=short_side, long_side=data.long_side) for size in sizes]
-    canvases = [
-        evaluation_canvas(size, short_side=short_side, long_side=data.long_side, policy=data.canvas)
-        for size in sizes
-    ]
+    laid = [_lay(size, data, short_side) for size in sizes]
+    after, canvases = [size for size, _ in laid], [canvas for _, canvas in laid]
     factor = np.array(after, np.float64).reshape(-1, 2) / np.array(sizes).reshape(-1, 2)
     factors = np.tile(factor[:, ::-1], 2).astype(np.float32)  # (images, 4): x, y, x, y
     different = sorted(set(canvases))

@@ -91,6 +91,9 @@ def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
                 f"{root / file}: there is no such annotation file (data.{name}.annotations, "
                 f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
             )
+    twice = [file for file in files if files.count(file) > 1]
+    if twice:
+        raise UserError(f"data.{name}.annotations: {twice[0]} stands twice in the list")
     if len(folders) == 1:
         folders *= len(files)
     return [(root / file, root / folder) for file, folder in zip(files, folders, strict=True)]
@@ -110,10 +113,14 @@ def _open_files(
         checks.check_same_classes(opened[0].categories, opened[0].path, other)
     if len(opened) == 1 and classes is None and limit is None:
         return opened[0], folders[0]
-    common = Path(os.path.commonpath([folder.absolute() for folder in folders]))
-    inside = [folder.absolute().relative_to(common).as_posix() for folder in folders]
+    whole = [os.path.abspath(folder) for folder in folders]  # noqa: PTH100 (without `..`)
+    try:
+        common = os.path.commonpath(whole)
+    except ValueError:  # two drives of Windows
+        return select(opened, whole, classes=classes, limit=limit), Path()
+    inside = [Path(os.path.relpath(folder, common)).as_posix() for folder in whole]
     prefixes = ["" if path == "." else path for path in inside]
-    return select(opened, prefixes, classes=classes, limit=limit), common
+    return select(opened, prefixes, classes=classes, limit=limit), Path(common)
 
 
 def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:

@@ -1,12 +1,16 @@
 """What the engine hands to the loader's processes."""
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.engine.splits import build_matcher
+from retinanet.engine.introduction import describe_scale
+from retinanet.engine.learned_boxes import learned_boxes, place_boxes, training_short_side
+from retinanet.engine.splits import build_matcher, open_split
+from retinanet.errors import UserError
 from retinanet.losses.assign import build_assign
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
@@ -30,3 +34,26 @@ def test_a_matcher_gives_the_dense_assignment(overrides: list[str]) -> None:
     matcher = build_matcher(config)
     assert torch.equal(matcher((288, 256), target), wanted)
     assert torch.equal(pickle.loads(pickle.dumps(matcher))((288, 256), target), wanted)
+
+
+def test_a_file_that_stands_twice_in_a_list(tiny_coco: Any) -> None:
+    """Its images would be trained on twice under other ids."""
+    path = tiny_coco([(48, 64)], [[[4, 8, 20, 22]]])
+    words = [f"data.train.annotations=[{path}, {path}]", f"data.train.images={path.parent}"]
+    with pytest.raises(UserError, match=r"data\.train\.annotations: .*train\.json stands twice"):
+        open_split(override_config(Config(), words), "train")
+
+
+def test_a_presets_canvas_decides_the_size_of_boxes(tiny_coco: Any) -> None:
+    """users.md AN1, UX3: 64 x 48 px fit 320 x 320 at scale 5; a box of 20 x 22 has 100 x 110."""
+    path = tiny_coco([(48, 64)], [[[4, 8, 20, 22]]])
+    words = [f"data.train.annotations={path}", f"data.train.images={path.parent / 'train'}"]
+    words += ["data.preset=large_scale_jitter", "data.preset_canvas=[320,320]"]
+    config = override_config(Config(), words)
+    split = open_split(config, "train")
+    boxes = learned_boxes(split, limit=100)
+    placed = place_boxes(boxes, config.data, training_short_side(config.data))
+    assert placed.xyxy.tolist() == [[20, 40, 120, 150]]
+    assert placed.canvases == [(320, 320)]
+    (line,) = describe_scale(config, split, boxes)
+    assert line.startswith("resizing: to fit 320x320 px, times a random scale: scale 5.00 (median)")
