@@ -363,6 +363,8 @@ def benchmark_command(words: list[str]) -> int:
     if options.images < 1 or min(options.workers or [0]) < 0:
         parser.error("--images is at least 1, --workers at least 0")
     workers = options.workers or [config.data.workers]
+    sides = ", ".join(map(str, config.data.short_side))
+    print(f"an image of data.train, short side {sides}, on one core:")
     for timing in measure_data(config, images=options.images, workers=workers):
         print(timing, flush=True)
     return 0

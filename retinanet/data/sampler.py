@@ -149,15 +149,16 @@ class TrainingPlan:
         if canvas == "bucket" and fixed_canvas is None:
             self._buckets = Buckets(short_sides=short_sides, long_side=long_side)
             self._bucket_of = self._buckets.of_all(sizes)
-        self._entries = len(rows)
+        self.entries = len(rows)
+        """Images of an epoch, repeats counted."""
         if factors is not None:
-            self._entries = int(draw_repeats(factors, **self._at(0)).sum())
+            self.entries = int(draw_repeats(factors, **self._at(0)).sum())
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; the last may be short."""
-        return -(-self._entries // self._batch_size)
+        return -(-self.entries // self._batch_size)
 
     def step(self, step: int) -> Plan:
         """Return the global batch of a step, from 0."""

@@ -41,7 +41,7 @@ def introduce(run: Run) -> list[str]:
         lines.append("  (`retinanet check CONFIG` names each of these boxes)")
     lines += describe_shared(train.annotations, train.images, val.annotations, val.images)
     boxes = learned_boxes(train, limit=_BOXES)
-    lines += [_describe_canvas(run), *describe_scale(config, train, boxes)]
+    lines += [_describe_images(run), _describe_canvas(run), *describe_scale(config, train, boxes)]
     lines += describe_briefly(measure_coverage(config, train, boxes))
     interval = run.evaluation_interval
     every = f"every {interval} steps and " if 0 < interval < run.steps else ""
@@ -98,6 +98,16 @@ def describe_scale(config: Config, train: Split, boxes: LearnedBoxes) -> list[st
         f"resizing: {how}: scale {np.median(scale):.2f} (median); boxes are then {low:.0f}, "
         f"{median:.0f}, {high:.0f} px (5, 50, 95 %, square root of the area)",
     ]
+
+
+def _describe_images(run: Run) -> str:
+    """Say what is drawn in an epoch, and how it is augmented."""
+    data, count = run.config.data, run.plan.entries
+    rare = f" (of classes in under {data.repeat_threshold:.1%} of them, some repeat)"
+    steps = [name for part in data.augment for name in part]
+    steps += [f"preset {data.preset}", f"horizontal flip {data.hflip:.0%}"]
+    repeats = rare if data.repeat_threshold else ""
+    return f"{count:,} images an epoch{repeats}; augmentation: {', '.join(steps)}"
 
 
 def _describe_canvas(run: Run) -> str:
