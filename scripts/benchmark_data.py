@@ -2,11 +2,12 @@
 
     python scripts/benchmark_data.py [--photos FOLDER] [--rounds 5]
 
-Three ways from the same files, in turn, each time in a process of its own on one core:
+Ways from the same files, in turn, each time in a process of its own on one core:
 - decode: cv2.imdecode in full, nothing else;
 - torchvision: its detection reference up to the resized, normalised batch (PIL, to tensor, flip,
   to float, GeneralizedRCNNTransform), two images a batch as there;
-- ours: whole batches on the host, augmented by flips, resized, padded, anchors assigned.
+- ours: whole batches on the host, augmented by flips, resized, padded, anchors assigned;
+  "unassigned" leaves the last out.
 
 Pictures of COCO's sizes at short side 800, then 12-megapixel ones at short side 512. With --photos
 the former are the files as they are (COCO's own, say), the latter the same enlarged; without,
@@ -32,7 +33,7 @@ import numpy as np
 
 from retinanet.data.images import read_image
 
-WAYS = ("decode", "torchvision", "ours")
+WAYS = ("decode", "torchvision", "unassigned", "ours")
 SIZES = ((480, 640), (640, 480), (427, 640), (426, 640), (375, 500))
 
 
@@ -141,7 +142,12 @@ def torchvision(folder: Path, case: str) -> Callable[[], int]:
     return work
 
 
-def ours(folder: Path, case: str) -> Callable[[], int]:
+def unassigned(folder: Path, case: str) -> Callable[[], int]:
+    """Take our way as far as torchvision's goes: it assigns anchors in the training step."""
+    return ours(folder, case, losses=False)
+
+
+def ours(folder: Path, case: str, *, losses: bool = True) -> Callable[[], int]:
     """Take our way, as a loader process does."""
     from retinanet.config import build_config
     from retinanet.data.loader import keep_memory
@@ -152,7 +158,7 @@ def ours(folder: Path, case: str) -> Callable[[], int]:
     data = {"root": str(folder), "train": split_config, "val": split_config}
     config = build_config({"data": {**data, "short_side": CASES[case].short_side}}, "benchmark")
     split = open_split(config, "train")
-    dataset = build_dataset(config, split, augment=True, losses=True)
+    dataset = build_dataset(config, split, augment=True, losses=losses)
     plan = training_plan(config, split)
 
     def work() -> int:
@@ -170,7 +176,8 @@ def measure(way: str, folder: Path, case: str) -> None:
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    work = {"decode": decode, "torchvision": torchvision, "ours": ours}[way](folder, case)
+    ways = {"decode": decode, "torchvision": torchvision, "unassigned": unassigned, "ours": ours}
+    work = ways[way](folder, case)
     work()
     start = time.perf_counter()
     count = work()

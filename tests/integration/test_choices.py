@@ -106,7 +106,7 @@ def test_every_preset_trains(experiment: Path, cli: Cli, preset: str) -> None:
     assert "dry run: training and evaluation of two images went well" in ran.out
     assert "  limit: 8 of 12 images are taken\n" in ran.out
     assert "images an epoch (of classes in under 50.0% of them, some repeat); " in ran.out
-    assert f"augmentation: preset {preset}, horizontal flip 50%\n" in ran.out
+    assert f"preset {preset}, horizontal flip " in ran.out
     assert re.search(
         r"  classes: 1 of 6 are taken; \d+ boxes of the others are left out\n", ran.out
     )
