@@ -185,7 +185,7 @@ def measure(way: str, folder: Path, case: str) -> None:
 
 
 def main() -> None:
-    """Draw the pictures and measure the three ways in turn."""
+    """Draw the pictures and measure the ways in turn."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
