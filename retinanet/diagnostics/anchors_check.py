@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.diagnostics.findings import Entry, Found, Section, found
-from retinanet.diagnostics.fit_anchors import describe_fit, fit_anchors
+from retinanet.diagnostics.fit_anchors import describe_fit, fit_anchors, yaml_lines
 from retinanet.diagnostics.pictures import draw_samples, draw_unreached
 from retinanet.diagnostics.unreached import Unreached, describe_unreached, find_unreached, size_of
 from retinanet.engine.coverage import describe_coverage, measure_coverage, warn_of_coverage
@@ -50,8 +50,14 @@ def check_anchors(config: Config, train: Split, wish: Wish) -> tuple[list[Found]
     sections.append(missed)
     if wish.fit_anchors:
         fit = fit_anchors(config, train, boxes)
-        lines = describe_fit(fit)
-        sections.append(Section(title="fitted anchors", lines=lines, values={"fit": fit.as_dict()}))
+        sections.append(
+            Section(
+                title="fitted anchors",
+                lines=describe_fit(fit),
+                paste=yaml_lines(fit.anchors) if fit.better else [],
+                values={"fit": fit.as_dict()},
+            )
+        )
     if wish.pictures is not None:
         sections.append(_draw(config, train, unreached, wish.pictures))
     return odd, sections

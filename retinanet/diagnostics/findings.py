@@ -48,7 +48,9 @@ class Section:
 
     title: str
     lines: list[str]
-    """For the terminal."""
+    """For the terminal, which indents and wraps them."""
+    paste: list[str] = field(default_factory=list)
+    """Lines of YAML after them, as they stand."""
     values: dict[str, Any] = field(default_factory=dict)
     """For the JSON file."""
 

@@ -249,7 +249,7 @@ def yaml_lines(anchors: AnchorConfig) -> list[str]:
 
 
 def describe_fit(fit: AnchorFit) -> list[str]:
-    """Return the lines to paste, what they change, and what a larger input would do instead."""
+    """Return what the lines of `yaml_lines` change, and what a larger input would do instead."""
     before, after = fit.before, fit.after
     of = f"{before.total.boxes:,} boxes" + (
         f" of other images than the {fit.searched:,} boxes that were searched on"
@@ -282,5 +282,4 @@ def describe_fit(fit: AnchorFit) -> list[str]:
         *lines,
         "to use the fitted anchors, paste into the config (weights of --init-from have learnt the "
         "old ones: for them, rather enlarge the input):",
-        *yaml_lines(fit.anchors),
     ]

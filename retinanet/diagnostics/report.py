@@ -31,6 +31,7 @@ def format_report(report: Report) -> str:
         lines += ["", section.title]
         for line in section.lines:
             lines += [f"  {line}"] if len(line) < _WIDTH else _wrap(line, "  ", "    ")
+        lines += section.paste
     return "\n".join([*lines, "", summary(report)])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retinanet.cli import main
 from retinanet.config import load_config, override_config
 from retinanet.data.index import read_annotations
 from retinanet.diagnostics import fit_anchors as module
@@ -51,8 +52,7 @@ def test_small_wide_boxes(tiny_coco: Any, tmp_path: Path) -> None:
     assert max(fit.anchors.ratios) < 1  # wide, all of them
 
     lines = describe_fit(fit)
-    paste = lines[lines.index("anchors:") :]
-    assert paste == yaml_lines(fit.anchors)
+    paste = yaml_lines(fit.anchors)
     file = tmp_path / "fitted.yaml"
     file.write_text("\n".join(["data:", "  short_side: [96]", "  long_side: 160", *paste]))
     loaded = load_config(file)
@@ -171,3 +171,23 @@ def test_no_boxes(tiny_coco: Any) -> None:
     with pytest.raises(UserError, match=r"train\.json: there is no box to fit anchors to"):
         fit_anchors(SMALL, split, boxes.take(np.array([False])))
     assert describe_briefly(measure_coverage(SMALL, split, boxes.take(np.array([False])))) == []
+
+
+def test_what_is_printed_can_be_pasted(
+    tiny_coco: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the terminal to the end of a config: no indent, no wrapped line."""
+    path = corpus(tiny_coco, width=(24, 36), height=(10, 14))
+    images, file = path.with_suffix(""), tmp_path / "my.yaml"
+    own = ["data:", "  short_side: [96]", "  long_side: 160"]
+    for split in ("train", "val"):
+        own += [f"  {split}:", f"    annotations: {path}", f"    images: {images}"]
+    file.write_text("\n".join(own) + "\n")
+    main(["check", str(file), "--fit-anchors"])
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("anchors:")
+    paste = lines[start : lines.index("", start)]
+    assert len(paste) == 3
+    file.write_text("\n".join([*own, *paste]) + "\n")
+    split, boxes = opened(path, SMALL)
+    assert load_config(file).anchors == fit_anchors(SMALL, split, boxes).anchors
