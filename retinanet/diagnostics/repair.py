@@ -76,6 +76,10 @@ def _mend_records(values: Values) -> Changes:
     changes: Changes = Counter()
     bad = find_bad(values)
     sizes = _sizes(values["images"])
+    first: dict[int, Record] = {}
+    for image in _objects(values["images"]):
+        if is_id(image.get("id")):
+            first.setdefault(image["id"], image)
     removed: dict[str, set[int]] = {key: set() for key in LISTS}
     top = max((r["id"] for r in _objects(values["annotations"]) if is_id(r.get("id"))), default=0)
     for key in LISTS:
@@ -85,7 +89,7 @@ def _mend_records(values: Values) -> Changes:
                 continue
             record = values[key][row]
             if kind == "duplicate-image-id":
-                lost = _is_same_image(record, values["images"][:row])
+                lost = record.get("file_name") == first[record["id"]].get("file_name")
             else:
                 lost = kind == "bad-record" or _is_lost(kind, record, sizes)
             if lost:
@@ -111,11 +115,6 @@ def _is_lost(kind: str, record: Record, sizes: dict[int, Size]) -> bool:
         return False
     size = sizes.get(record["image_id"]) if is_id(record.get("image_id")) else None
     return size is None or not _fits(_turned(record["bbox"]), size)
-
-
-def _is_same_image(record: Record, earlier: list[Any]) -> bool:
-    same = [other for other in _objects(earlier) if other.get("id") == record["id"]]
-    return bool(same) and same[0].get("file_name") == record.get("file_name")
 
 
 def _objects(records: list[Any]) -> list[Record]:

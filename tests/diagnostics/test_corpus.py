@@ -19,7 +19,7 @@ from PIL import Image
 from retinanet.diagnostics.check import check_annotations
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
-from retinanet.diagnostics.repair import repair_file
+from retinanet.diagnostics.repair import repair, repair_file
 from retinanet.schema import Config
 
 HEIGHT, WIDTH = 48, 64
@@ -554,3 +554,21 @@ def test_annotation_ids_are_renumbered_behind_the_largest(data: Any) -> None:
     ids = [record["id"] for record in content["annotations"]]
     assert [ids[i] for i in (3, 5, 7, 9)] == [81, 82, 83, 84]
     assert len(set(ids)) == 80
+
+
+def test_many_repeated_images_are_looked_up_not_searched(data: Any) -> None:
+    """400 copies of the last image: each field is asked for a few times, not once a copy."""
+
+    class Asked(dict[str, Any]):
+        times = 0
+
+        def get(self, *key: Any) -> Any:
+            Asked.times += 1
+            return super().get(*key)
+
+    data.content["images"] += [data.image(39)] * 400
+    data.content["images"] = [Asked(image) for image in data.content["images"]]
+    changes = repair(data.content, data.path, None)
+    assert changes == {"duplicate-image-id": 400}
+    assert len(data.content["images"]) == 40
+    assert Asked.times < 40 * 440
