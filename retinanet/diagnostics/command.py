@@ -12,7 +12,7 @@ from retinanet.diagnostics.check import check_annotations, check_experiment
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
 from retinanet.diagnostics.repair import LOST_BOXES, repair_file
-from retinanet.diagnostics.report import format_report, summary, write_report
+from retinanet.diagnostics.report import format_report, is_report, summary, write_report
 from retinanet.errors import UserError
 from retinanet.files import check_writable
 from retinanet.schema import Config
@@ -42,8 +42,7 @@ def check(options: argparse.Namespace) -> int:
         )
     if options.pictures:
         check_writable(Path(options.pictures), "choose another place for --pictures")
-    for option in (options.fix, options.json):
-        _check_free(option, options.what, taken=option == options.fix)
+    _check_free(options.what, options.fix, options.json)
     if not is_file:
         config = load_config(find_config(options.what), options.overrides)
         pictures = Path(options.pictures) if options.pictures else None
@@ -59,16 +58,22 @@ def check(options: argparse.Namespace) -> int:
     return _fix(report, path, images, config, options)
 
 
-def _check_free(option: str | None, what: str, *, taken: bool) -> None:
-    """Refuse to write over what is there, before anything is done."""
-    if option is None:
-        return
-    path = Path(option)
-    if path.resolve() == Path(what).resolve():
-        raise UserError(f"{path}: is what is checked; choose another name to write")
-    if path.is_dir() or (taken and path.exists()):
-        raise UserError(f"{path}: exists already; choose another name")
-    check_writable(path.parent, "choose another place")
+def _check_free(what: str, fix: str | None, report: str | None) -> None:
+    """Refuse to write over anything but an earlier report, before anything is done."""
+    paths = [Path(option) for option in (fix, report) if option is not None]
+    for path in paths:
+        if path.resolve() == Path(what).resolve():
+            raise UserError(f"{path}: is what is checked; choose another name to write")
+        if path.is_dir() or (path.exists() and fix is not None and path == Path(fix)):
+            raise UserError(f"{path}: exists already; choose another name")
+        check_writable(path.parent, "choose another place")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError(f"{fix}: --fix and --json name one file; choose two names")
+    if report is not None and Path(report).exists() and not is_report(Path(report)):
+        raise UserError(
+            f"{report}: exists already and is no report of `retinanet check`; choose another name "
+            "for --json"
+        )
 
 
 def _conclude(report: Report, options: argparse.Namespace, extra: dict[str, Any]) -> int:

@@ -16,6 +16,8 @@ from retinanet.files import replacing
 _SHOWN = 10
 """Findings of a kind on the terminal."""
 _WIDTH = 100
+_START = b'{\n "subject": '
+"""Of a report that is written as JSON."""
 
 
 def format_report(report: Report) -> str:
@@ -127,6 +129,18 @@ def write_report(report: Report, path: Path, extra: dict[str, Any] | None = None
     }
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is one that `write_report` wrote; no other kind of file is read whole."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_START)) != _START:
+                return False
+            values = json.loads(_START + file.read())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return values.keys() >= {"subject", "summary", "counts", "kinds", "sections"}
 
 
 def _kind_values(kind: str, items: list[Found]) -> dict[str, Any]:

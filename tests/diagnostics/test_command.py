@@ -148,6 +148,23 @@ def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> No
         (["DATA", "--json", "DATA"], "train.json: is what is checked; choose another name to wr"),
         (["DATA", "--fix", "IMAGE"], "00.jpg: exists already; choose another name"),
         (["DATA", "--json", "FOLDER"], "exists already; choose another name"),
+        (
+            ["DATA", "--json", "IMAGE"],
+            "00.jpg: exists already and is no report of `retinanet",
+        ),
+        (["DATA", "--json", "CLEAN"], "clean.json: exists already and is no report of `retinanet"),
+        (
+            ["finetune_small", "--json", "CLEAN"],
+            "no report of `retinanet check`; choose another",
+        ),
+        (
+            ["DATA", "--fix", "NEW", "--json", "NEW"],
+            "new.json: --fix and --json name one file",
+        ),
+        (
+            ["DATA", "--fix", "NEW", "--json", "../data/NEW"],
+            "--fix and --json name one file",
+        ),
         (["DATA", "--json", "INSIDE"], "cannot be made: "),
         (["DATA", "data.min_box=3"], "data.min_box is not an option; did you mean min_box_side?"),
     ],
@@ -156,11 +173,30 @@ def test_wrong_words(data: Any, run: Run, words: list[str], message: str) -> Non
     before = data.write().read_bytes()
     places = {"DATA": data.path, "IMAGE": data.file(0), "FOLDER": data.images}
     places["INSIDE"] = data.file(0) / "x.json"
+    places["CLEAN"] = clean = data.path.with_name("clean.json")
+    places["NEW"] = data.path.with_name("new.json")
+    places["../data/NEW"] = data.path.parent / ".." / data.path.parent.name / "new.json"
+    others = clean.read_bytes(), data.file(0).read_bytes()
     given = [str(places.get(word, word)) for word in words]
     code, _, err = run(*given)
     assert code == 2
     assert message in err
     assert data.path.read_bytes() == before
+    assert (clean.read_bytes(), data.file(0).read_bytes()) == others
+    assert not places["NEW"].exists()
+
+
+def test_a_report_is_written_over_an_earlier_one(data: Any, run: Run, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    data.box(0)["category_id"] = 9
+    assert run(data.write(), "--json", report)[0] == 2
+    data.box(0)["category_id"] = 1
+    assert run(data.write(), "--json", report)[0] == 0
+    assert json.loads(report.read_text())["counts"] == {}
+    for other in ('{\n "subject": "a letter", "kinds": []}', "[]", '{\n "subject": ', ""):
+        report.write_text(other)
+        code, _, err = run(data.path, "--json", report)
+        assert (code, "is no report of" in err) == (2, True)
 
 
 def test_no_image_is_in_the_folder(data: Any, run: Run, tmp_path: Path) -> None:
