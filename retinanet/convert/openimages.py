@@ -7,8 +7,9 @@ from pathlib import Path
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import SUFFIXES, find_pictures, is_strange
+from retinanet.convert.pictures import find_pictures, is_strange
 from retinanet.convert.tables import read_rows
+from retinanet.data.images import SUFFIXES
 from retinanet.data.records import is_name
 from retinanet.errors import UserError
 

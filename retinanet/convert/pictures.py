@@ -9,19 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
-
-import cv2
-import numpy as np
+from typing import NamedTuple
 
 from retinanet.convert.read_ahead import in_threads
 from retinanet.data.canvas import Size
-from retinanet.data.headers import stored_size
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-"""Of files that are taken for images."""
-_HEAD = 65_536
-_ORIENTATION = 0x0112
+from retinanet.data.headers import read_ends
+from retinanet.data.image_files import look_at_image
+from retinanet.data.images import SUFFIXES, UnreadableImageError
 
 
 class Picture(NamedTuple):
@@ -40,61 +34,23 @@ class Picture(NamedTuple):
 def look_at(path: Path) -> Picture | str:
     """Return the sizes of an image file, or what is wrong with it."""
     try:
-        size = stored_size(path)
-        if size is None:
-            return _decode(path)
-        with path.open("rb") as file:
-            return Picture(size, _orientation(file.read(_HEAD)))
+        file = look_at_image(path, read_ends(path), decode=False)
+    except UnreadableImageError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        return f"is {reason.removeprefix('is ')}"
     except FileNotFoundError:
         return "there is no such image file"
     except (OSError, ValueError) as error:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    turned = file.header.orientation > 4
+    if turned and file.shown == file.stored and len(set(file.stored)) > 1:
+        return Picture(file.stored, 1)  # no decoder, no training heeds it
+    return Picture(file.stored, file.header.orientation)
 
 
 def look_at_all(paths: list[Path]) -> list[Picture | str]:
     """Look at many files, several at once."""
     return list(in_threads(look_at, paths))
-
-
-def _decode(path: Path) -> Picture | str:
-    content = path.read_bytes()
-    stored = _decoded(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    shown = _decoded(content, cv2.IMREAD_COLOR)
-    if stored is None or shown is None:
-        return "is not an image that can be decoded, or a truncated one"
-    return Picture(stored, 1 if shown == stored else 6)
-
-
-def _decoded(content: bytes, mode: int) -> Size | None:
-    try:
-        image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
-    except cv2.error:  # nothing in it, or a header that claims billions of pixels
-        return None
-    return None if image is None else (image.shape[0], image.shape[1])
-
-
-def _orientation(head: bytes) -> int:
-    """Return EXIF's orientation from the first bytes of a JPEG or PNG; 1 if they have none."""
-    jpeg, png = (
-        head.find(b"Exif\0\0"),
-        head.find(b"eXIf"),
-    )  # a search by pattern takes 50 times as long
-    if jpeg > 3 and head[jpeg - 4 : jpeg - 2] == b"\xff\xe1":
-        exif = head[jpeg + 6 :]
-    elif png > 0 and head.startswith(b"\x89PNG"):
-        exif = head[png + 4 :]
-    else:
-        return 1
-    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
-    if order is None:
-        return 1
-    start = int.from_bytes(exif[4:8], order)
-    for i in range(int.from_bytes(exif[start : start + 2], order)):
-        entry = exif[start + 2 + 12 * i : start + 14 + 12 * i]
-        if int.from_bytes(entry[:2], order) == _ORIENTATION:
-            value = int.from_bytes(entry[8:10], order)
-            return value if 1 <= value <= 8 else 1
-    return 1
 
 
 def find_pictures(folder: Path) -> list[str]:

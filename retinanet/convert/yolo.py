@@ -14,9 +14,10 @@ from typing import Any
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import SUFFIXES, find_pictures, name_inside
+from retinanet.convert.pictures import find_pictures, name_inside
 from retinanet.convert.read_ahead import content, in_threads
 from retinanet.convert.tables import read_lines
+from retinanet.data.images import SUFFIXES
 from retinanet.errors import UserError
 from retinanet.yaml_reader import read_yaml
 

@@ -16,7 +16,7 @@ from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import Census, parts
 from retinanet.data.coco_json import Categories
 from retinanet.data.headers import stored_size
-from retinanet.data.images import MAX_PIXELS, UnreadableImageError, read_image
+from retinanet.data.images import UnreadableImageError, read_image
 from retinanet.errors import UserError
 
 _MANY = 10
@@ -186,8 +186,7 @@ def check_whole(annotations: Annotations, images: Path) -> None:
     for name, (height, width) in zip(
         annotations.file_names, annotations.sizes.tolist(), strict=True
     ):
-        too_large = height * width > MAX_PIXELS  # which reading will say, in words
-        if too_large or stored_size(images / name) != (height, width):
+        if stored_size(images / name) != (height, width):
             try:
                 read_image(images / name, (height, width))
             except UnreadableImageError as error:

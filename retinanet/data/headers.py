@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retinanet.data.canvas import Size
 from retinanet.data.formats import FRAMES, first_scan, segments
+from retinanet.data.images import MAX_PIXELS
 
 _HEAD, _TAIL = 65_536, 12
 """Bytes looked at. Large metadata may push a JPEG's size beyond them; then one must decode."""
@@ -21,7 +22,8 @@ class Header:
     """A JPEG's or PNG's properties; None where only decoding can tell."""
 
     size: Size | None = None
-    """Height and width as stored, of a file that looks whole (EXIF may turn it)."""
+    """Height and width as stored, of a file that looks whole and is not too large to be read
+    (EXIF may turn it)."""
     channels: int | None = None
     """1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha (PNG) or CMYK (JPEG)."""
     bits: int | None = None
@@ -35,8 +37,8 @@ class Header:
 def stored_size(path: Path) -> Size | None:
     """Return height and width of a JPEG or PNG that looks whole, as stored (EXIF may turn it).
 
-    None where only decoding can tell: another format, an end that is missing or not the last
-    bytes, a file that cannot be opened.
+    None where only decoding can tell, or say why not: another format, an end that is missing or
+    not the last bytes, more than `MAX_PIXELS`, a file that cannot be opened.
     """
     try:
         return parse_header(*read_ends(path)).size
@@ -61,8 +63,9 @@ def parse_header(head: bytes, tail: bytes, length: int) -> Header:
     """Return what the ends of a file tell; nothing of another format or a file without its end."""
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         kind = head[25] if len(head) > 25 else -1
+        size = _number(head[20:24]), _number(head[16:20])
         return Header(
-            size=(_number(head[20:24]), _number(head[16:20])) if tail == _PNG_END else None,
+            size=size if tail == _PNG_END and _may_be_read(size) else None,
             channels=_PNG_CHANNELS.get(kind),
             bits=8 if kind == 3 else head[24] if len(head) > 24 else None,
             palette=kind == 3,
@@ -75,6 +78,10 @@ def parse_header(head: bytes, tail: bytes, length: int) -> Header:
     return Header()
 
 
+def _may_be_read(size: Size) -> bool:
+    return size[0] * size[1] <= MAX_PIXELS
+
+
 def _jpeg_header(head: bytes, *, whole: bool) -> Header:
     """Look at a JPEG's segments up to the one that holds the size."""
     orientation = 1
@@ -85,7 +92,7 @@ def _jpeg_header(head: bytes, *, whole: bool) -> Header:
             size = _number(head[start + 1 : start + 3]), _number(head[start + 3 : start + 5])
             channels = head[start + 5]
             return Header(
-                size=size if whole else None,
+                size=size if whole and _may_be_read(size) else None,
                 channels=channels,
                 bits=head[start],
                 orientation=orientation,
@@ -107,7 +114,7 @@ def _png_orientation(head: bytes) -> int:
 
 def _orientation(exif: bytes) -> int:
     """Return the orientation that a TIFF block gives: tag 0x0112 of its first directory."""
-    order = {b"II": "little", b"MM": "big"}.get(exif[:2])
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
     if order is None:
         return 1
     little = order == "little"

@@ -16,6 +16,13 @@ MAX_PIXELS = 200_000_000
 """Larger images are refused before their pixels take memory (600 MB at the limit)."""
 
 
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Of the files of a folder that are taken for images, in small letters."""
+
+
 class UnreadableImageError(Exception):
     """An image file that cannot be decoded, or whose size is not what the JSON says."""
 
@@ -80,6 +87,14 @@ def read_image(
             )
         image = stored
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
+def read_unchanged(path: Path) -> NDArray[Any] | None:
+    """Return the pixels as stored: any channels and depth, not turned; None if that fails.
+
+    Of a file that `read_image` has read: this one has no limits.
+    """
+    return _decode(path.read_bytes(), cv2.IMREAD_UNCHANGED)
 
 
 def _decode_reduced(content: bytes, size: Size | None, reduction: int) -> NDArray[Any] | None:

@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from retinanet.data.annotations import Annotations
 from retinanet.data.canvas import Size
-from retinanet.data.dataset import UnreadableImageError, read_image
-from retinanet.data.headers import Header, parse_header, read_ends
+from retinanet.data.headers import Header, read_ends
+from retinanet.data.image_files import ImageFile, look_at_image
+from retinanet.data.images import SUFFIXES, UnreadableImageError
 from retinanet.diagnostics.boxes_check import image_findings
 from retinanet.diagnostics.findings import Entry, Found, found
 
@@ -69,7 +69,7 @@ def look_at(path: Path, size: Size, *, decode: bool) -> Picture:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             return Picture(odd=(("unreadable-file", "is a folder"),))
-        head, tail, length = read_ends(path)
+        ends = read_ends(path)
     except (FileNotFoundError, NotADirectoryError):
         return Picture(odd=(("missing-file", ""),))
     except (OSError, ValueError) as error:
@@ -77,39 +77,26 @@ def look_at(path: Path, size: Size, *, decode: bool) -> Picture:
     if not status.st_size:
         return Picture(odd=(("unreadable-file", "is empty"),))
     try:
-        picture = _compare(path, parse_header(head, tail, length), size, decode=decode)
+        picture = _compare(look_at_image(path, ends, decode=decode), size)
     except UnreadableImageError as error:
         reason = str(error).removeprefix(f"{path}: ")
         picture = Picture(odd=(("unreadable-file", f"is {reason.removeprefix('is ')}"),))
-    return replace(picture, bytes=status.st_size, checksum=zlib.crc32(head))
+    return replace(picture, bytes=status.st_size, checksum=zlib.crc32(ends[0]))
 
 
-def _compare(path: Path, header: Header, size: Size, *, decode: bool) -> Picture:
-    """Compare a file with its record.
-
-    Raises:
-        UnreadableImageError: see `read_image`.
-    """
-    stored = header.size
-    upright = stored
-    if decode or stored is None or header.orientation != 1:
-        pixels = read_image(path)
-        upright = (pixels.shape[0], pixels.shape[1])
-        header = _decoded(path) if header.channels is None else header
-        stored = _stored(path)
-    odd = _convert(header)
-    assert upright is not None
-    if header.orientation != 1 or upright != stored:
-        odd += _turn(header.orientation, size, upright, stored)
-    elif upright != size:
-        text = f"is {upright[1]}x{upright[0]} px, but its record says {size[1]}x{size[0]}"
-        odd.append(("swapped-size" if upright == size[::-1] else "wrong-size", text))
-    return Picture(odd=tuple(odd), size=None if size in (upright, stored) else upright)
+def _compare(file: ImageFile, size: Size) -> Picture:
+    """Compare a file with its record."""
+    stored, shown, orientation = file.stored, file.shown, file.header.orientation
+    odd = _convert(file.header)
+    if orientation != 1:
+        odd += _turn(orientation, size, shown, stored)
+    elif shown != size:
+        text = f"is {shown[1]}x{shown[0]} px, but its record says {size[1]}x{size[0]}"
+        odd.append(("swapped-size" if shown == size[::-1] else "wrong-size", text))
+    return Picture(odd=tuple(odd), size=None if size in (shown, stored) else shown)
 
 
-def _turn(
-    orientation: int, size: Size, upright: Size, stored: Size | None
-) -> list[tuple[str, str]]:
+def _turn(orientation: int, size: Size, upright: Size, stored: Size) -> list[tuple[str, str]]:
     """Say which of the two pictures that EXIF makes of a file the record belongs to."""
     text = f"has EXIF orientation {orientation}"
     if size not in (upright, stored):
@@ -134,27 +121,6 @@ def _convert(header: Header) -> list[tuple[str, str]]:
     if header.bits is not None and header.bits > 8:
         odd.append(("deep", f"has {header.bits} bits a channel"))
     return odd
-
-
-def _decoded(path: Path) -> Header:
-    """Return what decoding tells of a file that can be decoded."""
-    pixels = _decode(path)
-    if pixels is None:
-        return Header()
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    return Header(channels=channels, bits=8 * pixels.dtype.itemsize)
-
-
-def _stored(path: Path) -> Size | None:
-    """Return the size before EXIF turns the picture."""
-    pixels = _decode(path)
-    return None if pixels is None else (pixels.shape[0], pixels.shape[1])
-
-
-def _decode(path: Path) -> np.ndarray | None:
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    image: np.ndarray | None = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
-    return image
 
 
 def picture_findings(annotations: Annotations, pictures: list[Picture]) -> list[Found]:
@@ -184,9 +150,6 @@ def unused_files(folder: Path, used: set[str]) -> list[Found]:
     return found("unused-file", folder, [Entry(name, "") for name in names])
 
 
-_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
 def _walk(folder: Path) -> Iterator[Path]:
     for where, _, names in os.walk(folder):
-        yield from (Path(where, name) for name in names if name.lower().endswith(_ENDINGS))
+        yield from (Path(where, name) for name in names if name.lower().endswith(SUFFIXES))

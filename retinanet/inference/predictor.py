@@ -24,7 +24,7 @@ from retinanet.data.dataset import (
     collate,
     empty_target,
 )
-from retinanet.data.images import UnreadableImageError, read_image
+from retinanet.data.images import SUFFIXES, UnreadableImageError, read_image
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
 from retinanet.engine.evaluate import to_results
@@ -40,7 +40,6 @@ from retinanet.schema import Config
 from retinanet.structures import Detections
 
 T = TypeVar("T")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +161,9 @@ def find_pictures(inputs: Iterable[str]) -> list[Picture]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
             found = [p for p in found if p.parent == path or not _is_ours(p.parent)]
-            problem = f"no image in this folder ({', '.join(IMAGE_SUFFIXES)})"
+            problem = f"no image in this folder ({', '.join(SUFFIXES)})"
         else:
             found = [p for p in ([path] if path.is_file() else _match(text)) if p.is_file()]
             problem = "there is no such file or folder, and as a pattern it matches nothing"

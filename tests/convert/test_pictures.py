@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from retinanet.convert.pictures import Picture, find_pictures, is_strange, look_at, name_inside
+from retinanet.data import headers, images
 
 Call = Callable[..., Any]
 GREY = np.full((20, 30, 3), 90, np.uint8)
 JPEG = cv2.imencode(".jpg", GREY)[1].tobytes()
+NO_IMAGE = "is not an image that can be decoded, or a truncated one"
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -61,7 +63,7 @@ def test_what_is_not_an_image(tmp_path: Path) -> None:
     assert look_at(path) == "there is no such image file"
     for content in (b"", b"text", JPEG[:200]):
         path.write_bytes(content)
-        assert look_at(path) == "is not an image that can be decoded, or a truncated one"
+        assert look_at(path) == NO_IMAGE
     assert look_at(tmp_path) == "cannot be read: Is a directory"
     assert look_at(tmp_path / "a\0b") == "cannot be read: embedded null byte"
 
@@ -91,3 +93,21 @@ def test_names_stay_inside(tmp_path: Path) -> None:
 def test_strange_names() -> None:
     assert not is_strange("a/b.jpg")
     assert all(map(is_strange, ("/a", "../a", "a/../b", "C:\\a", "C:a", "\\a", "a\\..\\b")))
+
+
+def test_a_jpeg_whose_rest_was_never_written(tmp_path: Path) -> None:
+    """users.md DA7: zeros, which decoders take for pixels and training refuses."""
+    noise = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (99, 99, 3)))[1]
+    content = noise.tobytes()
+    half = len(content) // 2
+    (tmp_path / "a.jpg").write_bytes(content[:half] + bytes(half))
+    assert look_at(tmp_path / "a.jpg") == NO_IMAGE
+
+
+def test_an_image_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    for module in (headers, images):
+        monkeypatch.setattr(module, "MAX_PIXELS", 599)
+    assert look_at(tmp_path / "a.jpg") == (
+        "is 30x20 px; the limit is 599 pixels: scale it down or cut it into tiles"
+    )

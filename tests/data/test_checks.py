@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from retinanet.config import override_config
-from retinanet.data import checks
+from retinanet.data import headers
 from retinanet.data import images as image_reader
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import take_census
@@ -203,7 +203,7 @@ def test_an_image_beyond_the_limit_stops_an_evaluation_before_it(
 ) -> None:
     """users.md DA7: its header fits the annotation file, and its end is there."""
     annotations = read_annotations(tiny_coco([(8, 9), (10, 9)], [[]] * 2))
-    for module in (checks, image_reader):
+    for module in (headers, image_reader):
         monkeypatch.setattr(module, "MAX_PIXELS", 80)
     with pytest.raises(UserError, match=r"001\.jpg: is 9x10 px; the limit is 80 pixels: scale it"):
         check_whole(annotations, tmp_path / "train")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinanet.data import headers, images
 from retinanet.diagnostics.check import check_annotations
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
@@ -572,3 +573,24 @@ def test_many_repeated_images_are_looked_up_not_searched(data: Any) -> None:
     assert changes == {"duplicate-image-id": 400}
     assert len(data.content["images"]) == 40
     assert Asked.times < 40 * 440
+
+
+def test_an_image_over_the_limit_is_unreadable_and_removed(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """users.md DA7: it is whole, and has the size of its record, but training refuses it."""
+    for module in (headers, images):
+        monkeypatch.setattr(module, "MAX_PIXELS", HEIGHT * WIDTH)
+    cv2.imwrite(str(data.file(3)), np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8))
+    data.image(3)["height"] += 1
+    report = check_annotations(data.write(), data.images, Config(), decode=False)
+    assert report.counts() == {"unreadable-file": 1}
+    (found,) = [one for one in report.found if one.kind == "unreadable-file"]
+    assert [f"{entry.record} {entry.value}" for entry in found] == [
+        "image 4 (03.jpg) is 64x49 px; the limit is 3,072 pixels: scale it down or cut it into "
+        "tiles"
+    ]
+    out = tmp_path / "out.json"
+    changes = repair_file(data.path, out, data.images)
+    assert (changes["unreadable-file"], changes["boxes of removed images"]) == (1, 2)
+    assert check_annotations(out, data.images, Config(), decode=False).count("error") == 0

@@ -18,11 +18,11 @@ import torchvision
 
 from retinanet.cli import main
 from retinanet.config import build_config, dump_config, override_config
+from retinanet.data.images import SUFFIXES, read_image
 from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
 from retinanet.errors import UserError
 from retinanet.evaluation.draw import Image
-from retinanet.inference import predictor as module
 from retinanet.inference.predictor import (
     Picture,
     Predictor,
@@ -547,9 +547,12 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_suffixes_are_ones_that_opencv_reads(tmp_path: Path) -> None:
-    for suffix in module.IMAGE_SUFFIXES:
-        write_picture(tmp_path / f"a{suffix}")
-    assert len(find_pictures([str(tmp_path)])) == 7
+    for suffix in SUFFIXES:
+        grey = suffix in (".pgm", ".pbm")
+        pixels = np.zeros((64, 64) if grey else (64, 64, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
+        assert read_image(tmp_path / f"a{suffix}").shape == (64, 64, 3)
+    assert len(find_pictures([str(tmp_path)])) == 14
 
 
 def test_options_on_the_command_line(
