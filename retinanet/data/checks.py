@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -107,31 +107,45 @@ def check_split(annotations: Annotations, *, split: str, learn: bool) -> None:
         )
 
 
-def check_same_classes(known: Categories, source: Path, annotations: Annotations) -> None:
+def check_same_classes(
+    known: Categories,
+    source: Path,
+    annotations: Annotations,
+    classes: Sequence[str] | None = None,
+) -> None:
     """Refuse a split whose categories differ, in id or name, from those of a file.
 
     Args:
         known: the categories.
         source: where they come from: another split's annotations, or a checkpoint.
         annotations: of the split.
+        classes: names that matter; None for all.
 
     Raises:
         UserError: the first category that differs.
     """
-    for category, text in class_differences(known, source, annotations.categories):
+    for category, text in class_differences(known, source, annotations.categories, classes):
         raise UserError(
             f"{annotations.path}: category {category} {text}; both files need the same categories"
         )
 
 
 def class_differences(
-    known: Categories, source: Path, categories: Categories
+    known: Categories,
+    source: Path,
+    categories: Categories,
+    classes: Sequence[str] | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Yield the ids of categories that differ from those of `source`, and how."""
+    """Yield the ids of categories that differ from those of `source`, and how.
+
+    Of chosen classes (names) it is enough that one of the two files has such a category.
+    """
     a = dict(zip(known.ids, known.names, strict=True))
     b = dict(zip(categories.ids, categories.names, strict=True))
     for category in sorted(a.keys() | b.keys()):
-        if a.get(category) != b.get(category):
+        both = a.get(category), b.get(category)
+        matters = classes is None or any(name in classes for name in both)
+        if both[0] != both[1] and matters:
             theirs, ours = _said(a.get(category)), _said(b.get(category))
             yield category, f"is {ours}, but {theirs} in {source}"
 

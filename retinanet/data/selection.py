@@ -27,7 +27,7 @@ def select(
     classes: Sequence[str] | None,
     limit: int | None,
 ) -> Annotations:
-    """Return the chosen classes and images of files with the same categories.
+    """Return the chosen classes and images of files in which those classes have the same ids.
 
     Args:
         files: their indexes.
@@ -56,6 +56,8 @@ def select(
     found = map_annotations(place, path, lambda saved: saved == source)
     if found is not None:
         return found
+    if any(file.categories != files[0].categories for file in files):
+        files = [take_classes(file, classes) for file in files]
     chosen = _take(_join(files, folders, path), classes, limit, fingerprint=fingerprint)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,11 @@ def select(
     except OSError:
         return chosen  # nowhere to keep it
     return map_annotations(place, path) or chosen
+
+
+def take_classes(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:
+    """Return an index of the named classes, as far as there are any; of all for None."""
+    return _take(annotations, classes, None, fingerprint="")
 
 
 def _stamp(path: Path) -> list[str | int]:

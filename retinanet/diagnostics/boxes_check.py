@@ -28,6 +28,7 @@ def check_boxes(
     min_box_side: float,
     max_detections: int,
     robbed: frozenset[int] = frozenset(),
+    chosen: Annotations | None = None,
 ) -> list[Found]:
     """Return all that is odd about the boxes of a file.
 
@@ -37,16 +38,19 @@ def check_boxes(
         min_box_side: original px.
         max_detections: of an image.
         robbed: ids of images whose boxes were set aside, and which only look empty.
+        chosen: the classes of it that are trained on, where those are not all: they alone decide
+            what an image and a class lack.
     """
+    chosen = annotations if chosen is None else chosen
     path = annotations.path
     if not len(annotations):
         return found("no-images", path, [Entry("", "has no image")])
     odd = _wrong_format(annotations)
     if not odd:  # otherwise every box would be named
         odd += _odd_places(annotations, min_box_side) + _odd_areas(annotations)
-    odd += _repeated(annotations) + _by_image(annotations, max_detections, robbed)
-    odd += _by_class(annotations)
-    if annotations.crowd.all():
+    odd += _repeated(annotations) + _by_image(chosen, max_detections, robbed)
+    odd += _by_class(chosen)
+    if chosen.crowd.all():
         kind = "no-boxes" if learn else "nothing-to-score"
         text = f"has {len(annotations)} images but no box"
         odd += found(kind, path, [Entry("", text)])

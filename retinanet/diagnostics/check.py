@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import take_census
+from retinanet.data.selection import take_classes
 from retinanet.diagnostics.anchors_check import MANY_BOXES, Wish, check_anchors, measure_anchors
 from retinanet.diagnostics.augmentation_check import try_augmentation
 from retinanet.diagnostics.boxes_check import check_boxes
@@ -34,6 +37,8 @@ class Checked:
     name: str
     """`train` or `val`; empty for a file alone."""
     reading: Reading
+    chosen: Annotations | None
+    """The classes of the index that are trained on."""
     images: Path | None
     """Image folder, if it is there."""
     pictures: list[Picture]
@@ -55,9 +60,10 @@ def check_experiment(
     odd = [one for file in files for one in file.found]
     indexes = [file.reading.annotations for file in files if file.reading.annotations is not None]
     for other in indexes[1:]:
-        odd += check_classes(indexes[0], other)
+        odd += check_classes(indexes[0], other, config.data.classes)
     odd += _check_pictures_together(files)
     lines = [f"{name}: {path}, image files in {images}" for name, path, images in places]
+    lines += _left_out(config, files)
     sections = [Section(title="files", lines=lines), *describe_data(_named(files))]
     report = Report(subject=subject, found=odd, sections=sections)
     more, tried = _try_experiment(config, report, wish or Wish())
@@ -91,6 +97,7 @@ def check_file(
     """Check one annotation file; `config` gives the limits."""
     reading = read(path)
     annotations, odd, pictures = reading.annotations, list(reading.found), []
+    chosen = None if annotations is None else _choose(annotations, config.data.classes)
     if annotations is not None:
         odd += check_boxes(
             annotations,
@@ -98,6 +105,7 @@ def check_file(
             min_box_side=config.data.min_box_side,
             max_detections=config.postprocess.max_detections,
             robbed=reading.robbed,
+            chosen=chosen,
         )
     if images is not None and not images.is_dir():
         odd += found("no-image-folder", path, [Entry(str(images), "")])
@@ -105,14 +113,44 @@ def check_file(
     if images is not None and annotations is not None:
         pictures = look_at_pictures(annotations, images, decode=decode)
         odd += picture_findings(annotations, pictures)
-    return Checked(name=name, reading=reading, images=images, pictures=pictures, found=odd)
+    return Checked(
+        name=name, reading=reading, chosen=chosen, images=images, pictures=pictures, found=odd
+    )
+
+
+def _choose(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:
+    """Return the chosen classes of an index; all, where it has none of them (that is refused)."""
+    if classes is None or not set(classes) & set(annotations.categories.names):
+        return annotations
+    return take_classes(annotations, classes)
+
+
+def _left_out(config: Config, files: list[Checked]) -> list[str]:
+    """Say what is checked although no training sees it."""
+    lines = []
+    if config.data.classes is not None:
+        lines.append(
+            f"data.classes: the tables are of {', '.join(config.data.classes)}; the records of "
+            "all classes are checked"
+        )
+    for name, limit in (("train", config.data.train.limit), ("val", config.data.val.limit)):
+        indexes = [file.chosen for file in files if file.name == name]
+        count = sum(len(index) for index in indexes if index is not None)
+        if limit is not None and limit < count:
+            used = "trained on" if name == "train" else "scored"
+            what = "file is" if len(indexes) == 1 else "files are"
+            lines.append(
+                f"data.{name}.limit: {limit:,} of {count:,} images are {used}; the whole {what} "
+                "checked"
+            )
+    return lines
 
 
 def _named(files: list[Checked]) -> list[Named]:
     """Name each file that could be read by its split, and by itself where a split has several."""
     named = []
     for file in files:
-        index = file.reading.annotations
+        index = file.chosen
         alone = sum(other.name == file.name for other in files) == 1
         if index is not None:
             name = file.name if alone else f"{file.name} {index.path.stem}"

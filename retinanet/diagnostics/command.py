@@ -52,6 +52,11 @@ def check(options: argparse.Namespace) -> int:
     path, config = Path(options.what), override_config(Config(), options.overrides)
     if not path.is_file():
         raise UserError(f"{path}: there is no such annotation file")
+    if config.data.classes is not None:
+        raise UserError(
+            "data.classes goes with a config (YAML): all classes of an annotation file alone are "
+            "checked; leave it out, or name the config"
+        )
     report = check_annotations(path, images, config, decode=options.decode)
     if not options.fix:
         return _conclude(report, options, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,11 @@ class Looked:
     """(N,) of each image, or nothing."""
 
 
-def check_classes(train: Annotations, val: Annotations) -> list[Found]:
-    """Find categories that differ between two files."""
-    differences = class_differences(train.categories, train.path, val.categories)
+def check_classes(
+    train: Annotations, val: Annotations, classes: Sequence[str] | None
+) -> list[Found]:
+    """Find categories that differ between two files, among the chosen classes."""
+    differences = class_differences(train.categories, train.path, val.categories, classes)
     entries = [Entry(f"category {number}", text, number) for number, text in differences]
     return found("different-categories", val.path, entries)
 

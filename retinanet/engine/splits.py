@@ -110,7 +110,7 @@ def _open_files(
     opened = [open_annotations(file) for file, _ in places]
     folders = [folder for _, folder in places]
     for other in opened[1:]:
-        checks.check_same_classes(opened[0].categories, opened[0].path, other)
+        checks.check_same_classes(opened[0].categories, opened[0].path, other, classes)
     if len(opened) == 1 and classes is None and limit is None:
         return opened[0], folders[0]
     whole = [os.path.abspath(folder) for folder in folders]  # noqa: PTH100 (without `..`)

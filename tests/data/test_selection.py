@@ -375,3 +375,24 @@ def test_a_limit_in_a_config(folders: Path) -> None:
     split = open_from(folders, annotations=FILES, images=["first", "second"], limit=2, classes=None)
     assert len(split.annotations) == 2
     assert len(split.census.learnable) == 2
+
+
+def test_files_may_differ_in_classes_that_are_not_chosen(tmp_path: Path) -> None:
+    """Ids and names of the others do not matter, nor how many there are before the chosen ones."""
+    a = write(tmp_path / "a.json", [1], [(1, 1, 7), (2, 1, 3)])
+    other = [(2, "ant"), (3, "bee"), (4, "cat"), (7, "dog")]
+    b = write(tmp_path / "b.json", [2], [(3, 2, 7), (4, 2, 3), (5, 2, 4)], categories=other)
+    found = chosen(a, b, classes=["dog"])
+    assert (found.categories.ids, found.categories.names) == ((7,), ("dog",))
+    assert found.annotation_ids.tolist() == [1, 3]
+    assert found.labels.tolist() == [0, 0]
+    config = {"root": str(tmp_path), "train": {"annotations": ["a.json", "b.json"], "images": "."}}
+    for i in (1, 2):
+        (tmp_path / f"{i}.jpg").write_bytes(b"?")
+    options = {"data": {**config, "classes": ["dog"]}}
+    assert len(open_split(build_config(options, "test"), "train").annotations) == 2
+    options["data"]["classes"] = ["dog", "cat"]
+    message = f"{b}: category 3 is 'bee', but 'cat' in {a}; both files need the same categories"
+    with pytest.raises(UserError) as error:
+        open_split(build_config(options, "test"), "train")
+    assert str(error.value) == message

@@ -166,6 +166,7 @@ def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> No
             "--fix and --json name one file",
         ),
         (["DATA", "--json", "INSIDE"], "cannot be made: "),
+        (["DATA", "data.classes=[cat]"], "data.classes goes with a config (YAML): all classes of"),
         (["DATA", "data.min_box=3"], "data.min_box is not an option; did you mean min_box_side?"),
     ],
 )

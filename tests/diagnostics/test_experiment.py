@@ -175,3 +175,38 @@ def test_a_folder_that_is_not_there(both: Pair) -> None:
         check_experiment(
             override_config(Config(), [f"data.train.annotations={train.path}"]), "x", decode=False
         )
+
+
+def test_only_the_chosen_classes_count(both: Pair) -> None:
+    """Those of the run: others may differ, and need no box."""
+    train, val = both()
+    val.content["categories"][2]["name"] = "wolf"
+    for data in (train, val):
+        data.content["categories"].append({"id": 9, "name": "never"})
+    report = examine(train, val, "data.classes=[dog,cat]")
+    assert report.count("error") == report.count("warning") == 0
+    classes = next(s for s in report.sections if s.title == "classes")
+    assert [row["name"] for row in classes.values["classes"]] == ["cat", "dog"]
+    assert "cow" not in "".join(classes.lines) and "wolf" not in "".join(classes.lines)
+    text = "  data.classes: the tables are of dog, cat; the records of all classes are checked"
+    assert text in format_report(report)
+    report = examine(train, val, "data.classes=[dog,cow]")
+    assert values_of(report, "different-categories") == [
+        f"category 3 is 'wolf', but 'cow' in {train.path}"
+    ]
+    train.box(0)["category_id"] = 9
+    assert examine(train, val, "data.classes=[never]").counts()["unused-class"] == 1
+    report = examine(train, val, "data.classes=[nonsense]")
+    assert "there is no class 'nonsense'" in values_of(report, "refused")[0]
+
+
+def test_a_limit_is_said(both: Pair) -> None:
+    """The whole file is checked all the same."""
+    train, val = both()
+    val.box(79)["bbox"] = [0, 0, 0, 5]
+    report = examine(train, val, "data.train.limit=5", "data.val.limit=40")
+    assert report.counts()["zero-area"] == 1
+    files = report.sections[0]
+    assert files.lines[2:] == [
+        "data.train.limit: 5 of 40 images are trained on; the whole file is checked"
+    ]
