@@ -274,7 +274,9 @@ def check_command(words: list[str]) -> int:
         "retinanet check configs/finetune_small.yaml data.root=my_data\n"
         "  retinanet check train.json --images images/ --fix train_clean.json",
     )
-    parser.add_argument("what", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON")
+    parser.add_argument(
+        "what", nargs="?", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
     parser.add_argument("--images", metavar="D", help="folder of the annotation file's pictures")
     parser.add_argument(
@@ -287,6 +289,8 @@ def check_command(words: list[str]) -> int:
     )
     parser.add_argument("--pictures", metavar="DIR", help="draw what the network sees")
     options = parser.parse_intermixed_args(words)
+    if options.what is None:
+        parser.error("name a config (YAML) or an annotation file (JSON): CONFIG|ANNOTATIONS")
     from retinanet.diagnostics.command import check
 
     return check(options)

@@ -40,7 +40,7 @@ class Rules:
     bad_boxes: str
     """`refuse`, `clip` to the image, or `drop` boxes without area or far outside their image."""
     missing_images: str
-    """`refuse` or `skip` what has no image file."""
+    """`refuse` or `skip` what has no image file, or one that cannot be read."""
     unlisted_images: str
     """`skip` image files that the source does not name, or take them as `empty`."""
     other_classes: str
@@ -115,12 +115,17 @@ def _size(
 ) -> Size | None:
     """Return the size that an image's boxes belong to; None for one that cannot be taken."""
     if isinstance(picture, str):
-        if rules.missing_images == "skip" and not (folder / image.file_name).exists():
-            findings.note("images without a file: skipped")
-            findings.note("boxes of images without a file: skipped", len(image.boxes))
+        if rules.missing_images == "skip":
+            there = (folder / image.file_name).exists()
+            which = "images whose file cannot be read" if there else "images without a file"
+            findings.note(f"{which}: skipped")
+            findings.note(f"boxes of {which}: skipped", len(image.boxes))
             return None
-        remedy = "; --missing-images skip leaves it out" if "no such" in picture else ""
-        findings.problem(image.source, image.line, f"{folder / image.file_name}: {picture}{remedy}")
+        findings.problem(
+            image.source,
+            image.line,
+            f"{folder / image.file_name}: {picture}; --missing-images skip leaves it out",
+        )
         return None
     if image.size is not None:
         if image.size not in (picture.shown, picture.stored):

@@ -17,14 +17,18 @@ class Findings:
         self.notes: Counter[str] = Counter()
         """How often something was skipped, taken otherwise, or is odd."""
         self._problems: list[str] = []
-        self._count = 0
+        self._seen: set[str] = set()
 
     def problem(self, path: Path, line: int | None, message: str) -> None:
-        """Keep what is wrong with a file, or with a line of it (from 1)."""
-        self._count += 1
-        if len(self._problems) < _SHOWN:
-            place = f"{path}:{line}" if line else str(path)
-            self._problems.append(f"{place}: {message}")
+        """Keep what is wrong with a file, or with a line of it (from 1).
+
+        Once, though two splits may hold the same file.
+        """
+        place = f"{path}:{line}" if line else str(path)
+        problem = f"{place}: {message}"
+        if problem not in self._seen and len(self._problems) < _SHOWN:
+            self._problems.append(problem)
+        self._seen.add(problem)
 
     def note(self, meaning: str, count: int = 1) -> None:
         """Count something that the summary should say."""
@@ -36,11 +40,12 @@ class Findings:
         Raises:
             UserError: the first ten, and how many more there are.
         """
-        if not self._count:
+        count = len(self._seen)
+        if not count:
             return
-        plural = "s" * (self._count > 1)
-        lines = [f"{source}: {self._count:,} problem{plural}; nothing was written"]
+        plural = "s" * (count > 1)
+        lines = [f"{source}: {count:,} problem{plural}; nothing was written"]
         lines += [f"  {problem}" for problem in self._problems]
-        if self._count > _SHOWN:
-            lines.append(f"  ... and {self._count - _SHOWN:,} more")
+        if count > _SHOWN:
+            lines.append(f"  ... and {count - _SHOWN:,} more")
         raise UserError("\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +85,10 @@ def _add_options(
             ["refuse", "clip", "drop"],
             "without area, or more than 2 px outside their image; clip cuts them to it",
         ),
-        "--missing-images": (["refuse", "skip"], "what is annotated, but has no image file"),
+        "--missing-images": (
+            ["refuse", "skip"],
+            "what is annotated, but has no image file, or one that cannot be read",
+        ),
         "--other-classes": (["refuse", "drop"], "boxes of classes that the list has not"),
     }
     if unlisted:
@@ -106,9 +110,12 @@ def _add_options(
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.2")
     return value
 
 

@@ -168,7 +168,9 @@ def check_files(
         UserError: the wrong ones, counted, the first named.
     """
     if not os.path.isdir(images):  # noqa: PTH112 (it takes a forbidden one, too)
-        raise UserError(f"{images}: there is no such image folder (for {annotations.path})")
+        is_file = os.path.isfile(images)  # noqa: PTH113 (as above)
+        wrong = "is a file, not an image folder" if is_file else "there is no such image folder"
+        raise UserError(f"{images}: {wrong} (for {annotations.path})")
     missing, empty, other = [], [], []
     for row, name in enumerate(annotations.file_names):
         try:

@@ -108,7 +108,8 @@ def check_file(
             chosen=chosen,
         )
     if images is not None and not images.is_dir():
-        odd += found("no-image-folder", path, [Entry(str(images), "")])
+        value = "is a file" if os.path.isfile(images) else ""  # noqa: PTH113 (it takes a forbidden one, too)
+        odd += found("no-image-folder", path, [Entry(str(images), value)])
         images = None
     if images is not None and annotations is not None:
         pictures = look_at_pictures(annotations, images, decode=decode)

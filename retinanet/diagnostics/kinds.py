@@ -157,7 +157,7 @@ BOXES = {
 """The annotations."""
 
 PICTURES = {
-    "no-image-folder": _error("there is no such image folder", "name the right one"),
+    "no-image-folder": _error("the image folder is not there, or no folder", "name the right one"),
     "missing-file": _error(
         "an image file is not there",
         "is it the right image folder?",

@@ -105,20 +105,28 @@ def test_exif_that_no_size_can_tell(one: Call, tmp_path: Path) -> None:
     )
 
 
-def test_skipping_is_for_missing_images_not_for_damaged_ones(
+def test_images_that_cannot_be_read_are_refused_or_skipped(
     one: Call, convert: Call, tmp_path: Path
 ) -> None:
+    """users.md DA7: missing and damaged ones, each counted."""
     one([])
-    (tmp_path / "b.jpg").write_bytes(b"text")
-    text = "a.jpg,1,1,2,2,ant\nb.jpg,1,1,2,2,ant\nc.jpg,1,1,2,2,ant\n"
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "b.jpg").write_bytes(content[: len(content) // 2])
+    text = "a.jpg,1,1,2,2,ant\nb.jpg,1,1,2,2,ant\nb.jpg,3,3,9,9,ant\nc.jpg,1,1,2,2,ant\n"
     (tmp_path / "boxes.csv").write_text(text)
-    words = ["csv", tmp_path / "boxes.csv", tmp_path / "o.json", "--missing-images", "skip"]
+    words = ["csv", tmp_path / "boxes.csv", tmp_path / "o.json"]
     ran = convert(*words)
     assert ran.code == 2
-    assert "1 problem; " in ran.err
-    assert "b.jpg: is not an image that can be decoded, or a truncated one\n" in ran.err
-    (tmp_path / "b.jpg").unlink()
-    assert "  2 images without a file: skipped\n" in convert(*words).out
+    assert "2 problems; " in ran.err
+    assert (
+        "b.jpg: is not an image that can be decoded, or a truncated one; --missing-images skip "
+        "leaves it out\n"
+    ) in ran.err
+    ran = convert(*words, "--missing-images", "skip")
+    assert ran.code == 0
+    assert "  1 images without a file: skipped\n" in ran.out
+    assert "  1 images whose file cannot be read: skipped\n" in ran.out
+    assert "  2 boxes of images whose file cannot be read: skipped\n" in ran.out
 
 
 def test_a_class_that_no_json_should_hold(one: Call, convert: Call, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_formats(convert: Call) -> None:
 def test_shares_that_are_refused(rows: Path, convert: Call, share: str) -> None:
     ran = convert("csv", rows, "x.json", "--split", share)
     assert ran.code == 2
-    assert "--split" in ran.err
+    assert f"--split: {share!r} is not a number between 0 and 1, such as 0.2" in ran.err
 
 
 def test_a_split_of_one_image(rows: Path, convert: Call, tmp_path: Path) -> None:

@@ -171,6 +171,17 @@ def test_labels_without_an_image(yolo: Call, convert: Call, boxes_of: Call, tmp_
     assert len(boxes_of(tmp_path / "out.json")) == 1
 
 
+def test_a_damaged_image_of_both_splits_is_named_once(
+    yolo: Call, convert: Call, tmp_path: Path
+) -> None:
+    both = "train: images/train\nval: images/train\nnames: [cat]\n"
+    path = yolo(both, train__a="0 .5 .5 .5 .5", train__b="0 .5 .5 .5 .5")
+    (path.parent / "images" / "train" / "b.jpg").write_bytes(b"text")
+    ran = convert("yolo", path, tmp_path / "out")
+    assert f"{path}: 1 problem; nothing was written\n" in ran.err
+    assert ran.err.count("b.jpg: is not an image") == 1
+
+
 def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_path: Path) -> None:
     path = yolo("train: list.txt\nnames: [cat]\n", train__a=None)
     (path.parent / "list.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")

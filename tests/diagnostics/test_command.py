@@ -200,6 +200,22 @@ def test_a_report_is_written_over_an_earlier_one(data: Any, run: Run, tmp_path: 
         assert (code, "is no report of" in err) == (2, True)
 
 
+def test_a_file_in_place_of_the_image_folder(data: Any, run: Run) -> None:
+    code, out, _ = run(data.write(), "--images", data.file(0))
+    assert code == 2
+    assert "no-image-folder (1): the image folder is not there, or no folder\n" in out
+    assert f"train.json: {data.file(0)} is a file\n" in out
+
+
+def test_nothing_to_check(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["check"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "error: name a config (YAML) or an annotation file (JSON): CONFIG|ANNOTATIONS\n"
+    )
+
+
 def test_no_image_is_in_the_folder(data: Any, run: Run, tmp_path: Path) -> None:
     """Rather than to remove every image."""
     (tmp_path / "empty").mkdir()
