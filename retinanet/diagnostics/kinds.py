@@ -164,8 +164,8 @@ PICTURES = {
         "record and boxes removed, with --images",
     ),
     "unreadable-file": _error(
-        "an image file is empty, cut off, a folder, or not an image",
-        "copy it anew or remove its record",
+        "an image file is empty, cut off, too large, a folder, or not an image",
+        "copy it anew, scale it down, or remove its record",
         "record and boxes removed, with --images",
     ),
     "wrong-size": _error(
