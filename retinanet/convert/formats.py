@@ -184,13 +184,8 @@ def _yolo_parser() -> argparse.ArgumentParser:
 
 def _read_yolo(options: argparse.Namespace, findings: Findings) -> Found:
     root = Path(options.root) if options.root else None
-    config = read_yolo_config(Path(options.source), root)
-    sets = options.sets or list(config.splits)
-    for name in sets:
-        if name not in config.splits:
-            raise UserError(
-                f"{options.source}: has no split {name!r}; it has {', '.join(config.splits)}"
-            )
+    config = read_yolo_config(Path(options.source), root, options.sets)
+    sets = list(config.splits)
     _names(options, sets)
     found = [
         read_yolo(config, name, findings, missing_images=options.missing_images) for name in sets

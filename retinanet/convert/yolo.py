@@ -43,12 +43,13 @@ class YoloConfig:
     """Labels have the columns of keypoints after those of the box."""
 
 
-def read_yolo_config(path: Path, root: Path | None) -> YoloConfig:
+def read_yolo_config(path: Path, root: Path | None, sets: list[str] | None = None) -> YoloConfig:
     """Read a data.yaml.
 
     Args:
         path: of the file.
         root: in place of its `path`.
+        sets: the splits to take, in this order; None for all. The others need not be there.
 
     Raises:
         UserError: a value that is missing or wrong.
@@ -60,14 +61,7 @@ def read_yolo_config(path: Path, root: Path | None) -> YoloConfig:
         values.setdefault("val", values["validation"])
     names = _names(path, values)
     root = root or _root(path, values.get("path"))
-    splits = {}
-    for split in SPLITS:
-        value = values.get(split)
-        if value is not None and value != "":
-            entries = value if isinstance(value, list) else [value]
-            splits[split] = [_entry(path, root, split, entry) for entry in entries]
-    if not splits:
-        raise UserError(f"{path}: names none of {', '.join(SPLITS)}")
+    splits = _splits(path, root, values, sets)
     return YoloConfig(
         path=path, root=root, splits=splits, names=names, keypoints="kpt_shape" in values
     )
@@ -110,20 +104,46 @@ def _root(path: Path, value: Any) -> Path:
     raise UserError(f"{path}: path is {value!r}, which is no folder here; give it with --root")
 
 
-def _entry(path: Path, root: Path, split: str, value: Any) -> Path:
-    """Return the folder or list that a split names."""
+def _splits(
+    path: Path, root: Path, values: dict[Any, Any], sets: list[str] | None
+) -> dict[str, list[Path]]:
+    """Return the folders and lists of the splits in `sets`, or of all that a data.yaml names."""
+    named = {
+        split: value if isinstance(value, list) else [value]
+        for split in SPLITS
+        if (value := values.get(split)) is not None and value != ""
+    }
+    if not named:
+        raise UserError(f"{path}: names none of {', '.join(SPLITS)}")
+    splits: dict[str, list[Path]] = {}
+    for split in sets or named:
+        if split not in named:
+            raise UserError(f"{path}: has no split {split!r}; it has {', '.join(named)}")
+        splits[split] = []
+        for value in named[split]:
+            if not isinstance(value, str):
+                raise UserError(f"{path}: {split} should name folders or lists, not {value!r:.60}")
+            entry = _entry(root, value)
+            if entry is None:
+                there = [name for name in named if all(_entry(root, v) for v in named[name])]
+                raise UserError(
+                    f"{path}: {split} names {value!r:.200}, and there is no folder or list (.txt) "
+                    f"{root / value}; is --root right?"
+                    + (f" --sets {' '.join(there)} leaves {split} out" if there else "")
+                )
+            splits[split].append(entry)
+    return splits
+
+
+def _entry(root: Path, value: Any) -> Path | None:
+    """Return the folder or list that a split names, if it is there."""
     if not isinstance(value, str):
-        raise UserError(f"{path}: {split} should name folders or lists, not {value!r:.60}")
+        return None
     ways = [root / value]
     if value.startswith("../"):
         ways.append(root / value[3:])  # Roboflow writes ../train/images for ./train/images
-    for way in ways:
-        if way.is_dir() or (way.suffix == ".txt" and way.is_file()):
-            return Path(os.path.normpath(way))
-    raise UserError(
-        f"{path}: {split} names {value!r:.200}, and there is no folder or list (.txt) {ways[0]}; "
-        "is --root right?"
-    )
+    there = (way for way in ways if way.is_dir() or (way.suffix == ".txt" and way.is_file()))
+    return next((Path(os.path.normpath(way)) for way in there), None)
 
 
 def read_yolo(

@@ -243,3 +243,23 @@ def test_sets(yolo: Call, convert: Call, tmp_path: Path) -> None:
     assert convert("yolo", path.parent, out).err == (
         f"error: {path.parent}: is a folder; name the data.yaml in it\n"
     )
+
+
+def test_a_split_that_is_named_but_not_there(yolo: Call, convert: Call, tmp_path: Path) -> None:
+    """As in Roboflow's exports without a test set."""
+    config = "train: ../images/a\nval: ../images/b\ntest: ../test/images\nnames: [cat]\n"
+    path, out = yolo(config, a__a="0 .5 .5 .5 .5", b__b=None), tmp_path / "out"
+    missing = f"test names '../test/images', and there is no folder or list (.txt) {path.parent}"
+    for words in ([], ["--sets", "train", "test"]):
+        assert convert("yolo", path, out, *words).err == (
+            f"error: {path}: {missing}/../test/images; is --root right? --sets train val leaves "
+            "test out\n"
+        )
+    ran = convert("yolo", path, out, "--sets", "val", "train")
+    assert ran.code == 0, ran.err
+    assert [line.split()[0] for line in ran.out.splitlines()[:2]] == [
+        f"{out}/val.json",
+        f"{out}/train.json",
+    ]
+    path.write_text("train: no\nval: [images/b, 3]\nnames: [cat]\n")
+    assert convert("yolo", path, out).err.endswith("/no; is --root right?\n")
