@@ -14,7 +14,8 @@ from retinanet.convert.export import check_new, read_coco
 from retinanet.convert.findings import Findings
 from retinanet.convert.openimages import read_descriptions, read_openimages
 from retinanet.convert.voc import VocReader
-from retinanet.convert.yolo import read_yolo, read_yolo_config
+from retinanet.convert.yolo import read_yolo
+from retinanet.convert.yolo_config import read_yolo_config
 from retinanet.errors import UserError
 
 Found = tuple[list[FoundImages], list[str] | None]
