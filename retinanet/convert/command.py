@@ -11,7 +11,7 @@ from retinanet.convert.export import export
 from retinanet.convert.findings import Findings
 from retinanet.convert.formats import Format, formats
 from retinanet.convert.split import choose_val
-from retinanet.convert.summary import next_command, summarize
+from retinanet.convert.summary import next_commands, summarize
 from retinanet.convert.tables import read_classes
 from retinanet.errors import UserError, nearest
 
@@ -73,7 +73,7 @@ def _convert(kind: str, words: list[str], made: Format) -> int:
     paths = output_paths(output, [split.name for split in data.splits], overwrite=True)
     write_coco(data, paths, description=f"converted from {kind}: {source.name}")
     print("\n".join(summarize(data, [str(path) for path in paths], findings)))
-    print(next_command(data, paths))
+    print(next_commands(data, paths))
     return 0
 
 

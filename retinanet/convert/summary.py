@@ -71,15 +71,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
-def next_command(data: DataSet, paths: list[Path]) -> str:
-    """Return the command that trains on the files."""
-    words = []
-    tests = []
+def next_commands(data: DataSet, paths: list[Path]) -> str:
+    """Return the commands that check the files and train on them, wherever they are given."""
+    words, checks, tests = [], [], []
     for split, path in zip(data.splits, paths, strict=True):
+        # Absolute, as data.root may be any folder.
         places = (os.path.abspath(path), os.path.abspath(split.folder))  # noqa: PTH100 (without `..`)
+        file, images = map(shlex.quote, places)
+        checks.append(f"next: retinanet check {file} --images {images}\n")
         if "test" in split.name and len(data.splits) > 1:
             tests.append(
-                f"--annotations {shlex.quote(places[0])} --images {shlex.quote(places[1])}"
+                f"\nlater: retinanet evaluate CHECKPOINT --annotations {file} --images {images}"
             )
             continue
         key = "val" if "val" in split.name and "train" not in split.name else "train"
@@ -87,8 +89,7 @@ def next_command(data: DataSet, paths: list[Path]) -> str:
             shlex.quote(f"data.{key}.{field}={place}")
             for field, place in zip(("annotations", "images"), places, strict=True)
         ]
-    lines = ["next: retinanet train configs/finetune_small.yaml", *words]
-    text = " \\\n  ".join(lines)
+    text = " \\\n  ".join(["then: retinanet train finetune_small", *words])
     if len(data.splits) == 1:
         text += "\n  (and data.val.* for a validation set: --split 0.2 makes one)"
-    return text + "".join(f"\nlater: retinanet evaluate CHECKPOINT {test}" for test in tests)
+    return "".join(checks) + text + "".join(tests)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retinanet.config import load_config
+from retinanet.cli import main
+from retinanet.config import find_config, load_config
 from retinanet.data.index import read_annotations
+from retinanet.engine.splits import open_training_splits
 
 Call = Callable[..., Any]
 
@@ -38,15 +41,33 @@ def test_a_split(rows: Path, convert: Call, tmp_path: Path) -> None:
         "  class     train       val",
         "  a             3         2",
         "  b             3         2",
-        "next: retinanet train configs/finetune_small.yaml \\",
+        f"next: retinanet check {tmp_path}/x_train.json --images '{tmp_path}/my images'",
+        f"next: retinanet check {tmp_path}/x_val.json --images '{tmp_path}/my images'",
+        "then: retinanet train finetune_small \\",
         f"  data.train.annotations={tmp_path}/x_train.json \\",
         f"  'data.train.images={tmp_path}/my images' \\",
         f"  data.val.annotations={tmp_path}/x_val.json \\",
         f"  'data.val.images={tmp_path}/my images'",
     ]
-    overrides = [line.strip(" \\'") for line in ran.out.splitlines()[6:]]
-    config = load_config(Path("configs/finetune_small.yaml"), overrides)
-    assert config.data.train.images == f"{tmp_path}/my images"
+
+
+def test_what_is_printed_works_in_another_folder(
+    rows: Path, convert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands are taken as a shell would; the source and OUT were given as relative paths."""
+    monkeypatch.chdir(tmp_path)
+    ran = convert("csv", Path("my images/boxes.csv"), "out", "--split", "0.4")
+    assert ran.code == 0, ran.err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    lines = ran.out.replace("\\\n", "").splitlines()[-3:]
+    *checks, train = [shlex.split(line.partition(" retinanet ")[2]) for line in lines]
+    assert [words[1] for words in checks] == [f"{tmp_path}/out/{n}.json" for n in ("train", "val")]
+    assert [main(words) for words in checks] == [0, 0]
+    assert train[:2] == ["train", "finetune_small"]
+    config = load_config(find_config(train[1]), train[2:])
+    train_split, val_split = open_training_splits(config)
+    assert (len(train_split.annotations), len(val_split.annotations)) == (6, 4)
 
 
 def test_the_same_seed_gives_the_same_bytes(rows: Path, convert: Call, tmp_path: Path) -> None:
