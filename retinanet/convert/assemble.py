@@ -135,6 +135,7 @@ def _size(
                 f"says that {image.file_name!r} is {_said(image.size)} px, but the file is "
                 f"{_said(picture.shown)}; correct the size, or remove it to take the file's",
             )
+            return None  # boxes outside a wrong size would only hide other problems
         return image.size
     if picture.orientation > 1 and rules.ignore_exif:
         if picture.shown == picture.stored:

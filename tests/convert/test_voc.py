@@ -215,6 +215,22 @@ def test_every_bad_line_is_named(voc: Call, convert: Call, tmp_path: Path) -> No
     ]
 
 
+def test_a_wrong_size_is_one_problem(voc: Call, convert: Call, tmp_path: Path) -> None:
+    """Width and height swapped: what lies outside the false size is not named, too."""
+    swapped = "<size><width>30</width><height>40</height></size>"
+    wrong = xml(*[box((31, 1, 40, 5))] * 12, size=swapped)
+    folder = voc(a=wrong, b=xml(box((1, 1, 5, 99)), name="b.jpg"))
+    ran = convert("voc", folder, tmp_path / "out.json")
+    place = folder / "Annotations"
+    assert ran.err.splitlines() == [
+        f"error: {folder}: 2 problems; nothing was written",
+        f"  {place}/a.xml: says that 'a.jpg' is 30x40 px, but the file is 40x30; correct the size, "
+        "or remove it to take the file's",
+        f"  {place}/b.xml:4: the box of 'dog' lies more than 2 px outside its image: [0, 0, 5, 99] "
+        "px in 'b.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
+    ]
+
+
 def test_an_image_of_two_files_and_a_size_that_is_wrong(
     voc: Call, convert: Call, tmp_path: Path
 ) -> None:
