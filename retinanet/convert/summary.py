@@ -64,7 +64,20 @@ def _class_table(data: DataSet) -> list[str]:
         elsewhere = [name for name in data.classes if not own[name] and name not in absent]
         if elsewhere:
             lines.append(f"  not in {split.name}: {_some(elsewhere)}")
-    return lines
+    return lines + _alike(data.classes)
+
+
+def _alike(classes: list[str]) -> list[str]:
+    """Return a line for classes whose names differ in case or blanks only, typing errors mostly."""
+    spellings: dict[str, list[str]] = {}
+    for name in classes:
+        spellings.setdefault("".join(name.split()).casefold(), []).append(name)
+    return [
+        f"  {' and '.join(map(repr, names))} differ in case or blanks only, but are "
+        f"{len(names)} classes; if one is meant, correct the source"
+        for names in spellings.values()
+        if len(names) > 1
+    ]
 
 
 def _some(names: list[str]) -> str:

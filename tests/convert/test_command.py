@@ -149,6 +149,24 @@ def test_many_classes_are_not_all_shown(rows: Path, convert: Call, tmp_path: Pat
     assert "  c029          1\n  ... and 10 more classes\nnext" in ran.out
 
 
+def test_classes_whose_names_are_nearly_equal(
+    rows: Path, convert: Call, coco: Call, tmp_path: Path
+) -> None:
+    names = ["RBC", "rbc", "WBC", "red  cell", "red cell", "Redcell", "rb"]
+    rows.write_text("".join(f"1.jpg,1,2,3,4,{name}\n" for name in names))
+    ran = convert("csv", rows, tmp_path / "x.json")
+    assert ran.code == 0, ran.err
+    assert (
+        "  'RBC' and 'rbc' differ in case or blanks only, but are 2 classes; if one is meant, "
+        "correct the source\n"
+        "  'Redcell' and 'red  cell' and 'red cell' differ in case or blanks only, but are 3 "
+        "classes; if one is meant, correct the source\nnext"
+    ) in ran.out
+    assert [category["name"] for category in coco(tmp_path / "x.json")["categories"]] == sorted(
+        names
+    )
+
+
 def test_a_disk_that_takes_no_more(
     rows: Path, convert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
