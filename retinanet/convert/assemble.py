@@ -28,6 +28,8 @@ from retinanet.data.records import is_name
 
 MARGIN = 2.0
 """Px that a box may reach over its image's border: rounding, and tools that count from 1 or 0."""
+OTHER_CLASSES = "boxes of classes that are not in the class list: dropped"
+"""The note of `Rules.other_classes`."""
 _PX, _SHARE = 6, 3
 """Decimals of a px kept: of px only the noise of a subtraction goes; a share of a side, as YOLO
 and OpenImages write it, is not known more exactly."""
@@ -175,7 +177,7 @@ def _is_known(
     if box.category in known:
         return True
     if rules.other_classes == "drop":
-        findings.note("boxes of classes that are not in the class list: dropped")
+        findings.note(OTHER_CLASSES)
         return False
     findings.problem(
         image.source,

@@ -189,7 +189,14 @@ def _read_yolo(options: argparse.Namespace, findings: Findings) -> Found:
     sets = list(config.splits)
     _names(options, sets)
     found = [
-        read_yolo(config, name, findings, missing_images=options.missing_images) for name in sets
+        read_yolo(
+            config,
+            name,
+            findings,
+            missing_images=options.missing_images,
+            other_classes=options.other_classes,
+        )
+        for name in sets
     ]
     return found, config.names
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retinanet.convert.assemble import number
+from retinanet.convert.assemble import OTHER_CLASSES, number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
 from retinanet.convert.pictures import find_pictures, name_inside
@@ -25,8 +25,12 @@ _LABEL_FORMS = (
 )
 
 
+class _OtherClassError(ValueError):
+    """A label's class number is not in `names`."""
+
+
 def read_yolo(
-    config: YoloConfig, split: str, findings: Findings, *, missing_images: str
+    config: YoloConfig, split: str, findings: Findings, *, missing_images: str, other_classes: str
 ) -> FoundImages:
     """Read the images of a split and their labels.
 
@@ -38,6 +42,7 @@ def read_yolo(
         split: one of its splits.
         findings: for problems and notes.
         missing_images: `refuse` or `skip` label files without an image.
+        other_classes: `refuse` or `drop` labels whose class number is not in `names`.
     """
     paths: list[tuple[Path, Path, int | None]] = []  # image, the file that names it, its line
     for entry in config.splits[split]:
@@ -64,7 +69,7 @@ def read_yolo(
         made = FoundImage(source=source, line=line, file_name=name)
         if not isinstance(written, FileNotFoundError):  # without a label file it has no boxes
             made.source, made.line = label, None
-            made.boxes = _labels(label, written, config, findings)
+            made.boxes = _labels(label, written, config, other_classes, findings)
         part.images.append(made)
     return part
 
@@ -129,7 +134,11 @@ def _looks_like_labels(path: Path) -> bool:
 
 
 def _labels(
-    path: Path, written: bytes | OSError, config: YoloConfig, findings: Findings
+    path: Path,
+    written: bytes | OSError,
+    config: YoloConfig,
+    other_classes: str,
+    findings: Findings,
 ) -> list[FoundBox]:
     """Return the boxes of a label file."""
     if isinstance(written, OSError):
@@ -145,6 +154,11 @@ def _labels(
         try:
             if words:
                 boxes.append(_label(line, words, config))
+        except _OtherClassError as error:
+            if other_classes == "drop":
+                findings.note(OTHER_CLASSES)
+            else:
+                findings.problem(path, line, str(error))
         except ValueError as error:
             findings.problem(path, line, str(error))
     outlines = sum(bool(box.polygon) for box in boxes)
@@ -157,6 +171,7 @@ def _label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
 
     Raises:
         ValueError: what is wrong with it.
+        _OtherClassError: nothing but that its class is not in `names`.
     """
     if config.keypoints and len(words) > 5:
         words = words[:5]
@@ -172,15 +187,17 @@ def _label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
     except ValueError:
         raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}") from None
     label, places = values[0], values[1:]
-    if label != int(label) or not 0 <= label < len(config.names):
-        raise ValueError(
-            f"class {words[0]} is not one of the {len(config.names)} in {config.path.name} "
-            f"(0 to {len(config.names) - 1})"
-        )
+    if label != int(label) or label < 0:
+        raise ValueError(f"class {words[0]} is not a whole number from 0")
     if not all(-_SLACK <= value <= 1 + _SLACK for value in places):
         raise ValueError(
             f"{' '.join(words[1:])!r:.80}: coordinates are shares of the image's width and height, "
             "from 0 to 1"
+        )
+    if label >= len(config.names):
+        raise _OtherClassError(
+            f"class {words[0]} is not one of the {len(config.names)} in {config.path.name} "
+            f"(0 to {len(config.names) - 1}); add it there, or give --other-classes drop"
         )
     category = config.names[int(label)]
     if len(words) == 5:

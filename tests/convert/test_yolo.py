@@ -141,8 +141,9 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
         f"error: {path}: 10 problems; nothing was written",
         f"  {place}:1: 6 columns: a 6th (a confidence or a track id) belongs to predictions, not "
         "to labels; cut it off",
-        f"  {place}:2: class 2 is not one of the 2 in data.yaml (0 to 1)",
-        f"  {place}:3: class 0.5 is not one of the 2 in data.yaml (0 to 1)",
+        f"  {place}:2: class 2 is not one of the 2 in data.yaml (0 to 1); add it there, or give "
+        "--other-classes drop",
+        f"  {place}:3: class 0.5 is not a whole number from 0",
         f"  {place}:4: 4 columns; {forms}ints",
         f"  {place}:5: 8 columns; {forms}ints",
         f"  {place}:6: '0 a .5 .5 .5' are not all numbers; {forms}ints",
@@ -263,3 +264,21 @@ def test_a_split_that_is_named_but_not_there(yolo: Call, convert: Call, tmp_path
     ]
     path.write_text("train: no\nval: [images/b, 3]\nnames: [cat]\n")
     assert convert("yolo", path, out).err.endswith("/no; is --root right?\n")
+
+
+def test_class_numbers_outside_the_names(
+    yolo: Call, convert: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    path = yolo(TRAIN, train__a="2 .5 .5 .5 .5\n1 .5 .5 .5 .5\n80 .1 .1 .2 .2 .3 .3\n")
+    place, out = path.parent / "labels" / "train" / "a.txt", tmp_path / "out.json"
+    ran = convert("yolo", path, out, "--other-classes", "drop")
+    assert ran.code == 0, ran.err
+    assert boxes_of(out) == [("a.jpg", "dog", [10, 5, 20, 10], 0)]
+    assert "  2 boxes of classes that are not in the class list: dropped\n" in ran.out
+    place.write_text("2 9 .5 .5 .5\n-1 .5 .5 .5 .5\n")  # wrong in other ways, too
+    assert convert("yolo", path, out, "--overwrite", "--other-classes", "drop").err == (
+        f"error: {path}: 2 problems; nothing was written\n"
+        f"  {place}:1: '9 .5 .5 .5': coordinates are shares of the image's width and height, from "
+        "0 to 1\n"
+        f"  {place}:2: class -1 is not a whole number from 0\n"
+    )
