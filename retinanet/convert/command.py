@@ -34,7 +34,7 @@ _OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
 
   voc         Pascal VOC: a folder with Annotations and JPEGImages, or of XML files and images
   yolo        YOLO: its data.yaml
-  csv         keras-retinanet: path,x1,y1,x2,y2,class_name
+  csv         keras-retinanet: path,x1,y1,x2,y2,class_name; or TensorFlow's, with its header row
   openimages  OpenImages: a CSV of boxes
   coco        the way back: COCO JSON to Pascal VOC, YOLO or CSV; or a COCO file into train and val
 

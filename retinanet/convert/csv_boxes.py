@@ -1,5 +1,6 @@
 """keras-retinanet's CSV: `path,x1,y1,x2,y2,class_name`, and `path,,,,,` for an image without boxes.
 
+And TensorFlow's, with a header row: `filename,width,height,class,xmin,ymin,xmax,ymax` in any order.
 Corners are continuous px. Paths start from the CSV's folder, or else from the image folder.
 """
 
@@ -14,6 +15,8 @@ from retinanet.convert.pictures import name_inside
 from retinanet.convert.tables import read_rows
 
 _COLUMNS = ("path", "x1", "y1", "x2", "y2", "class_name")
+_TENSORFLOW = ("filename", "xmin", "ymin", "xmax", "ymax", "class")
+"""The names of the same columns in TensorFlow's header row; it has width and height, too."""
 
 
 def read_csv(path: Path, images: Path, findings: Findings) -> FoundImages:
@@ -26,22 +29,55 @@ def read_csv(path: Path, images: Path, findings: Findings) -> FoundImages:
     """
     by_path: dict[str, FoundImage | None] = {}
     by_name: dict[str, FoundImage] = {}
-    for line, row in read_rows(path, findings):
-        if len(row) != len(_COLUMNS):
-            findings.problem(
-                path, line, f"expected 6 columns {','.join(_COLUMNS)}; found {len(row)}"
-            )
+    columns, header = _COLUMNS, list(_COLUMNS)
+    for line, values in read_rows(path, findings):
+        if line == 1 and set(_TENSORFLOW) <= set(values):
+            columns, header = _TENSORFLOW, values
+            findings.note("header row: TensorFlow's columns")
             continue
+        if len(values) != len(header):
+            findings.problem(path, line, _wrong_columns(header, values))
+            continue
+        row = [values[header.index(name)] for name in columns]
         if line == 1 and _is_header(row):
             findings.note("header row: skipped")
             continue
         if row[0] not in by_path:
             by_path[row[0]] = _image(path, line, row[0], images, by_name, findings)
         image = by_path[row[0]]
-        box = _box(path, line, row, findings)
+        if image is not None and "width" in header and "height" in header:
+            said = (values[header.index("height")], values[header.index("width")])
+            _take_size(image, said, line, findings)
+        box = _box(path, line, row, columns, findings)
         if image is not None and box is not None:
             image.boxes.append(box)
     return FoundImages(name="", folder=images, normalized=False, images=list(by_name.values()))
+
+
+def _wrong_columns(header: list[str], values: list[str]) -> str:
+    text = f"expected {len(header)} columns {','.join(header)}; found {len(values)}"
+    if header == list(_COLUMNS) and len(values) == len(_TENSORFLOW) + 2:
+        text += "; TensorFlow's columns need their header row, filename,width,height,class,xmin,.."
+    return text
+
+
+def _take_size(image: FoundImage, said: tuple[str, str], line: int, findings: Findings) -> None:
+    """Give an image the height and width (px) of a row, if it says them; all must say the same."""
+    if not any(said):
+        return
+    height, width = map(_number, said)
+    if height is None or width is None or min(height, width) < 1 or {height % 1, width % 1} != {0}:
+        problem = f"width is {said[1]!r:.20}, height {said[0]!r:.20}; expected whole numbers (px)"
+        findings.problem(image.source, line, problem)
+    elif image.size is None:
+        image.size = (int(height), int(width))
+    elif image.size != (height, width):
+        findings.problem(
+            image.source,
+            line,
+            f"says that {image.file_name!r} is {width:g}x{height:g} px, but an earlier row says "
+            f"{image.size[1]}x{image.size[0]}; correct one of them",
+        )
 
 
 def _is_header(row: list[str]) -> bool:
@@ -76,17 +112,19 @@ def _image(
     return by_name.setdefault(name, FoundImage(source=path, line=line, file_name=name))
 
 
-def _box(path: Path, line: int, row: list[str], findings: Findings) -> FoundBox | None:
+def _box(
+    path: Path, line: int, row: list[str], columns: tuple[str, ...], findings: Findings
+) -> FoundBox | None:
     if not any(row[1:]):
         return None
     corners = [_number(value) for value in row[1:5]]
     if not row[5] or None in corners:
         wrong = [
             f"{name} is {value!r:.40}"
-            for name, value, corner in zip(_COLUMNS[1:5], row[1:5], corners, strict=True)
+            for name, value, corner in zip(columns[1:5], row[1:5], corners, strict=True)
             if corner is None
         ]
-        wrong += [] if row[5] else ["class_name is empty"]
+        wrong += [] if row[5] else [f"{columns[5]} is empty"]
         findings.problem(
             path,
             line,

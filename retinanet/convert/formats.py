@@ -204,7 +204,8 @@ def _read_yolo(options: argparse.Namespace, findings: Findings) -> Found:
 def _csv_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "csv",
-        "keras-retinanet's CSV to COCO JSON: path,x1,y1,x2,y2,class_name, corners in px.",
+        "keras-retinanet's CSV to COCO JSON: path,x1,y1,x2,y2,class_name, corners in px. "
+        "TensorFlow's columns (filename,width,height,class,xmin,..) are known by their header row.",
         "retinanet convert csv annotations.csv data/mine.json --classes classes.csv",
     )
     parser.add_argument("source", metavar="annotations.csv")

@@ -99,6 +99,58 @@ def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> 
     ]
 
 
+def test_tensorflow_columns(table: Call, convert: Call, coco: Call, tmp_path: Path) -> None:
+    """As Roboflow exports them; the header row tells the order."""
+    text = (
+        "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+        "b.jpg,40,30,RBC,1,2,11.5,22\n"
+        "b.jpg,40,30,WBC,0,0,40,30\n"
+        "a.jpg,,,,,,,\n"
+    )
+    words = ["--images", tmp_path / "images"]
+    ran = convert("csv", table(text), tmp_path / "out.json", *words)
+    assert ran.code == 0, ran.err
+    content = coco(tmp_path / "out.json")
+    assert [image["file_name"] for image in content["images"]] == ["b.jpg", "a.jpg"]
+    found = [(a["image_id"], a["category_id"], a["bbox"]) for a in content["annotations"]]
+    assert found == [(1, 1, [1, 2, 10.5, 20]), (1, 2, [0, 0, 40, 30])]
+    assert "  1 header row: TensorFlow's columns\n" in ran.out
+    again = table("ymax,xmax,ymin,xmin,source,filename,class\n9,8,7,6,me,a.jpg,x\n", "again.csv")
+    assert convert("csv", again, tmp_path / "again.json", *words).code == 0
+    assert coco(tmp_path / "again.json")["annotations"][0]["bbox"] == [6, 7, 2, 2]
+
+
+def test_bad_lines_of_tensorflow_columns(table: Call, convert: Call, tmp_path: Path) -> None:
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+    rows = [
+        "a.jpg,40,30,RBC,1,2,x,4",
+        "a.jpg,40,30,,1,2,3,4",
+        "a.jpg,40,31,RBC,1,2,3,4",
+        "a.jpg,40,,RBC,1,2,3,4",
+        "b.jpg,30,40,RBC,1,2,3,40",
+        "b.jpg,RBC,1,2,3,40",
+    ]
+    words = [tmp_path / "out.json", "--images", tmp_path / "images"]
+    path = table("\n".join([header, *rows]))
+    form = "expected four numbers (px) and a class, or nothing but the path for an image without"
+    assert convert("csv", path, *words).err.splitlines() == [
+        f"error: {path}: 6 problems; nothing was written",
+        f"  {path}:2: xmax is 'x'; {form} boxes",
+        f"  {path}:3: class is empty; {form} boxes",
+        f"  {path}:4: says that 'a.jpg' is 40x31 px, but an earlier row says 40x30; correct one of "
+        "them",
+        f"  {path}:5: width is '40', height ''; expected whole numbers (px)",
+        f"  {path}:7: expected 8 columns {header}; found 6",
+        f"  {path}:6: says that 'b.jpg' is 30x40 px, but the file is 40x30; correct the size, or "
+        "remove it to take the file's",
+    ]
+    path = table("a.jpg,40,30,RBC,1,2,3,4\n")
+    assert convert("csv", path, *words).err.splitlines()[1] == (
+        f"  {path}:1: expected 6 columns path,x1,y1,x2,y2,class_name; found 8; TensorFlow's "
+        "columns need their header row, filename,width,height,class,xmin,.."
+    )
+
+
 def test_an_open_quote(table: Call, convert: Call, tmp_path: Path) -> None:
     path = table('images/a.jpg,1,2,3,4,ant\nimages/a.jpg,1,2,3,4,"ant\n')
     ran = convert("csv", path, tmp_path / "out.json")
