@@ -22,7 +22,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or an override is wrong; the message says which key and why.
     """
-    values = read_yaml(path)
+    values = read_yaml(path, hint=nearest(path.name.removesuffix(".yaml"), _recipes()))
     _apply_overrides(values, overrides or [])
     name = path.stem if values.get("output") is None or isinstance(values["output"], dict) else ""
     if name:
@@ -43,6 +43,10 @@ def find_config(name: str) -> Path:
     """Return a config file: a path, or the name of a recipe that comes with the project."""
     path, recipe = Path(name), shipped_configs() / f"{name.removesuffix('.yaml')}.yaml"
     return recipe if not path.exists() and path.name == name and recipe.is_file() else path
+
+
+def _recipes() -> list[str]:
+    return sorted(path.stem for path in shipped_configs().glob("*.yaml"))
 
 
 def override_config(config: Config, overrides: list[str]) -> Config:
@@ -161,7 +165,8 @@ def describe(section: str | None = None) -> str:
     if section is not None and section not in names:
         if section in _all_keys():
             return _describe_section(section.split(".")[0], only=section)
-        close = nearest(section, names) or _elsewhere(section) or nearest(section, _all_keys())
+        close = nearest(section, [*names, *_recipes()]) or _elsewhere(section)
+        close = close or nearest(section, _all_keys())
         raise UserError(
             f"{section} is neither a section, an option nor a file{close or '.'} "
             f"Sections: {', '.join(names)}"

@@ -93,12 +93,13 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> Any:
         raise UserError(f"{source}: not YAML that can be read") from None
 
 
-def read_yaml(path: Path, *, number_keys: bool = False) -> dict[Any, Any]:
+def read_yaml(path: Path, *, number_keys: bool = False, hint: str = "") -> dict[Any, Any]:
     """Read a YAML file that holds a mapping; an empty file is an empty mapping.
 
     Args:
         path: of the file.
         number_keys: whole numbers may be keys beside words.
+        hint: ends the message that there is no such file.
 
     Raises:
         UserError: missing, unreadable, not UTF-8, not YAML, or not a mapping.
@@ -106,7 +107,7 @@ def read_yaml(path: Path, *, number_keys: bool = False) -> dict[Any, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
+        raise UserError(f"{path}: there is no such file{hint}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:

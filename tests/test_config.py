@@ -395,3 +395,26 @@ def test_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "bccd_r18").write_text("train: {lr: 0.5}")
     assert find_config("bccd_r18") == Path("bccd_r18")  # one's own first
     assert find_config("none") == Path("none")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("finetune_smal", "; did you mean finetune_small?"),
+        ("finetune_smal.yaml", "; did you mean finetune_small?"),
+        ("finetune", "; did you mean finetune_small?"),
+        ("configs/finetune_small.yaml", "; did you mean finetune_small?"),  # not in a checkout
+        ("my/own.yaml", ""),
+        ("", None),  # the folder itself
+    ],
+)
+def test_a_recipe_that_is_mistyped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, hint: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as wrong:
+        load_config(find_config(name))
+    expected = ".: Is a directory" if hint is None else f"{name}: there is no such file{hint}"
+    assert str(wrong.value) == expected
+    with pytest.raises(UserError, match=r"_smal is neither .*; did you mean finetune_small"):
+        describe("finetune_smal")
