@@ -85,7 +85,7 @@ def _guard(command: Callable[[], int]) -> int:
 def _overview() -> str:
     return """usage: retinanet COMMAND ...
 
-  train      train a detector: retinanet train configs/finetune_small.yaml data.root=my_data
+  train      train a detector: retinanet train finetune_small data.root=my_data
   evaluate   COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
   predict    detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
   check      all that is wrong with data: retinanet check my_data/train.json --images my_data/images
@@ -271,7 +271,7 @@ def check_command(words: list[str]) -> int:
         "check",
         "Say all that is wrong with data: both splits of an experiment, or one annotation file.\n"
         "Exit code 2 if there are errors; warnings and facts do not count.",
-        "retinanet check configs/finetune_small.yaml data.root=my_data\n"
+        "retinanet check finetune_small data.root=my_data\n"
         "  retinanet check train.json --images images/ --fix train_clean.json",
     )
     parser.add_argument(
@@ -350,7 +350,7 @@ def benchmark_command(words: list[str]) -> int:
         "benchmark",
         "Time the way from files to batches: each stage on one core, and the whole with loader "
         "processes.",
-        "retinanet benchmark data configs/finetune_small.yaml data.root=my_data --workers 0 4 8",
+        "retinanet benchmark data finetune_small data.root=my_data --workers 0 4 8",
     )
     parser.add_argument("what", choices=["data"], help="what to time")
     parser.add_argument("config", help="YAML file of the experiment")
