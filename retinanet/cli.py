@@ -283,6 +283,11 @@ def check_command(words: list[str]) -> int:
         "--decode", action="store_true", help="decode every image file, not only doubtful ones"
     )
     parser.add_argument("--fix", metavar="OUT", help="write a cleaned annotation file")
+    parser.add_argument(
+        "--fix-removes-much",
+        action="store_true",
+        help="let --fix remove more than a tenth of the boxes or images",
+    )
     parser.add_argument("--json", metavar="OUT", help="write all findings, not the first ten")
     parser.add_argument(
         "--fit-anchors", action="store_true", help="search anchors that cover more boxes"

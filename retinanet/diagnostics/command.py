@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from retinanet.diagnostics.anchors_check import Wish
 from retinanet.diagnostics.check import check_annotations, check_experiment
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
-from retinanet.diagnostics.repair import LOST_BOXES, repair_file
+from retinanet.diagnostics.repair import OTHER_CHANGES, repair_file
 from retinanet.diagnostics.report import format_report, is_report, summary, write_report
 from retinanet.errors import UserError
 from retinanet.files import check_writable
@@ -35,6 +36,8 @@ def check(options: argparse.Namespace) -> int:
             f"{'--images' if images else '--fix'} goes with an annotation file (JSON), not with a "
             "config, which names its own; give the file of one split"
         )
+    if options.fix_removes_much and not options.fix:
+        raise UserError("--fix-removes-much goes with --fix OUT.json")
     if is_file and (options.pictures or options.fit_anchors):
         raise UserError(
             f"{'--pictures' if options.pictures else '--fit-anchors'} needs a config (YAML): what "
@@ -102,19 +105,25 @@ def _fix(
     """Write a cleaned copy, check it, and say what was changed and what is left."""
     print(format_report(report) + "\n")
     out = Path(options.fix)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    changes = repair_file(path, out, images)
+    repaired = repair_file(path, out, images, removes_much=options.fix_removes_much)
+    changes = repaired.changes
     after = check_annotations(out, images, config, decode=options.decode)
     print(f"wrote {out}; {path} is as it was")
+    print(f"  {repaired}")
     for kind, count in changes.items():
-        how = "removed" if kind == LOST_BOXES else KINDS[kind].fix
-        print(f"  {kind} ({count:,}): {how}")
+        print(f"  {kind} ({count:,}): {OTHER_CHANGES.get(kind) or KINDS[kind].fix}")
     if not changes:
         print("  nothing to change: a copy")
     print(f"left in {out.name}: {summary(after)}")
     for kind, count in after.counts().items():
         if KINDS[kind].severity != "fact":
             print(f"  {KINDS[kind].severity} {kind} ({count:,})")
-    fixed = {"path": str(out), "changes": dict(changes), "left": after.counts()}
+    fixed = {
+        "path": str(out),
+        "before": asdict(repaired.before),
+        "after": asdict(repaired.after),
+        "changes": dict(changes),
+        "left": after.counts(),
+    }
     _write(report, options, {"fixed": fixed})
     return 2 if after.count("error") else 0

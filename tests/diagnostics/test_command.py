@@ -113,18 +113,54 @@ def test_fixing(data: Any, run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert (
         f"\nwrote {out_path}; {data.path} is as it was\n"
+        "  80 -> 79 boxes, 40 -> 40 images\n"
         "  unknown-category (1): removed\n"
         "  overshoot (1): cut\n"
         "left in clean.json: sound: no errors, no warnings\n"
     ) in out
     assert json.loads(report.read_text())["fixed"] == {
         "path": str(out_path),
+        "before": {"boxes": 80, "images": 40},
+        "after": {"boxes": 79, "images": 40},
         "changes": {"unknown-category": 1, "overshoot": 1},
         "left": {},
     }
     code, out, _ = run(out_path, "--fix", tmp_path / "again.json")
     assert code == 0
     assert "  nothing to change: a copy\n" in out
+
+
+def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_path: Path) -> None:
+    """A tenth may go; of one box more nothing is written, not even the folder."""
+    for i in range(8):
+        data.box(i)["category_id"] = 9
+    code, out, _ = run(data.write(), "--fix", tmp_path / "tenth.json")
+    assert (code, "\n  80 -> 72 boxes, 40 -> 40 images\n" in out) == (0, True)
+    data.box(8)["bbox"] = [1, 2]
+    path = tmp_path / "new" / "clean.json"
+    code, out, err = run(data.write(), "--fix", path)
+    assert code == 2
+    assert err == (
+        f"error: {data.path}: --fix would remove 9 of 80 boxes and 0 of 40 images, for "
+        "unknown-category (8), bad-bbox (1); mend their cause in the file, or allow it with "
+        "--fix-removes-much (nothing was written)\n"
+    )
+    assert not path.parent.exists()
+    code, out, _ = run(data.path, "--fix", path, "--fix-removes-much")
+    assert (code, "\n  80 -> 71 boxes, 40 -> 40 images\n" in out) == (0, True)
+
+
+def test_many_images_are_removed_only_where_that_is_allowed(
+    data: Any, run: Run, tmp_path: Path
+) -> None:
+    for i in range(5):
+        data.file(i).unlink()
+    code, _, err = run(data.write(), "--images", data.images, "--fix", tmp_path / "clean.json")
+    assert code == 2
+    assert (
+        "--fix would remove 10 of 80 boxes and 5 of 40 images, for boxes of removed images (10), "
+        "missing-file (5); " in err
+    )
 
 
 def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> None:
@@ -146,6 +182,7 @@ def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> No
         (["FOLDER"], "train: is a folder; name a config (YAML) or an annotation file (JSON)"),
         (["DATA", "--fix", "DATA"], "train.json: is what is checked; choose another name to write"),
         (["DATA", "--json", "DATA"], "train.json: is what is checked; choose another name to wr"),
+        (["DATA", "--fix-removes-much"], "--fix-removes-much goes with --fix OUT.json"),
         (["DATA", "--fix", "IMAGE"], "00.jpg: exists already; choose another name"),
         (["DATA", "--json", "FOLDER"], "exists already; choose another name"),
         (

@@ -401,13 +401,13 @@ def test_a_fixed_file_has_only_what_cannot_be_fixed(data: Any, name: str) -> Non
     DEFECTS[name].plant(data)
     before = data.write().read_bytes()
     out, again = data.path.with_name("out.json"), data.path.with_name("again.json")
-    repair_file(data.path, out, data.images)
+    repair_file(data.path, out, data.images, removes_much=True)
     left = examine(out, data.images)
     facts = ("unused-file", "image-without-boxes") if name not in ("no image",) else ()
     counts = {kind: count for kind, count in left.counts().items() if kind not in facts}
     assert counts == {k: count for k, count in DEFECTS[name].left.items() if k not in facts}
     assert data.path.read_bytes() == before, "the original is not touched"
-    assert repair_file(out, again, data.images) == {}
+    assert repair_file(out, again, data.images).changes == {}
     assert again.read_text() == out.read_text()
 
 
@@ -450,8 +450,8 @@ def test_a_record_with_two_faults_is_named_for_both(data: Any) -> None:
 
 def fixed(data: Any, images: Path | None = None) -> tuple[dict[str, int], dict[str, Any]]:
     out = data.path.with_name("out.json")
-    changes = repair_file(data.write(), out, images)
-    return dict(changes), json.loads(out.read_text())
+    repaired = repair_file(data.write(), out, images, removes_much=True)
+    return dict(repaired.changes), json.loads(out.read_text())
 
 
 def test_what_fixing_does_to_boxes(data: Any) -> None:
