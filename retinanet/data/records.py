@@ -40,9 +40,12 @@ class Problem:
     value: str
     """What it has: `has iscrowd 2`."""
     remedy: str = ""
+    hint: str = ""
+    """What may be meant: ` (a number written as text)`."""
 
     def __str__(self) -> str:
-        return f"{self.record} {self.value}" + (f"; {self.remedy}" if self.remedy else "")
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.record} {self.value}{remedy}{self.hint}"
 
 
 def check_ids(path: Path, word: str, values: Sequence[Any], first: int = 0) -> None:
@@ -74,6 +77,7 @@ def id_problems(word: str, row: int, value: Any) -> Iterator[Problem]:
             record=f"{word} record {row}",
             value=f"has id {value!r:.60}",
             remedy="ids must be whole numbers",
+            hint=_hint(value, whole=True),
         )
 
 
@@ -90,6 +94,7 @@ def image_problems(image: Any) -> Iterator[Problem]:
                 record=where,
                 value=f"has {side} {value!r:.60}",
                 remedy="it must be the file's size in whole px, at least 1",
+                hint=_hint(value, whole=False),
             )
     name = image.file_name
     if not is_name(name):
@@ -122,7 +127,8 @@ def annotation_problems(
         value = getattr(record, key)
         if not is_id(value) or value not in known:
             text = f"has {key} {value!r:.60}, which is not in {place} ({known})"
-            yield Problem(kind=kind, record=where, value=text)
+            hint = _hint(value, whole=True)
+            yield Problem(kind=kind, record=where, value=text, hint=hint)
     yield from _box_problems(where, record.bbox)
     if record.iscrowd is not None and record.iscrowd not in (0, 1):
         value = f"has iscrowd {record.iscrowd!r:.60}"
@@ -131,12 +137,14 @@ def annotation_problems(
 
 def _box_problems(where: str, box: Any) -> Iterator[Problem]:
     numbers = [number(value) for value in box] if isinstance(box, list | tuple) else []
+    hints = [_hint(value, whole=False) for value in box] if numbers else []
     if len(numbers) != 4 or any(map(math.isnan, numbers)):
         yield Problem(
             kind="bad-bbox",
             record=where,
             value=f"has bbox {box!r:.100}",
             remedy="it must be four finite numbers [x, y, width, height] in px",
+            hint=next(filter(None, hints), ""),
         )
         return
     shown = list(box)
@@ -161,3 +169,25 @@ def number(value: Any) -> float:
         return float(value) if math.isfinite(value) else math.nan
     except OverflowError:
         return math.nan
+
+
+def meant_number(value: Any) -> int | float | None:
+    """Return the number that "7", "67.5" or 2.0 means, whole where it can be; None if none."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if len(value) < 40 else None
+        except ValueError:
+            return None
+    if type(value) is float and math.isfinite(value):
+        return int(value) if value == int(value) and abs(value) < MAX_ID else value
+    return value if type(value) is int else None
+
+
+def _hint(value: Any, *, whole: bool) -> str:
+    """Say that a refused value means a number, if it does."""
+    meant = meant_number(value)
+    if isinstance(value, str) and meant is not None:
+        return " (a number written as text)"
+    if whole and type(value) is float and is_id(meant):
+        return " (a whole number written as a fraction)"
+    return ""

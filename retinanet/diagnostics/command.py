@@ -12,7 +12,8 @@ from retinanet.diagnostics.anchors_check import Wish
 from retinanet.diagnostics.check import check_annotations, check_experiment
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
-from retinanet.diagnostics.repair import OTHER_CHANGES, repair_file
+from retinanet.diagnostics.repair import OTHER_CHANGES
+from retinanet.diagnostics.repair_file import repair_file
 from retinanet.diagnostics.report import format_report, is_report, summary, write_report
 from retinanet.errors import UserError
 from retinanet.files import check_writable

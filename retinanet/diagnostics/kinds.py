@@ -91,6 +91,11 @@ BOXES = {
         "add the category or remove the annotation",
         "removed",
     ),
+    "shifted-category-ids": _error(
+        "the annotations' category ids are those of the categories, off by one",
+        "count both from 1",
+        "shifted where the categories are 1..K and all annotations have 0..K-1, otherwise refused",
+    ),
     "bad-bbox": _error(
         "a bbox is not four finite numbers of px", "write [x, y, width, height]", "removed"
     ),

@@ -32,6 +32,7 @@ from retinanet.data.records import (
     number,
 )
 from retinanet.diagnostics.findings import Entry, Found, found
+from retinanet.diagnostics.renumber import find_shift, shift_categories
 from retinanet.errors import UserError
 
 Values = dict[str, Any]
@@ -98,9 +99,14 @@ def _read_carefully(path: Path, content: bytes, refusal: str) -> Reading:
     except UserError as error:
         text = _without_name(path, error)
         return Reading(path=path, annotations=None, found=_refused("no-coco-file", path, text))
+    shift = find_shift(values)
+    if shift is not None and shift.sure:
+        shift_categories(values, shift.step)
     bad = find_bad(values)
     sound = leave_out(values, bad)
     problems = group(path, bad)
+    if shift is not None:
+        problems = _refused("shifted-category-ids", path, shift.text) + problems
     try:
         annotations = index_sound(sound, path) if sound["categories"] else None
     except UserError as error:  # a rule of the parser that is not known here
@@ -274,10 +280,12 @@ def group(path: Path, bad: dict[str, list[Bad]]) -> list[Found]:
     return [
         one
         for kind in kinds
-        for one in found(
-            kind, path, [Entry(p.record, p.value, _id_of(p)) for p in problems if p.kind == kind]
-        )
+        for one in found(kind, path, [_entry(p) for p in problems if p.kind == kind])
     ]
+
+
+def _entry(problem: Problem) -> Entry:
+    return Entry(problem.record, problem.value + problem.hint, _id_of(problem))
 
 
 def _id_of(problem: Problem) -> int | None:

@@ -6,38 +6,34 @@ until a round changes nothing, so that cleaning a cleaned file changes nothing e
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from retinanet.data.canvas import Size
 from retinanet.data.records import image_problems, is_id, is_name, number
 from retinanet.diagnostics.boxes_check import check_boxes
-from retinanet.diagnostics.kinds import KINDS
 from retinanet.diagnostics.pictures_check import look_at
 from retinanet.diagnostics.reader import (
     LISTS,
+    Bad,
     Values,
     find_bad,
     index_sound,
     leave_out,
-    read_values,
     with_ids,
 )
+from retinanet.diagnostics.renumber import find_shift, read_numbers, shift_categories
 from retinanet.errors import UserError
-from retinanet.files import replacing
 
 _ROUNDS = 6
 """Each ends with a check; a conversion of all boxes needs the most, three."""
 _SLACK = 1.0
 """px that a box may leave the file's image by and still count as drawn in it."""
-_MUCH = 0.1
-"""Share of the boxes or of the images that is removed only where that is allowed."""
 LOST_BOXES = "boxes of removed images"
-OTHER_CHANGES = {LOST_BOXES: "removed"}
+NUMBERS = "numbers written as text or fractions"
+OTHER_CHANGES = {LOST_BOXES: "removed", NUMBERS: "turned into numbers"}
 """What is done beside mending a kind of finding, and how."""
 
 Record = dict[str, Any]
@@ -45,81 +41,19 @@ Changes = Counter[str]
 """Changes by kind of finding."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Totals:
-    """What a file holds."""
-
-    boxes: int
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repaired:
-    """What became of a file."""
-
-    changes: Changes
-    before: Totals
-    after: Totals
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{getattr(self.before, what):,} -> {getattr(self.after, what):,} {what}"
-            for what in ("boxes", "images")
-        )
-
-
-def repair_file(
-    path: Path, out: Path, images: Path | None, *, removes_much: bool = False
-) -> Repaired:
-    """Write a cleaned copy of a COCO file; return what was changed, counted by kind.
+def repair(values: Values, path: Path, images: Path | None) -> Changes:
+    """Clean the content of a COCO file in place; return what was changed, counted by kind.
 
     Args:
-        path: of the file, which is not touched.
-        out: of the copy.
+        values: the content.
+        path: of the file, for messages.
         images: folder of its pictures, if they are to be looked at, too.
-        removes_much: a tenth of the boxes or images may go, and more.
 
     Raises:
-        UserError: it has not the form of a COCO file, none of its pictures is in the folder, or
-            more would be removed than is allowed. Then nothing is written.
+        UserError: none of its pictures is in the folder, or its category ids may be off by one.
     """
-    values = read_values(path, path.read_bytes())
-    before = _totals(values)
-    changes = repair(values, path, images)
-    repaired = Repaired(changes=changes, before=before, after=_totals(values))
-    if not removes_much:
-        _refuse_much(repaired, path)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(out) as temporary:
-        temporary.write_text(json.dumps(values))
-    return repaired
-
-
-def _totals(values: Values) -> Totals:
-    return Totals(boxes=len(values["annotations"]), images=len(values["images"]))
-
-
-def _refuse_much(repaired: Repaired, path: Path) -> None:
-    """Refuse to remove more than a tenth: then it is the file that is misread, or mistaken."""
-    before, after = repaired.before, repaired.after
-    lost = Totals(boxes=before.boxes - after.boxes, images=before.images - after.images)
-    if lost.boxes <= _MUCH * before.boxes and lost.images <= _MUCH * before.images:
-        return
-    kinds = [
-        f"{kind} ({count:,})"
-        for kind, count in repaired.changes.most_common()
-        if "removed" in (OTHER_CHANGES.get(kind) or KINDS[kind].fix)
-    ]
-    raise UserError(
-        f"{path}: --fix would remove {lost.boxes:,} of {before.boxes:,} boxes and {lost.images:,} "
-        f"of {before.images:,} images, for {', '.join(kinds)}; mend their cause in the file, or "
-        "allow it with --fix-removes-much (nothing was written)"
-    )
-
-
-def repair(values: Values, path: Path, images: Path | None) -> Changes:
-    """Clean the content of a COCO file in place; see `repair_file`."""
-    changes: Changes = Counter()
+    changes = Counter({NUMBERS: read_numbers(values)})
+    changes += _shift(values, path)
     for _ in range(_ROUNDS):
         latest = _mend_records(values) + _merge_images(values)
         if images is not None:
@@ -131,6 +65,19 @@ def repair(values: Values, path: Path, images: Path | None) -> Changes:
     return changes
 
 
+def _shift(values: Values, path: Path) -> Changes:
+    """Shift category ids that are off by one, where nothing else can be meant."""
+    shift = find_shift(values)
+    if shift is None:
+        return Counter()
+    if not shift.sure:
+        raise UserError(
+            f"{path}: {shift.text}, which --fix can neither prove nor mend; add {shift.step:+d} to "
+            "the category_id of all annotations, or mend the categories (nothing was written)"
+        )
+    return Counter({"shifted-category-ids": shift_categories(values, shift.step)})
+
+
 def _mend_records(values: Values) -> Changes:
     """Mend or remove the records that training refuses."""
     changes: Changes = Counter()
@@ -140,6 +87,7 @@ def _mend_records(values: Values) -> Changes:
     for image in _objects(values["images"]):
         if is_id(image.get("id")):
             first.setdefault(image["id"], image)
+    doubtful, shared = _doubtful(values, bad), _shared_ids(values["images"])
     removed: dict[str, set[int]] = {key: set() for key in LISTS}
     top = max((r["id"] for r in _objects(values["annotations"]) if is_id(r.get("id"))), default=0)
     for key in LISTS:
@@ -150,6 +98,8 @@ def _mend_records(values: Values) -> Changes:
             record = values[key][row]
             if kind == "duplicate-image-id":
                 lost = record.get("file_name") == first[record["id"]].get("file_name")
+            elif kind in doubtful or (kind == "negative-size" and record["image_id"] in shared):
+                continue
             else:
                 lost = kind == "bad-record" or _is_lost(kind, record, sizes)
             if lost:
@@ -165,6 +115,25 @@ def _mend_records(values: Values) -> Changes:
     for key in LISTS:
         _remove(values, key, removed[key])
     return changes
+
+
+def _doubtful(values: Values, bad: dict[str, list[Bad]]) -> set[str]:
+    """Return the kinds of unknown ids that may be known once the ids referred to are mended."""
+    doubtful = set()
+    for kind, key, word in (
+        ("unknown-image", "images", "image"),
+        ("unknown-category", "categories", "category"),
+    ):
+        kinds = {item.problem.kind for item in bad[key] if item.row >= 0}
+        if kinds & {"bad-id", f"duplicate-{word}-id"}:
+            doubtful.add(kind)
+    return doubtful
+
+
+def _shared_ids(images: list[Any]) -> set[int]:
+    """Return the ids that several images have: nobody knows whose boxes are whose."""
+    ids = Counter(r["id"] for r in _objects(images) if is_id(r.get("id")))
+    return {number_ for number_, count in ids.items() if count > 1}
 
 
 def _is_lost(kind: str, record: Record, sizes: dict[int, Size]) -> bool:
@@ -222,13 +191,13 @@ def _merge_images(values: Values) -> Changes:
     first: dict[str, int] = {}
     moved: dict[int, int] = {}
     rows = set()
-    ids = Counter(r["id"] for r in _objects(values["images"]) if is_id(r.get("id")))
+    shared = _shared_ids(values["images"])
     for row, record in enumerate(values["images"]):
         if not isinstance(record, dict) or not is_name(record.get("file_name")):
             continue
         number_: Any = record.get("id")
-        if not is_id(number_) or ids[number_] > 1:
-            continue  # nobody knows whose boxes are whose
+        if not is_id(number_) or number_ in shared:
+            continue
         original = first.setdefault(record["file_name"], number_)
         if original != number_:
             moved[number_] = original
@@ -248,8 +217,10 @@ def _mend_pictures(values: Values, path: Path, folder: Path) -> Changes:
         if is_id(annotation.get("image_id")):
             boxes.setdefault(annotation["image_id"], []).append(annotation.get("bbox", []))
     sizes, rows, seen = _sizes(values["images"]), set(), 0
+    shared = _shared_ids(values["images"])
     for row, fields in with_ids("images", values["images"]):
-        if any(problem.kind == "bad-file-name" for problem in image_problems(fields)):
+        bad_name = any(problem.kind == "bad-file-name" for problem in image_problems(fields))
+        if bad_name or fields.id in shared:
             continue
         record = values["images"][row]
         seen += 1
@@ -297,6 +268,8 @@ def _may_fit(box: Any, size: Size) -> bool:
 def _mend_boxes(values: Values, path: Path) -> Changes:
     """Convert, cut or remove the boxes that the checks of boxes name."""
     sound = leave_out(values, find_bad(values))
+    shared = _shared_ids(values["images"])
+    sound["annotations"] = [r for r in sound["annotations"] if r["image_id"] not in shared]
     if not sound["categories"] or not sound["images"]:
         return Counter()
     index = index_sound(sound, path)

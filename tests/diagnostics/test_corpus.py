@@ -20,7 +20,10 @@ from retinanet.data import headers, images
 from retinanet.diagnostics.check import check_annotations
 from retinanet.diagnostics.findings import Report
 from retinanet.diagnostics.kinds import KINDS
-from retinanet.diagnostics.repair import repair, repair_file
+from retinanet.diagnostics.reader import LISTS
+from retinanet.diagnostics.repair import repair
+from retinanet.diagnostics.repair_file import repair_file
+from retinanet.errors import UserError
 from retinanet.schema import Config
 
 HEIGHT, WIDTH = 48, 64
@@ -72,6 +75,11 @@ def corners(data: Any) -> None:
     for i in range(0, 80, 2):  # some near the far corner, as in any data set
         data.box(i)["bbox"] = [40, 30, 60, 46]
         data.box(i)["area"] = 320
+
+
+def shifted(data: Any) -> None:
+    for record in data.content["annotations"]:
+        record["category_id"] -= 1
 
 
 def normalised(data: Any) -> None:
@@ -190,7 +198,7 @@ DEFECTS = {
         "DA1",
         fields("categories", {2: {"id": 1, "name": "hen"}}),
         {"duplicate-category-id": 1, "unknown-category": 26},
-        left={"duplicate-category-id": 1},
+        left={"duplicate-category-id": 1, "unknown-category": 26},
     ),
     "category names": Defect(
         "DA1",
@@ -216,6 +224,7 @@ DEFECTS = {
         fields("annotations", {0: {"image_id": 99}, 2: {"image_id": None}}),
         {"unknown-image": 2},
     ),
+    "category ids from 0": Defect("DA2", shifted, {"shifted-category-ids": 1}),
     "a class without boxes": Defect(
         "DA2",
         lambda data: data.content["categories"].append({"id": 7, "name": "owl"}),
@@ -360,7 +369,7 @@ DEFECTS = {
         "DA1",
         fields("images", {1: {"id": 1}, 2: {"id": 1, "file_name": "00.jpg"}}),
         {"duplicate-image-id": 2, "unknown-image": 4, "unused-file": 1},
-        left={"duplicate-image-id": 1, "unused-file": 2},
+        left={"duplicate-image-id": 1, "unknown-image": 4, "unused-file": 2},
     ),
     "files that nobody names": Defect(
         "DA7", more_files, {"unused-file": 3}, left={"unused-file": 3}
@@ -537,7 +546,7 @@ def test_sizes_come_from_the_files(data: Any) -> None:
     other_sizes(data)
     data.image(5)["width"] = "64"
     changes, content = fixed(data, data.images)
-    assert changes == {"wrong-size": 3, "bad-image-size": 1}
+    assert changes == {"wrong-size": 3, "numbers written as text or fractions": 1}
     assert {(image["width"], image["height"]) for image in content["images"]} == {(64, 48)}
 
 
@@ -553,7 +562,7 @@ def test_annotation_ids_are_renumbered_behind_the_largest(data: Any) -> None:
     DEFECTS["ids of all kinds"].plant(data)
     _, content = fixed(data)
     ids = [record["id"] for record in content["annotations"]]
-    assert [ids[i] for i in (3, 5, 7, 9)] == [81, 82, 83, 84]
+    assert [ids[i] for i in (3, 5, 7, 9)] == [4, 81, 82, 83]
     assert len(set(ids)) == 80
 
 
@@ -591,6 +600,92 @@ def test_an_image_over_the_limit_is_unreadable_and_removed(
         "tiles"
     ]
     out = tmp_path / "out.json"
-    changes = repair_file(data.path, out, data.images)
+    changes = repair_file(data.path, out, data.images).changes
     assert (changes["unreadable-file"], changes["boxes of removed images"]) == (1, 2)
     assert check_annotations(out, data.images, Config(), decode=False).count("error") == 0
+
+
+def test_category_ids_off_by_one_are_shifted_where_nothing_else_can_be_meant(data: Any) -> None:
+    before = [record["category_id"] for record in data.content["annotations"]]
+    shifted(data)
+    (finding,) = [f for f in examine(data.write(), None).found if f.kind == "shifted-category-ids"]
+    assert next(iter(finding)).value == (
+        "ids of annotations are 0..2, those of categories 1..3: they look 0-based"
+    )
+    changes, content = fixed(data)
+    assert changes == {"shifted-category-ids": 80}
+    assert [record["category_id"] for record in content["annotations"]] == before
+
+
+@pytest.mark.parametrize(
+    ("ids", "step", "text"),
+    [
+        ([1, 2, 4], -1, "ids of annotations are 0..3, those of categories 1..4: they look 0-based"),
+        ([0, 1, 2], 0, "ids of annotations are 1..3, those of categories 0..2: they look 1-based"),
+    ],
+)
+def test_category_ids_that_may_be_off_by_one_are_not_guessed(
+    data: Any, ids: list[int], step: int, text: str
+) -> None:
+    for record, number in zip(data.content["categories"], ids, strict=True):
+        record["id"] = number
+    for i, record in enumerate(data.content["annotations"]):
+        record["category_id"] = (ids[i % 3] if step else i % 3 + 1) + step
+    report = examine(data.write(), None)
+    assert report.counts()["shifted-category-ids"] == 1
+    assert report.counts()["unknown-category"] > 20
+    out = data.path.with_name("out.json")
+    with pytest.raises(UserError) as error:
+        repair_file(data.path, out, None, removes_much=True)
+    assert str(error.value).startswith(f"{data.path}: {text}, which --fix can neither prove")
+    assert not out.exists()
+
+
+def test_a_single_unknown_class_is_no_shift(data: Any) -> None:
+    data.box(0)["category_id"] = 0
+    assert examine(data.write(), None).counts() == {"unknown-category": 1}
+
+
+@pytest.mark.parametrize("write", [str, lambda number: f"{number}.0", float])
+def test_numbers_written_as_text_or_fractions_become_numbers(
+    data: Any, write: Callable[[int], Any]
+) -> None:
+    """Not one record is lost, and what referred to a record still does."""
+    before = json.loads(json.dumps(data.content))
+    for key, names in (
+        ("images", ("id", "width", "height")),
+        ("annotations", ("id", "image_id", "category_id", "iscrowd", "area")),
+        ("categories", ("id",)),
+    ):
+        for record in data.content[key][::2]:
+            record.update({name: write(record[name]) for name in names})
+    for record in data.content["annotations"][1::3]:
+        record["bbox"] = [write(side) for side in record["bbox"]]
+    changes, content = fixed(data)
+    assert set(changes) == {"numbers written as text or fractions"}
+    assert content == before
+    assert all(type(record["id"]) is int for key in LISTS for record in content[key])
+
+
+def test_numbers_written_as_text_are_named(data: Any) -> None:
+    data.box(0).update(category_id="1", bbox=["3", 4, 5, 6])
+    data.box(1)["image_id"] = 1.5
+    data.box(2)["image_id"] = "two"
+    found = {item.record: item.value for f in examine(data.write(), None).found for item in f}
+    assert found["annotation 1 (image 1)"] == ("has bbox ['3', 4, 5, 6] (a number written as text)")
+    assert found["annotation 2 (image 1.5)"].startswith("has image_id 1.5, which is not in")
+    assert found["annotation 3 (image 'two')"].startswith("has image_id 'two', which is not in")
+
+
+def test_boxes_are_left_alone_while_ids_of_images_are_wrong(data: Any) -> None:
+    """Image 2 has the id of image 1: its boxes are not nobody's, and those of 1 may be its."""
+    data.image(1)["id"] = 1
+    data.image(0).update(width=20, height=20)
+    before = json.loads(json.dumps(data.content["annotations"]))
+    for images in (None, data.images):
+        changes, content = fixed(data, images)
+        assert changes == {}
+        assert content["annotations"] == before
+    data.image(0).update(width=WIDTH, height=HEIGHT)
+    data.image(1)["id"] = "b"
+    assert fixed(data)[1]["annotations"] == before

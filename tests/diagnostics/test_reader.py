@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from retinanet.diagnostics import reader
 from retinanet.diagnostics.check import check_annotations
 from retinanet.diagnostics.reader import read
-from retinanet.diagnostics.repair import repair, repair_file
+from retinanet.diagnostics.repair import repair
+from retinanet.diagnostics.repair_file import repair_file
 from retinanet.diagnostics.report import format_report, write_report
 from retinanet.errors import UserError
 from retinanet.schema import Config
