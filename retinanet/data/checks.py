@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,20 @@ _MANY = 10
 """A wrong format is called systematic from this many boxes on."""
 
 
+CORNERS = "corners [x1, y1, x2, y2]"
+CENTRES = "[centre x, centre y, width, height]"
+_FITTING = {
+    "corners": CORNERS,
+    "centres": CENTRES,
+    "unclear": f"{CORNERS}, and as {CENTRES}",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class WrongFormat:
     """Boxes that are systematically not [x, y, width, height] px."""
 
-    kind: Literal["normalised", "corners"]
+    kind: Literal["normalised", "corners", "centres", "unclear"]
     count: int
     """Boxes that show it."""
     text: str
@@ -39,15 +48,18 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
     count = len(annotations.boxes)
     if count < _MANY:
         return None
-    highest, smallest, overshoots, corners, first = 0.0, np.inf, 0, 0, -1
-    for start, stop, size in _box_parts(annotations):
+    highest, smallest, overshoots, first = 0.0, np.inf, 0, -1
+    corners = centres = corner_areas = 0
+    for start, stop, size in box_parts(annotations):
         boxes, (height, width) = annotations.boxes[start:stop], size.T
         highest = max(highest, float(boxes.max()))
         smallest = min(smallest, float(size.min()))
         x, y, w, h = boxes.T
         over = (x + w > width + 2) | (y + h > height + 2)
         overshoots += int(over.sum())
-        corners += int(((w > x) & (h > y) & (w <= width + 2) & (h <= height + 2)).sum())
+        corners += int(fit_as_corners(boxes, size).sum())
+        centres += int(fit_as_centres(boxes, size).sum())
+        corner_areas += int(corner_area(boxes, annotations.areas[start:stop]).sum())
         first = start + int(over.argmax()) if first < 0 and over.any() else first
     if highest <= 1.5 and smallest > 16:
         return WrongFormat(
@@ -57,35 +69,59 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
             f"({_example(annotations, 0)})",
             remedy="multiply them by the images' width and height",
         )
-    if overshoots >= max(_MANY / 2, 0.2 * count) and corners > 0.99 * count:
-        return WrongFormat(
-            kind="corners",
-            count=overshoots,
-            text=f"{overshoots} of {count} boxes leave their image, and all would fit as corners "
-            f"[x1, y1, x2, y2]: {_example(annotations, first)}",
-            remedy="write them as [x, y, width, height]",
-        )
-    return None
+    if overshoots < max(_MANY / 2, 0.2 * count) or max(corners, centres) <= 0.99 * count:
+        return None
+    kind: Literal["corners", "centres", "unclear"] = "corners"
+    if centres > 0.99 * count and corner_areas < 0.5 * count:
+        kind = "unclear" if corners > 0.99 * count else "centres"
+    return WrongFormat(
+        kind=kind,
+        count=overshoots,
+        text=f"{overshoots} of {count} boxes leave their image, and all would fit as "
+        f"{_FITTING[kind]}: {_example(annotations, first)}",
+        remedy="write them as [x, y, width, height]",
+    )
 
 
 def check_format(annotations: Annotations) -> None:
     """Refuse boxes that are systematically in another format than [x, y, width, height] px.
 
     Raises:
-        UserError: corners given as width and height, or normalised coordinates.
+        UserError: corners given as width and height, centres as x and y, or normalised
+            coordinates.
     """
     wrong = find_wrong_format(annotations)
     if wrong is not None:
         raise UserError(f"{annotations.path}: {wrong.text}; {wrong.remedy}")
 
 
-def _box_parts(annotations: Annotations) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
+def box_parts(annotations: Annotations) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
     """Yield ranges of boxes, with the height and width of each box's image."""
     for first, last in parts(annotations):
         start, stop = annotations.offsets[[first, last]].tolist()
         if stop > start:
             counts = np.diff(annotations.offsets[first : last + 1])
             yield start, stop, np.repeat(annotations.sizes[first:last], counts, axis=0)
+
+
+def fit_as_corners(boxes: NDArray[Any], size: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which of M boxes lie in their image (height, width) if they are [x1, y1, x2, y2]."""
+    (x, y, w, h), (height, width) = boxes.T, size.T
+    return (w > x) & (h > y) & (w <= width + 2) & (h <= height + 2)
+
+
+def fit_as_centres(boxes: NDArray[Any], size: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which of M boxes lie in their image if they are [centre x, centre y, width, height]."""
+    (x, y, w, h), (height, width) = boxes.T, size.T
+    within = (x + w / 2 <= width + 2) & (y + h / 2 <= height + 2)
+    return within & (x - w / 2 >= -2) & (y - h / 2 >= -2)
+
+
+def corner_area(boxes: NDArray[Any], areas: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say of which boxes the area is that of two corners, and not width x height."""
+    x, y, w, h = boxes.T.astype(np.float64)
+    slack = 0.01 * areas + 1
+    return (np.abs((w - x) * (h - y) - areas) <= slack) & (np.abs(w * h - areas) > slack)
 
 
 def _example(annotations: Annotations, place: int) -> str:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import cut_boxes, parts
-from retinanet.data.checks import find_wrong_format
 from retinanet.diagnostics.findings import Entry, Found, found
+from retinanet.diagnostics.format_check import check_format
 
 _MOSTLY = 0.5
 """Share of images without boxes from which it looks like a mistake."""
@@ -45,7 +45,7 @@ def check_boxes(
     path = annotations.path
     if not len(annotations):
         return found("no-images", path, [Entry("", "has no image")])
-    odd = _wrong_format(annotations)
+    odd = check_format(annotations)
     if not odd:  # otherwise every box would be named
         odd += _odd_places(annotations, min_box_side) + _odd_areas(annotations)
     odd += _repeated(annotations) + _by_image(chosen, max_detections, robbed)
@@ -55,14 +55,6 @@ def check_boxes(
         text = f"has {len(annotations)} images but no box"
         odd += found(kind, path, [Entry("", text)])
     return odd
-
-
-def _wrong_format(annotations: Annotations) -> list[Found]:
-    wrong = find_wrong_format(annotations)
-    if wrong is None:
-        return []
-    kind = {"corners": "corner-boxes", "normalised": "normalised-boxes"}[wrong.kind]
-    return found(kind, annotations.path, [Entry("", wrong.text)])
 
 
 def _odd_places(annotations: Annotations, min_box_side: float) -> list[Found]:

@@ -115,6 +115,11 @@ BOXES = {
         "multiply them by the images' width and height",
         "converted to px",
     ),
+    "suspicious-format": _error(
+        "a fifth of the boxes or more leave their image by far",
+        "compare some with their pictures; write all as [x, y, width, height]",
+        "left alone, with all other boxes that leave their image",
+    ),
     "zero-area": _warning(
         "a box has no width or no height: left out", "remove it or draw it anew", "removed"
     ),

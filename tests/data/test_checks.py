@@ -1,5 +1,6 @@
 """Checks before step 0: format, boxes, files, classes."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,31 @@ def test_corners_instead_of_width_and_height_are_refused(tmp_path: Path) -> None
         check_format(annotations)
 
 
+def test_centres_instead_of_corners_are_refused(tmp_path: Path) -> None:
+    """users.md DA4."""
+    annotations = index(tmp_path, [[160, 60, 70, 60]] * 20 + [[20, 15, 12, 14]] * 20)
+    message = (
+        r"20 of 40 boxes leave their image, and all would fit as \[centre x, centre y, width, "
+        r"height\]: annotation 101 has bbox \[160\.0, 60\.0, 70\.0, 60\.0\]; write them as "
+        r"\[x, y, width, height\]$"
+    )
+    with pytest.raises(UserError, match=message):
+        check_format(annotations)
+
+
+def test_boxes_that_fit_as_corners_and_as_centres_are_not_taken_for_one(tmp_path: Path) -> None:
+    """One large object in the middle of each image; only the area could tell."""
+    annotations = index(tmp_path, [[100, 50, 150, 80]] * 20)
+    wrong = checks.find_wrong_format(annotations)
+    assert wrong is not None
+    assert wrong.kind == "unclear"
+    assert "as corners [x1, y1, x2, y2], and as [centre x, centre y, width, height]" in wrong.text
+    told = dataclasses.replace(annotations, areas=np.full(20, 50 * 30, np.float32))
+    wrong = checks.find_wrong_format(told)
+    assert wrong is not None
+    assert wrong.kind == "corners"
+
+
 def test_normalised_boxes_are_refused(tmp_path: Path) -> None:
     """users.md DA4."""
     annotations = index(tmp_path, [[0.25, 0.5, 0.125, 0.25]] * 12)
@@ -94,7 +120,7 @@ def test_good_boxes_are_not_refused(tmp_path: Path, seed: int) -> None:
         [[0.1, 0.1, 0.5, 0.5]] * 9,  # too few to speak of a system
         [[190, 90, 5, 5]] * 30,  # small ones in the far corner
         [[0, 0, 200, 100]] * 30,  # the whole image
-        [[150, 50, 80, 60]] * 30 + [[10, 20, 5, 5]],  # overshoot, yet not as corners
+        [[150, 50, 80, 60]] * 30 + [[0, 0, 5, 5]],  # overshoot; neither corners nor centres fit
         [[50, 30, 160, 90]] * 20 + [[100, 50, 20, 20]] * 20,  # only half would fit as corners
         [],
     ],

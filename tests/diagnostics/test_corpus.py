@@ -77,6 +77,20 @@ def corners(data: Any) -> None:
         data.box(i)["area"] = 320
 
 
+def half_corners(data: Any) -> None:
+    """The second half of the images; their areas stay those of the boxes."""
+    corners(data)
+    for record in data.content["annotations"][:40]:
+        x1, y1, x2, y2 = record["bbox"]
+        record["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+
+
+def centres(data: Any) -> None:
+    for i, record in enumerate(data.content["annotations"]):
+        x, y, w, h = (30, 20, 33, 27) if i % 2 else record["bbox"]
+        record.update(bbox=[x + w / 2, y + h / 2, w, h], area=w * h)
+
+
 def shifted(data: Any) -> None:
     for record in data.content["annotations"]:
         record["category_id"] -= 1
@@ -282,6 +296,10 @@ DEFECTS = {
         {"overshoot": 3},
     ),
     "corners": Defect("DA4", corners, {"corner-boxes": 1}),
+    "half as corners": Defect(
+        "DA4", half_corners, {"suspicious-format": 1}, left={"suspicious-format": 1}
+    ),
+    "centres": Defect("DA4", centres, {"suspicious-format": 1}, left={"suspicious-format": 1}),
     "shares": Defect("DA4", normalised, {"normalised-boxes": 1}),
     "small boxes": Defect(
         "DA4", boxes({0: [5, 5, 1, 9], 3: [5, 5, 1, 1]}), {"small-box": 2}, left={"small-box": 2}
@@ -689,3 +707,36 @@ def test_boxes_are_left_alone_while_ids_of_images_are_wrong(data: Any) -> None:
     data.image(0).update(width=WIDTH, height=HEIGHT)
     data.image(1)["id"] = "b"
     assert fixed(data)[1]["annotations"] == before
+
+
+@pytest.mark.parametrize(
+    ("plant", "text"),
+    [
+        (
+            half_corners,
+            "29 of 80 boxes leave their image by more than 2 px and 1 %; in 20 of 40 images all "
+            "boxes would fit as corners [x1, y1, x2, y2]; ",
+        ),
+        (
+            centres,
+            "41 of 80 boxes leave their image, and all would fit as [centre x, centre y, width, "
+            "height]: annotation 2 has bbox [46.5, 33.5, 33.0, 27.0]",
+        ),
+        (
+            boxes({i: [50, 40, 40, 30] for i in range(16)} | {16: [0, 40, 9, 30]}),
+            "17 of 80 boxes leave their image by more than 2 px and 1 %; ",
+        ),
+        (boxes({i: [50, 40, 40, 30] for i in range(15)}), ""),
+    ],
+)
+def test_many_boxes_over_the_border_are_not_cut(
+    data: Any, plant: Callable[[Any], None], text: str
+) -> None:
+    """users.md DA4: of a fifth of the boxes or more it is said what would fit."""
+    plant(data)
+    before = json.loads(json.dumps(data.content["annotations"]))
+    found = [f for f in examine(data.write(), None).found if f.kind == "suspicious-format"]
+    assert [next(iter(f)).value[: len(text)] for f in found] == ([text] if text else [])
+    changes, content = fixed(data)
+    assert (content["annotations"] == before) == bool(text)
+    assert changes == ({} if text else {"overshoot": 15})
