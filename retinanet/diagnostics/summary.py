@@ -35,7 +35,12 @@ def describe_data(splits: list[Named]) -> list[Section]:
 def _classes(splits: list[Named]) -> Section:
     """The table category id -> label -> name -> boxes; labels follow the sorted ids."""
     counts = {split.name: _by_category(split.annotations) for split in splits}
-    known = {key: name for by in counts.values() for key, (name, _) in by.items()}
+    names: dict[int, list[str]] = {}
+    for by in counts.values():
+        for key, (name, _) in by.items():
+            if name not in names.setdefault(key, []):
+                names[key].append(name)
+    known = {key: " | ".join(several) for key, several in names.items()}  # in the splits' order
     table: list[dict[str, Any]] = [
         {"id": number, "label": label, "name": known[number]}
         | {f"boxes {split}".strip(): by.get(number, ("", 0))[1] for split, by in counts.items()}
