@@ -175,7 +175,7 @@ def meant_number(value: Any) -> int | float | None:
     """Return the number that "7", "67.5" or 2.0 means, whole where it can be; None if none."""
     if isinstance(value, str):
         try:
-            value = float(value) if len(value) < 40 else None
+            value = float(value) if len(value) < 40 and "_" not in value else None
         except ValueError:
             return None
     if type(value) is float and math.isfinite(value):

@@ -98,7 +98,7 @@ def _mend_records(values: Values) -> Changes:
             record = values[key][row]
             if kind == "duplicate-image-id":
                 lost = record.get("file_name") == first[record["id"]].get("file_name")
-            elif kind in doubtful or (kind == "negative-size" and record["image_id"] in shared):
+            elif kind in doubtful or (kind == "negative-size" and _is_of(record, shared)):
                 continue
             else:
                 lost = kind == "bad-record" or _is_lost(kind, record, sizes)
@@ -134,6 +134,10 @@ def _shared_ids(images: list[Any]) -> set[int]:
     """Return the ids that several images have: nobody knows whose boxes are whose."""
     ids = Counter(r["id"] for r in _objects(images) if is_id(r.get("id")))
     return {number_ for number_, count in ids.items() if count > 1}
+
+
+def _is_of(annotation: Record, images: set[int]) -> bool:
+    return is_id(annotation.get("image_id")) and annotation["image_id"] in images
 
 
 def _is_lost(kind: str, record: Record, sizes: dict[int, Size]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retinanet.config import override_config
-from retinanet.data import headers
+from retinanet.data import checks, headers
 from retinanet.data import images as image_reader
 from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import take_census

@@ -700,8 +700,8 @@ def test_boxes_are_left_alone_while_ids_of_images_are_wrong(data: Any) -> None:
     data.image(1)["id"] = 1
     data.image(0).update(width=20, height=20)
     before = json.loads(json.dumps(data.content["annotations"]))
-    for images in (None, data.images):
-        changes, content = fixed(data, images)
+    for folder in (None, data.images):
+        changes, content = fixed(data, folder)
         assert changes == {}
         assert content["annotations"] == before
     data.image(0).update(width=WIDTH, height=HEIGHT)
@@ -740,3 +740,22 @@ def test_many_boxes_over_the_border_are_not_cut(
     changes, content = fixed(data)
     assert (content["annotations"] == before) == bool(text)
     assert changes == ({} if text else {"overshoot": 15})
+
+
+@pytest.mark.parametrize("image", [[1], None, {}])
+def test_a_negative_box_of_no_image_is_removed(data: Any, image: Any) -> None:
+    data.box(0).update(image_id=image, bbox=[9, 9, -3, 5])
+    del data.box(2)["image_id"]
+    data.box(2)["bbox"] = [9, 9, -3, 5]
+    changes, content = fixed(data)
+    assert set(changes) <= {"unknown-image", "negative-size"}
+    assert [record["id"] for record in content["annotations"]] == [2, *range(4, 81)]
+
+
+def test_text_that_is_no_plain_number_stays(data: Any) -> None:
+    data.image(0)["width"] = "6_4"
+    data.image(1)["width"] = "nan"
+    data.image(2)["width"] = "64 px"
+    changes, content = fixed(data)
+    assert changes == {}
+    assert [image["width"] for image in content["images"][:3]] == ["6_4", "nan", "64 px"]
