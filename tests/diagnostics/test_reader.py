@@ -154,7 +154,11 @@ def test_rubbish_anywhere_never_ends_in_a_traceback(tmp_path: Path, data: Any) -
     except UserError:
         assert report.counts()["no-coco-file"] == 1
         return
-    repair(values, path, None)
+    try:
+        repair(values, path, None)
+    except UserError:  # ids that may be off by one: nothing is guessed
+        assert report.counts()["shifted-category-ids"] == 1
+        return
     once = copy.deepcopy(values)
     assert repair(values, path, None) == {}
     assert json.dumps(values) == json.dumps(once)
