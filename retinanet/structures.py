@@ -88,20 +88,18 @@ class Batch:
 
         There each tensor takes a file descriptor, of which a process has a thousand or so.
         """
-        joined = {
-            name: torch.cat([getattr(target, name) for target in self.targets])
-            for name in ("boxes", "labels", "crowd")
-        }
         counts = [len(target.labels) for target in self.targets]
+        joined = [
+            torch.cat([getattr(target, name) for target in self.targets])
+            for name in ("boxes", "labels", "crowd")
+            if counts  # there is no cat of nothing
+        ]
         return {**vars(self), "targets": (joined, counts)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         joined, counts = state["targets"]
-        parts = [values.split(counts) for values in joined.values()]
-        targets = [
-            Target(boxes=boxes, labels=labels, crowd=crowd)
-            for boxes, labels, crowd in zip(*parts, strict=True)
-        ]
+        parts = zip(*(values.split(counts) for values in joined), strict=True)
+        targets = [Target(boxes=b, labels=labels, crowd=crowd) for b, labels, crowd in parts]
         vars(self).update({**state, "targets": targets})
 
     def to(self, device: torch.device) -> Batch:

@@ -1,6 +1,7 @@
 """What the rooms hand each other, on its way between processes."""
 
 import pickle
+from dataclasses import replace
 
 import torch
 
@@ -35,3 +36,4 @@ def test_a_batch_travels_with_its_targets_joined() -> None:
             a, b = getattr(before, name), getattr(after, name)
             assert torch.equal(a, b) and a.shape == b.shape and a.dtype == b.dtype
     assert torch.equal(sent.images, batch.images) and torch.equal(sent.matches, batch.matches)
+    assert pickle.loads(pickle.dumps(replace(batch, targets=[]))).targets == []
