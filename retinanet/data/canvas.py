@@ -78,7 +78,7 @@ class Buckets:
         """Return the canvas that covers every image of a bucket resized to `short_side`."""
         row = bucket // 2
         least = self._limits[row - 1] if row else 1.0
-        short = int(min(short_side, self._long_side / least) + 0.5)
+        short = max(1, int(min(short_side, self._long_side / least) + 0.5))
         long = int(min(short_side * self._limits[row], self._long_side) + 0.5)
         return round_up((long, short) if bucket % 2 else (short, long))
 

@@ -66,6 +66,12 @@ def test_the_bucket_of_an_image(size: Size, canvas: Size) -> None:
     assert buckets.canvas(buckets.of(size), 800) == canvas
 
 
+def test_an_image_of_one_row_has_a_canvas() -> None:
+    """A side is 1 px at least, however thin the image."""
+    buckets = Buckets(short_sides=(1,), long_side=2)
+    assert buckets.canvas(buckets.of((1, 33)), 1) == (32, 32)
+
+
 def test_no_two_buckets_have_one_canvas() -> None:
     for short, long in [(128, 128), (256, 512), (64, 70), (640, 1066)]:
         buckets = Buckets(short_sides=(short,), long_side=long)
