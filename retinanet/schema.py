@@ -202,11 +202,10 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def _pairs(self) -> SplitConfig:
-        files, folders = self.annotations, self.images
-        if not isinstance(folders, str) and len(folders) != (
-            1 if isinstance(files, str) else len(files)
-        ):
-            raise ValueError(f"images: {len(folders)} folders do not go with {files!r}")
+        count = 1 if isinstance(self.annotations, str) else len(self.annotations)
+        if not isinstance(self.images, str) and len(self.images) != count:
+            problem = f"{len(self.images)} folders do not go with {self.annotations!r}"
+            raise ValueError(f"images: {problem}: give one, or one for each file")
         return self
 
 

@@ -759,3 +759,17 @@ def test_text_that_is_no_plain_number_stays(data: Any) -> None:
     changes, content = fixed(data)
     assert changes == {}
     assert [image["width"] for image in content["images"][:3]] == ["6_4", "nan", "64 px"]
+
+
+def test_decode_finds_what_the_ends_of_a_file_do_not_tell(data: Any) -> None:
+    """users.md DA7: header and end are there; the pixels between them are not."""
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    content = bytearray(cv2.imencode(".png", pixels)[1].tobytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    data.file(3).write_bytes(content)
+    path = data.write()
+    quick = check_annotations(path, data.images, Config(), decode=False)
+    assert quick.counts() == {}
+    full = check_annotations(path, data.images, Config(), decode=True)
+    assert full.counts() == {"unreadable-file": 1}
