@@ -51,6 +51,8 @@ class Checkpoint:
     categories: Categories
     model: dict[str, Any]
     progress: Progress
+    averaged: dict[str, Any] | None = None
+    """The moving average of `model`, where `train.ema_decay` keeps one."""
     optimizer: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
     fingerprint: str = ""
@@ -73,6 +75,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             "names": list(checkpoint.categories.names),
         },
         "model": checkpoint.model,
+        "averaged": checkpoint.averaged,
         "progress": asdict(checkpoint.progress),
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
@@ -111,6 +114,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             config=build_config(content["config"], source=str(path)),
             categories=Categories(ids=tuple(categories["ids"]), names=tuple(categories["names"])),
             model=content["model"],
+            averaged=content["averaged"],
             progress=Progress(**content["progress"]),
             optimizer=content["optimizer"],
             scaler=content["scaler"],

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from retinanet.errors import UserError
 
-Precision = Literal["fp32", "bf16", "fp16"]
+_PATIENCE = timedelta(hours=2)
+"""Scoring on rank 0 keeps the others waiting for minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    host: dist.ProcessGroup | None = None
+    """What plain values are exchanged by: the device computes on meanwhile."""
 
     @property
     def is_main(self) -> bool:
@@ -34,17 +37,21 @@ class World:
         """Return the sums over all ranks, in float64."""
         if self.size == 1:
             return list(values)
-        # gloo sums on the host; nccl only on the device, where mps-like types have no float64.
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, group=self.host)
         return tensor.tolist()
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace a tensor on the device by its sum over all ranks, without waiting for it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
 
     def gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in rank order, on rank 0; an empty list elsewhere."""
         if self.size == 1:
             return [value]
         values: list[Any] | None = [None] * self.size if self.is_main else None
-        dist.gather_object(value, values)
+        dist.gather_object(value, values, group=self.host)
         return values or []
 
     def broadcast(self, value: Any) -> Any:
@@ -52,7 +59,7 @@ class World:
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values, src=0)
+        dist.broadcast_object_list(values, src=0, group=self.host)
         return values[0]
 
     def share_buffers(self, model: nn.Module) -> None:
@@ -80,9 +87,9 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
         if place.type == "cuda":
             torch.cuda.set_device(place)
         backend = "nccl" if place.type == "cuda" else "gloo"
-        # An evaluation on rank 0 keeps the others waiting for minutes.
-        dist.init_process_group(backend, timeout=timedelta(hours=2))
-    return World(rank=rank, size=size, device=place)
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
+    return World(rank=rank, size=size, device=place, host=host)
 
 
 def _device(name: str, local_rank: int) -> torch.device:
@@ -100,47 +107,3 @@ def _device(name: str, local_rank: int) -> torch.device:
             )
         return torch.device("cuda", local_rank)
     return torch.device(name)
-
-
-def resolve_precision(
-    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
-) -> Precision:
-    """Turn `auto` into bf16 where the hardware is fast at it, else fp32; check what was asked.
-
-    Raises:
-        UserError: the device cannot do it.
-    """
-    if name == "auto":
-        return "bf16" if _fast_bf16(device) else "fp32"
-    if name == "fp16" and device.type == "cpu":
-        raise UserError("train.precision: fp16 needs a GPU; on a CPU there are bf16 and fp32")
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("train.precision: this GPU has no bf16; there are fp16 and fp32")
-    return name
-
-
-def inference_precision(
-    name: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
-) -> Precision:
-    """Return what a trained network runs in: as it was trained, fp32 where a CPU has no fp16.
-
-    Raises:
-        UserError: the device cannot do it.
-    """
-    return resolve_precision("fp32" if (name, device.type) == ("fp16", "cpu") else name, device)
-
-
-def _fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        # Without these instructions bf16 is emulated, slower than fp32. torch has no public name.
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
-    return False
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the context in which the network runs."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")

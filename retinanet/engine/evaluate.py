@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from retinanet.boxes import xyxy_to_xywh
 from retinanet.data.coco_json import Categories
-from retinanet.engine.distributed import Precision, World, autocast
+from retinanet.engine.distributed import World
+from retinanet.engine.precision import Precision, autocast
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
 from retinanet.errors import TrainingError, UserError
 from retinanet.evaluation.coco import (

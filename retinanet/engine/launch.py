@@ -11,13 +11,10 @@ import torch
 
 from retinanet.config import dump_config, load_config, override_config
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
-from retinanet.engine.distributed import (
-    World,
-    join_world,
-    resolve_precision,
-)
+from retinanet.engine.distributed import World, join_world
 from retinanet.engine.introduction import describe_resume, introduce
 from retinanet.engine.logging import Log
+from retinanet.engine.precision import resolve_precision
 from retinanet.engine.run import (
     Run,
     checkpoint_size,

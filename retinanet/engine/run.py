@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from retinanet.data.canvas import evaluation_canvas
 from retinanet.data.sampler import TrainingPlan
 from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
-from retinanet.engine.distributed import Precision, World
+from retinanet.engine.distributed import World
 from retinanet.engine.logging import Log
 from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.precision import Precision, weights_type
 from retinanet.engine.run_folder import RunFolder
 from retinanet.engine.schedule import learning_rate
 from retinanet.engine.splits import Split, preset_canvas, training_plan
@@ -104,9 +106,9 @@ def start_run(
     checkpoint: Checkpoint | None,
 ) -> Run:
     """Join the parts of a run; with a checkpoint, as it was when that was written."""
+    place(model, world.device, precision, channels_last=config.train.channels_last)
     if checkpoint is not None:
-        load_weights(model, checkpoint)
-    model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        load_weights(model, checkpoint.model)
     wrapped: nn.Module = model
     if world.size > 1:
         if config.model.norm == "sync_bn" and world.device.type == "cuda":
@@ -147,14 +149,22 @@ def _uses_scaler(precision: Precision) -> bool:
     return precision == "fp16"
 
 
-def load_weights(model: Detector, checkpoint: Checkpoint) -> None:
+def place(
+    model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
+) -> None:
+    """Move a network to a device, in the type and the layout that it computes in."""
+    model.layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
+
+
+def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:
     """Load a checkpoint's weights into its own network.
 
     Raises:
         UserError: they do not fit.
     """
     try:
-        model.load_state_dict(checkpoint.model)
+        model.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None

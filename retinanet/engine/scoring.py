@@ -11,9 +11,10 @@ from retinanet.config import override_config
 from retinanet.data.checks import check_same_classes
 from retinanet.data.index import read_annotations
 from retinanet.engine.checkpoint import Checkpoint, load_checkpoint
-from retinanet.engine.distributed import inference_precision, join_world
+from retinanet.engine.distributed import join_world
 from retinanet.engine.evaluate import Evaluation, evaluate
-from retinanet.engine.run import load_weights
+from retinanet.engine.precision import Precision, inference_precision
+from retinanet.engine.run import load_weights, place
 from retinanet.engine.splits import ground_truth, open_split
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results, read_results
@@ -37,15 +38,18 @@ def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config
     return override_config(checkpoint.config, ["train.device=auto", *overrides])
 
 
-def restore_detector(checkpoint: Checkpoint, device: torch.device) -> Detector:
+def restore_detector(
+    checkpoint: Checkpoint, device: torch.device, precision: Precision
+) -> Detector:
     """Rebuild the network of a checkpoint; nothing but the file is needed (users.md FT2, FT3).
 
     Raises:
         UserError: the weights do not fit the config in the file.
     """
     model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
-    load_weights(model, checkpoint)
-    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    place(model, device, precision, channels_last=checkpoint.config.train.channels_last)
+    load_weights(model, checkpoint.averaged or checkpoint.model)
+    return model.eval()
 
 
 def evaluate_checkpoint(
@@ -73,17 +77,17 @@ def evaluate_checkpoint(
             raise UserError(
                 f"--annotations needs --images: data.val.images are {len(folder)} folders"
             )
-        place = SplitConfig(annotations=str(annotations.absolute()), images=folder)
+        val = SplitConfig(annotations=str(annotations.absolute()), images=folder)
         # With both places given, the training machine's data.root need not exist here.
         root = "" if images else config.data.root
-        data = config.data.model_copy(update={"val": place, "root": root})
+        data = config.data.model_copy(update={"val": val, "root": root})
         config = config.model_copy(update={"data": data})
     world = join_world(config.train.device)
     try:
         split = open_split(config, "val")
         check_same_classes(checkpoint.categories, path, split.annotations)
-        model = restore_detector(checkpoint, world.device)
         precision = inference_precision(config.train.precision, world.device)
+        model = restore_detector(checkpoint, world.device, precision)
         return evaluate(
             model,
             config,

@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.engine.checkpoint import Progress, save_checkpoint
-from retinanet.engine.distributed import autocast
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.meter import Meter
+from retinanet.engine.precision import autocast
 from retinanet.engine.run import Run, save_last, state
 from retinanet.engine.run_folder import program
 from retinanet.engine.signals import collect_signals

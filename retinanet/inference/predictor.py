@@ -26,8 +26,9 @@ from retinanet.data.dataset import (
 )
 from retinanet.data.images import SUFFIXES, UnreadableImageError, read_image
 from retinanet.engine.checkpoint import load_checkpoint
-from retinanet.engine.distributed import Precision, World, autocast, inference_precision, join_world
+from retinanet.engine.distributed import World, join_world
 from retinanet.engine.evaluate import to_results
+from retinanet.engine.precision import Precision, autocast, inference_precision
 from retinanet.engine.scoring import inference_config, restore_detector
 from retinanet.engine.splits import evaluation_short_side
 from retinanet.errors import UserError
@@ -95,12 +96,13 @@ class Predictor:
         checkpoint = load_checkpoint(Path(path))
         config = inference_config(checkpoint, overrides)
         world = join_world(device)  # type: ignore[arg-type]
+        precision = inference_precision(config.train.precision, world.device)
         return cls(
-            restore_detector(checkpoint, world.device),
+            restore_detector(checkpoint, world.device, precision),
             config,
             checkpoint.categories,
             world=world,
-            precision=inference_precision(config.train.precision, world.device),
+            precision=precision,
         )
 
     def predict(

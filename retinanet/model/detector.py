@@ -43,6 +43,8 @@ class Detector(nn.Module):
         self.box_subnet = box_subnet
         self.anchors = anchors
         self.channel_order = channel_order
+        self.layout = torch.channels_last
+        """Of images in memory; that of the weights is the engine's to choose, with this one."""
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
@@ -53,7 +55,7 @@ class Detector(nn.Module):
             images: (B, 3, H, W) uint8 RGB on one canvas.
             sizes: (B, 2) height and width of each image on it; beyond them everything is padding.
         """
-        x = self.normalise(images, sizes).contiguous(memory_format=torch.channels_last)
+        x = self.normalise(images, sizes).contiguous(memory_format=self.layout)
         features = self.fpn(self.backbone(x))
         canvas = (images.shape[-2], images.shape[-1])
         return Outputs(

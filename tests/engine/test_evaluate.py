@@ -161,7 +161,7 @@ def test_two_processes_score_as_one(
     small_checkpoint: Path, small_config: Config, val: Path
 ) -> None:
     """users.md MG2: each image once, no padding, the same figures and losses."""
-    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device)
+    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32")
     config = override_config(small_config, ["eval.batch_size=2"])
     split = open_val(val, config)
     alone = evaluate(model, config, split, world=CPU, precision="fp32", losses=True)
@@ -182,7 +182,7 @@ def test_losses_do_not_depend_on_the_batch_size(
     small_checkpoint: Path, small_config: Config, val: Path
 ) -> None:
     """Sums divided by the positives of the whole split, not means of means."""
-    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device)
+    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32")
     found = []
     for size in (1, 4):
         config = override_config(small_config, [f"eval.batch_size={size}"])
@@ -196,7 +196,7 @@ def test_losses_do_not_depend_on_the_batch_size(
 
 def test_limit_and_mode(small_checkpoint: Path, small_config: Config, val: Path) -> None:
     """The first two images alone, scored against their own boxes; the model trains on."""
-    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device).train()
+    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32").train()
     split = open_val(val, small_config)
     one = evaluate(model, small_config, split, world=CPU, precision="fp32", limit=2)
     assert one is not None and model.training
@@ -207,7 +207,7 @@ def test_limit_and_mode(small_checkpoint: Path, small_config: Config, val: Path)
 def test_an_interruption_passes_through(
     small_checkpoint: Path, small_config: Config, val: Path
 ) -> None:
-    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device).train()
+    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32").train()
     split = open_val(val, small_config)
     calls = []
 

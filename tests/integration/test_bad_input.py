@@ -626,7 +626,7 @@ def test_a_device_that_is_not_there(
 
 def test_half_precision_on_a_cpu(experiment: Path, refuse: Refuse) -> None:
     text = refuse("train", experiment, "train.precision=fp16")
-    assert text == "train.precision: fp16 needs a GPU; on a CPU there are bf16 and fp32"
+    assert text == "train.precision: fp16 needs a GPU; on a CPU there are bf16, fp32, fp64"
 
 
 # Results files.

@@ -1,0 +1,61 @@
+"""The typed schema of an experiment: every option, its default, its range and its meaning.
+
+The defaults stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from retinanet.schema.base import Section, option
+from retinanet.schema.data import DataConfig, Paths, SplitConfig
+from retinanet.schema.evaluation import EvalConfig, PostprocessConfig
+from retinanet.schema.loss import AssignConfig, LossConfig
+from retinanet.schema.model import LEVELS, AnchorConfig, ModelConfig
+from retinanet.schema.train import TrainConfig
+
+__all__ = [
+    "LEVELS",
+    "AnchorConfig",
+    "AssignConfig",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OutputConfig",
+    "Paths",
+    "PostprocessConfig",
+    "Section",
+    "SplitConfig",
+    "TrainConfig",
+]
+
+
+class OutputConfig(Section):
+    """Where a run goes."""
+
+    dir: str = option("runs", "folder of runs")
+    name: str | None = option(None, "of the run's folder; null is the config file's name")
+
+    @model_validator(mode="after")
+    def _one_folder(self) -> OutputConfig:
+        if self.name is not None and (
+            not self.name.strip(". ") or any(mark in self.name for mark in "/\\\0")
+        ):
+            raise ValueError(f"name: {self.name!r} is not the name of a folder in output.dir")
+        return self
+
+
+class Config(Section):
+    """One experiment."""
+
+    model: ModelConfig = ModelConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    output: OutputConfig = OutputConfig()

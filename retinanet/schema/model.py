@@ -1,0 +1,110 @@
+"""The network and its anchors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from retinanet.schema.base import Scale, Section, option
+
+LevelSizes = Annotated[tuple[Scale, ...], Field(strict=False)]
+LEVELS = 5
+"""P3..P7: the pyramid's levels are the architecture, not an option."""
+
+
+class ModelConfig(Section):
+    """The network: ResNet, FPN P3-P7, class and box subnets."""
+
+    backbone: str = option(
+        "resnet50",
+        "resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, "
+        "or timm:<name> (extra `timm`)",
+    )
+    weights: str = option(
+        "IMAGENET1K_V1",
+        "of the backbone: IMAGENET1K_V1, IMAGENET1K_V2, a path to a state dict, or none",
+    )
+    norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = option(
+        "frozen_bn", "normalisation in the backbone; gn goes with weights none"
+    )
+    frozen_stages: int = option(
+        2, "backbone stages kept as they are: 1 is the stem, 2 adds layer1, .. 5", ge=0, le=5
+    )
+    stride_in_1x1: bool = option(
+        False, "bottlenecks stride in the 1x1 convolution (MSRA weights) instead of the 3x3"
+    )
+    channel_order: Literal["rgb", "bgr"] = option("rgb", "order that the backbone's weights expect")
+    pixel_mean: tuple[float, float, float] = option(
+        (123.675, 116.28, 103.53), "subtracted, 0-255, in channel_order", strict=False
+    )
+    pixel_std: tuple[Scale, Scale, Scale] = option(
+        (58.395, 57.12, 57.375), "divided by, 0-255, in channel_order", strict=False
+    )
+    fpn_channels: int = option(256, "channels of P3-P7", ge=8)
+    p6_from: Literal["c5", "p5"] = option("c5", "what P6 is convolved from")
+    head_convs: int = option(4, "convolutions in each subnet before its output", ge=0, le=16)
+    head_channels: int = option(256, "channels in the subnets", ge=8)
+    head_norm: Literal["none", "gn"] = option("none", "normalisation in the subnets")
+    prior: float = option(
+        0.01, "probability π of an object that every anchor starts with", gt=0, lt=1
+    )
+
+    @model_validator(mode="after")
+    def _combinations(self) -> ModelConfig:
+        norm = "bn" if self.backbone.startswith("timm:") else "gn"
+        if self.weights == "none" and self.norm == "frozen_bn":
+            raise ValueError(
+                "weights: none with norm: frozen_bn diverges: frozen batch norm needs the "
+                f"statistics of pretrained weights. Set model.norm={norm} model.frozen_stages=0"
+            )
+        if self.weights == "none" and self.frozen_stages > 0:
+            raise ValueError(
+                f"weights: none with frozen_stages: {self.frozen_stages} would freeze random "
+                f"weights. Set model.frozen_stages=0 (and model.norm={norm})"
+            )
+        if self.norm == "gn" and self.weights.startswith("IMAGENET"):
+            raise ValueError(
+                f"weights: {self.weights} were trained with batch norm and do not fit norm: gn. "
+                "Set model.norm=frozen_bn, or model.weights=none"
+            )
+        if self.head_norm == "gn" and (self.head_channels % 32 or self.head_channels < 64):
+            raise ValueError(
+                f"head_channels: {self.head_channels} is not 64, 96, 128, .., which head_norm: gn "
+                "needs (32 groups of at least two channels)"
+            )
+        return self
+
+
+class AnchorConfig(Section):
+    """Anchors of each level; torchvision's and detectron2's are both exactly expressible."""
+
+    sizes: tuple[LevelSizes, ...] = option(
+        tuple(
+            tuple(round(4 * stride * 2 ** (i / 3), 6) for i in range(3))
+            for stride in (8, 16, 32, 64, 128)
+        ),
+        "px, square roots of the areas, for each of P3-P7",
+        strict=False,
+    )
+    ratios: tuple[Scale, ...] = option(
+        (0.5, 1.0, 2.0), "height / width", strict=False, min_length=1
+    )
+    offset: float = option(0.0, "of the first centre, in strides", ge=0, lt=1)
+    rounding: Literal["none", "corners"] = option(
+        "none", "corners: round the base anchors' corners to whole px (torchvision)"
+    )
+    cell_order: Literal["size_major", "ratio_major"] = option(
+        "size_major", "order of a cell's anchors (torchvision: ratio_major)"
+    )
+    stride_from: Literal["nominal", "canvas"] = option(
+        "nominal", "8, 16, .. 128 px, or canvas // grid (torchvision)"
+    )
+
+    @model_validator(mode="after")
+    def _levels(self) -> AnchorConfig:
+        if len(self.sizes) != LEVELS:
+            raise ValueError(f"sizes: {len(self.sizes)} lists, but P3-P7 are {LEVELS} levels")
+        if len({len(level) for level in self.sizes}) != 1 or not self.sizes[0]:
+            raise ValueError("sizes: every level needs the same number of sizes, at least one")
+        return self
