@@ -35,6 +35,20 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(union > 0, overlap / union, 0.0)
 
 
+def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the generalised IoU (N,), in [-1, 1], of each box of a (N, 4) with that of b (N, 4).
+
+    Rezatofighi et al., arXiv 1902.09630, algorithm 1. Two empty boxes divide by the 1e-7 added.
+    """
+    inner = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])  # (N, 2)
+    outer = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+    # Products of columns: the gradient of prod() counts zeros on the host.
+    overlap = inner[:, 0].clamp(min=0) * inner[:, 1].clamp(min=0)
+    hull = outer[:, 0] * outer[:, 1]
+    union = area(a) + area(b) - overlap
+    return overlap / (union + 1e-7) - (hull - union) / (hull + 1e-7)
+
+
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Return the deltas (N, 4) that take anchors (N, 4) to boxes (N, 4).
 

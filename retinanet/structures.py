@@ -1,11 +1,12 @@
 """The words that every room shares.
 
 B images of a batch, H x W canvas, A anchors of a canvas, K classes, G ground truths of an image,
-D detections of an image. Boxes are continuous (no +1) float32 xyxy.
+P positive anchors of a batch, D detections of an image. Boxes are continuous (no +1) float32 xyxy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,21 +51,67 @@ class Target:
     crowd: Tensor
     """(G,) bool: a region to ignore, never a positive."""
 
-    def to(self, device: torch.device) -> Target:
+
+@dataclass(frozen=True, kw_only=True)
+class Positives:
+    """The positive anchors of a batch, image by image, and what each of them learns.
+
+    They are looked up on the host. A device that searched for them would keep the host waiting,
+    because their number is the shape of what follows.
+    """
+
+    places: Tensor
+    """(P,) int64, ascending: of each among the B * A anchors of the batch."""
+    labels: Tensor
+    """(P,) int64, 0..K-1."""
+    boxes: Tensor
+    """(P, 4) float32 xyxy."""
+    counts: list[int]
+    """(B,) positives of each image; their sum is P."""
+
+    def to(self, device: torch.device) -> Positives:
         """Copy to a device."""
-        return Target(
-            boxes=self.boxes.to(device, non_blocking=True),
+        return replace(
+            self,
+            places=self.places.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
-            crowd=self.crowd.to(device, non_blocking=True),
+            boxes=self.boxes.to(device, non_blocking=True),
         )
 
-    def pin_memory(self) -> Target:
+    def pin_memory(self) -> Positives:
         """Copy into page-locked memory (called by torch's loader)."""
-        return Target(
-            boxes=self.boxes.pin_memory(),
+        return replace(
+            self,
+            places=self.places.pin_memory(),
             labels=self.labels.pin_memory(),
-            crowd=self.crowd.pin_memory(),
+            boxes=self.boxes.pin_memory(),
         )
+
+
+def find_positives(targets: Sequence[Target], matches: Tensor) -> Positives:
+    """Look up what the positives among `matches` (B, A) are matched to, on the host."""
+    images, anchors = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
+    first = torch.tensor([0, *(len(target.labels) for target in targets)]).cumsum(0)
+    rows = first[images] + matches[images, anchors]  # of all targets, one after another
+    boxes, labels, _ = _joined(targets)
+    return Positives(
+        places=images * matches.shape[1] + anchors,
+        labels=labels[rows],
+        boxes=boxes[rows],
+        counts=torch.bincount(images, minlength=len(matches)).tolist(),
+    )
+
+
+def _joined(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return boxes, labels and crowd of targets, one after another; there may be no target."""
+    if not targets:  # there is no cat of nothing
+        labels = torch.zeros(0, dtype=torch.int64)
+        return torch.zeros(0, 4), labels, labels.bool()
+    return (
+        torch.cat([target.boxes for target in targets]),
+        torch.cat([target.labels for target in targets]),
+        torch.cat([target.crowd for target in targets]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,49 +127,103 @@ class Batch:
     image_ids: Tensor
     """(B,) int64: the ids of the annotation file, or BLANK."""
     targets: list[Target]
+    """Of each image; always on the host, for messages and pictures."""
     matches: Tensor
     """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED."""
+    positives: Positives
+    """What `matches` and `targets` say of the positive anchors."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Join the targets for the way from a loader process.
+        """Join all small tensors for the way from a loader process.
 
         There each tensor takes a file descriptor, of which a process has a thousand or so.
         """
-        counts = [len(target.labels) for target in self.targets]
-        joined = [
-            torch.cat([getattr(target, name) for target in self.targets])
-            for name in ("boxes", "labels", "crowd")
-            if counts  # there is no cat of nothing
-        ]
-        return {**vars(self), "targets": (joined, counts)}
+        found = self.positives
+        boxes, labels, crowd = _joined(self.targets)
+        small = [self.sizes, self.original_sizes, self.image_ids, found.places, found.labels]
+        small += [labels, found.boxes, boxes, crowd]
+        return {
+            "images": self.images,
+            "matches": self.matches,
+            "small": _pack(small),
+            "counts": ([len(target.labels) for target in self.targets], found.counts),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        joined, counts = state["targets"]
-        parts = zip(*(values.split(counts) for values in joined), strict=True)
-        targets = [Target(boxes=b, labels=labels, crowd=crowd) for b, labels, crowd in parts]
-        vars(self).update({**state, "targets": targets})
+        sizes, original_sizes, image_ids, *rest = _unpack(*state["small"])
+        places, positive_labels, labels, positive_boxes, boxes, crowd = rest
+        of_targets, of_positives = state["counts"]
+        parts = zip(*(values.split(of_targets) for values in (boxes, labels, crowd)), strict=True)
+        targets = [Target(boxes=b, labels=k, crowd=c) for b, k, c in parts] if of_targets else []
+        vars(self).update(
+            images=state["images"],
+            sizes=sizes,
+            original_sizes=original_sizes,
+            image_ids=image_ids,
+            targets=targets,
+            matches=state["matches"],
+            positives=Positives(
+                places=places, labels=positive_labels, boxes=positive_boxes, counts=of_positives
+            ),
+        )
 
     def to(self, device: torch.device) -> Batch:
-        """Copy to a device, without waiting for it where the memory is pinned."""
+        """Copy what computes to a device, without waiting for it where the memory is pinned."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
             sizes=self.sizes.to(device, non_blocking=True),
             original_sizes=self.original_sizes.to(device, non_blocking=True),
-            targets=[target.to(device) for target in self.targets],
             matches=self.matches.to(device, non_blocking=True),
+            positives=self.positives.to(device),
         )
 
     def pin_memory(self) -> Batch:
-        """Copy into page-locked memory (called by torch's loader)."""
+        """Copy what goes to a device into page-locked memory (called by torch's loader)."""
         return replace(
             self,
             images=self.images.pin_memory(),
             sizes=self.sizes.pin_memory(),
             original_sizes=self.original_sizes.pin_memory(),
-            targets=[target.pin_memory() for target in self.targets],
             matches=self.matches.pin_memory(),
+            positives=self.positives.pin_memory(),
         )
+
+    def image(self, i: int) -> Batch:
+        """Return the batch of image i alone, as a view, wherever it lies."""
+        counts = self.positives.counts
+        first = sum(counts[:i])
+        own, one = slice(first, first + counts[i]), slice(i, i + 1)
+        return Batch(
+            images=self.images[one],
+            sizes=self.sizes[one],
+            original_sizes=self.original_sizes[one],
+            image_ids=self.image_ids[one],
+            targets=self.targets[one],
+            matches=self.matches[one],
+            positives=Positives(
+                places=self.positives.places[own] - i * self.matches.shape[1],
+                labels=self.positives.labels[own],
+                boxes=self.positives.boxes[own],
+                counts=counts[one],
+            ),
+        )
+
+
+def _pack(tensors: list[Tensor]) -> tuple[Tensor, list[tuple[torch.dtype, torch.Size]]]:
+    """Lay tensors one after another, as bytes; wide types come first, so that each is aligned.
+
+    Returns:
+        The bytes, and the type and the shape of each tensor.
+    """
+    data = torch.cat([values.flatten().view(torch.uint8) for values in tensors])
+    return data, [(values.dtype, values.shape) for values in tensors]
+
+
+def _unpack(data: Tensor, kinds: list[tuple[torch.dtype, torch.Size]]) -> list[Tensor]:
+    """Return the tensors that `_pack` laid out, as views."""
+    parts = data.split([shape.numel() * dtype.itemsize for dtype, shape in kinds])
+    return [part.view(kind).view(shape) for part, (kind, shape) in zip(parts, kinds, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

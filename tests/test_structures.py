@@ -3,9 +3,13 @@
 import pickle
 from dataclasses import replace
 
+import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
-from retinanet.structures import Batch, Target
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_positives
+
+POSITIVES = ("places", "labels", "boxes")
 
 
 def target(*boxes: list[float]) -> Target:
@@ -16,24 +20,92 @@ def target(*boxes: list[float]) -> Target:
     )
 
 
-def test_a_batch_travels_with_its_targets_joined() -> None:
-    """An image without boxes keeps (0, 4); of 3 images, 3 tensors are sent in place of 9."""
+def three_images() -> Batch:
+    """Return a batch whose second image has no boxes; 4 of its 7 anchors a image are positives."""
     targets = [target([1, 2, 3, 4], [5, 6, 7, 8]), target(), target([9, 9, 10, 12])]
-    batch = Batch(
-        images=torch.zeros(3, 3, 32, 32, dtype=torch.uint8),
-        sizes=torch.full((3, 2), 32),
-        original_sizes=torch.full((3, 2), 64),
-        image_ids=torch.arange(3),
+    matches = torch.full((3, 7), BACKGROUND, dtype=torch.int32)
+    matches[0, 1], matches[0, 5], matches[0, 6] = 0, 1, 0
+    matches[2, 4], matches[2, 0] = 0, IGNORED
+    return Batch(
+        images=torch.arange(3).view(3, 1, 1, 1).expand(3, 3, 32, 32).to(torch.uint8),
+        sizes=torch.tensor([[32, 31], [30, 29], [28, 27]]),
+        original_sizes=torch.tensor([[64, 62], [60, 58], [56, 54]]),
+        image_ids=torch.tensor([2**60 + 1, 5, 7]),
         targets=targets,
-        matches=torch.zeros(3, 7, dtype=torch.int32),
+        matches=matches,
+        positives=find_positives(targets, matches),
     )
-    joined, counts = batch.__getstate__()["targets"]
-    assert (len(joined), counts) == (3, [2, 0, 1])
-    sent = pickle.loads(pickle.dumps(batch))
-    assert len(sent.targets) == 3
-    for before, after in zip(targets, sent.targets, strict=True):
-        for name in ("boxes", "labels", "crowd"):
-            a, b = getattr(before, name), getattr(after, name)
-            assert torch.equal(a, b) and a.shape == b.shape and a.dtype == b.dtype
-    assert torch.equal(sent.images, batch.images) and torch.equal(sent.matches, batch.matches)
-    assert pickle.loads(pickle.dumps(replace(batch, targets=[]))).targets == []
+
+
+def same(a: Batch, b: Batch) -> bool:
+    """Whether two batches are equal: values, shapes and types."""
+    pairs = [
+        *((getattr(a, n), getattr(b, n)) for n in ("images", "sizes", "original_sizes", "matches")),
+        (a.image_ids, b.image_ids),
+        *((getattr(a.positives, n), getattr(b.positives, n)) for n in POSITIVES),
+        *(
+            (getattr(s, n), getattr(t, n))
+            for s, t in zip(a.targets, b.targets, strict=True)
+            for n in ("boxes", "labels", "crowd")
+        ),
+    ]
+    return a.positives.counts == b.positives.counts and all(
+        torch.equal(x, y) and x.shape == y.shape and x.dtype == y.dtype for x, y in pairs
+    )
+
+
+def test_positives_are_looked_up() -> None:
+    """Image by image, anchor by anchor: the place among all anchors, and what is learned there."""
+    positives = three_images().positives
+    assert positives.places.tolist() == [1, 5, 6, 2 * 7 + 4]
+    assert positives.labels.tolist() == [0, 1, 0, 0]
+    assert positives.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4], [9, 9, 10, 12]]
+    assert positives.counts == [3, 0, 1]
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_there_may_be_no_positives(images: int) -> None:
+    positives = find_positives([target()] * images, torch.full((images, 4), IGNORED))
+    assert positives.counts == [0] * images
+    assert positives.boxes.shape == (0, 4) and positives.places.shape == (0,)
+    assert (positives.places.dtype, positives.labels.dtype) == (torch.int64, torch.int64)
+
+
+def test_a_batch_travels_as_three_tensors() -> None:
+    """A file descriptor each; an image without boxes keeps (0, 4), a large id all its digits."""
+    batch = three_images()
+    leaves = tree_leaves(batch.__getstate__())
+    sent = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    assert len(sent) == 3
+    arrived = pickle.loads(pickle.dumps(batch))
+    assert same(arrived, batch)
+    assert [len(t.labels) for t in arrived.targets] == [2, 0, 1]
+    arrived.targets[0].boxes[0, 0] = 99
+    assert not same(arrived, batch)
+
+
+def test_a_batch_without_targets_travels_too() -> None:
+    batch = replace(three_images(), targets=[])
+    assert same(pickle.loads(pickle.dumps(batch)), batch)
+
+
+def test_targets_stay_on_the_host() -> None:
+    there = three_images().to(torch.device("meta"))
+    assert {t.boxes.device.type for t in there.targets} == {"cpu"}
+    assert there.image_ids.device.type == "cpu"
+    moved = [there.images, there.sizes, there.original_sizes, there.matches]
+    moved += [getattr(there.positives, name) for name in POSITIVES]
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+
+
+def test_an_image_alone() -> None:
+    batch = three_images()
+    for i in range(3):
+        one = batch.image(i)
+        assert one.images[0, 0, 0, 0] == i and one.image_ids.tolist() == [batch.image_ids[i]]
+        assert one.targets == batch.targets[i : i + 1]
+        found = find_positives(one.targets, one.matches)
+        assert one.positives.counts == found.counts == [[3, 0, 1][i]]
+        assert all(
+            torch.equal(getattr(one.positives, name), getattr(found, name)) for name in POSITIVES
+        )

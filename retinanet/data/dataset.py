@@ -34,7 +34,7 @@ from retinanet.data.views import (
     safe_crop,
     whole,
 )
-from retinanet.structures import BLANK, IGNORED, Batch, Target
+from retinanet.structures import BLANK, IGNORED, Batch, Target, find_positives
 
 Match = Callable[[Size, Target], Tensor]
 """(canvas, target) -> the match (A,) int32 of each anchor; see `losses.assign`."""
@@ -254,11 +254,13 @@ def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) ->
         matches = torch.stack([match(canvas, image.target) for image in images])  # (B, A)
         blank = torch.tensor([image.image_id == BLANK for image in images])
         matches[blank] = IGNORED
+    targets = [image.target for image in images]
     return Batch(
         images=pixels.permute(0, 3, 1, 2),
         sizes=torch.tensor([image.size for image in images]),
         original_sizes=torch.tensor([image.original_size for image in images]),
         image_ids=torch.tensor([image.image_id for image in images]),
-        targets=[image.target for image in images],
+        targets=targets,
         matches=matches,
+        positives=find_positives(targets, matches),
     )

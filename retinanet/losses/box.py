@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss
 
 from retinanet import boxes as box_ops
 from retinanet.losses.focal import at_least_float32
@@ -36,7 +35,7 @@ def box_loss(
     """
     deltas = at_least_float32(deltas)
     if kind == "giou":
-        return generalized_box_iou_loss(box_ops.decode(deltas, anchors), boxes, reduction="none")
+        return 1 - box_ops.generalized_iou(box_ops.decode(deltas, anchors), boxes)
     wanted = box_ops.encode(boxes, anchors)
     if kind == "l1":
         return F.l1_loss(deltas, wanted, reduction="none").sum(dim=1)

@@ -4,6 +4,8 @@ B images, A anchors, K classes, P positives.
 
 The losses of a step are sums over its images divided by a normaliser of the *global* batch. So
 they are returned as sums, which add up over micro-batches and devices; the engine divides.
+
+Nothing here asks the device for a value or for a number of rows: the host goes on at once.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 from retinanet.losses.box import box_loss
 from retinanet.losses.focal import focal_loss
 from retinanet.schema import LossConfig
-from retinanet.structures import IGNORED, Batch, Outputs, Target
+from retinanet.structures import IGNORED, Batch, Outputs
 
 Criterion = Callable[[Outputs, Batch], dict[str, Tensor]]
 
@@ -53,18 +55,22 @@ def criterion(
         per_image: divide each image's sum by its own positives (at least 1); the engine then
             divides by the number of images alone.
     """
-    matches = batch.matches.long()
-    images, rows = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
-    labels, boxes = _matched(batch.targets, images, matches[images, rows])
-    classes = torch.full_like(matches, -1)
-    classes[images, rows] = labels
-    weights = _weights(matches, per_image=per_image)  # (B,)
+    matches, positives = batch.matches, batch.positives
+    places = positives.places  # (P,)
+    images = places // matches.shape[1]  # (P,)
+    background = torch.full_like(matches, -1, dtype=torch.int64).flatten()  # (B * A,)
+    classes = background.scatter(0, places, positives.labels)
 
     counted = matches != IGNORED
-    per_anchor = class_loss(outputs.logits.flatten(0, 1), classes.flatten()).view_as(matches)
+    per_anchor = class_loss(outputs.logits.flatten(0, 1), classes).view_as(matches)
     class_sum = torch.where(counted, per_anchor, 0).sum(dim=1)  # (B,)
-    per_positive = box_loss(outputs.deltas[images, rows], outputs.anchors[rows], boxes)
+    per_positive = box_loss(
+        outputs.deltas.flatten(0, 1)[places],
+        outputs.anchors[places % matches.shape[1]],
+        positives.boxes,
+    )
     box_sum = class_sum.new_zeros(len(matches)).index_add(0, images, per_positive)
+    weights = _weights(matches, class_sum.dtype, per_image=per_image)  # (B,)
     return {
         "class": (class_sum * weights).sum(),
         # The zero keeps every box parameter in the graph of a batch without positives (a sum in
@@ -74,19 +80,9 @@ def criterion(
     }
 
 
-def _weights(matches: Tensor, *, per_image: bool) -> Tensor:
+def _weights(matches: Tensor, dtype: torch.dtype, *, per_image: bool) -> Tensor:
     """Return each image's weight (B,): 1, or one over its positives."""
+    if not per_image:
+        return torch.ones(len(matches), dtype=dtype, device=matches.device)
     positives = (matches >= 0).sum(dim=1)
-    if per_image:
-        return 1 / positives.clamp(min=1)
-    return torch.ones_like(positives, dtype=torch.float32)
-
-
-def _matched(targets: list[Target], images: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return labels (P,) and boxes (P, 4) of the ground truth that positives are matched to."""
-    counts = torch.tensor([len(target.labels) for target in targets], device=images.device)
-    first = torch.cumsum(counts, 0) - counts
-    flat = first[images] + indices
-    labels = torch.cat([target.labels for target in targets])
-    boxes = torch.cat([target.boxes for target in targets])
-    return labels[flat], boxes[flat]
+    return 1 / positives.clamp(min=1).to(dtype)

@@ -40,6 +40,14 @@ class FeaturePyramid(nn.Module):
             size = merged[fine].shape[-2:]
             merged[fine] = merged[fine] + F.interpolate(merged[coarse], size=size, mode="nearest")
         p3, p4, p5 = (conv(m) for conv, m in zip(self.output, merged, strict=True))
-        p6 = self.p6(features[-1] if self.p6_from == "c5" else p5)
-        p7 = self.p7(F.relu(p6))
+        p6 = self.p6(_two_columns(features[-1] if self.p6_from == "c5" else p5))
+        p7 = self.p7(_two_columns(F.relu(p6)))
         return [p3, p4, p5, p6, p7]
+
+
+def _two_columns(x: Tensor) -> Tensor:
+    """Write out the padding of a map that is one column wide: what comes out is the same.
+
+    In bfloat16 on a CPU, torch 2.15 computes a wrong gradient for the weights otherwise.
+    """
+    return F.pad(x, (0, 1)) if x.shape[-1] == 1 else x

@@ -19,7 +19,7 @@ from retinanet.engine.splits import (
 )
 from retinanet.errors import UserError
 from retinanet.schema import Config
-from retinanet.structures import Batch
+from retinanet.structures import Batch, find_positives
 
 
 @pytest.fixture
@@ -66,7 +66,12 @@ def same(a: Batch, b: Batch) -> bool:
     """Whether every tensor of two batches is equal, bit for bit."""
     targets = zip(a.targets, b.targets, strict=True)
     return (
-        all(
+        a.positives.counts == b.positives.counts
+        and all(
+            torch.equal(getattr(a.positives, name), getattr(b.positives, name))
+            for name in ("places", "labels", "boxes")
+        )
+        and all(
             torch.equal(getattr(a, name), getattr(b, name))
             for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
         )
@@ -96,7 +101,8 @@ def joined(batches: list[Batch]) -> Batch:
         name: torch.cat([getattr(batch, name) for batch in real])
         for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
     }
-    return Batch(**parts, targets=[target for batch in real for target in batch.targets])
+    targets = [target for batch in real for target in batch.targets]
+    return Batch(**parts, targets=targets, positives=find_positives(targets, parts["matches"]))
 
 
 @pytest.fixture

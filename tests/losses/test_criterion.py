@@ -5,13 +5,17 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from retinanet.losses.assign import build_assign
+from retinanet.losses.box import box_loss
 from retinanet.losses.criterion import build_criterion
+from retinanet.losses.focal import focal_loss
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config, LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_positives
 
 ONE = 0.25 * math.log(2)
 """(1 - p_t)² · -ln p_t at p_t = 0.5, before α: the loss of a logit of 0."""
@@ -30,14 +34,23 @@ def make_batch(targets: list[Target], matches: list[list[int]], side: int = 64) 
     count = len(targets)
     generator = torch.Generator().manual_seed(0)
     shape = (count, 3, side, side)
+    assigned = torch.tensor(matches, dtype=torch.int32)
     return Batch(
         images=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
         sizes=torch.full((count, 2), side),
         original_sizes=torch.full((count, 2), side),
         image_ids=torch.arange(count),
         targets=targets,
-        matches=torch.tensor(matches, dtype=torch.int32),
+        matches=assigned,
+        positives=find_positives(targets, assigned),
     )
+
+
+def cut(batch: Batch, part: slice) -> Batch:
+    """Return some images of a batch."""
+    fields = ("images", "sizes", "original_sizes", "image_ids", "targets", "matches")
+    parts = {name: getattr(batch, name)[part] for name in fields}
+    return Batch(**parts, positives=find_positives(parts["targets"], parts["matches"]))
 
 
 def zeros(batch: Batch, classes: int = 2, dtype: torch.dtype = torch.float64) -> Outputs:
@@ -128,6 +141,70 @@ def test_the_moving_average_is_the_engines() -> None:
     assert {k: v.item() for k, v in moving.items()} == {k: v.item() for k, v in sums.items()}
 
 
+# Against a dense version, which looks for its positives
+
+
+def dense(outputs: Outputs, batch: Batch, options: LossConfig) -> dict[str, Tensor]:
+    """The losses by targets and matches alone, image by image."""
+    totals = {"class": outputs.logits.new_zeros(()), "box": outputs.logits.new_zeros(())}
+    for i, (own, matches) in enumerate(zip(batch.targets, batch.matches.long(), strict=True)):
+        positive = matches >= 0
+        classes = torch.where(positive, -1, matches.clamp(max=-1))
+        classes[positive] = own.labels[matches[positive]]
+        logits, deltas = outputs.logits[i], outputs.deltas[i]
+        one = focal_loss(logits, classes, alpha=options.alpha, gamma=options.gamma)
+        box = box_loss(
+            deltas[positive],
+            outputs.anchors[positive],
+            own.boxes[matches[positive]],
+            kind=options.box_loss,
+            beta=options.beta,
+        )
+        weight = 1 / max(1, int(positive.sum())) if options.normalizer == "per_image" else 1
+        totals["class"] = totals["class"] + one[matches != IGNORED].sum() * weight
+        totals["box"] = totals["box"] + box.sum() * weight * options.box_weight
+    return totals
+
+
+@st.composite
+def random_batches(draw: st.DrawFn) -> Batch:
+    """Batches with images without boxes, ignored anchors, and blank images."""
+    anchors = draw(st.integers(1, 12))
+    targets, matches = [], []
+    for _ in range(draw(st.integers(1, 4))):
+        labels = draw(st.lists(st.integers(0, 2), max_size=3))
+        corners = [[7.0 * j, 3.0, 12.0 * j + 11, 30.0] for j in range(len(labels))]
+        targets.append(target(corners, labels))
+        is_blank = draw(st.integers(0, 3)) == 0
+        match = st.just(IGNORED) if is_blank else st.integers(IGNORED, len(labels) - 1)
+        matches.append(draw(st.lists(match, min_size=anchors, max_size=anchors)))
+    return make_batch(targets, matches)
+
+
+@pytest.mark.parametrize("normalizer", ["positives", "per_image"])
+@pytest.mark.parametrize("kind", KINDS)
+@given(batch=random_batches())
+@settings(max_examples=25, deadline=None)
+def test_equals_the_dense_version(kind: str, normalizer: str, batch: Batch) -> None:
+    """Losses and gradients, in float64."""
+    options = LossConfig(box_loss=kind, normalizer=normalizer, box_weight=1.5)
+    gradients, sums = [], []
+    for version in (lambda o, b: build_criterion(options)(o, b), lambda o, b: dense(o, b, options)):
+        outputs = zeros(batch, classes=3)
+        with torch.no_grad():
+            for j, values in enumerate((outputs.logits, outputs.deltas)):
+                values.normal_(generator=torch.Generator().manual_seed(j))
+        losses = version(outputs, batch)
+        sum(losses.values()).backward()
+        sums.append([losses[name].item() for name in ("class", "box")])
+        gradients.append((outputs.logits.grad, outputs.deltas.grad))
+    assert sums[0] == pytest.approx(sums[1], rel=1e-13, abs=1e-15)
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(
+            mine, torch.zeros_like(mine) if theirs is None else theirs, rtol=1e-13, atol=1e-15
+        )
+
+
 # With a network
 
 
@@ -199,8 +276,7 @@ def test_sums_add_up_over_split_batches(kind: str, normalizer: str) -> None:
         model.zero_grad()
         totals = {"class": 0.0, "box": 0.0}
         for part in parts:
-            fields = ("images", "sizes", "original_sizes", "image_ids", "targets", "matches")
-            piece = Batch(**{name: getattr(batch, name)[part] for name in fields})
+            piece = cut(batch, part)
             losses = build_criterion(options)(model(piece.images, piece.sizes), piece)
             assert losses["class"].dtype == losses["box"].dtype == torch.float64
             sum(losses.values()).backward()

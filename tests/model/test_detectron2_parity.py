@@ -23,7 +23,7 @@ from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Target
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_positives
 
 CLASSES = 5
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -131,13 +131,15 @@ def padded_batch(golden: dict[str, np.ndarray], model: Detector, config: Config)
         for i in range(2)
     ]
     anchors = model.anchors((height, width), torch.device("cpu"))
+    matches = torch.stack([build_assign(config.assign)(anchors, t) for t in targets])
     return Batch(
         images=canvas,
         sizes=torch.tensor(sizes),
         original_sizes=torch.tensor(sizes),
         image_ids=torch.arange(2),
         targets=targets,
-        matches=torch.stack([build_assign(config.assign)(anchors, t) for t in targets]),
+        matches=matches,
+        positives=find_positives(targets, matches),
     )
 
 

@@ -27,7 +27,7 @@ from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import build_detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import Batch, Target
+from retinanet.structures import Batch, Target, find_positives
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 91
@@ -161,13 +161,15 @@ def run_peer(
 
 def make_batch(images: list[Tensor], targets: list[Target], anchors: Tensor, c: Config) -> Batch:
     sizes = torch.tensor([[HEIGHT, WIDTH]] * 2)
+    matches = torch.stack([build_assign(c.assign)(anchors, t) for t in targets])
     return Batch(
         images=torch.stack(images),
         sizes=sizes,
         original_sizes=sizes,
         image_ids=torch.arange(2),
         targets=targets,
-        matches=torch.stack([build_assign(c.assign)(anchors, t) for t in targets]),
+        matches=matches,
+        positives=find_positives(targets, matches),
     )
 
 
