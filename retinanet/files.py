@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
-from retinanet.errors import UserError
+from retinanet.errors import TrainingError, UserError
 
 
 @contextmanager
-def replacing(path: Path, *, unique: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, unique: bool = False, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary name to write to; it takes the place of `path` when all went well.
 
     After an error, or a crash, `path` is as it was before.
@@ -20,14 +23,94 @@ def replacing(path: Path, *, unique: bool = False) -> Iterator[Path]:
         path: to write.
         unique: several processes may write it at once. A crash then leaves its temporary file for
             good, where otherwise the next attempt takes it over.
+        durable: this holds for a power cut, too: wait for the disk before and after the renaming.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp" if unique else f"{path.name}.tmp")
     try:
         yield temporary
+        if durable:
+            sync(temporary)
         temporary.replace(path)
+        if durable:
+            sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders, and keeps their names itself
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(write: Callable[[memoryview], int], data: bytes | memoryview) -> None:
+    """Write all of `data` to an unbuffered file, whose `write` may take a part of it at a time.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[write(rest) :]
+
+
+class GrowingFile:
+    """A file to append to; nothing of it waits in the process, so a kill loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = FileIO(path, "ab")
+        except OSError as error:
+            raise write_failure(path, error) from None
+
+    def write(self, data: bytes) -> None:
+        """Append.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
+        try:
+            write_all(self._file.write, data)
+        except OSError as error:
+            raise write_failure(self._path, error) from None
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_failure(path: Path, error: OSError, *, needed: int | None = None) -> TrainingError:
+    """Return the error that says why a file could not be written.
+
+    Args:
+        path: of the file.
+        error: of the system.
+        needed: bytes of the file, where they are known.
+    """
+    reason = error.strerror or str(error)
+    if error.errno == errno.ENOSPC:
+        parent = next(p for p in path.absolute().parents if p.exists())
+        free = f"{readable_size(shutil.disk_usage(parent).free)} are free; make room"
+        reason += f": {free}" if needed is None else f": it needs {readable_size(needed)}, {free}"
+    return TrainingError(f"{path}: could not be written: {reason}")
+
+
+def readable_size(size: int) -> str:
+    """Return bytes as a person reads them: 272.1 MB."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
 
 
 def check_writable(folder: Path, remedy: str) -> None:

@@ -47,7 +47,7 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
     from retinanet.data import checks
     from retinanet.data.boxes_used import take_census
     from retinanet.data.index import open_annotations
-    from retinanet.engine import run, splits
+    from retinanet.engine import micro_batch, splits
     from retinanet.engine.coverage import measure_coverage
     from retinanet.engine.distributed import World
     from retinanet.engine.learned_boxes import learned_boxes
@@ -65,7 +65,7 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
             annotations=annotations, images=path.parent, min_box_side=side, census=census
         )
         cpu = World(rank=0, size=1, device=torch.device("cpu"))
-        clock("size of a micro-batch", lambda: run.resolve_micro_batch(config, split, cpu))
+        clock("size of a micro-batch", lambda: micro_batch.resolve_micro_batch(config, split, cpu))
         plan = clock("make the plan", lambda: splits.training_plan(config, split))
         clock("table of classes", lambda: checks.class_table(annotations, census))
         boxes = clock("take some boxes", lambda: learned_boxes(split, limit=200_000))

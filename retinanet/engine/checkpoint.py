@@ -6,10 +6,12 @@ flushed to the disk and renamed, so that a crash never leaves half of one.
 
 from __future__ import annotations
 
-import os
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ import torch
 from retinanet.config import build_config, dump_config
 from retinanet.data.coco_json import Categories
 from retinanet.errors import TrainingError, UserError
-from retinanet.files import replacing
+from retinanet.files import replacing, write_all, write_failure
 from retinanet.schema import Config
 
 _FORMAT = "retinanet checkpoint"
@@ -39,6 +41,8 @@ class Progress:
     """Evaluations since then."""
     normalizer: float | None = None
     """Moving average of positives, where the loss uses it."""
+    skipped_steps: int = 0
+    """Whose loss or gradient was not finite."""
     bad_images: tuple[str, ...] = ()
     """What was said of each unreadable image so far."""
 
@@ -60,13 +64,53 @@ class Checkpoint:
     environment: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+class _Sink(FileIO):
+    """The file that `torch.save` writes to: it keeps the error that torch hides behind its own."""
+
+    # Without a buffer: a loader's process, forked meanwhile, must not hold half of one.
+
+    def __init__(self, path: Path, abandoned: Event | None) -> None:
+        super().__init__(path, "wb")
+        self._abandoned = abandoned
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            if self._abandoned is not None and self._abandoned.is_set():
+                raise InterruptedError("the run was ended")
+            write_all(super().write, data)
+        except OSError as error:
+            self.error = error
+            raise
+        return len(data)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path, *, abandoned: Event | None = None) -> None:
     """Write a checkpoint; `path` holds the old or the new one at any moment.
+
+    Args:
+        checkpoint: what to write.
+        path: where to.
+        abandoned: when another thread sets it, the writing ends at once and the old one stays.
 
     Raises:
         TrainingError: the disk does not take it.
     """
-    content = {
+    sink = None
+    try:
+        with replacing(path, durable=True) as temporary, _Sink(temporary, abandoned) as sink:
+            torch.save(_content(checkpoint), sink)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        cause = sink.error if sink is not None and sink.error is not None else error
+        if not isinstance(cause, OSError):
+            raise
+        failure = write_failure(path, cause, needed=_size(checkpoint))
+        stays = "; the checkpoint before it stays" if path.exists() else ""
+        raise TrainingError(f"{failure}{stays}") from None
+
+
+def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
         "format": _FORMAT,
         "version": _VERSION,
         "config": dump_config(checkpoint.config),
@@ -82,15 +126,15 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "fingerprint": checkpoint.fingerprint,
         "environment": checkpoint.environment,
     }
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise TrainingError(
-            f"{path}: the checkpoint could not be written ({error}); the one before it stays"
-        ) from None
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of the tensors in a checkpoint, or in a part of it."""
+    if isinstance(value, Checkpoint):
+        return sum(map(_size, (value.model, value.averaged, value.optimizer)))
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    return sum(map(_size, value.values())) if isinstance(value, dict) else 0
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -134,9 +178,12 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
     except Exception as error:  # a truncated file raises OSError, RuntimeError, EOFError, KeyError
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
@@ -144,3 +191,28 @@ def _read(path: Path) -> Any:
                 "such a file can run code. It is not a checkpoint of this project"
             ) from None
         raise UserError(f"{path}: not a checkpoint, or a damaged or truncated one") from None
+
+
+def _check_sums(path: Path) -> None:
+    """Compare every part of a file with its checksum, which torch writes but does not look at.
+
+    Raises:
+        UserError: a part, or the list of parts, is not as torch wrote it.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return  # not torch's format: it will say so
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # Torch takes the bytes of a part that is said to be a folder, or packed, for granted.
+            plain = all(p.external_attr == p.compress_type == 0 for p in archive.infolist())
+            whole = plain and archive.testzip() is None
+    except PermissionError:
+        raise
+    except Exception:  # zipfile has a dozen ways of saying that its list of parts is damaged
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path}: is damaged or cut off: its content does not agree with its checksums. Take "
+            "another copy of it, or another checkpoint (--resume RUN finds the newest whole one)"
+        )

@@ -6,15 +6,20 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from retinanet.files import replacing
+from retinanet.errors import TrainingError
+from retinanet.files import GrowingFile, replacing, write_failure
+
+if TYPE_CHECKING:
+    from retinanet.engine.event_files import EventFile
 
 
 class Log:
@@ -22,9 +27,9 @@ class Log:
 
     def __init__(self, *, active: bool) -> None:
         self._active = active
-        self._text: IO[str] | None = None
-        self._metrics: IO[str] | None = None
-        self._board: Any = None
+        self._text: GrowingFile | None = None
+        self._metrics: GrowingFile | None = None
+        self._board: EventFile | None = None
         self._bar: tqdm | None = None
 
     def open(self, folder: Path, *, step: int, evaluated: int) -> None:
@@ -34,33 +39,43 @@ class Log:
             folder: of the run.
             step: the last one that the run's state knows of.
             evaluated: step of the last evaluation that the state knows of.
+
+        Raises:
+            TrainingError: the disk does not take it.
         """
         if not self._active:
             return
         # Imported here: it takes a second that `retinanet --help` should not wait for.
-        from torch.utils.tensorboard import SummaryWriter
+        from retinanet.engine.event_files import EventFile, cut_events
 
-        metrics = folder / "metrics.jsonl"
-        _forget_after(metrics, step, evaluated)
-        self._text = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
-        self._metrics = metrics.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        metrics, board = folder / "metrics.jsonl", folder / "tensorboard"
+        try:
+            damaged = _forget_after(metrics, step, evaluated)
+            cut_events(board, lambda tag, at: at <= (evaluated if of_evaluation(tag) else step))
+        except OSError as error:
+            raise write_failure(folder, error) from None
+        self._text = GrowingFile(folder / "train.log")
+        self._metrics = GrowingFile(metrics)
+        self._board = EventFile(board)
+        if damaged:
+            self.say(f"{metrics}: left out {damaged} damaged lines, as a crash leaves them")
 
     def say(self, text: str) -> None:
-        """Print a text, and keep it in train.log."""
+        """Print a text, and keep it in train.log.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
         if not self._active:
             return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-        if self._text:
-            self._text.write(text + "\n")
+        self._write(text)
 
     def keep(self, text: str) -> None:
-        """Keep a text in train.log that is printed elsewhere."""
-        if self._text:
-            self._text.write(text + "\n")
+        """Keep the text of an error in train.log, too, if the disk takes it."""
+        with suppress(TrainingError):  # the error itself is what matters then
+            self._write(text)
 
     def start_progress(self, *, step: int, steps: int) -> None:
         """Show a bar if this is a terminal."""
@@ -78,49 +93,72 @@ class Log:
         if self._bar is None:
             self.say(text)
         else:
-            self.keep(text)
+            self._write(text)
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl and its numbers to tensorboard."""
-        if self._metrics is None:
+        """Append one line to metrics.jsonl and its numbers to tensorboard.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
+        if self._metrics is None or self._board is None:
             return
         # A step that fp16 skipped has an infinite norm, which JSON cannot say.
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        self._metrics.write(json.dumps({"step": step, **finite}) + "\n")
+        self._metrics.write((json.dumps({"step": step, **finite}) + "\n").encode())
         for name, value in values.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(name, value, step)
+                self._board.scalar(name, value, step)
 
     def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Show an (H, W, 3) RGB image in tensorboard."""
+        """Show an (H, W, 3) RGB image in tensorboard.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
         if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.picture(name, image, step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Close everything; later words go to the terminal alone."""
         for part in (self._bar, self._text, self._metrics, self._board):
             if part is not None:
                 part.close()
         self._bar = self._text = self._metrics = self._board = None
 
+    def _write(self, text: str) -> None:
+        if self._text is not None:
+            self._text.write((text + "\n").encode())
 
-def _forget_after(path: Path, step: int, evaluated: int) -> None:
-    """Keep the lines of metrics.jsonl up to a step; a line cut by a crash goes too."""
+
+def of_evaluation(tag: str) -> bool:
+    """Whether a number or picture is recorded by evaluations, not by training."""
+    return tag.startswith(("val/", "val_average/")) or tag.endswith(("/val", "/val_average"))
+
+
+def _forget_after(path: Path, step: int, evaluated: int) -> int:
+    """Keep the lines of metrics.jsonl up to a step; return how many others are no such lines.
+
+    A crash may have cut the last one, or, when the power fails, left other bytes in its place.
+    """
     if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+        return 0
+    kept, damaged = [], 0
+    for line in path.read_bytes().splitlines():
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if values.get("step", 0) <= (evaluated if "val/AP" in values else step):
-            kept.append(line)
-    with replacing(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            at = values["step"]
+            limit = evaluated if any(map(of_evaluation, values)) else step
+            if at <= limit:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError):  # no JSON, no UTF-8, no object, no step
+            damaged += 1
+    with replacing(path, durable=True) as temporary:
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+    return damaged
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -18,8 +19,10 @@ import torchvision
 import retinanet
 from retinanet.config import save_config
 from retinanet.errors import UserError
-from retinanet.files import check_writable
+from retinanet.files import check_writable, replacing
 from retinanet.schema import Config
+
+_PARTS = ("checkpoints", "evaluation", "tensorboard")
 
 
 class RunFolder:
@@ -34,6 +37,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def environment(self) -> Path:
+        """Versions, hardware and git state."""
+        return self.path / "env.json"
+
+    @property
     def last(self) -> Path:
         """The newest state, for `--resume`."""
         return self.path / "checkpoints" / "last.pt"
@@ -42,6 +50,21 @@ class RunFolder:
     def best(self) -> Path:
         """The state with the highest AP on val."""
         return self.path / "checkpoints" / "best.pt"
+
+    def snapshot(self, step: int) -> Path:
+        """The state after a step that stays, beside last.pt."""
+        return self.path / "checkpoints" / f"step_{step:07d}.pt"
+
+    def snapshots(self) -> list[Path]:
+        """Return the snapshots that are there, oldest first."""
+        found = (self.path / "checkpoints").glob("step_*.pt")
+        numbered = [path for path in found if path.stem.removeprefix("step_").isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.stem.removeprefix("step_")))
+
+    def records(self) -> list[Path]:
+        """Return the files of the log that are there."""
+        named = [self.path / "train.log", self.path / "metrics.jsonl"]
+        return [*filter(Path.exists, named), *(self.path / "tensorboard").glob("*tfevents*")]
 
     @property
     def evaluation(self) -> Path:
@@ -58,6 +81,8 @@ class RunFolder:
             taken = self.config.exists() or self.last.exists()
         except OSError as error:  # a folder above that may not be searched
             raise UserError(f"{self.path}: cannot be looked into: {error.strerror}") from None
+        if self._is_stillborn():
+            return
         if taken:
             raise UserError(
                 f"{self.path}: there is a run here already. Continue it with --resume, or start "
@@ -72,17 +97,26 @@ class RunFolder:
             )
         check_writable(self.path, "choose another output.dir")
 
-    def check_space(self, checkpoint_size: int) -> None:
+    def _is_stillborn(self) -> bool:
+        """Whether a run was killed here before its first state was saved: nothing is lost then."""
+        if not self.last.parent.is_dir():
+            return False
+        files = {path for path in self.path.rglob("*") if not path.is_dir()}
+        own = {self.config, self.environment}
+        return all(path in own or path.suffix == ".tmp" for path in files)
+
+    def check_space(self, checkpoint_size: int, *, snapshots: int = 0) -> None:
         """Refuse a disk without room for the last and the best checkpoint and one being written.
 
         Args:
             checkpoint_size: bytes.
+            snapshots: checkpoints that stay beside those.
 
         Raises:
             UserError: with what is needed and what is free.
         """
         parent = next(p for p in [self.path, *self.path.absolute().parents] if p.exists())
-        free, needed = shutil.disk_usage(parent).free, 3 * checkpoint_size
+        free, needed = shutil.disk_usage(parent).free, (3 + snapshots) * checkpoint_size
         if free < needed:
             raise UserError(
                 f"{self.path}: the checkpoints need {needed / 1e9:.2f} GB, but the disk has "
@@ -90,17 +124,21 @@ class RunFolder:
             )
 
     def create(self, config: Config, environment: dict[str, Any]) -> None:
-        """Make the folders and write config.yaml and env.json.
+        """Make the folders, write config.yaml and env.json, remove what a killed attempt left.
 
         Raises:
             UserError: the folder cannot be written.
         """
         try:
-            for part in ("checkpoints", "evaluation", "tensorboard"):
+            for part in _PARTS:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
-            save_config(config, self.config)
+                for rest in (self.path / part).glob("*.tmp"):
+                    rest.unlink()
             text = json.dumps(environment, indent=2) + "\n"
-            (self.path / "env.json").write_text(text, encoding="utf-8")
+            with replacing(self.environment, durable=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            with replacing(self.config, durable=True) as temporary:
+                save_config(config, temporary)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
 
@@ -119,6 +157,23 @@ def free_name(folder: Path, name: str) -> str:
 def program() -> str:
     """Return the command as it works in the user's shell; scripts that enter .venv say it."""
     return os.environ.get("RETINANET_COMMAND", "retinanet")
+
+
+def launcher() -> str | None:
+    """Name torchrun's agent on this machine, which stays while it restarts its workers.
+
+    Without torchrun there is none. The name tells neither user nor machine.
+    """
+    launch = os.environ.get("TORCHELASTIC_RUN_ID")  # "none" unless --rdzv-id says more
+    if launch is None:
+        return None
+    agent = os.getppid()
+    try:  # numbers of processes come again, in containers always the same; this does not
+        started = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = ""
+    name = f"{launch} {platform.node()} {agent} {started}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def describe_environment(world_size: int, device: torch.device) -> dict[str, Any]:

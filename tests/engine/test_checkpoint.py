@@ -1,7 +1,14 @@
 """Checkpoints: what goes in comes out, nothing in them runs, and a crash leaves the old one."""
 
+import errno
 import os
 import pickle
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +18,17 @@ import torch
 
 from retinanet.config import override_config
 from retinanet.data.coco_json import Categories
+from retinanet.engine import checkpoint as engine
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.engine.run_folder import describe_environment
 from retinanet.errors import TrainingError, UserError
 from retinanet.schema import Config
+
+DAMAGED = (
+    r"last\.pt: is damaged or cut off: its content does not agree with its checksums\. Take "
+    r"another copy of it, or another checkpoint \(--resume RUN finds the newest whole one\)$"
+)
+SmallDisk = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def checkpoint(step: int = 7) -> Checkpoint:
@@ -71,21 +85,94 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "last.pt").progress.step == 2
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.99, 0.9999])
-def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+def is_refused_or_equal(path: Path, content: bytes, reference: dict[str, Any]) -> bool:
+    """Return whether a file's new content was refused; what is read must be as it was."""
+    path.write_bytes(content)
+    try:
+        loaded = load_checkpoint(path)
+    except UserError:
+        return True
+    assert everything(loaded) == reference
+    return False
+
+
+def everything(loaded: Checkpoint) -> dict[str, Any]:
+    """Return all of a checkpoint in a form that `==` compares to the bit."""
+    tensors = loaded.model | {"momentum": loaded.optimizer["state"][0]["momentum_buffer"]}  # type: ignore[index]
+    plain = vars(loaded) | {"model": None, "optimizer": loaded.optimizer["param_groups"]}  # type: ignore[index]
+    return plain | {name: (value.dtype, bits(value)) for name, value in tensors.items()}
+
+
+@pytest.fixture
+def intact(tmp_path: Path) -> tuple[Path, bytes, dict[str, Any]]:
+    path = tmp_path / "last.pt"
+    save_checkpoint(checkpoint(), path)
+    return path, path.read_bytes(), everything(load_checkpoint(path))
+
+
+def test_a_file_cut_anywhere_is_refused(intact: tuple[Path, bytes, dict[str, Any]]) -> None:
+    path, content, reference = intact
+    for length in [*range(0, len(content), 41), len(content) - 1]:
+        assert is_refused_or_equal(path, content[:length], reference), length
+
+
+def directory_start(content: bytes) -> int:
+    return content.index(b"PK\x01\x02")
+
+
+def test_a_flipped_bit_anywhere_never_gives_other_content(
+    intact: tuple[Path, bytes, dict[str, Any]],
+) -> None:
+    """In the tensors, in the list of parts at the end, or between the parts, where nothing lies."""
+    path, content, reference = intact
+    start = 8 * directory_start(content)
+    draw = random.Random(0)
+    places = draw.sample(range(start), 600) + draw.sample(range(start, 8 * len(content)), 900)
+    refused = 0
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        refused += is_refused_or_equal(path, bytes(flipped), reference)
+    assert 700 < refused < 1500  # both ways out were taken
+
+
+def test_each_bit_of_a_tensor_is_under_the_checksum(
+    intact: tuple[Path, bytes, dict[str, Any]],
+) -> None:
+    path, content, _ = intact
+    place = content.index(bits(checkpoint().model["weight"]))
+    for bit in range(8 * 16):
+        flipped = bytearray(content)
+        flipped[place + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match=DAMAGED):
+            load_checkpoint(path)
+
+
+def test_a_part_that_claims_to_be_a_folder_is_refused(
+    intact: tuple[Path, bytes, dict[str, Any]],
+) -> None:
+    """Torch would leave its bytes as it found the memory; no checksum covers that flag."""
+    path, content, _ = intact
+    name = content.index(b"archive/data/0", directory_start(content))
+    flipped = bytearray(content)
+    flipped[name - 46 + 38] ^= 0x10  # of the entry, which begins 46 bytes before the name
+    path.write_bytes(flipped)
+    with pytest.raises(UserError, match=DAMAGED):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.6, 0.9, 0.99, 0.9999])
+def test_a_truncated_file_is_said_to_be_one(tmp_path: Path, share: float) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(checkpoint(), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(
-        UserError, match=r"last\.pt: not a checkpoint, or a damaged or truncated one"
-    ):
+    with pytest.raises(UserError, match=DAMAGED):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"\0" * 500, b"hello", bytes(range(256)) * 9, b"PK\x03\x04" + b"x" * 100]
-)
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"hello", bytes(range(256)) * 9])
 def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
@@ -178,27 +265,74 @@ def test_other_tensors_are_not_ours(tmp_path: Path, content: Any) -> None:
         load_checkpoint(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")]
-)
+@pytest.mark.parametrize("written", [0, 1, 9])
 def test_a_full_disk_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    """users.md ST3: the last good checkpoint stays."""
+    """users.md ST3: the last good checkpoint stays, wherever in the new one the disk is full."""
     path = tmp_path / "last.pt"
     save_checkpoint(checkpoint(1), path)
     before = path.read_bytes()
+    pieces = iter(range(100))
 
-    def full(content: Any, file: Any) -> None:
-        file.write(b"half of it")
-        raise error
+    def write_all(write: Any, data: Any) -> None:
+        if next(pieces) == written:
+            write(data[:1])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(data)
 
-    monkeypatch.setattr(torch, "save", full)
-    message = r"last\.pt: the checkpoint could not be written \(.*\); the one before it stays"
+    monkeypatch.setattr(engine, "write_all", write_all)
+    usage = shutil.disk_usage(tmp_path)._replace(free=3_400)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    message = (
+        r"last\.pt: could not be written: No space left on device: it needs 50 bytes, 3\.4 kB are "
+        r"free; make room; the checkpoint before it stays$"
+    )
     with pytest.raises(TrainingError, match=message):
         save_checkpoint(checkpoint(2), path)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_for_real(tmp_path: Path, on_small_disk: SmallDisk) -> None:
+    """A disk of 1 MB holds the first checkpoint, but not beside it the second."""
+    script = """
+import sys, torch
+from dataclasses import replace
+from pathlib import Path
+from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.errors import TrainingError
+path, source = Path(sys.argv[1]) / "last.pt", load_checkpoint(Path(sys.argv[2]))
+save_checkpoint(replace(source, model={"a": torch.ones(100_000)}), path)
+try:
+    save_checkpoint(replace(source, model={"a": torch.zeros(200_000)}), path)
+except TrainingError as error:
+    print(error)
+assert load_checkpoint(path).model["a"].sum() == 100_000
+print([entry.name for entry in path.parent.iterdir()])
+"""
+    save_checkpoint(checkpoint(), tmp_path / "source.pt")
+    disk = tmp_path / "disk"
+    ran = on_small_disk(disk, "1m", sys.executable, "-c", script, disk, tmp_path / "source.pt")
+    assert ran.returncode == 0, ran.stderr
+    message, names = ran.stdout.splitlines()
+    assert re.fullmatch(
+        rf"{disk}/last\.pt: could not be written: No space left on device: it needs 800\.0 kB, "
+        r"6\d\d\.\d kB are free; make room; the checkpoint before it stays",
+        message,
+    )
+    assert names == "['last.pt']"
+
+
+def test_another_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    message = r"last\.pt: could not be written: Input/output error$"
+    with pytest.raises(TrainingError, match=message):
+        save_checkpoint(checkpoint(), tmp_path / "last.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_gone(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """What a run says and records."""
 
+import errno
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from retinanet import files
 from retinanet.engine.logging import Log, duration
+from retinanet.errors import TrainingError
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -66,6 +70,114 @@ def test_a_resume_forgets_a_line_that_a_crash_cut(tmp_path: Path) -> None:
         file.write('{"step": 15, "lo')
     write_run(tmp_path, [30], start=20)
     assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"\xff\xfe",
+        b"\0" * 100,
+        b'{"step": 15, "name": "\xc3',
+        b"[1]",
+        b"12",
+        b"{}",
+        b'{"step": "a"}',
+    ],
+)
+def test_a_resume_forgets_what_is_no_line_of_ours(
+    tmp_path: Path, rest: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, [10, 20])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + rest)
+    capsys.readouterr()
+    write_run(tmp_path, [30], start=20)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30]
+    said = f"{path}: left out 1 damaged lines, as a crash leaves them\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 3))
+def test_a_kill_at_any_byte_of_a_line(tmp_path: Path, cut: int) -> None:
+    write_run(tmp_path, [10, 20, 30])
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    (tmp_path / "metrics.jsonl").write_bytes(whole[:-cut])
+    write_run(tmp_path, [30], start=20)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_a_kill_while_the_file_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longer file is there until the shorter one is whole; the next attempt cuts it."""
+    write_run(tmp_path, [10, 20, 30])
+
+    def replace(self: Path, target: Path) -> Path:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Path, "replace", replace)
+        write_run(tmp_path, [], start=20)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30]
+    (tmp_path / "metrics.jsonl.tmp").write_text("{half")
+    write_run(tmp_path, [30], start=20)
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30]
+    assert not (tmp_path / "metrics.jsonl.tmp").exists()
+
+
+def board(folder: Path) -> dict[str, list[int]]:
+    """Return the steps of each tag in TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"))
+    found.Reload()
+    scalars = {tag: [e.step for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    return scalars | {tag: [e.step for e in found.Images(tag)] for tag in found.Tags()["images"]}
+
+
+def test_tensorboard_is_cut_like_the_metrics(tmp_path: Path) -> None:
+    """An evaluation that the state does not know of goes, the training of that step stays."""
+    for _ in range(2):
+        log = Log(active=True)
+        log.open(tmp_path, step=0, evaluated=0)
+        for step in (10, 20, 30):
+            log.record(step, {"loss_class/train": 1.0})
+            if step < 30:
+                log.record(step, {"val/AP": 0.5, "loss_class/val": 1.0, "val_average/AP": 0.6})
+                log.picture(step, "val/0", np.zeros((4, 4, 3), np.uint8))
+        log.close()
+    log.open(tmp_path, step=20, evaluated=10)
+    log.close()
+    assert board(tmp_path) == {
+        "loss_class/train": [10, 20],
+        **{tag: [10] for tag in ("val/AP", "loss_class/val", "val_average/AP", "val/0")},
+    }
+
+
+@pytest.mark.parametrize("full", ["train.log", "metrics.jsonl", "tensorboard"])
+def test_a_full_disk_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    log = Log(active=True)
+    log.open(tmp_path, step=0, evaluated=0)
+    log.record(1, {"loss": 1.0})
+
+    def write_all(write: Any, data: bytes) -> None:
+        if full in str(write.__self__.name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(data)
+
+    monkeypatch.setattr(files, "write_all", write_all)
+    usage = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    message = (
+        rf"{full}.*: could not be written: No space left on device: 0 bytes are free; make room$"
+    )
+    with pytest.raises(TrainingError, match=message):
+        log.say("a")
+        log.record(2, {"loss": 1.0})
+    log.keep("error: the disk is full")  # must not hide the error that it tells of
+    log.close()
+    if full != "train.log":
+        assert (tmp_path / "train.log").read_text() == "a\nerror: the disk is full\n"
 
 
 def test_a_run_from_the_start_forgets_everything(tmp_path: Path) -> None:

@@ -123,8 +123,41 @@ def test_a_new_folder_explains_itself(tmp_path: Path) -> None:
         "evaluation",
         "tensorboard",
     ]
+    folder.check_free()  # nothing is lost before the first state is saved
+    folder.last.touch()
     with pytest.raises(UserError, match="there is a run here already"):
         folder.check_free()
+
+
+def test_what_a_killed_attempt_left_is_removed(tmp_path: Path) -> None:
+    """Half checkpoints take as much room as whole ones."""
+    folder = RunFolder(tmp_path / "first")
+    folder.create(Config(), {})
+    folder.last.touch()
+    folder.last.with_name("step_0000005.pt.tmp").touch()
+    folder.create(Config(), {})
+    assert list((folder.path / "checkpoints").iterdir()) == [folder.last]
+
+
+def test_snapshots_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    assert folder.snapshot(5000) == tmp_path / "checkpoints" / "step_0005000.pt"
+    for name in ("step_0000020.pt", "step_10000000.pt", "step_0000003.pt", "step_x.pt", "last.pt"):
+        (tmp_path / "checkpoints" / name).touch()
+    assert [path.name for path in folder.snapshots()] == [
+        "step_0000003.pt",
+        "step_0000020.pt",
+        "step_10000000.pt",
+    ]
+
+
+def test_room_for_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=4_999_999_999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    RunFolder(tmp_path).check_space(1_000_000_000, snapshots=1)
+    with pytest.raises(UserError, match=r"the checkpoints need 5\.00 GB"):
+        RunFolder(tmp_path).check_space(1_000_000_000, snapshots=2)
 
 
 def test_a_disk_error_is_the_users_to_know(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""TensorBoard's event files: written at once, and cut back to the step of a checkpoint.
+
+TensorBoard's own writer keeps events for two minutes in the process, where a kill loses them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image, scalar
+
+from retinanet.files import GrowingFile, replacing
+
+_PATTERN = "events.out.tfevents.*"
+
+
+class EventFile:
+    """A new event file of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads a folder's files in the order of their names.
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = GrowingFile(folder / name)
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+
+    def scalar(self, tag: str, value: float, step: int) -> None:
+        self._add(Event(step=step, summary=scalar(tag, value)))
+
+    def picture(self, tag: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """Add an (H, W, 3) RGB image."""
+        self._add(Event(step=step, summary=image(tag, pixels, dataformats="HWC")))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
+
+
+def cut_events(folder: Path, keep: Callable[[str, int], bool]) -> None:
+    """Remove events from a folder's files, and what a crash has left of a last one.
+
+    Args:
+        folder: of the event files.
+        keep: whether an event of a tag at a step stays.
+
+    Raises:
+        OSError: the disk does not take the shorter file; the longer one stays.
+    """
+    for path in sorted(folder.glob(_PATTERN)):
+        if path.suffix == ".tmp":  # of a cut that was cut off itself
+            path.unlink()
+            continue
+        kept, size, values = [], 0, 0
+        for record in _records(path):
+            event = Event.FromString(record)
+            if all(keep(value.tag, event.step) for value in event.summary.value):
+                kept.append(record)
+                size += len(record) + 16  # its length, and two checksums
+                values += len(event.summary.value)
+        if not values:
+            path.unlink()
+        elif size != path.stat().st_size:
+            with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
+                writer = RecordWriter(file)
+                for record in kept:
+                    writer.write(record)
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """Yield the records of a file up to its end, or to the first damaged one."""
+    yield from RawEventFileLoader(str(path)).Load()
