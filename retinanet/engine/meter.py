@@ -1,4 +1,7 @@
-"""How training goes: losses, speed, waiting for data, memory."""
+"""How training goes: losses, speed, waiting for data, arithmetic, memory.
+
+A step is only noted; the device is waited for where the log speaks, every `train.log_every` steps.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,12 @@ import time
 
 import torch
 
+from retinanet.data.loader import RankStep
 from retinanet.engine.logging import duration
 from retinanet.engine.run import Run
+
+_Mark = float | torch.cuda.Event
+"""A moment by the clock of the device: seconds, or what a GPU has yet to come to."""
 
 
 class Meter:
@@ -19,37 +26,66 @@ class Meter:
         self._warned = False
         self._first = run.progress.step
         self._total = self._total_waited = 0.0
+        self._bar = ""
+        self._saving = run.saver.pauses.seconds
         self.restart()
 
     def restart(self) -> None:
         """Begin a new window, without the time of an evaluation."""
-        self._window = self._mark = time.perf_counter()
-        self._waited = 0.0
-        self._steps = 0
+        self._window = time.perf_counter()
+        self._ended = self._mark()
+        self._gaps: list[tuple[_Mark, _Mark]] = []  # from the end of a step to its successor's data
+        self._steps = self._images = self._pixels = 0
+        self._paused = self._run.saver.pauses.seconds
 
     def loaded(self) -> None:
         """Note that the loader has delivered."""
-        self._waited += time.perf_counter() - self._mark
+        self._gaps.append((self._ended, self._mark()))
 
-    def stepped(self, losses: dict[str, float], norm: float, rate: float) -> None:
-        """Note a step; every log_every steps say and record it."""
+    def stepped(self, part: RankStep) -> None:
+        """Note a step, which the device may not have taken yet; every log_every say and record it.
+
+        Args:
+            part: this rank's images of it.
+        """
         self._steps += 1
-        now = time.perf_counter()
-        step, config = self._run.progress.step, self._run.config.train
-        speed = config.batch_size / (now - self._mark)
-        if step % config.log_every == 0 or step == self._run.steps:
-            self._report(losses, norm, rate, now)
-            self.restart()
-        self._run.log.advance(f"loss {sum(losses.values()):.3f} lr {rate:.2g} {speed:.1f} images/s")
-        self._mark = time.perf_counter()
-
-    def _report(self, losses: dict[str, float], norm: float, rate: float, now: float) -> None:
+        self._images += self._global_images(part.step)
+        self._pixels += canvas_pixels(part)
+        self._ended = self._mark()
         run, step = self._run, self._run.progress.step
-        elapsed = now - self._window
-        speed = self._steps * run.config.train.batch_size / elapsed
-        waiting = self._waited / elapsed
-        eta = elapsed / self._steps * (run.steps - step)
-        memory = _memory(run.world.device)
+        if step % run.config.train.log_every == 0 or step == run.steps:
+            losses, norm = run.latest()  # waits for the device
+            self._report(losses, norm)
+            self.restart()
+        run.log.advance(self._bar)
+
+    def _mark(self) -> _Mark:
+        """Note a moment of the device, without waiting for it.
+
+        A GPU runs behind the host: what the host waits for need not keep the GPU waiting.
+        """
+        if self._run.world.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _global_images(self, step: int) -> int:
+        """Return the images of a step on all ranks; an epoch's last batch may be short."""
+        size, plan = self._run.config.train.batch_size, self._run.plan
+        return min(size, plan.entries - step % plan.steps_per_epoch * size)
+
+    def _report(self, losses: dict[str, float], norm: float) -> None:
+        run, step = self._run, self._run.progress.step
+        assert run.taken is not None
+        total, rate = sum(losses.values()), run.taken.rate
+        elapsed = time.perf_counter() - self._window
+        paused = run.saver.pauses.seconds - self._paused
+        waited = max(0.0, sum(_seconds(*gap) for gap in self._gaps) - paused)
+        speed, waiting = self._images / elapsed, waited / elapsed
+        memory, arithmetic = peak_memory(run.world.device), self._arithmetic(elapsed)
+        saving = run.saver.pauses.seconds - self._saving  # an evaluation's, too
+        self._saving += saving
         run.log.record(
             step,
             {
@@ -60,20 +96,38 @@ class Meter:
                 "train/gradient_norm": norm,
                 "train/images_per_second": speed,
                 "train/step_seconds": elapsed / self._steps,
-                "train/data_seconds": self._waited / self._steps,
+                "train/data_seconds": waited / self._steps,
                 "train/data_share": waiting,
+                "train/checkpoint_seconds": saving,
+                **arithmetic,
                 "train/memory_gb": memory,
             },
         )
+        use = f"use {arithmetic['train/utilisation']:.0%}  " if arithmetic else ""
+        eta = elapsed / self._steps * (run.steps - step)
         run.log.step_line(
-            f"step {step}/{run.steps}  loss {sum(losses.values()):.4f} (class "
-            f"{losses['class']:.4f} box {losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  "
-            f"{speed:.1f} images/s  data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
+            f"step {step}/{run.steps}  loss {total:.4f} (class {losses['class']:.4f} box "
+            f"{losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  {speed:.1f} images/s  {use}"
+            f"data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
         )
+        self._bar = f"loss {total:.3f} lr {rate:.2g} {speed:.1f} images/s"
         self._total += elapsed
-        self._total_waited += self._waited
+        self._total_waited += waited
+        self._warn_of_waiting()
+
+    def _arithmetic(self, elapsed: float) -> dict[str, float]:
+        """Return what this process's device has computed, alone and as a share of what it could."""
+        work = self._run.work
+        if work is None:
+            return {}
+        rate = work.flops_per_pixel * self._pixels / elapsed
+        return {"train/tflops": rate / 1e12, "train/utilisation": rate / work.attainable}
+
+    def _warn_of_waiting(self) -> None:
+        """Say once that the loader is too slow, with what helps (users.md SP2)."""
+        run = self._run
         share = self._total_waited / self._total
-        if share > 0.2 and step - self._first >= 10 and not self._warned:
+        if share > 0.2 and run.progress.step - self._first >= 10 and not self._warned:
             self._warned = True
             run.log.say(
                 f"  training waits {share:.0%} of its time for data: more data.workers (now "
@@ -81,7 +135,20 @@ class Meter:
             )
 
 
-def _memory(device: torch.device) -> float:
+def _seconds(start: _Mark, end: _Mark) -> float:
+    """Return the time between two moments that have come."""
+    if isinstance(start, float) and isinstance(end, float):
+        return end - start
+    assert not isinstance(start, float) and not isinstance(end, float)
+    return start.elapsed_time(end) / 1000
+
+
+def canvas_pixels(part: RankStep) -> int:
+    """Return the pixels that a rank's step computes, padding included."""
+    return sum(batch.images[:, 0].numel() for batch in part.micro_batches)
+
+
+def peak_memory(device: torch.device) -> float:
     """Return the peak memory in GB: of the device, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9

@@ -7,26 +7,65 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from retinanet.model.detector import Detector
 from retinanet.schema import TrainConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: Detector, config: TrainConfig, *, fused: bool = True
+) -> torch.optim.Optimizer:
     """Build SGD or AdamW over the trainable parameters.
 
-    The parameters that `decay_exempt` names have no weight decay.
+    The parameters that `decay_exempt` names have no weight decay; each group has a `factor` of the
+    learning rate.
+
+    Args:
+        model: on its device.
+        config: of the training.
+        fused: one kernel for all parameters, which heeds `found_inf`: 1 there leaves out a step.
     """
     exempt = {id(p) for p in _exempt(model, config.decay_exempt)}
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for p in trainable if id(p) not in exempt],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [p for p in trainable if id(p) in exempt], "weight_decay": 0.0},
+    backbone = {id(p) for p in model.backbone.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if id(parameter) in exempt else config.weight_decay
+            factor = config.backbone_lr_factor if id(parameter) in backbone else 1.0
+            groups.setdefault((decay, factor), []).append(parameter)
+    options = [
+        {"params": parameters, "weight_decay": decay, "factor": factor}
+        for (decay, factor), parameters in groups.items()
     ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.AdamW(options, lr=config.lr, fused=fused)
+    optimizer = torch.optim.SGD(options, lr=config.lr, momentum=config.momentum, fused=fused)
+    if config.momentum:
+        # As the first step would make them; but torch's leaves them undefined if it is left out.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
+    """Load momenta; what the config says of decay and rates stays.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError, RuntimeError: the state does not fit.
+    """
+    options = [
+        {name: value for name, value in group.items() if name not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, given in zip(optimizer.param_groups, options, strict=True):
+        group.update(given)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of a step, times each group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def _exempt(model: nn.Module, which: str) -> Iterator[nn.Parameter]:

@@ -1,19 +1,30 @@
 """Which parameters an optimiser holds, with which decay."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from retinanet.config import override_config
-from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.optimizer import build_optimizer, restore_optimizer, set_learning_rate
 from retinanet.schema import Config, TrainConfig
 
 
-def network() -> nn.Sequential:
-    """Two convolutions (the first one frozen) and a group norm between them."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 5, 1))
-    model[0].requires_grad_(False)
-    return model
+class Network(nn.Module):
+    """A backbone of two convolutions (the first one frozen), a group norm, a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, bias=False))
+        self.backbone[0].requires_grad_(False)
+        self.norm = nn.GroupNorm(2, 4)
+        self.head = nn.Conv2d(4, 5, 1)
+
+
+def network() -> Any:
+    return Network()
 
 
 def train_config(*overrides: str) -> TrainConfig:
@@ -34,7 +45,7 @@ def test_frozen_parameters_are_left_out() -> None:
     """users.md ST6."""
     optimizer = build_optimizer(network(), train_config())
     shapes = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(shapes) == [(4,), (4,), (5,), (5, 4, 1, 1)]
+    assert sorted(shapes) == [(4,), (4,), (4, 4, 1, 1), (5,), (5, 4, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -45,10 +56,11 @@ def test_what_has_no_weight_decay(exempt: str, norm: float, bias: float) -> None
     model = network()
     config = train_config("weight_decay=0.25", f"decay_exempt={exempt}")
     assert decay_of(model, build_optimizer(model, config)) == {
-        "1.weight": norm,
-        "1.bias": norm,
-        "2.weight": 0.25,
-        "2.bias": bias,
+        "backbone.1.weight": 0.25,
+        "norm.weight": norm,
+        "norm.bias": norm,
+        "head.weight": 0.25,
+        "head.bias": bias,
     }
 
 
@@ -66,9 +78,77 @@ def test_adamw_takes_its_options() -> None:
 
 def test_a_literal_step_of_sgd() -> None:
     """Weight 2, gradient 1, decay 0.5, lr 0.1: 2 - 0.1 * (1 + 0.5 * 2) = 1.8."""
-    model = nn.Linear(1, 1, bias=False)
-    model.weight.data.fill_(2.0)
+    model = network()
+    weight = model.head.weight
+    weight.data.fill_(2.0)
     optimizer = build_optimizer(model, train_config("lr=0.1", "weight_decay=0.5"))
-    model.weight.grad = torch.ones(1, 1)
+    weight.grad = torch.ones_like(weight)
     optimizer.step()
-    assert model.weight.item() == pytest.approx(1.8)
+    assert weight.flatten().tolist() == pytest.approx([1.8] * 20)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_backbone_has_its_own_learning_rate(name: str) -> None:
+    model = network()
+    config = train_config(f"optimizer={name}", "weight_decay=0", "backbone_lr_factor=0.25")
+    optimizer = build_optimizer(model, config)
+    set_learning_rate(optimizer, 0.5)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = {key: (before[key] - p.detach()).max().item() for key, p in model.named_parameters()}
+    assert moved["backbone.0.weight"] == 0  # frozen
+    assert moved["backbone.1.weight"] == pytest.approx(0.125)
+    assert moved["head.weight"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_step_that_is_left_out_moves_nothing(name: str) -> None:
+    """users.md ST3: neither weights nor momenta, nor AdamW's count of steps."""
+    model = network()
+    optimizer: Any = build_optimizer(model, train_config(f"optimizer={name}", "lr=0.5"))
+
+    def step(gradient: float, *, left_out: bool) -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.found_inf = torch.tensor(float(left_out))
+        optimizer.step()
+
+    def everything() -> list[torch.Tensor]:
+        learned = (p for p in model.parameters() if p.requires_grad)
+        moments = [value for state in optimizer.state.values() for value in state.values()]
+        return [tensor.detach().clone() for tensor in [*learned, *moments]]
+
+    step(1.0, left_out=False)
+    before = everything()
+    step(math.nan, left_out=True)
+    assert all(map(torch.equal, before, everything()))
+    step(1.0, left_out=False)
+    assert not any(map(torch.equal, before, everything()))
+
+
+def test_a_first_step_that_is_left_out_leaves_no_momentum() -> None:
+    model = network()
+    optimizer: Any = build_optimizer(model, train_config("optimizer=sgd"))
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert not any(bool(state["momentum_buffer"].any()) for state in optimizer.state.values())
+
+
+def test_momenta_come_back_but_the_config_rules_decay() -> None:
+    model = network()
+    first = build_optimizer(model, train_config("optimizer=sgd", "weight_decay=0.5"))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_learning_rate(first, 0.125)
+    first.step()
+    second = build_optimizer(model, train_config("optimizer=sgd", "weight_decay=0.25"))
+    restore_optimizer(second, first.state_dict())
+    for parameter in second.param_groups[0]["params"]:
+        ours, theirs = (o.state[parameter]["momentum_buffer"] for o in (second, first))
+        assert torch.equal(ours, theirs) and bool(ours.any())
+    (group,) = second.param_groups
+    assert (group["weight_decay"], group["lr"], group["factor"]) == (0.25, 0.125, 1.0)

@@ -1,0 +1,94 @@
+"""How much arithmetic a step is, and how much of what the device can do that is.
+
+A multiplication and an addition are two operations (FLOPs): a convolution that the literature
+counts as 1 GMAC is 2 GFLOPs here. Only products are counted (convolutions, matrix products): the
+rest is under a percent of them. What a frozen stage does not compute is not counted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from retinanet.engine.precision import Precision
+
+_SMALLEST, _LARGEST = 512, 8192
+"""Rows and columns of the matrices that the device is measured with."""
+_LONGEST, _TIMES = 0.02, 5
+"""Seconds that one of their products should take at most, and how many are timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The arithmetic of training."""
+
+    flops_per_pixel: float
+    """Of forward and backward pass, for each pixel of the canvas: the canvas of a step scales it"""
+    attainable: float
+    """FLOP/s of a large matrix product on this device, in this precision."""
+
+
+class FlopCounter(FlopCounterMode):
+    """Counts the operations of what runs in its context; `get_total_flops()` returns them."""
+
+    def __init__(self) -> None:
+        # torch counts a grouped convolution's weight gradient as if it had one group.
+        backward = {torch.ops.aten.convolution_backward: _convolution_backward}
+        super().__init__(display=False, custom_mapping=backward)
+
+
+def _convolution_backward(
+    gradient: torch.Size, images: torch.Size, weight: torch.Size, *others: Any, **options: Any
+) -> int:
+    """Return the FLOPs of the gradients asked for: each costs what the forward pass did."""
+    del options
+    _, _, _, _, transposed, _, _, (of_images, of_weight, _) = others
+    forward = 2 * math.prod(images if transposed else gradient) * math.prod(weight[1:])
+    return forward * (int(of_images) + int(of_weight))
+
+
+def attainable_flops(device: torch.device, precision: Precision) -> float:
+    """Measure what a large matrix product reaches on a device, in FLOP/s; it takes under 0.2 s.
+
+    The matrices grow until one product takes a while: on a fast device small ones measure how fast
+    the host can launch. fp32 is as `train.tf32` has it.
+    """
+    kinds = {
+        "fp32": torch.float32,
+        "bf16": torch.bfloat16,
+        "fp16": torch.float16,
+        "fp64": torch.float64,
+    }
+    size = _SMALLEST
+    while True:
+        matrix = torch.full((size, size), 0.5, dtype=kinds[precision], device=device)
+        _seconds(matrix)  # chooses a kernel
+        once = _seconds(matrix)
+        if size == _LARGEST or 8 * once > _LONGEST:
+            break
+        size *= 2
+    seconds = [once]
+    while len(seconds) < _TIMES and sum(seconds) < _LONGEST * _TIMES:
+        seconds.append(_seconds(matrix))
+    return 2 * size**3 / median(seconds)
+
+
+def _seconds(matrix: torch.Tensor) -> float:
+    """Time the product of a matrix with itself, to its end."""
+    wait_for(matrix.device)
+    started = time.perf_counter()
+    torch.mm(matrix, matrix)
+    wait_for(matrix.device)
+    return time.perf_counter() - started
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,80 @@
+"""Whether training is still finite: judged on the device, read by the host when it logs or saves.
+
+Asking each step would make the device wait for the host (users.md ST3, SP2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the guard has noted."""
+
+    skipped: int
+    """Bad steps whose update was left out."""
+    step: int | None
+    """The step (from 0) that was one too many; from it on nothing was updated."""
+    losses: tuple[float, float]
+    """Class and box loss of that step."""
+    norm: float
+    """Of that step's gradient."""
+
+
+class Guard:
+    """Counts steps with a loss or gradient that is not finite; past a limit, stops all updates.
+
+    It stops them by `factor`, which multiplies the loss: NaN makes every later step a bad one, and
+    a bad step updates nothing.
+    """
+
+    def __init__(self, device: torch.device, *, allowed: int, skipped: int) -> None:
+        """Start counting.
+
+        Args:
+            device: that trains.
+            allowed: bad steps that may be skipped.
+            skipped: bad steps of the run so far.
+        """
+        self._allowed = allowed
+        self._skipped = torch.full((), skipped, dtype=torch.int64, device=device)
+        self._facts = torch.full((4,), math.nan, device=device)  # step, class, box, norm
+
+    @property
+    def factor(self) -> Tensor:
+        """1 while updates are made, NaN afterwards; a scalar on the device."""
+        return torch.where(self._skipped > self._allowed, math.nan, 1.0)
+
+    def judge(self, step: int, losses: Tensor, norm: Tensor, loss_scale: Tensor) -> Tensor:
+        """Note a step; return, on the device, whether its update may be made.
+
+        Args:
+            step: from 0.
+            losses: (2,) class and box loss of the global batch.
+            norm: of its gradient.
+            loss_scale: of fp16, 0 without: while it is at least 1 an infinite gradient is an
+                overflow, for which it gets smaller, and no fault of the training (users.md ST5).
+        """
+        fine = losses.isfinite().all() & (norm.isfinite() | (loss_scale >= 1))
+        stops = ~fine & (self._skipped == self._allowed)
+        place = torch.full((1,), float(step), device=norm.device)
+        facts = torch.cat([place, losses.float(), norm.float().reshape(1)])
+        self._facts = torch.where(stops, facts, self._facts)
+        self._skipped = self._skipped + (~fine & (self._skipped <= self._allowed))
+        return fine
+
+    def read(self) -> Reading:
+        """Wait for the device and return what was noted."""
+        step, class_loss, box_loss, norm = self._facts.tolist()
+        stopped = not math.isnan(step)
+        return Reading(
+            skipped=int(self._skipped) - stopped,
+            step=int(step) if stopped else None,
+            losses=(class_loss, box_loss),
+            norm=norm,
+        )

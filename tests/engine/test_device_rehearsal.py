@@ -1,0 +1,365 @@
+"""A GPU's step rehearsed without a GPU: nothing in it makes the host wait for the device.
+
+Two kinds of tensor without data stand in for those of a GPU. Fake CUDA tensors say that they lie on
+`cuda:0` and raise where devices are mixed or a value is asked for, but gradients cannot flow back
+through them. Those of the device `meta` have gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from retinanet.data.loader import RankStep
+from retinanet.engine.average import Average
+from retinanet.engine.checkpoint import Progress
+from retinanet.engine.distributed import World
+from retinanet.engine.guard import Guard
+from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.step import take_step
+from retinanet.losses.criterion import build_criterion
+from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config, LossConfig
+from retinanet.structures import Batch, Positives, Target
+
+CANVAS = (256, 320)
+CUDA, META = torch.device("cuda", 0), torch.device("meta")
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class HostWaitsError(AssertionError):
+    """An operation whose result, or its shape, the host has to wait for."""
+
+
+class NoWaiting(TorchDispatchMode):
+    """Raises where the host would wait for the device.
+
+    That is: a value read by the host, a shape that follows from values, a copy to the host, a copy
+    from the host that is not asynchronous, and an index or an operand that lies on the host.
+    """
+
+    ASKING = (
+        *("_local_scalar_dense", "is_nonzero", "equal", "allclose"),  # a value
+        *("nonzero", "masked_select", "_unique2", "unique_dim", "bincount", "repeat_interleave"),
+    )
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = function.overloadpacket.__name__
+        if name == "_to_copy":
+            target = torch.device(kwargs.get("device") or args[0].device)
+            self._check_copy(args[0].device, target, bool(kwargs.get("non_blocking")))
+        elif name == "copy_":
+            self._check_copy(args[1].device, args[0].device, bool([*args, False][2]))
+        else:
+            self._check(name, [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)])
+        return function(*args, **kwargs)
+
+    def _check_copy(self, source: torch.device, target: torch.device, later: bool) -> None:
+        if source == self._device != target:
+            raise HostWaitsError("a copy to the host")
+        if target == self._device != source and not later:
+            raise HostWaitsError("a copy from the host")
+
+    def _check(self, name: str, tensors: list[Tensor]) -> None:
+        if all(tensor.device != self._device for tensor in tensors):
+            return
+        if name in self.ASKING:
+            raise HostWaitsError(name)
+        if name.startswith("index") and any(t.dtype == torch.bool for t in tensors[1:]):
+            raise HostWaitsError("a mask")
+        # A single number of the host travels with the kernel's arguments.
+        if any(tensor.device != self._device and tensor.dim() for tensor in tensors):
+            raise HostWaitsError(f"{name}: an operand on the host")
+
+
+@contextmanager
+def rehearsal(device: torch.device) -> Iterator[None]:
+    """Stand-ins for the tensors of a GPU."""
+    if device == CUDA:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    else:
+        yield
+
+
+def on(device: torch.device, model: Detector) -> Detector:
+    """Put a network on a device (`Module.to` cannot replace a fake parameter)."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty(parameter.shape, device=device)
+                module._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+    return model
+
+
+def config(**model: Any) -> Config:
+    return Config.model_validate({"model": {"weights": "none", "frozen_stages": 0, **model}})
+
+
+def batch_of(anchors: int, images: int = 2) -> Batch:
+    """Return a batch with three positives, all of the first image (made by hand: fake tensors
+    cannot be searched).
+    """
+    target = Target(
+        boxes=torch.zeros(0, 4),
+        labels=torch.zeros(0, dtype=torch.int64),
+        crowd=torch.zeros(0, dtype=torch.bool),
+    )
+    return Batch(
+        images=torch.zeros(images, 3, *CANVAS, dtype=torch.uint8),
+        sizes=torch.zeros(images, 2, dtype=torch.int64),
+        original_sizes=torch.zeros(images, 2, dtype=torch.int64),
+        image_ids=torch.arange(images),
+        targets=[target] * images,
+        matches=torch.full((images, anchors), -1, dtype=torch.int32),
+        positives=Positives(
+            places=torch.zeros(3, dtype=torch.int64),
+            labels=torch.zeros(3, dtype=torch.int64),
+            boxes=torch.zeros(3, 4),
+            counts=[3] + [0] * (images - 1),
+        ),
+    )
+
+
+def losses_on(device: torch.device, options: Config) -> tuple[Detector, dict[str, Tensor]]:
+    """Run the network and the losses on a device, under the watch."""
+    model = on(device, build_detector(options, classes=80, pretrained=False))
+    anchors = model.anchors(CANVAS, device)  # once for each canvas, the first steps wait for it
+    host_batch = batch_of(len(anchors))
+    criterion = build_criterion(options.loss)
+    with NoWaiting(device):
+        batch = host_batch.to(device)
+        outputs = model(batch.images, batch.sizes)
+        losses = criterion(outputs, batch)
+        if device == META:
+            (losses["class"] + losses["box"]).backward()
+    return model, losses
+
+
+NETWORKS = [
+    {"backbone": "resnet18", "norm": "gn", "head_norm": "gn"},
+    {"backbone": "resnet50", "norm": "frozen_bn", "weights": "imagenet"},  # which are not loaded
+    {"backbone": "resnet18", "norm": "bn"},
+]
+LOSSES = [
+    {},
+    {"box_loss": "giou", "normalizer": "per_image"},
+    {"box_loss": "l1", "gamma": 0.5},
+]
+
+
+@pytest.mark.parametrize("device", [CUDA, META], ids=str)
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n['backbone']}-{n['norm']}")
+def test_network_and_losses_ask_the_device_nothing(
+    device: torch.device, network: dict[str, Any]
+) -> None:
+    with rehearsal(device):
+        model, losses = losses_on(device, config(**network))
+        assert {loss.device for loss in losses.values()} == {device}
+        if device == META:
+            assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("device", [CUDA, META], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_asks_the_device_nothing(device: torch.device, loss: dict[str, Any]) -> None:
+    options = config(backbone="resnet18", norm="gn", fpn_channels=32, head_channels=32)
+    options = options.model_copy(update={"loss": LossConfig(**loss)})
+    with rehearsal(device):
+        losses_on(device, options)
+
+
+# The engine's step
+
+
+def unfused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Let an optimiser of many small operations stand in for a GPU's single one.
+
+    That one heeds `found_inf` itself, where these refuse it.
+    """
+    step = optimizer.step
+
+    def without_found_inf() -> None:
+        kept = {name: optimizer.__dict__.pop(name, None) for name in ("found_inf", "grad_scale")}
+        step()
+        vars(optimizer).update(kept)
+
+    optimizer.step = without_found_inf  # type: ignore[method-assign, assignment]
+    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
+    return optimizer
+
+
+@contextmanager
+def half_precision(device: torch.device, precision: str) -> Iterator[None]:
+    """Switch autocast on as it is on a GPU; torch.autocast refuses where there is none."""
+    if precision == "fp32" or device != CUDA:
+        yield
+        return
+    before = torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", HALVES[precision])
+    yield
+    torch.set_autocast_enabled("cuda", False)
+    torch.set_autocast_dtype("cuda", before)
+
+
+def run_on(device: torch.device, optimizer: str, precision: str, options: Config) -> Any:
+    """Return what the engine's step uses of a run."""
+    model = on(device, build_detector(options, classes=80, pretrained=False))
+    train = options.train.model_copy(update={"optimizer": optimizer})
+    with pytest.MonkeyPatch.context() as patch:
+        # The scaler switches itself off where there is no GPU.
+        patch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
+        scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
+    if scaler.is_enabled():
+        scaler._lazy_init_scale_growth_tracker(device)
+    return SimpleNamespace(
+        config=options,
+        model=model,
+        wrapped=model,
+        forward=model,
+        average=Average(model, 0.99),
+        guard=Guard(device, allowed=1, skipped=0),
+        optimizer=unfused(build_optimizer(model, train, fused=False)),
+        scaler=scaler,
+        criterion=build_criterion(options.loss),
+        world=World(rank=0, size=1, device=device),
+        precision=precision,
+        progress=Progress(normalizer=100.0),
+        learning_rate=lambda step: 0.01,
+        taken=None,
+    )
+
+
+STEPS = [
+    (CUDA, "sgd", "fp32"),
+    (CUDA, "adamw", "bf16"),
+    (CUDA, "sgd", "fp16"),
+    (META, "sgd", "fp32"),
+    (META, "adamw", "fp16"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy
+@pytest.mark.parametrize(("device", "optimizer", "precision"), STEPS)
+@pytest.mark.parametrize("normalizer", ["positives", "moving_average"])
+def test_a_step_of_the_engine_asks_the_device_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    device: torch.device,
+    optimizer: str,
+    precision: str,
+    normalizer: str,
+) -> None:
+    """Two micro-batches, twice: accumulation, scaler, guard, clipping, optimiser and average.
+
+    On fake CUDA tensors the gradients are made by hand, as torch's engine cannot be run there.
+    """
+    seen = set()
+
+    @contextmanager
+    def autocast(_device: torch.device, _precision: str) -> Iterator[None]:
+        with half_precision(device, precision):
+            yield
+
+    def backward(loss: Tensor) -> None:
+        seen.add(str(loss.device))
+        for parameter in run.model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+
+    monkeypatch.setattr("retinanet.engine.step.autocast", autocast)
+    if device == CUDA:
+        monkeypatch.setattr(Tensor, "backward", backward)
+    options = config(backbone="resnet18", norm="gn", fpn_channels=32, head_channels=32)
+    options = options.model_copy(update={"loss": LossConfig(normalizer=normalizer)})
+    with rehearsal(device):
+        run = run_on(device, optimizer, precision, options)
+        batch = batch_of(len(run.model.anchors(CANVAS, device)))
+        with NoWaiting(device):
+            for step in range(2):
+                part = RankStep(step=step, micro_batches=[batch] * 2, positives=6, images=4, bad=[])
+                take_step(run, part, positives=6.0, images=4.0)
+        assert run.taken.losses.device == run.taken.norm.device == device
+        assert seen == ({"cuda:0"} if device == CUDA else set())
+        with pytest.raises(HostWaitsError), NoWaiting(device):
+            run.guard.read()  # what the host does when it logs
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)]
+)
+def test_half_precision_is_rehearsed_indeed(precision: str, dtype: torch.dtype) -> None:
+    options = config(backbone="resnet18", norm="gn", fpn_channels=32, head_channels=32)
+    with rehearsal(CUDA):
+        model = on(CUDA, build_detector(options, classes=80, pretrained=False))
+        batch = batch_of(len(model.anchors(CANVAS, CUDA))).to(CUDA)
+        with NoWaiting(CUDA), half_precision(CUDA, precision):
+            outputs = model(batch.images, batch.sizes)
+        losses = build_criterion(options.loss)(outputs, batch)
+        assert (outputs.logits.dtype, outputs.deltas.dtype) == (HALVES[precision],) * 2
+        assert losses["class"].dtype == losses["box"].dtype == torch.float32
+
+
+# The watch sees what it is there for.
+
+
+PLANTED: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "item": (lambda x: x.sum().item(), "_local_scalar_dense"),
+    "float": (lambda x: float(x.sum()), "_local_scalar_dense"),
+    "if": (lambda x: 1 if x.sum() > 0 else 0, "is_nonzero|_local_scalar_dense"),
+    "tolist": (lambda x: x.tolist(), "_local_scalar_dense|a copy to the host"),
+    "cpu": (lambda x: x.cpu(), "a copy to the host"),
+    "later": (lambda x: x.to("cpu", non_blocking=True), "a copy to the host"),
+    "copy_ to the host": (lambda x: torch.empty(4).copy_(x), "a copy to the host"),
+    "to": (lambda x: torch.zeros(4).to(x.device), "a copy from the host"),
+    "copy_ from the host": (lambda x: x.copy_(torch.zeros(4)), "a copy from the host"),
+    "nonzero": (lambda x: torch.nonzero(x > 0), "nonzero"),
+    "mask": (lambda x: x[x > 0], "a mask"),
+    "write to a mask": (lambda x: x.index_put_((x > 0,), x.sum()), "a mask"),
+    "masked_select": (lambda x: torch.masked_select(x, x > 0), "masked_select"),
+    "unique": (lambda x: torch.unique(x), "_unique2"),
+    "index": (lambda x: x[torch.tensor([0, 1])], "index: an operand on the host"),
+    "operand": (lambda x: x + torch.zeros(4), "add: an operand on the host"),
+}
+
+
+@pytest.mark.parametrize("device", [CUDA, META], ids=str)
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_watch_notices(device: torch.device, name: str) -> None:
+    planted, message = PLANTED[name]
+    with rehearsal(device):
+        x = torch.empty(4, device=device)
+        with pytest.raises(HostWaitsError, match=f"^({message})$"), NoWaiting(device):
+            planted(x)
+
+
+def test_the_watch_notices_a_list_that_becomes_a_tensor_there() -> None:
+    with rehearsal(CUDA), pytest.raises(HostWaitsError, match="from the host"), NoWaiting(CUDA):
+        torch.tensor([1.0, 2.0], device=CUDA)
+
+
+@pytest.mark.parametrize("device", [CUDA, META], ids=str)
+def test_the_watch_lets_pass_what_does_not_wait(device: torch.device) -> None:
+    with rehearsal(device):
+        x = torch.empty(4, device=device)
+        with NoWaiting(device):
+            rows = torch.zeros(2, dtype=torch.int64).to(device, non_blocking=True)
+            assert torch.where(x > 0, x, x * torch.tensor(2.0)).cumsum(0)[rows].device == device
