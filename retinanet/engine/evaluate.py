@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from retinanet.boxes import xyxy_to_xywh
-from retinanet.data.coco_json import Categories
 from retinanet.engine.distributed import World
-from retinanet.engine.precision import Precision, autocast
+from retinanet.engine.precision import Precision
+from retinanet.engine.rounds import Found, detect
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import UserError
 from retinanet.evaluation.coco import (
     Metrics,
     Result,
@@ -28,33 +25,10 @@ from retinanet.evaluation.coco import (
     in_order,
     metrics_json,
 )
-from retinanet.evaluation.draw import (
-    draw_boxes,
-    enlarge,
-    fit,
-    grid,
-    side_by_side,
-    write_jpeg,
-)
+from retinanet.evaluation.draw import grid, write_jpeg
 from retinanet.files import replacing
-from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
-from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import Batch, Detections, Outputs
-
-
-@dataclass(kw_only=True)
-class _Found:
-    """What one rank's pass over its batches gave."""
-
-    results: list[Result] = field(default_factory=list)
-    losses: dict[str, float] = field(default_factory=lambda: {"class": 0.0, "box": 0.0})
-    positives: int = 0
-    images: int = 0
-    scores: int = 0
-    highest_score: float = 0.0
-    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +56,7 @@ def evaluate(
     losses: bool = False,
     pictures: int = 0,
     limit: int | None = None,
-    interrupted: Callable[[], None] = lambda: None,
+    signals: Sequence[int] = (),
 ) -> Evaluation | None:
     """Evaluate on a split; the main process returns the outcome, the others None.
 
@@ -99,11 +73,12 @@ def evaluate(
         losses: compute them too.
         pictures: how many to draw.
         limit: only the first images.
-        interrupted: called between batches; it may raise.
+        signals: numbers of the signals that this process has received; more may join meanwhile.
 
     Raises:
         UserError: an unreadable image.
         TrainingError: outputs that are not finite.
+        InterruptedRunError: a signal came to any rank before the last batches.
     """
     loader = build_evaluation_loader(
         config,
@@ -118,7 +93,7 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        found = _detect(
+        found = detect(
             model,
             loader,
             config,
@@ -127,84 +102,24 @@ def evaluate(
             precision=precision,
             losses=losses,
             pictures=pictures,
-            interrupted=interrupted,
+            signals=signals,
         )
     finally:
         model.train(training)
-    parts: list[_Found] = world.gather(found)
+    parts: list[Found] = world.gather(found)
     if not world.is_main:
         return None
-    return _score(parts, config, split, losses=losses, limit=limit)
-
-
-@torch.inference_mode()
-def _detect(
-    model: Detector,
-    loader: DataLoader,
-    config: Config,
-    categories: Categories,
-    *,
-    world: World,
-    precision: Precision,
-    losses: bool,
-    pictures: int,
-    interrupted: Callable[[], None],
-) -> _Found:
-    found = _Found()
-    criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
-    show = world.is_main and len(loader) > 20
-    for host_batch, bad in tqdm(loader, "evaluating", disable=None if show else True, leave=False):
-        interrupted()
-        if bad:
-            raise UserError(f"{bad[0]} (evaluation leaves no image out)")
-        batch: Batch = host_batch.to(world.device)
-        with autocast(world.device, precision):
-            outputs = model(batch.images, batch.sizes)
-        if losses:
-            _add_losses(found, criterion, outputs, batch)
-        found.images += len(batch.images)
-        found.scores += outputs.logits.numel()
-        highest = float(outputs.logits.max().sigmoid())
-        if math.isnan(highest):
-            raise TrainingError(
-                f"image {int(batch.image_ids[0])}: the network's outputs are not finite: it has "
-                "diverged. Try a lower train.lr, or train.precision=fp32"
-            )
-        found.highest_score = max(found.highest_score, highest)
-        detections = postprocess(outputs, batch.sizes, batch.original_sizes)
-        for i, one in enumerate(detections):
-            detected = one.cpu()
-            found.results += to_results(detected, int(batch.image_ids[i]), categories.ids)
-            if len(found.pictures) < pictures and world.is_main:
-                found.pictures.append(_picture(host_batch, i, detected, categories.names))
-    return found
-
-
-def _add_losses(found: _Found, criterion: Criterion, outputs: Outputs, batch: Batch) -> None:
-    """Add a batch's losses, image by image: of all at once they would not fit a laptop's memory."""
-    for i in range(len(batch.images)):
-        one = slice(i, i + 1)
-        part = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
-        target = replace(batch, targets=batch.targets[one], matches=batch.matches[one])
-        for name, value in criterion(part, target).items():
-            found.losses[name] += float(value)
-    found.positives += int((batch.matches >= 0).sum())
-
-
-def to_results(
-    detections: Detections, image_id: int, category_ids: tuple[int, ...]
-) -> list[Result]:
-    """Return detections in COCO's results format."""
-    boxes = xyxy_to_xywh(detections.boxes).tolist()
-    rows = zip(boxes, detections.scores.tolist(), detections.labels.tolist(), strict=True)
-    return [
-        Result(image_id=image_id, category_id=category_ids[label], bbox=box, score=score)
-        for box, score, label in rows
-    ]
+    return _score(parts, config, split, losses=losses, pictures=pictures, limit=limit)
 
 
 def _score(
-    parts: list[_Found], config: Config, split: Split, *, losses: bool, limit: int | None
+    parts: list[Found],
+    config: Config,
+    split: Split,
+    *,
+    losses: bool,
+    pictures: int,
+    limit: int | None,
 ) -> Evaluation:
     # Ranks took batches in turn; sorting makes the file the same whatever their number.
     results = in_order(result for part in parts for result in part.results)
@@ -226,31 +141,16 @@ def _score(
         per_image = config.loss.normalizer == "per_image"
         divisor = sum(part.images if per_image else part.positives for part in parts)
         for name in ("class", "box"):
-            means[name] = sum(part.losses[name] for part in parts) / max(1, divisor)
+            total = math.fsum(value for part in parts for value in part.losses[name])
+            means[name] = total / max(1, divisor)
+    drawn = sorted((drawn for part in parts for drawn in part.pictures), key=itemgetter(0))
     return Evaluation(
         metrics=metrics,
         results=results,
         losses=means,
-        pictures=parts[0].pictures,
+        pictures=[picture for _, picture in drawn[:pictures]],
         annotations=split.annotations.path,
     )
-
-
-def _picture(
-    batch: Batch, i: int, detections: Detections, names: tuple[str, ...]
-) -> NDArray[np.uint8]:
-    """Draw the ground truth of an image beside its detections, on the resized image."""
-    height, width = batch.sizes[i].tolist()
-    pixels = batch.images[i, :, :height, :width].permute(1, 2, 0).numpy()
-    image, times = enlarge(pixels, 400)
-    target = batch.targets[i]
-    truth = draw_boxes(image, target.boxes.numpy() * times, target.labels.numpy(), names)
-    shown = detections.above(0.3)
-    scale = times * width / int(batch.original_sizes[i, 1])
-    found = draw_boxes(
-        image, shown.boxes.numpy() * scale, shown.labels.numpy(), names, shown.scores.numpy()
-    )
-    return fit(side_by_side(truth, found, ("ground truth", "detections >= 0.3")), 1280)
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:

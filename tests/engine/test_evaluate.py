@@ -3,8 +3,9 @@
 import json
 import re
 import shutil
+import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from retinanet.cli import main
 from retinanet.config import override_config
@@ -25,7 +25,7 @@ from retinanet.engine.distributed import World
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.scoring import evaluate_checkpoint, evaluate_results_file, restore_detector
 from retinanet.engine.splits import Split, check_split, open_split
-from retinanet.errors import UserError
+from retinanet.errors import InterruptedRunError, UserError
 from retinanet.evaluation.coco import Result, metrics_json
 from retinanet.inference.predictor import Predictor
 from retinanet.schema import Config
@@ -143,41 +143,6 @@ def test_workers_change_nothing(small_checkpoint: Path, val: Path) -> None:
     assert one.metrics == other.metrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class Together(World):
-    """One of two processes; the main one comes last and finds what the other left."""
-
-    left: list[Any] = field(default_factory=list)
-
-    def gather(self, value: Any) -> list[Any]:
-        self.left.append(value)
-        return self.left[::-1]
-
-    def share_buffers(self, model: nn.Module) -> None:
-        """Both hold the same model here."""
-
-
-def test_two_processes_score_as_one(
-    small_checkpoint: Path, small_config: Config, val: Path
-) -> None:
-    """users.md MG2: each image once, no padding, the same figures and losses."""
-    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32")
-    config = override_config(small_config, ["eval.batch_size=2"])
-    split = open_val(val, config)
-    alone = evaluate(model, config, split, world=CPU, precision="fp32", losses=True)
-    left: list[Any] = []
-    worlds = [Together(rank=rank, size=2, device=CPU.device, left=left) for rank in (1, 0)]
-    others, both = (
-        evaluate(model, config, split, world=world, precision="fp32", losses=True)
-        for world in worlds
-    )
-    assert alone is not None and both is not None and others is None
-    assert both.results == alone.results
-    assert both.metrics == alone.metrics
-    assert both.losses == pytest.approx(alone.losses, rel=1e-9)
-    assert sorted(part.images for part in left) == [3, 4]
-
-
 def test_losses_do_not_depend_on_the_batch_size(
     small_checkpoint: Path, small_config: Config, val: Path
 ) -> None:
@@ -209,16 +174,29 @@ def test_an_interruption_passes_through(
 ) -> None:
     model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32").train()
     split = open_val(val, small_config)
-    calls = []
+    batches = []
+    model.register_forward_hook(lambda *_: batches.append(len(batches)))
+    with pytest.raises(InterruptedRunError) as caught:
+        evaluate(model, small_config, split, world=CPU, precision="fp32", signals=[signal.SIGINT])
+    assert caught.value.number == signal.SIGINT
+    assert batches == [0] and model.training
 
-    def interrupt() -> None:
-        calls.append(len(calls))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(model, small_config, split, world=CPU, precision="fp32", interrupted=interrupt)
-    assert calls == [0, 1] and model.training
+def test_a_signal_during_the_last_batch_leaves_the_evaluation_complete(
+    small_checkpoint: Path, small_config: Config, val: Path
+) -> None:
+    model = restore_detector(load_checkpoint(small_checkpoint), CPU.device, "fp32")
+    split, signals, batches = open_val(val, small_config), [], []
+
+    def signal_at_the_last(*_: object) -> None:
+        batches.append(len(batches))
+        if len(batches) == 4:
+            signals.append(signal.SIGTERM)
+
+    model.register_forward_hook(signal_at_the_last)
+    one = evaluate(model, small_config, split, world=CPU, precision="fp32", signals=signals)
+    assert one is not None and len(one.results) == 700
+    assert signals == [signal.SIGTERM]
 
 
 def test_predict_detects_what_evaluate_does(
