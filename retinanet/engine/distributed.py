@@ -6,13 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from inspect import signature
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from retinanet.errors import UserError
+from retinanet.engine.rendezvous import fresh_store
+from retinanet.errors import TrainingError, UserError
 
 _PATIENCE = timedelta(hours=2)
 """Scoring on rank 0 keeps the others waiting for minutes."""
@@ -68,10 +71,54 @@ class World:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model whose backward pass averages gradients over the ranks."""
+        if self.size == 1:
+            return model
+        given = signature(DistributedDataParallel).parameters
+        renamed = "forward_sync_buffers"  # in newer torch
+        no_buffer: dict[str, Any] = {renamed if renamed in given else "broadcast_buffers": False}
+        # Every parameter takes part in every batch, without boxes too; still, no static_graph:
+        # torch's does not hold with no_sync, the ranks' weights drift apart.
+        wrapped = DistributedDataParallel(
+            model,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            **no_buffer,  # none of them is learned
+        )
+        _settle(wrapped, self.device)
+        return wrapped
+
+    def fail(self, message: str) -> NoReturn:
+        """End the run on all ranks, which have agreed that it must end; rank 0 says why.
+
+        Raises:
+            TrainingError: always.
+        """
+        raise TrainingError(message if self.is_main else "")
+
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _settle(wrapped: nn.Module, device: torch.device) -> None:
+    """Let the gradients find their buckets before the first step.
+
+    The first backward pass shows in which order gradients come, and the buckets are then laid out
+    anew. With three ranks the order of additions follows from the buckets; so that a resumed run
+    adds as one that was never interrupted, both begin with the second layout.
+    """
+    images = torch.zeros(1, 3, 128, 128, dtype=torch.uint8, device=device)
+    sizes = torch.full((1, 2), 128, device=device)
+    training = wrapped.training
+    wrapped.eval()  # the statistics of batch norm do not move
+    for _ in range(2):
+        outputs = wrapped(images, sizes)
+        (outputs.logits.sum() + outputs.deltas.sum()).backward()
+    wrapped.zero_grad(set_to_none=True)
+    wrapped.train(training)
 
 
 def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
@@ -87,7 +134,14 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
         if place.type == "cuda":
             torch.cuda.set_device(place)
         backend = "nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store = fresh_store(rank, size)
+        dist.init_process_group(
+            backend,
+            timeout=_PATIENCE,
+            store=store,
+            rank=-1 if store is None else rank,
+            world_size=-1 if store is None else size,
+        )
     host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
     return World(rank=rank, size=size, device=place, host=host)
 
