@@ -1,20 +1,16 @@
-"""The command line: parse, call one function, return an exit code.
-
-0 done, 1 failed while running, 2 the user's input is wrong, 130 and 143 after a signal.
-"""
+"""The command line: parse, call one function, return an exit code (see `ending`)."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from retinanet import __version__
-from retinanet.errors import InterruptedRunError, TrainingError, UserError, nearest
+from retinanet.ending import run_guarded
+from retinanet.errors import UserError, nearest
 
 # Every command imports what it needs inside: `--help` should not wait seconds for torch.
 
@@ -29,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         "check": check_command,
         "convert": convert_command,
         "benchmark": benchmark_command,
+        "replay": replay_command,
+        "strip": strip_command,
         "demo": demo_command,
         "config": config_command,
     }
@@ -46,40 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return _guard(lambda: commands[words[0]](words[1:]))
-
-
-def _guard(command: Callable[[], int]) -> int:
-    """Turn the ways a command ends into exit codes."""
-    try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except InterruptedRunError as error:
-        if os.environ.get("RANK", "0") == "0":  # all ranks of torchrun stop alike
-            print(f"stopped: {error}", file=sys.stderr)
-        return 128 + error.number
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, without waiting for its import
-            raise
-        print(
-            f"error: the device has too little memory: {error}\nLower train.micro_batch (the batch "
-            "and the results stay the same), or eval.batch_size",
-            file=sys.stderr,
-        )
-        return 1
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
-        return 0
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return run_guarded(lambda: commands[words[0]](words[1:]))
 
 
 def _overview() -> str:
@@ -91,6 +56,8 @@ def _overview() -> str:
   check      all that is wrong with data: retinanet check my_data/train.json --images my_data/images
   convert    Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json
   benchmark  how many images a second the data path gives, stage by stage
+  replay     take one step of a run again: what happened in it, and where it stopped being finite
+  strip      a checkpoint without optimiser state, to keep or to give away: half the size or less
   demo       draw a data set, train on it, evaluate, draw detections
   config     every option with its default and meaning, or an experiment as resolved
 
@@ -129,10 +96,23 @@ def _train_parser() -> argparse.ArgumentParser:
         help="continue a run: its folder, a checkpoint, or nothing for the config's own folder",
     )
     parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="continue the run in the config's folder, or start it: for machines that go away",
+    )
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="continue a run as another experiment, with options that a resume refuses",
+    )
+    parser.add_argument(
         "--init-from", metavar="CHECKPOINT", help="start from another run's weights"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check and rehearse, then stop without a run folder"
+        "--dry-run",
+        action="store_true",
+        help="check all, take one step and evaluate one batch, then print schedule, parameters, "
+        "memory and time; nothing is written",
     )
     return parser
 
@@ -152,11 +132,16 @@ def train_command(words: list[str]) -> int:
     from retinanet.config import find_config, load_config
     from retinanet.engine import launch
 
+    if options.allow_changes and resume is None and not options.auto_resume:
+        raise UserError("--allow-changes goes with --resume or --auto-resume")
     if resume is not None:
-        if options.init_from or options.dry_run:
-            raise UserError("--resume goes with neither --init-from nor --dry-run")
-        outcome: Any = launch.resume_experiment(
-            find_config(config) if config else None, Path(resume) if resume else None, overrides
+        if options.init_from or options.dry_run or options.auto_resume:
+            raise UserError("--resume goes with neither --init-from, --dry-run nor --auto-resume")
+        outcome: launch.Outcome | None = launch.resume_experiment(
+            find_config(config) if config else None,
+            Path(resume) if resume else None,
+            overrides,
+            allow_changes=options.allow_changes,
         )
     else:
         if config is None:
@@ -165,6 +150,8 @@ def train_command(words: list[str]) -> int:
             load_config(find_config(config), overrides),
             init_from=Path(options.init_from) if options.init_from else None,
             dry_run=options.dry_run,
+            auto_resume=options.auto_resume,
+            allow_changes=options.allow_changes,
         )
     if outcome is not None and outcome.is_main:
         best = outcome.progress.best_ap
@@ -301,6 +288,23 @@ def check_command(words: list[str]) -> int:
     return check(options)
 
 
+def strip_command(words: list[str]) -> int:
+    """`retinanet strip`."""
+    parser = _parser(
+        "strip",
+        "Write a checkpoint without what only --resume needs. Evaluation, prediction and "
+        "--init-from\nwork as before; of averaged weights (train.ema_decay) the average stays.",
+        "retinanet strip runs/first/checkpoints/best.pt first.pt",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="it stays as it is")
+    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="default: *_stripped.pt")
+    options = parser.parse_args(words)
+    from retinanet.engine.strip import strip_checkpoint
+
+    print("\n".join(strip_checkpoint(options.checkpoint, options.out)))
+    return 0
+
+
 def demo_command(words: list[str]) -> int:
     """`retinanet demo`."""
     parser = _parser(
@@ -321,6 +325,13 @@ def convert_command(words: list[str]) -> int:
     from retinanet.convert import command
 
     return command.convert_command(words)
+
+
+def replay_command(words: list[str]) -> int:
+    """`retinanet replay`."""
+    from retinanet.diagnostics import replay
+
+    return replay.replay_command(words)
 
 
 def config_command(words: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Fixtures that several rooms share."""
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,25 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def on_small_disk() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Return a function that runs a command with a disk of a given size, which ends with it."""
+    mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size="$1" small "$2"; shift 2; "$@"']
+    try:
+        trial = subprocess.run([*mount, "sh", "1m", "/mnt", "true"], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("a small disk needs Linux' `unshare`")
+    if trial.stderr:
+        pytest.skip(f"a small disk cannot be mounted here: {trial.stderr.strip()}")
+
+    def run(disk: Path, size: str, *command: object) -> "subprocess.CompletedProcess[str]":
+        disk.mkdir(exist_ok=True)
+        words = [*mount, "sh", size, str(disk), *map(str, command)]
+        return subprocess.run(words, capture_output=True, text=True, timeout=200)
+
+    return run
 
 
 @pytest.fixture

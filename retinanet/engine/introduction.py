@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from retinanet.data.checks import class_table, describe_shared
-from retinanet.engine.checkpoint import Checkpoint
 from retinanet.engine.coverage import describe_briefly, measure_coverage
 from retinanet.engine.learned_boxes import (
     LearnedBoxes,
@@ -117,18 +114,3 @@ def _describe_canvas(run: Run) -> str:
         return f"canvas: {fixed[1]}x{fixed[0]} px, made by data.preset {run.config.data.preset}"
     share = run.plan.padding_share(_PADDING_STEPS)
     return f"canvas: {run.config.data.canvas}, {share:.1%} of its pixels are padding"
-
-
-def describe_resume(run: Run, resume: Checkpoint | None) -> list[str]:
-    """Say where a run goes on, and that another length moves its schedule."""
-    if resume is None:
-        return []
-    step = run.progress.step
-    lines = [f"resuming after step {step}"]
-    rates = [replace(run, config=c).learning_rate(step) for c in (resume.config, run.config)]
-    if rates[0] != rates[1]:
-        lines.append(
-            f"  another length moves the schedule: lr is {rates[1]:.3g} from here on, not "
-            f"{rates[0]:.3g}"
-        )
-    return lines

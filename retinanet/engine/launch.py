@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from retinanet.config import dump_config, load_config, override_config
+from retinanet.config import load_config, override_config
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import World, join_world
-from retinanet.engine.introduction import describe_resume, introduce
+from retinanet.engine.dry_run import try_first_step
+from retinanet.engine.introduction import introduce
 from retinanet.engine.logging import Log
-from retinanet.engine.precision import resolve_precision
-from retinanet.engine.run import (
-    Run,
-    checkpoint_size,
-    resolve_micro_batch,
-    save_last,
-    start_run,
+from retinanet.engine.micro_batch import fit_micro_batch, has_own_memory, resolve_micro_batch
+from retinanet.engine.precision import resolve_precision, set_numerics
+from retinanet.engine.rehearsal import rehearse
+from retinanet.engine.resume import (
+    Resume,
+    check_data,
+    check_rates,
+    describe_resume,
+    experiment,
+    find_state,
+    plan_resume,
 )
-from retinanet.engine.run_folder import RunFolder, describe_environment, run_folder
-from retinanet.engine.splits import (
-    Split,
-    build_augment,
-    open_training_splits,
-)
-from retinanet.engine.train import is_finished, rehearse, train
+from retinanet.engine.run import Run, checkpoint_size, start_run, state
+from retinanet.engine.run_folder import RunFolder, describe_environment, launcher, run_folder
+from retinanet.engine.splits import Split, build_augment, open_training_splits
+from retinanet.engine.train import is_finished, train
 from retinanet.engine.transfer import load_matching
 from retinanet.errors import TrainingError, UserError
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
-
-# What a resume may change: where things lie and what they run on, not what is computed.
-_HARDWARE = ("data.root", "data.workers", "train.device", "train.micro_batch", "output.")
-_LENGTH = ("train.steps", "train.epochs", "train.patience")
-_REPORTING = ("train.log_every", "train.checkpoint_every", "eval.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,48 +49,155 @@ class Outcome:
 def train_experiment(
     config: Config,
     *,
-    resume: Checkpoint | None = None,
-    folder: RunFolder | None = None,
     init_from: Path | None = None,
     dry_run: bool = False,
+    auto_resume: bool = False,
+    allow_changes: bool = False,
 ) -> Outcome | None:
     """Check everything, rehearse on two images, train; return None for a dry run.
 
+    A run that this very launch of torchrun has begun goes on: its processes were restarted.
+
     Args:
-        config: the experiment; on a resume, the checkpoint's with allowed changes.
-        resume: the state to go on from.
-        folder: of the run; by default the config's.
+        config: the experiment.
         init_from: a checkpoint to take weights from.
-        dry_run: stop before the run folder is made.
+        dry_run: take one step and evaluate one batch, say what the run would be, and stop.
+        auto_resume: go on with the run in the config's folder, if there is one.
+        allow_changes: go on with it as another experiment, too.
 
     Raises:
         UserError: the user's input is wrong; nothing was written.
     """
-    folder = folder or run_folder(config)
-    if resume is None and not dry_run:
-        folder.check_free()
+    folder = run_folder(config)
     world = join_world(config.train.device)
+    try:
+        again = not dry_run and (auto_resume or _has_begun_here(folder, world))
+        if again and _has_state(folder):
+            resume = _plan(folder.path, lambda _: config, allow_changes=allow_changes)
+            return _run(resume.config, resume.folder, world, resume=resume, finished_is_fine=True)
+        if not dry_run:
+            folder.check_free()
+        return _run(config, folder, world, init_from=init_from, dry_run=dry_run)
+    finally:
+        world.close()
+
+
+def resume_experiment(
+    config: Path | None, path: Path | None, overrides: list[str], *, allow_changes: bool = False
+) -> Outcome:
+    """Continue a run from its own checkpoint; a config given beside it must be the same experiment.
+
+    Args:
+        config: YAML file, or None: the checkpoint's own config then counts.
+        path: run folder or checkpoint, or None: the folder that the config names.
+        overrides: changes that a resume allows (longer, elsewhere, other hardware).
+        allow_changes: go on as another experiment, too.
+
+    Raises:
+        UserError: nothing to resume, another experiment, or a finished run.
+    """
+    given = load_config(config, overrides) if config else None
+    if path is None:
+        if given is None:
+            raise UserError("--resume needs a run folder, a checkpoint, or a config file")
+        folder = run_folder(given)
+        if not _has_state(folder):
+            raise UserError(
+                f"{folder.path}: there is no run to resume; leave --resume out to start one"
+            )
+        path = folder.path
+    resume = _plan(
+        path, lambda saved: given or override_config(saved, overrides), allow_changes=allow_changes
+    )
+    world = join_world(resume.config.train.device)
+    try:
+        outcome = _run(resume.config, resume.folder, world, resume=resume)
+    finally:
+        world.close()
+    assert outcome is not None
+    return outcome
+
+
+def _plan(path: Path, asked: Callable[[Config], Config], *, allow_changes: bool) -> Resume:
+    folder, checkpoint, remarks = find_state(path)
+    return plan_resume(
+        folder,
+        checkpoint,
+        asked(checkpoint.config),
+        remarks=remarks,
+        allow_changes=allow_changes,
+    )
+
+
+def _has_state(folder: RunFolder) -> bool:
+    return any(folder.last.parent.glob("*.pt"))
+
+
+def _has_begun_here(folder: RunFolder, world: World) -> bool:
+    """Whether the run in a folder was begun by this launch, on any of its machines."""
+    try:
+        begun = json.loads(folder.environment.read_text(encoding="utf-8"))["launchers"]
+        here = launcher() in begun
+    except (OSError, ValueError, KeyError, TypeError):
+        here = False  # no run, or one that did not get far
+    return world.sum([float(here)]) != [0.0]
+
+
+def _run(
+    config: Config,
+    folder: RunFolder,
+    world: World,
+    *,
+    resume: Resume | None = None,
+    init_from: Path | None = None,
+    dry_run: bool = False,
+    finished_is_fine: bool = False,
+) -> Outcome | None:
+    """Check, rehearse, train."""
+    set_numerics(config.train, world.device)
     log = Log(active=world.is_main)
     try:
         run, remarks = _prepare(config, folder, world, log, resume=resume, init_from=init_from)
-        intro = "\n".join([*introduce(run), *remarks, *describe_resume(run, resume)])
+        if resume is not None:
+            resume = check_rates(run, resume)
+            run.environment["changed"] = resume.kept
+            remarks += describe_resume(run, resume)
+        if is_finished(run):
+            _say_finished(run, is_fine=finished_is_fine)
+            return Outcome(folder=folder, progress=run.progress, is_main=world.is_main)
+        intro = "\n".join([*introduce(run), *remarks])
         rehearse(run)
         if dry_run:
-            log.say(intro + "\ndry run: training and evaluation of two images went well")
+            log.say("\n".join([intro, *try_first_step(run)]))
             return None
         if world.is_main:
             folder.create(run.config, run.environment)
-            save_last(run)  # from here on there is always a state to resume from
+            # From here on there is always a state to resume from.
+            run.saver.save(state(run), folder.last)
+            run.saver.finish()
         world.broadcast(None)  # nobody goes on before the folder is there
         log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
         log.say(intro)
-        return Outcome(folder=folder, progress=train(run), is_main=world.is_main)
+        with run.saver:
+            progress = train(run)
+        return Outcome(folder=folder, progress=progress, is_main=world.is_main)
     except (TrainingError, UserError) as error:
         log.keep(f"error: {error}")
         raise
     finally:
         log.close()
-        world.close()
+
+
+def _say_finished(run: Run, *, is_fine: bool) -> None:
+    """Say that nothing is left to do: to a scheduler that starts a job again, no mistake."""
+    text = (
+        f"{run.folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
+        f"steps, {run.progress.stale} evaluations without a better AP. To train on, give a "
+        "longer train.steps, train.epochs or train.patience beside --resume"
+    )
+    if not is_fine:
+        raise UserError(text)
+    run.log.say(text)
 
 
 def _prepare(
@@ -102,18 +206,22 @@ def _prepare(
     world: World,
     log: Log,
     *,
-    resume: Checkpoint | None,
+    resume: Resume | None,
     init_from: Path | None,
 ) -> tuple[Run, list[str]]:
     """Check everything and build the run; return it and what to say about its weights."""
     precision = resolve_precision(config.train.precision, world.device)
     train_split, val_split = open_training_splits(config)
+    asked = config.train.micro_batch
     micro_batch = resolve_micro_batch(config, train_split, world)
     resolved = [f"train.precision={precision}", f"train.micro_batch={micro_batch}"]
     config = override_config(config, resolved)
     build_augment(config)  # a wrong name is the user's mistake: before step 0
     weights = load_checkpoint(init_from) if init_from else None
-    model, remarks = _build_model(config, train_split, resume, weights)
+    if resume is not None:
+        check_data(resume, train_split, val_split)
+    _check_ranks_agree(world, config, train_split, val_split, resume)
+    model, remarks = _build_model(config, train_split, weights, fresh=resume is None)
     run = start_run(
         config,
         folder=folder,
@@ -123,41 +231,58 @@ def _prepare(
         world=world,
         precision=precision,
         log=log,
-        environment=describe_environment(world.size, world.device),
-        checkpoint=resume,
+        environment={
+            **describe_environment(world.size, world.device),
+            "launchers": sorted({*world.gather(launcher())} - {None}),
+            "val_fingerprint": val_split.annotations.fingerprint,
+        },
+        checkpoint=resume.checkpoint if resume else None,
     )
-    if is_finished(run):
-        raise UserError(
-            f"{folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
-            f"steps, {run.progress.stale} evaluations without a better AP. To train on, give a "
-            "longer train.steps, train.epochs or train.patience beside --resume"
-        )
     if world.is_main:
-        folder.check_space(checkpoint_size(run))
+        folder.check_space(
+            checkpoint_size(run),
+            snapshots=config.train.keep_snapshots if config.train.snapshot_every else 0,
+        )
+    if has_own_memory(world.device):
+        remarks += fit_micro_batch(run, asked=asked)
     return run, remarks
 
 
+def _check_ranks_agree(
+    world: World, config: Config, train_split: Split, val_split: Split, resume: Resume | None
+) -> None:
+    """Refuse processes that would train different things: of two machines, one may be outdated.
+
+    Raises:
+        UserError: with what differs.
+    """
+    ours = {
+        "the config": experiment(config),
+        f"{train_split.annotations.path}": train_split.annotations.fingerprint,
+        f"{val_split.annotations.path}": val_split.annotations.fingerprint,
+        "the state to resume from": resume and resume.checkpoint.progress,
+    }
+    theirs: list[dict[str, object]] = world.broadcast(world.gather(ours))
+    for values in zip(*(rank.items() for rank in theirs), strict=True):
+        (what, first), *others = values
+        for rank, (_, value) in enumerate(others, start=1):
+            if value != first:
+                raise UserError(
+                    f"{what} differs between process 0 and process {rank}: all machines need the "
+                    "same files, and the same folder of the run"
+                )
+
+
 def _build_model(
-    config: Config, split: Split, resume: Checkpoint | None, weights: Checkpoint | None
+    config: Config, split: Split, weights: Checkpoint | None, *, fresh: bool
 ) -> tuple[Detector, list[str]]:
     """Build the network with its initial weights; return it and what to say about them."""
     torch.manual_seed(config.train.seed)
     categories = split.annotations.categories
-    if resume is not None:
-        if resume.categories != categories:
-            raise UserError(
-                f"{split.annotations.path}: its categories differ from the run's: "
-                f"{_some(categories.names)} against {_some(resume.categories.names)}"
-            )
-        if resume.fingerprint != split.annotations.fingerprint:
-            raise UserError(
-                f"{split.annotations.path}: its images or boxes differ from those that the run was "
-                "trained on; start a new run with --init-from instead of --resume"
-            )
     if weights is not None:
         _check_same_backbone(config, weights)
-    fresh = resume is None and weights is None
-    model = build_detector(config, classes=len(categories), pretrained=fresh)
+    pretrained = fresh and weights is None
+    model = build_detector(config, classes=len(categories), pretrained=pretrained)
     return model, [] if weights is None else load_matching(model, weights, categories)
 
 
@@ -170,98 +295,3 @@ def _check_same_backbone(config: Config, weights: Checkpoint) -> None:
                 f"--init-from: model.{key} is {getattr(theirs, key)} in the checkpoint but "
                 f"{getattr(ours, key)} here; its weights need it as it was: set model.{key}"
             )
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "")
-
-
-def _check_is_last(path: Path, checkpoint: Checkpoint, folder: RunFolder) -> None:
-    """Refuse to go back: a run has one history, and what follows a state would be overwritten."""
-    if path.absolute() == folder.last or not folder.last.exists():
-        return
-    further = load_checkpoint(folder.last).progress.step
-    if further > checkpoint.progress.step:
-        raise UserError(
-            f"{path}: is the state after step {checkpoint.progress.step}, but {folder.last} has "
-            f"{further}: resume that one, or start a new run from this one with --init-from"
-        )
-
-
-def check_resume(asked: Config, saved: Config) -> None:
-    """Refuse a resume whose config is another experiment than the saved one.
-
-    Raises:
-        UserError: the options that differ.
-    """
-    if (asked.train.epochs is None) != (saved.train.epochs is None):
-        unit = "epochs" if saved.train.epochs else "steps"
-        raise UserError(
-            f"--resume: the length of this run is in {unit}, and so are its milestones and "
-            f"evaluations; give train.{unit}"
-        )
-    a, b = _flatten(dump_config(asked)), _flatten(dump_config(saved))
-    free = (*_HARDWARE, *_LENGTH, *_REPORTING)
-    differing = [
-        f"{key}: {a.get(key)} here, {b.get(key)} in the run"
-        for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key) and not key.startswith(free) and a.get(key) != "auto"
-    ]
-    if differing:
-        raise UserError(
-            "--resume continues one experiment, but these options differ from the run's "
-            "config.yaml:\n  " + "\n  ".join(differing) + "\nStart a new run with --name, from its "
-            "weights with --init-from"
-        )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def resume_experiment(config: Path | None, path: Path | None, overrides: list[str]) -> Outcome:
-    """Continue a run from its own checkpoint; a config given beside it must be the same experiment.
-
-    Args:
-        config: YAML file, or None: the checkpoint's own config then counts.
-        path: run folder or checkpoint, or None: the folder that the config names.
-        overrides: changes that a resume allows (longer, elsewhere, other hardware).
-
-    Raises:
-        UserError: nothing to resume, another experiment, or a finished run.
-    """
-    if path is None:
-        if config is None:
-            raise UserError("--resume needs a run folder, a checkpoint, or a config file")
-        path = run_folder(load_config(config, overrides)).path
-        if not RunFolder(path).last.exists():
-            raise UserError(f"{path}: there is no run to resume; leave --resume out to start one")
-    if path.is_dir():
-        path = RunFolder(path).last
-    checkpoint = load_checkpoint(path)
-    folder = RunFolder(path.absolute().parent.parent)
-    _check_is_last(path, checkpoint, folder)
-    if not folder.config.exists():
-        raise UserError(
-            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a "
-            "new run from its weights, use --init-from"
-        )
-    if config is None:
-        asked = override_config(checkpoint.config, overrides)
-    else:
-        asked = load_config(config, overrides)
-    check_resume(asked, checkpoint.config)
-    # What `auto` was resolved to stays, wherever the run goes on.
-    saved = checkpoint.config.train
-    kept = [f"train.precision={saved.precision}"]
-    if asked.train.micro_batch == "auto":
-        kept.append(f"train.micro_batch={saved.micro_batch}")
-    outcome = train_experiment(override_config(asked, kept), resume=checkpoint, folder=folder)
-    assert outcome is not None
-    return outcome

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 
-from retinanet.data.canvas import evaluation_canvas
+from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.sampler import TrainingPlan
-from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
+from retinanet.engine.average import Average
+from retinanet.engine.checkpoint import Checkpoint, Progress
 from retinanet.engine.distributed import World
+from retinanet.engine.flops import Work
+from retinanet.engine.guard import Guard
 from retinanet.engine.logging import Log
-from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.optimizer import build_optimizer, restore_optimizer
 from retinanet.engine.precision import Precision, weights_type
 from retinanet.engine.run_folder import RunFolder
+from retinanet.engine.saver import Saver
 from retinanet.engine.schedule import learning_rate
-from retinanet.engine.splits import Split, preset_canvas, training_plan
+from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.errors import UserError
 from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
 from retinanet.schema import Config
+from retinanet.structures import Outputs
 
-_HOST_PIXELS = 2_500_000
-"""Canvas pixels of a micro-batch on a CPU: two images of COCO. More are no faster there."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Taken:
+    """A step as the device knows it."""
+
+    losses: Tensor
+    """(2,) class and box loss of the global batch."""
+    norm: Tensor
+    """Of the gradient, before clipping."""
+    rate: float
+    """Learning rate."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,6 +53,11 @@ class Run:
     model: Detector
     wrapped: nn.Module
     """The model, inside DistributedDataParallel where there are several processes."""
+    forward: Callable[[Tensor, Tensor], Outputs]
+    """`wrapped`, compiled where the config says so."""
+    average: Average | None
+    """The moving average of the weights, where the config keeps one."""
+    guard: Guard
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     criterion: Criterion
@@ -48,8 +65,19 @@ class Run:
     world: World
     precision: Precision
     log: Log
+    saver: Saver
     environment: dict[str, Any]
     progress: Progress
+    taken: Taken | None = None
+    """The newest step."""
+    work: Work | None = None
+    """The arithmetic of a step, which the rehearsal counts."""
+
+    def latest(self) -> tuple[dict[str, float], float]:
+        """Wait for the device; return the losses of the newest step and its gradient's norm."""
+        assert self.taken is not None
+        class_loss, box_loss, norm = [*self.taken.losses.tolist(), float(self.taken.norm)]
+        return {"class": class_loss, "box": box_loss}, norm
 
     @property
     def unit(self) -> int:
@@ -109,23 +137,24 @@ def start_run(
     place(model, world.device, precision, channels_last=config.train.channels_last)
     if checkpoint is not None:
         load_weights(model, checkpoint.model)
-    wrapped: nn.Module = model
-    if world.size > 1:
-        if config.model.norm == "sync_bn" and world.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        ids = [world.device.index] if world.device.type == "cuda" else None
-        wrapped = DistributedDataParallel(model, device_ids=ids)
+    if world.size > 1 and config.model.norm == "sync_bn" and world.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    wrapped = world.wrap(model)
+    average = Average(model, config.train.ema_decay) if config.train.ema_decay else None
+    if average is not None and checkpoint is not None:
+        load_weights(average.model, checkpoint.averaged or checkpoint.model)
     optimizer = build_optimizer(model, config.train)
     scaler = torch.amp.GradScaler(world.device.type, enabled=_uses_scaler(precision))
     if checkpoint is not None and checkpoint.optimizer is not None:
         try:
-            optimizer.load_state_dict(checkpoint.optimizer)
+            restore_optimizer(optimizer, checkpoint.optimizer)
             scaler.load_state_dict(checkpoint.scaler or {})
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"the checkpoint's optimiser state does not fit its own config: {error}"
             ) from None
-    start = Progress(normalizer=config.loss.normalizer_start)
+    progress = checkpoint.progress if checkpoint else None
+    progress = progress or Progress(normalizer=config.loss.normalizer_start)
     return Run(
         config=config,
         folder=folder,
@@ -133,6 +162,7 @@ def start_run(
         val=val,
         model=model,
         wrapped=wrapped,
+        forward=torch.compile(wrapped) if config.train.compile else wrapped,
         optimizer=optimizer,
         scaler=scaler,
         criterion=build_criterion(config.loss),
@@ -140,8 +170,13 @@ def start_run(
         world=world,
         precision=precision,
         log=log,
+        saver=Saver(folder, active=world.is_main),
         environment=environment,
-        progress=start if checkpoint is None else checkpoint.progress,
+        progress=progress,
+        average=average,
+        guard=Guard(
+            world.device, allowed=config.train.max_bad_steps, skipped=progress.skipped_steps
+        ),
     )
 
 
@@ -170,32 +205,22 @@ def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:
         raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
 
 
-def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
-    """Return how many images a device takes at a time; `auto` is what its memory suggests.
-
-    On a GPU that is the rank's whole share of the batch; on a CPU as many as `_HOST_PIXELS` hold.
-    """
-    if config.train.micro_batch != "auto":
-        return config.train.micro_batch
-    share = -(-config.train.batch_size // world.size)
-    if world.device.type != "cpu":
-        return share
-    data = config.data
-    fixed = preset_canvas(data)
-    canvases = (
-        [fixed]
-        if fixed
-        else [
-            evaluation_canvas(
-                (height, width),
-                short_side=max(data.short_side),
-                long_side=data.long_side,
-                policy=data.canvas,
-            )
-            for height, width in train.annotations.distinct_sizes().tolist()
-        ]
+def load_steps(run: Run, *, stop: int, workers: int) -> Iterator[RankStep]:
+    """Load this rank's parts of the steps from where the run stands up to one (from 0)."""
+    micro_batch = run.config.train.micro_batch
+    assert micro_batch != "auto"  # resolved before the run began
+    loader = training_loader(
+        build_dataset(run.config, run.train, augment=True, losses=True),
+        run.plan,
+        start=run.progress.step,
+        stop=stop,
+        rank=run.world.rank,
+        ranks=run.world.size,
+        micro_batch=micro_batch,
+        workers=workers,
+        pin_memory=run.world.device.type == "cuda",
     )
-    return min(share, max(1, _HOST_PIXELS // max(map(math.prod, canvases))))
+    return iter(loader)
 
 
 def checkpoint_size(run: Run) -> int:
@@ -203,7 +228,8 @@ def checkpoint_size(run: Run) -> int:
     moments = {"sgd": 1, "adamw": 2}[run.config.train.optimizer]
     weights = sum(tensor.nbytes for tensor in run.model.state_dict().values())
     learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
-    return weights + moments * learned
+    copies = 1 if run.average is None else 2
+    return copies * weights + moments * learned
 
 
 def state(run: Run) -> Checkpoint:
@@ -211,14 +237,10 @@ def state(run: Run) -> Checkpoint:
         config=run.config,
         categories=run.train.annotations.categories,
         model=run.model.state_dict(),
+        averaged=run.average.refresh().state_dict() if run.average else None,
         progress=run.progress,
         optimizer=run.optimizer.state_dict(),
         scaler=run.scaler.state_dict(),
         fingerprint=run.train.annotations.fingerprint,
         environment=run.environment,
     )
-
-
-def save_last(run: Run) -> None:
-    if run.world.is_main:
-        save_checkpoint(state(run), run.folder.last)

@@ -1,38 +1,30 @@
-"""The training loop, whole: config and splits in, a run folder out.
-
-The loss of a step is a sum over the *global* batch divided by a number that is known before the
-forward pass, so ranks, micro-batches and accumulation do not change it.
-"""
+"""The training loop, whole: config and splits in, a run folder out."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, NoReturn
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from retinanet.data.loader import RankStep, training_loader
-from retinanet.engine.checkpoint import Progress, save_checkpoint
+from retinanet.data.loader import RankStep
+from retinanet.engine.checkpoint import Progress
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
+from retinanet.engine.guard import Reading
 from retinanet.engine.meter import Meter
-from retinanet.engine.precision import autocast
-from retinanet.engine.run import Run, save_last, state
+from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.run_folder import program
 from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import build_dataset
-from retinanet.errors import InterruptedRunError, TrainingError, UserError
-from retinanet.structures import Batch
+from retinanet.engine.step import take_step
+from retinanet.errors import InterruptedRunError
+from retinanet.model.detector import Detector
 
 
 def train(run: Run) -> Progress:
-    """Train to the end; return how far the run is then.
+    """Train to the end, or as long as `train.max_minutes` allows; return how far the run is then.
 
     Raises:
         TrainingError: a non-finite loss, too many unreadable images, a full disk.
@@ -40,166 +32,99 @@ def train(run: Run) -> Progress:
     """
     run.log.start_progress(step=run.progress.step, steps=run.steps)
     run.model.train()
+    deadline = time.monotonic() + 60 * (run.config.train.max_minutes or math.inf)
     with collect_signals() as signals:
         if _due(run, run.progress.step) and run.progress.step > run.progress.evaluated:
             _evaluate(run, signals)  # makes up for one that an interruption cut off
         meter = Meter(run)
-        for part in _loader(run):
+        for part in load_steps(run, stop=run.steps, workers=run.config.data.workers):
             if _is_patience_over(run):
                 run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
                 break
             meter.loaded()
-            losses, norm, rate, signal_number = _step(run, part, signals)
-            run.progress = replace(run.progress, step=part.step + 1)
-            meter.stepped(losses, norm, rate)
-            if signal_number:
-                save_last(run)
-                _stop(run, signal_number)
-            if _due(run, part.step + 1):
-                save_last(run)  # first, so that a signal during the evaluation loses nothing
+            positives, images, is_late = _agree(run, part, signals, deadline)
+            if is_late:
+                break
+            take_step(run, part, positives=positives, images=images)
+            step = part.step + 1
+            run.progress = replace(run.progress, step=step)
+            if step % run.config.train.log_every == 0 or step == run.steps:
+                _check(run)
+            meter.stepped(part)
+            if _due(run, step):
+                _save(run)  # first, so that a signal during the evaluation loses nothing
                 _evaluate(run, signals)
                 meter.restart()
-            elif (part.step + 1) % run.config.train.checkpoint_every == 0:
-                save_last(run)
+            elif step % run.config.train.checkpoint_every == 0:
+                _save(run)
+            if step % (run.config.train.snapshot_every or step + 1) == 0:
+                _snapshot(run)
     return run.progress
 
 
-def rehearse(run: Run) -> None:
-    """Train and evaluate on two images, without leaving a trace: what fails, fails before step 0.
+def _agree(
+    run: Run, part: RankStep, signals: list[int], deadline: float
+) -> tuple[float, float, bool]:
+    """Add up over all ranks what concerns the step that comes; all of them then do the same.
+
+    Returns:
+        The positives and the images of the global batch, and whether the time is over.
 
     Raises:
-        TrainingError: a loss that is not finite with the initial weights.
-        UserError: an image that cannot be read.
+        InterruptedRunError: a rank had a signal; the state is saved.
+        TrainingError: too many images, or all of this step, could not be read.
     """
-    dataset = build_dataset(run.config, run.train, augment=True, losses=True)
-    plan = run.plan.step(0)
-    batch, bad = dataset[replace(plan, samples=plan.samples[:2])]
-    if bad and run.config.data.max_bad_images == 0:
-        raise UserError(bad[0])
-    batch = batch.to(run.world.device)
-    run.model.eval()  # batch norm must not move
-    with autocast(run.world.device, run.precision):
-        outputs = run.model(batch.images, batch.sizes)
-    losses = run.criterion(outputs, batch)
-    total = losses["class"] + losses["box"]
-    if not math.isfinite(float(total.detach())):
-        parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
-        remedy = (
-            "the run had diverged before this state was saved: start a new one from its best "
-            "checkpoint with --init-from and a lower train.lr"
-            if run.progress.step
-            else "are model.weights, model.pixel_mean and model.pixel_std those of the backbone?"
+    late = run.world.is_main and time.monotonic() > deadline
+    interrupted, ended = signal.SIGINT in signals, signal.SIGTERM in signals
+    counts = [part.positives, part.images, len(part.bad), interrupted, ended, late]
+    positives, images, bad, interrupts, ends, is_late = run.world.sum(counts)
+    if interrupts or ends:
+        _save(run)
+        _stop(run, signal.SIGTERM if ends else signal.SIGINT)
+    if is_late:
+        _save(run)
+        run.log.say(
+            f"stopped after {run.config.train.max_minutes:g} minutes (train.max_minutes), at step "
+            f"{run.progress.step} of {run.steps}; {_how_to_go_on(run)}"
         )
-        raise TrainingError(f"the loss of the first two images is not finite: {parts}; {remedy}")
-    total.backward()
-    run.model.zero_grad(set_to_none=True)
-    alone = replace(run.world, rank=0, size=1)
-    evaluate(
-        run.model, run.config, run.val, world=alone, precision=run.precision, losses=True, limit=2
-    )
-
-
-def _loader(run: Run) -> Iterator[RankStep]:
-    micro_batch = run.config.train.micro_batch
-    assert micro_batch != "auto"  # resolved before the run began
-    return iter(
-        training_loader(
-            build_dataset(run.config, run.train, augment=True, losses=True),
-            run.plan,
-            start=run.progress.step,
-            stop=run.steps,
-            rank=run.world.rank,
-            ranks=run.world.size,
-            micro_batch=micro_batch,
-            workers=run.config.data.workers,
-            pin_memory=run.world.device.type == "cuda",
-        )
-    )
-
-
-def _step(
-    run: Run, part: RankStep, signals: list[int]
-) -> tuple[dict[str, float], float, float, int]:
-    """Take one optimiser step; return global losses, gradient norm, learning rate, signal."""
-    # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
-    torch.manual_seed(_seed(run.config.train.seed, part.step, run.world.rank))
-    sums = [part.positives, part.images, len(part.bad)]
-    positives, images, bad, interrupts, ends = run.world.sum(
-        [*sums, signal.SIGINT in signals, signal.SIGTERM in signals]
-    )
+        return positives, images, True
     if bad:
         _note_bad(run, part)
-    number = signal.SIGTERM if ends else signal.SIGINT if interrupts else 0
     if not images:
-        raise TrainingError(f"step {part.step + 1}: none of its images could be read")
-    rate = _set_learning_rate(run, part.step)
-    divisor = _divisor(run, positives, images)
-    run.optimizer.zero_grad(set_to_none=True)
-    local = _accumulate(run, part.micro_batches, divisor)
-    totals = run.world.sum([float(local["class"]), float(local["box"])])
-    losses = dict(zip(("class", "box"), totals, strict=True))
-    run.scaler.unscale_(run.optimizer)
-    norm = float(_clip(run))
-    # With fp16 a gradient may overflow: the scaler then skips the step and halves its factor. Under
-    # 1 there was nothing left to overflow.
-    overflow = run.scaler.is_enabled() and run.scaler.get_scale() >= 1
-    if not all(map(math.isfinite, totals)) or not (math.isfinite(norm) or overflow):
-        raise TrainingError(_diverged(run, part, local, losses, rate, norm))
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    return losses, norm, rate, number
+        run.world.fail(f"step {part.step + 1}: none of its images could be read")
+    return positives, images, False
 
 
-def _accumulate(run: Run, batches: list[Batch], divisor: float) -> dict[str, Tensor]:
-    """Add up the gradients of this rank's micro-batches; return its share of the losses."""
-    totals = {name: torch.zeros((), device=run.world.device) for name in ("class", "box")}
-    for i, host_batch in enumerate(batches):
-        last = i == len(batches) - 1
-        batch = host_batch.to(run.world.device)
-        # Only the last backward pass exchanges gradients.
-        with nullcontext() if last else _no_exchange(run.wrapped):
-            with autocast(run.world.device, run.precision):
-                outputs = run.wrapped(batch.images, batch.sizes)
-            losses = run.criterion(outputs, batch)
-            loss = (losses["class"] + losses["box"]) / divisor
-            # DistributedDataParallel averages over ranks; the step's loss is their sum.
-            run.scaler.scale(loss * run.world.size).backward()
-        for name, value in losses.items():
-            totals[name] += value.detach() / divisor
-    return totals
+def _check(run: Run) -> None:
+    """Wait for the device and hear whether training is still finite.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    reading = run.guard.read()
+    if reading.step is not None:
+        run.world.fail(_diverged(run, reading, reading.step) if run.world.is_main else "")
+    new = reading.skipped - run.progress.skipped_steps
+    if new:
+        run.progress = replace(run.progress, skipped_steps=reading.skipped)
+        run.log.say(
+            f"  by step {run.progress.step}: {new} more steps skipped, whose loss or gradient was "
+            f"not finite ({reading.skipped} so far, train.max_bad_steps "
+            f"{run.config.train.max_bad_steps})"
+        )
 
 
-def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
-    """Return the context of a backward pass whose gradients stay on this rank for now."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+def _save(run: Run) -> None:
+    """Save the state, if it is a good one."""
+    _check(run)
+    run.saver.save(state(run), run.folder.last)
 
 
-def _divisor(run: Run, positives: float, images: float) -> float:
-    """Return what the sums of the global batch are divided by, at least 1."""
-    loss = run.config.loss
-    if loss.normalizer == "per_image":
-        return max(1.0, images)
-    if loss.normalizer == "positives":
-        return max(1.0, positives)
-    before = run.progress.normalizer or loss.normalizer_start
-    momentum = loss.normalizer_momentum
-    after = momentum * before + (1 - momentum) * max(1.0, positives)
-    run.progress = replace(run.progress, normalizer=after)
-    return after
-
-
-def _set_learning_rate(run: Run, step: int) -> float:
-    rate = run.learning_rate(step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def _clip(run: Run) -> Tensor:
-    """Clip the gradients; return their norm before it."""
-    parameters = [p for p in run.model.parameters() if p.grad is not None]
-    limit = run.config.train.clip_norm or math.inf
-    return nn.utils.clip_grad_norm_(parameters, limit)
+def _snapshot(run: Run) -> None:
+    """Save the state under the name of its step."""
+    _check(run)
+    keep = run.config.train.keep_snapshots
+    run.saver.snapshot(state(run), run.progress.step, keep)
 
 
 def _due(run: Run, step: int) -> bool:
@@ -215,24 +140,13 @@ def is_finished(run: Run) -> bool:
 
 
 def _evaluate(run: Run, signals: list[int]) -> None:
-    """Evaluate, record, and keep the best."""
-
-    def interrupted() -> None:
-        if signals:
-            _stop(run, signals[-1])
-
+    """Evaluate, record, and keep the best; with an average of the weights, both."""
     started = time.perf_counter()
-    outcome = evaluate(
-        run.model,
-        run.config,
-        run.val,
-        world=run.world,
-        precision=run.precision,
-        losses=True,
-        pictures=run.config.eval.pictures,
-        interrupted=interrupted,
-    )
-    ap = run.world.broadcast(outcome.metrics.figures["AP"] if outcome else None)
+    outcomes = {"val": _evaluation(run, run.model, signals)}
+    if run.average is not None:
+        outcomes["val_average"] = _evaluation(run, run.average.refresh(), signals)
+    judged = list(outcomes.values())[-1]
+    ap = run.world.broadcast(judged.metrics.figures["AP"] if judged else None)
     before = run.progress
     step = before.step
     # Without ground truth there is no AP: the newest weights are then the best guess.
@@ -240,32 +154,53 @@ def _evaluate(run: Run, signals: list[int]) -> None:
         run.progress = replace(before, evaluated=step, best_ap=ap, best_step=step, stale=0)
     else:
         run.progress = replace(before, evaluated=step, stale=before.stale + 1)
-    if outcome is None:
-        return
-    _record_evaluation(run, outcome, time.perf_counter() - started)
+    if judged is not None:
+        done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
+        _record_evaluation(run, done, time.perf_counter() - started)
+        write_evaluation(judged, run.folder.evaluation)
     if run.progress.best_step == step:
-        save_checkpoint(state(run), run.folder.best)
-    save_last(run)
+        run.saver.save(state(run), run.folder.best)
+    _save(run)
 
 
-def _record_evaluation(run: Run, outcome: Evaluation, seconds: float) -> None:
+def _evaluation(run: Run, model: Detector, signals: list[int]) -> Evaluation | None:
+    try:
+        return evaluate(
+            model,
+            run.config,
+            run.val,
+            world=run.world,
+            precision=run.precision,
+            losses=True,
+            pictures=run.config.eval.pictures,
+            signals=signals,
+        )
+    except InterruptedRunError as error:
+        _stop(run, error.number)
+
+
+def _record_evaluation(run: Run, outcomes: Mapping[str, Evaluation], seconds: float) -> None:
+    """Say and record what evaluations gave."""
     step = run.progress.step
-    write_evaluation(outcome, run.folder.evaluation)
-    values = {f"val/{name}": value for name, value in outcome.metrics.figures.items()}
-    values |= {f"loss_{name}/val": value for name, value in outcome.losses.items()}
+    values: dict[str, Any] = {}
+    for name, outcome in outcomes.items():
+        values |= {f"{name}/{key}": value for key, value in outcome.metrics.figures.items()}
+        values |= {f"loss_{key}/{name}": value for key, value in outcome.losses.items()}
+        for i, picture in enumerate(outcome.pictures):
+            run.log.picture(step, f"{name}/{i}", picture)
+        figures = outcome.metrics.figures
+        shown = "  ".join(
+            f"{name} {'n/a' if figures[name] is None else f'{figures[name]:.3f}'}"
+            for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+        )
+        losses = " + ".join(f"{key} {value:.3f}" for key, value in outcome.losses.items())
+        what = "val of the average" if name == "val_average" else name
+        run.log.say(f"{what} at step {step}: {shown}  loss {losses}")
+        for remark in outcome.metrics.remarks:
+            run.log.say(f"  {remark}")
+    best = ", the best so far" if run.progress.best_step == step else ""
+    run.log.say(f"  {seconds:.0f} s{best}")
     run.log.record(step, {**values, "val/seconds": seconds})
-    for i, picture in enumerate(outcome.pictures):
-        run.log.picture(step, f"val/{i}", picture)
-    figures = outcome.metrics.figures
-    shown = "  ".join(
-        f"{name} {'n/a' if figures[name] is None else f'{figures[name]:.3f}'}"
-        for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-    )
-    losses = " + ".join(f"{name} {value:.3f}" for name, value in outcome.losses.items())
-    best = "  (best so far)" if run.progress.best_step == step else ""
-    run.log.say(f"val at step {step}: {shown}  loss {losses}  {seconds:.0f} s{best}")
-    for remark in outcome.metrics.remarks:
-        run.log.say(f"  {remark}")
 
 
 def _is_patience_over(run: Run) -> bool:
@@ -273,17 +208,19 @@ def _is_patience_over(run: Run) -> bool:
     return 0 < patience <= run.progress.stale
 
 
-def _stop(run: Run, number: int) -> None:
-    name = signal.Signals(number).name
+def _stop(run: Run, number: int) -> NoReturn:
     raise InterruptedRunError(
         number,
-        f"{name} after step {run.progress.step} of {run.steps}: the state is in {run.folder.last}; "
-        f"continue with: {program()} train --resume {run.folder.path}",
+        f"{signal.Signals(number).name} after step {run.progress.step} of {run.steps}: "
+        f"{_how_to_go_on(run)}",
     )
 
 
-def _seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+def _how_to_go_on(run: Run) -> str:
+    return (
+        f"the state is in {run.folder.last}; continue with: {program()} train --resume "
+        f"{run.folder.path}"
+    )
 
 
 def _note_bad(run: Run, part: RankStep) -> None:
@@ -296,35 +233,30 @@ def _note_bad(run: Run, part: RankStep) -> None:
         run.log.say(f"step {part.step + 1}: left out: {message} ({i} so far, limit {limit})")
     run.progress = replace(run.progress, bad_images=(*known, *new))
     if len(known) + len(new) > limit:
-        raise TrainingError(
+        run.world.fail(
             f"{len(known) + len(new)} images could not be read, more than data.max_bad_images "
             f"{limit}; the last was {new[-1]}"
         )
 
 
-def _diverged(
-    run: Run,
-    part: RankStep,
-    local: dict[str, Tensor],
-    losses: dict[str, float],
-    rate: float,
-    norm: float,
-) -> str:
-    """Say all that helps to find out why a loss is not finite (users.md ST3)."""
+def _diverged(run: Run, reading: Reading, step: int) -> str:
+    """Say all that helps to find out why a step was not finite (users.md ST3)."""
+    batch, _ = build_dataset(run.config, run.train, augment=True, losses=False)[run.plan.step(step)]
     images = [
         f"  image {int(image)}: {len(target.boxes)} boxes, {target.boxes[:4].round().tolist()}"
-        for batch in part.micro_batches
         for image, target in zip(batch.image_ids, batch.targets, strict=True)
     ]
-    parts = ", ".join(f"{name} {value:g} (here {local[name]:g})" for name, value in losses.items())
+    what = "loss" if not all(map(math.isfinite, reading.losses)) else "gradient"
+    parts = ", ".join(f"{n} {x:g}" for n, x in zip(("class", "box"), reading.losses, strict=True))
     kept = run.folder.best if run.folder.best.exists() else "none yet"
     return "\n".join(
         [
-            f"step {part.step + 1}: the loss is not finite: {parts}; learning rate {rate:g}, "
-            f"gradient norm {norm:g}",
+            f"step {step + 1}: the {what} is not finite: {parts}; learning rate "
+            f"{run.learning_rate(step):g}, gradient norm {reading.norm:g}",
             *images[:16],
-            f"No update was made; last checkpoint: {run.folder.last}, best: {kept}. Try a lower "
-            "train.lr, a longer train.warmup_steps, a smaller train.clip_norm, or "
-            "train.precision=fp32.",
+            f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
+            f"{kept}. Look at the step with: {program()} replay {run.folder.path} --step "
+            f"{step + 1}. Try a lower train.lr, a longer train.warmup_steps, a smaller "
+            "train.clip_norm, train.precision=fp32, or train.max_bad_steps to skip a few.",
         ]
     )

@@ -27,8 +27,8 @@ from retinanet.data.dataset import (
 from retinanet.data.images import SUFFIXES, UnreadableImageError, read_image
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import World, join_world
-from retinanet.engine.evaluate import to_results
 from retinanet.engine.precision import Precision, autocast, inference_precision
+from retinanet.engine.rounds import to_results
 from retinanet.engine.scoring import inference_config, restore_detector
 from retinanet.engine.splits import evaluation_short_side
 from retinanet.errors import UserError

@@ -1,0 +1,291 @@
+"""An interrupted training is the same training: what a resume goes on from, and what it may change.
+
+Where things lie, what they run on and what is reported may change, and is told; the length may,
+where no learning rate that was used changes with it. Everything else is the experiment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from retinanet.config import dump_config, override_config
+from retinanet.engine.checkpoint import Checkpoint
+from retinanet.engine.recovery import load_resumable, newest_whole
+from retinanet.engine.run import Run
+from retinanet.engine.run_folder import RunFolder
+from retinanet.engine.splits import Split
+from retinanet.errors import UserError
+from retinanet.schema import Config
+
+_FREE = (
+    # where the data lie: that they are the same is known by their fingerprints
+    *("data.root", "data.train.annotations", "data.train.images"),
+    *("data.val.annotations", "data.val.images"),
+    # what it runs on
+    *("data.workers", "train.device", "train.micro_batch"),
+    # what is reported and kept
+    *("output.dir", "output.name", "eval.every", "eval.batch_size", "eval.pictures"),
+    *("train.log_every", "train.checkpoint_every", "train.snapshot_every"),
+    "train.keep_snapshots",
+    # when it gives up
+    *("data.max_bad_images", "train.max_bad_steps", "train.max_minutes", "train.patience"),
+)
+_LENGTH = ("train.steps", "train.epochs")
+_SURROUNDINGS = ("processes", "threads", "device", "platform", "python", "torch", "torchvision")
+"""Of the environment: what equal bits depend on, beside the code."""
+_CODE = ("retinanet", "git")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One option, before and after."""
+
+    key: str
+    before: Any
+    after: Any
+
+    @property
+    def is_other_order(self) -> bool:
+        """Whether the same places follow each other in another order: folders of other files."""
+        lists = isinstance(self.before, list) and isinstance(self.after, list)
+        return lists and sorted(self.before) == sorted(self.after)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_show(self.before)} -> {_show(self.after)}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resume:
+    """What a run goes on from, and as what."""
+
+    checkpoint: Checkpoint
+    folder: RunFolder
+    config: Config
+    """As asked; what `auto` was resolved to stays."""
+    remarks: tuple[str, ...] = ()
+    """What was said while a whole checkpoint was looked for."""
+    changes: tuple[Change, ...] = ()
+    allow_changes: bool = False
+    broken: tuple[Change, ...] = ()
+    """Changes that make another experiment of it, which --allow-changes lets pass."""
+
+    @property
+    def kept(self) -> list[str]:
+        """Every broken promise of the run so far: it travels with its state."""
+        before = self.checkpoint.environment.get("changed", [])
+        step = self.checkpoint.progress.step
+        return [*before, *(f"after step {step}: {change}" for change in self.broken)]
+
+
+def find_state(path: Path) -> tuple[RunFolder, Checkpoint, tuple[str, ...]]:
+    """Return a run's folder, the state to go on from, and what to say about it.
+
+    Args:
+        path: run folder, or a checkpoint in it. Where `last.pt` is damaged, the newest whole
+            checkpoint of the folder counts.
+
+    Raises:
+        UserError: there is no state, or it cannot be gone on from.
+    """
+    remarks: list[str] = []
+    folder = RunFolder(path if path.is_dir() else path.absolute().parent.parent)
+    if path.is_dir() or (path.absolute() == folder.last.absolute() and path.is_file()):
+        path, checkpoint, remarks = newest_whole(folder)
+    else:
+        checkpoint = load_resumable(path)
+        _check_is_newest(path, checkpoint, folder)
+    if not folder.config.exists():
+        raise UserError(
+            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a "
+            "new run from its weights, use --init-from"
+        )
+    return folder, checkpoint, tuple(remarks)
+
+
+def _check_is_newest(path: Path, checkpoint: Checkpoint, folder: RunFolder) -> None:
+    """Refuse to go back: a run has one history, and what follows a state would be overwritten."""
+    if not folder.last.exists():
+        return
+    newest, further, _ = newest_whole(folder)
+    if further.progress.step > checkpoint.progress.step:
+        raise UserError(
+            f"{path}: is the state after step {checkpoint.progress.step}, but {newest} has "
+            f"{further.progress.step}: resume that one, or start a new run from this one with "
+            "--init-from"
+        )
+
+
+def plan_resume(
+    folder: RunFolder,
+    checkpoint: Checkpoint,
+    asked: Config,
+    *,
+    remarks: tuple[str, ...] = (),
+    allow_changes: bool = False,
+) -> Resume:
+    """Compare the config that was asked for with the run's own.
+
+    Raises:
+        UserError: it is another experiment, and that is not allowed.
+    """
+    saved = checkpoint.config
+    if (asked.train.epochs is None) != (saved.train.epochs is None):
+        unit = "epochs" if saved.train.epochs else "steps"
+        raise UserError(
+            f"--resume: the length of this run is in {unit}, and so are its milestones and "
+            f"evaluations; give train.{unit}"
+        )
+    for key in ("precision", "micro_batch"):  # what `auto` was resolved to stays
+        if getattr(asked.train, key) == "auto":
+            asked = override_config(asked, [f"train.{key}={getattr(saved.train, key)}"])
+    changes = compare_configs(asked, saved)
+    longer = any(change.key in _LENGTH for change in changes)
+    free = (*_FREE, *_LENGTH, *(["train.milestones"] if longer else []))
+    broken = tuple(c for c in changes if c.key not in free or c.is_other_order)
+    if broken and not allow_changes:
+        lines = [
+            f"{change.key}: {_show(change.after)} here, {_show(change.before)} in the run"
+            for change in broken
+        ]
+        raise UserError(
+            "--resume continues one experiment, but these options differ from the run's "
+            "config.yaml:\n  " + "\n  ".join(lines) + "\nStart a new run with --name, from its "
+            "weights with --init-from; or break the promise with --allow-changes"
+        )
+    return Resume(
+        checkpoint=checkpoint,
+        folder=folder,
+        config=asked,
+        remarks=remarks,
+        allow_changes=allow_changes,
+        changes=tuple(change for change in changes if change not in broken),
+        broken=broken,
+    )
+
+
+def compare_configs(asked: Config, saved: Config) -> list[Change]:
+    """List the options that differ, by name."""
+    after, before = _flatten(dump_config(asked)), _flatten(dump_config(saved))
+    return [
+        Change(key=key, before=before.get(key), after=after.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def experiment(config: Config) -> dict[str, Any]:
+    """Return the options that a training depends on, by name."""
+    return {key: value for key, value in _flatten(dump_config(config)).items() if key not in _FREE}
+
+
+def check_data(resume: Resume, train: Split, val: Split) -> None:
+    """Refuse other classes, and other images or boxes than the run's; where they lie is free.
+
+    Raises:
+        UserError: with the file.
+    """
+    categories, ours = train.annotations.categories, resume.checkpoint.categories
+    if categories != ours:
+        raise UserError(
+            f"{train.annotations.path}: its categories differ from the run's: "
+            f"{_some(categories.names)} against {_some(ours.names)}"
+        )
+    validated = resume.checkpoint.environment.get("val_fingerprint")
+    for split, known, use in (
+        (train, resume.checkpoint.fingerprint, "trained"),
+        (val, validated, "validated"),
+    ):
+        if known not in (None, split.annotations.fingerprint):
+            raise UserError(
+                f"{split.annotations.path}: its images or boxes differ from those that the run was "
+                f"{use} on; start a new run with --init-from instead of --resume"
+            )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "")
+
+
+def check_rates(run: Run, resume: Resume) -> Resume:
+    """Refuse another length under which a learning rate that was used would be another.
+
+    With --allow-changes that length joins the broken promises.
+
+    Raises:
+        UserError: with the first such step and both rates.
+    """
+    lengths = tuple(change for change in resume.changes if change.key in _LENGTH)
+    before = replace(run, config=resume.checkpoint.config)
+    rates = ((before.learning_rate(i), run.learning_rate(i), i) for i in range(run.progress.step))
+    first = next(((used, now, i) for used, now, i in rates if used != now), None)
+    if not lengths or first is None:
+        return resume
+    if resume.allow_changes:
+        free = tuple(change for change in resume.changes if change not in lengths)
+        return replace(resume, changes=free, broken=(*resume.broken, *lengths))
+    used, now, step = first
+    raise UserError(
+        f"--resume: {lengths[0]} moves the schedule into what was trained already: step "
+        f"{step + 1} had learning rate {used:.4g} and would have {now:.4g}. {_remedy(before)}"
+    )
+
+
+def _remedy(before: Run) -> str:
+    """Say how a run can be made longer in spite of its schedule."""
+    whole = all(milestone % before.unit == 0 for milestone in before.milestones)
+    if before.config.train.schedule == "multistep" and whole:
+        milestones = [milestone // before.unit for milestone in before.milestones]
+        keep = f"Keep its drops with 'train.milestones={milestones}', or start"
+    else:
+        keep = "Start"
+    return (
+        f"{keep} a new run from its weights with --init-from, or break the promise with "
+        "--allow-changes"
+    )
+
+
+def describe_resume(run: Run, resume: Resume) -> list[str]:
+    """Say where a run goes on, and with what changes."""
+    step = run.progress.step
+    lines = [*resume.remarks, f"resuming after step {step}"]
+    lines += [f"  {change}" for change in (*resume.changes, *_surroundings(run, resume))]
+    lines += [
+        f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
+        for change in resume.broken
+    ]
+    before = replace(run, config=resume.checkpoint.config)
+    rates = ((i, run.learning_rate(i), before.learning_rate(i)) for i in range(step, run.steps))
+    moved = next(((i, now, was) for i, now, was in rates if now != was), None)
+    if moved and not resume.broken:
+        i, now, was = moved
+        lines.append(
+            f"  another length moves the schedule: lr is {now:.4g} at step {i + 1}, not {was:.4g}"
+        )
+    return lines
+
+
+def _surroundings(run: Run, resume: Resume) -> list[Change]:
+    """List what is other around the run: equal bits need equal surroundings."""
+    before, after = resume.checkpoint.environment, run.environment
+    return [
+        Change(key=key, before=before[key], after=after[key])
+        for key in (*_SURROUNDINGS, *_CODE)
+        if key in before and key in after and before[key] != after[key]
+    ]
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
