@@ -6,7 +6,7 @@ that learn them, and the regions that are ignored. G ground truths of an image, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,8 +77,32 @@ def draw_samples(config: Config, split: Split, folder: Path, count: int) -> list
         UserError: the folder cannot be written.
     """
     names = split.annotations.categories.names
+    return _draw_all(_samples(config, split, count), names, folder)
+
+
+def draw_step(
+    config: Config, batches: Sequence[Batch], step: int, names: Sequence[str], folder: Path
+) -> list[Path]:
+    """Draw the images of a step; return the paths: the contact sheet, then each.
+
+    Args:
+        config: of the experiment.
+        batches: the step's micro-batches, anywhere.
+        step: from 1.
+        names: of the classes.
+        folder: to write into.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    return _draw_all(
+        (seen for batch in batches for seen in _all_seen(config, step, batch)), names, folder
+    )
+
+
+def _draw_all(samples: Iterable[Seen], names: Sequence[str], folder: Path) -> list[Path]:
     pictures, small = {}, []
-    for seen in _samples(config, split, count):
+    for seen in samples:
         name = f"step_{seen.step:06}_image_{seen.image_id}.jpg"
         pictures[name] = draw_seen(seen, names, _LONGEST)
         small.append(draw_seen(seen, names, _IN_SHEET))
@@ -89,18 +113,23 @@ def _samples(config: Config, split: Split, count: int) -> Iterator[Seen]:
     """Yield images of training in order; those that cannot be read are left out."""
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True)
-    anchors = build_anchors(config.anchors)
     left = count
     for step in range(plan.steps_per_epoch):
         if not left:
             return
         whole = plan.step(step)
         batch, _ = dataset[replace(whole, samples=whole.samples[: min(_PER_STEP, left)])]
-        height, width = batch.images.shape[-2:]
-        on_canvas = anchors((height, width), torch.device("cpu")).numpy()
-        for i in np.flatnonzero(batch.image_ids.numpy() != BLANK).tolist():
-            yield _seen(step, batch, i, on_canvas)
+        for seen in _all_seen(config, step, batch):
+            yield seen
             left -= 1
+
+
+def _all_seen(config: Config, step: int, batch: Batch) -> Iterator[Seen]:
+    """Yield the images of a batch, but for blanks."""
+    height, width = batch.images.shape[-2:]
+    anchors = build_anchors(config.anchors)((height, width), torch.device("cpu")).numpy()
+    for i in np.flatnonzero(batch.image_ids.numpy() != BLANK).tolist():
+        yield _seen(step, batch, i, anchors)
 
 
 def _seen(step: int, batch: Batch, i: int, anchors: NDArray[np.float32]) -> Seen:
@@ -110,13 +139,13 @@ def _seen(step: int, batch: Batch, i: int, anchors: NDArray[np.float32]) -> Seen
     return Seen(
         step=step,
         image_id=int(batch.image_ids[i]),
-        pixels=batch.images[i].permute(1, 2, 0).numpy(),
+        pixels=batch.images[i].permute(1, 2, 0).cpu().numpy(),
         size=(height, width),
         original_size=(original_height, original_width),
         boxes=target.boxes.numpy(),
         labels=target.labels.numpy(),
         crowd=target.crowd.numpy(),
-        matches=batch.matches[i].numpy(),
+        matches=batch.matches[i].cpu().numpy(),
         anchors=anchors,
     )
 

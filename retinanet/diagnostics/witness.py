@@ -1,0 +1,114 @@
+"""What happens inside one training step: every layer, every image, every part's gradient.
+
+It reads values while they are computed, so the host waits for the device all the time; it changes
+none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from retinanet.engine.run import Run
+from retinanet.losses.criterion import Criterion
+from retinanet.structures import Batch, Outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLosses:
+    """One image's share of a step, before the step's sums are divided."""
+
+    image_id: int
+    boxes: Tensor
+    """(G, 4) xyxy px of the canvas."""
+    labels: Tensor
+    """(G,)."""
+    positives: int
+    class_loss: float
+    box_loss: float
+
+
+@dataclass(kw_only=True)
+class Witness:
+    """What was seen of one step."""
+
+    images: list[ImageLosses] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    """The micro-batches."""
+    largest: dict[str, float] = field(default_factory=dict)
+    """Of each layer, in the order of the forward pass: the largest absolute value it gave."""
+    not_finite: list[str] = field(default_factory=list)
+    """Layers with an output that is not finite, the first one first."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Of each parameter: its largest absolute value before the step."""
+    gradients: dict[str, float] = field(default_factory=dict)
+    """Of each parameter that learns: the norm of its gradient, before clipping."""
+
+
+@contextmanager
+def witness(run: Run) -> Iterator[Witness]:
+    """Watch the steps that are taken inside the context; afterwards the run is as it was."""
+    seen, criterion = Witness(), run.criterion
+    handles: list[RemovableHandle] = []
+    for name, module in run.model.named_modules():
+        if not any(module.children()):
+            handles.append(module.register_forward_hook(partial(_see_output, seen, name)))
+    for name, parameter in run.model.named_parameters():
+        seen.weights[name] = float(parameter.detach().abs().max())
+        if parameter.requires_grad:
+            look = partial(_see_gradient, seen, name, run.scaler.get_scale())
+            handles.append(parameter.register_post_accumulate_grad_hook(look))
+    run.criterion = partial(_see_losses, seen, criterion)
+    try:
+        yield seen
+    finally:
+        run.criterion = criterion
+        for handle in handles:
+            handle.remove()
+
+
+def _see_output(seen: Witness, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    del module, inputs
+    if not isinstance(output, Tensor):
+        return
+    values = output.detach()
+    if not values.isfinite().all() and name not in seen.not_finite:
+        seen.not_finite.append(name)
+    finite = torch.where(values.isfinite(), values, 0).abs().max()
+    seen.largest[name] = max(float(finite), seen.largest.get(name, 0.0))
+
+
+def _see_gradient(seen: Witness, name: str, scale: float, parameter: Tensor) -> None:
+    # Gradients add up over micro-batches: the last one's norm is that of the step.
+    assert parameter.grad is not None
+    seen.gradients[name] = float(parameter.grad.norm()) / scale
+
+
+def _see_losses(
+    seen: Witness, criterion: Criterion, outputs: Outputs, batch: Batch
+) -> dict[str, Tensor]:
+    """Return the losses, and note those of each image alone."""
+    seen.batches.append(batch)
+    with torch.no_grad():
+        for i, image_id in enumerate(batch.image_ids.tolist()):
+            one = slice(i, i + 1)
+            alone = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
+            losses = criterion(alone, batch.image(i))
+            seen.images.append(
+                ImageLosses(
+                    image_id=image_id,
+                    boxes=batch.targets[i].boxes,
+                    labels=batch.targets[i].labels,
+                    positives=batch.positives.counts[i],
+                    class_loss=float(losses["class"]),
+                    box_loss=float(losses["box"]),
+                )
+            )
+    return criterion(outputs, batch)
