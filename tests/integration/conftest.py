@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +20,13 @@ import torch
 
 from retinanet.cli import main
 from retinanet.data.synthetic import write_synthetic
+from retinanet.diagnostics.same_run import recorded_metrics
 from retinanet.engine import run as engine
 from retinanet.yaml_reader import write_yaml
 
 STEPS, EVALUATED_AT, SIGNAL_IN = 6, 5, 3
-"""The finished run takes 6 steps and is evaluated after 5 and 6. The signal comes in step 3 and is
-heeded in the next, on which all processes agree: the interrupted run ends after step 4."""
+"""The finished run takes 6 steps and is evaluated after 5 and 6. The signal comes in step 3,
+after which the interrupted run ends."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,67 @@ def one_thread() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
     torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Started:
+    """The processes of a command that runs beside the test, one a rank."""
+
+    processes: list[Any]
+    outputs: list[Path]
+
+    def wait(self, seconds: float = 120) -> list[Ran]:
+        """Wait for all; return what each did. One that does not end is killed: -9."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            process.join()
+        return [
+            Ran(
+                process.exitcode,
+                output.with_suffix(".out").read_text(),
+                output.with_suffix(".err").read_text(),
+            )
+            for process, output in zip(self.processes, self.outputs, strict=True)
+        ]
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Started]:
+    """Start `python PROGRAM WORDS`, as torchrun does if there are to be several processes.
+
+    They are forked from a server that has imported what takes seconds and has computed nothing.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["retinanet.engine.launch", "torch.utils.tensorboard"])
+    warm = str(Path(__file__).parent / "warm_process.py")
+
+    def begin(program: Path, *words: object, processes: int = 1) -> Started:
+        outputs = [tmp_path_factory.mktemp("started") / "rank" for _ in range(processes)]
+        address: dict[str, str] = {}
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            address |= {"WORLD_SIZE": str(processes), "GLOO_SOCKET_IFNAME": "lo"}
+        started = Started([], outputs)
+        for rank, output in enumerate(outputs):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            values = {
+                "PROGRAM": str(program),
+                "ARGUMENTS": [str(word) for word in words],
+                "ENVIRONMENT": {**os.environ, **address, **own},
+                "OUTPUT": str(output),
+            }
+            # Not a function of this module, which such a process could not import by its name.
+            process = context.Process(target=runpy.run_path, args=(warm, values))
+            process.start()
+            started.processes.append(process)
+        return started
+
+    return begin
 
 
 @pytest.fixture
@@ -143,7 +209,7 @@ def finished_run(shared_experiment: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def interrupted_run(shared_experiment: Path) -> Path:
-    """Return the folder of the same run, ended by SIGTERM after 4 steps; it is read-only, too."""
+    """Return the folder of the same run, ended by SIGTERM after 3 steps; it is read-only, too."""
     with pytest.MonkeyPatch.context() as patch:
         signal_at_step(patch, SIGNAL_IN - 1, signal.SIGTERM)
         assert call("train", shared_experiment, "--name", "interrupted") == 143
@@ -203,14 +269,7 @@ def learned_run(shared_experiment: Path, few_images: Path) -> Path:
 @pytest.fixture(scope="session")
 def metrics_of() -> Callable[[Path], list[dict[str, Any]]]:
     """Return a function that reads a run's metrics.jsonl, without what depends on the clock."""
-    clock = {"train/images_per_second", "train/data_share", "train/memory_gb", "val/seconds"}
-    clock |= {"train/step_seconds", "train/data_seconds"}
-
-    def read(folder: Path) -> list[dict[str, Any]]:
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(x).items() if k not in clock} for x in lines]
-
-    return read
+    return recorded_metrics
 
 
 @pytest.fixture(scope="session")

@@ -411,7 +411,7 @@ def foreign(path: Path, good: Path) -> str:
 
 def truncated(path: Path, good: Path) -> str:
     path.write_bytes(good.read_bytes()[:1_000_000])
-    return "not a checkpoint, or a damaged or truncated one"
+    return "is damaged or cut off"
 
 
 def runs_code(path: Path, good: Path) -> str:

@@ -118,7 +118,7 @@ def test_auto_is_resolved_once_and_kept(
     shared_experiment: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """design.md: what `auto` became is saved, and a resume elsewhere keeps it."""
-    monkeypatch.setattr("retinanet.engine.run._HOST_PIXELS", 2 * 64 * 96)
+    monkeypatch.setattr("retinanet.engine.micro_batch._HOST_PIXELS", 2 * 64 * 96)
     where = f"output.dir={tmp_path}"
     assert cli("train", shared_experiment, where, "train.steps=1", "eval.every=0").code == 0
     folder = tmp_path / "small"
@@ -129,34 +129,6 @@ def test_auto_is_resolved_once_and_kept(
     assert cli("train", *words, "--resume").code == 0
     then = load_config(folder / "config.yaml").train
     assert (then.micro_batch, then.precision) == (first.micro_batch, "fp32")
-
-
-@pytest.mark.parametrize("micro_batch", [1, 3])
-def test_micro_batches_do_not_change_the_losses(
-    shared_experiment: Path,
-    sparse_data: list[str],
-    learned_run: Path,
-    one_process: Path,
-    losses_of: Losses,
-    cli: Cli,
-    tmp_path: Path,
-    micro_batch: int,
-) -> None:
-    """One division by the positives of the global batch, known before the forward pass."""
-    ran = cli(
-        "train",
-        shared_experiment,
-        *sparse_data,
-        f"train.micro_batch={micro_batch}",
-        f"output.dir={tmp_path}",
-        "--init-from",
-        learned_run / "checkpoints" / "last.pt",
-    )
-    assert ran.code == 0
-    assert losses_of(tmp_path / "small") == pytest.approx(losses_of(one_process), rel=1e-4)
-    assert gradient_norms(tmp_path / "small") == pytest.approx(
-        gradient_norms(one_process), rel=1e-3
-    )
 
 
 def test_loader_workers_change_nothing_at_all(

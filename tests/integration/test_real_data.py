@@ -65,7 +65,7 @@ def test_coco(cli: Cli, tmp_path: Path) -> None:
     assert len(figures["classes"]) == 80
     assert any(row["AP"] is None for row in figures["classes"].values())
 
-    ran = cli("train", "--resume", tmp_path / name, "train.steps=3")
+    ran = cli("train", "--resume", tmp_path / name, "train.steps=3", "train.milestones=[1, 2]")
     assert ran.code == 0
     assert load_checkpoint(checkpoint).progress.step == 3
 

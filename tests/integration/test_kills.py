@@ -1,0 +1,165 @@
+"""kill -9 at any moment, then resume: the bits of the run that nothing interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retinanet.diagnostics.same_run import run_differences
+from retinanet.engine.checkpoint import load_checkpoint
+
+KILLED = -signal.SIGKILL
+ROOT = Path(__file__).parents[2]
+DYING = Path(__file__).with_name("dying.py")
+HARD = ["train.ema_decay=0.9", "train.micro_batch=1", "train.log_every=2"]
+"""An average of the weights, accumulation (batches of 4), lines of the log between checkpoints."""
+
+Death = tuple[Any, ...]
+"""A function of dying.py and its arguments."""
+Train = Callable[..., tuple[list[int], str]]
+
+
+@pytest.fixture(scope="session")
+def train(start: Callable[..., Any]) -> Train:
+    """Return a function that trains in processes some of which die.
+
+    It returns their exit codes and all that they printed.
+    """
+
+    def run(
+        *words: object, ranks: int = 1, deaths: dict[int, Death] | None = None
+    ) -> tuple[list[int], str]:
+        started = start(DYING, json.dumps(deaths or {}), "train", *words, processes=ranks)
+        done = started.wait()
+        return [ran.code for ran in done], "".join(ran.out + ran.err for ran in done)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_experiment: Path, train: Train) -> Callable[..., Path]:
+    """Return a function that gives the folder of a run that nothing interrupted, made once."""
+    made: dict[int, Path] = {}
+
+    def get(ranks: int) -> Path:
+        if ranks not in made:
+            name = f"undisturbed-{ranks}"
+            codes, said = train(shared_experiment, *HARD, "--name", name, ranks=ranks)
+            assert codes == [0] * ranks, said
+            made[ranks] = shared_experiment.parent / "runs" / name
+        return made[ranks]
+
+    return get
+
+
+def progress(folder: Path) -> tuple[int, int]:
+    """Return the step of a run's last state, and that of the last evaluation it knows of."""
+    state = load_checkpoint(folder / "checkpoints" / "last.pt").progress
+    return state.step, state.evaluated
+
+
+@pytest.mark.parametrize(
+    ("kills", "left"),
+    [
+        # The states lie after steps 0, 3, 5 (before and after its evaluation) and 6.
+        (
+            [("before_renaming", "last.pt", 2), ("evaluating", 1), ("recording", 6)],
+            [(0, 0), (5, 0), (5, 5)],
+        ),
+        (
+            [("in_step", 4), ("writing", "best.pt", 1), ("evaluating", 3)],
+            [(3, 0), (5, 0), (6, 5)],
+        ),
+    ],
+    ids=["rename, evaluation, metrics", "step, writing, evaluation"],
+)
+def test_three_kills(
+    experiment: Path,
+    undisturbed: Callable[..., Path],
+    train: Train,
+    kills: list[Death],
+    left: list[tuple[int, int]],
+) -> None:
+    """users.md RS1: with an average of the weights and accumulation."""
+    folder = experiment.parent / "runs" / "small"
+    for death, state in zip(kills, left, strict=True):
+        codes, said = train(experiment, *HARD, "--auto-resume", deaths={0: death})
+        assert codes == [KILLED], said
+        assert progress(folder) == state
+    codes, said = train(experiment, *HARD, "--auto-resume")
+    assert codes == [0], said
+    assert run_differences(folder, undisturbed(1)) == []
+
+
+def test_kills_of_several_processes(
+    experiment: Path, undisturbed: Callable[..., Path], train: Train
+) -> None:
+    """With three, the order of additions follows from the buckets of DistributedDataParallel."""
+    folder = experiment.parent / "runs" / "small"
+    for rank, death in ((2, ("in_step", 4)), (0, ("evaluating", 1))):
+        codes, said = train(experiment, *HARD, "--auto-resume", ranks=3, deaths={rank: death})
+        assert codes[rank] == KILLED, said
+        assert {code for i, code in enumerate(codes) if i != rank} == {1}, said
+        assert "Traceback" not in said
+        assert rank == 0 or "error: another process of the run is gone: " in said
+    assert progress(folder) == (5, 0)
+    codes, said = train(experiment, *HARD, "--auto-resume", ranks=3)
+    assert codes == [0, 0, 0], said
+    assert run_differences(folder, undisturbed(3)) == []
+
+
+def test_torchrun_restarts_the_group(experiment: Path, undisturbed: Callable[..., Path]) -> None:
+    """Without --auto-resume: the run in the folder is this launch's own."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=1"]
+    command += ["--nproc_per_node=2", str(DYING), json.dumps({1: ("in_step", 4)})]
+    command += ["train", str(experiment), *HARD]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resuming after step 3" in done.stdout
+    assert run_differences(experiment.parent / "runs" / "small", undisturbed(2)) == []
+
+
+@pytest.mark.parametrize("ranks", [(2, 1), (1, 2)], ids=["2 then 1", "1 then 2"])
+def test_the_number_of_processes_may_change(
+    experiment: Path,
+    undisturbed: Callable[..., Path],
+    losses_of: Callable[[Path], list[float]],
+    train: Train,
+    ranks: tuple[int, int],
+) -> None:
+    """users.md RS2: the losses are the uninterrupted run's."""
+    folder = experiment.parent / "runs" / "small"
+    command = [experiment, *HARD, "train.log_every=1", "--auto-resume"]
+    first, second = ranks
+    codes, said = train(*command, ranks=first, deaths={0: ("in_step", 4)})
+    assert codes[0] == KILLED, said
+    codes, said = train(*command, ranks=second)
+    assert codes == [0] * second, said
+    assert f"\n  processes: {first} -> {second}\n" in said
+    losses = losses_of(folder)
+    assert len(losses) == 6
+    assert losses[1::2] == pytest.approx(losses_of(undisturbed(1)), rel=1e-4)
+
+
+def test_a_second_signal_ends_at_once(
+    experiment: Path, undisturbed: Callable[..., Path], train: Train
+) -> None:
+    """Not even the step at hand is finished; the newest state is whole."""
+    folder = experiment.parent / "runs" / "small"
+    for number, code in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)):
+        death = ("asked_twice", 4, int(number))
+        codes, said = train(experiment, *HARD, "--auto-resume", deaths={0: death})
+        assert codes == [code], said
+        assert "Traceback" not in said
+        assert progress(folder) == (3, 0)
+    assert train(experiment, *HARD, "--auto-resume")[0] == [0]
+    assert run_differences(folder, undisturbed(1)) == []
