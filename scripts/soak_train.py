@@ -1,0 +1,240 @@
+"""Train for long, and see whether memory, files and processes stay what they were.
+
+    python scripts/soak_train.py                        # 5,000 steps, half an hour on two cores
+    python scripts/soak_train.py --steps 500 --every 50 # a look
+
+Trains the demo's ResNet-18 on drawn pictures of 256 px with two loader workers, and evaluates and
+saves every 250 steps. Half-way between two evaluations it looks at the processes from outside:
+memory, open files, threads. Then it kills a training three times (-9: the training process in a
+step, one of its workers, the training process in an evaluation) and looks for what is left. Ends
+with 1 where something grew, or a process outlived its run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from statistics import mean
+
+from processes import birth, descendants, handles, memory, threads
+
+from retinanet.data.synthetic import write_synthetic
+
+ROOT = Path(__file__).parents[1]
+GROWTH = 0.03
+"""Of memory from the second quarter to the last one that is still noise."""
+GRACE = 15.0
+"""s after which every process of a killed run must be gone; torch's workers look every 5 s."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The processes of a training at one moment."""
+
+    step: int
+    training_mb: float
+    workers_mb: float
+    """Of all loader workers."""
+    training_files: int
+    worker_files: int
+    """Of the worker that has most of them open."""
+    threads: int
+    """Of the training process."""
+    processes: int
+
+
+def main() -> int:
+    """Train, kill, and say what was found; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--every", type=int, default=250, help="steps between evaluations")
+    parser.add_argument("--batch", type=int, default=4, help="images of a step")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="soak_train_"))
+    try:
+        write_synthetic(folder / "data", train_images=400, val_images=40, seed=5)
+        looks = watch(folder, options)
+        grown = growth(looks)
+        print("\n".join(grown) or "nothing grows from the second quarter to the last", flush=True)
+        return 1 if grown + left_by_kills(folder, options) else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(folder: Path, options: argparse.Namespace, name: str) -> subprocess.Popen[bytes]:
+    """Start a training, or go on with it."""
+    words = [
+        *("demo", "--auto-resume", "--name", name, f"data.root={folder / 'data'}"),
+        *("data.short_side=[256]", "data.long_side=256", "data.workers=2"),
+        *(f"train.batch_size={options.batch}", "train.epochs=null", f"train.steps={options.steps}"),
+        *("train.lr=0.0005", f"train.log_every={options.every // 10}", "train.device=cpu"),
+        *(f"eval.every={options.every}", f"train.checkpoint_every={options.every}"),
+        f"output.dir={folder / 'runs'}",
+    ]
+    with (folder / f"{name}.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "retinanet", "train", *words],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+
+def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
+    """Train to the end; return what was seen half-way between evaluations.
+
+    Raises:
+        SystemExit: the training failed; its output is the message.
+    """
+    print("   step  training MB  workers MB  files  of a worker  threads  processes", flush=True)
+    started = time.perf_counter()
+    process, looks = start(folder, options, "soak"), list[Look]()
+    while process.poll() is None:
+        step = newest_step(folder / "runs" / "soak")
+        half = step % options.every == options.every // 10 * 5
+        if half and (not looks or looks[-1].step != step):
+            looks.append(look(process.pid, step))
+            _, training, workers, *counts = astuple(looks[-1])
+            print(
+                f"{step:7}{training:13.1f}{workers:12.1f}"
+                + "".join(f"{n:{w}}" for n, w in zip(counts, (7, 13, 9, 11), strict=True)),
+                flush=True,
+            )
+        time.sleep(0.2)
+    said = (folder / "soak.txt").read_text()
+    if process.returncode:
+        raise SystemExit(said[-4000:])
+    print(said.splitlines()[-1])
+    seconds, saving = time.perf_counter() - started, pause(folder / "runs" / "soak")
+    print(
+        f"{options.steps} steps in {seconds:.0f} s; the training stood still for checkpoints "
+        f"{saving:.2f} s, {saving / seconds:.2%}",
+        flush=True,
+    )
+    return looks
+
+
+def recorded(run: Path) -> list[dict[str, float]]:
+    """Return the whole lines of a run's metrics.jsonl."""
+    try:
+        text = (run / "metrics.jsonl").read_text()
+    except OSError:
+        return []
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def newest_step(run: Path) -> int:
+    """Return the step that a run has recorded last; 0 before the first."""
+    lines = recorded(run)
+    return int(lines[-1]["step"]) if lines else 0
+
+
+def pause(run: Path) -> float:
+    """Return the seconds for which a run stood still for checkpoints."""
+    return sum(line.get("train/checkpoint_seconds", 0.0) for line in recorded(run))
+
+
+def look(pid: int, step: int) -> Look:
+    """Look at a training process and its workers."""
+    others = [child for child in descendants(pid) if child != pid]
+    return Look(
+        step=step,
+        training_mb=memory(pid),
+        workers_mb=sum(map(memory, others)),
+        training_files=handles(pid),
+        worker_files=max(map(handles, others), default=0),
+        threads=threads(pid),
+        processes=1 + len(others),
+    )
+
+
+def growth(looks: list[Look]) -> list[str]:
+    """Return what is more in the last quarter of a run than in its second one."""
+    quarter = len(looks) // 4
+    early, late = looks[quarter : 2 * quarter], looks[-quarter:]
+    grown = []
+    for name in ("training_mb", "workers_mb"):
+        before, after = (mean(getattr(one, name) for one in part) for part in (early, late))
+        print(f"{name}: {before:.1f} in the second quarter, {after:.1f} in the last one")
+        if after > before * (1 + GROWTH):
+            grown.append(f"{name} grew from {before:.1f} to {after:.1f}")
+    for name in ("training_files", "worker_files", "threads", "processes"):
+        before, after = (max(getattr(one, name) for one in part) for part in (early, late))
+        if after > before:
+            grown.append(f"{name} grew from {before} to {after}")
+    return grown
+
+
+def left_by_kills(folder: Path, options: argparse.Namespace) -> list[str]:
+    """Kill a training in three ways; return what outlived it."""
+    run, left = folder / "runs" / "killed", []
+    text = folder / "killed.txt"
+    for what, is_time, of_worker in (
+        ("the training process in a step", lambda: newest_step(run) >= options.every // 5, False),
+        ("a loader worker", lambda: newest_step(run) >= options.every // 5, True),
+        ("the training process in an evaluation", lambda: is_evaluating(run, options), False),
+    ):
+        shutil.rmtree(run, ignore_errors=True)
+        before = shared_memory()
+        process = start(folder, options, "killed")
+        wait(process, is_time, text)
+        time.sleep(0.3)  # well inside what has just begun
+        group = descendants(process.pid)
+        born = {pid: birth(pid) for pid in group}
+        os.kill(group[1] if of_worker else process.pid, signal.SIGKILL)
+        killed = time.perf_counter()
+        process.wait(timeout=120)
+        while alive(born) and time.perf_counter() - killed < GRACE:
+            time.sleep(0.1)
+        rest, files = alive(born), shared_memory() - before
+        print(
+            f"kill -9 of {what}: exit code {process.returncode}, {len(group)} processes "
+            f"{'gone' if not rest else 'NOT gone'} after {time.perf_counter() - killed:.1f} s, "
+            f"{len(files)} files left in /dev/shm",
+            flush=True,
+        )
+        left += [f"process {pid} outlived its run" for pid in rest] + sorted(files)
+    return left
+
+
+def wait(process: subprocess.Popen[bytes], until: Callable[[], bool], text: Path) -> None:
+    """Wait for a moment of a training.
+
+    Raises:
+        SystemExit: it ended before that; its output is the message.
+    """
+    while not until():
+        if process.poll() is not None:
+            raise SystemExit(text.read_text()[-4000:])
+        time.sleep(0.02)
+
+
+def is_evaluating(run: Path, options: argparse.Namespace) -> bool:
+    """Whether the first evaluation is under way: its step is recorded, its figures are not."""
+    lines = recorded(run)
+    return bool(lines) and lines[-1]["step"] == options.every and "val/AP" not in lines[-1]
+
+
+def alive(born: dict[int, str | None]) -> list[int]:
+    """Return which processes, known by when they began, are still there."""
+    return [pid for pid, when in born.items() if birth(pid) == when is not None]
+
+
+def shared_memory() -> set[str]:
+    """Return the files in shared memory."""
+    folder = Path("/dev/shm")  # noqa: S108 (looked at, not written to)
+    return {str(path) for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
