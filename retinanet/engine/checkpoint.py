@@ -63,6 +63,11 @@ class Checkpoint:
     """Of the training annotations."""
     environment: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What the network is used with: the average, where there is one."""
+        return self.averaged or self.model
+
 
 class _Sink(FileIO):
     """The file that `torch.save` writes to: it keeps the error that torch hides behind its own."""

@@ -142,7 +142,7 @@ def start_run(
     wrapped = world.wrap(model)
     average = Average(model, config.train.ema_decay) if config.train.ema_decay else None
     if average is not None and checkpoint is not None:
-        load_weights(average.model, checkpoint.averaged or checkpoint.model)
+        load_weights(average.model, checkpoint.weights)
     optimizer = build_optimizer(model, config.train)
     scaler = torch.amp.GradScaler(world.device.type, enabled=_uses_scaler(precision))
     if checkpoint is not None and checkpoint.optimizer is not None:

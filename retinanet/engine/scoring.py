@@ -48,7 +48,7 @@ def restore_detector(
     """
     model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
     place(model, device, precision, channels_last=checkpoint.config.train.channels_last)
-    load_weights(model, checkpoint.averaged or checkpoint.model)
+    load_weights(model, checkpoint.weights)
     return model.eval()
 
 

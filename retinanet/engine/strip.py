@@ -34,10 +34,9 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}; make it first")
     check_writable(out.parent, "name another file to write")
-    averaged = checkpoint.averaged or {}
     stripped = replace(
         checkpoint,
-        model={**checkpoint.model, **averaged},
+        model=checkpoint.weights,
         averaged=None,
         optimizer=None,
         scaler=None,
@@ -45,6 +44,6 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     save_checkpoint(stripped, out)
     before, after = (readable_size(file.stat().st_size) for file in (path, out))
     dropped = "optimiser state dropped"
-    if averaged:
+    if checkpoint.averaged:
         dropped += ", and the weights of the last step in favour of their moving average"
     return [f"{path}: {before}", f"{out}: {after} ({dropped}; --resume needs the original)"]

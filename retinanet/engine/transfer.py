@@ -18,12 +18,13 @@ _CLASS_OUTPUT = "class_subnet.output."
 def load_matching(model: Detector, checkpoint: Checkpoint, categories: Categories) -> list[str]:
     """Load a checkpoint's weights into a model of other classes; return lines that say what fitted.
 
-    Everything but the class logits loads as it is; the logits of classes with the same name keep
-    their rows; the others keep their fresh start (bias at the prior).
+    Of averaged weights the average is taken. Everything but the class logits loads as it is; the
+    logits of classes with the same name keep their rows; the others keep their fresh start (bias at
+    the prior).
     """
     state = model.state_dict()
     taken, skipped = {}, []
-    for name, value in checkpoint.model.items():
+    for name, value in checkpoint.weights.items():
         if name.startswith(_CLASS_OUTPUT):
             continue
         if name in state and state[name].shape == value.shape:
@@ -34,7 +35,7 @@ def load_matching(model: Detector, checkpoint: Checkpoint, categories: Categorie
     shared = [name for name in categories.names if name in checkpoint.categories.names]
     for part in ("weight", "bias"):
         key = _CLASS_OUTPUT + part
-        old = checkpoint.model.get(key, torch.zeros(0))
+        old = checkpoint.weights.get(key, torch.zeros(0))
         merged = _merge_rows(state[key], old, categories, checkpoint.categories)
         if merged is None:
             skipped.append(f"{key}: the anchors or channels of the heads differ")
@@ -49,7 +50,7 @@ def load_matching(model: Detector, checkpoint: Checkpoint, categories: Categorie
         f"{len(categories) - kept}"
     )
     lines += [f"  skipped {text}" for text in skipped]
-    lines += [f"  fresh {name}" for name in fresh if name not in checkpoint.model]
+    lines += [f"  fresh {name}" for name in fresh if name not in checkpoint.weights]
     return lines
 
 

@@ -148,3 +148,11 @@ def test_other_channels_in_the_heads(channels: int) -> None:
     assert torch.equal(after[WEIGHT], before[WEIGHT])
     assert f"  skipped {WEIGHT}: the anchors or channels of the heads differ" in lines
     assert torch.equal(rows(after[BIAS], 3, 0), rows(trained().model[BIAS], 3, 0))
+
+
+def test_an_average_is_what_is_taken() -> None:
+    """What evaluation judged, and `best.pt` was chosen by."""
+    checkpoint = trained()
+    averaged = {name: value + 5 for name, value in checkpoint.model.items()}
+    _, after, _ = transfer(OLD, dataclasses.replace(checkpoint, averaged=averaged))
+    assert all(torch.equal(after[name], value) for name, value in averaged.items())

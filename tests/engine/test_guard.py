@@ -1,0 +1,71 @@
+"""A step that is not finite is judged on the device, and told when the host asks."""
+
+import math
+
+import pytest
+import torch
+
+from retinanet.engine.guard import Guard
+
+CPU = torch.device("cpu")
+FINE, BAD = (1.0, 2.0), (math.nan, 2.0)
+
+
+def judge(
+    guard: Guard,
+    step: int,
+    losses: tuple[float, float] = FINE,
+    norm: float = 3.0,
+    scale: float = 0.0,
+) -> bool:
+    fine = guard.judge(step, torch.tensor(losses), torch.tensor(norm), torch.tensor(scale))
+    return bool(fine)
+
+
+def test_finite_steps_pass() -> None:
+    guard = Guard(CPU, allowed=0, skipped=0)
+    assert all(judge(guard, step) for step in range(3))
+    reading = guard.read()
+    assert (reading.step, reading.skipped, float(guard.factor)) == (None, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("losses", "norm"),
+    [(BAD, 3.0), ((1.0, math.inf), 3.0), (FINE, math.nan), (FINE, math.inf)],
+)
+def test_the_first_bad_step_is_kept_with_its_facts(
+    losses: tuple[float, float], norm: float
+) -> None:
+    """users.md ST3: later steps, made bad by the factor, do not replace it."""
+    guard = Guard(CPU, allowed=0, skipped=0)
+    assert judge(guard, 4)
+    assert not judge(guard, 5, losses, norm)
+    assert math.isnan(float(guard.factor))  # no later loss is finite
+    assert not judge(guard, 6, (math.nan, math.nan), math.nan)
+    reading = guard.read()
+    assert (reading.step, reading.skipped) == (5, 0)
+    assert str((*reading.losses, reading.norm)) == str((*losses, norm))  # nan is not nan
+
+
+def test_as_many_as_allowed_are_skipped_and_the_next_one_stops() -> None:
+    """Three are allowed, one of which an earlier launch has used up."""
+    guard = Guard(CPU, allowed=3, skipped=1)
+    assert not judge(guard, 10, BAD)
+    assert judge(guard, 11)
+    assert not judge(guard, 12, BAD)
+    assert (guard.read().step, guard.read().skipped, float(guard.factor)) == (None, 3, 1.0)
+    assert not judge(guard, 13, BAD)
+    assert (guard.read().step, guard.read().skipped) == (13, 3)
+    assert math.isnan(float(guard.factor))
+
+
+def test_an_overflow_of_fp16_is_no_fault_while_the_scale_may_fall() -> None:
+    """users.md ST5."""
+    guard = Guard(CPU, allowed=0, skipped=0)
+    assert judge(guard, 0, norm=math.inf, scale=65536.0)
+    assert judge(guard, 1, norm=math.nan, scale=1.0)
+    assert not judge(guard, 2, BAD, scale=65536.0)  # the losses themselves are float32
+    assert guard.read().step == 2
+    other = Guard(CPU, allowed=0, skipped=0)
+    assert not judge(other, 3, norm=math.inf, scale=0.5)
+    assert other.read().step == 3

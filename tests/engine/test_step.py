@@ -1,0 +1,202 @@
+"""One optimiser step on a CPU: what it adds up, divides by, and leaves alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from retinanet.config import override_config
+from retinanet.data.dataset import LoadedImage, collate
+from retinanet.data.loader import RankStep
+from retinanet.engine.average import Average
+from retinanet.engine.checkpoint import Progress
+from retinanet.engine.distributed import World
+from retinanet.engine.guard import Guard
+from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.splits import build_matcher
+from retinanet.engine.step import take_step
+from retinanet.losses.criterion import build_criterion
+from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config
+from retinanet.structures import Batch, Target
+
+CPU = torch.device("cpu")
+CANVAS = (64, 64)
+
+
+@pytest.fixture(scope="module")
+def model(small_config: Config) -> Detector:
+    torch.manual_seed(0)
+    return build_detector(small_config, classes=2).double().train()
+
+
+def image(config: Config, seed: int, boxes: list[list[float]]) -> LoadedImage:
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (*CANVAS, 3), generator=generator, dtype=torch.uint8)
+    return LoadedImage(
+        pixels=pixels.numpy(),
+        size=CANVAS,
+        original_size=CANVAS,
+        image_id=seed,
+        target=Target(
+            boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.zeros(len(boxes), dtype=torch.int64),
+            crowd=torch.zeros(len(boxes), dtype=torch.bool),
+        ),
+    )
+
+
+def part(config: Config, micro_batch: int, step: int = 0) -> RankStep:
+    """Return a step of four images, two of them without boxes."""
+    boxes: list[list[list[float]]] = [[[4, 4, 40, 40]], [], [[10, 8, 60, 50], [0, 0, 33, 30]], []]
+    images = [image(config, seed, own) for seed, own in enumerate(boxes, start=1)]
+    match = build_matcher(config)
+    batches = [
+        collate(images[first : first + micro_batch], CANVAS, match)
+        for first in range(0, 4, micro_batch)
+    ]
+    positives = sum(sum(batch.positives.counts) for batch in batches)
+    return RankStep(step=step, micro_batches=batches, positives=positives, images=4, bad=[])
+
+
+def run_of(model: Detector, config: Config, *overrides: str, allowed: int = 0) -> Any:
+    """Return what a step uses of a run, with a network of its own."""
+    own, config = copy.deepcopy(model), override_config(config, list(overrides))
+    return SimpleNamespace(
+        config=config,
+        model=own,
+        wrapped=own,
+        forward=own,
+        average=Average(own, 0.9),
+        guard=Guard(CPU, allowed=allowed, skipped=0),
+        optimizer=build_optimizer(own, config.train),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        criterion=build_criterion(config.loss),
+        world=World(rank=0, size=1, device=CPU),
+        precision="fp64",
+        progress=Progress(normalizer=100.0),
+        learning_rate=lambda step: 0.01,
+        taken=None,
+    )
+
+
+def take(run: Any, given: RankStep) -> None:
+    take_step(run, given, positives=given.positives, images=given.images)
+
+
+def everything(run: Any) -> list[Tensor]:
+    """Return copies of the weights, the momenta and the average."""
+    moments = [value for state in run.optimizer.state.values() for value in state.values()]
+    weights = [*run.model.state_dict().values(), *run.average.model.state_dict().values()]
+    return [tensor.detach().clone() for tensor in (*weights, *moments)]
+
+
+def test_a_step_learns(model: Detector, small_config: Config) -> None:
+    run, given = run_of(model, small_config), part(small_config, 4)
+    assert given.positives > 10
+    take(run, given)
+    assert run.taken.rate == 0.01
+    for learned in (run.model, run.average.model):
+        for name in ("backbone.conv1", "class_subnet.output", "box_subnet.output"):
+            before, after = (m.get_parameter(f"{name}.weight") for m in (model, learned))
+            assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("normalizer", ["positives", "per_image", "moving_average"])
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_micro_batches_are_the_same_step(
+    model: Detector, small_config: Config, micro_batch: int, normalizer: str
+) -> None:
+    """users.md ST1: some micro-batches have no boxes, and the last may be short."""
+    taken = []
+    for size in (4, micro_batch):
+        run = run_of(model, small_config, f"loss.normalizer={normalizer}")
+        take(run, part(small_config, size))
+        taken.append(run)
+    one, other = taken
+    assert torch.allclose(one.taken.losses, other.taken.losses, rtol=1e-6)
+    assert float(one.taken.norm) == pytest.approx(float(other.taken.norm), rel=1e-5)
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-7)
+
+
+def test_what_the_sums_are_divided_by(model: Detector, small_config: Config) -> None:
+    """users.md ST4, DA3: at least 1, and a step without boxes has the loss of its negatives."""
+    given = part(small_config, 4)
+    sums = {}
+    for normalizer in ("positives", "moving_average"):
+        run = run_of(model, small_config, f"loss.normalizer={normalizer}")
+        take(run, given)
+        sums[normalizer] = float(run.taken.losses[0])
+    after = 0.9 * 100 + 0.1 * given.positives
+    assert run.progress.normalizer == pytest.approx(after)
+    assert sums["moving_average"] * after == pytest.approx(sums["positives"] * given.positives)
+    run = run_of(model, small_config)
+    empty = collate([image(small_config, 1, [])], CANVAS, build_matcher(small_config))
+    take(run, RankStep(step=0, micro_batches=[empty], positives=0, images=1, bad=[]))
+    assert run.taken.losses.isfinite().all() and float(run.taken.losses[0]) > 0
+    assert all(p.grad is not None for p in run.model.parameters() if p.requires_grad)  # MG1
+
+
+def spoil(run: Any) -> None:
+    """Let the next losses be NaN."""
+    criterion = run.criterion
+
+    def bad(outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        run.criterion = criterion
+        return {name: loss * math.nan for name, loss in criterion(outputs, batch).items()}
+
+    run.criterion = bad
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_nothing_moves_from_a_bad_step_on(
+    model: Detector, small_config: Config, optimizer: str
+) -> None:
+    """users.md ST3: not by the steps after it either, until the host has read the flag."""
+    run, given = run_of(model, small_config, f"train.optimizer={optimizer}"), part(small_config, 4)
+    take(run, given)
+    before = everything(run)
+    spoil(run)
+    take(run, part(small_config, 4, step=1))
+    for step in (2, 3):
+        take(run, part(small_config, 4, step=step))
+    assert all(map(torch.equal, before, everything(run)))
+    assert run.guard.read().step == 1
+
+
+def test_an_allowed_bad_step_is_left_out_and_training_goes_on(
+    model: Detector, small_config: Config
+) -> None:
+    """The two good steps around it are those of a run without it."""
+    spoilt, whole = (run_of(model, small_config, allowed=1) for _ in range(2))
+    take(spoilt, part(small_config, 4))
+    spoil(spoilt)
+    take(spoilt, part(small_config, 4, step=1))
+    take(spoilt, part(small_config, 4, step=2))
+    for step in (0, 2):
+        take(whole, part(small_config, 4, step=step))
+    assert all(map(torch.equal, everything(whole), everything(spoilt)))
+    assert (spoilt.guard.read().step, spoilt.guard.read().skipped) == (None, 1)
+
+
+def test_clipping(model: Detector, small_config: Config) -> None:
+    """The norm that is told is that before it."""
+    options = ["train.optimizer=sgd", "train.momentum=0", "train.weight_decay=0"]
+    runs = [run_of(model, small_config, *options, f"train.clip_norm={n}") for n in (0, 1e-3)]
+    for run in runs:
+        take(run, part(small_config, 4))
+    free, clipped = runs
+    assert torch.equal(free.taken.norm, clipped.taken.norm)
+    moved = [
+        math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in zip(*pair, strict=True)))
+        for pair in (([*run.model.parameters()], [*model.parameters()]) for run in runs)
+    ]
+    assert moved[0] == pytest.approx(0.01 * float(free.taken.norm), rel=1e-4)
+    assert moved[1] == pytest.approx(0.01 * 1e-3, rel=1e-3)
