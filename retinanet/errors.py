@@ -6,13 +6,21 @@ import difflib
 class UserError(Exception):
     """The user's input is wrong: the message names file, record, value and remedy (exit code 2)."""
 
+    agreed = False
+    """Whether all processes of the run raise it at the same place; rank 0 has the text."""
+
 
 class TrainingError(Exception):
     """The run failed while running, a non-finite loss for example (exit code 1)."""
 
+    agreed = False
+    """As above."""
+
 
 class InterruptedRunError(Exception):
     """A signal ended the run; its state is saved."""
+
+    agreed = True
 
     def __init__(self, number: int, where: str) -> None:
         super().__init__(where)

@@ -21,7 +21,7 @@ from retinanet.structures import BLANK, Batch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Of glibc's mallopt(3)."""
-_GRACE = 20
+_GRACE = 300
 """Seconds from SIGTERM to a worker's end."""
 
 

@@ -20,7 +20,7 @@ def describe_step(run: Run, seen: Witness, part: RankStep) -> Iterator[str]:
     losses, norm = run.latest()
     assert run.taken is not None
     height, width = seen.batches[0].images.shape[-2:]
-    divisor = _divisor(run, part)
+    divisor = run.taken.divisor
     yield (
         f"learning rate {run.taken.rate:g}, canvas {width}x{height}, {part.images} images "
         f"({run.config.train.micro_batch} at a time), {part.positives} positives; losses are "
@@ -32,14 +32,6 @@ def describe_step(run: Run, seen: Witness, part: RankStep) -> Iterator[str]:
         if image.image_id != BLANK:
             yield from _describe_image(run.train, image, divisor)
     yield from _describe_network(run, seen, norm)
-
-
-def _divisor(run: Run, part: RankStep) -> float:
-    """Return what a step's sums were divided by."""
-    if run.config.loss.normalizer == "moving_average":
-        return run.progress.normalizer or run.config.loss.normalizer_start
-    per_image = run.config.loss.normalizer == "per_image"
-    return max(1.0, part.images if per_image else part.positives)
 
 
 def _describe_image(split: Split, image: ImageLosses, divisor: float) -> Iterator[str]:

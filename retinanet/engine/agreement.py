@@ -38,6 +38,7 @@ def _raise_first(world: World, error: Exception | None) -> None:
     told = world.broadcast([one for one in world.gather(expected) if one is not None])
     if error is not None and expected is None:
         raise error  # a bug, or a device out of memory: its own rank tells about it
-    if not told:
-        raise TrainingError("")
-    raise told[0] if world.is_main else type(told[0])("")
+    first = told[0] if told else TrainingError("")
+    ending = first if world.is_main else type(first)("")
+    ending.agreed = True
+    raise ending

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.engine.rendezvous import fresh_store
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import InterruptedRunError, TrainingError, UserError
 
 _PATIENCE = timedelta(hours=2)
 """Scoring on rank 0 keeps the others waiting for minutes."""
@@ -95,7 +96,25 @@ class World:
         Raises:
             TrainingError: always.
         """
-        raise TrainingError(message if self.is_main else "")
+        error = TrainingError(message if self.is_main else "")
+        error.agreed = True
+        raise error
+
+    @contextmanager
+    def leaving_together(self) -> Iterator[None]:
+        """Let no rank leave the block, by its end or by an end that all agreed on, before rank 0.
+
+        torchrun ends the others as soon as one process of the run has ended with an error, and
+        rank 0 may still be writing the state.
+        """
+        try:
+            yield
+        except (TrainingError, UserError, InterruptedRunError) as error:
+            if error.agreed:
+                with suppress(RuntimeError):  # rank 0 is gone: there is nothing to wait for
+                    self.broadcast(None)
+            raise
+        self.broadcast(None)
 
     def close(self) -> None:
         """Leave the group."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from retinanet.evaluation.coco import (
     metrics_json,
 )
 from retinanet.evaluation.draw import grid, write_jpeg
-from retinanet.files import replacing
+from retinanet.files import replacing, write_failure
 from retinanet.model.detector import Detector
 from retinanet.schema import Config
 
@@ -158,6 +159,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
 
     Raises:
         UserError: the folder cannot be written.
+        TrainingError: the disk is full.
     """
     paths = [folder / "results.json", folder / "metrics.json", folder / "metrics.txt"]
     figures = metrics_json(evaluation.metrics)
@@ -176,5 +178,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
             columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
             write_jpeg(paths[-1], grid(evaluation.pictures, columns))
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise write_failure(folder, error, needed=sum(map(len, texts))) from None
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     return paths

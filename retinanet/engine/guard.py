@@ -39,8 +39,9 @@ class Guard:
         Args:
             device: that trains.
             allowed: bad steps that may be skipped.
-            skipped: bad steps of the run so far.
+            skipped: bad steps of the run so far, at most `allowed`.
         """
+        assert skipped <= allowed
         self._allowed = allowed
         self._skipped = torch.full((), skipped, dtype=torch.int64, device=device)
         self._facts = torch.full((4,), math.nan, device=device)  # step, class, box, norm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from retinanet.engine.resume import (
 )
 from retinanet.engine.run import Run, checkpoint_size, start_run, state
 from retinanet.engine.run_folder import RunFolder, describe_environment, launcher, run_folder
+from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import Split, build_augment, open_training_splits
 from retinanet.engine.train import is_finished, train
 from retinanet.engine.transfer import load_matching
@@ -154,6 +156,7 @@ def _run(
     finished_is_fine: bool = False,
 ) -> Outcome | None:
     """Check, rehearse, train."""
+    started = time.monotonic()
     set_numerics(config.train, world.device)
     log = Log(active=world.is_main)
     try:
@@ -178,8 +181,8 @@ def _run(
         world.broadcast(None)  # nobody goes on before the folder is there
         log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
         log.say(intro)
-        with run.saver:
-            progress = train(run)
+        with collect_signals() as signals, world.leaving_together(), run.saver:
+            progress = train(run, signals, started=started)
         return Outcome(folder=folder, progress=progress, is_main=world.is_main)
     except (TrainingError, UserError) as error:
         log.keep(f"error: {error}")
@@ -245,7 +248,25 @@ def _prepare(
         )
     if has_own_memory(world.device):
         remarks += fit_micro_batch(run, asked=asked)
+    _check_sync_bn(run.config, world)
     return run, remarks
+
+
+def _check_sync_bn(config: Config, world: World) -> None:
+    """Refuse accumulation beside statistics of all processes: each forward pass waits for all.
+
+    Processes whose shares differ by an image could have another number of passes.
+
+    Raises:
+        UserError: with the micro-batch that it takes.
+    """
+    share, micro_batch = -(-config.train.batch_size // world.size), config.train.micro_batch
+    assert micro_batch != "auto"
+    if config.model.norm == "sync_bn" and world.size > 1 and micro_batch < share:
+        raise UserError(
+            f"model.norm: sync_bn takes each process's whole share of the batch at a time, but "
+            f"train.micro_batch is {micro_batch}: set it to {share}, or take model.norm=gn"
+        )
 
 
 def _check_ranks_agree(
@@ -257,7 +278,7 @@ def _check_ranks_agree(
         UserError: with what differs.
     """
     ours = {
-        "the config": experiment(config),
+        **experiment(config),
         f"{train_split.annotations.path}": train_split.annotations.fingerprint,
         f"{val_split.annotations.path}": val_split.annotations.fingerprint,
         "the state to resume from": resume and resume.checkpoint.progress,
@@ -268,8 +289,8 @@ def _check_ranks_agree(
         for rank, (_, value) in enumerate(others, start=1):
             if value != first:
                 raise UserError(
-                    f"{what} differs between process 0 and process {rank}: all machines need the "
-                    "same files, and the same folder of the run"
+                    f"{what} is {first} in process 0 but {value} in process {rank}: all machines "
+                    "need the same options and files, and the same folder of the run"
                 )
 
 

@@ -83,7 +83,7 @@ def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
         run.world.fail(
             f"train.micro_batch={asked}: {tried} images of {size} do not fit into {memory}, "
             f"{does}: set train.micro_batch={fitting} (the batch and the results stay the "
-            "same), or auto"
+            "same)"
         )
     run.config = override_config(config, [f"train.micro_batch={fitting}"])
     return [f"train.micro_batch auto: {tried} images did not fit into memory, {does}"]

@@ -60,6 +60,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, object]
     optimizer.load_state_dict(state)
     for group, given in zip(optimizer.param_groups, options, strict=True):
         group.update(given)
+    for parameter, moments in optimizer.state.items():
+        for name, moment in moments.items():
+            if moment.shape == parameter.shape:  # laid in memory as the parameter now is
+                moments[name] = torch.empty_like(parameter).copy_(moment)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -40,6 +40,8 @@ class Taken:
     """Of the gradient, before clipping."""
     rate: float
     """Learning rate."""
+    divisor: float
+    """Of the sums of losses."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -147,14 +149,21 @@ def start_run(
     scaler = torch.amp.GradScaler(world.device.type, enabled=_uses_scaler(precision))
     if checkpoint is not None and checkpoint.optimizer is not None:
         try:
-            restore_optimizer(optimizer, checkpoint.optimizer)
-            scaler.load_state_dict(checkpoint.scaler or {})
+            if checkpoint.config.train.optimizer == config.train.optimizer:  # --allow-changes
+                restore_optimizer(optimizer, checkpoint.optimizer)
+            if checkpoint.scaler:
+                scaler.load_state_dict(checkpoint.scaler)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"the checkpoint's optimiser state does not fit its own config: {error}"
             ) from None
     progress = checkpoint.progress if checkpoint else None
     progress = progress or Progress(normalizer=config.loss.normalizer_start)
+    if progress.skipped_steps > config.train.max_bad_steps:
+        raise UserError(
+            f"train.max_bad_steps: {config.train.max_bad_steps}, but the run has skipped "
+            f"{progress.skipped_steps} steps so far; give at least that many"
+        )
     return Run(
         config=config,
         folder=folder,

@@ -108,6 +108,8 @@ class RunFolder:
     def check_space(self, checkpoint_size: int, *, snapshots: int = 0) -> None:
         """Refuse a disk without room for the last and the best checkpoint and one being written.
 
+        Those of a run that goes on are there already.
+
         Args:
             checkpoint_size: bytes.
             snapshots: checkpoints that stay beside those.
@@ -116,7 +118,9 @@ class RunFolder:
             UserError: with what is needed and what is free.
         """
         parent = next(p for p in [self.path, *self.path.absolute().parents] if p.exists())
-        free, needed = shutil.disk_usage(parent).free, (3 + snapshots) * checkpoint_size
+        there = sum(path.stat().st_size for path in self.last.parent.glob("*.pt"))
+        free = shutil.disk_usage(parent).free
+        needed = max(checkpoint_size, (3 + snapshots) * checkpoint_size - there)
         if free < needed:
             raise UserError(
                 f"{self.path}: the checkpoints need {needed / 1e9:.2f} GB, but the disk has "

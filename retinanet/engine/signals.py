@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -19,28 +19,31 @@ signal every process of a job, and torchrun passes on what it was sent itself.""
 def collect_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM: the step at hand ends before the run does; a second is final."""
     received: list[int] = []
-    came: dict[int, float] = {}
+    came: list[float] = []
     echo = _ECHO if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
         now = time.monotonic()
-        if number not in came:
-            came[number] = now
+        if not came:
+            came.append(now)
             received.append(number)
             if not echo:
-                signal.signal(number, before[number])
-        elif now - came[number] >= echo:
-            signal.signal(number, before[number])
+                _set(before)
+        elif now - came[0] >= echo:
+            _set(before)
             os.kill(os.getpid(), number)
 
     before: dict[int, Any] = {
         number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        for number in before:
-            signal.signal(number, note)
+        _set(dict.fromkeys(before, note))
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _set(before)
+
+
+def _set(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -36,8 +36,10 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     rate = run.learning_rate(part.step)
     set_learning_rate(run.optimizer, rate)
     run.optimizer.zero_grad(set_to_none=True)
-    losses = _accumulate(run, part.micro_batches, _divisor(run, positives, images))
+    divisor = _divisor(run, positives, images)
+    losses = _accumulate(run, part.micro_batches, divisor)
     run.world.add_up(losses)
+    _spoil_if_bad(run, losses)
     run.scaler.unscale_(run.optimizer)
     norm = _clip(run)
     fine = run.guard.judge(part.step, losses, norm, _loss_scale(run))
@@ -45,8 +47,15 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     run.scaler.step(run.optimizer)
     run.scaler.update()
     if run.average is not None:
-        run.average.update(part.step, fine)
-    run.taken = Taken(losses=losses, norm=norm, rate=rate)
+        run.average.update(part.step, fine & norm.isfinite())
+    run.taken = Taken(losses=losses, norm=norm, rate=rate, divisor=divisor)
+
+
+def _spoil_if_bad(run: Run, losses: Tensor) -> None:
+    """Make the gradient NaN where a loss is not finite: fp16's scaler looks at gradients alone."""
+    if run.scaler.is_enabled():
+        any_parameter = run.optimizer.param_groups[0]["params"][0]
+        any_parameter.grad.mul_(torch.where(losses.isfinite().all(), 1.0, math.nan))
 
 
 def _accumulate(run: Run, batches: list[Batch], divisor: float) -> Tensor:

@@ -16,15 +16,19 @@ from retinanet.engine.guard import Reading
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.run_folder import program
-from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
 from retinanet.errors import InterruptedRunError
 from retinanet.model.detector import Detector
 
 
-def train(run: Run) -> Progress:
+def train(run: Run, signals: list[int], *, started: float) -> Progress:
     """Train to the end, or as long as `train.max_minutes` allows; return how far the run is then.
+
+    Args:
+        run: to train.
+        signals: numbers of the signals that this process has received; more may join.
+        started: by the monotonic clock, when this launch began.
 
     Raises:
         TrainingError: a non-finite loss, too many unreadable images, a full disk.
@@ -32,33 +36,32 @@ def train(run: Run) -> Progress:
     """
     run.log.start_progress(step=run.progress.step, steps=run.steps)
     run.model.train()
-    deadline = time.monotonic() + 60 * (run.config.train.max_minutes or math.inf)
-    with collect_signals() as signals:
-        if _due(run, run.progress.step) and run.progress.step > run.progress.evaluated:
-            _evaluate(run, signals)  # makes up for one that an interruption cut off
-        meter = Meter(run)
-        for part in load_steps(run, stop=run.steps, workers=run.config.data.workers):
-            if _is_patience_over(run):
-                run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
-                break
-            meter.loaded()
-            positives, images, is_late = _agree(run, part, signals, deadline)
-            if is_late:
-                break
-            take_step(run, part, positives=positives, images=images)
-            step = part.step + 1
-            run.progress = replace(run.progress, step=step)
-            if step % run.config.train.log_every == 0 or step == run.steps:
-                _check(run)
-            meter.stepped(part)
-            if _due(run, step):
-                _save(run)  # first, so that a signal during the evaluation loses nothing
-                _evaluate(run, signals)
-                meter.restart()
-            elif step % run.config.train.checkpoint_every == 0:
-                _save(run)
-            if step % (run.config.train.snapshot_every or step + 1) == 0:
-                _snapshot(run)
+    deadline = started + 60 * (run.config.train.max_minutes or math.inf)
+    if _due(run, run.progress.step) and run.progress.step > run.progress.evaluated:
+        _evaluate(run, signals)  # makes up for one that an interruption cut off
+    meter = Meter(run)
+    for part in load_steps(run, stop=run.steps, workers=run.config.data.workers):
+        if _is_patience_over(run):
+            run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
+            break
+        meter.loaded()
+        positives, images, is_late = _agree(run, part, signals, deadline)
+        if is_late:
+            break
+        take_step(run, part, positives=positives, images=images)
+        step = part.step + 1
+        run.progress = replace(run.progress, step=step)
+        if step % run.config.train.log_every == 0 or step == run.steps:
+            _check(run)
+        meter.stepped(part)
+        if _due(run, step):
+            _save(run)  # first, so that a signal during the evaluation loses nothing
+            _evaluate(run, signals)
+            meter.restart()
+        elif step % run.config.train.checkpoint_every == 0:
+            _save(run)
+        if step % (run.config.train.snapshot_every or step + 1) == 0:
+            _snapshot(run)
     return run.progress
 
 

@@ -23,10 +23,9 @@ def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float, gamma: float) ->
         gamma: focusing parameter, >= 0; 0 is α-balanced cross entropy.
     """
     logits = at_least_float32(logits)
-    # A row of background gets a 0 like the others: looking for the positives would keep the host
-    # waiting for the device.
-    positive = (labels >= 0).to(logits.dtype)
-    targets = torch.zeros_like(logits).scatter_(1, labels.clamp(min=0)[:, None], positive[:, None])
+    # Compared, not scattered: a deterministic scatter of a matrix waits for a GPU.
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    targets = (classes == labels[:, None]).to(logits.dtype)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     # 1 - p_t as a sigmoid of its own: the subtraction would round to 0 at |logit| > 17, where the
     # gradient of 0 ** gamma is infinite for gamma < 1.

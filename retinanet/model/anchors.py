@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,10 @@ class AnchorGenerator:
         self.offset = offset
         """Of the first centre, in steps."""
         self._stride_from = stride_from
+        self._make_caches()
+
+    def _make_caches(self) -> None:
+        self._cells_on = lru_cache(maxsize=None)(self._copy_cells)  # a few devices
         self._cached = lru_cache(maxsize=16)(self._generate)
 
     @property
@@ -109,23 +113,29 @@ class AnchorGenerator:
             for cell, grid in zip(self.cells, self.grids(canvas), strict=True)
         ]
 
+    def _copy_cells(self, device: torch.device) -> list[Tensor]:
+        return [cell.to(device) for cell in self.cells]
+
     def _generate(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
+        """Make the anchors on the device: training meets new canvases, and a copy would wait."""
+        like: dict[str, Any] = {"dtype": torch.float32, "device": device}
         levels = []
-        for cell, grid in zip(self.cells, self.grids(canvas), strict=True):
-            y = (torch.arange(grid.rows, dtype=torch.float32) + self.offset) * grid.step_y
-            x = (torch.arange(grid.columns, dtype=torch.float32) + self.offset) * grid.step_x
+        for cell, grid in zip(self._cells_on(device), self.grids(canvas), strict=True):
+            y = (torch.arange(grid.rows, **like) + self.offset) * grid.step_y
+            x = (torch.arange(grid.columns, **like) + self.offset) * grid.step_x
             centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")
             centres = torch.stack([centre_x, centre_y, centre_x, centre_y], dim=-1)
             levels.append((centres[:, :, None] + cell).reshape(-1, 4))  # (rows * columns * cell, 4)
-        return torch.cat(levels).to(device)
+        return torch.cat(levels)
 
     def __getstate__(self) -> dict[str, object]:
-        # A cache cannot travel to a spawned loader process; it fills again there.
-        return {name: value for name, value in vars(self).items() if name != "_cached"}
+        # Caches cannot travel to a spawned loader process; they fill again there.
+        caches = ("_cached", "_cells_on")
+        return {name: value for name, value in vars(self).items() if name not in caches}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._cached = lru_cache(maxsize=16)(self._generate)
+        self._make_caches()
 
 
 def build_anchors(config: AnchorConfig) -> AnchorGenerator:

@@ -59,3 +59,12 @@ class Config(Section):
     eval: EvalConfig = EvalConfig()
     postprocess: PostprocessConfig = PostprocessConfig()
     output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="after")
+    def _no_bad_statistics(self) -> Config:
+        if self.train.max_bad_steps and self.model.norm in ("bn", "sync_bn"):
+            raise ValueError(
+                f"train.max_bad_steps: with model.norm {self.model.norm} a bad step cannot be left "
+                "out: its images are in the running statistics; set it to 0, or take model.norm=gn"
+            )
+        return self

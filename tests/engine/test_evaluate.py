@@ -1,5 +1,6 @@
 """Evaluating a checkpoint: one figure whatever the batches, workers, processes and commands."""
 
+import errno
 import json
 import re
 import shutil
@@ -25,7 +26,7 @@ from retinanet.engine.distributed import World
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.scoring import evaluate_checkpoint, evaluate_results_file, restore_detector
 from retinanet.engine.splits import Split, check_split, open_split
-from retinanet.errors import InterruptedRunError, UserError
+from retinanet.errors import InterruptedRunError, TrainingError, UserError
 from retinanet.evaluation.coco import Result, metrics_json
 from retinanet.inference.predictor import Predictor
 from retinanet.schema import Config
@@ -569,3 +570,18 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         "example:\n  retinanet evaluate runs/first/checkpoints/best.pt" in capsys.readouterr().out
     )
+
+
+def test_a_disk_that_is_full(
+    small_checkpoint: Path, val: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No mistake of the user's: exit code 1, with what it needs."""
+    evaluation = run(small_checkpoint, val)
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    message = r"out: could not be written: No space left on device: it needs \d+\.\d kB, "
+    with pytest.raises(TrainingError, match=message):
+        write_evaluation(evaluation, tmp_path / "out")

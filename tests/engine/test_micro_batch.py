@@ -199,7 +199,7 @@ def test_a_number_that_does_not_fit_is_not_changed(limited_run: Any) -> None:
         fit_micro_batch(run, asked=12)
     assert str(raised.value) == (
         "train.micro_batch=12: 12 images of 64x64 px do not fit into the device's memory, 3 do: "
-        "set train.micro_batch=3 (the batch and the results stay the same), or auto"
+        "set train.micro_batch=3 (the batch and the results stay the same)"
     )
     assert [shape[0] for shape in memory.seen] == [12, 6, 3]
 

@@ -152,3 +152,30 @@ def test_momenta_come_back_but_the_config_rules_decay() -> None:
         assert torch.equal(ours, theirs) and bool(ours.any())
     (group,) = second.param_groups
     assert (group["weight_decay"], group["lr"], group["factor"]) == (0.25, 0.125, 1.0)
+
+
+def test_momenta_are_laid_out_as_the_weights_are_now() -> None:
+    """With --allow-changes a run may change its layout; the fused step goes through raw memory."""
+    config = train_config("optimizer=sgd", "lr=0.5", "momentum=0.5", "weight_decay=0")
+
+    def convolution(layout: torch.memory_format) -> Any:
+        torch.manual_seed(0)
+        model = nn.Module()
+        model.backbone = nn.Conv2d(3, 4, 3)
+        return model.to(memory_format=layout)
+
+    def step(model: Any, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        optimizer.step()
+
+    one, other = (convolution(x) for x in (torch.contiguous_format, torch.channels_last))
+    first, second = (build_optimizer(model, config) for model in (one, other))
+    step(one, first, seed=1)
+    other.load_state_dict(one.state_dict())
+    restore_optimizer(second, first.state_dict())
+    step(one, first, seed=2)
+    step(other, second, seed=2)
+    assert torch.equal(one.backbone.weight, other.backbone.weight)

@@ -160,6 +160,21 @@ def test_room_for_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         RunFolder(tmp_path).check_space(1_000_000_000, snapshots=2)
 
 
+def test_room_for_what_is_there_is_not_needed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on after its disk was full needs room for one more file, not for three."""
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    folder = RunFolder(tmp_path)
+    folder.last.parent.mkdir()
+    for path in (folder.last, folder.best):
+        path.write_bytes(bytes(1_000))
+    folder.check_space(1_000)
+    with pytest.raises(UserError, match="the checkpoints need"):
+        folder.check_space(1_001)
+
+
 def test_a_disk_error_is_the_users_to_know(tmp_path: Path) -> None:
     (tmp_path / "first").write_text("")
     with pytest.raises(UserError, match="first: cannot be written: "):

@@ -19,6 +19,15 @@ def test_the_first_is_noted_and_the_second_is_final(monkeypatch: pytest.MonkeyPa
             signal.raise_signal(signal.SIGINT)
 
 
+def test_a_second_one_may_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with collect_signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signals == [signal.SIGTERM]
+
+
 def test_a_signal_that_torchrun_repeats_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm may signal torchrun and its processes, and torchrun then its processes."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")

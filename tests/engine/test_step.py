@@ -200,3 +200,51 @@ def test_clipping(model: Detector, small_config: Config) -> None:
     ]
     assert moved[0] == pytest.approx(0.01 * float(free.taken.norm), rel=1e-4)
     assert moved[1] == pytest.approx(0.01 * 1e-3, rel=1e-3)
+
+
+def with_scaler(run: Any) -> Any:
+    """Give a run the scaler of fp16, which does its sums on a CPU, too."""
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    return run
+
+
+def test_a_scaled_step_is_the_same(model: Detector, small_config: Config) -> None:
+    plain, scaled = run_of(model, small_config), with_scaler(run_of(model, small_config))
+    for run in (plain, scaled):
+        take(run, part(small_config, 2))
+    assert all(map(torch.equal, everything(plain), everything(scaled)))  # 8 is a power of 2
+
+
+def test_a_loss_that_is_not_finite_moves_nothing_under_the_scaler(
+    model: Detector, small_config: Config
+) -> None:
+    """Even where its gradient is: the scaler would take the step."""
+    run = with_scaler(run_of(model, small_config))
+    take(run, part(small_config, 4))
+    before, criterion = everything(run), run.criterion
+
+    def infinite(outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        return {name: loss + math.inf for name, loss in criterion(outputs, batch).items()}
+
+    run.criterion = infinite
+    take(run, part(small_config, 4, step=1))
+    assert all(map(torch.equal, before, everything(run)))
+    assert run.guard.read().step == 1
+
+
+def test_an_overflow_moves_nothing_and_is_no_fault(model: Detector, small_config: Config) -> None:
+    """users.md ST5: neither weights nor their average; the scale falls."""
+    run = with_scaler(run_of(model, small_config))
+    take(run, part(small_config, 4))
+    before, criterion = everything(run), run.criterion
+
+    def overflows(outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        losses = criterion(outputs, batch)
+        losses["class"].register_hook(lambda gradient: gradient * math.inf)
+        return losses
+
+    run.criterion = overflows
+    take(run, part(small_config, 4, step=1))
+    assert all(map(torch.equal, before, everything(run)))
+    assert run.guard.read().step is None
+    assert run.scaler.get_scale() == 4.0

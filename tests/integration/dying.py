@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,29 @@ def in_step(step: int) -> None:
         return original(at, **options)
 
     engine.learning_rate = learning_rate
+
+
+def asked(step: int, number: int) -> None:
+    """Be asked to stop in the middle of a step (from 0)."""
+    original = engine.learning_rate
+
+    def learning_rate(at: int, **options: Any) -> float:
+        if at == step:
+            os.kill(os.getpid(), number)
+        return original(at, **options)
+
+    engine.learning_rate = learning_rate
+
+
+def slow_disk(seconds: float) -> None:
+    """Live with a disk that takes its time."""
+    original = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        time.sleep(seconds)
+        original(descriptor)
+
+    os.fsync = fsync
 
 
 def asked_twice(step: int, number: int) -> None:

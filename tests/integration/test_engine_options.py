@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from retinanet.diagnostics.same_run import run_differences
+from retinanet.engine import launch
 from retinanet.engine import step as step_engine
 from retinanet.engine import train as loop
 from retinanet.engine.checkpoint import load_checkpoint
@@ -34,11 +35,12 @@ def folder(experiment: Path) -> Path:
 def test_a_limit_in_minutes(
     experiment: Path, folder: Path, finished_run: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A minute passes whenever the loop asks: two steps are taken in two and a half."""
+    """A minute passes whenever somebody asks: two steps are taken in two and a half."""
     minutes = count()
     clock = SimpleNamespace(monotonic=lambda: 60.0 * next(minutes), perf_counter=lambda: 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "time", clock)
+        patch.setattr(launch, "time", clock)
         ran = cli("train", experiment, "train.max_minutes=2.5")
     assert ran.code == 0, ran.err
     assert (
@@ -162,3 +164,21 @@ def test_the_backbones_own_rate(experiment: Path, folder: Path, cli: Cli) -> Non
     )
     for name, value in first.items():
         assert torch.equal(value, last[name]) == name.startswith("backbone."), name
+
+
+def test_fewer_bad_steps_than_were_skipped_already(
+    experiment: Path, folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would leave out every step from there on."""
+    with monkeypatch.context() as patch:
+        spoil(patch, 0, 1)
+        words = ["train.max_bad_steps=2", "train.steps=4", "train.milestones=[4]"]
+        assert cli("train", experiment, *words, *NO_EVALUATION).code == 0
+    longer = ["train.steps=5", "train.milestones=[4]"]
+    ran = cli("train", "--resume", folder, *longer, "train.max_bad_steps=1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        "error: train.max_bad_steps: 1, but the run has skipped 2 steps so far; give at least that "
+        "many\n"
+    )
+    assert cli("train", "--resume", folder, *longer).code == 0

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 DYING = Path(__file__).with_name("dying.py")
 HARD = ["train.ema_decay=0.9", "train.micro_batch=1", "train.log_every=2"]
 """An average of the weights, accumulation (batches of 4), lines of the log between checkpoints."""
+PLAIN = ["train.optimizer=sgd", "loss.normalizer=moving_average", "data.workers=2"]
+"""The default optimiser, whole batches; the normaliser is part of the state."""
 
 Death = tuple[Any, ...]
 """A function of dying.py and its arguments."""
@@ -47,15 +49,15 @@ def train(start: Callable[..., Any]) -> Train:
 @pytest.fixture(scope="module")
 def undisturbed(shared_experiment: Path, train: Train) -> Callable[..., Path]:
     """Return a function that gives the folder of a run that nothing interrupted, made once."""
-    made: dict[int, Path] = {}
+    made: dict[str, Path] = {}
 
-    def get(ranks: int) -> Path:
-        if ranks not in made:
-            name = f"undisturbed-{ranks}"
-            codes, said = train(shared_experiment, *HARD, "--name", name, ranks=ranks)
+    def get(ranks: int, options: list[str] = HARD) -> Path:
+        name = f"undisturbed-{ranks}-{'hard' if options is HARD else 'plain'}"
+        if name not in made:
+            codes, said = train(shared_experiment, *options, "--name", name, ranks=ranks)
             assert codes == [0] * ranks, said
-            made[ranks] = shared_experiment.parent / "runs" / name
-        return made[ranks]
+            made[name] = shared_experiment.parent / "runs" / name
+        return made[name]
 
     return get
 
@@ -67,36 +69,44 @@ def progress(folder: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("kills", "left"),
+    ("options", "kills", "left"),
     [
         # The states lie after steps 0, 3, 5 (before and after its evaluation) and 6.
         (
+            HARD,
             [("before_renaming", "last.pt", 2), ("evaluating", 1), ("recording", 6)],
             [(0, 0), (5, 0), (5, 5)],
         ),
         (
+            HARD,
             [("in_step", 4), ("writing", "best.pt", 1), ("evaluating", 3)],
             [(3, 0), (5, 0), (6, 5)],
         ),
+        (
+            PLAIN,
+            [("after_renaming", "last.pt", 2), ("in_step", 4), ("after_renaming", "best.pt", 1)],
+            [(3, 0), (3, 0), (5, 0)],
+        ),
     ],
-    ids=["rename, evaluation, metrics", "step, writing, evaluation"],
+    ids=["rename, evaluation, metrics", "step, writing, evaluation", "sgd"],
 )
 def test_three_kills(
     experiment: Path,
     undisturbed: Callable[..., Path],
     train: Train,
+    options: list[str],
     kills: list[Death],
     left: list[tuple[int, int]],
 ) -> None:
-    """users.md RS1: with an average of the weights and accumulation."""
+    """users.md RS1: with and without an average of the weights, accumulation and workers."""
     folder = experiment.parent / "runs" / "small"
     for death, state in zip(kills, left, strict=True):
-        codes, said = train(experiment, *HARD, "--auto-resume", deaths={0: death})
+        codes, said = train(experiment, *options, "--auto-resume", deaths={0: death})
         assert codes == [KILLED], said
         assert progress(folder) == state
-    codes, said = train(experiment, *HARD, "--auto-resume")
+    codes, said = train(experiment, *options, "--auto-resume")
     assert codes == [0], said
-    assert run_differences(folder, undisturbed(1)) == []
+    assert run_differences(folder, undisturbed(1, options)) == []
 
 
 def test_kills_of_several_processes(
@@ -126,6 +136,20 @@ def test_torchrun_restarts_the_group(experiment: Path, undisturbed: Callable[...
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resuming after step 3" in done.stdout
     assert run_differences(experiment.parent / "runs" / "small", undisturbed(2)) == []
+
+
+def test_a_signal_to_one_process_alone(experiment: Path) -> None:
+    """It ends at once for torchrun, which then ends the others: rank 0 has saved before that."""
+    deaths = {0: ("slow_disk", 3), 1: ("asked", 3, int(signal.SIGTERM))}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", str(DYING), json.dumps(deaths), "train", str(experiment)]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    assert done.returncode == 1  # torchrun's own
+    assert "stopped: SIGTERM after step 4 of 6: the state is in " in done.stderr
+    folder = experiment.parent / "runs" / "small"
+    assert progress(folder) == (4, 0)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.pt"]
 
 
 @pytest.mark.parametrize("ranks", [(2, 1), (1, 2)], ids=["2 then 1", "1 then 2"])

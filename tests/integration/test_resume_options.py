@@ -162,6 +162,17 @@ def test_a_broken_promise_is_kept_in_the_run(drops_follow: Path, cli: Cli) -> No
     assert last(drops_follow).environment["changed"] == [*kept, "after step 7: train.steps: 7 -> 8"]
 
 
+def test_another_optimiser_starts_without_momenta(
+    interrupted_copy: Path, cli: Cli, losses_of: Callable[[Path], list[float]]
+) -> None:
+    """Those of AdamW mean nothing to SGD."""
+    words = ["train.optimizer=sgd", "train.channels_last=false", "--allow-changes"]
+    ran = cli("train", "--resume", interrupted_copy, *words)
+    assert ran.code == 0, ran.err
+    assert "broken promise (--allow-changes): train.optimizer: adamw -> sgd" in ran.out
+    assert len(losses_of(interrupted_copy)) == 6
+
+
 def test_data_never_change(
     interrupted_run: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
@@ -180,6 +191,15 @@ def test_data_never_change(
             f"error: {path}: its images or boxes differ from those that the run was {use} on; "
             "start a new run with --init-from instead of --resume\n"
         )
+        content = json.loads(before)
+        image = content["images"][0]  # another name, and no box is another
+        renamed = data / "images" / split / f"other_{image['file_name']}"
+        shutil.copy(renamed.with_name(image["file_name"]), renamed)
+        image["file_name"] = renamed.name
+        path.write_text(json.dumps(content))
+        ran = cli(*words)
+        assert ran.code == 2
+        assert f"error: {path}: its images or boxes differ" in ran.err
         path.write_text(before)
     for split in ("val", "train"):
         path = data / "annotations" / f"{split}.json"

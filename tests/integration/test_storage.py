@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,12 +11,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import copy
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retinanet.diagnostics.same_run import CLOCK
+from retinanet.engine import checkpoint
 from retinanet.engine.checkpoint import load_checkpoint
 
 Cli = Callable[..., Any]
@@ -96,6 +101,34 @@ def test_a_disk_that_becomes_full(
     assert ran.stderr.strip() in (kept / "train.log").read_text()
     assert load_checkpoint(kept / "checkpoints" / "last.pt").progress.step == 3
     assert [path.name for path in (kept / "checkpoints").iterdir()] == ["last.pt"]
+
+
+def test_a_disk_that_says_that_it_is_full(
+    experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As above, without a disk of its own: the second checkpoint does not fit."""
+    write, calls = checkpoint._Sink.write, count()
+
+    def full(sink: Any, data: Any) -> int:
+        if not sink.tell():
+            next(calls)
+        if next(copy(calls)) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(sink, data)
+
+    monkeypatch.setattr(checkpoint._Sink, "write", full)
+    ran = cli("train", experiment)
+    folder = experiment.parent / "runs" / "small"
+    assert ran.code == 1
+    assert re.fullmatch(
+        rf"error: {folder}/checkpoints/last\.pt: could not be written: No space left on device: it "
+        r"needs \d+\.\d MB, \d+\.\d GB are free; make room; the checkpoint before it stays\n",
+        ran.err,
+    )
+    assert load_checkpoint(folder / "checkpoints" / "last.pt").progress.step == 0
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.pt"]
+    monkeypatch.undo()
+    assert cli("train", "--resume", folder).code == 0
 
 
 def test_a_stripped_checkpoint(interrupted_run: Path, tmp_path: Path, cli: Cli) -> None:
