@@ -1,7 +1,7 @@
 """Train for long, and see whether memory, files and processes stay what they were.
 
     python scripts/soak_train.py                        # 5,000 steps, half an hour on two cores
-    python scripts/soak_train.py --steps 500 --every 50 # a look
+    python scripts/soak_train.py --steps 800 --every 100 # a look
 
 Trains the demo's ResNet-18 on drawn pictures of 256 px with two loader workers, and evaluates and
 saves every 250 steps. Half-way between two evaluations it looks at the processes from outside:
@@ -33,6 +33,8 @@ from retinanet.data.synthetic import write_synthetic
 ROOT = Path(__file__).parents[1]
 GROWTH = 0.03
 """Of memory from the second quarter to the last one that is still noise."""
+MOST_SAVING = 0.01
+"""Share of the time that checkpoints may take."""
 GRACE = 15.0
 """s after which every process of a killed run must be gone; torch's workers look every 5 s."""
 
@@ -60,6 +62,8 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=250, help="steps between evaluations")
     parser.add_argument("--batch", type=int, default=4, help="images of a step")
     options = parser.parse_args()
+    if options.every < 10 or options.every % 10 or options.steps < 8 * options.every:
+        parser.error("--every takes tens of steps, and --steps eight times as many at least")
     folder = Path(tempfile.mkdtemp(prefix="soak_train_"))
     try:
         write_synthetic(folder / "data", train_images=400, val_images=40, seed=5)
@@ -94,7 +98,7 @@ def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
     """Train to the end; return what was seen half-way between evaluations.
 
     Raises:
-        SystemExit: the training failed; its output is the message.
+        SystemExit: the training failed (its output is the message), or saved for too long.
     """
     print("   step  training MB  workers MB  files  of a worker  threads  processes", flush=True)
     started = time.perf_counter()
@@ -121,6 +125,8 @@ def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
         f"{saving:.2f} s, {saving / seconds:.2%}",
         flush=True,
     )
+    if saving > MOST_SAVING * seconds:
+        raise SystemExit("checkpoints take too long")
     return looks
 
 
