@@ -6,4 +6,6 @@ source scripts/setup.sh dev,fast,timm
 ruff check .
 ruff format --check .
 mypy
+# The workers share the cores; threads that share a core wait for each other.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadfile "$@"

@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.diagnostics.same_run import run_differences, state_differences
+from retinanet.engine import train as loop
+from retinanet.engine.checkpoint import load_checkpoint
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: not run here"),
@@ -45,6 +49,50 @@ def test_a_run_goes_on_between_devices(experiment: Path, cli: Callable[..., Any]
     assert cli("train", experiment, "train.device=cuda", "train.steps=3").code == 0
     assert cli("train", "--resume", folder, "train.device=cpu", "train.steps=4").code == 0
     assert cli("train", "--resume", folder, "train.device=cuda", "train.steps=5").code == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_does_not_wait_for_the_device(
+    experiment: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """users.md SP2: torch itself says where it would, from the second step on (caches are filled).
+
+    The rehearsal on fake tensors (tests/engine/test_device_rehearsal.py) stands in for it elsewhere.
+    """
+    take_step, watched = loop.take_step, []
+
+    def watch(run: Any, part: Any, **options: Any) -> None:
+        if part.step:
+            torch.cuda.set_sync_debug_mode("error")
+            watched.append(part.step)
+        try:
+            take_step(run, part, **options)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loop, "take_step", watch)
+    words = ["train.device=cuda", f"train.precision={precision}", "train.ema_decay=0.9"]
+    ran = cli("train", experiment, *words, "train.micro_batch=2", "data.short_side=[64]")
+    assert ran.code == 0, ran.err
+    assert watched == [1, 2, 3, 4, 5]
+
+
+def test_an_interrupted_run_has_the_same_bits(experiment: Path, cli: Callable[..., Any]) -> None:
+    """users.md RS1, with train.deterministic, the default."""
+    runs = experiment.parent / "runs"
+    words = ["train.device=cuda", "train.ema_decay=0.9", "train.precision=fp16"]
+    assert cli("train", experiment, *words, "--name", "whole").code == 0
+    cut = [*words, "train.max_minutes=1e-9", "--name", "cut"]
+    assert cli("train", experiment, *cut).code == 0  # before the first step
+    assert cli("train", experiment, *words, "train.steps=3", "--name", "short").code == 0
+    assert cli("train", "--resume", runs / "cut", "train.max_minutes=null").code == 0
+    assert cli("train", "--resume", runs / "short", "train.steps=6").code == 0
+    assert run_differences(runs / "cut", runs / "whole") == []
+    states = [
+        load_checkpoint(runs / name / "checkpoints" / "last.pt") for name in ("short", "whole")
+    ]
+    differing = [text for text in state_differences(*states) if not text.startswith("progress")]
+    assert differing == []
 
 
 def test_evaluation_is_that_of_the_cpu(
