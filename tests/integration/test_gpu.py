@@ -57,7 +57,7 @@ def test_a_step_does_not_wait_for_the_device(
 ) -> None:
     """users.md SP2: torch itself says where it would, from the second step on (caches are filled).
 
-    The rehearsal on fake tensors (tests/engine/test_device_rehearsal.py) stands in for it elsewhere.
+    tests/engine/test_device_rehearsal.py stands in for it elsewhere, on fake tensors.
     """
     take_step, watched = loop.take_step, []
 
