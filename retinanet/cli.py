@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from retinanet import __version__
 from retinanet.ending import run_guarded
@@ -64,8 +65,17 @@ def _overview() -> str:
 `retinanet COMMAND --help` tells more."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says how options of an experiment are written to those who write them as other tools do."""
+
+    def error(self, message: str) -> NoReturn:
+        if "unrecognized arguments: --" in message:
+            message += " (options of an experiment have no dashes: train.lr=0.005)"
+        super().error(message)
+
+
 def _parser(name: str, meaning: str, example: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"retinanet {name}",
         description=meaning,
         epilog=f"example:\n  {example}",
@@ -153,7 +163,7 @@ def train_command(words: list[str]) -> int:
             auto_resume=options.auto_resume,
             allow_changes=options.allow_changes,
         )
-    if outcome is not None and outcome.is_main:
+    if outcome is not None and outcome.is_main and outcome.progress.best_step is not None:
         best = outcome.progress.best_ap
         print(f"best AP on val {'n/a' if best is None else f'{best:.3f}'}: {outcome.folder.best}")
     return 0
@@ -163,6 +173,8 @@ def _config_and_overrides(config: str | None, overrides: list[str]) -> tuple[str
     """Sort positional words: without a config file, the first override stands in its place."""
     if config is not None and "=" in config and not Path(config).exists():
         return None, [config, *overrides]
+    if config is not None and (Path(config).is_dir() or config.endswith(".pt")):
+        raise UserError(f"{config}: is no config file; to go on with a run, say --resume {config}")
     return config, overrides
 
 

@@ -12,6 +12,7 @@ already goes on from its last checkpoint. The run's folder (output.dir) must be 
 see; the data may lie elsewhere on each (data.root=...).
 
   --address A       of the first machine, as the others reach it: IPv4 or a name that resolves
+                    (one machine alone needs none)
   --machines N      how many take part; also those that are restarted wait for all of them
   --port P          on the first machine, free and open to the others (default 29400). The machines
                     also connect to each other on ports that the system picks
@@ -63,6 +64,7 @@ while (($#)) && [[ "$1" == -* ]]; do
   shift 2
 done
 
+[[ -n "$address" || "$machines" != 1 ]] || address=127.0.0.1
 [[ -n "$address" ]] || fail "--address is missing: that of the first machine (see --help)"
 [[ "$address" =~ ^[A-Za-z0-9._-]+$ ]] ||
   fail "--address $address: neither an IPv4 address nor a host name; the port goes into --port"

@@ -29,12 +29,13 @@ from statistics import mean
 from processes import birth, descendants, handles, memory, threads
 
 from retinanet.data.synthetic import write_synthetic
+from retinanet.schema import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 GROWTH = 0.03
 """Of memory from the second quarter to the last one that is still noise."""
 MOST_SAVING = 0.01
-"""Share of the time that checkpoints may take."""
+"""Share of the time that checkpoints may take at the default interval."""
 GRACE = 15.0
 """s after which every process of a killed run must be gone; torch's workers look every 5 s."""
 
@@ -120,12 +121,13 @@ def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
         raise SystemExit(said[-4000:])
     print(said.splitlines()[-1])
     seconds, saving = time.perf_counter() - started, pause(folder / "runs" / "soak")
+    share = saving / seconds * options.every / TrainConfig().checkpoint_every
     print(
         f"{options.steps} steps in {seconds:.0f} s; the training stood still for checkpoints "
-        f"{saving:.2f} s, {saving / seconds:.2%}",
+        f"{saving:.2f} s, {saving / seconds:.2%}; at the default interval {share:.2%}",
         flush=True,
     )
-    if saving > MOST_SAVING * seconds:
+    if share > MOST_SAVING:
         raise SystemExit("checkpoints take too long")
     return looks
 

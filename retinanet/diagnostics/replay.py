@@ -141,8 +141,8 @@ def _no_start(folder: RunFolder, step: int, states: dict[int, str], damaged: lis
     oldest = min(states)
     return (
         f"--step {step}: the oldest state that is kept is that after step {oldest} "
-        f"({states[oldest]}), so steps from {oldest + 1} on can be replayed. A run with "
-        "train.snapshot_every=1000 and train.keep_snapshots=0 keeps states on its way"
+        f"({states[oldest]}); no step before it can be replayed. A run with "
+        "train.snapshot_every and train.keep_snapshots=0 keeps states on its way"
     )
 
 

@@ -219,5 +219,5 @@ def _check_sums(path: Path) -> None:
     if not whole:
         raise UserError(
             f"{path}: is damaged or cut off: its content does not agree with its checksums. Take "
-            "another copy of it, or another checkpoint (--resume RUN finds the newest whole one)"
+            "another copy of it, or another checkpoint"
         )

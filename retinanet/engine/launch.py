@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from retinanet.config import load_config, override_config
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import World, join_world
 from retinanet.engine.dry_run import try_first_step
+from retinanet.engine.holding import holding
 from retinanet.engine.introduction import introduce
 from retinanet.engine.logging import Log
 from retinanet.engine.micro_batch import fit_micro_batch, has_own_memory, resolve_micro_batch
@@ -35,6 +37,7 @@ from retinanet.engine.splits import Split, build_augment, open_training_splits
 from retinanet.engine.train import is_finished, train
 from retinanet.engine.transfer import load_matching
 from retinanet.errors import TrainingError, UserError
+from retinanet.files import check_writable
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
 
@@ -77,7 +80,9 @@ def train_experiment(
         if again and _has_state(folder):
             resume = _plan(folder.path, lambda _: config, allow_changes=allow_changes)
             return _run(resume.config, resume.folder, world, resume=resume, finished_is_fine=True)
-        if not dry_run:
+        if dry_run:
+            check_writable(folder.path, "choose another output.dir")
+        else:
             folder.check_free()
         return _run(config, folder, world, init_from=init_from, dry_run=dry_run)
     finally:
@@ -171,18 +176,12 @@ def _run(
         intro = "\n".join([*introduce(run), *remarks])
         rehearse(run)
         if dry_run:
-            log.say("\n".join([intro, *try_first_step(run)]))
+            log.say("\n".join([intro, *try_first_step(run), *_taken(folder)]))
             return None
-        if world.is_main:
-            folder.create(run.config, run.environment)
-            # From here on there is always a state to resume from.
-            run.saver.save(state(run), folder.last)
-            run.saver.finish()
-        world.broadcast(None)  # nobody goes on before the folder is there
-        log.open(folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
-        log.say(intro)
-        with collect_signals() as signals, world.leaving_together(), run.saver:
-            progress = train(run, signals, started=started)
+        with holding(folder.path, active=world.is_main):
+            _begin(run, intro)
+            with collect_signals() as signals, world.leaving_together(), run.saver:
+                progress = train(run, signals, started=started)
         return Outcome(folder=folder, progress=progress, is_main=world.is_main)
     except (TrainingError, UserError) as error:
         log.keep(f"error: {error}")
@@ -191,12 +190,33 @@ def _run(
         log.close()
 
 
+def _begin(run: Run, intro: str) -> None:
+    """Make the folder and write the first state: there always is one to resume from."""
+    if run.world.is_main:
+        run.folder.create(run.config, run.environment)
+        run.saver.save(state(run), run.folder.last)
+        run.saver.finish()
+    run.world.broadcast(None)  # nobody goes on before the folder is there
+    run.log.open(run.folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    run.log.keep(f"--- {now}: {run.environment['command']}")
+    run.log.say(intro)
+
+
+def _taken(folder: RunFolder) -> list[str]:
+    """Say in a dry run what a launch would refuse."""
+    if not _has_state(folder):
+        return []
+    return [f"there is a run in {folder.path} already: to start, give another --name, or --resume"]
+
+
 def _say_finished(run: Run, *, is_fine: bool) -> None:
     """Say that nothing is left to do: to a scheduler that starts a job again, no mistake."""
+    stale = f", {run.progress.stale} evaluations without a better AP"
     text = (
         f"{run.folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
-        f"steps, {run.progress.stale} evaluations without a better AP. To train on, give a "
-        "longer train.steps, train.epochs or train.patience beside --resume"
+        f"steps{stale if run.config.train.patience else ''}. To train on, give a longer "
+        "train.steps, train.epochs or train.patience beside --resume"
     )
     if not is_fine:
         raise UserError(text)

@@ -73,8 +73,8 @@ class Log:
         self._write(text)
 
     def keep(self, text: str) -> None:
-        """Keep the text of an error in train.log, too, if the disk takes it."""
-        with suppress(TrainingError):  # the error itself is what matters then
+        """Write a text into train.log alone, if the disk takes it."""
+        with suppress(TrainingError):  # an error that the text tells of is what matters then
             self._write(text)
 
     def start_progress(self, *, step: int, steps: int) -> None:

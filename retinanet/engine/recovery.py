@@ -43,7 +43,10 @@ def newest_whole(folder: RunFolder) -> tuple[Path, Checkpoint, list[str]]:
         if not whole or checkpoint.progress.step > next(iter(whole.values())).progress.step:
             whole = {path: checkpoint}  # one at a time in memory
     if not whole:
-        raise UserError("\n  ".join(["no checkpoint of the run can be resumed:", *damaged]))
+        listed = "\n  ".join(["no checkpoint of the run can be resumed:", *damaged])
+        raise UserError(
+            f"{listed}\nStart again under another --name, or remove the folder {folder.path} first"
+        )
     ((path, checkpoint),) = whole.items()
     taken = f"taking {path} instead, the state after step {checkpoint.progress.step}"
     return path, checkpoint, [*damaged, taken]

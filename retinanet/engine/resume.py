@@ -90,6 +90,8 @@ def find_state(path: Path) -> tuple[RunFolder, Checkpoint, tuple[str, ...]]:
     Raises:
         UserError: there is no state, or it cannot be gone on from.
     """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such checkpoint or run folder")
     remarks: list[str] = []
     folder = RunFolder(path if path.is_dir() else path.absolute().parent.parent)
     if path.is_dir() or (path.absolute() == folder.last.absolute() and path.is_file()):

@@ -102,7 +102,7 @@ class RunFolder:
         if not self.last.parent.is_dir():
             return False
         files = {path for path in self.path.rglob("*") if not path.is_dir()}
-        own = {self.config, self.environment}
+        own = {self.config, self.environment, self.path / ".lock"}
         return all(path in own or path.suffix == ".tmp" for path in files)
 
     def check_space(self, checkpoint_size: int, *, snapshots: int = 0) -> None:

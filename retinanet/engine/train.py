@@ -20,6 +20,7 @@ from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
 from retinanet.errors import InterruptedRunError
 from retinanet.model.detector import Detector
+from retinanet.schema import TrainConfig
 
 
 def train(run: Run, signals: list[int], *, started: float) -> Progress:
@@ -259,7 +260,15 @@ def _diverged(run: Run, reading: Reading, step: int) -> str:
             *images[:16],
             f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
             f"{kept}. Look at the step with: {program()} replay {run.folder.path} --step "
-            f"{step + 1}. Try a lower train.lr, a longer train.warmup_steps, a smaller "
-            "train.clip_norm, train.precision=fp32, or train.max_bad_steps to skip a few.",
+            f"{step + 1}. Try train.max_bad_steps to skip a few; or, as a new run or with "
+            f"--allow-changes, {_calmer(run.config.train)}.",
         ]
     )
+
+
+def _calmer(config: TrainConfig) -> str:
+    """Return what lets a training diverge less easily than it does."""
+    clipping = "a smaller train.clip_norm" if config.clip_norm else "train.clip_norm=10"
+    half = [] if config.precision in ("fp32", "fp64") else ["train.precision=fp32"]
+    *others, last = ["a lower train.lr", "a longer train.warmup_steps", clipping, *half]
+    return f"{', '.join(others)} or {last}"

@@ -26,7 +26,7 @@ from retinanet.schema import Config
 
 DAMAGED = (
     r"last\.pt: is damaged or cut off: its content does not agree with its checksums\. Take "
-    r"another copy of it, or another checkpoint \(--resume RUN finds the newest whole one\)$"
+    r"another copy of it, or another checkpoint$"
 )
 SmallDisk = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -106,3 +106,17 @@ def test_unreadable_images_of_the_first_step(
     assert ran.code == 0
     said = f" went well; nothing was written\n  left out: {bad[0]}\n  left out: {bad[1]}\n"
     assert said in ran.out
+
+
+def test_what_a_launch_would_refuse(
+    interrupted_run: Path, shared_experiment: Path, experiment: Path, cli: Callable[..., Any]
+) -> None:
+    """A run of that name, which may be looked at, and a folder that cannot be made."""
+    ran = cli("train", shared_experiment, "--name", "interrupted", "--dry-run")
+    assert ran.code == 0, ran.err
+    assert ran.out.endswith(
+        f"there is a run in {interrupted_run} already: to start, give another --name, or --resume\n"
+    )
+    ran = cli("train", experiment, f"output.dir={experiment}", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "is not a folder; choose another output.dir" in ran.err

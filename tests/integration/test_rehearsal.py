@@ -105,7 +105,7 @@ def test_a_number_that_does_not_fit_ends_before_step_0(
     assert ran.err.startswith("error: train.micro_batch=3: 3 images of ")
     assert ran.err.endswith(
         " px do not fit into the device's memory, 2 do: set train.micro_batch=2 (the batch and "
-        "the results stay the same), or auto\n"
+        "the results stay the same)\n"
     )
     assert not (experiment.parent / "runs").exists()
     assert room_for_two == [3, 2]

@@ -168,8 +168,8 @@ def test_other_hardware_is_said(cli: Callable[..., Ran], copy: Path) -> None:
         (["--step", 7], "--step 7: the run has 6 steps"),
         (
             ["--step", 3],
-            "--step 3: the oldest state that is kept is that after step 5 (best.pt), so steps from "
-            "6 on can be replayed. A run with train.snapshot_every=1000 and train.keep_snapshots=0 "
+            "--step 3: the oldest state that is kept is that after step 5 (best.pt); no step "
+            "before it can be replayed. A run with train.snapshot_every and train.keep_snapshots=0 "
             "keeps states on its way",
         ),
         (

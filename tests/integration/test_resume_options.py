@@ -273,7 +273,7 @@ def test_data_may_have_moved(
     [
         (["CONFIG", "--resume"], "{runs}/small: there is no run to resume; leave --resume out"),
         (["--resume"], "--resume needs a run folder, a checkpoint, or a config file"),
-        (["--resume", "{runs}/gone"], "{runs}/gone: there is no such checkpoint"),
+        (["--resume", "{runs}/gone"], "{runs}/gone: there is no such checkpoint or run folder"),
         (
             ["--resume", "{tmp}"],
             "{tmp}: there is no checkpoint to resume from; if the run was ended before its first ",
@@ -378,3 +378,31 @@ def test_a_restarted_worker_group_goes_on_with_its_own_run_alone(
     foreign = cli(*command)
     assert foreign.code == 2
     assert "there is a run here already. Continue it with --resume" in foreign.err
+
+
+def test_what_is_no_config_is_for_resume(interrupted_run: Path, cli: Cli) -> None:
+    """What one forgets to say first."""
+    for path in (interrupted_run, interrupted_run / "checkpoints" / "last.pt"):
+        ran = cli("train", path, "train.steps=9")
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == (
+            f"error: {path}: is no config file; to go on with a run, say --resume {path}\n"
+        )
+
+
+def test_no_whole_state_at_all(interrupted_copy: Path, cli: Cli) -> None:
+    """The way out is named; the scheduler's command would end here each time."""
+    path = interrupted_copy / "checkpoints" / "last.pt"
+    path.write_bytes(path.read_bytes()[:10_000])
+    ran = cli("train", "--resume", interrupted_copy)
+    assert ran.code == 2
+    assert ran.err.endswith(
+        "Take another copy of it, or another checkpoint\nStart again under another --name, or "
+        f"remove the folder {interrupted_copy} first\n"
+    )
+
+
+def test_options_as_other_tools_write_them(experiment: Path, cli: Cli) -> None:
+    ran = cli("train", experiment, "--lr", "0.1")
+    assert ran.code == 2
+    assert "(options of an experiment have no dashes: train.lr=0.005)\n" in ran.err

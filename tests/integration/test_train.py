@@ -48,6 +48,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_run_folder_holds_what_the_design_names(finished_run: Path) -> None:
     assert sorted(path.name for path in finished_run.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "env.json",
@@ -357,7 +358,7 @@ def test_a_run_has_a_state_from_the_start(
 ) -> None:
     """users.md ST3: whatever ends the first steps, `--resume` has something to go on from."""
     with monkeypatch.context() as patch:
-        patch.setattr("retinanet.engine.launch.train", lambda run: 1 / 0)
+        patch.setattr("retinanet.engine.launch.train", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             cli("train", experiment)
     assert load_checkpoint(tmp_path / "runs/small/checkpoints/last.pt").progress.step == 0
