@@ -6,8 +6,8 @@ Trains the demo's ResNet-18 on drawn pictures of 256 px with two loader workers,
 saves every 250 steps. Half-way between two evaluations it looks at the processes from outside:
 memory, open files, threads. Then it kills a training three times (-9: the training process in a
 step, one of its workers, the training process in an evaluation) and looks for what is left. Ends
-with 1 where something grew, or a process outlived its run. Memory settles within a thousand steps or
-so: a short run (--steps 800 --every 100) is one of the kills alone.
+with 1 where something grew, or a process outlived its run. Memory settles within a thousand steps
+or so: a short run (--steps 800 --every 100) is one of the kills alone.
 """
 
 from __future__ import annotations
