@@ -7,11 +7,11 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from retinanet import __version__
 from retinanet.ending import run_guarded
 from retinanet.errors import UserError, nearest
+from retinanet.parsing import OVERRIDE_HELP, command_parser
 
 # Every command imports what it needs inside: `--help` should not wait seconds for torch.
 
@@ -65,30 +65,8 @@ def _overview() -> str:
 `retinanet COMMAND --help` tells more."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says how options of an experiment are written to those who write them as other tools do."""
-
-    def error(self, message: str) -> NoReturn:
-        if "unrecognized arguments: --" in message:
-            message += " (options of an experiment have no dashes: train.lr=0.005)"
-        super().error(message)
-
-
-def _parser(name: str, meaning: str, example: str) -> argparse.ArgumentParser:
-    return _Parser(
-        prog=f"retinanet {name}",
-        description=meaning,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-_OVERRIDE_HELP = "an option in place of the file's, such as train.lr=0.005"
-
-
 def _train_parser() -> argparse.ArgumentParser:
-    parser = _parser(
+    parser = command_parser(
         "train",
         "Train a detector. Everything is checked, and two images rehearsed, before step 0.",
         "retinanet train configs/retinanet_r50_fpn_1x_coco.yaml data.root=/data/coco --name first\n"
@@ -96,7 +74,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "  torchrun --nproc_per_node 8 tools/train.py configs/retinanet_r50_fpn_1x_coco.yaml",
     )
     parser.add_argument("config", nargs="?", help="YAML file of the experiment")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--name", help="of the run's folder (output.name)")
     parser.add_argument(
         "--resume",
@@ -180,7 +158,7 @@ def _config_and_overrides(config: str | None, overrides: list[str]) -> tuple[str
 
 def evaluate_command(words: list[str]) -> int:
     """`retinanet evaluate`."""
-    parser = _parser(
+    parser = command_parser(
         "evaluate",
         "Print the 12 COCO figures and a table by class, of a checkpoint or of a results file.",
         "retinanet evaluate runs/first/checkpoints/best.pt\n"
@@ -188,7 +166,7 @@ def evaluate_command(words: list[str]) -> int:
         "  retinanet evaluate results.json --annotations test.json",
     )
     parser.add_argument("checkpoint", help="a checkpoint, or COCO results JSON to score")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--annotations", metavar="J", help="COCO JSON; by default data.val's")
     parser.add_argument("--images", metavar="D", help="folder of its pictures")
     parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
@@ -225,7 +203,7 @@ def evaluate_command(words: list[str]) -> int:
 
 def predict_command(words: list[str]) -> int:
     """`retinanet predict`."""
-    parser = _parser(
+    parser = command_parser(
         "predict",
         "Detect in pictures: COCO-format results and annotated pictures, in original pixels.",
         "retinanet predict runs/first/checkpoints/best.pt photos/ 'more/*.jpg' --threshold 0.5\n"
@@ -266,7 +244,7 @@ def predict_command(words: list[str]) -> int:
 
 def check_command(words: list[str]) -> int:
     """`retinanet check`."""
-    parser = _parser(
+    parser = command_parser(
         "check",
         "Say all that is wrong with data: both splits of an experiment, or one annotation file.\n"
         "Exit code 2 if there are errors; warnings and facts do not count.",
@@ -276,7 +254,7 @@ def check_command(words: list[str]) -> int:
     parser.add_argument(
         "what", nargs="?", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON"
     )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--images", metavar="D", help="folder of the annotation file's pictures")
     parser.add_argument(
         "--decode", action="store_true", help="decode every image file, not only doubtful ones"
@@ -302,7 +280,7 @@ def check_command(words: list[str]) -> int:
 
 def strip_command(words: list[str]) -> int:
     """`retinanet strip`."""
-    parser = _parser(
+    parser = command_parser(
         "strip",
         "Write a checkpoint without what only --resume needs. Evaluation, prediction and "
         "--init-from\nwork as before; of averaged weights (train.ema_decay) the average stays.",
@@ -319,7 +297,7 @@ def strip_command(words: list[str]) -> int:
 
 def demo_command(words: list[str]) -> int:
     """`retinanet demo`."""
-    parser = _parser(
+    parser = command_parser(
         "demo",
         "Draw a data set, train a small network on it, evaluate it, and draw its detections: about "
         "5 minutes on two cores.",
@@ -348,7 +326,7 @@ def replay_command(words: list[str]) -> int:
 
 def config_command(words: list[str]) -> int:
     """`retinanet config`."""
-    parser = _parser(
+    parser = command_parser(
         "config",
         "Print every option with type, default, unit and meaning; or an experiment as resolved.",
         "retinanet config train\n  retinanet config configs/demo.yaml train.lr=0.01",
@@ -356,7 +334,7 @@ def config_command(words: list[str]) -> int:
     parser.add_argument(
         "what", nargs="?", metavar="SECTION|CONFIG", help="a section, or a YAML file"
     )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     options = parser.parse_intermixed_args(words)
     from retinanet.config import describe, dump_config, find_config, load_config
     from retinanet.yaml_reader import write_yaml
@@ -374,7 +352,7 @@ def config_command(words: list[str]) -> int:
 
 def benchmark_command(words: list[str]) -> int:
     """`retinanet benchmark`."""
-    parser = _parser(
+    parser = command_parser(
         "benchmark",
         "Time the way from files to batches: each stage on one core, and the whole with loader "
         "processes.",
@@ -382,7 +360,7 @@ def benchmark_command(words: list[str]) -> int:
     )
     parser.add_argument("what", choices=["data"], help="what to time")
     parser.add_argument("config", help="YAML file of the experiment")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=_OVERRIDE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--images", type=int, default=64, help="to time each stage on (64)")
     parser.add_argument(
         "--workers", type=int, nargs="+", help="loader processes to try (data.workers)"

@@ -6,7 +6,6 @@ checkpoint before it, by taking the steps between again. The run's folder is onl
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from retinanet.engine.step import take_step
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import check_writable
 from retinanet.model.detector import build_detector
+from retinanet.parsing import command_parser
 from retinanet.schema import Config
 
 _FREE = ("data.root", "data.workers", "train.device", "train.micro_batch")
@@ -36,15 +36,13 @@ _FREE = ("data.root", "data.workers", "train.device", "train.micro_batch")
 
 def replay_command(words: list[str]) -> int:
     """`retinanet replay`."""
-    parser = argparse.ArgumentParser(
-        prog="retinanet replay",
-        description="Take one training step of a run again and say all that happens in it: the "
-        "images with their\nown losses, the gradient of each part, and where numbers stop being "
-        "finite. The run's folder is\nonly read.",
-        epilog="example:\n  retinanet replay runs/first --step 1234 --pictures step_1234\n"
+    parser = command_parser(
+        "replay",
+        "Take one training step of a run again and say all that happens in it: the images with "
+        "their\nown losses, the gradient of each part, and where numbers stop being finite. The "
+        "run's folder is\nonly read.",
+        "retinanet replay runs/first --step 1234 --pictures step_1234\n"
         "  retinanet replay runs/first --step 1234 train.device=cpu data.root=/data/coco",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("run", help="folder of the run")
     parser.add_argument(
