@@ -90,7 +90,7 @@ class RunFolder:
             )
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: is a file; choose another output.dir or --name")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and any(path.name != ".lock" for path in self.path.iterdir()):
             raise UserError(
                 f"{self.path}: the folder holds other files; choose another output.dir or --name "
                 f"{free_name(self.path.parent, self.path.name)}"

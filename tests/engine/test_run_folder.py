@@ -101,6 +101,14 @@ def test_free_places(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
 
 
+def test_a_launch_that_died_at_once_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("here 12\n")
+    RunFolder(tmp_path).check_free()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match="the folder holds other files"):
+        RunFolder(tmp_path).check_free()
+
+
 def test_free_name(tmp_path: Path) -> None:
     assert free_name(tmp_path, "run") == "run"
     (tmp_path / "run").mkdir()
