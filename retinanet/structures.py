@@ -6,7 +6,7 @@ P positive anchors of a batch, D detections of an image. Boxes are continuous (n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,52 +53,76 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Positives:
-    """The positive anchors of a batch, image by image, and what each of them learns.
+class Assigned:
+    """The anchors of a batch that are no negatives, image by image, and what they learn.
 
-    They are looked up on the host. A device that searched for them would keep the host waiting,
-    because their number is the shape of what follows.
+    They are few, and looked up on the host. A device that searched for them would keep the host
+    waiting, because their number is the shape of what follows.
     """
 
     places: Tensor
-    """(P,) int64, ascending: of each among the B * A anchors of the batch."""
+    """(P,) int64, ascending: of each positive among the B * A anchors of the batch."""
     labels: Tensor
     """(P,) int64, 0..K-1."""
     boxes: Tensor
     """(P, 4) float32 xyxy."""
     counts: list[int]
     """(B,) positives of each image; their sum is P."""
+    ignored: Tensor
+    """(I,) int64, ascending: of each ignored anchor among the B * A anchors."""
+    ignored_counts: list[int]
+    """(B,) ignored anchors of each image; their sum is I."""
 
-    def to(self, device: torch.device) -> Positives:
+    def to(self, device: torch.device) -> Assigned:
         """Copy to a device."""
-        return replace(
-            self,
-            places=self.places.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            boxes=self.boxes.to(device, non_blocking=True),
-        )
+        return self._with(lambda values: values.to(device, non_blocking=True))
 
-    def pin_memory(self) -> Positives:
+    def pin_memory(self) -> Assigned:
         """Copy into page-locked memory (called by torch's loader)."""
+        return self._with(lambda values: values.pin_memory())
+
+    def image(self, i: int, anchors: int) -> Assigned:
+        """Return what concerns image i alone, as a view; each image has so many anchors."""
+        of, without = _part(self.counts, i), _part(self.ignored_counts, i)
+        return Assigned(
+            places=self.places[of] - i * anchors,
+            labels=self.labels[of],
+            boxes=self.boxes[of],
+            counts=[self.counts[i]],
+            ignored=self.ignored[without] - i * anchors,
+            ignored_counts=[self.ignored_counts[i]],
+        )
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Assigned:
         return replace(
             self,
-            places=self.places.pin_memory(),
-            labels=self.labels.pin_memory(),
-            boxes=self.boxes.pin_memory(),
+            places=change(self.places),
+            labels=change(self.labels),
+            boxes=change(self.boxes),
+            ignored=change(self.ignored),
         )
 
 
-def find_positives(targets: Sequence[Target], matches: Tensor) -> Positives:
-    """Look up what the positives among `matches` (B, A) are matched to, on the host."""
+def _part(counts: Sequence[int], i: int) -> slice:
+    """Return where the i-th part lies among parts of so many, one after another."""
+    first = sum(counts[:i])
+    return slice(first, first + counts[i])
+
+
+def find_assigned(targets: Sequence[Target], matches: Tensor) -> Assigned:
+    """Look up what the anchors of `matches` (B, A) learn, on the host."""
     images, anchors = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
     first = torch.tensor([0, *(len(target.labels) for target in targets)]).cumsum(0)
     rows = first[images] + matches[images, anchors]  # of all targets, one after another
     boxes, labels, _ = _joined(targets)
-    return Positives(
+    ignored = matches == IGNORED
+    return Assigned(
         places=images * matches.shape[1] + anchors,
         labels=labels[rows],
         boxes=boxes[rows],
         counts=torch.bincount(images, minlength=len(matches)).tolist(),
+        ignored=torch.nonzero(ignored.flatten()).flatten(),
+        ignored_counts=ignored.sum(dim=1).tolist(),
     )
 
 
@@ -129,30 +153,34 @@ class Batch:
     targets: list[Target]
     """Of each image; always on the host, for messages and pictures."""
     matches: Tensor
-    """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED."""
-    positives: Positives
-    """What `matches` and `targets` say of the positive anchors."""
+    """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED; on the host, too."""
+    assigned: Assigned
+    """The same as lists, from which the losses are computed."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Join all small tensors for the way from a loader process.
 
         There each tensor takes a file descriptor, of which a process has a thousand or so.
         """
-        found = self.positives
+        found = self.assigned
         boxes, labels, crowd = _joined(self.targets)
         small = [self.sizes, self.original_sizes, self.image_ids, found.places, found.labels]
-        small += [labels, found.boxes, boxes, crowd]
+        small += [found.ignored, labels, found.boxes, boxes, crowd]
         return {
             "images": self.images,
             "matches": self.matches,
             "small": _pack(small),
-            "counts": ([len(target.labels) for target in self.targets], found.counts),
+            "counts": (
+                [len(target.labels) for target in self.targets],
+                found.counts,
+                found.ignored_counts,
+            ),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         sizes, original_sizes, image_ids, *rest = _unpack(*state["small"])
-        places, positive_labels, labels, positive_boxes, boxes, crowd = rest
-        of_targets, of_positives = state["counts"]
+        places, positive_labels, ignored, labels, positive_boxes, boxes, crowd = rest
+        of_targets, of_positives, of_ignored = state["counts"]
         parts = zip(*(values.split(of_targets) for values in (boxes, labels, crowd)), strict=True)
         targets = [Target(boxes=b, labels=k, crowd=c) for b, k, c in parts] if of_targets else []
         vars(self).update(
@@ -162,8 +190,13 @@ class Batch:
             image_ids=image_ids,
             targets=targets,
             matches=state["matches"],
-            positives=Positives(
-                places=places, labels=positive_labels, boxes=positive_boxes, counts=of_positives
+            assigned=Assigned(
+                places=places,
+                labels=positive_labels,
+                boxes=positive_boxes,
+                counts=of_positives,
+                ignored=ignored,
+                ignored_counts=of_ignored,
             ),
         )
 
@@ -174,8 +207,7 @@ class Batch:
             images=self.images.to(device, non_blocking=True),
             sizes=self.sizes.to(device, non_blocking=True),
             original_sizes=self.original_sizes.to(device, non_blocking=True),
-            matches=self.matches.to(device, non_blocking=True),
-            positives=self.positives.to(device),
+            assigned=self.assigned.to(device),
         )
 
     def pin_memory(self) -> Batch:
@@ -185,15 +217,12 @@ class Batch:
             images=self.images.pin_memory(),
             sizes=self.sizes.pin_memory(),
             original_sizes=self.original_sizes.pin_memory(),
-            matches=self.matches.pin_memory(),
-            positives=self.positives.pin_memory(),
+            assigned=self.assigned.pin_memory(),
         )
 
     def image(self, i: int) -> Batch:
         """Return the batch of image i alone, as a view, wherever it lies."""
-        counts = self.positives.counts
-        first = sum(counts[:i])
-        own, one = slice(first, first + counts[i]), slice(i, i + 1)
+        one = slice(i, i + 1)
         return Batch(
             images=self.images[one],
             sizes=self.sizes[one],
@@ -201,12 +230,7 @@ class Batch:
             image_ids=self.image_ids[one],
             targets=self.targets[one],
             matches=self.matches[one],
-            positives=Positives(
-                places=self.positives.places[own] - i * self.matches.shape[1],
-                labels=self.positives.labels[own],
-                boxes=self.positives.boxes[own],
-                counts=counts[one],
-            ),
+            assigned=self.assigned.image(i, self.matches.shape[1]),
         )
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_positives
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_assigned
 
-POSITIVES = ("places", "labels", "boxes")
+LISTS = ("places", "labels", "boxes", "ignored")
 
 
 def target(*boxes: list[float]) -> Target:
@@ -21,11 +21,15 @@ def target(*boxes: list[float]) -> Target:
 
 
 def three_images() -> Batch:
-    """Return a batch whose second image has no boxes; 4 of its 7 anchors a image are positives."""
+    """Return a batch of 7 anchors an image; the second image has no boxes.
+
+    There are 3, 0 and 1 positives, 1, 0 and 2 ignored anchors.
+    """
     targets = [target([1, 2, 3, 4], [5, 6, 7, 8]), target(), target([9, 9, 10, 12])]
     matches = torch.full((3, 7), BACKGROUND, dtype=torch.int32)
     matches[0, 1], matches[0, 5], matches[0, 6] = 0, 1, 0
-    matches[2, 4], matches[2, 0] = 0, IGNORED
+    matches[0, 3] = IGNORED
+    matches[2, 4], matches[2, 0], matches[2, 6] = 0, IGNORED, IGNORED
     return Batch(
         images=torch.arange(3).view(3, 1, 1, 1).expand(3, 3, 32, 32).to(torch.uint8),
         sizes=torch.tensor([[32, 31], [30, 29], [28, 27]]),
@@ -33,7 +37,7 @@ def three_images() -> Batch:
         image_ids=torch.tensor([2**60 + 1, 5, 7]),
         targets=targets,
         matches=matches,
-        positives=find_positives(targets, matches),
+        assigned=find_assigned(targets, matches),
     )
 
 
@@ -42,33 +46,45 @@ def same(a: Batch, b: Batch) -> bool:
     pairs = [
         *((getattr(a, n), getattr(b, n)) for n in ("images", "sizes", "original_sizes", "matches")),
         (a.image_ids, b.image_ids),
-        *((getattr(a.positives, n), getattr(b.positives, n)) for n in POSITIVES),
+        *((getattr(a.assigned, n), getattr(b.assigned, n)) for n in LISTS),
         *(
             (getattr(s, n), getattr(t, n))
             for s, t in zip(a.targets, b.targets, strict=True)
             for n in ("boxes", "labels", "crowd")
         ),
     ]
-    return a.positives.counts == b.positives.counts and all(
+    counts = [(x.assigned.counts, x.assigned.ignored_counts) for x in (a, b)]
+    return counts[0] == counts[1] and all(
         torch.equal(x, y) and x.shape == y.shape and x.dtype == y.dtype for x, y in pairs
     )
 
 
-def test_positives_are_looked_up() -> None:
+def test_positives_and_ignored_anchors_are_looked_up() -> None:
     """Image by image, anchor by anchor: the place among all anchors, and what is learned there."""
-    positives = three_images().positives
-    assert positives.places.tolist() == [1, 5, 6, 2 * 7 + 4]
-    assert positives.labels.tolist() == [0, 1, 0, 0]
-    assert positives.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4], [9, 9, 10, 12]]
-    assert positives.counts == [3, 0, 1]
+    found = three_images().assigned
+    assert found.places.tolist() == [1, 5, 6, 2 * 7 + 4]
+    assert found.labels.tolist() == [0, 1, 0, 0]
+    assert found.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4], [9, 9, 10, 12]]
+    assert found.counts == [3, 0, 1]
+    assert found.ignored.tolist() == [3, 2 * 7, 2 * 7 + 6]
+    assert found.ignored_counts == [1, 0, 2]
 
 
 @pytest.mark.parametrize("images", [0, 2])
 def test_there_may_be_no_positives(images: int) -> None:
-    positives = find_positives([target()] * images, torch.full((images, 4), IGNORED))
-    assert positives.counts == [0] * images
-    assert positives.boxes.shape == (0, 4) and positives.places.shape == (0,)
-    assert (positives.places.dtype, positives.labels.dtype) == (torch.int64, torch.int64)
+    found = find_assigned([target()] * images, torch.full((images, 4), IGNORED))
+    assert found.counts == [0] * images
+    assert found.boxes.shape == (0, 4) and found.places.shape == (0,)
+    assert (found.places.dtype, found.labels.dtype) == (torch.int64, torch.int64)
+    assert found.ignored.tolist() == list(range(4 * images))
+    assert found.ignored_counts == [4] * images
+
+
+def test_there_may_be_nothing_but_negatives() -> None:
+    found = find_assigned([target([1, 2, 3, 4])], torch.full((1, 4), BACKGROUND))
+    assert (found.counts, found.ignored_counts) == ([0], [0])
+    assert (found.places.shape, found.ignored.shape) == ((0,), (0,))
+    assert found.ignored.dtype == torch.int64
 
 
 def test_a_batch_travels_as_three_tensors() -> None:
@@ -89,12 +105,15 @@ def test_a_batch_without_targets_travels_too() -> None:
     assert same(pickle.loads(pickle.dumps(batch)), batch)
 
 
-def test_targets_stay_on_the_host() -> None:
-    there = three_images().to(torch.device("meta"))
+def test_targets_and_matches_stay_on_the_host() -> None:
+    """Nothing but the lists is computed with: the matches of all anchors need not travel."""
+    batch = three_images()
+    there = batch.to(torch.device("meta"))
     assert {t.boxes.device.type for t in there.targets} == {"cpu"}
     assert there.image_ids.device.type == "cpu"
-    moved = [there.images, there.sizes, there.original_sizes, there.matches]
-    moved += [getattr(there.positives, name) for name in POSITIVES]
+    assert there.matches is batch.matches
+    moved = [there.images, there.sizes, there.original_sizes]
+    moved += [getattr(there.assigned, name) for name in LISTS]
     assert {tensor.device.type for tensor in moved} == {"meta"}
 
 
@@ -104,8 +123,7 @@ def test_an_image_alone() -> None:
         one = batch.image(i)
         assert one.images[0, 0, 0, 0] == i and one.image_ids.tolist() == [batch.image_ids[i]]
         assert one.targets == batch.targets[i : i + 1]
-        found = find_positives(one.targets, one.matches)
-        assert one.positives.counts == found.counts == [[3, 0, 1][i]]
-        assert all(
-            torch.equal(getattr(one.positives, name), getattr(found, name)) for name in POSITIVES
-        )
+        found = find_assigned(one.targets, one.matches)
+        assert one.assigned.counts == found.counts == [[3, 0, 1][i]]
+        assert one.assigned.ignored_counts == found.ignored_counts == [[1, 0, 2][i]]
+        assert all(torch.equal(getattr(one.assigned, name), getattr(found, name)) for name in LISTS)

@@ -34,7 +34,7 @@ from retinanet.data.views import (
     safe_crop,
     whole,
 )
-from retinanet.structures import BLANK, IGNORED, Batch, Target, find_positives
+from retinanet.structures import BLANK, IGNORED, Batch, Target, find_assigned
 
 Match = Callable[[Size, Target], Tensor]
 """(canvas, target) -> the match (A,) int32 of each anchor; see `losses.assign`."""
@@ -262,5 +262,5 @@ def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) ->
         image_ids=torch.tensor([image.image_id for image in images]),
         targets=targets,
         matches=matches,
-        positives=find_positives(targets, matches),
+        assigned=find_assigned(targets, matches),
     )

@@ -84,7 +84,7 @@ class _Steps(Dataset):
         return RankStep(
             step=plan.step,
             micro_batches=batches,
-            positives=sum(sum(batch.positives.counts) for batch in batches),
+            positives=sum(sum(batch.assigned.counts) for batch in batches),
             images=int(sum((batch.image_ids != BLANK).sum() for batch in batches)),
             bad=[message for _, messages in loaded for message in messages],
         )

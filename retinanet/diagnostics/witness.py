@@ -106,7 +106,7 @@ def _see_losses(
                     image_id=image_id,
                     boxes=batch.targets[i].boxes,
                     labels=batch.targets[i].labels,
-                    positives=batch.positives.counts[i],
+                    positives=batch.assigned.counts[i],
                     class_loss=float(losses["class"]),
                     box_loss=float(losses["box"]),
                 )

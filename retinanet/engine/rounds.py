@@ -122,7 +122,7 @@ def _add_losses(found: Found, criterion: Criterion, outputs: Outputs, batch: Bat
         part = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
         for name, value in criterion(part, batch.image(i)).items():
             found.losses[name].append(float(value))
-    found.positives += sum(batch.positives.counts)
+    found.positives += sum(batch.assigned.counts)
 
 
 def to_results(

@@ -19,7 +19,7 @@ from retinanet.engine.splits import (
 )
 from retinanet.errors import UserError
 from retinanet.schema import Config
-from retinanet.structures import Batch, find_positives
+from retinanet.structures import IGNORED, Batch, find_assigned
 
 
 @pytest.fixture
@@ -66,10 +66,11 @@ def same(a: Batch, b: Batch) -> bool:
     """Whether every tensor of two batches is equal, bit for bit."""
     targets = zip(a.targets, b.targets, strict=True)
     return (
-        a.positives.counts == b.positives.counts
+        a.assigned.counts == b.assigned.counts
+        and a.assigned.ignored_counts == b.assigned.ignored_counts
         and all(
-            torch.equal(getattr(a.positives, name), getattr(b.positives, name))
-            for name in ("places", "labels", "boxes")
+            torch.equal(getattr(a.assigned, name), getattr(b.assigned, name))
+            for name in ("places", "labels", "boxes", "ignored")
         )
         and all(
             torch.equal(getattr(a, name), getattr(b, name))
@@ -102,7 +103,7 @@ def joined(batches: list[Batch]) -> Batch:
         for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
     }
     targets = [target for batch in real for target in batch.targets]
-    return Batch(**parts, targets=targets, positives=find_positives(targets, parts["matches"]))
+    return Batch(**parts, targets=targets, assigned=find_assigned(targets, parts["matches"]))
 
 
 @pytest.fixture
@@ -166,7 +167,11 @@ def test_positives_are_the_matches(reference: list[RankStep]) -> None:
     for step in reference:
         counted = sum(int((batch.matches >= 0).sum()) for batch in step.micro_batches)
         assert step.positives == counted
+        for batch in step.micro_batches:
+            assert batch.assigned.counts == (batch.matches >= 0).sum(dim=1).tolist()
+            assert batch.assigned.ignored_counts == (batch.matches == IGNORED).sum(dim=1).tolist()
     assert sum(step.positives for step in reference) > 0
+    assert any(sum(b.assigned.ignored_counts) for step in reference for b in step.micro_batches)
 
 
 def test_an_unreadable_image_is_counted_out(coco: Path) -> None:

@@ -61,7 +61,7 @@ def part(config: Config, micro_batch: int, step: int = 0) -> RankStep:
         collate(images[first : first + micro_batch], CANVAS, match)
         for first in range(0, 4, micro_batch)
     ]
-    positives = sum(sum(batch.positives.counts) for batch in batches)
+    positives = sum(sum(batch.assigned.counts) for batch in batches)
     return RankStep(step=step, micro_batches=batches, positives=positives, images=4, bad=[])
 
 

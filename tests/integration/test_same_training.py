@@ -133,7 +133,7 @@ def test_in_float32(train: Train) -> None:
     ],
 )
 def test_a_wrong_normaliser_would_be_found(train: Train, whole: Any, case: Any) -> None:
-    """Positives counted by micro-batch or by process give other losses from step 0 on."""
+    """Assigned counted by micro-batch or by process give other losses from step 0 on."""
     wrong = train(case, "fp64", 3).losses
     differences = [abs(a / b - 1) for a, b in zip(wrong, whole.losses[:3], strict=True)]
     assert min(differences) > 1e-4  # 100,000 times the tolerance
