@@ -12,6 +12,8 @@ from torch import Tensor
 
 MAX_LOG_SIZE = math.log(1000 / 16)
 """Largest log size ratio that is decoded (as in the peers): exp() of more would overflow."""
+_EPSILON = 1e-7
+"""Added to what is divided by: two empty boxes have an area of 0."""
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -40,13 +42,57 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
 
     Rezatofighi et al., arXiv 1902.09630, algorithm 1. Two empty boxes divide by the 1e-7 added.
     """
+    overlap, union = _overlap_and_union(a, b)
+    outer = _hull(a, b)
+    hull = outer[:, 0] * outer[:, 1]
+    return overlap / (union + _EPSILON) - (hull - union) / (hull + _EPSILON)
+
+
+def distance_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the distance IoU (N,), in [-1, 1], of each box of a (N, 4) with that of b (N, 4).
+
+    Zheng et al., arXiv 1911.08287, equation 7: the IoU less the square of the distance of the
+    centres, in diagonals of the hull.
+    """
+    overlap, union = _overlap_and_union(a, b)
+    outer = _hull(a, b)
+    shift = (a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2  # (N, 2)
+    distance = shift[:, 0] ** 2 + shift[:, 1] ** 2
+    diagonal = outer[:, 0] ** 2 + outer[:, 1] ** 2
+    return overlap / (union + _EPSILON) - distance / (diagonal + _EPSILON)
+
+
+def complete_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the complete IoU (N,) of each box of a (N, 4) with that of b (N, 4), the truth.
+
+    Zheng et al., arXiv 1911.08287, equations 8-11: the distance IoU less α v, where v is how much
+    the shapes differ; no gradient flows through α. Boxes of b have a positive height.
+    """
+    distance_term = distance_iou(a, b)
+    v = (4 / math.pi**2) * (_slant(b) - _slant(a)) ** 2
+    with torch.no_grad():
+        overlap, union = _overlap_and_union(a, b)
+        alpha = v / (1 - overlap / (union + _EPSILON) + v + _EPSILON)
+    return distance_term - alpha * v
+
+
+def _overlap_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     inner = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])  # (N, 2)
-    outer = torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
     # Products of columns: the gradient of prod() counts zeros on the host.
     overlap = inner[:, 0].clamp(min=0) * inner[:, 1].clamp(min=0)
-    hull = outer[:, 0] * outer[:, 1]
-    union = area(a) + area(b) - overlap
-    return overlap / (union + 1e-7) - (hull - union) / (hull + 1e-7)
+    return overlap, area(a) + area(b) - overlap
+
+
+def _hull(a: Tensor, b: Tensor) -> Tensor:
+    """Return width and height (N, 2) of the smallest box around each pair."""
+    return torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
+
+
+def _slant(boxes: Tensor) -> Tensor:
+    """Return the angle (N,) whose tangent is width / height."""
+    # An empty box has none, and the gradient of atan2 divides by the sum of their squares.
+    sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=_EPSILON)
+    return torch.atan2(sizes[:, 0], sizes[:, 1])
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:

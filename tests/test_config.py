@@ -65,7 +65,10 @@ def test_defaults_are_those_of_the_design() -> None:
     assert (data.short_side, data.long_side, data.hflip) == ((800,), 1333, 0.5)
     assert (data.drop_empty, data.canvas) == (False, "bucket")
     assert (loss.alpha, loss.gamma, loss.box_loss, loss.beta) == (0.25, 2.0, "smooth_l1", 0.1)
-    assert loss.normalizer == "positives"
+    assert (loss.class_loss, loss.normalizer) == ("focal", "positives")
+    assert (loss.star_beta, loss.ohem_examples, loss.ohem_nms) == (1.0, 128, 0.5)
+    assert loss.ohem_negatives is None
+    assert (config.assign.kind, config.assign.atss_candidates) == ("max_iou", 9)
     assert (config.assign.positive_iou, config.assign.negative_iou) == (0.5, 0.4)
     assert (config.assign.low_quality, config.assign.crowd_overlap) == (True, 0.5)
     assert config.anchors.ratios == (0.5, 1.0, 2.0)
@@ -95,6 +98,12 @@ def test_defaults_are_those_of_the_design() -> None:
         ("train.device=gpu", "train.device is 'gpu'; it should be 'auto', 'cpu', 'cuda' or 'mps'"),
         ("model.norm=gnn", "model.norm is 'gnn'; it should be 'frozen_bn', 'bn', 'sync_bn' or"),
         ("model.norm=null", "model.norm is None; it should be"),
+        ("assign.kind=iou", "assign.kind is 'iou'; it should be 'max_iou' or 'atss'"),
+        (
+            "loss.class_loss=bce",
+            "loss.class_loss is 'bce'; it should be 'focal', 'cross_entropy', ",
+        ),
+        ("loss.box_loss=iou", "loss.box_loss is 'iou'; it should be 'smooth_l1', 'l1', 'giou', 'd"),
         ("data.drop_empty=on", "data.drop_empty is 'on'; it should be boolean"),
         ("data.short_side=x", r"data.short_side is 'x'; it should be a list, in \[brackets\]"),
         ("data.short_side=[]", r"data.short_side is \[\]; it should be a longer list"),
@@ -107,6 +116,18 @@ def test_defaults_are_those_of_the_design() -> None:
         ("train.momentum=1", "train.momentum is 1; it should be less than 1"),
         ("train.batch_size=0", "train.batch_size is 0; it should be greater than or equal to 1"),
         ("data.hflip=1.5", "data.hflip is 1.5; it should be less than or equal to 1"),
+        (
+            "assign.atss_candidates=0",
+            "assign.atss_candidates is 0; it should be greater than or equal to 1",
+        ),
+        ("loss.alpha=1.5", "loss.alpha is 1.5; it should be less than or equal to 1"),
+        ("loss.gamma=-1", "loss.gamma is -1; it should be greater than or equal to 0"),
+        (
+            "loss.ohem_examples=0",
+            "loss.ohem_examples is 0; it should be greater than or equal to 1",
+        ),
+        ("loss.ohem_nms=2", "loss.ohem_nms is 2; it should be less than or equal to 1"),
+        ("loss.ohem_negatives=0", "loss.ohem_negatives is 0; it should be greater than or equal"),
         ("data.workers=-1", "data.workers is -1; it should be greater than or equal to 0"),
         ("model.prior=0", "model.prior is 0; it should be greater than 0"),
         ("model.pixel_std=[0, 1, 1]", "model.pixel_std.0 is 0; it should be greater than 0"),
@@ -151,11 +172,44 @@ def test_wrong_options_are_named(override: str, message: str) -> None:
             ["model.head_norm=gn", "model.head_channels=40"],
             "head_channels: 40 is not 64, 96, 128, .., which head_norm: gn needs",
         ),
+        (
+            ["loss.class_loss=focal_star", "loss.gamma=0"],
+            r"loss: class_loss: focal_star divides by gamma: 0; the paper's are 2 \(star_beta 1\) "
+            r"and 4 \(star_beta 0\)$",
+        ),
+        (
+            ["loss.class_loss=balanced_cross_entropy", "loss.alpha=null"],
+            "loss: class_loss: balanced_cross_entropy with alpha: null is cross_entropy: give an "
+            r"alpha, such as 0\.75, or set loss\.class_loss=cross_entropy$",
+        ),
+        (
+            ["loss.ohem_examples=3", "loss.ohem_negatives=3"],
+            "loss: ohem_examples: 3 have no place for a positive and its ohem_negatives: 3$",
+        ),
     ],
 )
 def test_wrong_pairs_of_options_are_named(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         override_config(Config(), overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["loss.gamma=0"],  # of focal: balanced cross entropy
+        ["loss.alpha=null"],
+        ["loss.gamma=0", "loss.alpha=null"],
+        ["loss.class_loss=focal_star", "loss.gamma=0.5", "loss.alpha=null"],
+        ["loss.class_loss=cross_entropy", "loss.alpha=null", "loss.gamma=0"],
+        ["loss.class_loss=ohem", "loss.ohem_nms=1", "loss.ohem_negatives=3"],
+        ["loss.class_loss=balanced_cross_entropy", "loss.gamma=0"],
+    ],
+)
+def test_other_pairs_of_loss_options_go_together(overrides: list[str]) -> None:
+    loss = dump_config(override_config(Config(), overrides))["loss"]
+    for override in overrides:
+        key, value = override.removeprefix("loss.").split("=")
+        assert str(loss[key]).replace("None", "null").removesuffix(".0") == value
 
 
 def test_random_weights_go_with_gn_and_nothing_frozen() -> None:

@@ -5,6 +5,7 @@ P positives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch.nn.functional as F
@@ -13,13 +14,21 @@ from torch import Tensor
 from retinanet import boxes as box_ops
 from retinanet.losses.focal import at_least_float32
 
+BoxLoss = Literal["smooth_l1", "l1", "giou", "diou", "ciou"]
+
+_OVERLAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "giou": box_ops.generalized_iou,
+    "diou": box_ops.distance_iou,
+    "ciou": box_ops.complete_iou,
+}
+
 
 def box_loss(
     deltas: Tensor,
     anchors: Tensor,
     boxes: Tensor,
     *,
-    kind: Literal["smooth_l1", "l1", "giou"],
+    kind: BoxLoss,
     beta: float,
 ) -> Tensor:
     """Return the loss (P,) of each positive anchor.
@@ -29,13 +38,13 @@ def box_loss(
         anchors: (P, 4) px.
         boxes: (P, 4) matched ground truth, px, positive width and height.
         kind: `smooth_l1` (Girshick, *Fast R-CNN*, equation 3, with 0.5 x² / β under β) or `l1` on
-            the deltas, summed over the four; or `giou` (Rezatofighi et al., arXiv 1902.09630) of
-            the decoded boxes.
+            the deltas, summed over the four; or 1 - `giou` (Rezatofighi et al., arXiv 1902.09630),
+            `diou` or `ciou` (Zheng et al., arXiv 1911.08287) of the decoded boxes.
         beta: of smooth_l1.
     """
     deltas = at_least_float32(deltas)
-    if kind == "giou":
-        return 1 - box_ops.generalized_iou(box_ops.decode(deltas, anchors), boxes)
+    if kind in _OVERLAPS:
+        return 1 - _OVERLAPS[kind](box_ops.decode(deltas, anchors), boxes)
     wanted = box_ops.encode(boxes, anchors)
     if kind == "l1":
         return F.l1_loss(deltas, wanted, reduction="none").sum(dim=1)

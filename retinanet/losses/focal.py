@@ -1,37 +1,89 @@
-"""α-balanced focal loss on sigmoid logits (Lin et al., arXiv 1708.02002, equation 5).
+"""The class losses, each a function of one logit: cross entropy, focal loss and its relative.
 
-N anchors, K classes.
+p is the sigmoid of a logit x. p_t is p for the class of a positive anchor and 1 - p for every other
+class of an anchor (Lin et al., arXiv 1708.02002, equation 2). N anchors, K classes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retinanet.schema import LossConfig
 
-def focal_loss(logits: Tensor, labels: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """Return the loss (N,) of each anchor, summed over the classes.
+Term = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Logits of negatives, of any shape -> the loss of each, and its derivative.
 
-    FL(p_t) = -α_t (1 - p_t)^γ log(p_t), where p_t is p for the anchor's class and 1 - p for every
-    other class, and α_t is α and 1 - α (equations 2-5).
+A positive has the loss of a negative with the opposite logit: its p_t is the same.
+"""
+
+_LINEAR = 40.0
+"""Logit from which log(1 + exp(x)) is x: to the last bit in float64, too."""
+
+
+def focal(logits: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
+    """Return -(1 - p_t)^γ log(p_t) of negatives (equation 4), and its derivative.
+
+    1 - p_t is p, and -log(p_t) is log(1 + exp(x)). γ = 0 is cross entropy.
+    """
+    probability = torch.sigmoid(logits)
+    cross_entropy = F.softplus(logits, threshold=_LINEAR)
+    weight = probability**gamma
+    slope = torch.addcmul(probability, 1 - probability, cross_entropy, value=gamma)
+    return weight * cross_entropy, slope.mul_(weight)
+
+
+def focal_star(logits: Tensor, *, gamma: float, beta: float) -> tuple[Tensor, Tensor]:
+    """Return -log(sigmoid(γ x_t + β)) / γ of negatives (appendix A), and its derivative.
+
+    x_t is -x for negatives: the logit of p_t.
+    """
+    steeper = gamma * logits - beta
+    return F.softplus(steeper, threshold=_LINEAR).div_(gamma), torch.sigmoid(steeper)
+
+
+def build_term(options: LossConfig) -> Term:
+    """Build the class loss of an experiment, before α."""
+    if options.class_loss == "focal":
+        return partial(focal, gamma=options.gamma)
+    if options.class_loss == "focal_star":
+        return partial(focal_star, gamma=options.gamma, beta=options.star_beta)
+    return partial(focal, gamma=0.0)
+
+
+def class_weights(options: LossConfig) -> tuple[float, float]:
+    """Return the weights of positives and of negatives: α and 1 - α (section 3.1), or 1."""
+    if options.alpha is None or options.class_loss in ("cross_entropy", "ohem"):
+        return 1.0, 1.0
+    return options.alpha, 1 - options.alpha
+
+
+def anchor_losses(
+    logits: Tensor, labels: Tensor, *, term: Term, weights: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Return the loss (N,) of each anchor, summed over the classes, and its gradient (N, K).
 
     Args:
         logits: (N, K); the arithmetic is float32 at least.
         labels: (N,) int64: 0..K-1, or negative for background (all classes are negatives).
-        alpha: weight of positives, 0..1.
-        gamma: focusing parameter, >= 0; 0 is α-balanced cross entropy.
+        term: the loss of one logit.
+        weights: of positives and of negatives.
     """
-    logits = at_least_float32(logits)
     # Compared, not scattered: a deterministic scatter of a matrix waits for a GPU.
     classes = torch.arange(logits.shape[1], device=logits.device)
-    targets = (classes == labels[:, None]).to(logits.dtype)
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    # 1 - p_t as a sigmoid of its own: the subtraction would round to 0 at |logit| > 17, where the
-    # gradient of 0 ** gamma is infinite for gamma < 1.
-    wrong = torch.sigmoid(logits * (1 - 2 * targets)).clamp(min=torch.finfo(logits.dtype).tiny)
-    alpha_t = alpha * targets + (1 - alpha) * (1 - targets)
-    return (alpha_t * wrong**gamma * cross_entropy).sum(dim=1)
+    is_positive = classes == labels[:, None]
+    signed = torch.where(is_positive, -1, 1) * at_least_float32(logits)
+    loss, slope = term(signed)
+    positive, negative = weights
+    # Of products: a tensor of weights would be float32, even for float64.
+    return (
+        torch.where(is_positive, positive * loss, negative * loss).sum(dim=1),
+        torch.where(is_positive, -positive * slope, negative * slope),
+    )
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +13,20 @@ from torch import Tensor
 from retinanet.losses.assign import build_assign
 from retinanet.losses.box import box_loss
 from retinanet.losses.criterion import build_criterion
-from retinanet.losses.focal import focal_loss
+from retinanet.losses.focal import anchor_losses, build_term, class_weights
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config, LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_positives
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
 
 ONE = 0.25 * math.log(2)
 """(1 - p_t)² · -ln p_t at p_t = 0.5, before α: the loss of a logit of 0."""
-KINDS = ["smooth_l1", "l1", "giou"]
+KINDS = ["smooth_l1", "l1", "giou", "diou", "ciou"]
+CLASS_LOSSES = [
+    {"gamma": 0.5, "alpha": None},
+    {"class_loss": "cross_entropy"},
+    {"class_loss": "balanced_cross_entropy", "alpha": 0.75},
+    {"class_loss": "focal_star"},
+]
 
 
 def target(boxes: list[list[float]], labels: list[int]) -> Target:
@@ -42,7 +49,7 @@ def make_batch(targets: list[Target], matches: list[list[int]], side: int = 64) 
         image_ids=torch.arange(count),
         targets=targets,
         matches=assigned,
-        positives=find_positives(targets, assigned),
+        assigned=find_assigned(targets, assigned),
     )
 
 
@@ -50,7 +57,7 @@ def cut(batch: Batch, part: slice) -> Batch:
     """Return some images of a batch."""
     fields = ("images", "sizes", "original_sizes", "image_ids", "targets", "matches")
     parts = {name: getattr(batch, name)[part] for name in fields}
-    return Batch(**parts, positives=find_positives(parts["targets"], parts["matches"]))
+    return Batch(**parts, assigned=find_assigned(parts["targets"], parts["matches"]))
 
 
 def zeros(batch: Batch, classes: int = 2, dtype: torch.dtype = torch.float64) -> Outputs:
@@ -131,6 +138,60 @@ def test_per_image_normaliser() -> None:
     assert losses["class"].item() == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize(
+    ("options", "positive", "negative"),
+    [  # of a logit of 0
+        ({"gamma": 0.0, "alpha": None}, math.log(2), math.log(2)),
+        ({"class_loss": "cross_entropy"}, math.log(2), math.log(2)),
+        (
+            {"class_loss": "balanced_cross_entropy", "alpha": 0.9},
+            0.9 * math.log(2),
+            0.1 * math.log(2),
+        ),
+        # ln(1 + 1/e) / 2, and α
+        ({"class_loss": "focal_star"}, 0.25 * 0.3132617 / 2, 0.75 * 0.3132617 / 2),
+        # The three anchors are as hard, and all are taken.
+        ({"class_loss": "ohem"}, math.log(2), math.log(2)),
+    ],
+)
+def test_class_losses_by_hand(options: dict[str, Any], positive: float, negative: float) -> None:
+    """A positive, two negatives and an ignored anchor, of two classes; the box loss is the same."""
+    batch = make_batch(
+        [target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND, IGNORED, BACKGROUND]]
+    )
+    losses = build_criterion(LossConfig(**options))(zeros(batch), batch)
+    assert losses["class"].item() == pytest.approx(positive + 5 * negative)
+    assert losses["box"].item() == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"class_loss": "focal_star"}, {"class_loss": "ohem", "ohem_examples": 2}]
+)
+@pytest.mark.parametrize("normalizer", ["positives", "per_image"])
+def test_the_order_of_images_does_not_matter(options: dict[str, Any], normalizer: str) -> None:
+    targets = [target([[10.0, 0.0, 20.0, 10.0], [110.0, 0.0, 120.0, 10.0]], [0, 1])]
+    targets += [target([[10.0, 0.0, 20.0, 10.0]], [1]), target([], [])]
+    matches = [[0, 1, IGNORED], [0, BACKGROUND, IGNORED], [BACKGROUND] * 3]
+    values = torch.randn(3, 3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    criterion = build_criterion(LossConfig(normalizer=normalizer, **options))
+
+    def run(order: list[int]) -> tuple[dict[str, float], Tensor]:
+        batch = make_batch([targets[i] for i in order], [matches[i] for i in order])
+        leaf = values[order].clone().requires_grad_()
+        outputs = dataclasses.replace(zeros(batch), logits=leaf[..., :2], deltas=leaf[..., 2:])
+        losses = criterion(outputs, batch)
+        sum(losses.values()).backward()
+        return {name: loss.item() for name, loss in losses.items()}, leaf.grad[
+            torch.tensor(order).argsort()
+        ]
+
+    first, gradient = run([0, 1, 2])
+    for order in ([2, 1, 0], [1, 2, 0]):
+        losses, other = run(order)
+        assert losses == pytest.approx(first, rel=1e-13)
+        torch.testing.assert_close(other, gradient, rtol=1e-13, atol=0)
+
+
 def test_the_moving_average_is_the_engines() -> None:
     """The criterion returns plain sums, whatever the average stands at."""
     batch = make_batch([target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND]])
@@ -144,6 +205,20 @@ def test_the_moving_average_is_the_engines() -> None:
 # Against a dense version, which looks for its positives
 
 
+class _Dense(torch.autograd.Function):
+    """The losses (N,) of anchors, each by its label, and their own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, classes: Tensor, options: LossConfig) -> Tensor:
+        term, weights = build_term(options), class_weights(options)
+        losses, ctx.gradient = anchor_losses(logits, classes, term=term, weights=weights)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.gradient * outer[:, None], None, None
+
+
 def dense(outputs: Outputs, batch: Batch, options: LossConfig) -> dict[str, Tensor]:
     """The losses by targets and matches alone, image by image."""
     totals = {"class": outputs.logits.new_zeros(()), "box": outputs.logits.new_zeros(())}
@@ -152,7 +227,7 @@ def dense(outputs: Outputs, batch: Batch, options: LossConfig) -> dict[str, Tens
         classes = torch.where(positive, -1, matches.clamp(max=-1))
         classes[positive] = own.labels[matches[positive]]
         logits, deltas = outputs.logits[i], outputs.deltas[i]
-        one = focal_loss(logits, classes, alpha=options.alpha, gamma=options.gamma)
+        one = _Dense.apply(logits, classes, options)
         box = box_loss(
             deltas[positive],
             outputs.anchors[positive],
@@ -186,8 +261,21 @@ def random_batches(draw: st.DrawFn) -> Batch:
 @given(batch=random_batches())
 @settings(max_examples=25, deadline=None)
 def test_equals_the_dense_version(kind: str, normalizer: str, batch: Batch) -> None:
-    """Losses and gradients, in float64."""
-    options = LossConfig(box_loss=kind, normalizer=normalizer, box_weight=1.5)
+    compare_with_dense(batch, LossConfig(box_loss=kind, normalizer=normalizer, box_weight=1.5))
+
+
+@pytest.mark.parametrize("normalizer", ["positives", "per_image"])
+@pytest.mark.parametrize("class_loss", CLASS_LOSSES)
+@given(batch=random_batches())
+@settings(max_examples=25, deadline=None)
+def test_other_class_losses_equal_the_dense_version(
+    class_loss: dict[str, Any], normalizer: str, batch: Batch
+) -> None:
+    compare_with_dense(batch, LossConfig(normalizer=normalizer, **class_loss))
+
+
+def compare_with_dense(batch: Batch, options: LossConfig) -> None:
+    """Compare losses and gradients, in float64."""
     gradients, sums = [], []
     for version in (lambda o, b: build_criterion(options)(o, b), lambda o, b: dense(o, b, options)):
         outputs = zeros(batch, classes=3)
@@ -264,13 +352,21 @@ def test_images_without_boxes(kind: str) -> None:
         assert bool(model.class_subnet.output.weight.grad.any())
 
 
-@pytest.mark.parametrize("normalizer", ["positives", "per_image"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_sums_add_up_over_split_batches(kind: str, normalizer: str) -> None:
+@pytest.mark.parametrize(
+    "given_options",
+    [
+        {"normalizer": "per_image"},
+        {"box_loss": "ciou", "normalizer": "per_image"},
+        {"class_loss": "focal_star", "box_loss": "diou"},
+        {"class_loss": "ohem", "ohem_examples": 8},
+        {"class_loss": "ohem", "ohem_examples": 8, "ohem_negatives": 3},
+    ],
+)
+def test_sums_add_up_over_split_batches(given_options: dict[str, Any]) -> None:
     """Micro-batches change nothing: losses and gradients of 4 = of 1 + 3 = of 2 + 2."""
     model = small_model().double()
     batch = real_batch(model, BOXES)
-    options = LossConfig(box_loss=kind, normalizer=normalizer)
+    options = LossConfig(**given_options)
 
     def run(parts: list[slice]) -> tuple[dict[str, float], Tensor]:
         model.zero_grad()

@@ -23,7 +23,7 @@ from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_positives
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_assigned
 
 CLASSES = 5
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -139,7 +139,7 @@ def padded_batch(golden: dict[str, np.ndarray], model: Detector, config: Config)
         image_ids=torch.arange(2),
         targets=targets,
         matches=matches,
-        positives=find_positives(targets, matches),
+        assigned=find_assigned(targets, matches),
     )
 
 

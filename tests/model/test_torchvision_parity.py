@@ -26,8 +26,8 @@ from retinanet.losses.assign import build_assign
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import build_detector
 from retinanet.model.postprocess import build_postprocess
-from retinanet.schema import Config
-from retinanet.structures import Batch, Target, find_positives
+from retinanet.schema import Config, LossConfig
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CLASSES = 91
@@ -169,7 +169,7 @@ def make_batch(images: list[Tensor], targets: list[Target], anchors: Tensor, c: 
         image_ids=torch.arange(2),
         targets=targets,
         matches=matches,
-        positives=find_positives(targets, matches),
+        assigned=find_assigned(targets, matches),
     )
 
 
@@ -207,3 +207,66 @@ def test_same_numbers_as_torchvision(models: SimpleNamespace, source) -> None:
         close &= mine.labels[:, None] == peers["labels"]
         assert bool((close.sum(dim=0) == 1).all())
         assert bool((close.sum(dim=1) == 1).all())
+
+
+def loss_case() -> tuple[Outputs, Batch]:
+    """Outputs in float64 for three images: with ignored anchors, without boxes, and a blank one."""
+    generator = torch.Generator().manual_seed(0)
+    count = 60
+    corner = 90 * torch.rand(count, 2, generator=generator)
+    anchors = torch.cat([corner, corner + 8 + 40 * torch.rand(count, 2, generator=generator)], 1)
+    corner = 90 * torch.rand(4, 2, generator=generator)
+    boxes = torch.cat([corner, corner + 8 + 40 * torch.rand(4, 2, generator=generator)], 1)
+    labels = torch.tensor([4, 0, 2, 2])
+    targets = [
+        Target(boxes=boxes[:n], labels=labels[:n], crowd=torch.zeros(n, dtype=torch.bool))
+        for n in (4, 0, 0)
+    ]
+    matches = torch.randint(IGNORED, 4, (3, count), generator=generator)
+    matches[1].clamp_(max=BACKGROUND)
+    matches[2] = IGNORED
+    values = torch.randn(3, count, 9, generator=generator, dtype=torch.float64)
+    outputs = Outputs(
+        logits=(3 * values[..., :5] - 2).requires_grad_(),
+        deltas=(0.3 * values[..., 5:]).requires_grad_(),
+        anchors=anchors,
+        anchors_per_level=[count, 0, 0, 0, 0],
+    )
+    sizes = torch.full((3, 2), 128)
+    batch = Batch(
+        images=torch.zeros(3, 3, 128, 128, dtype=torch.uint8),
+        sizes=sizes,
+        original_sizes=sizes,
+        image_ids=torch.arange(3),
+        targets=targets,
+        matches=matches.to(torch.int32),
+        assigned=find_assigned(targets, matches),
+    )
+    return outputs, batch
+
+
+@pytest.mark.parametrize("kind", ["l1", "smooth_l1", "giou", "diou", "ciou"])
+def test_same_losses_and_gradients_of_the_same_outputs(kind: str) -> None:
+    """Both normalised by each image's positives; the peer's β of smooth-L1 is 1."""
+    outputs, batch = loss_case()
+    options = LossConfig(box_loss=kind, beta=1.0, normalizer="per_image")
+    ours = build_criterion(options)(outputs, batch)
+
+    head = RetinaNetHead(8, 9, 5)
+    head.regression_head._loss_type = kind
+    leaves = [x.detach().clone().requires_grad_() for x in (outputs.logits, outputs.deltas)]
+    theirs = head.compute_loss(
+        [{"boxes": target.boxes, "labels": target.labels} for target in batch.targets],
+        dict(zip(("cls_logits", "bbox_regression"), leaves, strict=True)),
+        [outputs.anchors] * 3,
+        list(batch.matches.long()),
+    )
+    for name, peers in (("class", "classification"), ("box", "bbox_regression")):
+        assert ours[name].item() / 3 == pytest.approx(theirs[peers].item(), rel=1e-6)
+    assert min(theirs["classification"].item(), theirs["bbox_regression"].item()) > 0.1
+
+    (sum(ours.values()) / 3).backward()
+    sum(theirs.values()).backward()
+    for mine, peers in zip((outputs.logits, outputs.deltas), leaves, strict=True):
+        torch.testing.assert_close(mine.grad, peers.grad, rtol=1e-6, atol=1e-9)
+    assert outputs.logits.grad[2].count_nonzero() == 0
