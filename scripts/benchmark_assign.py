@@ -6,7 +6,8 @@ One thread, as in a loader's process. Times are of the processor, so what other 
 not count (but they slow it by the shared caches). Boxes lie anywhere, and the logarithms of their
 sizes are evenly spread from 8 to 400 px; "small" are of 4 to 8 px and have low-quality matches
 only; "crowds" has a crowd among the eight. Each line is a process of its own, which runs both ways
-on the same boxes and compares the results. Memory is what the first call adds to the peak.
+on the same boxes and compares the results. Memory is what the first call adds to the peak. "atss"
+is the time of assign.kind=atss, which has other positives.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ COLUMNS = {
     "dense": ".1f",
     "grid": ".2f",
     "ratio": ".0f",
+    "atss": ".2f",
     "dense MB": ".1f",
     "grid MB": ".1f",
 }
@@ -82,6 +84,7 @@ def measure(canvas: tuple[int, int], case: str, repeats: int) -> dict[str, float
     generator, target = build_anchors(AnchorConfig()), draw(canvas, case)
     anchors, levels = generator(canvas, torch.device("cpu")), generator.levels(canvas)
     grid, dense = build_grid_assign(AssignConfig()), build_assign(AssignConfig())
+    atss = build_grid_assign(AssignConfig(kind="atss"))
     few = Target(boxes=target.boxes[:1], labels=target.labels[:1], crowd=target.crowd[:1])
     grid(anchors, levels, few), dense(anchors[:9], few)  # what torch loads at its first call
 
@@ -95,6 +98,7 @@ def measure(canvas: tuple[int, int], case: str, repeats: int) -> dict[str, float
     return {
         "positives": int((found >= 0).sum()),
         "grid": milliseconds(lambda: grid(anchors, generator.levels(canvas), target), repeats),
+        "atss": milliseconds(lambda: atss(anchors, generator.levels(canvas), target), repeats),
         "dense": milliseconds(lambda: dense(anchors, target), min(repeats, 3)),
         "grid MB": (grid_peak - start) / 1024,
         "dense MB": (dense_peak - start) / 1024,

@@ -272,6 +272,10 @@ def describe_fit(fit: AnchorFit) -> list[str]:
         lines.append(
             f"  {name:{width}}" + "".join(f"  {100 * share.covered:5.1f} %" for share in shares)
         )
+    if before.kind == "atss":
+        lines.append(
+            "  (assign.kind=atss asks for no such IoU: shares say how closely anchors fit)"
+        )
     if not fit.better:
         return [
             *lines,

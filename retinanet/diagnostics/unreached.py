@@ -2,6 +2,8 @@
 
 Coverage alone does not show them: a weak box is rescued by the low-quality rule unless its best
 anchor suits another box better, and a strong one can lose all of its anchors (a duplicate does).
+ATSS asks that a box hold an anchor's centre, which small ones need not. A anchors, G boxes of an
+image.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ from retinanet.structures import Target
 
 IMAGES = 300
 """Images that are looked at by default: some seconds at COCO's size."""
+_NOT_GOOD_ENOUGH = {
+    "max_iou": "no anchor is good enough, and assign.low_quality is off",
+    "atss": "no anchor with its centre inside has the IoU that assign.kind=atss asks for",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +118,7 @@ class _Look:
     def __init__(
         self, config: Config, split: Split, boxes: LearnedBoxes, placed: PlacedBoxes, side: int
     ) -> None:
-        self._assign = config.assign
+        self._kind = config.assign.kind
         self._anchors = build_anchors(config.anchors)
         self._match = build_matcher(config)
         self._index = split.annotations
@@ -123,11 +129,7 @@ class _Look:
     def __call__(self, own: NDArray[np.int64]) -> list[UnreachedBox]:
         """Return the unreached ones among the boxes `own` of an image."""
         canvas = self._placed.canvases[self._placed.canvas_of[own[0]]]
-        target = Target(
-            boxes=torch.from_numpy(self._placed.xyxy[own]),
-            labels=torch.zeros(len(own), dtype=torch.int64),
-            crowd=torch.zeros(len(own), dtype=torch.bool),  # crowds take no positive away
-        )
+        target = _target(torch.from_numpy(self._placed.xyxy[own]))
         matches = self._match(canvas, target)
         reached = np.unique(matches[matches >= 0].numpy())
         anchors = self._anchors(canvas, torch.device("cpu"))
@@ -149,13 +151,14 @@ class _Look:
         row = int(self._boxes.rows[own[i]])
         iou = box_ops.iou(anchors, boxes[i : i + 1])[:, 0]
         nearest = int(iou.argmax())
-        best, rival = float(iou[nearest]), int(matches[nearest])
-        weak = best < self._assign.positive_iou and not self._assign.low_quality
-        taken = best > 0 and not weak and rival >= 0
+        best = float(iou[nearest])
+        alone = self._match(canvas, _target(boxes[i : i + 1])) >= 0
+        taken = bool(alone.any())
+        rival = int(matches[torch.where(alone, iou, -1).argmax()])
         if best <= 0:
             reason = "no anchor touches it"
         elif not taken:
-            reason = "no anchor is good enough, and assign.low_quality is off"
+            reason = _NOT_GOOD_ENOUGH[self._kind]
         else:
             other = int(index.annotation_ids[self._boxes.places[own[rival]]])
             overlap = float(box_ops.iou(boxes[i : i + 1], boxes[rival : rival + 1]))
@@ -174,6 +177,12 @@ class _Look:
             rival=tuple(boxes[rival].tolist()) if taken else None,
             reason=reason,
         )
+
+
+def _target(boxes: Tensor) -> Target:
+    """Return boxes (G, 4) as a ground truth; without crowds, which take no positive away."""
+    labels = torch.zeros(len(boxes), dtype=torch.int64)
+    return Target(boxes=boxes, labels=labels, crowd=labels.bool())
 
 
 def size_of(box: tuple[float, ...]) -> str:

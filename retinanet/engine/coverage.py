@@ -1,7 +1,7 @@
 """How well anchors cover the boxes that training learns from, at the size that the network sees.
 
 A box that no anchor overlaps by `assign.positive_iou` is learnt from one weak anchor, or not at all
-(users.md AN1). m boxes, A anchors.
+(users.md AN1); with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Share:
     near: int
     """Best IoU >= assign.negative_iou (the positives are among them)."""
     low_quality: int
-    """Best IoU > 0, under positive_iou: only the low-quality rule can make them positives."""
+    """Best IoU > 0, under positive_iou: of max_iou, only the low-quality rule lets them learn."""
     untouched: int
     """Best IoU 0."""
 
@@ -115,6 +115,8 @@ class Coverage:
     """px; the middle one of multi-scale."""
     long_side: int
     """px, the limit."""
+    kind: str
+    """assign.kind; atss assigns by none of the next three."""
     positive_iou: float
     negative_iou: float
     low_quality_rule: bool
@@ -168,6 +170,7 @@ def measure_coverage(config: Config, split: Split, boxes: LearnedBoxes) -> Cover
     return Coverage(
         short_side=side,
         long_side=data.long_side,
+        kind=assign.kind,
         positive_iou=assign.positive_iou,
         negative_iou=assign.negative_iou,
         low_quality_rule=assign.low_quality,
@@ -209,16 +212,24 @@ def warn_of_coverage(coverage: Coverage) -> list[str]:
         return []
     shown = ", ".join(f"{m.boxes - m.positive:,} of {m.boxes:,} ({m.name})" for m in missed[:5])
     more = f" and {len(missed) - 5} classes more" if len(missed) > 5 else ""
-    fate = (
-        "They are learnt from one weak anchor each, or as background"
-        if coverage.low_quality_rule
-        else "They are learnt as background, since assign.low_quality is off"
-    )
     return [
-        f"many boxes have no anchor with IoU >= {coverage.positive_iou:g}: {shown}{more}. {fate}. "
+        f"many boxes have no anchor with IoU >= {coverage.positive_iou:g}: {shown}{more}. "
+        f"{_fate(coverage)}. "
         f"Remedy: a larger data.short_side (now {coverage.short_side}), or other anchors: "
         "`retinanet check CONFIG --fit-anchors`"
     ]
+
+
+def _fate(coverage: Coverage) -> str:
+    """Return what training makes of the boxes that are not covered."""
+    if coverage.kind == "atss":
+        return (
+            "With assign.kind=atss a box is learnt from the best anchors near its centre, however "
+            "low their IoU; one that holds no anchor's centre is learnt as background"
+        )
+    if coverage.low_quality_rule:
+        return "They are learnt from one weak anchor each, or as background"
+    return "They are learnt as background, since assign.low_quality is off"
 
 
 def describe_coverage(coverage: Coverage) -> list[str]:
@@ -236,6 +247,8 @@ def describe_coverage(coverage: Coverage) -> list[str]:
     width = max(len(name) for name, _ in rows)
     positive, near = (f"IoU >= {x:g}" for x in (coverage.positive_iou, coverage.negative_iou))
     weak = "low-quality" if coverage.low_quality_rule else "too weak"
+    if coverage.kind == "atss":
+        weak = "lower IoU"
     lines.append(f"  {'':{width}}  {'boxes':>9}  {positive:>10}  {near:>10}  {weak:>11}  untouched")
     lines += [
         f"  {name:{width}}  {group.boxes:9,}  {_percent(group.covered):>10}  "

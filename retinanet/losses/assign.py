@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,14 @@ Assign = Callable[[Tensor, Target], Tensor]
 
 
 def build_assign(options: AssignConfig) -> Assign:
-    """Build the assignment of an experiment."""
-    return partial(assign, **dict(options))
+    """Build the assignment of an experiment that assigns by max_iou."""
+    assert options.kind == "max_iou", "ATSS asks for the levels: see `build_grid_assign`"
+    return partial(assign, **max_iou_options(options))
+
+
+def max_iou_options(options: AssignConfig) -> dict[str, Any]:
+    """Return what `assign` takes of the options."""
+    return options.model_dump(exclude={"kind", "atss_candidates"})
 
 
 def assign(

@@ -8,24 +8,22 @@ A anchors, G boxes, P pairs of a box and an anchor.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from retinanet.losses.assign import assign
+from retinanet.losses.assign import assign, max_iou_options
+from retinanet.losses.atss import atss_assign
 from retinanet.losses.candidates import Ints, candidates
+from retinanet.losses.overlaps import Singles, ignore_inside, iou_of_pairs, ranks_of, unrank
 from retinanet.schema import AssignConfig
 from retinanet.structures import BACKGROUND, IGNORED, GridLevel, Target
 
 GridAssign = Callable[[Tensor, Sequence[GridLevel], Target], Tensor]
 """Anchors (A, 4), their grid and a target -> the match (A,) of each anchor."""
-
-Singles = NDArray[np.float32]
 
 _DENSE_BELOW = 0.02
 """IoU below which candidates are so many that the dense computation is as fast."""
@@ -33,14 +31,16 @@ _BLOCK = 256
 """Anchors whose IoUs with every box near them are computed at a time."""
 _TILE = 128
 """px, side of the region whose anchors go into the same blocks."""
-_LAST = 2**32 - 1
-"""The largest box index that a rank can hold."""
 _NONE = np.zeros(0, np.int64)
 
 
 def build_grid_assign(options: AssignConfig) -> GridAssign:
     """Build the assignment of an experiment, for anchors on a grid."""
-    return partial(grid_assign, **dict(options))
+    if options.kind == "atss":
+        return partial(
+            atss_assign, cells=options.atss_candidates, crowd_overlap=options.crowd_overlap
+        )
+    return partial(grid_assign, **max_iou_options(options))
 
 
 def grid_assign(
@@ -80,15 +80,13 @@ def grid_assign(
     if len(rows):
         boxes = target.boxes.numpy()[rows]
         rank, seen, best = _ranked(anchors.numpy(), levels, boxes, least, low_quality=low_quality)
-        iou, box = _unrank(rank[seen])
+        iou, box = unrank(rank[seen])
         between = np.where(iou >= np.float32(negative_iou), IGNORED, BACKGROUND)
         written[seen] = np.where(iou >= np.float32(positive_iou), rows[box], between)
-        written[best] = rows[_unrank(rank[best])[1]]
+        written[best] = rows[unrank(rank[best])[1]]
     if crowd_overlap is not None and len(rows) < len(target.crowd):
         crowds = target.boxes[target.crowd].numpy()
-        share = _largest_share_inside(anchors.numpy(), levels, crowds)
-        covered = share >= np.float32(crowd_overlap)
-        written[covered & (written == BACKGROUND)] = IGNORED
+        ignore_inside(written, anchors.numpy(), levels, crowds, crowd_overlap)
     return matches
 
 
@@ -109,7 +107,7 @@ def _ranked(
     rank = np.zeros(len(anchors), np.int64)  # pages of it that nobody touches cost nothing
     seen, best = [], []
     for anchor, box in candidates(levels, boxes, least, low_quality=low_quality):
-        iou = _iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
+        iou = iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
         wanted = iou >= np.float32(least)
         seen.append(anchor[wanted])
         if low_quality:
@@ -118,37 +116,13 @@ def _ranked(
             is_best = (iou == best_of_box[box]) & (iou > 0)
             best.append(anchor[is_best])
             wanted |= is_best
-        np.maximum.at(rank, anchor[wanted], _rank(iou[wanted], box[wanted]))
+        np.maximum.at(rank, anchor[wanted], ranks_of(iou[wanted], box[wanted]))
     lifted = np.unique(np.concatenate([_NONE, *best]))
     # What is best for a small box may have more in common with another one, of which it is no
     # candidate.
-    poor = lifted[_unrank(rank[lifted])[0] < np.float32(least)]
+    poor = lifted[unrank(rank[lifted])[0] < np.float32(least)]
     rank[poor] = _best_ranks(anchors[poor], boxes)
     return rank, np.concatenate([_NONE, *seen]), lifted
-
-
-def _rank(iou: Singles, box: Ints) -> Ints:
-    """Return numbers (P,) in the order of the IoUs, and from the last box to the first among ties.
-
-    The bits of floats from 0 on are in the order of the floats.
-    """
-    return (iou.view(np.int32).astype(np.int64) << 32) | (_LAST - box)
-
-
-def _unrank(rank: Ints) -> tuple[Singles, Ints]:
-    """Return the IoUs (P,) and boxes (P,) of ranks (P,)."""
-    return (rank >> 32).astype(np.int32).view(np.float32), _LAST - (rank & _LAST)
-
-
-def _iou_of_pairs(anchors: Singles, boxes: Singles) -> Singles:
-    """Return the IoU (P,) of anchors (P, 4) with boxes (P, 4): `boxes.iou` to the bit."""
-    x1, y1, x2, y2 = anchors.T
-    left, top, right, bottom = boxes.T
-    width = np.minimum(x2, right) - np.maximum(x1, left)
-    height = np.minimum(y2, bottom) - np.maximum(y1, top)
-    overlap = np.maximum(width, 0) * np.maximum(height, 0)
-    union = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
 def _best_ranks(anchors: Singles, boxes: Singles) -> Ints:
@@ -165,32 +139,6 @@ def _best_ranks(anchors: Singles, boxes: Singles) -> Ints:
         touch = (x1 < right[some]) & (left[some] < x2) & (y1 < bottom[some]) & (top[some] < y2)
         row, column = np.divmod(np.flatnonzero(touch), len(some))
         anchor, box = places[row], some[column]
-        iou = _iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
-        np.maximum.at(ranks, anchor, _rank(iou, box))
+        iou = iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
+        np.maximum.at(ranks, anchor, ranks_of(iou, box))
     return ranks
-
-
-def _largest_share_inside(
-    anchors: Singles, levels: Sequence[GridLevel], crowds: Singles
-) -> Singles:
-    """Return the largest share (A,) of each anchor's area inside one of the crowd boxes.
-
-    The width that an anchor has in common with a box is the same in all rows, its height in all
-    columns.
-    """
-    shares, first = [], 0
-    for level in levels:
-        shape = level.rows, level.columns, len(level.cell)
-        stop = first + math.prod(shape)
-        grid = anchors[first:stop].reshape(*shape, 4)
-        x1, x2 = grid[0, :, :, 0], grid[0, :, :, 2]  # (columns, n)
-        y1, y2 = grid[:, :1, :, 1], grid[:, :1, :, 3]  # (rows, 1, n)
-        covered = np.zeros(shape, np.float32)
-        for left, top, right, bottom in crowds:
-            width = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
-            height = np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
-            np.maximum(covered, width * height, out=covered)
-        with np.errstate(invalid="ignore"):  # an empty anchor: NaN is no share
-            shares.append((covered / ((x2 - x1) * (y2 - y1))).reshape(-1))
-        first = stop
-    return np.concatenate(shares)

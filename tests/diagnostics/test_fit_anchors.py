@@ -94,6 +94,18 @@ def test_good_anchors_are_kept(tiny_coco: Any) -> None:
     assert not any("anchors:" in line or "sizes" in line for line in lines)
 
 
+def test_atss_has_no_threshold_to_fit_for(tiny_coco: Any) -> None:
+    """The figures are the same, and said to be no measure of what it learns."""
+    split, boxes = opened(corpus(tiny_coco, width=(36, 46), height=(36, 46)), SMALL)
+    said = "  (assign.kind=atss asks for no such IoU: shares say how closely anchors fit)"
+    by_iou = describe_fit(fit_anchors(SMALL, split, boxes))
+    config = override_config(SMALL, ["assign.kind=atss"])
+    by_atss = describe_fit(fit_anchors(config, split, boxes))
+    assert said not in by_iou
+    assert by_atss[-2] == said
+    assert [line for line in by_atss if line != said] == by_iou
+
+
 @pytest.mark.parametrize("per_cell", [1, 2, 4, 6, 7, 12])
 def test_the_number_of_anchors_is_kept_or_given(tiny_coco: Any, per_cell: int) -> None:
     split, boxes = opened(corpus(tiny_coco, width=(6, 30), height=(6, 30)), SMALL)

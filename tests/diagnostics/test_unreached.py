@@ -80,6 +80,28 @@ def test_a_box_that_no_anchor_touches(tiny_coco: Any) -> None:
     ]
 
 
+def test_atss_needs_a_centre_inside(tiny_coco: Any) -> None:
+    """Cells are every 8 px: 4 px around (64, 40) hold a centre, 4 px around (44, 44) none."""
+    boxes = [[[16, 16, 32, 32], [62, 38, 4, 4], [42, 42, 4, 4]]]
+    found = look(tiny_coco([(96, 128)], boxes), "assign.kind=atss")
+    assert [(b.annotation_id, b.best_iou, b.rival, b.reason) for b in found.boxes] == [
+        (
+            103,
+            16 / 1024,
+            None,
+            "no anchor with its centre inside has the IoU that assign.kind=atss asks for",
+        )
+    ]
+
+
+def test_atss_names_what_takes_all_anchors(tiny_coco: Any) -> None:
+    """Ties go to the first, as with max_iou."""
+    boxes = [[[16, 16, 32, 32], [16, 16, 32, 32]]]
+    (box,) = look(tiny_coco([(96, 128)], boxes), "assign.kind=atss").boxes
+    assert (box.annotation_id, box.rival, box.best_iou) == (102, (16, 16, 48, 48), 1.0)
+    assert box.reason == "its best anchor learns annotation 101, IoU 1.00 with it"
+
+
 @pytest.mark.parametrize(("images", "ids"), [(1, [103]), (2, [103, 102]), (9, [103, 102])])
 def test_the_worst_images_come_first(tiny_coco: Any, images: int, ids: list[int]) -> None:
     boxes = [[[48, 32, 32, 32]], [[8, 8, 16, 16]], [[80, 60, 4, 4]]]

@@ -196,6 +196,7 @@ def test_counts_of_planted_boxes(tiny_coco: Any) -> None:
     assert found == Coverage(
         short_side=96,
         long_side=2000,
+        kind="max_iou",
         positive_iou=0.5,
         negative_iou=0.4,
         low_quality_rule=True,
@@ -270,7 +271,9 @@ def test_a_sample_is_seeded_and_said(tiny_coco: Any) -> None:
     assert line.endswith("(192 boxes looked at)")
 
 
-def covering(total: tuple[int, int], *, low_quality: bool = True, **groups: Any) -> Coverage:
+def covering(
+    total: tuple[int, int], *, kind: str = "max_iou", low_quality: bool = True, **groups: Any
+) -> Coverage:
     """Make a result of (positive, boxes) numbers."""
 
     def share(name: str, positive: int, boxes: int) -> Share:
@@ -287,6 +290,7 @@ def covering(total: tuple[int, int], *, low_quality: bool = True, **groups: Any)
     return Coverage(
         short_side=800,
         long_side=1333,
+        kind=kind,
         positive_iou=0.5,
         negative_iou=0.4,
         low_quality_rule=low_quality,
@@ -335,6 +339,22 @@ def test_the_warning_without_the_low_quality_rule_and_with_many_classes() -> Non
     (text,) = warn_of_coverage(covering((0, 160), low_quality=False, classes=classes))
     assert "160 of 160 (all), 20 of 20 (c0), " in text
     assert "20 of 20 (c3) and 4 classes more. They are learnt as background, since " in text
+
+
+def test_atss_does_not_learn_them_from_one_anchor(tiny_coco: Any) -> None:
+    """Its thresholds are the boxes' own: the table and the warning blame no rule of max_iou."""
+    for low_quality in (True, False):
+        found = covering((0, 160), kind="atss", low_quality=low_quality)
+        (text,) = warn_of_coverage(found)
+        assert text.startswith(
+            "many boxes have no anchor with IoU >= 0.5: 160 of 160 (all). With assign.kind=atss a "
+            "box is learnt from the best anchors near its centre, however low their IoU; one that "
+            "holds no anchor's centre is learnt as background. Remedy: a larger data.short_side"
+        )
+        assert describe_coverage(found)[1].split()[-3:] == ["lower", "IoU", "untouched"]
+    config = experiment("assign.kind=atss")
+    split = opened(tiny_coco([(96, 128)], [[[30, 30, 22, 21]]]), config)
+    assert measure_coverage(config, split, learned_boxes(split, limit=9)).kind == "atss"
 
 
 def test_the_table() -> None:

@@ -36,6 +36,22 @@ def test_a_matcher_gives_the_dense_assignment(overrides: list[str]) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(matcher))((288, 256), target), wanted)
 
 
+def test_a_matcher_assigns_as_the_config_says() -> None:
+    """ATSS, also in a spawned process: of two boxes of 32 px, each takes what lies around it."""
+    config = override_config(Config(), ["assign.kind=atss", "assign.atss_candidates=4"])
+    target = Target(
+        boxes=torch.tensor([[16.0, 16.0, 48.0, 48.0], [88.0, 16.0, 120.0, 48.0]]),
+        labels=torch.zeros(2, dtype=torch.int64),
+        crowd=torch.zeros(2, dtype=torch.bool),
+    )
+    matcher = build_matcher(config)
+    matches = matcher((64, 128), target)
+    assert set(matches.tolist()) == {BACKGROUND, 0, 1}
+    by_iou = build_matcher(Config())((64, 128), target)
+    assert not torch.equal(matches, by_iou)
+    assert torch.equal(pickle.loads(pickle.dumps(matcher))((64, 128), target), matches)
+
+
 def test_a_file_that_stands_twice_in_a_list(tiny_coco: Any) -> None:
     """Its images would be trained on twice under other ids."""
     path = tiny_coco([(48, 64)], [[[4, 8, 20, 22]]])
