@@ -17,6 +17,10 @@ class TrainingError(Exception):
     """As above."""
 
 
+class DivergedError(TrainingError):
+    """The loss or its gradient is no longer finite."""
+
+
 class InterruptedRunError(Exception):
     """A signal ended the run; its state is saved."""
 

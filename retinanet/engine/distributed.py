@@ -90,13 +90,13 @@ class World:
         _settle(wrapped, self.device)
         return wrapped
 
-    def fail(self, message: str) -> NoReturn:
+    def fail(self, message: str, kind: type[TrainingError] = TrainingError) -> NoReturn:
         """End the run on all ranks, which have agreed that it must end; rank 0 says why.
 
         Raises:
-            TrainingError: always.
+            TrainingError: always, of the kind given.
         """
-        error = TrainingError(message if self.is_main else "")
+        error = kind(message if self.is_main else "")
         error.agreed = True
         raise error
 
@@ -148,7 +148,7 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    place = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1 and not dist.is_initialized():
         if place.type == "cuda":
             torch.cuda.set_device(place)
@@ -165,7 +165,12 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
     return World(rank=rank, size=size, device=place, host=host)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
+def find_device(name: str, local_rank: int) -> torch.device:
+    """Return the device that an option names, for a process of a machine.
+
+    Raises:
+        UserError: it is not there.
+    """
     has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(kind for kind in ("cuda", "mps", "cpu") if has[kind])

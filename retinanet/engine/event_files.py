@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import image, scalar
 
@@ -40,6 +42,22 @@ class EventFile:
     def picture(self, tag: str, pixels: NDArray[np.uint8], step: int) -> None:
         """Add an (H, W, 3) RGB image."""
         self._add(Event(step=step, summary=image(tag, pixels, dataformats="HWC")))
+
+    def histogram(
+        self, tag: str, edges: Sequence[float], counts: Sequence[float], step: int
+    ) -> None:
+        """Add the numbers of values between each two edges (one more than counts)."""
+        middles = [(low + high) / 2 for low, high in pairwise(edges)]
+        values = HistogramProto(
+            min=edges[0],
+            max=edges[-1],
+            num=sum(counts),
+            sum=sum(x * n for x, n in zip(middles, counts, strict=True)),
+            sum_squares=sum(x * x * n for x, n in zip(middles, counts, strict=True)),
+            bucket_limit=edges[1:],
+            bucket=counts,
+        )
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, histo=values)])))
 
     def close(self) -> None:
         self._file.close()

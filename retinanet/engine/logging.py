@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -121,6 +121,17 @@ class Log:
         """
         if self._board is not None:
             self._board.picture(name, image, step)
+
+    def histogram(
+        self, step: int, name: str, edges: Sequence[float], counts: Sequence[float]
+    ) -> None:
+        """Show in tensorboard how many values lie between each two edges.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
+        if self._board is not None:
+            self._board.histogram(name, edges, counts, step)
 
     def close(self) -> None:
         """Close everything; later words go to the terminal alone."""

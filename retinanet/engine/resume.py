@@ -29,7 +29,7 @@ _FREE = (
     # what is reported and kept
     *("output.dir", "output.name", "eval.every", "eval.batch_size", "eval.pictures"),
     *("train.log_every", "train.checkpoint_every", "train.snapshot_every"),
-    "train.keep_snapshots",
+    *("train.keep_snapshots", "train.imbalance_every"),
     # when it gives up
     *("data.max_bad_images", "train.max_bad_steps", "train.max_minutes", "train.patience"),
 )

@@ -16,6 +16,7 @@ from retinanet.engine.checkpoint import Checkpoint, Progress
 from retinanet.engine.distributed import World
 from retinanet.engine.flops import Work
 from retinanet.engine.guard import Guard
+from retinanet.engine.imbalance import Imbalance
 from retinanet.engine.logging import Log
 from retinanet.engine.optimizer import build_optimizer, restore_optimizer
 from retinanet.engine.precision import Precision, weights_type
@@ -42,6 +43,8 @@ class Taken:
     """Learning rate."""
     divisor: float
     """Of the sums of losses."""
+    imbalance: Imbalance | None
+    """What its class loss is made of, every `train.imbalance_every` steps."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -174,7 +177,7 @@ def start_run(
         forward=torch.compile(wrapped) if config.train.compile else wrapped,
         optimizer=optimizer,
         scaler=scaler,
-        criterion=build_criterion(config.loss),
+        criterion=build_criterion(config.loss, compiled=config.train.compile),
         plan=training_plan(config, train),
         world=world,
         precision=precision,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.data.loader import RankStep
+from retinanet.engine.imbalance import Imbalance
 from retinanet.engine.optimizer import set_learning_rate
 from retinanet.engine.precision import autocast
 from retinanet.engine.run import Run, Taken
@@ -37,8 +38,11 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     set_learning_rate(run.optimizer, rate)
     run.optimizer.zero_grad(set_to_none=True)
     divisor = _divisor(run, positives, images)
-    losses = _accumulate(run, part.micro_batches, divisor)
+    imbalance = _imbalance(run, part.step)
+    losses = _accumulate(run, part.micro_batches, divisor, imbalance)
     run.world.add_up(losses)
+    if imbalance is not None:
+        imbalance.add_up(run.world)
     _spoil_if_bad(run, losses)
     run.scaler.unscale_(run.optimizer)
     norm = _clip(run)
@@ -48,7 +52,7 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     run.scaler.update()
     if run.average is not None:
         run.average.update(part.step, fine & norm.isfinite())
-    run.taken = Taken(losses=losses, norm=norm, rate=rate, divisor=divisor)
+    run.taken = Taken(losses=losses, norm=norm, rate=rate, divisor=divisor, imbalance=imbalance)
 
 
 def _spoil_if_bad(run: Run, losses: Tensor) -> None:
@@ -58,7 +62,15 @@ def _spoil_if_bad(run: Run, losses: Tensor) -> None:
         any_parameter.grad.mul_(torch.where(losses.isfinite().all(), 1.0, math.nan))
 
 
-def _accumulate(run: Run, batches: list[Batch], divisor: float) -> Tensor:
+def _imbalance(run: Run, step: int) -> Imbalance | None:
+    """Return what counts the examples of a step, where its turn has come."""
+    every = run.config.train.imbalance_every
+    return Imbalance(run.config.loss) if every and (step + 1) % every == 0 else None
+
+
+def _accumulate(
+    run: Run, batches: list[Batch], divisor: float, imbalance: Imbalance | None
+) -> Tensor:
     """Add up the gradients of this rank's micro-batches; return its share (2,) of the losses."""
     total = torch.zeros(2, device=run.world.device)
     factor = run.guard.factor
@@ -70,6 +82,8 @@ def _accumulate(run: Run, batches: list[Batch], divisor: float) -> Tensor:
             with autocast(run.world.device, run.precision):
                 outputs = run.forward(batch.images, batch.sizes)
             parts = run.criterion(outputs, batch)
+            if imbalance is not None:
+                imbalance.add(outputs, batch)
             losses = torch.stack([parts["class"], parts["box"]]) / divisor
             # DistributedDataParallel averages over ranks; the step's loss is their sum.
             run.scaler.scale(losses.sum() * run.world.size * factor).backward()

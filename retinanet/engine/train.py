@@ -18,7 +18,8 @@ from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.run_folder import program
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
-from retinanet.errors import InterruptedRunError
+from retinanet.errors import DivergedError, InterruptedRunError
+from retinanet.losses.imbalance import EDGES
 from retinanet.model.detector import Detector
 from retinanet.schema import TrainConfig
 
@@ -55,6 +56,7 @@ def train(run: Run, signals: list[int], *, started: float) -> Progress:
         if step % run.config.train.log_every == 0 or step == run.steps:
             _check(run)
         meter.stepped(part)
+        _record_imbalance(run)
         if _due(run, step):
             _save(run)  # first, so that a signal during the evaluation loses nothing
             _evaluate(run, signals)
@@ -103,11 +105,12 @@ def _check(run: Run) -> None:
     """Wait for the device and hear whether training is still finite.
 
     Raises:
-        TrainingError: it is not.
+        DivergedError: it is not.
     """
     reading = run.guard.read()
     if reading.step is not None:
-        run.world.fail(_diverged(run, reading, reading.step) if run.world.is_main else "")
+        message = _diverged(run, reading, reading.step) if run.world.is_main else ""
+        run.world.fail(message, DivergedError)
     new = reading.skipped - run.progress.skipped_steps
     if new:
         run.progress = replace(run.progress, skipped_steps=reading.skipped)
@@ -129,6 +132,17 @@ def _snapshot(run: Run) -> None:
     _check(run)
     keep = run.config.train.keep_snapshots
     run.saver.snapshot(state(run), run.progress.step, keep)
+
+
+def _record_imbalance(run: Run) -> None:
+    """Record what the class loss of the step was made of, where it was looked at."""
+    assert run.taken is not None
+    if run.taken.imbalance is None:
+        return
+    values, histograms = run.taken.imbalance.read()
+    run.log.record(run.progress.step, values)
+    for name, counts in histograms.items():
+        run.log.histogram(run.progress.step, name, EDGES, counts)
 
 
 def _due(run: Run, step: int) -> bool:

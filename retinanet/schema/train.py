@@ -72,6 +72,11 @@ class TrainConfig(Section):
     log_every: Positive = option(
         20, "steps between lines of the log, for which alone the program waits for the device"
     )
+    imbalance_every: Count = option(
+        200,
+        "steps between looks at what the class loss is made of (easy and hard negatives, "
+        "positives), recorded as imbalance/..; 0 never looks",
+    )
     checkpoint_every: Positive = option(1000, "steps between writings of last.pt")
     snapshot_every: Count = option(
         0, "steps between checkpoints that stay, as step_*.pt beside last.pt; 0 writes none"

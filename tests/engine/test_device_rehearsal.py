@@ -24,12 +24,13 @@ from retinanet.engine.average import Average
 from retinanet.engine.checkpoint import Progress
 from retinanet.engine.distributed import World
 from retinanet.engine.guard import Guard
+from retinanet.engine.imbalance import Imbalance
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.step import take_step
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config, LossConfig
-from retinanet.structures import Batch, Positives, Target
+from retinanet.structures import Assigned, Batch, Outputs, Target
 
 CANVAS = (256, 320)
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
@@ -118,8 +119,8 @@ def config(**model: Any) -> Config:
 
 
 def batch_of(anchors: int, images: int = 2) -> Batch:
-    """Return a batch with three positives, all of the first image (made by hand: fake tensors
-    cannot be searched).
+    """Return a batch with three positives and two ignored anchors, all of the first image (made by
+    hand: fake tensors cannot be searched).
     """
     target = Target(
         boxes=torch.zeros(0, 4),
@@ -133,11 +134,13 @@ def batch_of(anchors: int, images: int = 2) -> Batch:
         image_ids=torch.arange(images),
         targets=[target] * images,
         matches=torch.full((images, anchors), -1, dtype=torch.int32),
-        positives=Positives(
+        assigned=Assigned(
             places=torch.zeros(3, dtype=torch.int64),
             labels=torch.zeros(3, dtype=torch.int64),
             boxes=torch.zeros(3, 4),
             counts=[3] + [0] * (images - 1),
+            ignored=torch.zeros(2, dtype=torch.int64),
+            ignored_counts=[2] + [0] * (images - 1),
         ),
     )
 
@@ -166,6 +169,10 @@ LOSSES = [
     {},
     {"box_loss": "giou", "normalizer": "per_image"},
     {"box_loss": "l1", "gamma": 0.5},
+    {"box_loss": "diou", "alpha": None},
+    {"box_loss": "ciou", "class_loss": "cross_entropy"},
+    {"class_loss": "balanced_cross_entropy", "alpha": 0.75},
+    {"class_loss": "focal_star"},
 ]
 
 
@@ -188,6 +195,37 @@ def test_every_loss_asks_the_device_nothing(device: torch.device, loss: dict[str
     options = options.model_copy(update={"loss": LossConfig(**loss)})
     with rehearsal(device):
         losses_on(device, options)
+
+
+def test_mining_waits_and_the_watch_notices() -> None:
+    options = config(backbone="resnet18", norm="gn", fpn_channels=32, head_channels=32)
+    options = options.model_copy(update={"loss": LossConfig(class_loss="ohem")})
+    with pytest.raises(HostWaitsError, match=r"nonzero|a mask"):
+        losses_on(META, options)
+
+
+@pytest.mark.parametrize("device", [CUDA, META], ids=str)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_looking_at_the_imbalance_asks_the_device_nothing(
+    device: torch.device, loss: dict[str, Any]
+) -> None:
+    """Of two micro-batches; the host waits where it reads what was found."""
+    levels = [360, 90, 36, 9, 9]
+    with rehearsal(device):
+        outputs = Outputs(
+            logits=torch.empty(2, sum(levels), 80, device=device, requires_grad=True),
+            deltas=torch.empty(2, sum(levels), 4, device=device),
+            anchors=torch.empty(sum(levels), 4, device=device),
+            anchors_per_level=levels,
+        )
+        host_batch = batch_of(sum(levels))
+        with NoWaiting(device):
+            imbalance = Imbalance(LossConfig(**loss))
+            for _ in range(2):
+                imbalance.add(outputs, host_batch.to(device))
+            imbalance.add_up(World(rank=0, size=1, device=device))
+        with pytest.raises(HostWaitsError, match="a copy to the host"), NoWaiting(device):
+            imbalance.read()
 
 
 # The engine's step
@@ -263,15 +301,20 @@ STEPS = [
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy
 @pytest.mark.parametrize(("device", "optimizer", "precision"), STEPS)
-@pytest.mark.parametrize("normalizer", ["positives", "moving_average"])
+@pytest.mark.parametrize(
+    ("normalizer", "imbalance_every"), [("positives", 2), ("moving_average", 1)]
+)
 def test_a_step_of_the_engine_asks_the_device_nothing(
     monkeypatch: pytest.MonkeyPatch,
     device: torch.device,
     optimizer: str,
     precision: str,
     normalizer: str,
+    imbalance_every: int,
 ) -> None:
     """Two micro-batches, twice: accumulation, scaler, guard, clipping, optimiser and average.
+
+    Also the look at what the loss is made of, in every step or in the second one.
 
     On fake CUDA tensors the gradients are made by hand, as torch's engine cannot be run there.
     """
@@ -291,7 +334,9 @@ def test_a_step_of_the_engine_asks_the_device_nothing(
     if device == CUDA:
         monkeypatch.setattr(Tensor, "backward", backward)
     options = config(backbone="resnet18", norm="gn", fpn_channels=32, head_channels=32)
-    options = options.model_copy(update={"loss": LossConfig(normalizer=normalizer)})
+    train = options.train.model_copy(update={"imbalance_every": imbalance_every})
+    options = options.model_copy(update={"loss": LossConfig(normalizer=normalizer), "train": train})
+    looked = []
     with rehearsal(device):
         run = run_on(device, optimizer, precision, options)
         run.model.anchors((64, 64), device)
@@ -300,6 +345,8 @@ def test_a_step_of_the_engine_asks_the_device_nothing(
             for step in range(2):
                 part = RankStep(step=step, micro_batches=[batch] * 2, positives=6, images=4, bad=[])
                 take_step(run, part, positives=6.0, images=4.0)
+                looked.append(run.taken.imbalance is not None)
+        assert looked == {1: [True, True], 2: [False, True]}[imbalance_every]
         assert run.taken.losses.device == run.taken.norm.device == device
         assert seen == ({"cuda:0"} if device == CUDA else set())
         with pytest.raises(HostWaitsError), NoWaiting(device):

@@ -58,8 +58,8 @@ def spoil(patch: pytest.MonkeyPatch, *steps: int) -> None:
     """Let the losses of some steps (from 0) be NaN."""
     accumulate, taken = step_engine._accumulate, count()
 
-    def accumulate_or_fail(run: Any, batches: Any, divisor: float) -> Tensor:
-        losses = accumulate(run, batches, divisor)
+    def accumulate_or_fail(run: Any, *arguments: Any) -> Tensor:
+        losses = accumulate(run, *arguments)
         return losses * math.nan if next(taken) in steps else losses
 
     patch.setattr(step_engine, "_accumulate", accumulate_or_fail)

@@ -16,6 +16,9 @@ import torch
 from retinanet.diagnostics.same_run import run_differences, state_differences
 from retinanet.engine import train as loop
 from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.losses.criterion import build_class_loss
+from retinanet.schema import LossConfig
+from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target, find_assigned
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,7 +75,14 @@ def test_a_step_does_not_wait_for_the_device(
 
     monkeypatch.setattr(loop, "take_step", watch)
     words = ["train.device=cuda", f"train.precision={precision}", "train.ema_decay=0.9"]
-    ran = cli("train", experiment, *words, "train.micro_batch=2", "data.short_side=[64]")
+    ran = cli(
+        "train",
+        experiment,
+        *words,
+        "train.micro_batch=2",
+        "data.short_side=[64]",
+        "train.imbalance_every=2",
+    )
     assert ran.code == 0, ran.err
     assert watched == [1, 2, 3, 4, 5]
 
@@ -118,3 +128,34 @@ def test_two_devices_give_the_losses_of_one(
     assert done.returncode == 0, done.stdout + done.stderr
     ours = losses_of(experiment.parent / "runs" / "small")
     assert ours[:3] == pytest.approx(losses_of(finished_run)[:3], rel=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "kind", ["focal", "cross_entropy", "balanced_cross_entropy", "ohem", "focal_star"]
+)
+def test_class_losses_are_those_of_the_cpu(kind: str, compiled: bool) -> None:
+    """Values and gradients of every class loss, with positives and ignored anchors."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3000, 5, generator=generator) * 3 - 4
+    matches = torch.full((2, 3000), BACKGROUND, dtype=torch.int32)
+    matches[:, ::50], matches[:, 7::90] = 0, IGNORED
+    box = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
+    label, crowd = torch.tensor([3]), torch.tensor([False])
+    assigned = find_assigned([Target(boxes=box, labels=label, crowd=crowd)] * 2, matches)
+    corner = torch.rand(3000, 2, generator=generator) * 500
+    found = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        there = logits.to(device).requires_grad_()
+        outputs = Outputs(
+            logits=there,
+            deltas=torch.zeros(2, 3000, 4, device=device),
+            anchors=torch.cat([corner, corner + 20], dim=1).to(device),
+            anchors_per_level=[3000, 0, 0, 0, 0],
+        )
+        loss = build_class_loss(LossConfig(class_loss=kind), compiled=compiled)
+        sums = loss(outputs, assigned.to(device))
+        (sums * torch.tensor([1.0, 2.0], device=device)).sum().backward()
+        found.append((sums.detach().cpu(), there.grad.cpu()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
