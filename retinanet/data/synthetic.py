@@ -7,6 +7,7 @@ OpenCV and NumPy releases draw the same bytes, however many pictures are drawn.
 import colorsys
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,64 @@ Array = NDArray[Any]
 Contours = list[Array]  # closed, (N, 2) xy each, filled by the even-odd rule
 CLASSES: tuple[str, ...] = ("ellipse", "rectangle", "triangle", "star", "cross", "ring")
 GENERATOR_VERSION = 1  # raise it when the drawing changes, so that old folders are redrawn
-CANVASES = ((96, 128), (128, 96), (112, 128), (128, 112), (128, 128))  # (height, width)
 HUE_SPREAD = 0.015  # standard deviation around a class's own hue, in turns of the colour circle
-MAX_OBJECTS = 5
-EMPTY_SHARE = 0.06
-MIN_SIZE, MAX_STRETCH = 18.0, 1.3  # sqrt(box area); uncut short sides are then 12 px or more
+MAX_STRETCH = 1.3
 MAX_TURN = math.radians(25)  # either way from upright
-MAX_SIZE = 0.85  # of the short side of the canvas
 MAX_COVERED = 0.3  # share of an object, or of clutter, that later objects may hide
 CUT_SHARE, MAX_CUT = 0.15, 0.15  # how many shapes may reach over the border, by what share
 VISIBLE_ALPHA = 64  # coverage (of 255) from which a pixel belongs to the object's box
 _FINE, _SHIFT = 4, 4  # masks are drawn so many times finer, with so many fractional bits on top
 
 
-def write_synthetic(folder: Path, *, train_images: int, val_images: int, seed: int) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What a picture shows. Sizes are square roots of areas of boxes, in px."""
+
+    canvases: tuple[tuple[int, int], ...]
+    """(height, width) of the pictures."""
+    empty_share: float
+    """Of pictures without objects."""
+    max_objects: int
+    smallest: float
+    """Uncut short sides are then 12 px or more, from 18 on."""
+    largest: float
+    """In short sides of the canvas."""
+    clutter: tuple[int, int]
+    """Fewest and most look-alikes beside objects."""
+    clutter_alone: tuple[int, int]
+    """The same where there is no object."""
+    largest_clutter: float
+    """In short sides of the canvas."""
+
+
+SCENES = {
+    "demo": Scene(
+        canvases=((96, 128), (128, 96), (112, 128), (128, 112), (128, 128)),
+        empty_share=0.06,
+        max_objects=5,
+        smallest=18.0,
+        largest=0.85,
+        clutter=(0, 2),
+        clutter_alone=(2, 4),
+        largest_clutter=0.6,
+    ),
+    # A thousand negatives and more for each positive, as on COCO: few small objects, much else.
+    "hard": Scene(
+        canvases=((224, 256), (256, 224), (256, 256)),
+        empty_share=0.25,
+        max_objects=2,
+        smallest=18.0,
+        largest=0.15,
+        clutter=(10, 20),
+        clutter_alone=(10, 20),
+        largest_clutter=0.3,
+    ),
+}
+
+
+def write_synthetic(
+    folder: Path, *, train_images: int, val_images: int, seed: int, scene: str = "demo"
+) -> None:
     """Draws the data set into `folder`, unless the same one is already there.
 
     Writes annotations/{train,val}.json and images/{train,val}/000001.jpg and on. A split is left
@@ -44,33 +89,42 @@ def write_synthetic(folder: Path, *, train_images: int, val_images: int, seed: i
         train_images: number of pictures, >= 0.
         val_images: likewise.
         seed: any integer >= 0.
+        scene: of SCENES.
     """
     for number, (split, count) in enumerate((("train", train_images), ("val", val_images))):
         target = folder / "annotations" / f"{split}.json"
-        info = {"generator_version": GENERATOR_VERSION, "seed": seed, "image_count": count}
+        info: dict[str, Any] = {"generator_version": GENERATOR_VERSION, "seed": seed}
+        info |= {"image_count": count}
+        info |= {} if scene == "demo" else {"scene": scene}
         if _recorded_info(target) == info:
             continue
         # Off first and back last: a run cut short leaves no annotations of half-drawn pictures.
         target.unlink(missing_ok=True)
-        coco = {"info": info, **_write_split(folder / "images" / split, seed, number, count)}
+        coco = {
+            "info": info,
+            **_write_split(folder / "images" / split, SCENES[scene], [seed, number], count),
+        }
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
             temporary.write_text(json.dumps(coco))
 
 
-def draw_image(rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Draws one picture, a function of the state of `rng` alone.
+def draw_image(rng: np.random.Generator, scene: Scene) -> tuple[Array, Array, Array]:
+    """Draws one picture of a scene, a function of the state of `rng` alone.
 
     Returns:
-        image: (H, W, 3) uint8 RGB, 96 to 128 px a side.
-        boxes: (G, 4) float32 xyxy px inside it, G <= MAX_OBJECTS; tight, hidden parts included.
+        image: (H, W, 3) uint8 RGB.
+        boxes: (G, 4) float32 xyxy px inside it; tight, hidden parts included.
         labels: (G,) int64 indices into CLASSES.
     """
-    height, width = CANVASES[rng.integers(len(CANVASES))]
+    height, width = scene.canvases[rng.integers(len(scene.canvases))]
     image = _background(rng, height, width)
-    wanted = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, MAX_OBJECTS + 1))
-    clutter = _draw_clutter(rng, image, int(rng.integers(0, 3) if wanted else rng.integers(2, 5)))
-    masks, labels = _draw_objects(rng, image, wanted, clutter)
+    wanted = 0 if rng.random() < scene.empty_share else int(rng.integers(1, scene.max_objects + 1))
+    fewest, most = scene.clutter if wanted else scene.clutter_alone
+    largest = scene.largest_clutter * min(height, width)
+    clutter = _draw_clutter(rng, image, int(rng.integers(fewest, most + 1)), largest)
+    sizes = _object_sizes(rng, scene, wanted, min(height, width))
+    masks, labels = _draw_objects(rng, image, sizes, clutter)
     # Sensor noise goes on last, so that flat fills do not give the shapes away.
     image += rng.uniform(1.0, 4.0) * rng.standard_normal(image.shape, np.float32)
     boxes = np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
@@ -90,12 +144,12 @@ def _recorded_info(path: Path) -> Any:
         return None  # missing or damaged: draw it anew
 
 
-def _write_split(folder: Path, seed: int, split: int, count: int) -> dict[str, Any]:
+def _write_split(folder: Path, scene: Scene, seeds: list[int], count: int) -> dict[str, Any]:
     """Draws pictures 1..count into `folder`; returns the COCO entries that describe them."""
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for index in range(1, count + 1):
-        image, boxes, labels = draw_image(np.random.default_rng([seed, split, index]))
+        image, boxes, labels = draw_image(np.random.default_rng([*seeds, index]), scene)
         name = f"{index:06d}.jpg"
         if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
             raise OSError(f"cannot write {folder / name}")
@@ -122,25 +176,30 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Array:
     return image.astype(np.float32)
 
 
-def _draw_clutter(rng: np.random.Generator, image: Array, count: int) -> list[Array]:
+def _draw_clutter(
+    rng: np.random.Generator, image: Array, count: int, largest: float
+) -> list[Array]:
     """Paints `count` unlabelled look-alikes into `image`; returns their masks."""
     masks = []
     for _ in range(count):
         # Never tiny: a hexagon of 14 px cannot be told from an ellipse, by anyone.
-        size = math.exp(rng.uniform(math.log(20.0), math.log(0.6 * min(image.shape[:2]))))
+        size = math.exp(rng.uniform(math.log(20.0), math.log(largest)))
         masks.append(_placed_mask(rng, _posed(rng, _clutter_contours(rng), size), image))
         # In the colours of the classes: colour alone does not make an object.
         _paint(rng, image, masks[-1], hue_of=int(rng.integers(len(CLASSES))), outline=0)
     return masks
 
 
+def _object_sizes(rng: np.random.Generator, scene: Scene, count: int, side: int) -> Array:
+    smallest, largest = math.log(scene.smallest), math.log(scene.largest * side)
+    return np.exp(rng.uniform(smallest, largest, count))
+
+
 def _draw_objects(
-    rng: np.random.Generator, image: Array, wanted: int, clutter: list[Array]
+    rng: np.random.Generator, image: Array, sizes: Array, clutter: list[Array]
 ) -> tuple[list[Array], list[int]]:
-    """Paints up to `wanted` objects into `image`; returns their full masks and their labels."""
+    """Paints objects of these sizes, if they fit; returns their full masks and their labels."""
     masks, labels = list[Array](), list[int]()
-    smallest, largest = math.log(MIN_SIZE), math.log(MAX_SIZE * min(image.shape[:2]))
-    sizes = np.exp(rng.uniform(smallest, largest, wanted))
     seen = whole = [mask >= VISIBLE_ALPHA for mask in clutter]  # what shows of each, and all of it
     # Large ones first: dropped on small ones they would be refused, which would skew the sizes.
     for size in sorted(sizes.tolist(), reverse=True):

@@ -1,23 +1,30 @@
 """The synthetic data set: deterministic, valid COCO, with the statistics the demo relies on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from retinanet.config import find_config, load_config
 from retinanet.data import synthetic
-from retinanet.data.synthetic import CLASSES, draw_image, mask_box, write_synthetic
+from retinanet.data.synthetic import CLASSES, SCENES, draw_image, mask_box, write_synthetic
+from retinanet.losses.grid_assign import build_grid_assign
+from retinanet.model.anchors import build_anchors
+from retinanet.structures import Target
 
 Drawn = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+DEMO = SCENES["demo"]
 
 
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
     """The pictures of a validation split of 200."""
-    return [draw_image(np.random.default_rng([0, 1, index])) for index in range(1, 201)]
+    return [draw_image(np.random.default_rng([0, 1, index]), DEMO) for index in range(1, 201)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -63,7 +70,9 @@ def test_annotations_are_valid_coco(tmp_path: Path) -> None:
         for image in coco["images"]:
             read = cv2.imread(str(tmp_path / "images" / split / image["file_name"]))
             assert read.shape == (image["height"], image["width"], 3)
-            pixels, boxes, labels = draw_image(np.random.default_rng([1, number, image["id"]]))
+            pixels, boxes, labels = draw_image(
+                np.random.default_rng([1, number, image["id"]]), DEMO
+            )
             # JPEG is lossy, yet swapped colour channels would be far off.
             assert np.abs(read[..., ::-1].astype(float) - pixels).mean() < 6
             own = [entry for entry in coco["annotations"] if entry["image_id"] == image["id"]]
@@ -145,11 +154,11 @@ def test_boxes_are_tight_on_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         synthetic, "_background", lambda rng, h, w: np.full((h, w, 3), 128, np.float32)
     )
-    monkeypatch.setattr(synthetic, "_draw_clutter", lambda rng, image, count: [])
+    monkeypatch.setattr(synthetic, "_draw_clutter", lambda *_: [])
     seen: set[int] = set()
-    monkeypatch.setattr(synthetic, "MAX_OBJECTS", 1)
+    alone = replace(DEMO, max_objects=1)
     for index in range(40):
-        image, boxes, labels = draw_image(np.random.default_rng([9, index]))
+        image, boxes, labels = draw_image(np.random.default_rng([9, index]), alone)
         if len(boxes) != 1:
             continue
         seen.add(int(labels[0]))
@@ -164,7 +173,8 @@ def test_later_objects_hide_at_most_the_allowed_share() -> None:
     for index in range(20):
         rng = np.random.default_rng([2, index])
         image = np.full((192, 192, 3), 128, np.float32)
-        masks, _ = synthetic._draw_objects(rng, image, wanted=8, clutter=[])
+        sizes = synthetic._object_sizes(rng, DEMO, 8, 192)
+        masks, _ = synthetic._draw_objects(rng, image, sizes, clutter=[])
         solid = [mask >= synthetic.VISIBLE_ALPHA for mask in masks]
         for position, mask in enumerate(solid[:-1]):
             hidden = mask & np.any(solid[position + 1 :], axis=0)
@@ -176,3 +186,58 @@ def test_mask_box_has_exclusive_far_edges_and_ignores_faint_pixels() -> None:
     mask[3:6, 4:9] = 255
     mask[0, 0] = synthetic.VISIBLE_ALPHA - 1
     assert mask_box(mask) == (4, 3, 9, 6)
+
+
+# The hard scene
+
+
+@pytest.fixture(scope="module")
+def hard() -> Drawn:
+    return [draw_image(np.random.default_rng([0, 1, i]), SCENES["hard"]) for i in range(1, 101)]
+
+
+def test_the_demo_is_drawn_as_ever() -> None:
+    """Folders that were drawn by earlier versions stay right: the same pixels and boxes."""
+    image, boxes, labels = draw_image(np.random.default_rng([0, 0, 1]), DEMO)
+    assert image.shape == (128, 128, 3) and labels.tolist() == [5, 3, 5]
+    assert boxes.tolist() == [
+        [74.0, 49.0, 117.0, 91.0],
+        [22.0, 86.0, 60.0, 123.0],
+        [9.0, 8.0, 35.0, 32.0],
+    ]
+
+
+def test_hard_objects_are_few_and_small(hard: Drawn) -> None:
+    counts = np.array([len(labels) for _, _, labels in hard])
+    assert counts.max() == 2
+    assert 0.15 < (counts == 0).mean() < 0.4
+    roots = np.sqrt(box_sizes(hard).prod(axis=1))
+    assert roots.min() > 14 and roots.max() < 40
+    assert all(min(image.shape[:2]) >= 224 for image, _, _ in hard)
+
+
+def test_hard_negatives_outnumber_positives_a_thousand_times(hard: Drawn) -> None:
+    """With the anchors of its recipe, as training assigns them."""
+    config = load_config(find_config("hard_r18"))
+    generator, match = build_anchors(config.anchors), build_grid_assign(config.assign)
+    canvas = (256, 256)
+    anchors, levels = generator(canvas, torch.device("cpu")), generator.levels(canvas)
+    positives = 0
+    for _, boxes, labels in hard:
+        target = Target(
+            boxes=torch.from_numpy(boxes),
+            labels=torch.from_numpy(labels),
+            crowd=torch.zeros(len(labels), dtype=torch.bool),
+        )
+        positives += int((match(anchors, levels, target) >= 0).sum())
+    assert len(hard) * len(anchors) > 1000 * positives > 0
+
+
+def test_the_scene_is_part_of_what_is_recorded(tmp_path: Path) -> None:
+    """Another scene in the same folder is drawn anew."""
+    write_synthetic(tmp_path, train_images=0, val_images=1, seed=3)
+    demo = contents(tmp_path)["images/val/000001.jpg"]
+    write_synthetic(tmp_path, train_images=0, val_images=1, seed=3, scene="hard")
+    assert contents(tmp_path)["images/val/000001.jpg"] != demo
+    write_synthetic(tmp_path, train_images=0, val_images=1, seed=3)
+    assert contents(tmp_path)["images/val/000001.jpg"] == demo
