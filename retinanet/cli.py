@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         "benchmark": benchmark_command,
         "replay": replay_command,
         "strip": strip_command,
+        "lab": lab_command,
         "demo": demo_command,
         "config": config_command,
     }
@@ -59,6 +60,7 @@ def _overview() -> str:
   benchmark  how many images a second the data path gives, stage by stage
   replay     take one step of a run again: what happened in it, and where it stopped being finite
   strip      a checkpoint without optimiser state, to keep or to give away: half the size or less
+  lab        train under each loss of the focal loss paper: a table beside the paper's, figures
   demo       draw a data set, train on it, evaluate, draw detections
   config     every option with its default and meaning, or an experiment as resolved
 
@@ -315,6 +317,13 @@ def convert_command(words: list[str]) -> int:
     from retinanet.convert import command
 
     return command.convert_command(words)
+
+
+def lab_command(words: list[str]) -> int:
+    """`retinanet lab`."""
+    from retinanet.lab import command
+
+    return command.lab_command(words)
 
 
 def replay_command(words: list[str]) -> int:

@@ -12,6 +12,10 @@ from typing import IO
 from retinanet.errors import UserError
 
 
+class HeldError(UserError):
+    """Another process of this machine trains there."""
+
+
 @contextmanager
 def holding(folder: Path, *, active: bool) -> Iterator[None]:
     """Make a run's folder and hold it inside the block, or until this process is gone.
@@ -25,7 +29,8 @@ def holding(folder: Path, *, active: bool) -> Iterator[None]:
         active: whether this is the process that writes.
 
     Raises:
-        UserError: another process of this machine trains there, or the folder cannot be written.
+        HeldError: another process of this machine trains there.
+        UserError: the folder cannot be written.
     """
     if not active:
         yield
@@ -52,7 +57,7 @@ def _lock(file: IO[str], folder: Path) -> None:
         machine, _, process = file.read().strip().rpartition(" ")
         if machine != platform.node():
             return
-        raise UserError(
+        raise HeldError(
             f"{folder}: process {process} trains there; wait for its end, or end it (SIGTERM saves "
             "its state)"
         ) from None

@@ -58,6 +58,7 @@ def train_experiment(
     dry_run: bool = False,
     auto_resume: bool = False,
     allow_changes: bool = False,
+    world: World | None = None,
 ) -> Outcome | None:
     """Check everything, rehearse on two images, train; return None for a dry run.
 
@@ -69,12 +70,14 @@ def train_experiment(
         dry_run: take one step and evaluate one batch, say what the run would be, and stop.
         auto_resume: go on with the run in the config's folder, if there is one.
         allow_changes: go on with it as another experiment, too.
+        world: that the caller has joined, and will leave; None joins one for this run.
 
     Raises:
         UserError: the user's input is wrong; nothing was written.
     """
     folder = run_folder(config)
-    world = join_world(config.train.device)
+    own = world is None
+    world = world or join_world(config.train.device)
     try:
         again = not dry_run and (auto_resume or _has_begun_here(folder, world))
         if again and _has_state(folder):
@@ -86,7 +89,8 @@ def train_experiment(
             folder.check_free()
         return _run(config, folder, world, init_from=init_from, dry_run=dry_run)
     finally:
-        world.close()
+        if own:
+            world.close()
 
 
 def resume_experiment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from retinanet.errors import UserError
 from retinanet.files import check_writable, readable_size
 
@@ -34,16 +34,17 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}; make it first")
     check_writable(out.parent, "name another file to write")
-    stripped = replace(
-        checkpoint,
-        model=checkpoint.weights,
-        averaged=None,
-        optimizer=None,
-        scaler=None,
-    )
-    save_checkpoint(stripped, out)
+    drop_optimizer(checkpoint, out)
     before, after = (readable_size(file.stat().st_size) for file in (path, out))
     dropped = "optimiser state dropped"
     if checkpoint.averaged:
         dropped += ", and the weights of the last step in favour of their moving average"
     return [f"{path}: {before}", f"{out}: {after} ({dropped}; --resume needs the original)"]
+
+
+def drop_optimizer(checkpoint: Checkpoint, out: Path) -> None:
+    """Write the weights that a checkpoint is used with, without what only a resume needs."""
+    stripped = replace(
+        checkpoint, model=checkpoint.weights, averaged=None, optimizer=None, scaler=None
+    )
+    save_checkpoint(stripped, out)

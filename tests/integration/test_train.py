@@ -270,7 +270,7 @@ def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "predict", "strip", "demo", "convert", "config"]
+    "command", ["train", "evaluate", "predict", "strip", "lab", "demo", "convert", "config"]
 )
 def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
     ran = cli(command, "--help")
@@ -291,6 +291,7 @@ def test_the_overview_names_the_commands(cli: Cli) -> None:
         "benchmark",
         "replay",
         "strip",
+        "lab",
         "demo",
         "config",
     ]
@@ -308,8 +309,8 @@ def test_an_unknown_command_names_the_nearest(cli: Cli) -> None:
     assert ran.code == 2
     assert ran.err == (
         "error: there is no command 'trian'; did you mean train? "
-        "Commands: train, evaluate, predict, check, convert, benchmark, replay, strip, demo, "
-        "config\n"
+        "Commands: train, evaluate, predict, check, convert, benchmark, replay, strip, lab, "
+        "demo, config\n"
     )
 
 

@@ -1,0 +1,122 @@
+"""`retinanet lab`: the losses side by side, and the pictures to try them on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from retinanet.data.synthetic import SCENES, write_synthetic
+from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.parsing import OVERRIDE_HELP, command_parser
+
+_ACTIONS = ("losses", "draw")
+
+
+def lab_command(words: list[str]) -> int:
+    """`retinanet lab`; returns the exit code."""
+    if words and words[0] == "losses":
+        return _losses(words[1:])
+    if words and words[0] == "draw":
+        return _draw(words[1:])
+    parser = command_parser(
+        "lab",
+        "Experiments on the losses. `losses` trains an experiment under each of the paper's losses "
+        "and\nwrites a table and figures; `draw` draws a data set to do it on.",
+        "retinanet lab draw hard runs/lab-data\n"
+        "  retinanet lab losses hard_r18 --only main --seeds 3",
+    )
+    parser.add_argument("action", choices=_ACTIONS)
+    parser.parse_args(words)
+    return 0
+
+
+def _losses(words: list[str]) -> int:
+    parser = command_parser(
+        "lab losses",
+        "Train one experiment under the losses that the focal loss paper compares, with the same "
+        "steps,\nseeds and data, and write results.json, results.md and figures. What is finished "
+        "is kept:\nrun the same command again to go on, with more seeds or other variants, or in a "
+        "second terminal\nto share the work.",
+        "retinanet lab losses hard_r18 --only main --seeds 3\n"
+        "  retinanet lab losses hard_r18 --only alpha gamma\n"
+        "  retinanet lab losses my.yaml train.batch_size=8 --steps 500 --only focal ohem",
+    )
+    parser.add_argument("config", help="YAML file of the experiment")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument("--steps", type=int, help="of each training (train.steps)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant (1)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="comparisons (main, alpha, gamma, mining, focal_star) or variants; default: all",
+    )
+    parser.add_argument("--output", metavar="DIR", help="default: runs/lab-<config>")
+    # Taken out first: after --only NAME .. they would be taken for names.
+    given = [word for word in words if "=" in word and not word.startswith("-")]
+    options = parser.parse_intermixed_args([word for word in words if word not in given])
+    options.overrides += given
+    if options.seeds < 1 or (options.steps is not None and options.steps < 1):
+        parser.error("--seeds and --steps are at least 1")
+    return _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from retinanet.config import find_config, load_config
+    from retinanet.lab.figures import check_matplotlib, draw_figures
+    from retinanet.lab.results import collect, write_results
+    from retinanet.lab.trials import plan_trials, run_trials
+    from retinanet.lab.variants import choose_variants
+
+    check_matplotlib()  # before hours of training
+    variants = choose_variants(options.only)
+    steps = [] if options.steps is None else [f"train.steps={options.steps}"]
+    base = load_config(find_config(options.config), [*options.overrides, *steps])
+    name = Path(options.config).name.removesuffix(".yaml")
+    output = Path(options.output) if options.output else Path(base.output.dir) / f"lab-{name}"
+    check_writable(output, "choose another --output")
+    trials = plan_trials(base, variants, seeds=options.seeds, output=output)
+    busy = run_trials(base, trials, output)
+    if busy is None:
+        return 0
+    results = collect(base, output)
+    for path in [*write_results(results, output), *draw_figures(results, output)]:
+        print(f"wrote {path}")
+    if busy:
+        print(
+            f"{len(busy)} trainings are left to other processes; the same command writes the "
+            "results again when they have finished"
+        )
+    return 0
+
+
+def _draw(words: list[str]) -> int:
+    parser = command_parser(
+        "lab draw",
+        "Draw pictures of shapes with exact boxes, in COCO format: `hard` has few small objects "
+        "among much\nclutter, a thousand negative anchors and more for each positive.",
+        "retinanet lab draw hard runs/lab-data",
+    )
+    parser.add_argument("scene", choices=list(SCENES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--train-images", type=int, default=2000, help="2000")
+    parser.add_argument("--val-images", type=int, default=400, help="400")
+    parser.add_argument("--seed", type=int, default=0, help="0")
+    options = parser.parse_args(words)
+    if min(options.train_images, options.val_images) < 1 or options.seed < 0:
+        parser.error("there is at least one image of each split, and the seed is at least 0")
+    try:
+        write_synthetic(
+            options.folder,
+            train_images=options.train_images,
+            val_images=options.val_images,
+            seed=options.seed,
+            scene=options.scene,
+        )
+    except OSError as error:
+        raise UserError(f"{options.folder}: cannot be written: {error}") from None
+    print(f"drew {options.train_images} + {options.val_images} pictures into {options.folder}")
+    sys.stdout.flush()
+    return 0

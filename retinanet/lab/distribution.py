@@ -1,0 +1,95 @@
+"""How the loss is spread over the examples of a trained network (the paper's figure 4)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.engine.distributed import find_device
+from retinanet.engine.precision import autocast, inference_precision
+from retinanet.engine.scoring import inference_config, restore_detector
+from retinanet.engine.splits import build_evaluation_loader, open_split
+from retinanet.files import replacing
+from retinanet.losses.focal import focal
+from retinanet.structures import Batch, Outputs
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0)
+_POINTS = 201
+_NEGATIVES = 10_000_000
+"""Drawn at random, as in the paper."""
+
+Curves = dict[str, dict[str, list[float]]]
+"""`foreground` and `background` -> γ -> share of the loss in each first share of the examples."""
+
+
+def loss_distribution(weights: Path, kept: Path) -> Curves:
+    """Return the cumulative distributions of the normalised loss on val; keep them in a file.
+
+    Args:
+        weights: checkpoint of a trained network.
+        kept: file with the curves, which is read where it is there and written where not.
+    """
+    if not kept.exists():
+        positives, negatives = _examples(weights)
+        curves = {"foreground": _curves(-positives), "background": _curves(negatives)}
+        with replacing(kept) as temporary:
+            temporary.write_text(json.dumps(curves), encoding="utf-8")
+    found: Curves = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def _curves(logits: Tensor) -> dict[str, list[float]]:
+    """Return the curve of each γ, for logits (N,) of negatives."""
+    return {f"{gamma:g}": cumulative(focal(logits, gamma=gamma)[0]) for gamma in GAMMAS}
+
+
+def cumulative(losses: Tensor) -> list[float]:
+    """Return what share of the sum of losses (N,) the lowest ones give, from none of them to all.
+
+    >>> cumulative(torch.tensor([3.0, 1.0, 0.0, 0.0]))[::50]
+    [0.0, 0.0, 0.0, 0.25, 1.0]
+    """
+    if not len(losses):
+        return []
+    sums = torch.cat([losses.new_zeros(1).double(), losses.double().sort().values.cumsum(0)])
+    places = torch.linspace(0, len(losses), _POINTS).round().long()
+    return (sums[places] / sums[-1].clamp(min=1e-300)).tolist()
+
+
+@torch.inference_mode()
+def _examples(weights: Path) -> tuple[Tensor, Tensor]:
+    """Return the logits of positives and of some negatives of the val split: (N,) each."""
+    checkpoint = load_checkpoint(weights)
+    config = inference_config(checkpoint, [])
+    device = find_device(config.train.device, 0)  # of the main process, alone by now
+    split = open_split(config, "val")
+    precision = inference_precision(config.train.precision, device)
+    model = restore_detector(checkpoint, device, precision)
+    loader = build_evaluation_loader(config, split, losses=True, rank=0, ranks=1, pin_memory=False)
+    share = _NEGATIVES // len(split.annotations)
+    positives, negatives = [], []
+    generator = torch.Generator().manual_seed(0)
+    for batch, _ in loader:
+        there = batch.to(device)
+        with autocast(device, precision):
+            outputs = model(there.images, there.sizes)
+        own, others = _logits(outputs, batch)
+        positives.append(own)
+        wanted = share * len(batch.images)
+        if len(others) > wanted:
+            others = others[torch.randint(len(others), (wanted,), generator=generator)]
+        negatives.append(others)
+    return torch.cat(positives), torch.cat(negatives)
+
+
+def _logits(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the logits of a batch's positives and negatives, on the host."""
+    logits, assigned = outputs.logits.float().cpu().flatten(0, 1), batch.assigned
+    is_negative = torch.ones(logits.shape, dtype=torch.bool)
+    is_negative[assigned.ignored] = False
+    is_negative[assigned.places, assigned.labels] = False
+    return logits[assigned.places, assigned.labels], logits[is_negative]

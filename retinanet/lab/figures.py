@@ -1,0 +1,146 @@
+"""The figures of the laboratory, as PNG files: the paper's 1 and 4, and what the trials gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from retinanet.errors import UserError
+from retinanet.files import replacing
+from retinanet.lab.distribution import Curves
+from retinanet.lab.results import Results
+from retinanet.lab.variants import COMPARISONS
+from retinanet.losses.focal import focal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 6.0, 4.0
+"""Inches, of one panel."""
+
+
+def check_matplotlib() -> None:
+    """Refuse to begin what could not be drawn.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "the laboratory draws with matplotlib, which is not installed: pip install "
+            "'retinanet[lab]'"
+        ) from None
+
+
+def draw_figures(results: Results, output: Path) -> list[Path]:
+    """Draw all for which there are data; return their paths."""
+    variants = results["variants"]
+    main = [name for name in COMPARISONS["main"].variants if name in variants]
+    figures: dict[str, list[Callable[[Axes], None]]] = {"loss_by_p_t": [_loss_by_p_t]}
+    curves: Curves | None = results.get("distribution")
+    if curves:
+        figures["distribution"] = [
+            lambda axes: _distribution(axes, "foreground", curves),
+            lambda axes: _distribution(axes, "background", curves),
+        ]
+    sweeps = [name for name in ("gamma", "alpha") if len(_points(variants, name)) > 1]
+    if sweeps:
+        figures["ap_by_parameter"] = [
+            lambda axes, name=name: _sweep(axes, name, variants)  # type: ignore[misc]
+            for name in sweeps
+        ]
+    if main:
+        figures["learning_curves"] = [lambda axes: _learning(axes, {n: variants[n] for n in main})]
+        figures["easy_negatives"] = [
+            lambda axes: _easy(axes, "loss", {n: variants[n] for n in main}),
+            lambda axes: _easy(axes, "gradient", {n: variants[n] for n in main}),
+        ]
+    return [_draw(panels, output / f"{name}.png") for name, panels in figures.items()]
+
+
+def _draw(panels: list[Callable[[Axes], None]], path: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT), layout="constrained")
+    for place, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        axes.grid(alpha=0.3)
+        panel(axes)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return path
+
+
+def _loss_by_p_t(axes: Axes) -> None:
+    """The paper's figure 1."""
+    p_t = torch.linspace(0.005, 0.999, 400, dtype=torch.float64)
+    logits = torch.log(1 / p_t - 1)  # of a negative with this p_t
+    for gamma in (0.0, 0.5, 1.0, 2.0, 5.0):
+        name = "γ = 0 (cross entropy)" if gamma == 0 else f"γ = {gamma:g}"
+        axes.plot(p_t.tolist(), focal(logits, gamma=gamma)[0].tolist(), label=name)
+    axes.axvspan(0.6, 1, alpha=0.08, color="green")
+    axes.text(0.8, 2.5, "well classified", ha="center")
+    axes.set(xlabel="$p_t$, probability of the true class", ylabel="loss", ylim=(0, 5), xlim=(0, 1))
+    axes.legend()
+
+
+def _distribution(axes: Axes, kind: str, curves: Curves) -> None:
+    """The paper's figure 4."""
+    for gamma, shares in curves[kind].items():
+        axes.plot([i / (len(shares) - 1) for i in range(len(shares))], shares, label=f"γ = {gamma}")
+    axes.set(
+        title=f"{kind} examples, sorted by loss",
+        xlabel="fraction of the examples",
+        ylabel="cumulative share of the loss",
+    )
+    axes.legend()
+
+
+def _points(variants: dict[str, Any], comparison: str) -> list[tuple[float, dict[str, Any]]]:
+    """Return the value of the parameter and the AP of each variant of a sweep."""
+    points = []
+    for name in COMPARISONS[comparison].variants:
+        if name in variants and variants[name]["AP"]["mean"] is not None:
+            options = dict(option.split("=") for option in variants[name]["options"])
+            value = float(options.get(f"loss.{comparison}", 0.0))
+            points.append((value, variants[name]["AP"]))
+    return points
+
+
+def _sweep(axes: Axes, comparison: str, variants: dict[str, Any]) -> None:
+    points = _points(variants, comparison)
+    places = range(len(points))
+    means = [ap["mean"] for _, ap in points]
+    axes.errorbar(
+        places, means, yerr=[ap["spread"] or 0 for _, ap in points], marker="o", capsize=3
+    )
+    axes.set_xticks(list(places), [f"{value:g}" for value, _ in points])
+    sign = {"gamma": "γ of the focal loss (each with its α)", "alpha": "α of cross entropy"}
+    axes.set(xlabel=sign[comparison], ylabel="AP on val", ylim=(0, None))
+
+
+def _learning(axes: Axes, variants: dict[str, Any]) -> None:
+    for colour, (name, variant) in enumerate(variants.items()):
+        for i, run in enumerate(variant["runs"]):
+            label = name if i == 0 else None
+            axes.plot(*_columns(run["curve"]), color=f"C{colour}", label=label, marker=".")
+    axes.set(xlabel="step", ylabel="AP on val", ylim=(0, None))
+    axes.legend()
+
+
+def _easy(axes: Axes, what: str, variants: dict[str, Any]) -> None:
+    for colour, (name, variant) in enumerate(variants.items()):
+        series = variant["runs"][0]["easy_negatives"][what]
+        axes.plot(*_columns(series), color=f"C{colour}", label=name)
+    axes.set(xlabel="step", ylabel=f"easy negatives' share of the {what}", ylim=(0, 1))
+    axes.legend()
+
+
+def _columns(series: list[list[float]]) -> tuple[list[float], list[float]]:
+    """Return the steps and the values of a series, of which there may be none."""
+    return [step for step, _ in series], [value for _, value in series]

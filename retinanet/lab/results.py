@@ -1,0 +1,162 @@
+"""What came of the trials: results.json, and tables in Markdown beside the paper's figures."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from retinanet.files import replacing
+from retinanet.lab.distribution import loss_distribution
+from retinanet.lab.variants import COMPARISONS, VARIANTS, Comparison
+from retinanet.schema import Config
+
+Results = dict[str, Any]
+"""What results.json holds: plain dicts, lists, numbers and strings."""
+
+_EASY = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
+
+
+def collect(base: Config, output: Path) -> Results:
+    """Read all trials of a laboratory's folder that have finished."""
+    variants = {}
+    for name, variant in VARIANTS.items():
+        outcomes = sorted((output / "runs" / name).glob("seed_*/outcome.json"))
+        if not outcomes:
+            continue
+        runs = sorted((_run(path) for path in outcomes), key=lambda run: run["seed"])
+        variants[name] = {
+            "options": list(variant.options),
+            "paper_coco_ap": variant.paper,
+            **{key: _summary([run[key] for run in runs]) for key in ("AP", "AP50")},
+            "diverged": sum(run["diverged"] is not None for run in runs),
+            "runs": runs,
+        }
+    results: Results = {
+        "steps": base.train.steps,
+        "epochs": base.train.epochs,
+        "batch_size": base.train.batch_size,
+        "variants": variants,
+    }
+    trained = output / "runs" / "focal" / "seed_0" / "checkpoints" / "final.pt"
+    if trained.exists():
+        results["distribution"] = loss_distribution(trained, output / "distribution.json")
+    return results
+
+
+def _run(outcome: Path) -> dict[str, Any]:
+    """Return what one trial recorded; AP is that of its last evaluation, not of the best."""
+    run: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
+    text = (outcome.parent / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    evaluations = [line for line in lines if "val/AP" in line]
+    last = evaluations[-1] if evaluations and run["diverged"] is None else {}
+    return {
+        **run,
+        "AP": last.get("val/AP"),
+        "AP50": last.get("val/AP50"),
+        "curve": [[line["step"], line["val/AP"]] for line in evaluations],
+        "examples": _examples(lines),
+        "easy_negatives": {
+            name: [
+                [line["step"], line[f"imbalance/{name}/easy_negatives"]]
+                for line in lines
+                if "imbalance/positives" in line
+            ]
+            for name in _EASY
+        },
+    }
+
+
+def _examples(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the mean numbers of anchors of a step."""
+    seen = [line for line in lines if "imbalance/positives" in line]
+    names = ("positives", "negatives", "ignored")
+    return {
+        name: statistics.fmean(line[f"imbalance/{name}"] for line in seen) for name in names if seen
+    }
+
+
+def _summary(values: list[float | None]) -> dict[str, Any]:
+    """Return mean and spread (sample standard deviation) over the seeds that did not diverge."""
+    there = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(there) if there else None,
+        "spread": statistics.stdev(there) if len(there) > 1 else None,
+        "lowest": min(there, default=None),
+        "highest": max(there, default=None),
+        "seeds": len(there),
+    }
+
+
+def write_results(results: Results, output: Path) -> list[Path]:
+    """Write results.json and results.md; return their paths."""
+    paths = [output / "results.json", output / "results.md"]
+    for path, text in zip(paths, (json.dumps(results, indent=1), markdown(results)), strict=True):
+        with replacing(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    return paths
+
+
+def markdown(results: Results) -> str:
+    """Return the tables of all comparisons of which something has been trained."""
+    length = f"{results['epochs']} epochs" if results["epochs"] else f"{results['steps']} steps"
+    parts = [
+        f"Each training: {length} of {results['batch_size']} images. AP is of the last evaluation, "
+        "mean ± standard deviation over the seeds. Easy negatives: their share of the class loss "
+        "at the first and at the last look. The paper's AP is its own, on COCO, in percent.",
+    ]
+    for comparison in COMPARISONS.values():
+        rows = [name for name in comparison.variants if name in results["variants"]]
+        if len(rows) > 1:
+            parts.append("\n".join(_table(results, comparison, rows)))
+    return "\n\n".join(parts)
+
+
+def _table(results: Results, comparison: Comparison, rows: list[str]) -> Iterator[str]:
+    yield f"### {comparison.title}"
+    yield ""
+    yield "| loss | options | seeds | AP | AP50 | easy negatives | paper |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in rows:
+        variant = results["variants"][name]
+        options = ", ".join(option.split(".", 1)[1] for option in variant["options"])
+        cells = [
+            *(name, options, str(len(variant["runs"]))),
+            *(_cell(variant, key) for key in ("AP", "AP50")),
+            *(_easy(variant), variant["paper_coco_ap"]),
+        ]
+        yield f"| {' | '.join(cells)} |"
+    if "focal" in rows:
+        yield ""
+        yield from (_difference(results, name) for name in rows if name != "focal")
+
+
+def _cell(variant: dict[str, Any], key: str) -> str:
+    summary, diverged = variant[key], variant["diverged"]
+    if summary["mean"] is None:
+        return "diverged"
+    spread = "" if summary["spread"] is None else f" ± {summary['spread']:.3f}"
+    return f"{summary['mean']:.3f}{spread}" + (f" ({diverged} diverged)" if diverged else "")
+
+
+def _easy(variant: dict[str, Any]) -> str:
+    series = variant["runs"][0]["easy_negatives"]["loss"]
+    return f"{series[0][1]:.1%} → {series[-1][1]:.1%}" if series else "-"
+
+
+def _difference(results: Results, name: str) -> str:
+    """Compare a variant with the focal loss, and say whether the seeds tell them apart."""
+    focal, other = results["variants"]["focal"]["AP"], results["variants"][name]["AP"]
+    if focal["mean"] is None or other["mean"] is None:
+        return f"- {name}: diverged"
+    gain = focal["mean"] - other["mean"]
+    if min(focal["seeds"], other["seeds"]) < 2:
+        judged = "one seed: the spread is not known"
+    elif focal["lowest"] > other["highest"] or other["lowest"] > focal["highest"]:
+        judged = "beyond the spread: no seed of one reaches the other"
+    else:
+        judged = "within the spread: the seeds overlap"
+    return f"- focal {gain:+.3f} against {name}, {judged}"

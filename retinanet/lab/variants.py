@@ -1,0 +1,129 @@
+"""The losses that Lin et al., arXiv 1708.02002, compare, as options of an experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retinanet.errors import UserError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One loss to train with."""
+
+    name: str
+    options: tuple[str, ...]
+    """In place of the experiment's own."""
+    paper: str
+    """AP of the paper, COCO minival, R50 at 600 px if nothing else is said; `-` if not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Some variants side by side."""
+
+    title: str
+    variants: tuple[str, ...]
+
+
+_PRIOR = "model.prior=0.01"
+
+
+def _cross_entropy(prior: str = _PRIOR) -> tuple[str, ...]:
+    return prior, "loss.class_loss=cross_entropy"
+
+
+def _balanced(alpha: float) -> tuple[str, ...]:
+    return _PRIOR, "loss.class_loss=balanced_cross_entropy", f"loss.alpha={alpha}"
+
+
+def _focal(gamma: float, alpha: float) -> tuple[str, ...]:
+    return _PRIOR, "loss.class_loss=focal", f"loss.gamma={gamma}", f"loss.alpha={alpha}"
+
+
+def _ohem(*more: str) -> tuple[str, ...]:
+    return _PRIOR, "loss.class_loss=ohem", *more
+
+
+def _star(gamma: float, beta: float) -> tuple[str, ...]:
+    own = f"loss.gamma={gamma}", f"loss.star_beta={beta}", "loss.alpha=0.25"
+    return _PRIOR, "loss.class_loss=focal_star", *own
+
+
+_ALL = (
+    ("cross_entropy_without_prior", _cross_entropy("model.prior=0.5"), "diverges"),
+    ("cross_entropy", _cross_entropy(), "30.2"),
+    ("balanced_cross_entropy", _balanced(0.75), "31.1"),
+    ("focal", _focal(2.0, 0.25), "34.0"),
+    ("ohem", _ohem(), "32.8 (R101, where focal has 36.0)"),
+    ("alpha_0.1", _balanced(0.1), "0"),
+    ("alpha_0.25", _balanced(0.25), "10.8"),
+    ("alpha_0.5", _balanced(0.5), "30.2"),
+    ("alpha_0.9", _balanced(0.9), "30.8"),
+    ("alpha_0.99", _balanced(0.99), "28.7"),
+    ("alpha_0.999", _balanced(0.999), "25.1"),
+    ("gamma_0.1", _focal(0.1, 0.75), "31.4"),
+    ("gamma_0.2", _focal(0.2, 0.75), "31.9"),
+    ("gamma_0.5", _focal(0.5, 0.5), "32.9"),
+    ("gamma_1", _focal(1.0, 0.25), "33.7"),
+    ("gamma_5", _focal(5.0, 0.25), "32.2"),
+    ("ohem_nms_0.7", _ohem("loss.ohem_nms=0.7"), "-"),
+    ("ohem_1_to_3", _ohem("loss.ohem_negatives=3"), "-"),
+    ("focal_star_2_1", _star(2.0, 1.0), "33.8"),
+    ("focal_star_4_0", _star(4.0, 0.0), "33.9"),
+)
+
+VARIANTS = {name: Variant(name=name, options=options, paper=paper) for name, options, paper in _ALL}
+
+COMPARISONS = {
+    "main": Comparison(
+        title="Losses",
+        variants=(
+            *("cross_entropy_without_prior", "cross_entropy", "balanced_cross_entropy"),
+            *("focal", "ohem"),
+        ),
+    ),
+    "alpha": Comparison(
+        title="α-balanced cross entropy by α (table 1a)",
+        variants=(
+            *("alpha_0.1", "alpha_0.25", "alpha_0.5", "balanced_cross_entropy"),
+            *("alpha_0.9", "alpha_0.99", "alpha_0.999"),
+        ),
+    ),
+    "gamma": Comparison(
+        title="Focal loss by γ, each with its α (table 1b); γ = 0 is balanced cross entropy",
+        variants=(
+            *("balanced_cross_entropy", "gamma_0.1", "gamma_0.2", "gamma_0.5", "gamma_1"),
+            *("focal", "gamma_5"),
+        ),
+    ),
+    "mining": Comparison(
+        title="Hard example mining (table 1d)",
+        variants=("ohem", "ohem_nms_0.7", "ohem_1_to_3", "focal"),
+    ),
+    "focal_star": Comparison(
+        title="Another form of the focal loss (appendix A)",
+        variants=("focal", "focal_star_2_1", "focal_star_4_0"),
+    ),
+}
+
+
+def choose_variants(only: list[str] | None) -> list[Variant]:
+    """Return the variants named, by their own names or by those of comparisons; None is all.
+
+    Raises:
+        UserError: an unknown name, with those that there are.
+    """
+    names: dict[str, None] = {}  # in order, each once
+    for word in list(COMPARISONS) if only is None else only:
+        if word in COMPARISONS:
+            names |= dict.fromkeys(COMPARISONS[word].variants)
+        elif word in VARIANTS:
+            names[word] = None
+        else:
+            close = nearest(word, [*COMPARISONS, *VARIANTS])
+            raise UserError(
+                f"--only {word}: there is no such variant{close or '.'} Comparisons: "
+                f"{', '.join(COMPARISONS)}; variants: {', '.join(VARIANTS)}"
+            )
+    return [VARIANTS[name] for name in names]

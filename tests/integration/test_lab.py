@@ -1,0 +1,238 @@
+"""The laboratory through the command line: three losses, interrupted, resumed, extended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retinanet.diagnostics.same_run import recorded_metrics
+from retinanet.engine import run as engine
+from retinanet.engine.checkpoint import load_checkpoint
+
+pytest.importorskip("matplotlib")
+
+NAMES = ["cross_entropy", "focal", "ohem"]
+QUICK = ["train.imbalance_every=2", "train.milestones=null", "eval.every=2", "eval.pictures=0"]
+FIGURES = ["distribution", "easy_negatives", "learning_curves", "loss_by_p_t"]
+Cli = Callable[..., Any]
+
+
+def words(experiment: Path, output: Path, *more: object) -> list[object]:
+    own = ["--output", output, "--only", *NAMES]
+    return ["losses", experiment, "--steps", 4, *own, *QUICK, *more]
+
+
+@pytest.fixture(scope="module")
+def laboratory(
+    shared_experiment: Path, run_quietly: Cli, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Three losses of four steps, interrupted in the second one, and gone on with."""
+    output = tmp_path_factory.mktemp("lab") / "out"
+    original, seen = engine.learning_rate, [0]
+
+    def asked_to_stop(at: int, **options: Any) -> float:
+        seen[0] += 1
+        if seen[0] == 6:  # the second step of the second variant
+            signal.raise_signal(signal.SIGTERM)
+        return original(at, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "learning_rate", asked_to_stop)
+        assert run_quietly("lab", *words(shared_experiment, output)) == 128 + signal.SIGTERM
+    assert not (output / "results.json").exists()
+    done = [name for name in NAMES if (output / "runs" / name / "seed_0" / "outcome.json").exists()]
+    assert done == ["cross_entropy"]
+    assert run_quietly("lab", *words(shared_experiment, output)) == 0
+    return output
+
+
+def results(output: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((output / "results.json").read_text())
+    return values
+
+
+def test_each_variant_has_its_figures(laboratory: Path) -> None:
+    found = results(laboratory)
+    assert found["steps"] == 4 and list(found["variants"]) == NAMES
+    for name, variant in found["variants"].items():
+        (run,) = variant["runs"]
+        assert (run["steps"], run["seed"], run["diverged"]) == (4, 0, None)
+        assert [step for step, _ in run["curve"]] == [2, 4]
+        metrics = recorded_metrics(laboratory / "runs" / name / "seed_0")
+        assert run["AP"] == variant["AP"]["mean"] == metrics[-1]["val/AP"]
+        assert variant["AP"]["spread"] is None and variant["AP"]["seeds"] == 1
+        assert [step for step, _ in run["easy_negatives"]["loss"]] == [2, 4]
+        assert run["examples"]["positives"] > 0
+    assert found["variants"]["focal"]["paper_coco_ap"] == "34.0"
+    assert sorted(path.stem for path in laboratory.glob("*.png")) == FIGURES
+
+
+def test_what_was_interrupted_is_what_was_not(
+    laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """The resumed variant, again in one go: the same records and weights."""
+    ran = cli("lab", *words(shared_experiment, tmp_path / "out", "--only", "focal"))
+    assert ran.code == 0, ran.err
+    one, other = (folder / "runs" / "focal" / "seed_0" for folder in (laboratory, tmp_path / "out"))
+    assert recorded_metrics(one) == recorded_metrics(other)
+    a, b = (load_checkpoint(f / "checkpoints" / "final.pt").model for f in (one, other))
+    assert all(bool((a[name] == b[name]).all()) for name in a)
+
+
+def test_variants_differ_in_their_loss_alone(laboratory: Path) -> None:
+    """The same images in the same order: the same positives; another loss."""
+    lines = {
+        name: [
+            line
+            for line in recorded_metrics(laboratory / "runs" / name / "seed_0")
+            if "imbalance/positives" in line
+        ]
+        for name in NAMES
+    }
+    for key in ("imbalance/positives", "imbalance/negatives", "imbalance/ignored"):
+        assert len({tuple(line[key] for line in lines[name]) for name in NAMES}) == 1
+    first = [lines[name][0]["imbalance/loss/easy_negatives"] for name in NAMES]
+    assert first[0] > 0.3 > first[1]
+    # Cross entropy of the same outputs is what the other loss was.
+    ce = lines["cross_entropy"][0]
+    assert ce["imbalance/loss/positives"] == ce["imbalance/cross_entropy_loss/positives"]
+
+
+def test_the_table_stands_beside_the_papers(laboratory: Path) -> None:
+    text = (laboratory / "results.md").read_text()
+    assert "| loss | options | seeds | AP | AP50 | easy negatives | paper |" in text
+    assert "| focal | prior=0.01, class_loss=focal, gamma=2.0, alpha=0.25 | 1 |" in text
+    assert "The paper's AP is its own, on COCO, in percent." in text
+    assert "against ohem, one seed: the spread is not known" in text
+
+
+def test_what_is_finished_is_kept(laboratory: Path, shared_experiment: Path, cli: Cli) -> None:
+    """A second call trains nothing; a second seed adds to the first."""
+    weights = laboratory / "runs" / "focal" / "seed_0" / "checkpoints" / "final.pt"
+    before = weights.stat().st_mtime_ns
+    assert [path.name for path in weights.parent.iterdir()] == ["final.pt"]
+    ran = cli("lab", *words(shared_experiment, laboratory))
+    assert ran.code == 0 and "== trial" not in ran.out
+    ran = cli("lab", *words(shared_experiment, laboratory, "--only", "focal", "--seeds", 2))
+    assert ran.code == 0 and ran.out.count("== trial") == 1
+    assert "== trial 2 of 2: focal, seed 1 ==" in ran.out
+    assert weights.stat().st_mtime_ns == before
+    summary = results(laboratory)["variants"]["focal"]["AP"]
+    assert summary["seeds"] == 2 and summary["spread"] is not None
+
+
+def test_another_experiment_is_refused(laboratory: Path, shared_experiment: Path, cli: Cli) -> None:
+    ran = cli("lab", *words(shared_experiment, laboratory, "train.lr=0.5"))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"error: {laboratory}: holds trials of another experiment; give another --output:\n"
+        "  train.lr: 0.5 here, 0.001 there\n"
+    )
+
+
+def test_a_trial_of_another_process_is_left_to_it(
+    shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """Two terminals share the work: whoever comes second takes the next trial."""
+    output = tmp_path / "out"
+    folder = output / "runs" / "focal" / "seed_0"
+    program = (
+        "from retinanet.engine.holding import holding; from pathlib import Path; import sys\n"
+        "with holding(Path(sys.argv[1]), active=True): print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "held\n"
+        ran = cli("lab", *words(shared_experiment, output, "--only", "focal", "cross_entropy"))
+        other.communicate("done\n")
+    assert ran.code == 0, ran.err
+    assert f"left to another process: {folder}: process {other.pid} trains there" in ran.out
+    assert "1 trainings are left to other processes" in ran.out
+    assert list(results(output)["variants"]) == ["cross_entropy"]
+
+
+def test_several_processes_train_the_same(
+    laboratory: Path, shared_experiment: Path, start: Cli, tmp_path: Path
+) -> None:
+    """One process or two: the same losses, up to the order of sums."""
+    output = tmp_path / "out"
+    lab = Path(__file__).parents[2] / "tools" / "lab.py"
+    names = ["--only", "cross_entropy", "focal"]
+    ran = start(lab, *words(shared_experiment, output, *names), processes=2).wait()
+    assert [one.code for one in ran] == [0, 0], ran[0].err + ran[1].err
+    for name in names[1:]:
+        one, other = (
+            recorded_metrics(folder / "runs" / name / "seed_0") for folder in (laboratory, output)
+        )
+        for a, b in zip(one, other, strict=True):
+            if "loss_class/train" in a:
+                assert b["loss_class/train"] == pytest.approx(a["loss_class/train"], rel=1e-4)
+    assert ran[1].out == ""
+    assert sorted(path.stem for path in output.glob("*.png")) == FIGURES
+
+
+def test_a_loss_that_diverges_is_an_outcome(
+    shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    more = ["train.lr=1e30", "train.optimizer=sgd", "train.clip_norm=0", "train.warmup_steps=0"]
+    ran = cli("lab", *words(shared_experiment, output, "--only", "focal", *more))
+    assert ran.code == 0, ran.err
+    focal = results(output)["variants"]["focal"]
+    assert focal["diverged"] == 1 and focal["AP"]["mean"] is None
+    assert "is not finite" in focal["runs"][0]["diverged"]
+    again = cli("lab", *words(shared_experiment, output, "--only", "focal", *more))
+    assert again.code == 0 and "== trial" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "focl"], "--only focl: there is no such variant; did you mean focal?"),
+        (["--seeds", "0"], "--seeds and --steps are at least 1"),
+        (["loss.gama=1"], "loss.gama"),
+    ],
+)
+def test_mistakes(
+    experiment: Path, cli: Cli, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    ran = cli("lab", "losses", experiment, "--output", tmp_path / "out", *arguments)
+    assert ran.code == 2 and message in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_matplotlib_nothing_begins(
+    experiment: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    ran = cli("lab", "losses", experiment, "--output", tmp_path / "out")
+    assert ran.code == 2 and "pip install 'retinanet[lab]'" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_drawing_a_set(cli: Cli, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    sizes = ["--train-images", "3", "--val-images", "2"]
+    ran = cli("lab", "draw", "hard", folder, *sizes)
+    assert ran.code == 0 and ran.out == f"drew 3 + 2 pictures into {folder}\n"
+    info = json.loads((folder / "annotations" / "train.json").read_text())["info"]
+    assert (info["scene"], info["image_count"]) == ("hard", 3)
+    drawn = (folder / "images" / "val" / "000002.jpg").read_bytes()
+    shutil.rmtree(folder)
+    assert cli("lab", "draw", "hard", folder, *sizes).code == 0
+    assert (folder / "images" / "val" / "000002.jpg").read_bytes() == drawn
+
+
+@pytest.mark.parametrize("arguments", [[], ["los"], ["draw", "harder", "x"]])
+def test_the_actions_are_named(cli: Cli, arguments: list[str]) -> None:
+    ran = cli("lab", *arguments)
+    assert ran.code == 2 and "usage: retinanet lab" in ran.err
