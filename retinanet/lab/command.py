@@ -43,7 +43,7 @@ def _losses(words: list[str]) -> int:
         "  retinanet lab losses hard_r18 --only alpha gamma\n"
         "  retinanet lab losses my.yaml train.batch_size=8 --steps 500 --only focal ohem",
     )
-    parser.add_argument("config", help="YAML file of the experiment")
+    parser.add_argument("config", nargs="?", help="YAML file of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--steps", type=int, help="of each training (train.steps)")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant (1)")
@@ -58,6 +58,8 @@ def _losses(words: list[str]) -> int:
     given = [word for word in words if "=" in word and not word.startswith("-")]
     options = parser.parse_intermixed_args([word for word in words if word not in given])
     options.overrides += given
+    if options.config is None:
+        parser.error("name the experiment: CONFIG")
     if options.seeds < 1 or (options.steps is not None and options.steps < 1):
         parser.error("--seeds and --steps are at least 1")
     return _compare(options)

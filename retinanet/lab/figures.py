@@ -56,6 +56,7 @@ def draw_figures(results: Results, output: Path) -> list[Path]:
         ]
     if main:
         figures["learning_curves"] = [lambda axes: _learning(axes, {n: variants[n] for n in main})]
+    if any(variants[name]["runs"][0]["easy_negatives"]["loss"] for name in main):
         figures["easy_negatives"] = [
             lambda axes: _easy(axes, "loss", {n: variants[n] for n in main}),
             lambda axes: _easy(axes, "gradient", {n: variants[n] for n in main}),

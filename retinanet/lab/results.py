@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from retinanet.errors import UserError
 from retinanet.files import replacing
 from retinanet.lab.distribution import loss_distribution
 from retinanet.lab.variants import COMPARISONS, VARIANTS, Comparison
@@ -48,7 +49,7 @@ def collect(base: Config, output: Path) -> Results:
 
 def _run(outcome: Path) -> dict[str, Any]:
     """Return what one trial recorded; AP is that of its last evaluation, not of the best."""
-    run: dict[str, Any] = json.loads(outcome.read_text(encoding="utf-8"))
+    run = _read_outcome(outcome)
     text = (outcome.parent / "metrics.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     evaluations = [line for line in lines if "val/AP" in line]
@@ -68,6 +69,16 @@ def _run(outcome: Path) -> dict[str, Any]:
             for name in _EASY
         },
     }
+
+
+def _read_outcome(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        return {key: run[key] for key in ("variant", "seed", "steps", "diverged")}
+    except (ValueError, TypeError, KeyError):
+        raise UserError(
+            f"{path}: is damaged; remove the folder {path.parent} to train it anew"
+        ) from None
 
 
 def _examples(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -117,7 +117,8 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
 
 def _check_base(base: Config, output: Path) -> None:
     path = output / "config.yaml"
-    if not path.exists():
+    begun = any((output / "runs").glob("*/seed_*/checkpoints/*.pt"))
+    if not path.exists() or not begun:  # a first try may have ended by a mistake in the options
         output.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             save_config(base, temporary)

@@ -194,6 +194,30 @@ def test_a_loss_that_diverges_is_an_outcome(
     assert again.code == 0 and "== trial" not in again.out
 
 
+def test_a_damaged_outcome_is_named(
+    laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(laboratory, tmp_path / "out"))
+    path = output / "runs" / "ohem" / "seed_0" / "outcome.json"
+    path.write_text("{")
+    ran = cli("lab", *words(shared_experiment, output))
+    assert ran.code == 2
+    assert ran.err == (
+        f"error: {path}: is damaged; remove the folder {path.parent} to train it anew\n"
+    )
+
+
+def test_a_mistake_may_be_mended(experiment: Path, cli: Cli, tmp_path: Path) -> None:
+    """Before the first training has begun, the folder is of no experiment."""
+    output = tmp_path / "out"
+    ran = cli("lab", *words(experiment, output, "train.lr=0.5", "data.root=/nowhere"))
+    assert ran.code == 2 and "/nowhere" in ran.err
+    more = ["--only", "focal", "train.imbalance_every=0"]
+    assert cli("lab", *words(experiment, output), *more).code == 0
+    assert results(output)["variants"]["focal"]["runs"][0]["easy_negatives"]["loss"] == []
+    assert not (output / "easy_negatives.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -236,3 +260,8 @@ def test_drawing_a_set(cli: Cli, tmp_path: Path) -> None:
 def test_the_actions_are_named(cli: Cli, arguments: list[str]) -> None:
     ran = cli("lab", *arguments)
     assert ran.code == 2 and "usage: retinanet lab" in ran.err
+
+
+def test_an_experiment_is_needed(cli: Cli) -> None:
+    ran = cli("lab", "losses", "--only", "focal")
+    assert ran.code == 2 and "error: name the experiment: CONFIG" in ran.err
