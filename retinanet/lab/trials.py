@@ -117,6 +117,8 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
 
 def _check_base(base: Config, output: Path) -> None:
     path = output / "config.yaml"
+    if (output / "checkpoints").exists():
+        raise UserError(f"{output}: is the folder of a run; give another --output")
     begun = any((output / "runs").glob("*/seed_*/checkpoints/*.pt"))
     if not path.exists() or not begun:  # a first try may have ended by a mistake in the options
         output.mkdir(parents=True, exist_ok=True)
@@ -138,7 +140,7 @@ def _train(trial: Trial, world: World) -> None:
     try:
         train_experiment(trial.config, world=world, auto_resume=True)
     except DivergedError as error:
-        diverged = str(error).splitlines()[0]
+        diverged = str(error).partition("\n")[0]  # empty but on rank 0
         if world.is_main:
             print(f"diverged: {diverged}", flush=True)
     except InterruptedRunError as error:

@@ -256,6 +256,15 @@ def test_drawing_a_set(cli: Cli, tmp_path: Path) -> None:
     assert (folder / "images" / "val" / "000002.jpg").read_bytes() == drawn
 
 
+def test_data_of_others_are_not_drawn_over(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "annotations" / "train.json"
+    path.parent.mkdir()
+    path.write_text('{"images": []}')
+    ran = cli("lab", "draw", "hard", tmp_path)
+    assert (ran.code, path.read_text()) == (2, '{"images": []}')
+    assert f"{path}: was not drawn by this command; give another folder" in ran.err
+
+
 @pytest.mark.parametrize("arguments", [[], ["los"], ["draw", "harder", "x"]])
 def test_the_actions_are_named(cli: Cli, arguments: list[str]) -> None:
     ran = cli("lab", *arguments)
