@@ -7,10 +7,10 @@ logits and deltas. Torchvision's is `RetinaNetHead.compute_loss` with its matche
 training does, in two loader processes; the time until both have answered counts in full, though in
 training it passes beside the step before. Every way runs in a process of its own, one after
 another, on the same tensors and with all cores; its time is the median of some steps, its memory
-what the peak of the process lies above its inputs (Linux). "copy" copies the logits: no way that
-makes a gradient can take less. "imbalance" is a look at what the loss is made of, which training
-takes every `train.imbalance_every` steps. Boxes lie anywhere, and the logarithms of their sizes are
-evenly spread from 8 to 400 px.
+what the peak of the process, without the loaders, lies above its inputs (Linux). "copy" copies the
+logits: no way that makes a gradient can take less. "imbalance" is a look at what the loss is made
+of, which training takes every `train.imbalance_every` steps. Boxes lie anywhere, and the logarithms
+of their sizes are evenly spread from 8 to 400 px.
 """
 
 from __future__ import annotations

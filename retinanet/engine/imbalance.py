@@ -55,9 +55,11 @@ class Imbalance:
             histograms(logits, assigned),
         ]
         row = torch.cat([part.flatten() for part in parts])
-        ignored = row.new_full((1,), sum(assigned.ignored_counts))
-        anchors = row.new_full((1,), logits.shape[0] * logits.shape[1])
-        row = torch.cat([row, ignored, anchors])
+        # An image without any example is one that only fills a place, on some hardware.
+        anchors = logits.shape[1]
+        ignored = [count for count in assigned.ignored_counts if count < anchors]
+        counts = [sum(ignored), len(ignored) * anchors]
+        row = torch.cat([row, *(row.new_full((1,), count) for count in counts)])
         self._sums = row if self._sums is None else self._sums + row
 
     def add_up(self, world: World) -> None:

@@ -34,7 +34,7 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     if not out.parent.is_dir():
         raise UserError(f"{out}: there is no folder {out.parent}; make it first")
     check_writable(out.parent, "name another file to write")
-    drop_optimizer(checkpoint, out)
+    write_weights(checkpoint, out)
     before, after = (readable_size(file.stat().st_size) for file in (path, out))
     dropped = "optimiser state dropped"
     if checkpoint.averaged:
@@ -42,7 +42,7 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     return [f"{path}: {before}", f"{out}: {after} ({dropped}; --resume needs the original)"]
 
 
-def drop_optimizer(checkpoint: Checkpoint, out: Path) -> None:
+def write_weights(checkpoint: Checkpoint, out: Path) -> None:
     """Write the weights that a checkpoint is used with, without what only a resume needs."""
     stripped = replace(
         checkpoint, model=checkpoint.weights, averaged=None, optimizer=None, scaler=None

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from retinanet.data.synthetic import SCENES, write_synthetic
 from retinanet.errors import UserError
-from retinanet.files import check_writable
+from retinanet.files import check_writable, write_failure
 from retinanet.parsing import OVERRIDE_HELP, command_parser
-
-_ACTIONS = ("losses", "draw")
+from retinanet.schema import Config
 
 
 def lab_command(words: list[str]) -> int:
@@ -27,7 +25,7 @@ def lab_command(words: list[str]) -> int:
         "retinanet lab draw hard runs/lab-data\n"
         "  retinanet lab losses hard_r18 --only main --seeds 3",
     )
-    parser.add_argument("action", choices=_ACTIONS)
+    parser.add_argument("action", choices=["losses", "draw"])
     parser.parse_args(words)
     return 0
 
@@ -55,7 +53,7 @@ def _losses(words: list[str]) -> int:
     )
     parser.add_argument("--output", metavar="DIR", help="default: runs/lab-<config>")
     # Taken out first: after --only NAME .. they would be taken for names.
-    given = [word for word in words if "=" in word and not word.startswith("-")]
+    given = [word for word in words if "=" in word and word.split(".")[0] in Config.model_fields]
     options = parser.parse_intermixed_args([word for word in words if word not in given])
     options.overrides += given
     if options.config is None:
@@ -77,15 +75,18 @@ def _compare(options: argparse.Namespace) -> int:
     steps = [] if options.steps is None else [f"train.steps={options.steps}"]
     base = load_config(find_config(options.config), [*options.overrides, *steps])
     name = Path(options.config).name.removesuffix(".yaml")
-    output = Path(options.output) if options.output else Path(base.output.dir) / f"lab-{name}"
+    output = Path(options.output or Path(base.output.dir) / f"lab-{name}").expanduser()
     check_writable(output, "choose another --output")
     trials = plan_trials(base, variants, seeds=options.seeds, output=output)
     busy = run_trials(base, trials, output)
     if busy is None:
         return 0
     results = collect(base, output)
-    for path in [*write_results(results, output), *draw_figures(results, output)]:
-        print(f"wrote {path}")
+    try:
+        for path in [*write_results(results, output), *draw_figures(results, output)]:
+            print(f"wrote {path}")
+    except OSError as error:
+        raise write_failure(output, error) from None
     if busy:
         print(
             f"{len(busy)} trainings are left to other processes; the same command writes the "
@@ -124,5 +125,4 @@ def _draw(words: list[str]) -> int:
     except OSError as error:
         raise UserError(f"{options.folder}: cannot be written: {error}") from None
     print(f"drew {options.train_images} + {options.val_images} pictures into {options.folder}")
-    sys.stdout.flush()
     return 0

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from retinanet.engine.checkpoint import load_checkpoint
-from retinanet.engine.distributed import find_device
 from retinanet.engine.precision import autocast, inference_precision
 from retinanet.engine.scoring import inference_config, restore_detector
 from retinanet.engine.splits import build_evaluation_loader, open_split
@@ -26,19 +25,21 @@ Curves = dict[str, dict[str, list[float]]]
 """`foreground` and `background` -> γ -> share of the loss in each first share of the examples."""
 
 
-def loss_distribution(weights: Path, kept: Path) -> Curves:
+def loss_distribution(weights: Path, kept: Path, device: torch.device) -> Curves:
     """Return the cumulative distributions of the normalised loss on val; keep them in a file.
 
     Args:
         weights: checkpoint of a trained network.
-        kept: file with the curves, which is read where it is there and written where not.
+        kept: file with the curves, which is read where it is there, and written where not.
+        device: to compute on.
     """
-    if not kept.exists():
-        positives, negatives = _examples(weights)
-        curves = {"foreground": _curves(-positives), "background": _curves(negatives)}
-        with replacing(kept) as temporary:
-            temporary.write_text(json.dumps(curves), encoding="utf-8")
-    found: Curves = json.loads(kept.read_text(encoding="utf-8"))
+    try:
+        found: Curves = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there yet, or damaged
+        positives, negatives = _examples(weights, device)
+        found = {"foreground": _curves(-positives), "background": _curves(negatives)}
+        with replacing(kept, unique=True) as temporary:
+            temporary.write_text(json.dumps(found), encoding="utf-8")
     return found
 
 
@@ -50,8 +51,7 @@ def _curves(logits: Tensor) -> dict[str, list[float]]:
 def cumulative(losses: Tensor) -> list[float]:
     """Return what share of the sum of losses (N,) the lowest ones give, from none of them to all.
 
-    >>> cumulative(torch.tensor([3.0, 1.0, 0.0, 0.0]))[::50]
-    [0.0, 0.0, 0.0, 0.25, 1.0]
+    Of [3, 1, 0, 0], for example, the lowest three quarters give one quarter.
     """
     if not len(losses):
         return []
@@ -61,11 +61,10 @@ def cumulative(losses: Tensor) -> list[float]:
 
 
 @torch.inference_mode()
-def _examples(weights: Path) -> tuple[Tensor, Tensor]:
+def _examples(weights: Path, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the logits of positives and of some negatives of the val split: (N,) each."""
     checkpoint = load_checkpoint(weights)
     config = inference_config(checkpoint, [])
-    device = find_device(config.train.device, 0)  # of the main process, alone by now
     split = open_split(config, "val")
     precision = inference_precision(config.train.precision, device)
     model = restore_detector(checkpoint, device, precision)

@@ -41,6 +41,7 @@ def draw_figures(results: Results, output: Path) -> list[Path]:
     """Draw all for which there are data; return their paths."""
     variants = results["variants"]
     main = [name for name in COMPARISONS["main"].variants if name in variants]
+    main = main if len(main) > 1 else list(variants)
     figures: dict[str, list[Callable[[Axes], None]]] = {"loss_by_p_t": [_loss_by_p_t]}
     curves: Curves | None = results.get("distribution")
     if curves:
@@ -72,7 +73,7 @@ def _draw(panels: list[Callable[[Axes], None]], path: Path) -> Path:
         axes = figure.add_subplot(1, len(panels), place)
         axes.grid(alpha=0.3)
         panel(axes)
-    with replacing(path) as temporary:
+    with replacing(path, unique=True) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     return path
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from retinanet.engine.distributed import find_device
 from retinanet.errors import UserError
 from retinanet.files import replacing
 from retinanet.lab.distribution import loss_distribution
-from retinanet.lab.variants import COMPARISONS, VARIANTS, Comparison
+from retinanet.lab.variants import COMPARISONS, VARIANTS
 from retinanet.schema import Config
 
 Results = dict[str, Any]
@@ -22,7 +23,7 @@ _EASY = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
 
 def collect(base: Config, output: Path) -> Results:
     """Read all trials of a laboratory's folder that have finished."""
-    variants = {}
+    variants: dict[str, Any] = {}
     for name, variant in VARIANTS.items():
         outcomes = sorted((output / "runs" / name).glob("seed_*/outcome.json"))
         if not outcomes:
@@ -41,49 +42,52 @@ def collect(base: Config, output: Path) -> Results:
         "batch_size": base.train.batch_size,
         "variants": variants,
     }
-    trained = output / "runs" / "focal" / "seed_0" / "checkpoints" / "final.pt"
-    if trained.exists():
-        results["distribution"] = loss_distribution(trained, output / "distribution.json")
+    runs = variants["focal"]["runs"] if "focal" in variants else []
+    seeds = [run["seed"] for run in runs if run["diverged"] is None]
+    if seeds:
+        trained = output / "runs" / "focal" / f"seed_{seeds[0]}" / "checkpoints" / "final.pt"
+        device = find_device(base.train.device, 0)  # of the main process, alone by now
+        kept = output / "distribution.json"
+        results["distribution"] = loss_distribution(trained, kept, device)
     return results
 
 
 def _run(outcome: Path) -> dict[str, Any]:
     """Return what one trial recorded; AP is that of its last evaluation, not of the best."""
-    run = _read_outcome(outcome)
-    text = (outcome.parent / "metrics.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    evaluations = [line for line in lines if "val/AP" in line]
+    try:
+        run = json.loads(outcome.read_text(encoding="utf-8"))
+        run = {"seed": int(run["seed"]), "steps": int(run["steps"]), "diverged": run["diverged"]}
+        text = (outcome.parent / "metrics.jsonl").read_text(encoding="utf-8")
+        return {**run, **_recorded([json.loads(line) for line in text.splitlines()], run)}
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(
+            f"{outcome}, or metrics.jsonl beside it, is damaged; remove the folder "
+            f"{outcome.parent} to train it anew"
+        ) from None
+
+
+def _recorded(lines: list[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run's lines say; an average of the weights is what it is judged by."""
+    averaged = any("val_average/AP" in line for line in lines)
+    name = "val_average" if averaged else "val"
+    evaluations = [line for line in lines if f"{name}/AP" in line]
     last = evaluations[-1] if evaluations and run["diverged"] is None else {}
+    # A look at a step that is not finite has no shares.
+    seen = [line for line in lines if line.get("imbalance/loss/easy_negatives") is not None]
     return {
-        **run,
-        "AP": last.get("val/AP"),
-        "AP50": last.get("val/AP50"),
-        "curve": [[line["step"], line["val/AP"]] for line in evaluations],
-        "examples": _examples(lines),
+        "AP": last.get(f"{name}/AP"),
+        "AP50": last.get(f"{name}/AP50"),
+        "curve": [[line["step"], line[f"{name}/AP"]] for line in evaluations],
+        "examples": _examples(seen),
         "easy_negatives": {
-            name: [
-                [line["step"], line[f"imbalance/{name}/easy_negatives"]]
-                for line in lines
-                if "imbalance/positives" in line
-            ]
+            name: [[line["step"], line[f"imbalance/{name}/easy_negatives"]] for line in seen]
             for name in _EASY
         },
     }
 
 
-def _read_outcome(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-        return {key: run[key] for key in ("variant", "seed", "steps", "diverged")}
-    except (ValueError, TypeError, KeyError):
-        raise UserError(
-            f"{path}: is damaged; remove the folder {path.parent} to train it anew"
-        ) from None
-
-
-def _examples(lines: list[dict[str, Any]]) -> dict[str, float]:
+def _examples(seen: list[dict[str, Any]]) -> dict[str, float]:
     """Return the mean numbers of anchors of a step."""
-    seen = [line for line in lines if "imbalance/positives" in line]
     names = ("positives", "negatives", "ignored")
     return {
         name: statistics.fmean(line[f"imbalance/{name}"] for line in seen) for name in names if seen
@@ -106,7 +110,7 @@ def write_results(results: Results, output: Path) -> list[Path]:
     """Write results.json and results.md; return their paths."""
     paths = [output / "results.json", output / "results.md"]
     for path, text in zip(paths, (json.dumps(results, indent=1), markdown(results)), strict=True):
-        with replacing(path) as temporary:
+        with replacing(path, unique=True) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
     return paths
 
@@ -119,15 +123,19 @@ def markdown(results: Results) -> str:
         "mean ± standard deviation over the seeds. Easy negatives: their share of the class loss "
         "at the first and at the last look. The paper's AP is its own, on COCO, in percent.",
     ]
+    left = dict.fromkeys(results["variants"])
     for comparison in COMPARISONS.values():
         rows = [name for name in comparison.variants if name in results["variants"]]
         if len(rows) > 1:
-            parts.append("\n".join(_table(results, comparison, rows)))
+            parts.append("\n".join(_table(results, comparison.title, rows)))
+            left = {name: None for name in left if name not in rows}
+    if left:
+        parts.append("\n".join(_table(results, "Alone", list(left))))
     return "\n\n".join(parts)
 
 
-def _table(results: Results, comparison: Comparison, rows: list[str]) -> Iterator[str]:
-    yield f"### {comparison.title}"
+def _table(results: Results, title: str, rows: list[str]) -> Iterator[str]:
+    yield f"### {title}"
     yield ""
     yield "| loss | options | seeds | AP | AP50 | easy negatives | paper |"
     yield "|---|---|---|---|---|---|---|"
@@ -148,7 +156,7 @@ def _table(results: Results, comparison: Comparison, rows: list[str]) -> Iterato
 def _cell(variant: dict[str, Any], key: str) -> str:
     summary, diverged = variant[key], variant["diverged"]
     if summary["mean"] is None:
-        return "diverged"
+        return "diverged" if diverged else "n/a (no ground truth)"
     spread = "" if summary["spread"] is None else f" ± {summary['spread']:.3f}"
     return f"{summary['mean']:.3f}{spread}" + (f" ({diverged} diverged)" if diverged else "")
 
@@ -162,7 +170,7 @@ def _difference(results: Results, name: str) -> str:
     """Compare a variant with the focal loss, and say whether the seeds tell them apart."""
     focal, other = results["variants"]["focal"]["AP"], results["variants"][name]["AP"]
     if focal["mean"] is None or other["mean"] is None:
-        return f"- {name}: diverged"
+        return f"- {name}: there is no AP of both to compare"
     gain = focal["mean"] - other["mean"]
     if min(focal["seeds"], other["seeds"]) < 2:
         judged = "one seed: the spread is not known"

@@ -7,18 +7,24 @@ goes on where its last state was saved.
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from retinanet.config import load_config, override_config, save_config
 from retinanet.engine.agreement import agree
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.distributed import World, join_world
-from retinanet.engine.holding import HeldError
+from retinanet.engine.holding import HeldError, holding
 from retinanet.engine.launch import train_experiment
 from retinanet.engine.resume import experiment
 from retinanet.engine.run_folder import RunFolder, run_folder
-from retinanet.engine.strip import drop_optimizer
+from retinanet.engine.splits import build_augment, open_training_splits
+from retinanet.engine.strip import write_weights
 from retinanet.errors import DivergedError, InterruptedRunError, UserError
 from retinanet.files import replacing
 from retinanet.lab.variants import Variant
@@ -48,15 +54,32 @@ class Trial:
         """Its final weights."""
         return self.folder.path / "checkpoints" / "final.pt"
 
+    @property
+    def lock(self) -> Path:
+        """The folder that a process holds while it is at the trial, its end included."""
+        return self.folder.path.with_name(f".{self.folder.path.name}")
+
     def __str__(self) -> str:
         return f"{self.variant.name}, seed {self.seed}"
 
 
 def plan_trials(base: Config, variants: list[Variant], *, seeds: int, output: Path) -> list[Trial]:
-    """Return the trials, seed by seed: an early end leaves every variant with as many."""
+    """Return the trials, seed by seed: an early end leaves every variant with as many.
+
+    Raises:
+        UserError: options that end a training early, each at another step.
+    """
+    for name in ("patience", "max_minutes"):
+        if getattr(base.train, name):
+            raise UserError(
+                f"train.{name}: {getattr(base.train, name)} could end each training at another "
+                f"step, and they are compared at the same: leave it out, or train.{name}="
+                f"{'0' if name == 'patience' else 'null'}"
+            )
+    first = base.train.seed
     return [
         Trial(variant=variant, seed=seed, config=_config(base, variant, seed, output))
-        for seed in range(seeds)
+        for seed in range(first, first + seeds)
         for variant in variants
     ]
 
@@ -82,16 +105,17 @@ def run_trials(base: Config, trials: list[Trial], output: Path) -> list[Trial] |
     try:
         _keep_base(base, output, world)
         for number, trial in enumerate(trials, start=1):
-            if world.broadcast(trial.outcome.exists()):
-                continue
-            if world.is_main:
-                print(f"\n== trial {number} of {len(trials)}: {trial} ==", flush=True)
             try:
-                _train(trial, world)
+                with ExitStack() as held:
+                    _hold(trial, world, held)
+                    if world.broadcast(trial.outcome.exists()):
+                        continue
+                    if world.is_main:
+                        print(f"\n== trial {number} of {len(trials)}: {trial} ==", flush=True)
+                    _train(trial, world)
             except HeldError as error:
-                if world.size > 1:  # this process alone knows
-                    raise
-                print(f"left to another process: {error}", flush=True)
+                if world.is_main:
+                    print(f"left to another process: {error}", flush=True)
                 busy.append(trial)
     finally:
         world.close()
@@ -107,7 +131,7 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
     error = None
     if world.is_main:
         try:
-            _check_base(base, output)
+            _check_base(base, _fingerprints(base), output)
         except UserError as caught:
             error = caught
         except OSError as caught:
@@ -115,27 +139,58 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
     agree(world, error=error, signals=())
 
 
-def _check_base(base: Config, output: Path) -> None:
-    path = output / "config.yaml"
-    if (output / "checkpoints").exists():
-        raise UserError(f"{output}: is the folder of a run; give another --output")
-    begun = any((output / "runs").glob("*/seed_*/checkpoints/*.pt"))
-    if not path.exists() or not begun:  # a first try may have ended by a mistake in the options
-        output.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            save_config(base, temporary)
-        return
+def _fingerprints(base: Config) -> dict[str, str]:
+    """Return what tells the data apart, after a look at all that may be wrong with them."""
+    build_augment(base)
+    splits = zip(("train", "val"), open_training_splits(base), strict=True)
+    return {name: split.annotations.fingerprint for name, split in splits}
+
+
+def _check_base(base: Config, data: dict[str, str], output: Path) -> None:
+    path, data_path = output / "config.yaml", output / "data.json"
+    if not (output / "runs").exists():
+        if output.exists() and any(output.iterdir()):
+            raise UserError(f"{output}: the folder holds other files; give another --output")
+        (output / "runs").mkdir(parents=True)
+    for file, write in ((path, partial(save_config, base)), (data_path, partial(_write, data))):
+        if not file.exists():
+            with replacing(file, unique=True) as temporary:
+                write(temporary)
     before, now = experiment(load_config(path)), experiment(base)
     changed = [key for key in now if now[key] != before[key]]
-    if changed:
-        listed = "\n".join(f"  {key}: {now[key]} here, {before[key]} there" for key in changed)
+    lines = [f"  {key}: {now[key]} here, {before[key]} there" for key in changed]
+    if json.loads(data_path.read_text(encoding="utf-8")) != data:
+        lines.append("  other images or boxes")
+    if lines:
         raise UserError(
-            f"{output}: holds trials of another experiment; give another --output:\n{listed}"
+            f"{output}: holds trials of another experiment; give another --output:\n"
+            + "\n".join(lines)
         )
+
+
+def _write(values: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _hold(trial: Trial, world: World, held: ExitStack) -> None:
+    """Let no other process be at a trial.
+
+    Raises:
+        HeldError: one is.
+        UserError: the folder cannot be written.
+    """
+    error = None
+    try:
+        held.enter_context(holding(trial.lock, active=world.is_main))
+    except UserError as caught:
+        error = caught
+    agree(world, error=error, signals=())
 
 
 def _train(trial: Trial, world: World) -> None:
     """Train to the end; a loss that diverges is an outcome, too."""
+    if trial.config.train.compile:
+        torch.compiler.reset()  # it keeps a few versions of a function, and gives up on more
     diverged = None
     try:
         train_experiment(trial.config, world=world, auto_resume=True)
@@ -155,14 +210,10 @@ def _train(trial: Trial, world: World) -> None:
 def _finish(trial: Trial, diverged: str | None) -> None:
     """Note the outcome, and drop what only a resume needs: there will be none."""
     checkpoint = load_checkpoint(trial.folder.last)
-    drop_optimizer(checkpoint, trial.weights)
-    outcome = {
-        "variant": trial.variant.name,
-        "seed": trial.seed,
-        "steps": checkpoint.progress.step,
-        "diverged": diverged,
-    }
-    with replacing(trial.outcome) as temporary:
-        temporary.write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
-    trial.folder.last.unlink()
+    write_weights(checkpoint, trial.weights)
+    # After a divergence this is the step of the last good state.
+    steps = checkpoint.progress.step
     trial.folder.best.unlink(missing_ok=True)
+    with replacing(trial.outcome) as temporary:
+        _write({"seed": trial.seed, "steps": steps, "diverged": diverged}, temporary)
+    trial.folder.last.unlink()

@@ -15,7 +15,7 @@ class Variant:
     options: tuple[str, ...]
     """In place of the experiment's own."""
     paper: str
-    """AP of the paper, COCO minival, R50 at 600 px if nothing else is said; `-` if not known."""
+    """AP of the paper, COCO minival, R50 at 600 px if nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,9 @@ def _focal(gamma: float, alpha: float) -> tuple[str, ...]:
     return _PRIOR, "loss.class_loss=focal", f"loss.gamma={gamma}", f"loss.alpha={alpha}"
 
 
-def _ohem(*more: str) -> tuple[str, ...]:
-    return _PRIOR, "loss.class_loss=ohem", *more
+def _ohem(nms_iou: float = 0.5, negatives: str = "null") -> tuple[str, ...]:
+    own = f"loss.ohem_nms={nms_iou}", f"loss.ohem_negatives={negatives}", "loss.ohem_examples=128"
+    return _PRIOR, "loss.class_loss=ohem", *own
 
 
 def _star(gamma: float, beta: float) -> tuple[str, ...]:
@@ -67,8 +68,8 @@ _ALL = (
     ("gamma_0.5", _focal(0.5, 0.5), "32.9"),
     ("gamma_1", _focal(1.0, 0.25), "33.7"),
     ("gamma_5", _focal(5.0, 0.25), "32.2"),
-    ("ohem_nms_0.7", _ohem("loss.ohem_nms=0.7"), "-"),
-    ("ohem_1_to_3", _ohem("loss.ohem_negatives=3"), "-"),
+    ("ohem_nms_0.7", _ohem(0.7), "not looked up"),
+    ("ohem_1_to_3", _ohem(negatives="3"), "not looked up"),
     ("focal_star_2_1", _star(2.0, 1.0), "33.8"),
     ("focal_star_4_0", _star(4.0, 0.0), "33.9"),
 )

@@ -84,8 +84,7 @@ def criterion(
         weights = 1 / positives.clamp(min=1)
     return {
         "class": (class_sum * weights).sum(),
-        # The zero keeps every box parameter in the graph of a batch without positives (a sum in
-        # float16 could overflow, and infinity times 0 is NaN).
+        # The sum of nothing keeps every box parameter in the graph of a batch without positives.
         "box": (box_sum * weights).sum() * box_weight
-        + outputs.deltas.sum(dtype=class_sum.dtype) * 0,
+        + outputs.deltas.flatten()[:0].sum(dtype=class_sum.dtype),
     }

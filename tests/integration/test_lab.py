@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from retinanet.data.synthetic import write_synthetic
 from retinanet.diagnostics.same_run import recorded_metrics
 from retinanet.engine import run as engine
 from retinanet.engine.checkpoint import load_checkpoint
@@ -114,8 +115,11 @@ def test_the_table_stands_beside_the_papers(laboratory: Path) -> None:
     assert "against ohem, one seed: the spread is not known" in text
 
 
-def test_what_is_finished_is_kept(laboratory: Path, shared_experiment: Path, cli: Cli) -> None:
+def test_what_is_finished_is_kept(
+    laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
     """A second call trains nothing; a second seed adds to the first."""
+    laboratory = Path(shutil.copytree(laboratory, tmp_path / "out"))
     weights = laboratory / "runs" / "focal" / "seed_0" / "checkpoints" / "final.pt"
     before = weights.stat().st_mtime_ns
     assert [path.name for path in weights.parent.iterdir()] == ["final.pt"]
@@ -143,21 +147,24 @@ def test_a_trial_of_another_process_is_left_to_it(
 ) -> None:
     """Two terminals share the work: whoever comes second takes the next trial."""
     output = tmp_path / "out"
-    folder = output / "runs" / "focal" / "seed_0"
+    folder = output / "runs" / "focal" / ".seed_0"
     program = (
         "from retinanet.engine.holding import holding; from pathlib import Path; import sys\n"
         "with holding(Path(sys.argv[1]), active=True): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", program, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    # The first trial of all has been made by another terminal.
+    one = words(shared_experiment, output, "--only", "cross_entropy")
+    assert cli("lab", *one).code == 0
     with subprocess.Popen(command, **pipes) as other:  # type: ignore[call-overload]
         assert other.stdout.readline() == "held\n"
-        ran = cli("lab", *words(shared_experiment, output, "--only", "focal", "cross_entropy"))
+        ran = cli("lab", *words(shared_experiment, output, "--only", "focal", "ohem"))
         other.communicate("done\n")
     assert ran.code == 0, ran.err
     assert f"left to another process: {folder}: process {other.pid} trains there" in ran.out
     assert "1 trainings are left to other processes" in ran.out
-    assert list(results(output)["variants"]) == ["cross_entropy"]
+    assert list(results(output)["variants"]) == ["cross_entropy", "ohem"]
 
 
 def test_several_processes_train_the_same(
@@ -176,6 +183,9 @@ def test_several_processes_train_the_same(
         for a, b in zip(one, other, strict=True):
             if "loss_class/train" in a:
                 assert b["loss_class/train"] == pytest.approx(a["loss_class/train"], rel=1e-4)
+            if "imbalance/ignored" in a:
+                keys = ["imbalance/positives", "imbalance/negatives", "imbalance/ignored"]
+                assert [a[key] for key in keys] == [b[key] for key in keys]
     assert ran[1].out == ""
     assert sorted(path.stem for path in output.glob("*.png")) == FIGURES
 
@@ -203,8 +213,55 @@ def test_a_damaged_outcome_is_named(
     ran = cli("lab", *words(shared_experiment, output))
     assert ran.code == 2
     assert ran.err == (
-        f"error: {path}: is damaged; remove the folder {path.parent} to train it anew\n"
+        f"error: {path}, or metrics.jsonl beside it, is damaged; remove the folder "
+        f"{path.parent} to train it anew\n"
     )
+
+
+def test_the_folder_of_a_run_is_left_alone(
+    finished_run: Path, shared_experiment: Path, cli: Cli
+) -> None:
+    before = (finished_run / "config.yaml").read_bytes()
+    ran = cli("lab", *words(shared_experiment, finished_run))
+    assert ran.code == 2
+    assert ran.err == (
+        f"error: {finished_run}: the folder holds other files; give another --output\n"
+    )
+    assert (finished_run / "config.yaml").read_bytes() == before
+
+
+def test_other_data_are_another_experiment(
+    laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """The options are the same, but the pictures lie elsewhere and are others."""
+    write_synthetic(tmp_path / "set", train_images=12, val_images=6, seed=4)
+    root = f"data.root={tmp_path / 'set'}"
+    ran = cli("lab", *words(shared_experiment, laboratory, "--seeds", 2, root))
+    assert ran.code == 2 and "== trial" not in ran.out
+    assert ran.err.endswith("give another --output:\n  other images or boxes\n")
+
+
+@pytest.mark.parametrize("option", ["train.patience=1", "train.max_minutes=5"])
+def test_all_trainings_are_as_long(experiment: Path, cli: Cli, tmp_path: Path, option: str) -> None:
+    ran = cli("lab", *words(experiment, tmp_path / "out", option))
+    assert ran.code == 2 and "they are compared at the same: leave it out" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_divergence_is_an_outcome_on_all_ranks(
+    shared_experiment: Path, start: Cli, tmp_path: Path
+) -> None:
+    """Looks at every step, but the log, which finds it out, at the end: shares are missing."""
+    output = tmp_path / "out"
+    lab = Path(__file__).parents[2] / "tools" / "lab.py"
+    more = ["train.lr=1e30", "train.optimizer=sgd", "train.clip_norm=0", "train.warmup_steps=0"]
+    more += ["train.log_every=4", "train.imbalance_every=1", "--only", "cross_entropy", "focal"]
+    ran = start(lab, *words(shared_experiment, output, *more), processes=2).wait()
+    assert [one.code for one in ran] == [0, 0], ran[0].err + ran[1].err
+    found = results(output)["variants"]
+    assert [variant["diverged"] for variant in found.values()] == [1, 1]
+    assert "distribution" not in results(output)
+    assert "| diverged | diverged |" in (output / "results.md").read_text()
 
 
 def test_a_mistake_may_be_mended(experiment: Path, cli: Cli, tmp_path: Path) -> None:
@@ -212,6 +269,7 @@ def test_a_mistake_may_be_mended(experiment: Path, cli: Cli, tmp_path: Path) -> 
     output = tmp_path / "out"
     ran = cli("lab", *words(experiment, output, "train.lr=0.5", "data.root=/nowhere"))
     assert ran.code == 2 and "/nowhere" in ran.err
+    assert not output.exists()
     more = ["--only", "focal", "train.imbalance_every=0"]
     assert cli("lab", *words(experiment, output), *more).code == 0
     assert results(output)["variants"]["focal"]["runs"][0]["easy_negatives"]["loss"] == []
