@@ -100,7 +100,7 @@ def _ranked(
 ) -> tuple[Ints, Ints, Ints]:
     """Return what assignment asks of the pairs of anchors and boxes.
 
-    - (A,): the rank of the best pair of each anchor that the next two name; see `_rank`;
+    - (A,): the rank of the best pair of each anchor that the next two name; see `ranks_of`;
     - the anchors that have an IoU of at least `least` with some box, with repeats;
     - the anchors that are the best one of some box; none without `low_quality`.
     """
