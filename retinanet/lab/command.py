@@ -14,10 +14,6 @@ from retinanet.schema import Config
 
 def lab_command(words: list[str]) -> int:
     """`retinanet lab`; returns the exit code."""
-    if words and words[0] == "losses":
-        return _losses(words[1:])
-    if words and words[0] == "draw":
-        return _draw(words[1:])
     parser = command_parser(
         "lab",
         "Experiments on the losses. `losses` trains an experiment under each of the paper's losses "
@@ -26,8 +22,8 @@ def lab_command(words: list[str]) -> int:
         "  retinanet lab losses hard_r18 --only main --seeds 3",
     )
     parser.add_argument("action", choices=["losses", "draw"])
-    parser.parse_args(words)
-    return 0
+    action = parser.parse_args(words[:1]).action
+    return _losses(words[1:]) if action == "losses" else _draw(words[1:])
 
 
 def _losses(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from retinanet.losses.focal import focal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    Panel = Callable[[Axes], None]
 
 _WIDTH, _HEIGHT = 6.0, 4.0
 """Inches, of one panel."""
@@ -40,37 +43,44 @@ def check_matplotlib() -> None:
 def draw_figures(results: Results, output: Path) -> list[Path]:
     """Draw all for which there are data; return their paths."""
     variants = results["variants"]
-    main = [name for name in COMPARISONS["main"].variants if name in variants]
-    main = main if len(main) > 1 else list(variants)
-    figures: dict[str, list[Callable[[Axes], None]]] = {"loss_by_p_t": [_loss_by_p_t]}
+    compared = _compared(variants)
+    figures: dict[str, list[Panel]] = {"loss_by_p_t": [_loss_by_p_t]}
     curves: Curves | None = results.get("distribution")
     if curves:
         figures["distribution"] = [
-            lambda axes: _distribution(axes, "foreground", curves),
-            lambda axes: _distribution(axes, "background", curves),
+            partial(_distribution, kind=kind, curves=curves)
+            for kind in ("foreground", "background")
         ]
     sweeps = [name for name in ("gamma", "alpha") if len(_points(variants, name)) > 1]
     if sweeps:
         figures["ap_by_parameter"] = [
-            lambda axes, name=name: _sweep(axes, name, variants)  # type: ignore[misc]
-            for name in sweeps
+            partial(_sweep, comparison=name, variants=variants) for name in sweeps
         ]
-    if main:
-        figures["learning_curves"] = [lambda axes: _learning(axes, {n: variants[n] for n in main})]
-    if any(variants[name]["runs"][0]["easy_negatives"]["loss"] for name in main):
+    if variants:
+        figures["learning_curves"] = [partial(_learning, variants=some) for some in compared]
+    if any(variant["runs"][0]["easy_negatives"]["loss"] for variant in compared[0].values()):
         figures["easy_negatives"] = [
-            lambda axes: _easy(axes, "loss", {n: variants[n] for n in main}),
-            lambda axes: _easy(axes, "gradient", {n: variants[n] for n in main}),
+            partial(_easy, what=what, variants=compared[0]) for what in ("loss", "gradient")
         ]
     return [_draw(panels, output / f"{name}.png") for name, panels in figures.items()]
 
 
-def _draw(panels: list[Callable[[Axes], None]], path: Path) -> Path:
+def _compared(variants: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the variants of each comparison of which several were trained; else all, at once."""
+    found = [
+        {name: variants[name] for name in comparison.variants if name in variants}
+        for comparison in COMPARISONS.values()
+    ]
+    return [some for some in found if len(some) > 1] or [variants]
+
+
+def _draw(panels: list[Panel], path: Path) -> Path:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH * len(panels), _HEIGHT), layout="constrained")
+    columns, rows = min(len(panels), 2), (len(panels) + 1) // 2
+    figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows), layout="constrained")
     for place, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(1, len(panels), place)
+        axes = figure.add_subplot(rows, columns, place)
         axes.grid(alpha=0.3)
         panel(axes)
     with replacing(path, unique=True) as temporary:
@@ -91,7 +101,7 @@ def _loss_by_p_t(axes: Axes) -> None:
     axes.legend()
 
 
-def _distribution(axes: Axes, kind: str, curves: Curves) -> None:
+def _distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
     """The paper's figure 4."""
     for gamma, shares in curves[kind].items():
         axes.plot([i / (len(shares) - 1) for i in range(len(shares))], shares, label=f"γ = {gamma}")
@@ -114,7 +124,7 @@ def _points(variants: dict[str, Any], comparison: str) -> list[tuple[float, dict
     return points
 
 
-def _sweep(axes: Axes, comparison: str, variants: dict[str, Any]) -> None:
+def _sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> None:
     points = _points(variants, comparison)
     places = range(len(points))
     means = [ap["mean"] for _, ap in points]
@@ -126,7 +136,7 @@ def _sweep(axes: Axes, comparison: str, variants: dict[str, Any]) -> None:
     axes.set(xlabel=sign[comparison], ylabel="AP on val", ylim=(0, None))
 
 
-def _learning(axes: Axes, variants: dict[str, Any]) -> None:
+def _learning(axes: Axes, *, variants: dict[str, Any]) -> None:
     for colour, (name, variant) in enumerate(variants.items()):
         for i, run in enumerate(variant["runs"]):
             label = name if i == 0 else None
@@ -135,7 +145,7 @@ def _learning(axes: Axes, variants: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _easy(axes: Axes, what: str, variants: dict[str, Any]) -> None:
+def _easy(axes: Axes, *, what: str, variants: dict[str, Any]) -> None:
     for colour, (name, variant) in enumerate(variants.items()):
         series = variant["runs"][0]["easy_negatives"][what]
         axes.plot(*_columns(series), color=f"C{colour}", label=name)

@@ -109,6 +109,8 @@ def run_trials(base: Config, trials: list[Trial], output: Path) -> list[Trial] |
                 with ExitStack() as held:
                     _hold(trial, world, held)
                     if world.broadcast(trial.outcome.exists()):
+                        if world.is_main:
+                            _drop_states(trial)
                         continue
                     if world.is_main:
                         print(f"\n== trial {number} of {len(trials)}: {trial} ==", flush=True)
@@ -208,12 +210,17 @@ def _train(trial: Trial, world: World) -> None:
 
 
 def _finish(trial: Trial, diverged: str | None) -> None:
-    """Note the outcome, and drop what only a resume needs: there will be none."""
+    """Note the outcome; only the final weights stay beside it."""
     checkpoint = load_checkpoint(trial.folder.last)
     write_weights(checkpoint, trial.weights)
     # After a divergence this is the step of the last good state.
     steps = checkpoint.progress.step
-    trial.folder.best.unlink(missing_ok=True)
     with replacing(trial.outcome) as temporary:
         _write({"seed": trial.seed, "steps": steps, "diverged": diverged}, temporary)
-    trial.folder.last.unlink()
+    _drop_states(trial)
+
+
+def _drop_states(trial: Trial) -> None:
+    """Remove what a resume would need; a kill may have come between the outcome and this."""
+    for path in (trial.folder.best, trial.folder.last):
+        path.unlink(missing_ok=True)

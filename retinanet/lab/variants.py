@@ -76,35 +76,37 @@ _ALL = (
 
 VARIANTS = {name: Variant(name=name, options=options, paper=paper) for name, options, paper in _ALL}
 
+
+def _names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 COMPARISONS = {
     "main": Comparison(
         title="Losses",
-        variants=(
-            *("cross_entropy_without_prior", "cross_entropy", "balanced_cross_entropy"),
-            *("focal", "ohem"),
+        variants=_names(
+            "cross_entropy_without_prior cross_entropy balanced_cross_entropy focal ohem"
         ),
     ),
     "alpha": Comparison(
         title="α-balanced cross entropy by α (table 1a)",
-        variants=(
-            *("alpha_0.1", "alpha_0.25", "alpha_0.5", "balanced_cross_entropy"),
-            *("alpha_0.9", "alpha_0.99", "alpha_0.999"),
+        variants=_names(
+            "alpha_0.1 alpha_0.25 alpha_0.5 balanced_cross_entropy alpha_0.9 alpha_0.99 alpha_0.999"
         ),
     ),
     "gamma": Comparison(
         title="Focal loss by γ, each with its α (table 1b); γ = 0 is balanced cross entropy",
-        variants=(
-            *("balanced_cross_entropy", "gamma_0.1", "gamma_0.2", "gamma_0.5", "gamma_1"),
-            *("focal", "gamma_5"),
+        variants=_names(
+            "balanced_cross_entropy gamma_0.1 gamma_0.2 gamma_0.5 gamma_1 focal gamma_5"
         ),
     ),
     "mining": Comparison(
         title="Hard example mining (table 1d)",
-        variants=("ohem", "ohem_nms_0.7", "ohem_1_to_3", "focal"),
+        variants=_names("ohem ohem_nms_0.7 ohem_1_to_3 focal"),
     ),
     "focal_star": Comparison(
         title="Another form of the focal loss (appendix A)",
-        variants=("focal", "focal_star_2_1", "focal_star_4_0"),
+        variants=_names("focal focal_star_2_1 focal_star_4_0"),
     ),
 }
 

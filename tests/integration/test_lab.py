@@ -118,13 +118,15 @@ def test_the_table_stands_beside_the_papers(laboratory: Path) -> None:
 def test_what_is_finished_is_kept(
     laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """A second call trains nothing; a second seed adds to the first."""
+    """A second call trains nothing, and drops what a kill left; a second seed adds to the first."""
     laboratory = Path(shutil.copytree(laboratory, tmp_path / "out"))
     weights = laboratory / "runs" / "focal" / "seed_0" / "checkpoints" / "final.pt"
     before = weights.stat().st_mtime_ns
     assert [path.name for path in weights.parent.iterdir()] == ["final.pt"]
+    shutil.copy(weights, weights.with_name("last.pt"))
     ran = cli("lab", *words(shared_experiment, laboratory))
     assert ran.code == 0 and "== trial" not in ran.out
+    assert [path.name for path in weights.parent.iterdir()] == ["final.pt"]
     ran = cli("lab", *words(shared_experiment, laboratory, "--only", "focal", "--seeds", 2))
     assert ran.code == 0 and ran.out.count("== trial") == 1
     assert "== trial 2 of 2: focal, seed 1 ==" in ran.out
@@ -323,7 +325,7 @@ def test_data_of_others_are_not_drawn_over(cli: Cli, tmp_path: Path) -> None:
     assert f"{path}: was not drawn by this command; give another folder" in ran.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["los"], ["draw", "harder", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["los"], ["--", "losses"], ["draw", "harder", "x"]])
 def test_the_actions_are_named(cli: Cli, arguments: list[str]) -> None:
     ran = cli("lab", *arguments)
     assert ran.code == 2 and "usage: retinanet lab" in ran.err

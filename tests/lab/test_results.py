@@ -9,6 +9,7 @@ import torch
 
 from retinanet.errors import UserError
 from retinanet.lab.distribution import cumulative
+from retinanet.lab.figures import _compared
 from retinanet.lab.results import _summary, markdown
 from retinanet.lab.variants import COMPARISONS, VARIANTS, choose_variants
 
@@ -88,3 +89,16 @@ def test_the_share_of_the_lowest_losses() -> None:
     shares = cumulative(torch.tensor([3.0, 1.0, 0.0, 0.0]))
     assert shares[::50] == [0.0, 0.0, 0.0, 0.25, 1.0]
     assert cumulative(torch.zeros(0)) == []
+
+
+def test_curves_are_drawn_by_comparison() -> None:
+    """Of comparisons with several variants; without any, of all that there are."""
+    names = "focal", "ohem", "gamma_1"
+    some = {name: variant(name, [0.1]) for name in names}
+    assert [list(group) for group in _compared(some)] == [
+        ["focal", "ohem"],  # main
+        ["gamma_1", "focal"],
+        ["ohem", "focal"],  # mining
+    ]
+    alone = {"focal": some["focal"]}
+    assert _compared(alone) == [alone]
