@@ -57,21 +57,24 @@ def draw_figures(results: Results, output: Path) -> list[Path]:
             partial(_sweep, comparison=name, variants=variants) for name in sweeps
         ]
     if variants:
-        figures["learning_curves"] = [partial(_learning, variants=some) for some in compared]
-    if any(variant["runs"][0]["easy_negatives"]["loss"] for variant in compared[0].values()):
+        figures["learning_curves"] = [
+            partial(_learning, title=title, variants=some) for title, some in compared.items()
+        ]
+    first = next(iter(compared.values()))
+    if any(variant["runs"][0]["easy_negatives"]["loss"] for variant in first.values()):
         figures["easy_negatives"] = [
-            partial(_easy, what=what, variants=compared[0]) for what in ("loss", "gradient")
+            partial(_easy, what=what, variants=first) for what in ("loss", "gradient")
         ]
     return [_draw(panels, output / f"{name}.png") for name, panels in figures.items()]
 
 
-def _compared(variants: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the variants of each comparison of which several were trained; else all, at once."""
-    found = [
-        {name: variants[name] for name in comparison.variants if name in variants}
+def _compared(variants: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return title and variants of each comparison of which several were trained; else all."""
+    found = {
+        comparison.title: {name: variants[name] for name in comparison.variants if name in variants}
         for comparison in COMPARISONS.values()
-    ]
-    return [some for some in found if len(some) > 1] or [variants]
+    }
+    return {title: some for title, some in found.items() if len(some) > 1} or {"": variants}
 
 
 def _draw(panels: list[Panel], path: Path) -> Path:
@@ -136,12 +139,12 @@ def _sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> None:
     axes.set(xlabel=sign[comparison], ylabel="AP on val", ylim=(0, None))
 
 
-def _learning(axes: Axes, *, variants: dict[str, Any]) -> None:
+def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
     for colour, (name, variant) in enumerate(variants.items()):
         for i, run in enumerate(variant["runs"]):
             label = name if i == 0 else None
             axes.plot(*_columns(run["curve"]), color=f"C{colour}", label=label, marker=".")
-    axes.set(xlabel="step", ylabel="AP on val", ylim=(0, None))
+    axes.set(title=title, xlabel="step", ylabel="AP on val", ylim=(0, None))
     axes.legend()
 
 

@@ -95,7 +95,7 @@ COMPARISONS = {
         ),
     ),
     "gamma": Comparison(
-        title="Focal loss by γ, each with its α (table 1b); γ = 0 is balanced cross entropy",
+        title="Focal loss by γ, each with its α (table 1b)",
         variants=_names(
             "balanced_cross_entropy gamma_0.1 gamma_0.2 gamma_0.5 gamma_1 focal gamma_5"
         ),

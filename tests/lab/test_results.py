@@ -95,10 +95,10 @@ def test_curves_are_drawn_by_comparison() -> None:
     """Of comparisons with several variants; without any, of all that there are."""
     names = "focal", "ohem", "gamma_1"
     some = {name: variant(name, [0.1]) for name in names}
-    assert [list(group) for group in _compared(some)] == [
-        ["focal", "ohem"],  # main
-        ["gamma_1", "focal"],
-        ["ohem", "focal"],  # mining
-    ]
+    assert {title.partition(" ")[0]: list(group) for title, group in _compared(some).items()} == {
+        "Losses": ["focal", "ohem"],
+        "Focal": ["gamma_1", "focal"],
+        "Hard": ["ohem", "focal"],
+    }
     alone = {"focal": some["focal"]}
-    assert _compared(alone) == [alone]
+    assert _compared(alone) == {"": alone}
