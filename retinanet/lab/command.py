@@ -106,11 +106,11 @@ def _draw(words: list[str]) -> int:
     options = parser.parse_args(words)
     if min(options.train_images, options.val_images) < 1 or options.seed < 0:
         parser.error("there is at least one image of each split, and the seed is at least 0")
-    for split in ("train", "val"):
-        path = options.folder / "annotations" / f"{split}.json"
-        if path.exists() and "generator_version" not in path.read_text(errors="replace")[:200]:
-            raise UserError(f"{path}: was not drawn by this command; give another folder")
     try:
+        for split in ("train", "val"):
+            path = options.folder / "annotations" / f"{split}.json"
+            if path.exists() and "generator_version" not in path.read_text(errors="replace")[:200]:
+                raise UserError(f"{path}: was not drawn by this command; give another folder")
         write_synthetic(
             options.folder,
             train_images=options.train_images,

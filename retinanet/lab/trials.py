@@ -161,13 +161,22 @@ def _check_base(base: Config, data: dict[str, str], output: Path) -> None:
     before, now = experiment(load_config(path)), experiment(base)
     changed = [key for key in now if now[key] != before[key]]
     lines = [f"  {key}: {now[key]} here, {before[key]} there" for key in changed]
-    if json.loads(data_path.read_text(encoding="utf-8")) != data:
+    if _read(data_path) != data:
         lines.append("  other images or boxes")
     if lines:
         raise UserError(
             f"{output}: holds trials of another experiment; give another --output:\n"
             + "\n".join(lines)
         )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(
+            f"{path}: is damaged; remove it if the data are those of the trials beside it"
+        ) from None
 
 
 def _write(values: dict[str, Any], path: Path) -> None:

@@ -220,6 +220,19 @@ def test_a_damaged_outcome_is_named(
     )
 
 
+def test_a_damaged_note_of_the_data_is_named(
+    laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(laboratory, tmp_path / "out"))
+    (output / "data.json").write_text("{")
+    ran = cli("lab", *words(shared_experiment, output))
+    assert ran.code == 2 and "== trial" not in ran.out
+    assert ran.err == (
+        f"error: {output / 'data.json'}: is damaged; remove it if the data are those of the trials "
+        "beside it\n"
+    )
+
+
 def test_the_folder_of_a_run_is_left_alone(
     finished_run: Path, shared_experiment: Path, cli: Cli
 ) -> None:
@@ -323,6 +336,10 @@ def test_data_of_others_are_not_drawn_over(cli: Cli, tmp_path: Path) -> None:
     ran = cli("lab", "draw", "hard", tmp_path)
     assert (ran.code, path.read_text()) == (2, '{"images": []}')
     assert f"{path}: was not drawn by this command; give another folder" in ran.err
+    path.unlink()
+    path.mkdir()
+    ran = cli("lab", "draw", "hard", tmp_path)
+    assert ran.code == 2 and f"{tmp_path}: cannot be written: " in ran.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["los"], ["--", "losses"], ["draw", "harder", "x"]])
