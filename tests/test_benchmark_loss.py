@@ -43,7 +43,11 @@ def test_both_ways_push_every_logit_the_same_way(benchmark: Any) -> None:
     assert set(signs[0][0].unique().tolist()) == {-1, 0, 1}
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured by Linux' /proc"
+)
 @pytest.mark.parametrize("way", ["torchvision", "ours", "ours bf16", "copy", "imbalance"])
-def test_every_way_is_measured(benchmark: Any, way: str) -> None:
+def test_every_way_runs(benchmark: Any, way: str) -> None:
+    """Time and memory say something in a process of its own only, on a large canvas."""
     found = benchmark.measure("80 classes, 8 boxes", way, repeats=1)
-    assert found["seconds"] > 0 and set(found) == {"seconds", "megabytes"}
+    assert set(found) == {"seconds", "megabytes"}

@@ -76,11 +76,15 @@ class Imbalance:
         own, plain = row[:size].view(shape), row[size : 2 * size].view(shape)
         bins = row[2 * size : -2].view(2, -1)
         ignored, anchors = row[-2:].tolist()
-        positives = float(plain[:, 2, 0].sum())
+        positives = plain[:, GROUPS.index("positives"), MEASURES.index("examples")].tolist()
         values: dict[str, Any] = {
-            "imbalance/positives": positives,
-            "imbalance/negatives": anchors - ignored - positives,
+            "imbalance/positives": sum(positives),
+            "imbalance/negatives": anchors - ignored - sum(positives),
             "imbalance/ignored": ignored,
+            **{
+                f"imbalance_{level}/positives": count
+                for level, count in zip(_LEVELS, positives, strict=True)
+            },
         }
         for name, table in (("", own), ("cross_entropy_", plain)):
             for i, measure in enumerate(MEASURES[1:], start=1):

@@ -56,6 +56,12 @@ def introduce(run: Run) -> list[str]:
             f"  model.norm {config.model.norm} uses the statistics of local batches: the results "
             "depend on the number of devices (frozen_bn and gn do not)"
         )
+    alpha = config.loss.alpha
+    if config.loss.class_loss == "balanced_cross_entropy" and alpha is not None and alpha < 0.5:
+        lines.append(
+            f"  loss.alpha: without the focusing of focal loss, {alpha:g} weighs the few positives "
+            "even less than the negatives; loss.alpha=0.75 is usual"
+        )
     late = [milestone for milestone in run.milestones if milestone >= run.steps]
     if config.train.schedule == "multistep" and late:
         lines.append(f"  train.milestones: steps {late} lie past the end: lr does not drop there")

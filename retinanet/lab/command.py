@@ -60,7 +60,9 @@ def _losses(words: list[str]) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from retinanet.config import find_config, load_config
+    from retinanet.config import find_config, load_config, override_config
+    from retinanet.engine.distributed import find_device
+    from retinanet.engine.precision import resolve_precision
     from retinanet.lab.figures import check_matplotlib, draw_figures
     from retinanet.lab.results import collect, write_results
     from retinanet.lab.trials import plan_trials, run_trials
@@ -70,6 +72,9 @@ def _compare(options: argparse.Namespace) -> int:
     variants = choose_variants(options.only)
     steps = [] if options.steps is None else [f"train.steps={options.steps}"]
     base = load_config(find_config(options.config), [*options.overrides, *steps])
+    # Once for all trainings: another machine that goes on with them might choose another.
+    precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))
+    base = override_config(base, [f"train.precision={precision}"])
     name = Path(options.config).name.removesuffix(".yaml")
     output = Path(options.output or Path(base.output.dir) / f"lab-{name}").expanduser()
     check_writable(output, "choose another --output")

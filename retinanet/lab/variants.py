@@ -27,6 +27,7 @@ class Comparison:
 
 
 _PRIOR = "model.prior=0.01"
+_R101 = "(R101, where focal has 36.0)"
 
 
 def _cross_entropy(prior: str = _PRIOR) -> tuple[str, ...]:
@@ -41,9 +42,9 @@ def _focal(gamma: float, alpha: float) -> tuple[str, ...]:
     return _PRIOR, "loss.class_loss=focal", f"loss.gamma={gamma}", f"loss.alpha={alpha}"
 
 
-def _ohem(nms_iou: float = 0.5, negatives: str = "null") -> tuple[str, ...]:
-    own = f"loss.ohem_nms={nms_iou}", f"loss.ohem_negatives={negatives}", "loss.ohem_examples=128"
-    return _PRIOR, "loss.class_loss=ohem", *own
+def _ohem(examples: int, nms_iou: float = 0.5, negatives: str = "null") -> tuple[str, ...]:
+    own = f"loss.ohem_nms={nms_iou}", f"loss.ohem_negatives={negatives}"
+    return _PRIOR, "loss.class_loss=ohem", *own, f"loss.ohem_examples={examples}"
 
 
 def _star(gamma: float, beta: float) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ _ALL = (
     ("cross_entropy", _cross_entropy(), "30.2"),
     ("balanced_cross_entropy", _balanced(0.75), "31.1"),
     ("focal", _focal(2.0, 0.25), "34.0"),
-    ("ohem", _ohem(), "32.8 (R101, where focal has 36.0)"),
+    ("ohem", _ohem(128), f"32.8 {_R101}"),
     ("alpha_0.1", _balanced(0.1), "0"),
     ("alpha_0.25", _balanced(0.25), "10.8"),
     ("alpha_0.5", _balanced(0.5), "30.2"),
@@ -68,8 +69,14 @@ _ALL = (
     ("gamma_0.5", _focal(0.5, 0.5), "32.9"),
     ("gamma_1", _focal(1.0, 0.25), "33.7"),
     ("gamma_5", _focal(5.0, 0.25), "32.2"),
-    ("ohem_nms_0.7", _ohem(0.7), "not looked up"),
-    ("ohem_1_to_3", _ohem(negatives="3"), "not looked up"),
+    ("ohem_256", _ohem(256), f"31.0 {_R101}"),
+    ("ohem_512", _ohem(512), f"27.6 {_R101}"),
+    ("ohem_nms_0.7", _ohem(128, nms_iou=0.7), f"31.1 {_R101}"),
+    ("ohem_256_nms_0.7", _ohem(256, nms_iou=0.7), f"31.8 {_R101}"),
+    ("ohem_512_nms_0.7", _ohem(512, nms_iou=0.7), f"30.6 {_R101}"),
+    ("ohem_1_to_3", _ohem(128, negatives="3"), f"31.1 {_R101}"),
+    ("ohem_256_1_to_3", _ohem(256, negatives="3"), f"28.3 {_R101}"),
+    ("ohem_512_1_to_3", _ohem(512, negatives="3"), f"24.0 {_R101}"),
     ("focal_star_2_1", _star(2.0, 1.0), "33.8"),
     ("focal_star_4_0", _star(4.0, 0.0), "33.9"),
 )
@@ -102,7 +109,10 @@ COMPARISONS = {
     ),
     "mining": Comparison(
         title="Hard example mining (table 1d)",
-        variants=_names("ohem ohem_nms_0.7 ohem_1_to_3 focal"),
+        variants=_names(
+            "ohem ohem_256 ohem_512 ohem_nms_0.7 ohem_256_nms_0.7 ohem_512_nms_0.7 ohem_1_to_3 "
+            "ohem_256_1_to_3 ohem_512_1_to_3 focal"
+        ),
     ),
     "focal_star": Comparison(
         title="Another form of the focal loss (appendix A)",

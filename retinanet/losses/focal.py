@@ -67,13 +67,14 @@ def anchor_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss (N,) of each anchor, summed over the classes, and its gradient (N, K).
 
+    The plain version, against which `SparseLoss` is tested.
+
     Args:
         logits: (N, K); the arithmetic is float32 at least.
         labels: (N,) int64: 0..K-1, or negative for background (all classes are negatives).
         term: the loss of one logit.
         weights: of positives and of negatives.
     """
-    # Compared, not scattered: a deterministic scatter of a matrix waits for a GPU.
     classes = torch.arange(logits.shape[1], device=logits.device)
     is_positive = classes == labels[:, None]
     signed = torch.where(is_positive, -1, 1) * at_least_float32(logits)

@@ -22,7 +22,10 @@ from retinanet.schema import LossConfig
 from retinanet.structures import Assigned, Outputs
 
 Selection = Callable[[Outputs, Assigned], Assigned]
-"""What the network says and what is assigned -> the same with all ignored that do not count."""
+"""What the network says and what is assigned -> the same with all ignored that do not count.
+
+Their number is known to the device alone: `ignored_counts` stays that of the assignment.
+"""
 
 
 def build_selection(options: LossConfig, loss: SparseLoss) -> Selection:

@@ -54,7 +54,7 @@ class LossConfig(Section):
     alpha: Fraction | None = option(
         0.25,
         "weight α of positives, negatives weigh 1 - α; null weighs both 1 (of focal, focal_star "
-        "and balanced_cross_entropy)",
+        "and balanced_cross_entropy, which wants about 0.75)",
     )
     gamma: float = option(2.0, "focusing parameter γ (of focal and focal_star)", ge=0)
     star_beta: float = option(1.0, "shift β of focal_star, -log(sigmoid(γx + β)) / γ")

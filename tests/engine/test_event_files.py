@@ -42,6 +42,20 @@ def test_what_was_written_is_there_without_closing(tmp_path: Path) -> None:
     file.close()
 
 
+def test_a_histogram_is_read_back(tmp_path: Path) -> None:
+    """Between 0, 0.5 and 1 lie two values and six."""
+    file = EventFile(tmp_path)
+    file.histogram("p_t", [0.0, 0.5, 1.0], [2.0, 6.0], 3)
+    file.close()
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    (event,) = board.Histograms("p_t")
+    found = event.histogram_value
+    assert (event.step, found.min, found.max, found.num) == (3, 0, 1, 8)
+    assert (found.bucket_limit, found.bucket) == ([0.5, 1.0], [2.0, 6.0])
+    assert found.sum == 2 * 0.25 + 6 * 0.75
+
+
 def test_the_cut(tmp_path: Path) -> None:
     """Of two files, the second goes on after a cut of the first."""
     write(tmp_path, [1, 2, 3])

@@ -51,6 +51,8 @@ def test_numbers_by_hand() -> None:
     assert values["imbalance/loss/positives"] == 0.25 / (0.25 + 5 * 0.75)
     assert values["imbalance/loss/hard_negatives"] == 5 * 0.75 / (0.25 + 5 * 0.75)
     assert values["imbalance/loss/easy_negatives"] == 0
+    by_level = [values[f"imbalance_{level}/positives"] for level in ("P3", "P4", "P7")]
+    assert by_level == [1, 0, 0]
     # The positive is on P3, with three of the negatives; the others on P4.
     assert math.isclose(values["imbalance_P4/cross_entropy_loss/hard_negatives"], 2 / 6)
     assert math.isclose(values["imbalance_P3/cross_entropy_loss/hard_negatives"], 3 / 6)

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retinanet.data.synthetic import write_synthetic
 from retinanet.diagnostics.same_run import recorded_metrics
 from retinanet.engine import run as engine
 from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.errors import TrainingError
+from retinanet.lab import trials
+from retinanet.yaml_reader import read_yaml
 
 pytest.importorskip("matplotlib")
 
@@ -107,9 +111,56 @@ def test_variants_differ_in_their_loss_alone(laboratory: Path) -> None:
     assert ce["imbalance/loss/positives"] == ce["imbalance/cross_entropy_loss/positives"]
 
 
+def test_tensorboard_has_the_histograms(laboratory: Path) -> None:
+    run = laboratory / "runs" / "focal" / "seed_0"
+    board = EventAccumulator(str(run / "tensorboard"), size_guidance={"histograms": 0})
+    board.Reload()
+    lines = [line for line in recorded_metrics(run) if "imbalance/positives" in line]
+    for name in ("imbalance/p_t_of_negatives", "imbalance/p_t_of_positives"):
+        events = board.Histograms(name)
+        assert [event.step for event in events] == [line["step"] for line in lines] == [2, 4]
+        assert [event.histogram_value.bucket for event in events] == [line[name] for line in lines]
+
+
+def test_a_failure_at_the_end_of_a_trial(
+    laboratory: Path,
+    shared_experiment: Path,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trained, but the final weights were not written: the same command writes them."""
+    output, more = tmp_path / "out", ["--only", "focal"]
+
+    def fails(*_: object) -> None:
+        raise TrainingError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "write_weights", fails)
+        ran = cli("lab", *words(shared_experiment, output, *more))
+    assert ran.code == 1 and "error: the disk is full" in ran.err
+    run = output / "runs" / "focal" / "seed_0"
+    assert not (run / "outcome.json").exists()
+    ran = cli("lab", *words(shared_experiment, output, *more))
+    assert ran.code == 0, ran.err
+    assert recorded_metrics(run) == recorded_metrics(laboratory / "runs" / "focal" / "seed_0")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["final.pt"]
+    assert results(output)["variants"]["focal"]["runs"][0]["steps"] == 4
+
+
+def test_the_precision_is_chosen_once(laboratory: Path) -> None:
+    """Another machine that goes on with the trials would choose its own."""
+    chosen = read_yaml(laboratory / "config.yaml")["train"]["precision"]
+    own = read_yaml(laboratory / "runs" / "focal" / "seed_0" / "config.yaml")["train"]["precision"]
+    assert chosen == own != "auto"
+
+
 def test_the_table_stands_beside_the_papers(laboratory: Path) -> None:
     text = (laboratory / "results.md").read_text()
-    assert "| loss | options | seeds | AP | AP50 | easy negatives | paper |" in text
+    assert (
+        "| loss | options | seeds | AP | AP50 | easy negatives | in CE | p_t > 0.9999 | paper |"
+        in text
+    )
     assert "| focal | prior=0.01, class_loss=focal, gamma=2.0, alpha=0.25 | 1 |" in text
     assert "The paper's AP is its own, on COCO, in percent." in text
     assert "against ohem, one seed: the spread is not known" in text

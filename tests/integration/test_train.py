@@ -269,6 +269,15 @@ def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> Non
     assert "train.milestones: steps [4] lie past the end" in ran.out
 
 
+def test_an_alpha_that_is_for_focal_loss_is_pointed_out(experiment: Path, cli: Cli) -> None:
+    """Balanced cross entropy with focal loss's α finds next to nothing (the paper's table 1a)."""
+    words = ["train", experiment, "--dry-run", "loss.class_loss=balanced_cross_entropy"]
+    assert "0.25 weighs the few positives even less than the negatives; loss.alpha=0.75" in (
+        cli(*words).out
+    )
+    assert "weighs the few" not in cli(*words, "loss.alpha=0.75").out
+
+
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "predict", "strip", "lab", "demo", "convert", "config"]
 )

@@ -1,17 +1,19 @@
-"""The tables of the laboratory, from made-up trials."""
+"""The tables and figures of the laboratory, from made-up trials."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from retinanet.errors import UserError
-from retinanet.lab.distribution import cumulative
-from retinanet.lab.figures import _compared
-from retinanet.lab.results import _summary, markdown
+from retinanet.lab.distribution import _logits, cumulative
+from retinanet.lab.figures import _compared, _points, draw_figures
+from retinanet.lab.results import _recorded, _summary, markdown
 from retinanet.lab.variants import COMPARISONS, VARIANTS, choose_variants
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
 
 
 def variant(name: str, values: list[float | None], diverged: int = 0) -> dict[str, Any]:
@@ -21,7 +23,18 @@ def variant(name: str, values: list[float | None], diverged: int = 0) -> dict[st
         "AP": _summary(values),
         "AP50": _summary(values),
         "diverged": diverged,
-        "runs": [{"easy_negatives": {"loss": [[1, 0.5], [2, 0.25]]}} for _ in values],
+        "runs": [
+            {
+                "curve": [[2, value]],
+                "easy_negatives": {
+                    "loss": [[1, 0.5], [2, 0.25]],
+                    "gradient": [[1, 0.5]],
+                    "cross_entropy_loss": [[1, 0.75], [2, 0.25]],
+                },
+                "far_negatives": [[1, 0.0], [2, 0.125]],
+            }
+            for value in values
+        ],
     }
 
 
@@ -51,7 +64,7 @@ def test_mean_and_spread_of_the_seeds() -> None:
 def test_what_the_seeds_tell_apart(others: list[float | None], words: str) -> None:
     text = table(focal=variant("focal", [0.4, 0.6]), ohem=variant("ohem", others))
     assert words in text
-    assert "| 2 | 0.500 ± 0.141 | 0.500 ± 0.141 | 50.0% → 25.0% | 34.0 |" in text
+    assert "| 2 | 0.500 ± 0.141 | 0.500 ± 0.141 | 50.0% → 37.5% | 50.0% | 6.2% | 34.0 |" in text
 
 
 def test_diverged_is_not_the_same_as_no_ground_truth() -> None:
@@ -73,6 +86,19 @@ def test_the_papers_variants() -> None:
     assert alphas == ["0", "10.8", "30.2", "31.1", "30.8", "28.7", "25.1"]
     gammas = [VARIANTS[name].paper for name in COMPARISONS["gamma"].variants]
     assert gammas == ["31.1", "31.4", "31.9", "32.9", "33.7", "34.0", "32.2"]
+    mining = [VARIANTS[name].paper.split()[0] for name in COMPARISONS["mining"].variants]
+    of_table_1d = ["32.8", "31.0", "27.6", "31.1", "31.8", "30.6", "31.1", "28.3", "24.0"]
+    assert mining == [*of_table_1d, "34.0"]
+    others = {name: VARIANTS[name].paper for name in ("cross_entropy", "focal_star_2_1")}
+    assert others == {"cross_entropy": "30.2", "focal_star_2_1": "33.8"}
+    assert VARIANTS["focal_star_4_0"].paper == "33.9"
+    assert set(VARIANTS["ohem_256_nms_0.7"].options) == {
+        "model.prior=0.01",
+        "loss.class_loss=ohem",
+        "loss.ohem_nms=0.7",
+        "loss.ohem_negatives=null",
+        "loss.ohem_examples=256",
+    }
     assert VARIANTS["gamma_0.5"].options[-2:] == ("loss.gamma=0.5", "loss.alpha=0.5")
     assert {name for c in COMPARISONS.values() for name in c.variants} == set(VARIANTS)
 
@@ -89,6 +115,85 @@ def test_the_share_of_the_lowest_losses() -> None:
     shares = cumulative(torch.tensor([3.0, 1.0, 0.0, 0.0]))
     assert shares[::50] == [0.0, 0.0, 0.0, 0.25, 1.0]
     assert cumulative(torch.zeros(0)) == []
+
+
+def test_which_logits_are_positives_and_negatives() -> None:
+    """Of three anchors one is a positive of the second class, one background, one neither."""
+    target = Target(boxes=torch.zeros(1, 4), labels=torch.tensor([1]), crowd=torch.tensor([False]))
+    matches = torch.tensor([[0, BACKGROUND, IGNORED]], dtype=torch.int32)
+    none = torch.zeros(0)
+    batch = Batch(
+        images=none,
+        sizes=none,
+        original_sizes=none,
+        image_ids=none,
+        targets=[target],
+        matches=matches,
+        assigned=find_assigned([target], matches),
+    )
+    outputs = Outputs(
+        logits=torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]),
+        deltas=torch.zeros(1, 3, 4),
+        anchors=torch.zeros(3, 4),
+        anchors_per_level=[3, 0, 0, 0, 0],
+    )
+    positives, negatives = _logits(outputs, batch)
+    assert (positives.tolist(), negatives.tolist()) == ([2.0], [1.0, 3.0, 4.0])
+
+
+def test_a_run_is_judged_by_its_average_where_it_keeps_one() -> None:
+    lines = [
+        {"step": 1, "val/AP": 0.1, "val/AP50": 0.2},
+        {"step": 2, "val/AP": 0.3, "val/AP50": 0.4},
+    ]
+    run = {"seed": 0, "steps": 2, "diverged": None}
+    assert _recorded(lines, run)["AP"] == 0.3
+    averages = [{"step": 2, "val_average/AP": 0.5, "val_average/AP50": 0.6}]
+    found = _recorded([*lines, *averages], run)
+    assert (found["AP"], found["AP50"], found["curve"]) == (0.5, 0.6, [[2, 0.5]])
+
+
+def test_a_look_at_a_step_that_was_not_finite_has_no_shares() -> None:
+    shares = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
+    counts = {"imbalance/positives": 3.0, "imbalance/negatives": 5.0, "imbalance/ignored": 1.0}
+    bins = {"imbalance/p_t_of_negatives": [1.0, 0.0, 3.0]}
+    lines = [
+        {
+            "step": step,
+            **counts,
+            **bins,
+            **{f"imbalance/{name}/easy_negatives": share for name in shares},
+        }
+        for step, share in ((1, 0.5), (2, None))
+    ]
+    found = _recorded(lines, {"seed": 0, "steps": 2, "diverged": "at step 2"})
+    assert found["easy_negatives"]["loss"] == [[1, 0.5]]
+    assert found["far_negatives"] == [[1, 0.75]]
+    assert found["examples"] == {"positives": 3.0, "negatives": 5.0, "ignored": 1.0}
+    assert found["AP"] is None
+
+
+def test_a_sweep_is_drawn_by_its_parameter(tmp_path: Path) -> None:
+    """γ = 0 is balanced cross entropy; what has not been trained, or diverged, is left out."""
+    pytest.importorskip("matplotlib")
+    some = {
+        "balanced_cross_entropy": variant("balanced_cross_entropy", [0.2]),
+        "gamma_0.5": variant("gamma_0.5", [None], diverged=1),
+        "gamma_1": variant("gamma_1", [0.3]),
+        "focal": variant("focal", [0.4]),
+        "alpha_0.9": variant("alpha_0.9", [0.5]),
+    }
+    by_gamma = [(value, ap["mean"]) for value, ap in _points(some, "gamma")]
+    assert by_gamma == [(0.0, 0.2), (1.0, 0.3), (2.0, 0.4)]
+    assert [(value, ap["mean"]) for value, ap in _points(some, "alpha")] == [
+        (0.75, 0.2),
+        (0.9, 0.5),
+    ]
+    drawn = {path.stem for path in draw_figures({"variants": some}, tmp_path)}
+    assert drawn == {"ap_by_parameter", "easy_negatives", "learning_curves", "loss_by_p_t"}
+    without = {name: some[name] for name in ("focal", "alpha_0.9")}
+    drawn = {path.stem for path in draw_figures({"variants": without}, tmp_path)}
+    assert "ap_by_parameter" not in drawn
 
 
 def test_curves_are_drawn_by_comparison() -> None:
