@@ -145,7 +145,7 @@ def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
             label = name if i == 0 else None
             axes.plot(*_columns(run["curve"]), color=f"C{colour}", label=label, marker=".")
     axes.set(title=title, xlabel="step", ylabel="AP on val", ylim=(0, None))
-    axes.legend()
+    axes.legend(loc="upper left", fontsize="small")  # curves that rise are not there
 
 
 def _easy(axes: Axes, *, what: str, variants: dict[str, Any]) -> None:
