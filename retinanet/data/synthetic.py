@@ -96,7 +96,7 @@ def write_synthetic(
         info: dict[str, Any] = {"generator_version": GENERATOR_VERSION, "seed": seed}
         info |= {"image_count": count}
         info |= {} if scene == "demo" else {"scene": scene}
-        if _recorded_info(target) == info:
+        if recorded_info(target) == info:
             continue
         # Off first and back last: a run cut short leaves no annotations of half-drawn pictures.
         target.unlink(missing_ok=True)
@@ -137,7 +137,8 @@ def mask_box(mask: Array) -> tuple[int, int, int, int]:
     return x, y, x + width, y + height
 
 
-def _recorded_info(path: Path) -> Any:
+def recorded_info(path: Path) -> Any:
+    """Return what an annotation file says of its drawing; None where it is damaged or missing."""
     try:
         return json.loads(path.read_text())["info"]
     except (OSError, ValueError, KeyError, TypeError):

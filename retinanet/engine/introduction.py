@@ -72,6 +72,12 @@ def introduce(run: Run) -> list[str]:
             f"  train.warmup_steps: {warmup} steps are no fewer than the run's: lr reaches "
             f"{reached:.0%} of train.lr"
         )
+    looks = config.train.imbalance_every
+    if looks > run.steps:
+        lines.append(
+            f"  train.imbalance_every: {looks} steps lie past the end: what the class loss is made "
+            "of is not recorded"
+        )
     if interval > run.steps:
         lines.append(
             f"  eval.every: {interval} steps lie past the end: val is looked at only there"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retinanet.data.synthetic import SCENES, write_synthetic
+from retinanet.data.synthetic import SCENES, recorded_info, write_synthetic
 from retinanet.errors import UserError
-from retinanet.files import check_writable, write_failure
+from retinanet.files import check_writable
 from retinanet.parsing import OVERRIDE_HELP, command_parser
 from retinanet.schema import Config
 
@@ -53,47 +53,75 @@ def _losses(words: list[str]) -> int:
     options = parser.parse_intermixed_args([word for word in words if word not in given])
     options.overrides += given
     if options.config is None:
-        parser.error("name the experiment: CONFIG")
+        parser.error("name the experiment, CONFIG, before --only")
     if options.seeds < 1 or (options.steps is not None and options.steps < 1):
         parser.error("--seeds and --steps are at least 1")
     return _compare(options)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from retinanet.config import find_config, load_config, override_config
-    from retinanet.engine.distributed import find_device
-    from retinanet.engine.precision import resolve_precision
     from retinanet.lab.figures import check_matplotlib, draw_figures
-    from retinanet.lab.results import collect, write_results
+    from retinanet.lab.results import collect, distribution, markdown, write_results
     from retinanet.lab.trials import plan_trials, run_trials
     from retinanet.lab.variants import choose_variants
 
     check_matplotlib()  # before hours of training
-    variants = choose_variants(options.only)
-    steps = [] if options.steps is None else [f"train.steps={options.steps}"]
-    base = load_config(find_config(options.config), [*options.overrides, *steps])
-    # Once for all trainings: another machine that goes on with them might choose another.
-    precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))
-    base = override_config(base, [f"train.precision={precision}"])
+    variants = choose_variants(options.only and [n for w in options.only for n in w.split(",")])
+    base = _experiment(options)
     name = Path(options.config).name.removesuffix(".yaml")
     output = Path(options.output or Path(base.output.dir) / f"lab-{name}").expanduser()
     check_writable(output, "choose another --output")
     trials = plan_trials(base, variants, seeds=options.seeds, output=output)
-    busy = run_trials(base, trials, output)
+
+    def report() -> None:
+        write_results(collect(base, output), output)
+
+    busy = run_trials(base, trials, output, report=report)
     if busy is None:
         return 0
     results = collect(base, output)
-    try:
-        for path in [*write_results(results, output), *draw_figures(results, output)]:
-            print(f"wrote {path}")
-    except OSError as error:
-        raise write_failure(output, error) from None
+    results["distribution"] = distribution(results, base, output)
+    print(f"\n{markdown(results)}\n")
+    for path in [*write_results(results, output), *draw_figures(results, output)]:
+        print(f"wrote {path}")
     if busy:
         print(
             f"{len(busy)} trainings are left to other processes; the same command writes the "
             "results again when they have finished"
         )
     return 0
+
+
+def _experiment(options: argparse.Namespace) -> Config:
+    """Return what all trainings have in common.
+
+    Raises:
+        UserError: an option that the losses set, or data that are not there.
+    """
+    from retinanet.config import find_config, load_config, override_config
+    from retinanet.engine.distributed import find_device
+    from retinanet.engine.precision import resolve_precision
+    from retinanet.lab.variants import VARIANTS
+
+    words = list(options.overrides)
+    given = {word.partition("=")[0].strip() for word in words}
+    own = {option.partition("=")[0] for one in VARIANTS.values() for option in one.options}
+    for key in sorted(own & given):
+        raise UserError(f"{key}: each of the losses that are compared sets it; leave it out")
+    if options.steps is not None:
+        words.append(f"train.steps={options.steps}")
+        others = {"train.milestones": "null", "eval.every": max(options.steps // 4, 1)}
+        words += [f"{key}={value}" for key, value in others.items() if key not in given]
+    base = load_config(find_config(options.config), words)
+    root = Path(base.data.root).expanduser()
+    if not root.exists():
+        raise UserError(
+            f"data.root: there is no folder {root}; to draw a data set: retinanet lab draw hard "
+            f"{root}"
+        )
+    # Once for all trainings: another machine that goes on with them might choose another.
+    precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))
+    return override_config(base, [f"train.precision={precision}"])
 
 
 def _draw(words: list[str]) -> int:
@@ -113,9 +141,7 @@ def _draw(words: list[str]) -> int:
         parser.error("there is at least one image of each split, and the seed is at least 0")
     try:
         for split in ("train", "val"):
-            path = options.folder / "annotations" / f"{split}.json"
-            if path.exists() and "generator_version" not in path.read_text(errors="replace")[:200]:
-                raise UserError(f"{path}: was not drawn by this command; give another folder")
+            _check_drawing(options.folder / "annotations" / f"{split}.json", options, split)
         write_synthetic(
             options.folder,
             train_images=options.train_images,
@@ -127,3 +153,23 @@ def _draw(words: list[str]) -> int:
         raise UserError(f"{options.folder}: cannot be written: {error}") from None
     print(f"drew {options.train_images} + {options.val_images} pictures into {options.folder}")
     return 0
+
+
+def _check_drawing(path: Path, options: argparse.Namespace, split: str) -> None:
+    """Refuse to draw over what is not the same drawing.
+
+    Raises:
+        UserError: with what is there.
+    """
+    if not path.exists():
+        return
+    info = recorded_info(path) or {}
+    if "generator_version" not in info:
+        raise UserError(f"{path}: was not drawn by this command; give another folder")
+    there = info.get("scene", "demo"), info.get("image_count"), info.get("seed")
+    if there != (options.scene, getattr(options, f"{split}_images"), options.seed):
+        scene, count, seed = there
+        raise UserError(
+            f"{path}: is another drawing ({scene}, {count} images, seed {seed}); give another "
+            "folder, or remove that one"
+        )

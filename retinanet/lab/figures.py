@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from retinanet.errors import UserError
-from retinanet.files import replacing
+from retinanet.files import replacing, write_failure
 from retinanet.lab.distribution import Curves
 from retinanet.lab.results import Results
 from retinanet.lab.variants import COMPARISONS
@@ -41,7 +42,11 @@ def check_matplotlib() -> None:
 
 
 def draw_figures(results: Results, output: Path) -> list[Path]:
-    """Draw all for which there are data; return their paths."""
+    """Draw all for which there are data; return their paths.
+
+    Raises:
+        TrainingError: the disk does not take them.
+    """
     variants = results["variants"]
     compared = _compared(variants)
     figures: dict[str, list[Panel]] = {"loss_by_p_t": [_loss_by_p_t]}
@@ -86,8 +91,11 @@ def _draw(panels: list[Panel], path: Path) -> Path:
         axes = figure.add_subplot(rows, columns, place)
         axes.grid(alpha=0.3)
         panel(axes)
-    with replacing(path, unique=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    try:
+        with replacing(path, unique=True) as temporary:
+            figure.savefig(temporary, format="png", dpi=110)
+    except OSError as error:
+        raise write_failure(path, error) from None
     return path
 
 
@@ -109,8 +117,8 @@ def _distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
     for gamma, shares in curves[kind].items():
         axes.plot([i / (len(shares) - 1) for i in range(len(shares))], shares, label=f"γ = {gamma}")
     axes.set(
-        title=f"{kind} examples, sorted by loss",
-        xlabel="fraction of the examples",
+        title=f"{kind} of val, by a network that focal loss has trained",
+        xlabel="fraction of the examples, lowest losses first",
         ylabel="cumulative share of the loss",
     )
     axes.legend()
@@ -140,11 +148,16 @@ def _sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> None:
 
 
 def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
+    """The mean over the seeds, and thinly each of them."""
     for colour, (name, variant) in enumerate(variants.items()):
-        for i, run in enumerate(variant["runs"]):
-            label = name if i == 0 else None
-            axes.plot(*_columns(run["curve"]), color=f"C{colour}", label=label, marker=".")
-    axes.set(title=title, xlabel="step", ylabel="AP on val", ylim=(0, None))
+        curves = [dict(run["curve"]) for run in variant["runs"]]
+        for curve in curves if len(curves) > 1 else []:
+            axes.plot(list(curve), list(curve.values()), f"C{colour}", alpha=0.4, linewidth=0.7)
+        steps = sorted(set.intersection(*map(set, curves)))
+        means = [fmean(curve[step] for curve in curves) for step in steps]
+        axes.plot(steps, means, f"C{colour}", label=name, marker=".")
+    axes.set_title(title, fontsize="medium")
+    axes.set(xlabel="step", ylabel="AP on val", ylim=(0, None))
     axes.legend(loc="upper left", fontsize="small")  # curves that rise are not there
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from retinanet.engine.distributed import find_device
 from retinanet.errors import UserError
-from retinanet.files import replacing
-from retinanet.lab.distribution import loss_distribution
+from retinanet.files import replacing, write_failure
+from retinanet.lab.distribution import Curves, loss_distribution
 from retinanet.lab.variants import COMPARISONS, VARIANTS
 from retinanet.schema import Config
 
@@ -38,20 +38,27 @@ def collect(base: Config, output: Path) -> Results:
             "diverged": sum(run["diverged"] is not None for run in runs),
             "runs": runs,
         }
-    results: Results = {
+    return {
         "steps": base.train.steps,
         "epochs": base.train.epochs,
         "batch_size": base.train.batch_size,
         "variants": variants,
     }
+
+
+def distribution(results: Results, base: Config, output: Path) -> Curves | None:
+    """Return how the loss is spread over the examples of a network that focal loss has trained.
+
+    None where there is none. The main process alone calls it, after all trainings.
+    """
+    variants = results["variants"]
     runs = variants["focal"]["runs"] if "focal" in variants else []
     seeds = [run["seed"] for run in runs if run["diverged"] is None]
-    if seeds:
-        trained = output / "runs" / "focal" / f"seed_{seeds[0]}" / "checkpoints" / "final.pt"
-        device = find_device(base.train.device, 0)  # of the main process, alone by now
-        kept = output / "distribution.json"
-        results["distribution"] = loss_distribution(trained, kept, device)
-    return results
+    if not seeds:
+        return None
+    trained = output / "runs" / "focal" / f"seed_{seeds[0]}" / "checkpoints" / "final.pt"
+    device = find_device(base.train.device, 0)
+    return loss_distribution(trained, output / "distribution.json", device)
 
 
 def _run(outcome: Path) -> dict[str, Any]:
@@ -116,11 +123,18 @@ def _summary(values: list[float | None]) -> dict[str, Any]:
 
 
 def write_results(results: Results, output: Path) -> list[Path]:
-    """Write results.json and results.md; return their paths."""
+    """Write results.json and results.md; return their paths.
+
+    Raises:
+        TrainingError: the disk does not take them.
+    """
     paths = [output / "results.json", output / "results.md"]
     for path, text in zip(paths, (json.dumps(results, indent=1), markdown(results)), strict=True):
-        with replacing(path, unique=True) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        try:
+            with replacing(path, unique=True) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise write_failure(path, error) from None
     return paths
 
 

@@ -7,6 +7,7 @@ goes on where its last state was saved.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -90,10 +91,18 @@ def _config(base: Config, variant: Variant, seed: int, output: Path) -> Config:
     return override_config(base, [*variant.options, *own])
 
 
-def run_trials(base: Config, trials: list[Trial], output: Path) -> list[Trial] | None:
+def run_trials(
+    base: Config, trials: list[Trial], output: Path, *, report: Callable[[], None]
+) -> list[Trial] | None:
     """Train what has not been trained; return the trials that another process is at.
 
     With several processes, all but the main one return None.
+
+    Args:
+        base: what the trials have in common.
+        trials: see `plan_trials`.
+        output: folder of the laboratory.
+        report: is called by the main process whenever a trial has finished.
 
     Raises:
         UserError: the folder is another experiment's, or this one is wrong.
@@ -114,7 +123,7 @@ def run_trials(base: Config, trials: list[Trial], output: Path) -> list[Trial] |
                         continue
                     if world.is_main:
                         print(f"\n== trial {number} of {len(trials)}: {trial} ==", flush=True)
-                    _train(trial, world)
+                    _train(trial, world, report)
             except HeldError as error:
                 if world.is_main:
                     print(f"left to another process: {error}", flush=True)
@@ -198,7 +207,7 @@ def _hold(trial: Trial, world: World, held: ExitStack) -> None:
     agree(world, error=error, signals=())
 
 
-def _train(trial: Trial, world: World) -> None:
+def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
     """Train to the end; a loss that diverges is an outcome, too."""
     if trial.config.train.compile:
         torch.compiler.reset()  # it keeps a few versions of a function, and gives up on more
@@ -215,6 +224,7 @@ def _train(trial: Trial, world: World) -> None:
         ) from None
     if world.is_main:
         _finish(trial, diverged)
+        report()
     world.broadcast(None)  # nobody begins the next one before this one is written
 
 

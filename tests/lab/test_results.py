@@ -25,7 +25,7 @@ def variant(name: str, values: list[float | None], diverged: int = 0) -> dict[st
         "diverged": diverged,
         "runs": [
             {
-                "curve": [[2, value]],
+                "curve": [] if value is None else [[2, value]],
                 "easy_negatives": {
                     "loss": [[1, 0.5], [2, 0.25]],
                     "gradient": [[1, 0.5]],
