@@ -158,7 +158,7 @@ def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
         axes.plot(steps, means, f"C{colour}", label=name, marker=".")
     axes.set_title(title, fontsize="medium")
     axes.set(xlabel="step", ylabel="AP on val", ylim=(0, None))
-    axes.legend(loc="upper left", fontsize="small")  # curves that rise are not there
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")  # beside the curves
 
 
 def _easy(axes: Axes, *, what: str, variants: dict[str, Any]) -> None:
