@@ -16,6 +16,7 @@ from retinanet.data.coco_json import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
+from retinanet.structures import Batch, Outputs, Target, find_assigned
 
 CocoWriter = Callable[..., Path]
 
@@ -45,6 +46,40 @@ def on_small_disk() -> Callable[..., "subprocess.CompletedProcess[str]"]:
         return subprocess.run(words, capture_output=True, text=True, timeout=200)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def scored() -> Callable[..., tuple[Outputs, Batch]]:
+    """Return a function that gives logits to anchors: no pixels, one box of class 1 an image."""
+
+    def make(
+        matches: list[list[int]], logits: torch.Tensor, levels: list[int]
+    ) -> tuple[Outputs, Batch]:
+        """Of matches (B, A), logits (B, A, K), and the number of anchors on each level."""
+        target = Target(
+            boxes=torch.tensor([[0.0, 0.0, 9.0, 9.0]]),
+            labels=torch.tensor([1]),
+            crowd=torch.tensor([False]),
+        )
+        found, none = torch.tensor(matches, dtype=torch.int32), torch.zeros(0)
+        batch = Batch(
+            images=none,
+            sizes=none,
+            original_sizes=none,
+            image_ids=none,
+            targets=[target] * len(matches),
+            matches=found,
+            assigned=find_assigned([target] * len(matches), found),
+        )
+        outputs = Outputs(
+            logits=logits,
+            deltas=torch.zeros(*logits.shape[:2], 4),
+            anchors=torch.zeros(logits.shape[1], 4),
+            anchors_per_level=levels,
+        )
+        return outputs, batch
+
+    return make
 
 
 @pytest.fixture

@@ -50,4 +50,4 @@ def test_both_ways_push_every_logit_the_same_way(benchmark: Any) -> None:
 def test_every_way_runs(benchmark: Any, way: str) -> None:
     """Time and memory say something in a process of its own only, on a large canvas."""
     found = benchmark.measure("80 classes, 8 boxes", way, repeats=1)
-    assert set(found) == {"seconds", "megabytes"}
+    assert found["seconds"] > 0 and set(found) == {"seconds", "megabytes"}

@@ -103,16 +103,17 @@ def _experiment(options: argparse.Namespace) -> Config:
     from retinanet.engine.precision import resolve_precision
     from retinanet.lab.variants import VARIANTS
 
-    words = list(options.overrides)
+    path, words = find_config(options.config), list(options.overrides)
     given = {word.partition("=")[0].strip() for word in words}
     own = {option.partition("=")[0] for one in VARIANTS.values() for option in one.options}
     for key in sorted(own & given):
         raise UserError(f"{key}: each of the losses that are compared sets it; leave it out")
     if options.steps is not None:
+        if load_config(path, words).train.epochs:  # what else counts in epochs
+            others = {"train.milestones": "null", "eval.every": max(options.steps // 4, 1)}
+            words += [f"{key}={value}" for key, value in others.items() if key not in given]
         words.append(f"train.steps={options.steps}")
-        others = {"train.milestones": "null", "eval.every": max(options.steps // 4, 1)}
-        words += [f"{key}={value}" for key, value in others.items() if key not in given]
-    base = load_config(find_config(options.config), words)
+    base = load_config(path, words)
     root = Path(base.data.root).expanduser()
     if not root.exists():
         raise UserError(
@@ -163,8 +164,8 @@ def _check_drawing(path: Path, options: argparse.Namespace, split: str) -> None:
     """
     if not path.exists():
         return
-    info = recorded_info(path) or {}
-    if "generator_version" not in info:
+    info = recorded_info(path)
+    if not isinstance(info, dict) or "generator_version" not in info:
         raise UserError(f"{path}: was not drawn by this command; give another folder")
     there = info.get("scene", "demo"), info.get("image_count"), info.get("seed")
     if there != (options.scene, getattr(options, f"{split}_images"), options.seed):

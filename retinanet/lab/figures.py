@@ -152,10 +152,10 @@ def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
     for colour, (name, variant) in enumerate(variants.items()):
         curves = [dict(run["curve"]) for run in variant["runs"]]
         for curve in curves if len(curves) > 1 else []:
-            axes.plot(list(curve), list(curve.values()), f"C{colour}", alpha=0.4, linewidth=0.7)
+            axes.plot(list(curve), list(curve.values()), color=f"C{colour}", alpha=0.4, lw=0.7)
         steps = sorted(set.intersection(*map(set, curves)))
         means = [fmean(curve[step] for curve in curves) for step in steps]
-        axes.plot(steps, means, f"C{colour}", label=name, marker=".")
+        axes.plot(steps, means, color=f"C{colour}", label=name, marker=".")
     axes.set_title(title, fontsize="medium")
     axes.set(xlabel="step", ylabel="AP on val", ylim=(0, None))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")  # beside the curves

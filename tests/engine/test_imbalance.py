@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 
 from retinanet.engine.imbalance import Imbalance
 from retinanet.schema import LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs
 
 
-def read(matches: list[list[int]], logits: torch.Tensor) -> dict[str, float]:
-    target = Target(
-        boxes=torch.tensor([[0.0, 0.0, 9.0, 9.0]]),
-        labels=torch.tensor([1]),
-        crowd=torch.tensor([False]),
-    )
-    found = torch.tensor(matches, dtype=torch.int32)
-    none = torch.zeros(0)
-    batch = Batch(
-        images=none,
-        sizes=none,
-        original_sizes=none,
-        image_ids=none,
-        targets=[target] * len(matches),
-        matches=found,
-        assigned=find_assigned([target] * len(matches), found),
-    )
-    outputs = Outputs(
-        logits=logits,
-        deltas=torch.zeros(*logits.shape[:2], 4),
-        anchors=torch.zeros(logits.shape[1], 4),
-        anchors_per_level=[2, 1, 1, 0, 0],
-    )
-    look = Imbalance(LossConfig())
-    look.add(outputs, batch)
-    values, _ = look.read()
-    return values
+@pytest.fixture
+def read(scored: Callable[..., tuple[Outputs, Batch]]) -> Callable[..., dict[str, Any]]:
+    """Return a function that reads what a run records, anchors on P3, P3, P4, P5."""
+
+    def look(matches: list[list[int]], logits: torch.Tensor) -> dict[str, Any]:
+        imbalance = Imbalance(LossConfig())
+        imbalance.add(*scored(matches, logits, levels=[2, 1, 1, 0, 0]))
+        values, _ = imbalance.read()
+        return values
+
+    return look
 
 
-def test_numbers_by_hand() -> None:
+def test_numbers_by_hand(read: Callable[..., dict[str, Any]]) -> None:
     """Two classes at p = 0.5: a positive anchor (a positive, a hard negative), two negatives.
 
     Each example has the focal loss 0.25 ln 2 before alpha: 0.25 of it, and five times 0.75.
@@ -60,7 +47,7 @@ def test_numbers_by_hand() -> None:
     assert sum(values["imbalance/p_t_of_positives"]) == 1
 
 
-def test_a_blank_image_is_none() -> None:
+def test_a_blank_image_is_none(read: Callable[..., dict[str, Any]]) -> None:
     """It fills a place on some hardware alone: no number may change by it."""
     rows = [[0, BACKGROUND, BACKGROUND, IGNORED]]
     logits = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(0))

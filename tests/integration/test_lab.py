@@ -20,7 +20,7 @@ from retinanet.engine import run as engine
 from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.errors import TrainingError
 from retinanet.lab import trials
-from retinanet.yaml_reader import read_yaml
+from retinanet.yaml_reader import read_yaml, write_yaml
 
 pytest.importorskip("matplotlib")
 
@@ -309,6 +309,29 @@ def test_other_data_are_another_experiment(
     assert ran.err.endswith("give another --output:\n  other images or boxes\n")
 
 
+@pytest.mark.parametrize(
+    ("length", "every", "wanted"),
+    [
+        ({"epochs": 3, "steps": None, "milestones": [2]}, 1, 2),
+        ({"steps": 20, "milestones": None}, 3, 3),
+    ],
+)
+def test_steps_in_place_of_epochs(
+    experiment: Path, cli: Cli, tmp_path: Path, length: dict[str, Any], every: int, wanted: int
+) -> None:
+    """What counted epochs is replaced: four evaluations. What counts steps stays."""
+    values = read_yaml(experiment)
+    values["train"] |= length
+    values["eval"]["every"] = every
+    write_yaml(values, experiment)
+    output = tmp_path / "out"
+    ran = cli("lab", "losses", experiment, "--steps", 8, "--only", "focal", "--output", output)
+    assert ran.code == 0, ran.err
+    saved = read_yaml(output / "config.yaml")
+    assert (saved["train"]["steps"], saved["train"]["epochs"]) == (8, None)
+    assert (saved["eval"]["every"], saved["train"]["milestones"]) == (wanted, None)
+
+
 @pytest.mark.parametrize("option", ["train.patience=1", "train.max_minutes=5"])
 def test_all_trainings_are_as_long(experiment: Path, cli: Cli, tmp_path: Path, option: str) -> None:
     ran = cli("lab", *words(experiment, tmp_path / "out", option))
@@ -391,6 +414,8 @@ def test_drawing_a_set(cli: Cli, tmp_path: Path) -> None:
 def test_data_of_others_are_not_drawn_over(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "annotations" / "train.json"
     path.parent.mkdir()
+    path.write_text('{"info": 5}')
+    assert cli("lab", "draw", "hard", tmp_path).code == 2
     path.write_text('{"images": []}')
     ran = cli("lab", "draw", "hard", tmp_path)
     assert (ran.code, path.read_text()) == (2, '{"images": []}')

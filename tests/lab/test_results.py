@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from retinanet.lab.distribution import _logits, cumulative
 from retinanet.lab.figures import _compared, _points, draw_figures
 from retinanet.lab.results import _recorded, _summary, markdown
 from retinanet.lab.variants import COMPARISONS, VARIANTS, choose_variants
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs
 
 
 def variant(name: str, values: list[float | None], diverged: int = 0) -> dict[str, Any]:
@@ -117,27 +118,13 @@ def test_the_share_of_the_lowest_losses() -> None:
     assert cumulative(torch.zeros(0)) == []
 
 
-def test_which_logits_are_positives_and_negatives() -> None:
+def test_which_logits_are_positives_and_negatives(
+    scored: Callable[..., tuple[Outputs, Batch]],
+) -> None:
     """Of three anchors one is a positive of the second class, one background, one neither."""
-    target = Target(boxes=torch.zeros(1, 4), labels=torch.tensor([1]), crowd=torch.tensor([False]))
-    matches = torch.tensor([[0, BACKGROUND, IGNORED]], dtype=torch.int32)
-    none = torch.zeros(0)
-    batch = Batch(
-        images=none,
-        sizes=none,
-        original_sizes=none,
-        image_ids=none,
-        targets=[target],
-        matches=matches,
-        assigned=find_assigned([target], matches),
-    )
-    outputs = Outputs(
-        logits=torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]),
-        deltas=torch.zeros(1, 3, 4),
-        anchors=torch.zeros(3, 4),
-        anchors_per_level=[3, 0, 0, 0, 0],
-    )
-    positives, negatives = _logits(outputs, batch)
+    logits = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
+    seen = scored([[0, BACKGROUND, IGNORED]], logits, levels=[3, 0, 0, 0, 0])
+    positives, negatives = _logits(*seen)
     assert (positives.tolist(), negatives.tolist()) == ([2.0], [1.0, 3.0, 4.0])
 
 
