@@ -51,9 +51,41 @@ def _recipes() -> list[str]:
 
 def override_config(config: Config, overrides: list[str]) -> Config:
     """Return a copy of `config` with `section.key=value` overrides applied."""
-    values = dump_config(config)
+    values = config.model_dump(mode="json", exclude_unset=True)  # what was not said stays so
     _apply_overrides(values, overrides)
     return build_config(values, source="command line")
+
+
+def follow_config(config: Config, other: Config, *, source: str) -> tuple[Config, list[str]]:
+    """Return `config` with what it does not say of network and anchors as in another one.
+
+    Where an experiment starts from a trained detector, that is what it was trained as. Weights and
+    prior are for new networks, and freezing for a training; they stay. (A network of timm has no
+    stages to freeze: there `freeze` becomes none.)
+
+    Args:
+        config: the experiment.
+        other: what it follows.
+        source: begins messages.
+
+    Returns:
+        The config, and the options that another value than the default's was taken for.
+    """
+    values = config.model_dump(mode="json", exclude_unset=True)
+    taken = []
+    for name in ("model", "anchors"):
+        section, said = getattr(other, name), getattr(config, name).model_fields_set
+        dumped = section.model_dump(mode="json")
+        for key in ("weights", "init_from", "prior", "freeze"):
+            dumped.pop(key, None)
+        if name == "model" and section.backbone.startswith("timm:") and "backbone" not in said:
+            dumped["freeze"] = "none"
+        for key in dumped:
+            if key not in said:
+                values.setdefault(name, {})[key] = dumped[key]
+                if getattr(section, key) != getattr(getattr(config, name), key):
+                    taken.append(f"{name}.{key}={dumped[key]}")
+    return build_config(values, source=source), taken
 
 
 def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
@@ -130,10 +162,10 @@ def apply_override(values: dict[str, Any], text: str) -> None:
             f"{meant}"
         )
     node = values
-    for part in parts[:-1]:
+    for depth, part in enumerate(parts[:-1], start=1):
         child = node.get(part)
         node[part] = child = {} if child is None else child
-        if not isinstance(child, dict):
+        if not isinstance(child, dict) or _kind(parts[:depth]) in (int, float, bool, str):
             raise UserError(f"{text!r}: {part} is not a section")
         node = child
     node[parts[-1]] = value.strip() if _is_text(parts, value) else parse_yaml(value, source=text)
@@ -146,13 +178,19 @@ def _is_text(parts: list[str], value: str) -> bool:
     """Whether a value is taken as it stands: a name or a path need not be YAML (`a #b`, `2024`)."""
     if not value.strip():
         return True
+    kind = _kind(parts)
+    if value.strip()[:1] in ("'", '"') or (kind == Paths and value.strip()[:1] == "["):
+        return False
+    return kind in (str, Paths) or (kind == str | None and value.strip() != "null")
+
+
+def _kind(parts: list[str]) -> Any:
+    """Return the type of an option or a section; None where there is none of this name."""
     kind: Any = Config
     for part in parts:
         field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
         kind = field.annotation if field else None
-    if value.strip()[:1] in ("'", '"') or (kind == Paths and value.strip()[:1] == "["):
-        return False
-    return kind in (str, Paths) or (kind == str | None and value.strip() != "null")
+    return kind
 
 
 def describe(section: str | None = None) -> str:

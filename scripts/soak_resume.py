@@ -121,7 +121,7 @@ def experiment(folder: Path, options: argparse.Namespace) -> dict[str, object]:
     }
     return {
         "model": {
-            **{"backbone": "resnet18", "weights": "none", "norm": "gn", "frozen_stages": 0},
+            **{"backbone": "resnet18", "weights": "none", "norm": "gn", "freeze": "none"},
             **{"fpn_channels": 32, "head_convs": 1, "head_channels": 32},
         },
         "data": {

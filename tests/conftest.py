@@ -131,7 +131,7 @@ def tiny_coco(tmp_path: Path) -> CocoWriter:
 def small_config() -> Config:
     """Return an experiment of a few milliseconds an image, whose network starts from random."""
     model = {
-        **{"backbone": "resnet18", "weights": "none", "norm": "gn", "frozen_stages": 0},
+        **{"backbone": "resnet18", "weights": "none", "norm": "gn", "freeze": "none"},
         **{"fpn_channels": 32, "head_convs": 1, "head_channels": 32, "prior": 0.2},
     }
     data = {"short_side": [64], "long_side": 128, "workers": 0}

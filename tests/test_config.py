@@ -13,6 +13,7 @@ from retinanet.config import (
     describe,
     dump_config,
     find_config,
+    follow_config,
     load_config,
     override_config,
     save_config,
@@ -43,9 +44,47 @@ def all_options(values: dict[str, Any], prefix: str = "") -> list[str]:
 @pytest.mark.parametrize(("backbone", "norm"), [("resnet18", "gn"), ("timm:resnet18", "bn")])
 def test_random_weights_name_the_norm_that_goes_with_them(backbone: str, norm: str) -> None:
     words = [f"model.backbone={backbone}", "model.weights=none"]
-    with pytest.raises(UserError, match=rf"diverges.* Set model\.norm={norm} model\.froz"):
+    with pytest.raises(UserError, match=rf"diverges.* Set model\.norm={norm} model\.freeze=none"):
         override_config(Config(), words)
-    override_config(Config(), [*words, f"model.norm={norm}", "model.frozen_stages=0"])
+    override_config(Config(), [*words, f"model.norm={norm}", "model.freeze=none"])
+
+
+@pytest.mark.parametrize(
+    ("count", "named"),
+    [(0, "none"), (1, "stem"), (2, "stages:1"), (4, "stages:3"), (5, "backbone")],
+)
+def test_a_count_of_frozen_stages_is_read(count: int, named: str) -> None:
+    """What runs of before freeze had names were saved with."""
+    config = build_config({"model": {"frozen_stages": count}}, source="x")
+    assert (config.model.freeze, config.model.frozen_stages) == (named, count)
+
+
+def test_a_count_of_frozen_stages_beside_freeze_is_refused() -> None:
+    """users.md UX1: an option that would be ignored is none."""
+    config = load_config(CONFIGS / "torchvision_v2_coco.yaml", ["model.frozen_stages=2"])
+    assert config.model.freeze == "stages:1"
+    with pytest.raises(UserError, match="frozen_stages: 4 is freeze: stages:3 today, but freeze"):
+        load_config(CONFIGS / "torchvision_v2_coco.yaml", ["model.frozen_stages=4"])
+
+
+def test_a_random_pyramid_is_not_frozen() -> None:
+    with pytest.raises(UserError, match="all_but_head would freeze a random pyramid: name a"):
+        override_config(Config(), ["model.freeze=all_but_head"])
+    override_config(Config(), ["model.freeze=all_but_head", "model.init_from=x.pt"])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "frozen"), [("resnet18", "stages:1"), ("timm:resnet18", "none")]
+)
+def test_freezing_does_not_follow_the_weights(backbone: str, frozen: str) -> None:
+    """Of heads trained first, all but them frozen, the next training is of all."""
+    words = [f"model.backbone={backbone}", "model.freeze=backbone", "model.norm_eps=0.01"]
+    start = override_config(Config(), words)
+    config, taken = follow_config(
+        override_config(Config(), ["model.init_from=x"]), start, source="x"
+    )
+    assert (config.model.backbone, config.model.freeze) == (backbone, frozen)
+    assert "model.norm_eps=0.01" in taken and config.model.norm_eps == 0.01
 
 
 def test_defaults_are_those_of_the_design() -> None:
@@ -131,10 +170,10 @@ def test_defaults_are_those_of_the_design() -> None:
         ("data.workers=-1", "data.workers is -1; it should be greater than or equal to 0"),
         ("model.prior=0", "model.prior is 0; it should be greater than 0"),
         ("model.pixel_std=[0, 1, 1]", "model.pixel_std.0 is 0; it should be greater than 0"),
-        ("model.frozen_stages=6", "model.frozen_stages is 6; it should be less than or equal to 5"),
+        ("model.freeze=stages:5", "freeze: stages:5 is none of none, stem, stages:1 to"),
         ("anchors.ratios=[1, 0]", "anchors.ratios.1 is 0; it should be greater than 0"),
         # Options that do not go together.
-        ("model.weights=none", "norm: frozen_bn diverges.*Set model.norm=gn model.frozen_stages=0"),
+        ("model.weights=none", "norm: frozen_bn diverges.*Set model.norm=gn model.freeze=none"),
         ("model.norm=gn", "IMAGENET1K_V1 were trained with batch norm and do not fit norm: gn"),
         ("assign.negative_iou=0.6", "assign: negative_iou: 0.6 is above positive_iou: 0.5"),
         ("train.milestones=[3, 2]", r"train: milestones: \[3, 2\] do not ascend"),
@@ -166,7 +205,7 @@ def test_wrong_options_are_named(override: str, message: str) -> None:
     [
         (
             ["model.weights=none", "model.norm=gn"],
-            "frozen_stages: 2 would freeze random weights. Set model.frozen_stages=0",
+            "freeze: stages:1 would freeze random weights. Set model.freeze=none",
         ),
         (
             ["model.head_norm=gn", "model.head_channels=40"],
@@ -213,9 +252,7 @@ def test_other_pairs_of_loss_options_go_together(overrides: list[str]) -> None:
 
 
 def test_random_weights_go_with_gn_and_nothing_frozen() -> None:
-    config = override_config(
-        Config(), ["model.weights=none", "model.norm=gn", "model.frozen_stages=0"]
-    )
+    config = override_config(Config(), ["model.weights=none", "model.norm=gn", "model.freeze=none"])
     assert config.model.norm == "gn"
 
 

@@ -6,9 +6,10 @@ config names them; with a path or none nothing touches the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,17 +27,20 @@ RESNETS = (
     "resnet152",
     "resnext50_32x4d",
     "resnext101_32x8d",
+    "resnext101_64x4d",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
 )
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 # What a pretrained file's classifier is called, by torchvision and by timm's families.
 _CLASSIFIER = ("fc.", "classifier.", "head.")
 
 
-def _norm_layer(norm: Norm) -> Callable[[int], nn.Module]:
+def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
     layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen_bn": FrozenBatchNorm2d,
-        "bn": nn.BatchNorm2d,
-        "sync_bn": nn.BatchNorm2d,  # turned into SyncBatchNorm where there are several devices
+        "frozen_bn": partial(FrozenBatchNorm2d, eps=eps),
+        "bn": partial(nn.BatchNorm2d, eps=eps),
+        "sync_bn": partial(nn.BatchNorm2d, eps=eps),  # SyncBatchNorm where there are more devices
         "gn": partial(nn.GroupNorm, 32),
     }
     return layers[norm]
@@ -51,12 +55,14 @@ class ResNet(nn.Module):
     STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
     channels: tuple[int, int, int]
 
-    def __init__(self, *, name: str, norm: Norm, frozen_stages: int, stride_in_1x1: bool) -> None:
+    def __init__(
+        self, *, name: str, norm: Norm, norm_eps: float, frozen_stages: int, stride_in_1x1: bool
+    ) -> None:
         super().__init__()
         # Residual branches that start at zero train faster from random weights (Goyal et al.,
         # arXiv 1706.02677, section 5.1); pretrained weights replace them.
         net = getattr(torchvision.models, name)(
-            weights=None, norm_layer=_norm_layer(norm), zero_init_residual=True
+            weights=None, norm_layer=_norm_layer(norm, norm_eps), zero_init_residual=True
         )
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (
@@ -74,7 +80,7 @@ class ResNet(nn.Module):
             module.requires_grad_(False)
 
     def stages(self) -> list[tuple[nn.Module, ...]]:
-        """Return the parts that `frozen_stages` counts: the stem, then layer1..layer4."""
+        """Return the parts that can be frozen: the stem, then layer1..layer4."""
         return [
             (self.conv1, self.bn1),
             (self.layer1,),
@@ -114,7 +120,7 @@ def _move_stride(net: ResNet) -> None:
 class TimmBackbone(nn.Module):
     """A backbone of timm with the strides 8, 16, 32 (extra `timm`)."""
 
-    def __init__(self, *, name: str, pretrained: bool) -> None:
+    def __init__(self, *, name: str, pretrained: bool, frozen_norm: bool, frozen: bool) -> None:
         super().__init__()
         try:
             import timm
@@ -132,8 +138,15 @@ class TimmBackbone(nn.Module):
         strides = tuple(info.reduction())
         if strides != (8, 16, 32):
             raise UserError(f"model.backbone: timm:{name} has strides {strides}, not (8, 16, 32)")
-        self.net: nn.Module = net
+        self.net: nn.Module = timm.layers.freeze_batch_norm_2d(net) if frozen_norm else net
         self.channels = tuple(info.channels())
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Switch the mode; a frozen net stays in evaluation mode, or batch norm would move."""
+        return super().train(mode and not self.frozen)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return [C3, C4, C5] of normalised images (B, 3, H, W)."""
@@ -145,32 +158,47 @@ def build_backbone(
     name: str,
     weights: str,
     norm: Norm,
+    norm_eps: float,
     frozen_stages: int,
     stride_in_1x1: bool,
+    fed: Mapping[str, object] = MappingProxyType({}),
 ) -> ResNet | TimmBackbone:
     """Build a backbone and load its weights.
 
     Args:
         name: one of `RESNETS`, or `timm:<name>`.
         weights: `IMAGENET1K_V1`, `IMAGENET1K_V2` (downloaded by torchvision, or found in its
-            cache), a path to a state dict, or `none`.
-        norm: normalisation of a ResNet.
-        frozen_stages: 0..5, counted from the stem.
+            cache), a path to a state dict or to a checkpoint of ours, or `none`.
+        norm: normalisation; a network of timm has batch norm, frozen or not.
+        norm_eps: of a ResNet's batch norm; timm's networks keep their own.
+        frozen_stages: 0..5, counted from the stem; of timm's networks none or all.
         stride_in_1x1: see `ModelConfig`.
+        fed: what it will be fed, `channel_order` and so on, which weights of a checkpoint of ours
+            must have been fed, too.
 
     Raises:
         UserError: an unknown name, or weights that are missing or do not fit.
     """
+    wanted = {"backbone": name, "stride_in_1x1": stride_in_1x1, **fed}
     if name.startswith("timm:"):
-        if frozen_stages or norm in ("frozen_bn", "gn"):
+        if norm == "gn":
             raise UserError(
-                f"model.backbone: {name} keeps timm's own normalisation: set model.norm=bn "
-                "model.frozen_stages=0"
+                f"model.backbone: {name} keeps its own norms: set model.norm=frozen_bn or bn"
+            )
+        if 0 < frozen_stages < 5:
+            raise UserError(
+                f"model.backbone: the stages of {name} cannot be frozen one by one: set "
+                "model.freeze=none or model.freeze=backbone"
             )
         named = weights.startswith("IMAGENET")
-        other = TimmBackbone(name=name.removeprefix("timm:"), pretrained=named)
+        other = TimmBackbone(
+            name=name.removeprefix("timm:"),
+            pretrained=named,
+            frozen_norm=norm == "frozen_bn",
+            frozen=frozen_stages == 5,
+        )
         if not named and weights != "none":
-            _load_state(other.net, _read_state(Path(weights).expanduser()), weights)
+            _load_state(other.net, _read_state(Path(weights).expanduser(), wanted), weights)
         return other
     if name not in RESNETS:
         choices = ", ".join(RESNETS)
@@ -178,11 +206,18 @@ def build_backbone(
             f"model.backbone: {name!r} is not known{nearest(name, list(RESNETS)) or '.'} "
             f"There are: {choices}, timm:<name>"
         )
-    net = ResNet(name=name, norm=norm, frozen_stages=frozen_stages, stride_in_1x1=stride_in_1x1)
+    wanted["norm_eps"] = norm_eps
+    net = ResNet(
+        name=name,
+        norm=norm,
+        norm_eps=norm_eps,
+        frozen_stages=frozen_stages,
+        stride_in_1x1=stride_in_1x1,
+    )
     if weights.startswith("IMAGENET"):
         _load_state(net, _download(name, weights), weights)
     elif weights != "none":
-        _load_state(net, _read_state(Path(weights).expanduser()), weights)
+        _load_state(net, _read_state(Path(weights).expanduser(), wanted), weights)
     return net
 
 
@@ -200,12 +235,17 @@ def _download(name: str, weights: str) -> dict[str, Any]:
             f"model.weights: {weights} of {name} could not be downloaded from "
             f"{choices[weights].url} ({error}). Fetch that file elsewhere and set "
             "model.weights=<its path>, or train from random weights: model.weights=none "
-            "model.norm=gn model.frozen_stages=0"
+            "model.norm=gn model.freeze=none"
         ) from None
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    """Read a state dict; nothing in the file is executed."""
+def _read_state(path: Path, wanted: Mapping[str, object]) -> dict[str, Any]:
+    """Read a state dict; nothing in the file is executed.
+
+    Args:
+        path: of it, or of a checkpoint of ours.
+        wanted: options of the model that such a checkpoint must have been trained with.
+    """
     if not path.is_file():
         raise UserError(
             f"model.weights: {path} is neither IMAGENET1K_V1, IMAGENET1K_V2, none, nor a file"
@@ -215,9 +255,10 @@ def _read_state(path: Path) -> dict[str, Any]:
     except Exception:  # torch.load raises half a dozen types for files that are not its own
         raise UserError(
             f"model.weights: {path} is not a file of tensors alone: damaged, of another kind, "
-            "or one that could run code, which is never done here"
+            "or one that could run code, which is never done here. A network of detectron2 or "
+            "timm: retinanet convert checkpoint FILE OUT.pt"
         ) from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = _backbone_of(state, wanted, path) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise UserError(f"model.weights: {path} holds {type(state).__name__}, not a state dict")
     for key, value in state.items():
@@ -226,6 +267,27 @@ def _read_state(path: Path) -> dict[str, Any]:
                 f"model.weights: {path} holds {type(value).__name__} under {key!r}, not a tensor"
             )
     return state
+
+
+def _backbone_of(content: dict[str, Any], wanted: Mapping[str, object], path: Path) -> Any:
+    """Return the state dict in a file: of a checkpoint of ours, what belongs to the backbone."""
+    if "categories" not in content or not isinstance(content.get("model"), dict):
+        return content.get("state_dict", content)
+    model = content.get("config", {}).get("model", {})
+    for key, here in wanted.items():
+        there = tuple(model[key]) if isinstance(model.get(key), list) else model.get(key)
+        if key in model and there != here:
+            raise UserError(
+                f"model.weights: {path} was trained with model.{key} {there}, not {here}; its "
+                f"weights need it: set model.{key}"
+            )
+    weights = content.get("averaged") or content["model"]
+    parts = ("backbone.net.", "backbone.")
+    return {
+        key.removeprefix(next(part for part in parts if key.startswith(part))): value
+        for key, value in weights.items()
+        if key.startswith("backbone.")
+    }
 
 
 def _load_state(net: nn.Module, state: dict[str, Any], source: str) -> None:

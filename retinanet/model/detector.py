@@ -5,6 +5,7 @@ B images, 3 channels, H x W canvas, A anchors, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -92,12 +93,18 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
         name=model.backbone,
         weights=model.weights if pretrained else "none",
         norm=model.norm,
+        norm_eps=model.norm_eps,
         frozen_stages=model.frozen_stages,
         stride_in_1x1=model.stride_in_1x1,
+        fed={key: getattr(model, key) for key in ("channel_order", "pixel_mean", "pixel_std")},
     )
     fpn = FeaturePyramid(
-        in_channels=backbone.channels, channels=model.fpn_channels, p6_from=model.p6_from
+        in_channels=backbone.channels,
+        channels=model.fpn_channels,
+        p6_from=model.p6_from,
+        p7_relu=model.p7_relu,
     )
+    fpn.requires_grad_(model.freeze != "all_but_head")
     anchors = build_anchors(config.anchors)
     subnets = [
         class_subnet(
@@ -130,13 +137,22 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
     )
 
 
+def _frozen_parts(model: Detector) -> Iterator[str]:
+    backbone = model.backbone
+    if isinstance(backbone, ResNet):
+        yield from ResNet.STAGES[: backbone.frozen_stages]
+    elif backbone.frozen:
+        yield "backbone"
+    if not any(p.requires_grad for p in model.fpn.parameters()):
+        yield "fpn"
+
+
 def describe_frozen(model: Detector) -> str:
     """Say what training will not change."""
     total = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    backbone = model.backbone
-    stages = ResNet.STAGES[: backbone.frozen_stages] if isinstance(backbone, ResNet) else ()
-    norms = sum(type(m).__name__ == "FrozenBatchNorm2d" for m in model.modules())
+    norms = sum(type(m).__name__.startswith("FrozenBatchNorm") for m in model.modules())
     text = f"{total:,} parameters, {frozen:,} of them frozen"
-    text += f" ({', '.join(stages)})" if stages else ""
+    parts = list(_frozen_parts(model))
+    text += f" ({', '.join(parts)})" if parts else ""
     return text + (f"; {norms} frozen batch norms" if norms else "")

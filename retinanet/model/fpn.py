@@ -16,14 +16,19 @@ class FeaturePyramid(nn.Module):
     """C3, C4, C5 of a backbone -> P3..P7, all with the same number of channels."""
 
     def __init__(
-        self, *, in_channels: Sequence[int], channels: int, p6_from: Literal["c5", "p5"]
+        self,
+        *,
+        in_channels: Sequence[int],
+        channels: int,
+        p6_from: Literal["c5", "p5"],
+        p7_relu: bool,
     ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
         self.output = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels
         )
-        self.p6_from = p6_from
+        self.p6_from, self.p7_relu = p6_from, p7_relu
         c5 = in_channels[-1] if p6_from == "c5" else channels
         self.p6 = nn.Conv2d(c5, channels, 3, stride=2, padding=1)
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -41,7 +46,7 @@ class FeaturePyramid(nn.Module):
             merged[fine] = merged[fine] + F.interpolate(merged[coarse], size=size, mode="nearest")
         p3, p4, p5 = (conv(m) for conv, m in zip(self.output, merged, strict=True))
         p6 = self.p6(_two_columns(features[-1] if self.p6_from == "c5" else p5))
-        p7 = self.p7(_two_columns(F.relu(p6)))
+        p7 = self.p7(_two_columns(F.relu(p6) if self.p7_relu else p6))
         return [p3, p4, p5, p6, p7]
 
 

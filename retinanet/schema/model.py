@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,17 +20,28 @@ class ModelConfig(Section):
     backbone: str = option(
         "resnet50",
         "resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, resnext101_32x8d, "
-        "or timm:<name> (extra `timm`)",
+        "resnext101_64x4d, wide_resnet50_2, wide_resnet101_2, or timm:<name> (extra `timm`)",
     )
     weights: str = option(
         "IMAGENET1K_V1",
-        "of the backbone: IMAGENET1K_V1, IMAGENET1K_V2, a path to a state dict, or none",
+        "of the backbone: IMAGENET1K_V1, IMAGENET1K_V2, none, or a path to a state dict or to a "
+        "checkpoint of this project",
+    )
+    init_from: str | None = option(
+        None,
+        "a detector to start from (train --init-from): a checkpoint, or a file of torchvision, "
+        "detectron2 or mmdetection. What this section and `anchors` do not say is as it was there",
     )
     norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = option(
         "frozen_bn", "normalisation in the backbone; gn goes with weights none"
     )
-    frozen_stages: int = option(
-        2, "backbone stages kept as they are: 1 is the stem, 2 adds layer1, .. 5", ge=0, le=5
+    norm_eps: float = option(
+        1e-5, "added to the variances of batch norm (torchvision's COCO_V1: 0)", ge=0
+    )
+    freeze: str = option(
+        "stages:1",
+        "what training leaves as it is: none, stem, stages:N (the stem and layer1 to layerN of a "
+        "ResNet), backbone, or all_but_head",
     )
     stride_in_1x1: bool = option(
         False, "bottlenecks stride in the 1x1 convolution (MSRA weights) instead of the 3x3"
@@ -43,6 +55,7 @@ class ModelConfig(Section):
     )
     fpn_channels: int = option(256, "channels of P3-P7", ge=8)
     p6_from: Literal["c5", "p5"] = option("c5", "what P6 is convolved from")
+    p7_relu: bool = option(True, "ReLU between P6 and P7 (mmdetection: none)")
     head_convs: int = option(4, "convolutions in each subnet before its output", ge=0, le=16)
     head_channels: int = option(256, "channels in the subnets", ge=8)
     head_norm: Literal["none", "gn"] = option("none", "normalisation in the subnets")
@@ -50,30 +63,67 @@ class ModelConfig(Section):
         0.01, "probability π of an object that every anchor starts with", gt=0, lt=1
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, values: Any) -> Any:
+        """Read `frozen_stages`, as `freeze` was before it had names."""
+        if isinstance(values, dict) and values.get("frozen_stages") in range(6):
+            count = values["frozen_stages"]
+            named = {0: "none", 1: "stem", 5: "backbone"}.get(count, f"stages:{count - 1}")
+            if values.get("freeze", named) != named:
+                raise ValueError(
+                    f"frozen_stages: {count} is freeze: {named} today, but freeze is "
+                    f"{values['freeze']}; leave frozen_stages out"
+                )
+            values = {**values, "freeze": named}
+            del values["frozen_stages"]
+        return values
+
+    @property
+    def frozen_stages(self) -> int:
+        """Parts of the backbone that training leaves: 1 is the stem, 2 adds layer1, .. 5 is all."""
+        if self.freeze.startswith("stages:"):
+            return 1 + int(self.freeze.removeprefix("stages:"))
+        return {"none": 0, "stem": 1, "backbone": 5, "all_but_head": 5}[self.freeze]
+
     @model_validator(mode="after")
     def _combinations(self) -> ModelConfig:
-        norm = "bn" if self.backbone.startswith("timm:") else "gn"
-        if self.weights == "none" and self.norm == "frozen_bn":
+        if not re.fullmatch(r"none|stem|stages:[1-4]|backbone|all_but_head", self.freeze):
             raise ValueError(
-                "weights: none with norm: frozen_bn diverges: frozen batch norm needs the "
-                f"statistics of pretrained weights. Set model.norm={norm} model.frozen_stages=0"
+                f"freeze: {self.freeze} is none of none, stem, stages:1 to stages:4, backbone, "
+                "all_but_head"
             )
-        if self.weights == "none" and self.frozen_stages > 0:
-            raise ValueError(
-                f"weights: none with frozen_stages: {self.frozen_stages} would freeze random "
-                f"weights. Set model.frozen_stages=0 (and model.norm={norm})"
-            )
-        if self.norm == "gn" and self.weights.startswith("IMAGENET"):
-            raise ValueError(
-                f"weights: {self.weights} were trained with batch norm and do not fit norm: gn. "
-                "Set model.norm=frozen_bn, or model.weights=none"
-            )
+        if self.init_from is None:
+            self._check_weights()
+            if self.freeze == "all_but_head":
+                raise ValueError(
+                    "freeze: all_but_head would freeze a random pyramid: name a detector to start "
+                    "from (--init-from)"
+                )
         if self.head_norm == "gn" and (self.head_channels % 32 or self.head_channels < 64):
             raise ValueError(
                 f"head_channels: {self.head_channels} is not 64, 96, 128, .., which head_norm: gn "
                 "needs (32 groups of at least two channels)"
             )
         return self
+
+    def _check_weights(self) -> None:
+        norm = "bn" if self.backbone.startswith("timm:") else "gn"
+        if self.weights == "none" and self.norm == "frozen_bn":
+            raise ValueError(
+                "weights: none with norm: frozen_bn diverges: frozen batch norm needs the "
+                f"statistics of pretrained weights. Set model.norm={norm} model.freeze=none"
+            )
+        if self.weights == "none" and self.freeze != "none":
+            raise ValueError(
+                f"weights: none with freeze: {self.freeze} would freeze random weights. "
+                f"Set model.freeze=none (and model.norm={norm})"
+            )
+        if self.norm == "gn" and self.weights.startswith("IMAGENET"):
+            raise ValueError(
+                f"weights: {self.weights} were trained with batch norm and do not fit norm: gn. "
+                "Set model.norm=frozen_bn, or model.weights=none"
+            )
 
 
 class AnchorConfig(Section):

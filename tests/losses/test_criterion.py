@@ -303,7 +303,7 @@ def small_model() -> Detector:
                 "backbone": "resnet18",
                 "weights": "none",
                 "norm": "gn",
-                "frozen_stages": 0,
+                "freeze": "none",
                 "fpn_channels": 16,
                 "head_channels": 16,
                 "head_convs": 1,

@@ -18,6 +18,7 @@ def build(**changes: object) -> nn.Module:
         "name": "resnet18",
         "weights": "none",
         "norm": "frozen_bn",
+        "norm_eps": 1e-5,
         "frozen_stages": 0,
         "stride_in_1x1": False,
     }
@@ -293,7 +294,7 @@ def test_a_download_that_fails_names_the_file_and_the_remedies(
     message = str(caught.value)
     assert "https://download.pytorch.org/models/resnet18-f37072fd.pth (no route to host)" in message
     assert "model.weights=<its path>" in message
-    assert "model.weights=none model.norm=gn model.frozen_stages=0" in message
+    assert "model.weights=none model.norm=gn model.freeze=none" in message
 
 
 # timm
@@ -337,17 +338,47 @@ def test_timm_network_with_other_strides() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"norm": "frozen_bn"}, {"norm": "gn"}, {"norm": "bn", "frozen_stages": 1}]
+    ("changes", "message"),
+    [
+        ({"norm": "gn"}, r"timm:resnet18 keeps its own norms: set model\.norm=frozen_bn or bn"),
+        ({"norm": "bn", "frozen_stages": 1}, r"set model\.freeze=none or model\.freeze=backbone"),
+    ],
 )
-def test_timm_keeps_its_normalisation(changes: dict[str, object]) -> None:
-    with pytest.raises(UserError, match=r"set model\.norm=bn model\.frozen_stages=0"):
+def test_what_a_network_of_timm_has_not(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         build(name="timm:resnet18", **changes)
+
+
+def test_a_network_of_timm_with_frozen_batch_norm() -> None:
+    """Its batch norms neither learn nor move; its convolutions learn."""
+    pytest.importorskip("timm", reason="timm is not installed (extra timm)")
+    net = build(name="timm:resnet18")
+    before, after = train_a_little(net)
+    convs = {name for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
+    assert changed(before, after) == {f"{name}.weight" for name in convs}
+
+
+@pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
+def test_a_frozen_network_of_timm_stays_bitwise_the_same(norm: str) -> None:
+    """users.md ST6, FT3."""
+    pytest.importorskip("timm", reason="timm is not installed (extra timm)")
+    net = build(name="timm:resnet18", norm=norm, frozen_stages=5)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    net.eval().train()
+    net(torch.randn(2, 3, 64, 64))
+    assert not changed(before, net.state_dict())
+    assert not any(p.requires_grad for p in net.parameters())
 
 
 def test_frozen_stages_stay_frozen_as_sync_batch_norm() -> None:
     """users.md ST6: the conversion for several GPUs replaces the modules of the stem."""
     backbone = build_backbone(
-        name="resnet18", weights="none", norm="sync_bn", frozen_stages=2, stride_in_1x1=False
+        name="resnet18",
+        weights="none",
+        norm="sync_bn",
+        norm_eps=1e-5,
+        frozen_stages=2,
+        stride_in_1x1=False,
     )
     converted = torch.nn.SyncBatchNorm.convert_sync_batchnorm(backbone).train()
     assert isinstance(converted.bn1, torch.nn.SyncBatchNorm)
@@ -361,6 +392,8 @@ def test_weights_that_are_not_tensors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds int under 'conv1\.weight', not a tensor"):
         build(weights=str(path))
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(UserError, match=r"could run code, which is never done here$") as refused:
+    with pytest.raises(
+        UserError, match=r"could run code, which is never done here\. A network"
+    ) as refused:
         build(weights=str(path))
     assert "weights_only" not in str(refused.value)

@@ -115,7 +115,7 @@ def test_the_paddings_pixels_do_not_matter() -> None:
 
 def test_batched_equals_single_on_one_canvas() -> None:
     """In float64, where the order of sums does not show."""
-    model = build(norm="gn", weights="none", frozen_stages=0, head_norm="gn", head_channels=64)
+    model = build(norm="gn", weights="none", freeze="none", head_norm="gn", head_channels=64)
     model = model.double()
     batch = images(3)
     sizes = torch.tensor([[64, 96], [40, 96], [64, 33]])
@@ -136,7 +136,7 @@ def test_the_state_is_weights_alone() -> None:
 
 
 def test_every_trainable_parameter_gets_a_gradient() -> None:
-    model = build(frozen_stages=2).train()
+    model = build(freeze="stages:1").train()
     batch = images(1)
     outputs = model(batch, full_size(batch))
     (outputs.logits.sum() + outputs.deltas.sum()).backward()
@@ -149,12 +149,12 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
 
 def test_what_is_frozen_is_said() -> None:
     """users.md ST6: ResNet-18's stem has 3·64·49 weights, layer1 4 · 64·64·9; 20 batch norms."""
-    model = build(frozen_stages=2)
+    model = build(freeze="stages:1")
     total = sum(p.numel() for p in model.parameters())
     assert describe_frozen(model) == (
         f"{total:,} parameters, 156,864 of them frozen (stem, layer1); 20 frozen batch norms"
     )
-    thawed = build(norm="gn", weights="none", frozen_stages=0)
+    thawed = build(norm="gn", weights="none", freeze="none")
     assert describe_frozen(thawed).endswith("parameters, 0 of them frozen")
 
 

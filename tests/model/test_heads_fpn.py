@@ -21,15 +21,16 @@ def features(rows: int = 4, columns: int = 6) -> list[Tensor]:
 
 @pytest.mark.parametrize("p6_from", ["c5", "p5"])
 def test_pyramid_shapes(p6_from: str) -> None:
-    fpn = FeaturePyramid(in_channels=(2, 3, 4), channels=8, p6_from=p6_from)
+    fpn = FeaturePyramid(in_channels=(2, 3, 4), channels=8, p6_from=p6_from, p7_relu=True)
     shapes = [tuple(p.shape) for p in fpn(features())]
     assert shapes == [(2, 8, 16, 24), (2, 8, 8, 12), (2, 8, 4, 6), (2, 8, 2, 3), (2, 8, 1, 2)]
     assert fpn.p6.in_channels == (4 if p6_from == "c5" else 8)
 
 
-def test_pyramid_adds_the_coarser_levels() -> None:
+@pytest.mark.parametrize("p7_relu", [True, False])
+def test_pyramid_adds_the_coarser_levels(p7_relu: bool) -> None:
     """With 1x1 identities and 3x3 averages of the centre, P3 is C3 + C4 + C5 of the same place."""
-    fpn = FeaturePyramid(in_channels=(1, 1, 1), channels=1, p6_from="p5")
+    fpn = FeaturePyramid(in_channels=(1, 1, 1), channels=1, p6_from="p5", p7_relu=p7_relu)
     for conv in [*fpn.lateral, *fpn.output, fpn.p6, fpn.p7]:
         conv.weight.data.zero_()
         conv.weight.data[:, :, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1
@@ -40,11 +41,12 @@ def test_pyramid_adds_the_coarser_levels() -> None:
     assert p4.flatten().tolist() == [-90.0, -80.0, -90.0, -90.0]
     assert p3[0, 0, :2].tolist() == [[-89.0, -89.0, -79.0, -79.0]] * 2
     assert p6.flatten().tolist() == [-100.0]
-    assert p7.flatten().tolist() == [0.0]  # a ReLU stands between P6 and P7
+    # A ReLU stands between P6 and P7, but in mmdetection.
+    assert p7.flatten().tolist() == [0.0 if p7_relu else -100.0]
 
 
 def test_pyramid_of_odd_sizes() -> None:
-    fpn = FeaturePyramid(in_channels=(1, 1, 1), channels=1, p6_from="c5")
+    fpn = FeaturePyramid(in_channels=(1, 1, 1), channels=1, p6_from="c5", p7_relu=True)
     maps = [torch.zeros(1, 1, 9, 5), torch.zeros(1, 1, 5, 3), torch.zeros(1, 1, 3, 2)]
     shapes = [tuple(p.shape[-2:]) for p in fpn(maps)]
     assert shapes == [(9, 5), (5, 3), (3, 2), (2, 1), (1, 1)]
@@ -56,7 +58,7 @@ def test_the_gradient_in_bfloat16_of_a_map_one_column_wide() -> None:
     grads = []
     for kind in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
-        fpn = FeaturePyramid(in_channels=(8, 8, 8), channels=16, p6_from="c5")
+        fpn = FeaturePyramid(in_channels=(8, 8, 8), channels=16, p6_from="c5", p7_relu=True)
         with torch.autocast("cpu", kind, enabled=kind is torch.bfloat16):
             outputs = fpn(maps)
         assert [tuple(p.shape[-2:]) for p in outputs[3:]] == [(2, 1), (1, 1)]
@@ -67,7 +69,7 @@ def test_the_gradient_in_bfloat16_of_a_map_one_column_wide() -> None:
 
 
 def test_pyramid_starts_without_biases() -> None:
-    fpn = FeaturePyramid(in_channels=(2, 3, 4), channels=8, p6_from="c5")
+    fpn = FeaturePyramid(in_channels=(2, 3, 4), channels=8, p6_from="c5", p7_relu=True)
     biases = [p for name, p in fpn.named_parameters() if name.endswith("bias")]
     assert len(biases) == 8
     assert not any(bool(bias.any()) for bias in biases)
