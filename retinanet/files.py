@@ -126,6 +126,21 @@ def check_writable(folder: Path, remedy: str) -> None:
         raise UserError(f"{folder}: cannot be written: no permission in {parent}; {remedy}")
 
 
+def check_new_file(path: Path) -> None:
+    """Refuse a file to write that is there already, or that cannot be written.
+
+    Raises:
+        UserError: what stands in the way, and the remedy.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write")
+    if path.exists():
+        raise UserError(f"{path}: exists already; name another file to write, or remove it")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+    check_writable(path.parent, "name another file to write")
+
+
 def user_cache() -> Path:
     """Return the folder for what can be made again."""
     home = os.environ.get("XDG_CACHE_HOME")

@@ -24,6 +24,10 @@ from retinanet.schema import Config
 
 _FORMAT = "retinanet checkpoint"
 _VERSION = 1
+_FOREIGN = (
+    "; if it is a RetinaNet of torchvision, detectron2 or mmdetection: retinanet convert "
+    "checkpoint FILE OUT.pt"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +105,20 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, abandoned: Event | No
     Raises:
         TrainingError: the disk does not take it.
     """
+    write_tensors(_content(checkpoint), path, abandoned=abandoned)
+
+
+def write_tensors(content: dict[str, Any], path: Path, *, abandoned: Event | None = None) -> None:
+    """Write tensors and plain values as torch does; see `save_checkpoint`."""
     sink = None
     try:
         with replacing(path, durable=True) as temporary, _Sink(temporary, abandoned) as sink:
-            torch.save(_content(checkpoint), sink)
+            torch.save(content, sink)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         cause = sink.error if sink is not None and sink.error is not None else error
         if not isinstance(cause, OSError):
             raise
-        failure = write_failure(path, cause, needed=_size(checkpoint))
+        failure = write_failure(path, cause, needed=_size(content))
         stays = "; the checkpoint before it stays" if path.exists() else ""
         raise TrainingError(f"{failure}{stays}") from None
 
@@ -134,9 +143,7 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _size(value: Any) -> int:
-    """Return the bytes of the tensors in a checkpoint, or in a part of it."""
-    if isinstance(value, Checkpoint):
-        return sum(map(_size, (value.model, value.averaged, value.optimizer)))
+    """Return the bytes of the tensors in what is written."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     return sum(map(_size, value.values())) if isinstance(value, dict) else 0
@@ -149,8 +156,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: missing, truncated, not ours, or a file that would run code.
     """
     content = _read(path)
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise UserError(f"{path}: not a checkpoint of this project")
+    if not is_ours(content):
+        raise UserError(f"{path}: not a checkpoint of this project{_FOREIGN}")
     if content.get("version") != _VERSION:
         raise UserError(
             f"{path}: has format version {content.get('version')}; this release reads {_VERSION}"
@@ -174,6 +181,26 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path}: a damaged checkpoint ({error})") from None
 
 
+def is_ours(content: Any) -> bool:
+    """Whether what a file holds is a checkpoint of this project, of whatever version."""
+    return isinstance(content, dict) and content.get("format") == _FORMAT
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file is whole, as far as one sees from outside, and not a checkpoint of ours."""
+    if not path.is_file() or path.suffix in (".yaml", ".yml"):
+        return False
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                return True  # older than torch's own format, or no file of torch
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            return not any(_FORMAT.encode() in archive.read(name) for name in names)
+    except Exception:  # as in `check_sums`: reading it as ours says what is wrong
+        return False
+
+
 def _read(path: Path) -> Any:
     if path.is_dir():
         inside = "best.pt" if path.name == "checkpoints" else "checkpoints/best.pt"
@@ -183,7 +210,7 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
-        _check_sums(path)
+        check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
@@ -193,12 +220,12 @@ def _read(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
                 f"{path}: holds more than tensors and plain values; it was not opened, because "
-                "such a file can run code. It is not a checkpoint of this project"
+                f"such a file can run code. It is not a checkpoint of this project{_FOREIGN}"
             ) from None
         raise UserError(f"{path}: not a checkpoint, or a damaged or truncated one") from None
 
 
-def _check_sums(path: Path) -> None:
+def check_sums(path: Path) -> None:
     """Compare every part of a file with its checksum, which torch writes but does not look at.
 
     Raises:

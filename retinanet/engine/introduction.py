@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -43,7 +45,7 @@ def introduce(run: Run) -> list[str]:
     interval = run.evaluation_interval
     every = f"every {interval} steps and " if 0 < interval < run.steps else ""
     lines += [
-        f"model {config.model.backbone} ({config.model.norm}, weights {config.model.weights}): "
+        f"model {config.model.backbone} ({config.model.norm}, weights {_weights(config)}): "
         f"{describe_frozen(run.model)}",
         f"{length}{run.steps} steps of {config.train.batch_size} images, {steps_per_epoch} an "
         f"epoch, {config.train.optimizer} lr {config.train.lr:g}, {config.train.schedule}; "
@@ -83,6 +85,11 @@ def introduce(run: Run) -> list[str]:
             f"  eval.every: {interval} steps lie past the end: val is looked at only there"
         )
     return lines
+
+
+def _weights(config: Config) -> str:
+    start = config.model.init_from
+    return config.model.weights if start is None else f"of {Path(start).name}"
 
 
 def _device(run: Run) -> str:

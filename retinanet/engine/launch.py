@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from retinanet.config import load_config, override_config
+from retinanet.config import follow_config, load_config, override_config
+from retinanet.engine.advice import advise
 from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
 from retinanet.engine.distributed import World, join_world
 from retinanet.engine.dry_run import try_first_step
@@ -35,7 +36,7 @@ from retinanet.engine.run_folder import RunFolder, describe_environment, launche
 from retinanet.engine.signals import collect_signals
 from retinanet.engine.splits import Split, build_augment, open_training_splits
 from retinanet.engine.train import is_finished, train
-from retinanet.engine.transfer import load_matching
+from retinanet.engine.transfer import check_same_network, fingerprint, load_matching
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import check_writable
 from retinanet.model.detector import Detector, build_detector
@@ -54,10 +55,10 @@ class Outcome:
 def train_experiment(
     config: Config,
     *,
-    init_from: Path | None = None,
     dry_run: bool = False,
     auto_resume: bool = False,
     allow_changes: bool = False,
+    read_weights: Callable[[Path], tuple[Checkpoint, list[str]]] | None = None,
     world: World | None = None,
 ) -> Outcome | None:
     """Check everything, rehearse on two images, train; return None for a dry run.
@@ -66,10 +67,11 @@ def train_experiment(
 
     Args:
         config: the experiment.
-        init_from: a checkpoint to take weights from.
         dry_run: take one step and evaluate one batch, say what the run would be, and stop.
         auto_resume: go on with the run in the config's folder, if there is one.
         allow_changes: go on with it as another experiment, too.
+        read_weights: of the file that `model.init_from` names, and lines to say of them; None
+            reads checkpoints of this project alone.
         world: that the caller has joined, and will leave; None joins one for this run.
 
     Raises:
@@ -87,7 +89,11 @@ def train_experiment(
             check_writable(folder.path, "choose another output.dir")
         else:
             folder.check_free()
-        return _run(config, folder, world, init_from=init_from, dry_run=dry_run)
+        weights = None
+        if config.model.init_from is not None:
+            path = Path(config.model.init_from).expanduser()
+            weights = read_weights(path) if read_weights else (load_checkpoint(path), [])
+        return _run(config, folder, world, weights=weights, dry_run=dry_run)
     finally:
         if own:
             world.close()
@@ -160,7 +166,7 @@ def _run(
     world: World,
     *,
     resume: Resume | None = None,
-    init_from: Path | None = None,
+    weights: tuple[Checkpoint, list[str]] | None = None,
     dry_run: bool = False,
     finished_is_fine: bool = False,
 ) -> Outcome | None:
@@ -169,7 +175,7 @@ def _run(
     set_numerics(config.train, world.device)
     log = Log(active=world.is_main)
     try:
-        run, remarks = _prepare(config, folder, world, log, resume=resume, init_from=init_from)
+        run, remarks = _prepare(config, folder, world, log, resume=resume, weights=weights)
         if resume is not None:
             resume = check_rates(run, resume)
             run.environment["changed"] = resume.kept
@@ -234,9 +240,15 @@ def _prepare(
     log: Log,
     *,
     resume: Resume | None,
-    init_from: Path | None,
+    weights: tuple[Checkpoint, list[str]] | None,
 ) -> tuple[Run, list[str]]:
     """Check everything and build the run; return it and what to say about its weights."""
+    start, remarks = weights or (None, [])
+    if start is not None:
+        config, taken = follow_config(config, start.config, source="--init-from")
+        remarks = [f"start from {config.model.init_from}", *remarks]
+        remarks += [f"  as there: {' '.join(taken)}"] if taken else []
+        check_same_network(config, start)
     precision = resolve_precision(config.train.precision, world.device)
     train_split, val_split = open_training_splits(config)
     asked = config.train.micro_batch
@@ -244,11 +256,11 @@ def _prepare(
     resolved = [f"train.precision={precision}", f"train.micro_batch={micro_batch}"]
     config = override_config(config, resolved)
     build_augment(config)  # a wrong name is the user's mistake: before step 0
-    weights = load_checkpoint(init_from) if init_from else None
     if resume is not None:
         check_data(resume, train_split, val_split)
-    _check_ranks_agree(world, config, train_split, val_split, resume)
-    model, remarks = _build_model(config, train_split, weights, fresh=resume is None)
+    _check_ranks_agree(world, config, train_split, val_split, resume, start)
+    model, matched = _build_model(config, train_split, start, fresh=resume is None)
+    remarks += matched
     run = start_run(
         config,
         folder=folder,
@@ -262,9 +274,12 @@ def _prepare(
             **describe_environment(world.size, world.device),
             "launchers": sorted({*world.gather(launcher())} - {None}),
             "val_fingerprint": val_split.annotations.fingerprint,
+            "init_from": _digest(start, resume),
         },
         checkpoint=resume.checkpoint if resume else None,
     )
+    if resume is None:
+        remarks.append(advise(config, run.plan.entries, start))
     if world.is_main:
         folder.check_space(
             checkpoint_size(run),
@@ -274,6 +289,13 @@ def _prepare(
         remarks += fit_micro_batch(run, asked=asked)
     _check_sync_bn(run.config, world)
     return run, remarks
+
+
+def _digest(start: Checkpoint | None, resume: Resume | None) -> object:
+    """Return what tells the weights apart that a run has started from; None: it named none."""
+    if resume is not None:
+        return resume.checkpoint.environment.get("init_from")
+    return fingerprint(start.weights) if start is not None else None
 
 
 def _check_sync_bn(config: Config, world: World) -> None:
@@ -294,7 +316,12 @@ def _check_sync_bn(config: Config, world: World) -> None:
 
 
 def _check_ranks_agree(
-    world: World, config: Config, train_split: Split, val_split: Split, resume: Resume | None
+    world: World,
+    config: Config,
+    train_split: Split,
+    val_split: Split,
+    resume: Resume | None,
+    start: Checkpoint | None,
 ) -> None:
     """Refuse processes that would train different things: of two machines, one may be outdated.
 
@@ -306,6 +333,7 @@ def _check_ranks_agree(
         f"{train_split.annotations.path}": train_split.annotations.fingerprint,
         f"{val_split.annotations.path}": val_split.annotations.fingerprint,
         "the state to resume from": resume and resume.checkpoint.progress,
+        "the weights to start from": start and world.size > 1 and fingerprint(start.weights),
     }
     theirs: list[dict[str, object]] = world.broadcast(world.gather(ours))
     for values in zip(*(rank.items() for rank in theirs), strict=True):
@@ -324,19 +352,8 @@ def _build_model(
     """Build the network with its initial weights; return it and what to say about them."""
     torch.manual_seed(config.train.seed)
     categories = split.annotations.categories
-    if weights is not None:
-        _check_same_backbone(config, weights)
     pretrained = fresh and weights is None
     model = build_detector(config, classes=len(categories), pretrained=pretrained)
-    return model, [] if weights is None else load_matching(model, weights, categories)
-
-
-def _check_same_backbone(config: Config, weights: Checkpoint) -> None:
-    """Refuse weights whose backbone, or what it was fed, is another: they would be noise."""
-    ours, theirs = config.model, weights.config.model
-    for key in ("backbone", "norm", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"):
-        if getattr(ours, key) != getattr(theirs, key):
-            raise UserError(
-                f"--init-from: model.{key} is {getattr(theirs, key)} in the checkpoint but "
-                f"{getattr(ours, key)} here; its weights need it as it was: set model.{key}"
-            )
+    if weights is None:
+        return model, []
+    return model, load_matching(model, weights, categories, config.anchors)

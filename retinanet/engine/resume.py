@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retinanet.config import dump_config, override_config
+from retinanet.config import dump_config, follow_config, override_config
 from retinanet.engine.checkpoint import Checkpoint
 from retinanet.engine.recovery import load_resumable, newest_whole
 from retinanet.engine.run import Run
@@ -134,6 +134,10 @@ def plan_resume(
         UserError: it is another experiment, and that is not allowed.
     """
     saved = checkpoint.config
+    if saved.model.init_from is not None:  # much of it came from there, then
+        if "init_from" not in asked.model.model_fields_set:
+            asked = override_config(asked, [f"model.init_from={saved.model.init_from}"])
+        asked, _ = follow_config(asked, saved, source="--resume")
     if (asked.train.epochs is None) != (saved.train.epochs is None):
         unit = "epochs" if saved.train.epochs else "steps"
         raise UserError(

@@ -44,8 +44,13 @@ def restore_detector(
     """Rebuild the network of a checkpoint; nothing but the file is needed (users.md FT2, FT3).
 
     Raises:
-        UserError: the weights do not fit the config in the file.
+        UserError: the weights do not fit the config in the file, or are a backbone's alone.
     """
+    if not checkpoint.categories:
+        raise UserError(
+            "the checkpoint holds a backbone alone; train a detector from it: retinanet train "
+            "CONFIG --init-from CHECKPOINT"
+        )
     model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
     place(model, device, precision, channels_last=checkpoint.config.train.channels_last)
     load_weights(model, checkpoint.weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retinanet.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from retinanet.errors import UserError
-from retinanet.files import check_writable, readable_size
+from retinanet.files import check_new_file, readable_size
 
 
 def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
@@ -27,13 +27,7 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     if checkpoint.optimizer is None and checkpoint.averaged is None:
         raise UserError(f"{path}: holds the weights alone already; there is nothing to drop")
     out = out or path.with_name(f"{path.stem}_stripped.pt")
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder; name the file to write")
-    if out.exists():
-        raise UserError(f"{out}: exists already; name another file to write, or remove it")
-    if not out.parent.is_dir():
-        raise UserError(f"{out}: there is no folder {out.parent}; make it first")
-    check_writable(out.parent, "name another file to write")
+    check_new_file(out)
     write_weights(checkpoint, out)
     before, after = (readable_size(file.stat().st_size) for file in (path, out))
     dropped = "optimiser state dropped"

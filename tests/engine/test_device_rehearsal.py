@@ -115,7 +115,7 @@ def on(device: torch.device, model: Detector) -> Detector:
 
 
 def config(**model: Any) -> Config:
-    return Config.model_validate({"model": {"weights": "none", "frozen_stages": 0, **model}})
+    return Config.model_validate({"model": {"weights": "none", "freeze": "none", **model}})
 
 
 def batch_of(anchors: int, images: int = 2) -> Batch:

@@ -69,7 +69,7 @@ def test_the_default_network_is_what_is_published() -> None:
 
     The backward pass is twice as much, but for the images' gradient, which nobody needs.
     """
-    forward, backward = forward_and_back((800, 1280), "model.frozen_stages=0")
+    forward, backward = forward_and_back((800, 1280), "model.freeze=none")
     assert forward / 2e9 == pytest.approx(239.32, rel=0.005)
     stem = 2 * 64 * 3 * 49 * 400 * 640
     assert backward == 2 * forward - stem
@@ -78,8 +78,8 @@ def test_the_default_network_is_what_is_published() -> None:
 def test_a_frozen_stage_is_not_computed_back() -> None:
     """The stem and layer1 have neither gradient; layer2 has no need of its images' (56 x 56)."""
     canvas = (224, 224)
-    forward, whole = forward_and_back(canvas, "model.frozen_stages=0")
-    same, frozen = forward_and_back(canvas, "model.frozen_stages=2")
+    forward, whole = forward_and_back(canvas, "model.freeze=none")
+    same, frozen = forward_and_back(canvas, "model.freeze=stages:1")
     assert same == forward
     stem = 64 * 3 * 49 * 112**2
     first = 64 * 64 + 64 * 64 * 9 + 64 * 256 + 64 * 256

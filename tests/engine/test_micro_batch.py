@@ -30,7 +30,7 @@ from retinanet.schema import Config
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SMALL = [
-    *("model.backbone=resnet18", "model.weights=none", "model.norm=gn", "model.frozen_stages=0"),
+    *("model.backbone=resnet18", "model.weights=none", "model.norm=gn", "model.freeze=none"),
     *("model.fpn_channels=32", "model.head_convs=1", "model.head_channels=32"),
     *("data.short_side=[48]", "data.long_side=96"),
 ]

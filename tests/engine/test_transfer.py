@@ -2,25 +2,28 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from retinanet.config import override_config
+from retinanet.config import load_config, override_config
 from retinanet.data.coco_json import Categories
 from retinanet.engine.checkpoint import Checkpoint, Progress
-from retinanet.engine.transfer import load_matching
+from retinanet.engine.transfer import check_same_network, load_matching
+from retinanet.errors import UserError
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = override_config(
     Config(),
     [
         "model.backbone=resnet18",
         "model.weights=none",
         "model.norm=gn",
-        "model.frozen_stages=0",
+        "model.freeze=none",
         "model.fpn_channels=8",
         "model.head_channels=8",
         "model.head_convs=1",
@@ -53,7 +56,7 @@ def transfer(
     """Return the state before, the state after, and what was said."""
     model = network(config, len(new), seed=2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    lines = load_matching(model, checkpoint, new)
+    lines = load_matching(model, checkpoint, new, config.anchors)
     return before, model.state_dict(), lines
 
 
@@ -76,7 +79,8 @@ def test_same_named_classes_keep_their_rows_and_others_start_at_the_prior() -> N
     total = len(after)
     assert lines == [
         f"initialised {total} of {total} tensors from the checkpoint",
-        "  class logits kept for 2 classes of the same name, fresh for 2",
+        "  class logits kept for 2 classes of the same name (car, cat), fresh for 2 (bird, fish)",
+        "  1 of the checkpoint's classes left out (dog)",
     ]
 
 
@@ -92,62 +96,127 @@ def test_the_same_classes_in_the_same_order_are_the_checkpoint_itself() -> None:
     checkpoint = trained()
     _, after, lines = transfer(OLD, checkpoint)
     assert all(torch.equal(after[name], value) for name, value in checkpoint.model.items())
-    assert lines[1] == "  class logits kept for 3 classes of the same name, fresh for 0"
+    assert lines[1:] == [
+        "  class logits kept for 3 classes of the same name (cat, dog, car), fresh for 0"
+    ]
 
 
 def test_no_class_in_common() -> None:
     before, after, lines = transfer(Categories(ids=(1,), names=("bird",)), trained())
     assert torch.equal(after[WEIGHT], before[WEIGHT])
     assert torch.equal(after[BIAS], before[BIAS])
-    assert lines[1] == "  class logits kept for 0 classes of the same name, fresh for 1"
+    assert lines[1] == "  class logits kept for 0 classes of the same name, fresh for 1 (bird)"
 
 
-def test_other_anchors_leave_the_heads_outputs_fresh_and_say_so() -> None:
-    """users.md AN2, FT1: 2 ratios instead of 3 are 6 anchors a cell instead of 9."""
+OUTPUTS = (WEIGHT, BIAS, "box_subnet.output.weight", "box_subnet.output.bias")
+
+
+def cells(tensor: Tensor, anchors: int) -> Tensor:
+    """Return the rows of an output by the anchor of a cell."""
+    return tensor.view(anchors, -1, *tensor.shape[1:])
+
+
+def test_anchors_in_another_order_keep_their_rows() -> None:
+    """users.md AN2: torchvision's anchors are ours by ratio before size, rounded to whole px."""
+    theirs = load_config(CONFIGS / "torchvision_v1_coco.yaml").anchors
+    checkpoint = trained()
+    other = SMALL.model_copy(update={"anchors": theirs})
+    _, after, lines = transfer(OLD, checkpoint, other)
+    ratio_major = [3 * size + ratio for ratio in range(3) for size in range(3)]
+    for name in OUTPUTS:
+        assert torch.equal(cells(after[name], 9), cells(checkpoint.model[name], 9)[ratio_major])
+    assert len(lines) == 2
+
+
+def test_new_anchors_are_fresh_and_the_others_keep_their_rows() -> None:
+    """users.md AN2, FT1: of the ratios 0.5, 1 and 3 the last is new."""
+    checkpoint = trained()
+    other = override_config(SMALL, ["anchors.ratios=[0.5, 1, 3]"])
+    before, after, lines = transfer(OLD, checkpoint, other)
+    for name in OUTPUTS:
+        for anchor in range(9):
+            source = before if anchor % 3 == 2 else checkpoint.model
+            assert torch.equal(cells(after[name], 9)[anchor], cells(source[name], 9)[anchor])
+    assert lines[2:] == [
+        "  6 of 9 anchors of a cell are nearly as in the checkpoint and keep their rows; those of "
+        "the others are fresh"
+    ]
+
+
+def test_fewer_anchors_take_theirs() -> None:
+    checkpoint = trained()
     fewer = override_config(SMALL, ["anchors.ratios=[1, 2]"])
-    before, after, lines = transfer(OLD, trained(), fewer)
-    outputs = (WEIGHT, BIAS, "box_subnet.output.weight", "box_subnet.output.bias")
-    assert all(torch.equal(after[name], before[name]) for name in outputs)
-    total = len(after)
-    assert lines[0] == f"initialised {total - 4} of {total} tensors from the checkpoint"
-    assert set(lines[2:]) == {
-        "  skipped box_subnet.output.weight: (36, 8, 3, 3) in the checkpoint, (24, 8, 3, 3) here",
-        "  skipped box_subnet.output.bias: (36,) in the checkpoint, (24,) here",
-        f"  skipped {WEIGHT}: the anchors or channels of the heads differ",
-        f"  skipped {BIAS}: the anchors or channels of the heads differ",
-    }
+    _, after, lines = transfer(OLD, checkpoint, fewer)
+    kept = [3 * size + ratio for size in range(3) for ratio in (1, 2)]
+    for name in OUTPUTS:
+        assert torch.equal(cells(after[name], 6), cells(checkpoint.model[name], 9)[kept])
+    assert len(lines) == 2
 
 
-def test_what_only_one_side_has_is_listed() -> None:
-    """users.md FT1: a head with two convolutions takes the first from a head with one."""
-    deeper = override_config(SMALL, ["model.head_convs=2"])
-    _, after, lines = transfer(OLD, trained(), deeper)
-    assert "  fresh class_subnet.tower.2.weight" in lines
-    assert "  fresh box_subnet.tower.2.bias" in lines
-    assert len(lines) == 2 + 4
-    _, _, lines = transfer(OLD, trained(deeper))
-    assert "  skipped class_subnet.tower.2.weight: (8, 8, 3, 3) in the checkpoint, absent here" in (
-        lines
+def test_anchors_of_other_sizes_are_all_fresh() -> None:
+    sizes = "[[20, 25, 31], [40, 50, 62], [80, 100, 124], [160, 200, 248], [320, 400, 496]]"
+    other = override_config(SMALL, [f"anchors.sizes={sizes}"])
+    before, after, lines = transfer(OLD, trained(), other)
+    fresh = [
+        torch.equal(cells(after[n], 9)[i], cells(before[n], 9)[i]) for n in OUTPUTS for i in (0, 3)
+    ]
+    assert all(fresh)
+    assert "  3 of 9 anchors of a cell are nearly as in the checkpoint" in lines[2]
+
+
+@pytest.mark.parametrize("option", ["head_convs=2", "head_channels=16", "fpn_channels=16"])
+def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
+    """users.md FT1: rows on top of features that they have not learnt would be noise."""
+    other = override_config(SMALL, [f"model.{option}"])
+    before, after, lines = transfer(OLD, trained(), other)
+    subnets = [name for name in after if "_subnet." in name]
+    assert all(torch.equal(after[name], before[name]) for name in subnets)
+    assert "  skipped class_subnet: its convolutions are others than in the checkpoint" in lines
+    assert "  fresh box_subnet, all of it" in lines
+    assert (
+        "  class logits kept for 0 classes of the same name, fresh for 3 (cat, dog, car)" in lines
     )
-    assert len(after) > 4
+    assert (
+        "  skipped fpn.lateral.0.weight: (8, 128, 1, 1) in the checkpoint, (16, 128, 1, 1) here"
+        in lines
+    ) == option.startswith("fpn")
 
 
-def test_a_checkpoint_without_class_logits_leaves_them_fresh() -> None:
-    """A file that somebody cut down by hand."""
-    whole = trained()
-    cut = {name: value for name, value in whole.model.items() if name not in (WEIGHT, BIAS)}
-    before, after, lines = transfer(OLD, dataclasses.replace(whole, model=cut))
-    assert torch.equal(after[WEIGHT], before[WEIGHT])
-    assert lines[1] == "  class logits kept for 0 classes of the same name, fresh for 3"
+def test_classes_that_are_not_there_any_more_are_named() -> None:
+    _, _, lines = transfer(Categories(ids=(1,), names=("dog",)), trained())
+    assert "  2 of the checkpoint's classes left out (cat, car)" in lines
 
 
-@pytest.mark.parametrize("channels", [16])
-def test_other_channels_in_the_heads(channels: int) -> None:
-    wider = override_config(SMALL, [f"model.head_channels={channels}"])
-    before, after, lines = transfer(OLD, trained(), wider)
-    assert torch.equal(after[WEIGHT], before[WEIGHT])
-    assert f"  skipped {WEIGHT}: the anchors or channels of the heads differ" in lines
-    assert torch.equal(rows(after[BIAS], 3, 0), rows(trained().model[BIAS], 3, 0))
+def test_anchors_from_the_corner_of_a_cell_are_not_those_from_its_middle() -> None:
+    """Offset 0.5 moves the smallest by an eighth of their size each way: an IoU of 0.62."""
+    other = override_config(SMALL, ["anchors.offset=0.5"])
+    _, _, lines = transfer(OLD, trained(), other)
+    assert lines[2].startswith(
+        "  0 of 9 anchors of a cell are nearly as in the checkpoint and keep"
+    )
+
+
+def test_what_would_stay_random_is_not_frozen() -> None:
+    frozen = override_config(
+        SMALL, ["model.init_from=x.pt", "model.freeze=all_but_head", "model.fpn_channels=16"]
+    )
+    with pytest.raises(
+        UserError, match=r"model.freeze: fpn\.\S+ \(and \d+ more\) would stay random"
+    ):
+        transfer(OLD, trained(), frozen)
+
+
+def test_counters_of_batch_norm_are_no_weights() -> None:
+    """A detector with frozen batch norm goes on with trainable ones, and back."""
+    words = ["model.norm=bn", "model.weights=none"]
+    moving, still = (
+        override_config(SMALL, [*words, f"model.norm={n}", "model.init_from=x.pt"])
+        for n in ("bn", "frozen_bn")
+    )
+    for old, new in ((moving, still), (still, moving)):
+        _, _, lines = transfer(OLD, trained(old), new)
+        assert not any("num_batches_tracked" in line for line in lines)
+        assert len(lines) == 2
 
 
 def test_an_average_is_what_is_taken() -> None:
@@ -156,3 +225,57 @@ def test_an_average_is_what_is_taken() -> None:
     averaged = {name: value + 5 for name, value in checkpoint.model.items()}
     _, after, _ = transfer(OLD, dataclasses.replace(checkpoint, averaged=averaged))
     assert all(torch.equal(after[name], value) for name, value in averaged.items())
+
+
+def test_a_backbone_alone() -> None:
+    """An ImageNet network, converted: the rest of the detector is new, and said so by its parts."""
+    whole = trained()
+    cut = {name: value for name, value in whole.model.items() if name.startswith("backbone.")}
+    alone = dataclasses.replace(whole, model=cut, categories=Categories(ids=(), names=()))
+    before, after, lines = transfer(OLD, alone)
+    assert all(torch.equal(after[name], value) for name, value in cut.items())
+    assert all(torch.equal(after[n], before[n]) for n in after if not n.startswith("backbone."))
+    assert lines[2:] == [
+        "  fresh fpn, all of it",
+        "  fresh class_subnet, all of it",
+        "  fresh box_subnet, all of it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "backbone=resnet34",
+        "stride_in_1x1=true",
+        "channel_order=bgr",
+        "pixel_mean=[1, 2, 3]",
+        "pixel_std=[1, 2, 3]",
+        "p7_relu=false",
+    ],
+)
+def test_another_network_is_refused(option: str) -> None:
+    """Its weights would be noise; a backbone alone has no P7."""
+    other = override_config(SMALL, [f"model.{option}"])
+    key = option.partition("=")[0]
+    with pytest.raises(UserError, match=rf"model.init_from: model.{key} is .* in the checkpoint"):
+        check_same_network(other, trained())
+    alone = dataclasses.replace(trained(), categories=Categories(ids=(), names=()))
+    if key == "p7_relu":
+        check_same_network(other, alone)
+    else:
+        with pytest.raises(UserError, match=f"model.{key} is"):
+            check_same_network(other, alone)
+
+
+def test_another_norm_is_refused() -> None:
+    """Group norm has other weights; batch norms take each other's, but not another eps."""
+    still = override_config(SMALL, ["model.norm=frozen_bn", "model.init_from=x.pt"])
+    with pytest.raises(UserError, match=r"model\.norm is gn in the checkpoint but frozen_bn here"):
+        check_same_network(still, trained())
+    batch = trained(override_config(SMALL, ["model.norm=bn"]))
+    check_same_network(still, batch)
+    other = override_config(still, ["model.norm_eps=0.001"])
+    with pytest.raises(
+        UserError, match=r"model\.norm_eps is 1e-05 in the checkpoint but 0.001 here"
+    ):
+        check_same_network(other, batch)

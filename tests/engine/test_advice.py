@@ -1,0 +1,45 @@
+"""How long and how fast is usual, said at the start."""
+
+import pytest
+
+from retinanet.config import override_config
+from retinanet.data.coco_json import Categories
+from retinanet.engine.advice import advise, usual_epochs, usual_rate
+from retinanet.engine.checkpoint import Checkpoint, Progress
+from retinanet.schema import Config
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(20, 60), (300, 50), (117_266, 12), (10**7, 12)])
+def test_more_images_fewer_epochs(images: int, epochs: float) -> None:
+    assert usual_epochs(images) == pytest.approx(epochs, rel=0.01)
+
+
+def test_the_rate_belongs_to_the_batch() -> None:
+    assert usual_rate("sgd", 16, "a backbone") == 0.01  # the paper's
+    assert usual_rate("sgd", 8, "a backbone") == 0.005
+    assert usual_rate("adamw", 4, "a backbone") == usual_rate("adamw", 16, "a backbone") / 2
+
+
+@pytest.mark.parametrize(
+    ("names", "start"), [(None, "random weights"), ((), "a backbone"), (("cell",), "a detector")]
+)
+def test_it_says_what_from(names: tuple[str, ...] | None, start: str) -> None:
+    config = override_config(Config(), ["model.weights=none", "model.norm=bn", "model.freeze=none"])
+    ids = tuple(range(len(names or ())))
+    weights = Checkpoint(
+        config=config,
+        categories=Categories(ids=ids, names=names or ()),
+        model={},
+        progress=Progress(),
+        environment={},
+    )
+    said = advise(config, 300, None if names is None else weights)
+    assert said.startswith(f"usual for 300 images, from {start}: 35 to 70 epochs = ")
+
+
+def test_its_numbers() -> None:
+    words = ["train.steps=null", "train.epochs=20", "train.batch_size=8", "train.lr=0.02"]
+    assert advise(override_config(Config(), words), 300, None) == (
+        "usual for 300 images, from a backbone: 35 to 70 epochs = 1,310 to 2,620 steps of 8 (here "
+        "20 epochs); sgd lr 0.003 to 0.01 (here 0.02)"
+    )
