@@ -39,10 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"retinanet {__version__}")
         return 0
     if words[0] not in commands:
-        choices = ", ".join(commands)
         print(
             f"error: there is no command {words[0]!r}{nearest(words[0], list(commands)) or '.'} "
-            f"Commands: {choices}",
+            f"Commands: {', '.join(commands)}",
             file=sys.stderr,
         )
         return 2
@@ -56,7 +55,8 @@ def _overview() -> str:
   evaluate   COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt
   predict    detect in pictures: retinanet predict runs/my_run/checkpoints/best.pt photos/
   check      all that is wrong with data: retinanet check my_data/train.json --images my_data/images
-  convert    Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json
+  convert    Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: retinanet convert voc VOC2007 voc.json;
+             torchvision's, detectron2's, mmdetection's checkpoints: retinanet convert checkpoint
   benchmark  how many images a second the data path gives, stage by stage
   replay     take one step of a run again: what happened in it, and where it stopped being finite
   strip      a checkpoint without optimiser state, to keep or to give away: half the size or less
@@ -96,7 +96,10 @@ def _train_parser() -> argparse.ArgumentParser:
         help="continue a run as another experiment, with options that a resume refuses",
     )
     parser.add_argument(
-        "--init-from", metavar="CHECKPOINT", help="start from another run's weights"
+        "--init-from",
+        metavar="CHECKPOINT",
+        help="start from a detector's weights (model.init_from): ours, torchvision's, "
+        "detectron2's, mmdetection's",
     )
     parser.add_argument(
         "--dry-run",
@@ -119,14 +122,17 @@ def train_command(words: list[str]) -> int:
         config, resume = resume, ""
     if options.name:
         overrides = [*overrides, f"output.name={json.dumps(options.name)}"]  # "null" is a name, too
+    if options.init_from:
+        overrides = [*overrides, f"model.init_from={json.dumps(options.init_from)}"]
     from retinanet.config import find_config, load_config
     from retinanet.engine import launch
+    from retinanet.foreign.convert import read_detector
 
     if options.allow_changes and resume is None and not options.auto_resume:
         raise UserError("--allow-changes goes with --resume or --auto-resume")
     if resume is not None:
-        if options.init_from or options.dry_run or options.auto_resume:
-            raise UserError("--resume goes with neither --init-from, --dry-run nor --auto-resume")
+        if options.dry_run or options.auto_resume:
+            raise UserError("--resume goes with neither --dry-run nor --auto-resume")
         outcome: launch.Outcome | None = launch.resume_experiment(
             find_config(config) if config else None,
             Path(resume) if resume else None,
@@ -138,10 +144,10 @@ def train_command(words: list[str]) -> int:
             parser.error("name a config file, or a run with --resume")
         outcome = launch.train_experiment(
             load_config(find_config(config), overrides),
-            init_from=Path(options.init_from) if options.init_from else None,
             dry_run=options.dry_run,
             auto_resume=options.auto_resume,
             allow_changes=options.allow_changes,
+            read_weights=read_detector,
         )
     if outcome is not None and outcome.is_main and outcome.progress.best_step is not None:
         best = outcome.progress.best_ap
@@ -314,9 +320,13 @@ def demo_command(words: list[str]) -> int:
 
 def convert_command(words: list[str]) -> int:
     """`retinanet convert`."""
-    from retinanet.convert import command
+    if words[:1] == ["checkpoint"]:
+        from retinanet.foreign.command import convert_checkpoint_command
 
-    return command.convert_command(words)
+        return convert_checkpoint_command(words[1:])
+    from retinanet.convert.command import convert_command as convert_data
+
+    return convert_data(words)
 
 
 def lab_command(words: list[str]) -> int:
@@ -340,9 +350,7 @@ def config_command(words: list[str]) -> int:
         "Print every option with type, default, unit and meaning; or an experiment as resolved.",
         "retinanet config train\n  retinanet config configs/demo.yaml train.lr=0.01",
     )
-    parser.add_argument(
-        "what", nargs="?", metavar="SECTION|CONFIG", help="a section, or a YAML file"
-    )
+    parser.add_argument("what", nargs="?", metavar="SECTION|CONFIG", help="section, or YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     options = parser.parse_intermixed_args(words)
     from retinanet.config import describe, dump_config, find_config, load_config
@@ -351,7 +359,12 @@ def config_command(words: list[str]) -> int:
     what = options.what
     path = find_config(what) if what else Path()
     if what and (path.suffix in (".yaml", ".yml") or path.is_file()):
-        print(write_yaml(dump_config(load_config(path, options.overrides))), end="")
+        config = load_config(path, options.overrides)
+        if config.model.init_from is not None:
+            from retinanet.foreign.convert import follow_weights  # it waits for torch
+
+            config = follow_weights(config)
+        print(write_yaml(dump_config(config)), end="")
     else:
         if options.overrides:
             parser.error(f"{options.overrides[0]!r} goes with a config file")
@@ -371,9 +384,7 @@ def benchmark_command(words: list[str]) -> int:
     parser.add_argument("config", help="YAML file of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--images", type=int, default=64, help="to time each stage on (64)")
-    parser.add_argument(
-        "--workers", type=int, nargs="+", help="loader processes to try (data.workers)"
-    )
+    parser.add_argument("--workers", type=int, nargs="+", help="loader processes (data.workers)")
     options = parser.parse_intermixed_args(words)
     from retinanet.config import find_config, load_config
     from retinanet.diagnostics.benchmark import measure_data

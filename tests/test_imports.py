@@ -13,6 +13,7 @@ ORDER = (
     },
     {"model", "losses", "data", "evaluation"},
     {"engine"},
+    {"foreign"},
     {"inference", "diagnostics", "lab", "convert"},
     {"cli"},
     {"__main__"},

@@ -36,6 +36,7 @@ _OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
   yolo        YOLO: its data.yaml
   csv         keras-retinanet: path,x1,y1,x2,y2,class_name; or TensorFlow's, with its header row
   openimages  OpenImages: a CSV of boxes
+  checkpoint  a detector of torchvision, detectron2 or mmdetection into a checkpoint; or back
   coco        the way back: COCO JSON to Pascal VOC, YOLO or CSV; or a COCO file into train and val
 
 example:

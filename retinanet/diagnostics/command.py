@@ -17,6 +17,7 @@ from retinanet.diagnostics.repair_file import repair_file
 from retinanet.diagnostics.report import format_report, is_report, summary, write_report
 from retinanet.errors import UserError
 from retinanet.files import check_writable
+from retinanet.foreign.convert import follow_weights
 from retinanet.schema import Config
 
 
@@ -48,7 +49,7 @@ def check(options: argparse.Namespace) -> int:
         check_writable(Path(options.pictures), "choose another place for --pictures")
     _check_free(options.what, options.fix, options.json)
     if not is_file:
-        config = load_config(find_config(options.what), options.overrides)
+        config = follow_weights(load_config(find_config(options.what), options.overrides))
         pictures = Path(options.pictures) if options.pictures else None
         wish = Wish(fit_anchors=options.fit_anchors, pictures=pictures)
         report = check_experiment(config, options.what, decode=options.decode, wish=wish)

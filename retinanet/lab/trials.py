@@ -26,8 +26,10 @@ from retinanet.engine.resume import experiment
 from retinanet.engine.run_folder import RunFolder, run_folder
 from retinanet.engine.splits import build_augment, open_training_splits
 from retinanet.engine.strip import write_weights
+from retinanet.engine.transfer import fingerprint
 from retinanet.errors import DivergedError, InterruptedRunError, UserError
 from retinanet.files import replacing
+from retinanet.foreign.convert import read_detector
 from retinanet.lab.variants import Variant
 from retinanet.schema import Config
 
@@ -151,10 +153,14 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
 
 
 def _fingerprints(base: Config) -> dict[str, str]:
-    """Return what tells the data apart, after a look at all that may be wrong with them."""
+    """Return what tells data and first weights apart, after a look at what may be wrong."""
     build_augment(base)
     splits = zip(("train", "val"), open_training_splits(base), strict=True)
-    return {name: split.annotations.fingerprint for name, split in splits}
+    found = {name: split.annotations.fingerprint for name, split in splits}
+    if base.model.init_from is not None:
+        start, _ = read_detector(Path(base.model.init_from).expanduser())
+        found["init_from"] = fingerprint(start.weights)
+    return found
 
 
 def _check_base(base: Config, data: dict[str, str], output: Path) -> None:
@@ -171,7 +177,7 @@ def _check_base(base: Config, data: dict[str, str], output: Path) -> None:
     changed = [key for key in now if now[key] != before[key]]
     lines = [f"  {key}: {now[key]} here, {before[key]} there" for key in changed]
     if _read(data_path) != data:
-        lines.append("  other images or boxes")
+        lines.append("  other images, boxes or weights to start from")
     if lines:
         raise UserError(
             f"{output}: holds trials of another experiment; give another --output:\n"
@@ -213,7 +219,7 @@ def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
         torch.compiler.reset()  # it keeps a few versions of a function, and gives up on more
     diverged = None
     try:
-        train_experiment(trial.config, world=world, auto_resume=True)
+        train_experiment(trial.config, world=world, auto_resume=True, read_weights=read_detector)
     except DivergedError as error:
         diverged = str(error).partition("\n")[0]  # empty but on rank 0
         if world.is_main:

@@ -164,7 +164,7 @@ def test_no_network_is_touched(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     monkeypatch.setattr("socket.socket.connect", refuse)
     values = dump_config(load_checkpoint(small_checkpoint).config)
-    values["model"] |= {"weights": "IMAGENET1K_V1", "norm": "frozen_bn", "frozen_stages": 2}
+    values["model"] |= {"weights": "IMAGENET1K_V1", "norm": "frozen_bn", "freeze": "stages:1"}
     config = build_config(values, source="test")
     with pytest.raises(AssertionError, match="the network was touched"):
         build_detector(config, classes=3)

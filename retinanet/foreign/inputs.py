@@ -1,0 +1,90 @@
+"""What a foreign backbone is fed, and where it strides: weights alone do not show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from retinanet.errors import UserError
+from retinanet.foreign.mm_config import MmConfig
+from retinanet.foreign.networks import Network, State
+from retinanet.foreign.peers import Peer
+
+STYLES = {
+    "caffe": [
+        "model.stride_in_1x1=true",
+        "model.channel_order=bgr",
+        "model.pixel_mean=[103.53, 116.28, 123.675]",
+        "model.pixel_std=[1.0, 1.0, 1.0]",
+    ],
+    "pytorch": [
+        "model.stride_in_1x1=false",
+        "model.channel_order=rgb",
+        "model.pixel_mean=[123.675, 116.28, 103.53]",
+        "model.pixel_std=[58.395, 57.12, 57.375]",
+    ],
+}
+"""Backbones that come from MSRA's weights (Caffe), or from torchvision's."""
+
+
+def describe_inputs(
+    source: Peer, state: State, said: MmConfig, path: Path, style: str | None
+) -> tuple[list[str], list[str]]:
+    """Return options of our config for a detector of detectron2 or mmdetection, and what they are.
+
+    Args:
+        source: whose detector it is.
+        state: its weights, with what else detectron2 keeps among them.
+        said: what mmdetection's own config in the file says.
+        path: of the file, for messages.
+        style: as the user says; None: as the file says, or as is usual in the source.
+
+    Raises:
+        UserError: means that are no means.
+    """
+    numbers = _numbers_of_buffers(state, path) or said.pixels
+    told = said.style
+    if told is None and numbers:
+        told = "caffe" if set(numbers["std"]) == {1.0} else "pytorch"
+    chosen = style or told or ("caffe" if source.name == "detectron2" else "pytorch")
+    if style or told:
+        why = "as given" if style else "as the file tells"
+    else:
+        other = "pytorch" if chosen == "caffe" else "caffe"
+        why = f"taken for granted, as usual in {source.name}; if it is not: --style {other}"
+    options = [*STYLES[chosen], *(f"model.pixel_{key}={value}" for key, value in numbers.items())]
+    order = said.order
+    if order is None and numbers and numbers["mean"][0] != numbers["mean"][2]:
+        order = "bgr" if numbers["mean"][0] < numbers["mean"][2] else "rgb"  # blue is the least
+    if order is not None:
+        options.append(f"model.channel_order={order}")
+    return options, [f"  backbone in {chosen} style ({why})"]
+
+
+def torchvision_eps(network: Network, content: object) -> tuple[list[str], list[str]]:
+    """Tell torchvision's own COCO_V1 file, whose frozen batch norms have an eps of 0, from others.
+
+    It is a bare state dict with frozen batch norms; its training scripts save more.
+    """
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        return [], []
+    counted = any(str(name).endswith("num_batches_tracked") for name in content)
+    if counted or network.normed or network.logits_per_cell != 9 * 91:
+        return [], []
+    line = (
+        "  frozen batch norm with an eps of 0, as in torchvision's own COCO_V1 file; if you "
+        "trained it yourself: model.norm_eps=1e-5"
+    )
+    return ["model.norm_eps=0"], [line]
+
+
+def _numbers_of_buffers(state: State, path: Path) -> dict[str, list[float]]:
+    """Return mean and std that older files of detectron2 hold among the weights."""
+    if not {"pixel_mean", "pixel_std"} <= set(state):
+        return {}
+    numbers = {key: state[f"pixel_{key}"].flatten().tolist() for key in ("mean", "std")}
+    for key, values in numbers.items():
+        if len(values) != 3:
+            raise UserError(f"{path}: pixel_{key} has {len(values)} numbers, not 3")
+    return numbers
