@@ -152,7 +152,7 @@ def experiment_values(data: Path, output: Path) -> dict[str, Any]:
             "backbone": "resnet18",
             "weights": "none",
             "norm": "gn",
-            "frozen_stages": 0,
+            "freeze": "none",
             "fpn_channels": 32,
             "head_convs": 1,
             "head_channels": 32,

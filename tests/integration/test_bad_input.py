@@ -90,8 +90,8 @@ def edit(data: Path) -> Callable[..., Path]:
         ("data.hflip=1.5", "data.hflip is 1.5; it should be less than or equal to 1"),
         ("train.optimizer=adam", "train.optimizer is 'adam'; it should be 'sgd' or 'adamw'"),
         ("data.short_side=[200]", "data: long_side: 128 is under a short side of 200"),
-        ("model.norm=frozen_bn", "Set model.norm=gn model.frozen_stages=0"),
-        ("model.frozen_stages=2", "would freeze random weights. Set model.frozen_stages=0"),
+        ("model.norm=frozen_bn", "Set model.norm=gn model.freeze=none"),
+        ("model.freeze=stages:1", "would freeze random weights. Set model.freeze=none"),
     ],
 )
 def test_options(experiment: Path, refuse: Refuse, override: str, message: str) -> None:
@@ -399,33 +399,39 @@ class Malicious:
         return Path.touch, (self.marker,)
 
 
-def not_a_checkpoint(path: Path, good: Path) -> str:
+def not_a_checkpoint(path: Path, good: Path) -> tuple[str, str]:
     path.write_text("hello")
-    return "not a checkpoint, or a"
+    return "not a checkpoint, or a", "is no file of torch, pickle of arrays or safetensors, or a"
 
 
-def foreign(path: Path, good: Path) -> str:
+def foreign(path: Path, good: Path) -> tuple[str, str]:
     torch.save({"model": {"weight": torch.zeros(2)}}, path)
-    return "not a checkpoint of this project"
+    return (
+        "not a checkpoint of this project",
+        "is no RetinaNet of torchvision, detectron2, mmdetection",
+    )
 
 
-def truncated(path: Path, good: Path) -> str:
+def truncated(path: Path, good: Path) -> tuple[str, str]:
     path.write_bytes(good.read_bytes()[:1_000_000])
-    return "is damaged or cut off"
+    return ("is damaged or cut off",) * 2
 
 
-def runs_code(path: Path, good: Path) -> str:
+def runs_code(path: Path, good: Path) -> tuple[str, str]:
     torch.save({"format": "retinanet checkpoint", "x": Malicious(path.parent / "ran")}, path)
-    return "holds more than tensors and plain values; it was not opened"
+    return ("holds more than tensors and plain values; it was not opened",) * 2
 
 
-def bare_pickle(path: Path, good: Path) -> str:
+def bare_pickle(path: Path, good: Path) -> tuple[str, str]:
     path.write_bytes(pickle.dumps(Malicious(path.parent / "ran"), protocol=2))
-    return "holds more than tensors and plain values; it was not opened"
+    return (
+        "holds more than tensors and plain values; it was not opened",
+        "names pathlib.Path; it was",
+    )
 
 
-def absent(path: Path, good: Path) -> str:
-    return "there is no such checkpoint"
+def absent(path: Path, good: Path) -> tuple[str, str]:
+    return ("there is no such checkpoint",) * 2
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict", "resume", "init-from"])
@@ -439,10 +445,11 @@ def test_checkpoints(
     refuse: Refuse,
     tmp_path: Path,
     command: str,
-    make: Callable[[Path, Path], str],
+    make: Callable[[Path, Path], tuple[str, str]],
 ) -> None:
+    """Messages of a checkpoint of ours, and of --init-from, which takes other projects' files."""
     path = tmp_path / "bad.pt"
-    message = make(path, finished_run / "checkpoints" / "best.pt")
+    message = make(path, finished_run / "checkpoints" / "best.pt")[command == "init-from"]
     words: dict[str, list[object]] = {
         "evaluate": ["evaluate", path, "--output", tmp_path / "out"],
         "predict": ["predict", path, synthetic / "images" / "val", "--output", tmp_path / "out"],
@@ -540,7 +547,7 @@ def test_output_under_a_file(
 # Backbones and their weights.
 
 TIMM = ["model.norm=bn", "model.backbone=timm:resnet18"]
-PRETRAINED = ["model.norm=frozen_bn", "model.frozen_stages=2"]
+PRETRAINED = ["model.norm=frozen_bn", "model.freeze=stages:1"]
 
 
 def test_timm_that_is_not_installed(
@@ -581,7 +588,7 @@ def test_no_network(experiment: Path, refuse: Refuse, monkeypatch: pytest.Monkey
     text = refuse("train", experiment, *PRETRAINED, "model.weights=IMAGENET1K_V1")
     assert text.startswith("model.weights: IMAGENET1K_V1 of resnet18 could not be downloaded from ")
     assert "no network" in text
-    assert "model.weights=none model.norm=gn model.frozen_stages=0" in text
+    assert "model.weights=none model.norm=gn model.freeze=none" in text
 
 
 def test_a_checkpoint_needs_no_network(

@@ -306,7 +306,9 @@ def test_other_data_are_another_experiment(
     root = f"data.root={tmp_path / 'set'}"
     ran = cli("lab", *words(shared_experiment, laboratory, "--seeds", 2, root))
     assert ran.code == 2 and "== trial" not in ran.out
-    assert ran.err.endswith("give another --output:\n  other images or boxes\n")
+    assert ran.err.endswith(
+        "give another --output:\n  other images, boxes or weights to start from\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -279,8 +279,7 @@ def test_data_may_have_moved(
             "{tmp}: there is no checkpoint to resume from; if the run was ended before its first ",
         ),
         (["CONFIG", "--allow-changes"], "--allow-changes goes with --resume or --auto-resume"),
-        (["CONFIG", "--resume", "--init-from", "x.pt"], "--resume goes with neither --init-from"),
-        (["CONFIG", "--resume", "--dry-run"], "--resume goes with neither --init-from, --dry"),
+        (["CONFIG", "--resume", "--dry-run"], "--resume goes with neither --dry-run nor"),
     ],
 )
 def test_nothing_to_resume(experiment: Path, cli: Cli, words: list[str], message: str) -> None:

@@ -51,26 +51,24 @@ CASES = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "shapes",
-        pytest.param(
-            "bccd",
-            marks=[
-                pytest.mark.real_data,
-                pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder"),
-            ],
-        ),
-    ],
+REAL = [
+    pytest.mark.real_data,
+    pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder"),
+]
+both = pytest.mark.parametrize(
+    "experiment", ["shapes", pytest.param("bccd", marks=REAL)], indirect=True
 )
+drawn = pytest.mark.parametrize("experiment", ["shapes"], indirect=True)
+
+
+@pytest.fixture(scope="module")
 def experiment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a shipped recipe made small, whole network trainable, with GN."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "bccd":
         return prove.blood_cells(Path(DATA) / "bccd", folder)
-    drawn = prove.shapes(folder)
-    return replace(drawn, overrides=[*drawn.overrides, *SMALLER])
+    shapes = prove.shapes(folder)
+    return replace(shapes, overrides=[*shapes.overrides, *SMALLER])
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +94,7 @@ def whole(train: Train) -> Any:
     return train(prove.Case())
 
 
+@both
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_steps_hold_the_hard_cases(experiment: Any, processes: int) -> None:
     """users.md MG1: in the 30 steps a process has no boxes, and one has no images."""
@@ -103,20 +102,33 @@ def test_the_steps_hold_the_hard_cases(experiment: Any, processes: int) -> None:
     assert no_boxes >= 5 and no_images >= 5
 
 
+@both
 def test_the_loss_falls(whole: Any) -> None:
     """A training that stood still would be the same everywhere."""
     assert len(whole.losses) == 30
     assert sum(whole.losses[-5:]) <= 0.8 * sum(whole.losses[:5])
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_in_float64(train: Train, whole: Any, name: str) -> None:
-    """users.md ST1, MG1: losses to 1e-9, weights to 1e-8 over 30 steps."""
+def check_case(train: Train, whole: Any, name: str) -> None:
     difference = prove.compare(train(CASES[name]), whole)
     assert max(difference.losses) <= 1e-9
     assert difference.weights <= 1e-8
 
 
+@both
+def test_in_float64(train: Train, whole: Any) -> None:
+    """users.md ST1, MG1: losses to 1e-9, weights to 1e-8 over 30 steps."""
+    check_case(train, whole, "two with accumulation")
+
+
+@drawn
+@pytest.mark.parametrize("name", ["accumulation and workers", "three processes"])
+def test_other_cuts_in_float64(train: Train, whole: Any, name: str) -> None:
+    """As above; of blood cells too in the script."""
+    check_case(train, whole, name)
+
+
+@drawn
 def test_in_float32(train: Train) -> None:
     """Training is chaotic: rounding grows, and the first five losses alone can be compared."""
     first, other = (
@@ -125,6 +137,7 @@ def test_in_float32(train: Train) -> None:
     assert max(prove.compare(other, first).losses) <= 1e-5
 
 
+@drawn
 @pytest.mark.parametrize(
     "case",
     [
@@ -169,6 +182,7 @@ def pictures(experiment: Any, *, ranks: int, micro_batch: int, workers: int) -> 
     return steps
 
 
+@both
 def test_a_step_sees_the_same_pixels_however_it_is_cut(experiment: Any) -> None:
     """The images of a step in their order, augmented, with their boxes and matched anchors."""
     whole = pictures(experiment, ranks=1, micro_batch=4, workers=0)

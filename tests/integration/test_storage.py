@@ -28,7 +28,7 @@ SmallDisk = Callable[..., subprocess.CompletedProcess[str]]
 
 DYING = Path(__file__).with_name("dying.py")
 FULL_AT_STEP_5 = """
-import os, sys
+import os, sys, time
 from retinanet.cli import main
 from retinanet.engine import run as engine
 
@@ -36,6 +36,8 @@ original = engine.learning_rate
 
 def learning_rate(step, **options):
     if step == 4:
+        while os.listdir(os.environ["DISK"] + "/small/checkpoints") != ["last.pt"]:
+            time.sleep(0.01)  # it is written beside the training
         ballast = os.open(os.environ["DISK"] + "/ballast", os.O_WRONLY | os.O_CREAT)
         free = os.statvfs(os.environ["DISK"])
         os.posix_fallocate(ballast, 0, free.f_bavail * free.f_bsize - 300_000)
