@@ -170,7 +170,10 @@ def test_defaults_are_those_of_the_design() -> None:
         ("data.workers=-1", "data.workers is -1; it should be greater than or equal to 0"),
         ("model.prior=0", "model.prior is 0; it should be greater than 0"),
         ("model.pixel_std=[0, 1, 1]", "model.pixel_std.0 is 0; it should be greater than 0"),
-        ("model.freeze=stages:5", "freeze: stages:5 is none of none, stem, stages:1 to"),
+        (
+            "model.freeze=stages:5",
+            "command line: model.freeze: stages:5 should be none, stem, stages:1 to",
+        ),
         ("anchors.ratios=[1, 0]", "anchors.ratios.1 is 0; it should be greater than 0"),
         # Options that do not go together.
         ("model.weights=none", "norm: frozen_bn diverges.*Set model.norm=gn model.freeze=none"),

@@ -206,7 +206,9 @@ def _read(path: Path) -> Any:
         inside = "best.pt" if path.name == "checkpoints" else "checkpoints/best.pt"
         raise UserError(f"{path}: is a folder; name a checkpoint, such as {path / inside}")
     if path.suffix in (".yaml", ".yml"):
-        raise UserError(f"{path}: is a config; name a checkpoint, such as runs/first/best.pt")
+        raise UserError(
+            f"{path}: is a config; name a checkpoint, such as runs/first/checkpoints/best.pt"
+        )
     if not path.is_file():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
@@ -222,7 +224,9 @@ def _read(path: Path) -> Any:
                 f"{path}: holds more than tensors and plain values; it was not opened, because "
                 f"such a file can run code. It is not a checkpoint of this project{_FOREIGN}"
             ) from None
-        raise UserError(f"{path}: not a checkpoint, or a damaged or truncated one") from None
+        raise UserError(
+            f"{path}: not a checkpoint, or a damaged or truncated one{_FOREIGN}"
+        ) from None
 
 
 def check_sums(path: Path) -> None:

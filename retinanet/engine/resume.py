@@ -135,7 +135,7 @@ def plan_resume(
     """
     saved = checkpoint.config
     if saved.model.init_from is not None:  # much of it came from there, then
-        if "init_from" not in asked.model.model_fields_set:
+        if asked.model.init_from is None or _is_same_file(asked, saved):
             asked = override_config(asked, [f"model.init_from={saved.model.init_from}"])
         asked, _ = follow_config(asked, saved, source="--resume")
     if (asked.train.epochs is None) != (saved.train.epochs is None):
@@ -170,6 +170,12 @@ def plan_resume(
         changes=tuple(change for change in changes if change not in broken),
         broken=broken,
     )
+
+
+def _is_same_file(asked: Config, saved: Config) -> bool:
+    """Whether two experiments start from one file, however its path is written."""
+    one, other = (Path(str(c.model.init_from)).expanduser().resolve() for c in (asked, saved))
+    return one == other
 
 
 def compare_configs(asked: Config, saved: Config) -> list[Change]:

@@ -6,6 +6,7 @@ K classes; the subnets' outputs have rows (anchor of a cell, class) and (anchor 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 
 import torch
@@ -39,15 +40,19 @@ def check_same_network(config: Config, checkpoint: Checkpoint) -> None:
         keys.append("norm")
     elif ours.norm != "gn" and not ours.backbone.startswith("timm:"):
         keys.append("norm_eps")
+    keys = [key for key in keys if getattr(ours, key) != getattr(theirs, key)]
     lines = [
         f"model.{key} is {getattr(theirs, key)} in the checkpoint but {getattr(ours, key)} here"
         for key in keys
-        if getattr(ours, key) != getattr(theirs, key)
     ]
     if lines:
+        dumped = theirs.model_dump(mode="json")
+        words = [f"'model.{key}={json.dumps(dumped[key])}'" for key in keys]
         raise UserError(
-            "model.init_from: " + "; ".join(lines) + "; its weights need these as they were: leave "
-            "them out of the config"
+            "model.init_from: "
+            + "; ".join(lines)
+            + "; its weights need these as they were: "
+            + " ".join(words)
         )
 
 
@@ -92,20 +97,18 @@ def load_matching(
             skipped.append(f"{subnet}: its convolutions are others than in the checkpoint")
             continue
         taken |= {name: w for name, w in weights.items() if name.startswith(f"{subnet}.tower.")}
+        if _is_all_fresh(sources) or _is_all_fresh(columns):
+            continue
         for name in (f"{subnet}.output.weight", f"{subnet}.output.bias"):
             old = weights[name].to(state[name].dtype).unflatten(0, (-1, old_columns))
             taken[name] = _merge_rows(state[name], old, sources, columns)
     model.load_state_dict(taken, strict=False)
     _check_frozen(model, taken)
     lines = [f"initialised {len(taken)} of {len(state)} tensors from the checkpoint"]
-    has_classes, has_boxes = (f"{name}_subnet.output.weight" in taken for name in ("class", "box"))
+    has_classes = "class_subnet.output.weight" in taken
     lines += _describe_classes(categories, classes if has_classes else [], old_names)
-    fresh = sources.count(None)
-    if fresh and has_boxes:
-        lines.append(
-            f"  {len(sources) - fresh} of {len(sources)} anchors of a cell are nearly as in the "
-            "checkpoint and keep their rows; those of the others are fresh"
-        )
+    if old_names:
+        lines += _describe_anchors(sources, build_anchors(checkpoint.config.anchors).per_cell)
     lines += [f"  skipped {text}" for text in skipped]
     return lines + [f"  fresh {text}" for text in _fresh(state, taken, weights)]
 
@@ -167,6 +170,22 @@ def _describe_classes(
     if left:
         lines.append(f"  {len(left)} of the checkpoint's classes left out{_some(left)}")
     return lines
+
+
+def _describe_anchors(sources: Sequence[int | None], old: int) -> list[str]:
+    """Say which anchors of a cell keep their rows, where not all of them do in their places."""
+    kept = len(sources) - sources.count(None)
+    if list(sources) == list(range(old)):
+        return []
+    rest = "; those of the others are fresh" if kept < len(sources) else ""
+    return [
+        f"  {kept} of {len(sources)} anchors of a cell are nearly as one of the {old} in the "
+        f"checkpoint and keep its rows{rest}"
+    ]
+
+
+def _is_all_fresh(sources: Sequence[int | None]) -> bool:
+    return all(source is None for source in sources)
 
 
 def _some(names: list[str]) -> str:

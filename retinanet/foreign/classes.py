@@ -74,7 +74,8 @@ def classes_by_id(rows: int, given: Categories | None, path: Path) -> tuple[Cate
     """Return the classes of logits whose row is the category's id (torchvision), and their rows.
 
     Args:
-        rows: logits of an anchor, that of background among them.
+        rows: logits of an anchor, that of background among them (where there is one: as many
+            names as logits are in the order of the labels).
         given: the user's classes.
         path: of the checkpoint, for messages.
 
@@ -84,6 +85,8 @@ def classes_by_id(rows: int, given: Categories | None, path: Path) -> tuple[Cate
     if given is None and rows != 91:
         raise UserError(f"{path}: has {rows} logits an anchor and no names for them; {_REMEDY}")
     categories = given or COCO
+    if categories.ids == tuple(range(1, rows + 1)):
+        return categories, list(range(rows))  # trained with labels from 0, without background
     beyond = [number for number in categories.ids if not 0 <= number < rows]
     if beyond:
         raise UserError(

@@ -80,9 +80,9 @@ def convert_checkpoint(
         for option, value in (("--style", style), ("--box-weights", box_weights)):
             if value is not None:
                 raise UserError(f"{option}: torchvision has one kind alone")
-        options, lines = torchvision_eps(network, content)
+        options, lines = torchvision_eps(network, state, content)
     else:
-        options, lines = describe_inputs(source, state, said, path, style)
+        options, lines = describe_inputs(source, network, state, said, path, style)
     config = _config(source, network, [*options, *said.anchors(), *overrides])
     rows = _logits_per_anchor(network, config, path)
     _check_anchors(state, config, path)
@@ -101,11 +101,16 @@ def convert_checkpoint(
     )
     what = f"{source.name}: {network.backbone}, {len(classes)} classes"
     left = f", the others of {rows} logits an anchor left out" if rows > len(used) else ""
-    if source.name != "torchvision" and not (said.anchors() or _FIRST_ANCHORS in state):
-        lines.append(
-            f"  anchors and weights of deltas taken for granted, as usual in {source.name}; if "
-            "they are not: anchors.sizes=.., --box-weights"
-        )
+    if source.name != "torchvision" and not said.anchors():
+        told = any(text.startswith("anchors.") for text in overrides)
+        known = {"anchors": told, "weights of deltas": box_weights is not None}
+        assumed = [] if _FIRST_ANCHORS in state else [name for name in known if not known[name]]
+        names = " and ".join(assumed)
+        if names:
+            lines.append(
+                f"  {names} taken for granted, as usual in {source.name}; if they are not: "
+                "anchors.sizes=.., --box-weights"
+            )
     if isinstance(content, Mapping) and "model_ema" in content:
         lines.append("  averaged weights are there, too (model_ema): they are left out")
     return checkpoint, [what + left, *lines]

@@ -46,6 +46,10 @@ _INERT_NAMES = {
 }
 
 
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""Of DistributedDataParallel, torch.compile, and modules around a model."""
+
+
 class _Refused(pickle.UnpicklingError):
     """The file names something that is not needed to hold arrays."""
 
@@ -297,24 +301,26 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the weights in a file by name: under `state_dict`, `model` or `blobs`, or all of it.
+    """Return the weights in a file by name: under one of the usual keys, or all of it.
 
     Raises:
         UserError: there are none.
     """
-    for name in ("state_dict", "model", "blobs"):
+    for name in ("state_dict", "model", "model_state_dict", "net", "blobs"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
     if not isinstance(content, Mapping):
         raise UserError(f"{path}: holds {type(content).__name__}, not weights by name")
     state = {
-        str(name): torch.as_tensor(value).detach()
+        name.decode("latin1") if isinstance(name, bytes) else str(name): torch.as_tensor(
+            value
+        ).detach()
         for name, value in content.items()
         if isinstance(value, Tensor | np.ndarray)
     }
     if not state:
         raise UserError(f"{path}: there is no array in it")
-    if all(name.startswith("module.") for name in state):  # of DistributedDataParallel
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -29,25 +29,37 @@ STYLES = {
 
 
 def describe_inputs(
-    source: Peer, state: State, said: MmConfig, path: Path, style: str | None
+    source: Peer,
+    network: Network,
+    state: State,
+    said: MmConfig,
+    path: Path,
+    style: str | None,
 ) -> tuple[list[str], list[str]]:
     """Return options of our config for a detector of detectron2 or mmdetection, and what they are.
 
     Args:
         source: whose detector it is.
+        network: that its weights show; MSRA has no ResNet-18 and 34.
         state: its weights, with what else detectron2 keeps among them.
         said: what mmdetection's own config in the file says.
         path: of the file, for messages.
         style: as the user says; None: as the file says, or as is usual in the source.
 
     Raises:
-        UserError: means that are no means.
+        UserError: means that are no means, or a style that the file contradicts.
     """
     numbers = _numbers_of_buffers(state, path) or said.pixels
     told = said.style
     if told is None and numbers:
         told = "caffe" if set(numbers["std"]) == {1.0} else "pytorch"
-    chosen = style or told or ("caffe" if source.name == "detectron2" else "pytorch")
+    if style and told and style != told:
+        raise UserError(
+            f"--style {style}: {path} itself tells {told} style; what differs is an option of its "
+            "own: model.stride_in_1x1, model.channel_order, model.pixel_mean, model.pixel_std"
+        )
+    msra = source.name == "detectron2" and network.backbone not in ("resnet18", "resnet34")
+    chosen = style or told or ("caffe" if msra else "pytorch")
     if style or told:
         why = "as given" if style else "as the file tells"
     else:
@@ -62,21 +74,26 @@ def describe_inputs(
     return options, [f"  backbone in {chosen} style ({why})"]
 
 
-def torchvision_eps(network: Network, content: object) -> tuple[list[str], list[str]]:
+def torchvision_eps(network: Network, state: State, content: object) -> tuple[list[str], list[str]]:
     """Tell torchvision's own COCO_V1 file, whose frozen batch norms have an eps of 0, from others.
 
-    It is a bare state dict with frozen batch norms; its training scripts save more.
+    It is a bare state dict with frozen batch norms; its training scripts save more. What was
+    trained from it keeps the eps of 0, which no file shows.
     """
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        return [], []
-    counted = any(str(name).endswith("num_batches_tracked") for name in content)
-    if counted or network.normed or network.logits_per_cell != 9 * 91:
-        return [], []
+    if network.normed or any(name.endswith("num_batches_tracked") for name in state):
+        return [], []  # v2's, and trainable batch norms
+    bare = isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
+    if bare and network.logits_per_cell == 9 * 91:
+        line = (
+            "  frozen batch norm with an eps of 0, as in torchvision's own COCO_V1 file; if you "
+            "trained it from an ImageNet backbone: model.norm_eps=1e-5"
+        )
+        return ["model.norm_eps=0"], [line]
     line = (
-        "  frozen batch norm with an eps of 0, as in torchvision's own COCO_V1 file; if you "
-        "trained it yourself: model.norm_eps=1e-5"
+        "  frozen batch norm with an eps of 1e-5, as where training began from an ImageNet "
+        "backbone; if it began from torchvision's COCO_V1: model.norm_eps=0"
     )
-    return ["model.norm_eps=0"], [line]
+    return [], [line]
 
 
 def _numbers_of_buffers(state: State, path: Path) -> dict[str, list[float]]:

@@ -15,6 +15,9 @@ from retinanet.errors import UserError
 from retinanet.model.anchors import STRIDES
 
 _Numbers = list[float]
+_PIXELS = "data_preprocessor|img_norm_cfg"
+"""Where version 3 has means, and version 2."""
+_ANCHORS = "anchor_generator"
 
 
 class MmConfig:
@@ -30,20 +33,20 @@ class MmConfig:
     @property
     def style(self) -> str | None:
         """Of the backbone: `caffe` or `pytorch`."""
-        style = self._value("style")
+        style = self._value("backbone", "style")
         return style if style in ("caffe", "pytorch") else None
 
     @property
     def pixels(self) -> dict[str, _Numbers]:
         """Mean and standard deviation of the images, `mean` and `std`, in the order of feeding."""
-        found = {key: self._numbers(key, count=3) for key in ("mean", "std")}
+        found = {key: self._numbers(_PIXELS, key, count=3) for key in ("mean", "std")}
         return {key: value for key, value in found.items() if value and all(found.values())}
 
     @property
     def order(self) -> str | None:
         """Of the channels: `rgb` or `bgr`; its images are read as BGR."""
         for name in ("bgr_to_rgb", "to_rgb"):
-            turned = self._value(name)
+            turned = self._value(_PIXELS, name)
             if isinstance(turned, bool):
                 return "rgb" if turned else "bgr"
         return None
@@ -54,22 +57,21 @@ class MmConfig:
         Raises:
             UserError: anchors that there are none of here.
         """
-        start = self._text.find("anchor_generator")  # backbones have strides, too
-        if start < 0:
-            return []
-        strides, ratios = (self._numbers(name, start=start) for name in ("strides", "ratios"))
-        scales = self._numbers("scales", start=start) or self._octaves(start)
+        strides, ratios, scales = (
+            self._numbers(_ANCHORS, name) for name in ("strides", "ratios", "scales")
+        )
+        scales = scales or self._octaves()
         if not (strides and ratios and scales):
             return []
         if strides != list(map(float, STRIDES)):
             raise UserError(f"{self._path}: its strides are {strides}, not {list(STRIDES)}")
         sizes = [[stride * scale for scale in scales] for stride in STRIDES]
-        offset = self._value("center_offset", start) or 0.0
+        offset = self._value(_ANCHORS, "center_offset") or 0.0
         return [f"anchors.sizes={sizes}", f"anchors.ratios={ratios}", f"anchors.offset={offset}"]
 
-    def _octaves(self, start: int) -> _Numbers | None:
+    def _octaves(self) -> _Numbers | None:
         base, count = (
-            self._value(name, start) for name in ("octave_base_scale", "scales_per_octave")
+            self._value(_ANCHORS, name) for name in ("octave_base_scale", "scales_per_octave")
         )
         if not isinstance(base, int | float) or not isinstance(count, int):
             return None
@@ -81,29 +83,43 @@ class MmConfig:
         Raises:
             UserError: they have a mean.
         """
-        if any(self._numbers("target_means", count=4) or []):
+        if any(self._numbers("bbox_coder", "target_means", count=4) or []):
             raise UserError(f"{self._path}: its target_means are not 0, which do not convert")
-        deviations = self._numbers("target_stds", count=4) or [1.0] * 4
+        deviations = self._numbers("bbox_coder", "target_stds", count=4) or [1.0] * 4
         if min(deviations) <= 0:
             raise UserError(f"{self._path}: its target_stds are {deviations}; they should be > 0")
         return [1 / value for value in deviations]
 
-    def _numbers(self, name: str, *, count: int | None = None, start: int = 0) -> _Numbers | None:
-        values = self._value(name, start)
+    def _numbers(self, block: str, name: str, *, count: int | None = None) -> _Numbers | None:
+        values = self._value(block, name)
         if values is None:
             return None
         fits = isinstance(values, list | tuple) and count in (None, len(values))
         if not fits or not all(type(value) in (int, float) for value in values):
-            raise UserError(f"{self._path}: its config has {name}={values}, which are no numbers")
+            raise UserError(
+                f"{self._path}: its config has {name}={values} in {block}, which are no numbers"
+            )
         return [float(value) for value in values]
 
-    def _value(self, name: str, start: int = 0) -> Any:
-        """Return the first literal from a place on that has this name; None where there is none."""
+    def _value(self, block: str, name: str) -> Any:
+        """Return the literal of this name in a block (a pattern); None where there is none."""
         literal = r"\[[^\[\]]*\]|\([^()]*\)|'[^']*'|\"[^\"]*\"|[\w.+-]+"
-        found = re.compile(rf"\b{name}\s*=\s*({literal})").search(self._text, start)
+        found = re.search(rf"\b{name}\s*=\s*({literal})", self._block(block))
         if found is None:
             return None
         try:
             return ast.literal_eval(found[1])
         except (ValueError, SyntaxError):
             return found[1]
+
+    def _block(self, name: str) -> str:
+        """Return what stands between the parentheses of the first `name=dict(..)`."""
+        found = re.search(rf"\b(?:{name})\s*=\s*dict\(", self._text)
+        if found is None:
+            return ""
+        depth = 1
+        for place in range(found.end(), len(self._text)):
+            depth += {"(": 1, ")": -1}.get(self._text[place], 0)
+            if not depth:
+                return self._text[found.end() : place]
+        return self._text[found.end() :]

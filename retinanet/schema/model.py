@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from retinanet.schema.base import Scale, Section, option
 
@@ -79,6 +79,15 @@ class ModelConfig(Section):
             del values["frozen_stages"]
         return values
 
+    @field_validator("freeze")
+    @classmethod
+    def _known_freeze(cls, value: str) -> str:
+        if not re.fullmatch(r"none|stem|stages:[1-4]|backbone|all_but_head", value):
+            raise ValueError(
+                f"{value} should be none, stem, stages:1 to stages:4, backbone or all_but_head"
+            )
+        return value
+
     @property
     def frozen_stages(self) -> int:
         """Parts of the backbone that training leaves: 1 is the stem, 2 adds layer1, .. 5 is all."""
@@ -88,17 +97,12 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> ModelConfig:
-        if not re.fullmatch(r"none|stem|stages:[1-4]|backbone|all_but_head", self.freeze):
-            raise ValueError(
-                f"freeze: {self.freeze} is none of none, stem, stages:1 to stages:4, backbone, "
-                "all_but_head"
-            )
         if self.init_from is None:
             self._check_weights()
             if self.freeze == "all_but_head":
                 raise ValueError(
                     "freeze: all_but_head would freeze a random pyramid: name a detector to start "
-                    "from (--init-from)"
+                    "from (--init-from, beside --resume too)"
                 )
         if self.head_norm == "gn" and (self.head_channels % 32 or self.head_channels < 64):
             raise ValueError(

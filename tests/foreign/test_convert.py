@@ -112,7 +112,9 @@ def test_eps_of_torchvisions_own_file(file: Path) -> None:
     told, _ = convert_checkpoint(file, overrides=["model.norm_eps=1e-5"])
     trained, lines = convert_checkpoint(write({"model": state, "epoch": 25}, file))
     assert told.config.model.norm_eps == trained.config.model.norm_eps == 1e-5
-    assert len(lines) == 1
+    assert lines[1].endswith("if it began from torchvision's COCO_V1: model.norm_eps=0")
+    learning = {f"{n}.num_batches_tracked": torch.tensor(1) for n in ("backbone.body.bn1",)}
+    assert len(convert_checkpoint(write({"model": {**state, **learning}}, file))[1]) == 1
 
 
 def test_torchvision_with_own_classes(file: Path) -> None:
@@ -123,6 +125,12 @@ def test_torchvision_with_own_classes(file: Path) -> None:
     checkpoint, _ = convert_checkpoint(file, categories=THREE)
     theirs = state["head.classification_head.cls_logits.bias"].view(9, 4)
     assert torch.equal(checkpoint.model["class_subnet.output.bias"].view(9, 3), theirs[:, 1:])
+    write({"model": torchvision_state(classes=3)}, file)  # labels from 0, without background
+    checkpoint, _ = convert_checkpoint(file, categories=THREE)
+    assert (
+        checkpoint.categories == THREE and len(checkpoint.model["class_subnet.output.bias"]) == 27
+    )
+    write({"model": state}, file)
     five = Categories(ids=(1, 5), names=("a", "b"))
     with pytest.raises(
         UserError, match="for the category ids 0 to 3, but there is a category with the id 5"
@@ -171,17 +179,46 @@ def test_other_anchors_in_detectron2s_file_are_refused(file: Path) -> None:
         convert_checkpoint(write({"model": state}, file))
 
 
-@pytest.mark.parametrize(("style", "order"), [(None, "bgr"), ("pytorch", "rgb"), ("caffe", "bgr")])
-def test_style_of_detectron2s_training_files(style: str | None, order: str, file: Path) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "style", "order"),
+    [
+        ("resnet50", None, "bgr"),
+        ("resnet18", None, "rgb"),  # MSRA has none
+        ("resnet18", "pytorch", "rgb"),
+        ("resnet18", "caffe", "bgr"),
+    ],
+)
+def test_style_of_detectron2s_training_files(
+    backbone: str, style: str | None, order: str, file: Path
+) -> None:
     """They hold no pixel_mean today: its usual one is taken, and said."""
-    state = state_of("detectron2")
+    state = state_of("detectron2", f"model.backbone={backbone}")
     checkpoint, lines = convert_checkpoint(
         write({"model": state, "iteration": 9, "optimizer": {}}, file), style=style
     )
     assert checkpoint.config.model.channel_order == order
-    assumed = "taken for granted, as usual in detectron2; if it is not: --style pytorch"
+    assumed = "taken for granted, as usual in detectron2; if it is not: --style "
     assert (assumed in lines[1]) == (style is None)
     assert lines[2].startswith("  anchors and weights of deltas taken for granted, as usual in det")
+
+
+def test_what_was_told_is_not_taken_for_granted(file: Path) -> None:
+    write({"model": state_of("detectron2")}, file)
+    sizes = f"anchors.sizes={[list(level) for level in Config().anchors.sizes]}"
+    for weights, overrides, assumed in (
+        ([1, 1, 1, 1], [], "  anchors taken"),
+        (None, [sizes], "  weights of deltas taken"),
+    ):
+        lines = convert_checkpoint(file, box_weights=weights, overrides=overrides)[1]
+        assert lines[2].startswith(assumed)
+    lines = convert_checkpoint(file, box_weights=[1, 1, 1, 1], overrides=[sizes])[1]
+    assert len(lines) == 2
+
+
+def test_a_style_that_the_file_contradicts_is_refused(file: Path) -> None:
+    with pytest.raises(UserError, match=r"--style caffe: .* itself tells pytorch style; what"):
+        convert_checkpoint(mm_file(file), style="caffe")
+    assert convert_checkpoint(mm_file(file), style="pytorch")[0].categories == COCO
 
 
 @pytest.mark.parametrize(
@@ -234,6 +271,7 @@ model = dict(
         mean=[127.5, 127.5, 127.5], std=[1.0, 1.0, 1.0], bgr_to_rgb={turned}),
     backbone=dict(type='ResNet', depth=18, strides=(1, 2, 2, 2), style='{style}'),
     bbox_head=dict(
+        init_cfg=dict(type='Normal', layer='Conv2d', std=0.01),
         anchor_generator=dict(
             type='AnchorGenerator',
             octave_base_scale={base},
@@ -244,6 +282,7 @@ model = dict(
             type='DeltaXYWHBBoxCoder',
             target_means=[{mean}, .0, .0, .0],
             target_stds=[0.1, 0.1, 0.2, 0.5])))
+train_pipeline = [dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 800)])]
 """
 
 
@@ -282,7 +321,7 @@ def test_what_mmdetections_config_says_counts(file: Path) -> None:
             r"its strides are \[4.0, 8.0.*not \[8, 16, 32, 64, 128\]",
         ),
         ({"mean": "0.5"}, "its target_means are not 0, which do not convert"),
-        ({"ratio": "1.2.3"}, "its config has ratios=.*, which are no numbers"),
+        ({"ratio": "1.2.3"}, "its config has ratios=.* in anchor_generator, which are no numbers"),
     ],
 )
 def test_what_mmdetections_config_says_and_we_have_not(
@@ -351,10 +390,13 @@ def test_classes_in_mmdetections_file(file: Path) -> None:
         convert_checkpoint(file)
 
 
+MEANS = "img_norm_cfg = dict(mean=[1, 2.5, 3], std=[4, 5, 6], to_rgb=True)"
+
+
 def test_classes_go_by_name_where_the_file_has_names(file: Path) -> None:
     """mmdetection's rows are in the order of its config, not of the ids."""
     state = state_of("mmdetection", classes=3)
-    meta = {"CLASSES": ("WBC", "Platelets", "RBC"), "cfg": "mean=[1, 2.5, 3], std=[4, 5, 6]"}
+    meta = {"CLASSES": ("WBC", "Platelets", "RBC"), "cfg": MEANS}
     checkpoint, _ = convert_checkpoint(
         write({"state_dict": state, "meta": meta}, file), categories=THREE
     )

@@ -266,6 +266,8 @@ def test_no_file(name: str, tmp_path: Path) -> None:
         {"model": {"a": torch.ones(2)}, "optimizer": {"b": torch.zeros(1)}},
         {"state_dict": {"module.a": torch.ones(2)}, "epoch": 1},
         {"blobs": {"a": np.ones(2, dtype=np.float32)}},
+        {"net": {b"a": np.ones(2)}},
+        {"model_state_dict": {"model._orig_mod.a": torch.ones(2)}},
     ],
 )
 def test_where_the_weights_are(content: object) -> None:

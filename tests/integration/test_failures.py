@@ -244,8 +244,8 @@ def test_init_from_keeps_the_rows_of_classes_by_name(
     [
         (
             "anchors.ratios=[1.0, 3.0]",
-            "  3 of 6 anchors of a cell are nearly as in the checkpoint and keep their rows; those "
-            "of the others are fresh\n",
+            "  3 of 6 anchors of a cell are nearly as one of the 9 in the checkpoint and keep its "
+            "rows; those of the others are fresh\n",
         ),
         (
             "model.fpn_channels=64",

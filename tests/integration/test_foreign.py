@@ -107,7 +107,7 @@ def test_a_run_goes_on_as_it_began(
     source.unlink()
     other = cli(*words, "train.steps=2", "--init-from", "other.pt", "--resume")
     assert other.code == 2 and "model.init_from: other.pt here" in other.err
-    ran = cli(*words, "train.steps=2", "--init-from", source, "--resume")
+    ran = cli(*words, "train.steps=2", "--init-from", f"{source.parent}/./start.pt", "--resume")
     assert ran.code == 0, ran.err
     run = without_network.parent / "runs" / "small"
     last = load_checkpoint(run / "checkpoints" / "last.pt")
