@@ -23,9 +23,10 @@ def convert_command(words: list[str]) -> int:
         print(_OVERVIEW)
         return 0 if words else 2
     if words[0] not in known:
+        names = [*known, "checkpoint"]  # which is no data set, and has a command of its own
         raise UserError(
-            f"there is no format {words[0]!r}{nearest(words[0], list(known)) or '.'} "
-            f"Formats: {', '.join(known)}"
+            f"there is no format {words[0]!r}{nearest(words[0], names) or '.'} "
+            f"Formats: {', '.join(names)}"
         )
     return _convert(words[0], words[1:], known[words[0]])
 
