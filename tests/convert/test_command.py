@@ -124,7 +124,8 @@ def test_formats(convert: Call) -> None:
     assert ran.code == 0
     assert ran.out.startswith("usage: retinanet convert FORMAT SOURCE OUT [options]\n")
     assert convert("pascal", "x").err == (
-        "error: there is no format 'pascal'. Formats: voc, yolo, csv, openimages, coco, checkpoint\n"
+        "error: there is no format 'pascal'. "
+        "Formats: voc, yolo, csv, openimages, coco, checkpoint\n"
     )
     assert "there is no format 'yol'; did you mean yolo? Formats" in convert("yol").err
 
