@@ -6,6 +6,7 @@ config names them; with a path or none nothing touches the network.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -255,8 +256,8 @@ def _read_state(path: Path, wanted: Mapping[str, object]) -> dict[str, Any]:
     except Exception:  # torch.load raises half a dozen types for files that are not its own
         raise UserError(
             f"model.weights: {path} is not a file of tensors alone: damaged, of another kind, "
-            "or one that could run code, which is never done here. A network of detectron2 or "
-            "timm: retinanet convert checkpoint FILE OUT.pt"
+            "or one that could run code, which is never done here. Other projects' "
+            "files: --init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
         ) from None
     state = _backbone_of(state, wanted, path) if isinstance(state, dict) else state
     if not isinstance(state, dict):
@@ -274,13 +275,14 @@ def _backbone_of(content: dict[str, Any], wanted: Mapping[str, object], path: Pa
     if "categories" not in content or not isinstance(content.get("model"), dict):
         return content.get("state_dict", content)
     model = content.get("config", {}).get("model", {})
-    for key, here in wanted.items():
-        there = tuple(model[key]) if isinstance(model.get(key), list) else model.get(key)
-        if key in model and there != here:
-            raise UserError(
-                f"model.weights: {path} was trained with model.{key} {there}, not {here}; its "
-                f"weights need it: set model.{key}"
-            )
+    there = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items()}
+    others = [key for key in wanted if key in there and there[key] != wanted[key]]
+    if others:
+        words = " ".join(f"'model.{key}={json.dumps(model[key])}'" for key in others)
+        raise UserError(
+            f"model.weights: {path} was trained otherwise, and its weights need it: {words} (or "
+            f"--init-from {path}, which takes them along)"
+        )
     weights = content.get("averaged") or content["model"]
     parts = ("backbone.net.", "backbone.")
     return {
@@ -304,6 +306,7 @@ def _load_state(net: nn.Module, state: dict[str, Any], source: str) -> None:
         if keys:
             raise UserError(
                 f"model.weights: {source} does not fit the backbone: {verb} {keys[0]}"
-                f" (and {len(keys) - 1} more)"
+                f" (and {len(keys) - 1} more); other projects' files: --init-from FILE, or "
+                "retinanet convert checkpoint FILE OUT.pt"
             )
     net.load_state_dict(given, strict=False)

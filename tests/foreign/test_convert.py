@@ -617,8 +617,14 @@ def test_a_backbone_alone_is_what_model_weights_takes(tmp_path: Path) -> None:
     checkpoint, _ = convert_checkpoint(write(net.state_dict(), tmp_path / "resnet18.pth"))
     save_checkpoint(checkpoint, tmp_path / "ours.pt")
     words = ["model.backbone=resnet18", f"model.weights={tmp_path / 'ours.pt'}"]
-    with pytest.raises(UserError, match=r"was trained with model\.pixel_mean"):
-        build_detector(override_config(Config(), [*words, "model.pixel_mean=[1, 2, 3]"]), classes=2)
+    other = override_config(
+        Config(), [*words, "model.pixel_mean=[1, 2, 3]", "model.channel_order=bgr"]
+    )
+    with pytest.raises(
+        UserError,
+        match=r"it: 'model\.channel_order=\"rgb\"' 'model\.pixel_mean=\[123\.675, .*' \(or --init",
+    ):
+        build_detector(other, classes=2)
     model = build_detector(override_config(Config(), words), classes=2)
     weights = model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in checkpoint.model.items())

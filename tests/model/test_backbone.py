@@ -393,7 +393,7 @@ def test_weights_that_are_not_tensors(tmp_path: Path) -> None:
         build(weights=str(path))
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(
-        UserError, match=r"could run code, which is never done here\. A network"
+        UserError, match=r"could run code, which is never done here\. Other"
     ) as refused:
         build(weights=str(path))
     assert "weights_only" not in str(refused.value)
