@@ -263,7 +263,7 @@ def main() -> int:
     for name in STYLES:
         print(f"{name}, {options.precision}")
         for what, difference, tolerance in figures(open_case(options.folder, name, dtype)):
-            beyond = difference > tolerance
+            beyond = bool(difference > tolerance)
             failed |= beyond
             print(f"  {what}: {difference:.2g} (allowed {tolerance:g}){' BEYOND' * beyond}")
     return int(failed)
