@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
@@ -61,16 +61,22 @@ class Step:
         return max(abs(mine - peers) / max(abs(peers), 1e-30) for mine, peers in pairs)
 
 
-def build_peer(version: str, backbone: str, classes: int) -> RetinaNet:
+def build_peer(version: str, backbone: str, classes: int, channels: int) -> RetinaNet:
     """Return torchvision's network with frozen batch norm and random weights that say something."""
     body = getattr(models, backbone)(weights=None, norm_layer=FrozenBatchNorm2d)
     deep = body.layer4[-1].conv1.weight.shape[0] * body.layer4[-1].expansion
-    extra = LastLevelP6P7(256 if version == "v1" else deep, 256)
-    # Frozen as in its recipe: the stem and layer1.
-    pyramid = _resnet_fpn_extractor(body, 3, returned_layers=[2, 3, 4], extra_blocks=extra)
+    for name, parameter in body.named_parameters():  # as in its recipe
+        parameter.requires_grad_(name.startswith(("layer2", "layer3", "layer4")))
+    pyramid = BackboneWithFPN(
+        body,
+        {"layer2": "0", "layer3": "1", "layer4": "2"},
+        [deep // 4, deep // 2, deep],
+        channels,
+        extra_blocks=LastLevelP6P7(channels if version == "v1" else deep, channels),
+    )
     head = None
     if version == "v2":
-        head = RetinaNetHead(256, 9, classes, norm_layer=partial(nn.GroupNorm, 32))
+        head = RetinaNetHead(channels, 9, classes, norm_layer=partial(nn.GroupNorm, 32))
         head.regression_head._loss_type = "giou"
     peer = RetinaNet(pyramid, classes, head=head)
     for module in peer.modules():
@@ -172,6 +178,7 @@ class Proof:
         version: str,
         backbone: str,
         short_side: int,
+        channels: int = 256,
         dtype: torch.dtype = torch.float64,
         annotations: str = "annotations/instances_train2017.json",
         images: str = "images/train2017",
@@ -187,7 +194,7 @@ class Proof:
         self.split = open_split(override_config(Config(), options), "train")
         classes = len(self.split.annotations.categories)
         torch.manual_seed(0)
-        self.peer = build_peer(version, backbone, classes)
+        self.peer = build_peer(version, backbone, classes, channels)
         self.ours, self.config = convert(self.peer, classes, options)
         self.peer.to(dtype).train()
         self.ours.to(dtype).train()

@@ -1,7 +1,7 @@
 """Training in lockstep with torchvision's own modules (scripts/prove_torchvision.py).
 
-A small backbone and small real images here; the script has taken the same steps with R50 at full
-size (docs/parity.md).
+A small backbone, a narrow pyramid and small real images here; the script takes the same steps with
+R50 at full size (docs/parity.md).
 """
 
 import importlib.util
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prove_torchvision.py"
-SIDE = 64
+SMALL: dict[str, Any] = {"backbone": "resnet18", "short_side": 64, "channels": 64}
 pytestmark = pytest.mark.real_data
 
 
@@ -40,7 +40,7 @@ def root() -> str:
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_twenty_steps_in_float64(version: str, root: str, proof: Any) -> None:
     """Each step's losses to 1e-8, the final weights to 1e-7."""
-    run = proof.Proof(root=root, version=version, backbone="resnet18", short_side=SIDE)
+    run = proof.Proof(root=root, version=version, **SMALL)
     steps = list(run.take(20))
     assert len(steps) == 20 and sum(step.positives for step in steps) > 500
     assert max(step.difference for step in steps) <= 1e-8
@@ -50,7 +50,5 @@ def test_twenty_steps_in_float64(version: str, root: str, proof: Any) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_five_steps_in_float32(version: str, root: str, proof: Any) -> None:
-    run = proof.Proof(
-        root=root, version=version, backbone="resnet18", short_side=SIDE, dtype=torch.float32
-    )
+    run = proof.Proof(root=root, version=version, **SMALL, dtype=torch.float32)
     assert max(step.difference for step in run.take(5)) <= 1e-4
