@@ -14,12 +14,14 @@ _RATES: dict[str, dict[Start, float]] = {
     "adamw": {"random weights": 1e-3, "a backbone": 5e-4, "a detector": 2e-4},
     "sgd": {"random weights": 2e-2, "a backbone": 1e-2, "a detector": 2e-3},
 }
-"""Of a batch of 16."""
+"""Of a batch of 16. SGD from a backbone is the paper's (section 4.1); the others are rules of thumb
+that this project has not measured."""
 
 
 def usual_epochs(images: int) -> float:
     """Return how many epochs are usual: 60 of a hundred images, 50 of 300, 12 of COCO's 118,000.
 
+    The last is detectron2's and torchvision's 1x; the others are rules of thumb, not measured here.
     Between the last two a power of the number: the more images, the more steps, but fewer epochs.
     """
     return min(max(50 * (300 / images) ** 0.24, 12), 60)

@@ -224,10 +224,8 @@ def _say_finished(run: Run, *, is_fine: bool) -> None:
     """Say that nothing is left to do: to a scheduler that starts a job again, no mistake."""
     stale = f", {run.progress.stale} evaluations without a better AP"
     remedy = "give a longer train.steps, train.epochs or train.patience beside --resume"
-    whole = run.progress.step == run.steps
-    if (
-        whole and run.config.train.schedule == "cosine"
-    ):  # of another length it would be another curve
+    # A cosine of another length is another curve from its first step on.
+    if run.config.train.schedule == "cosine" and run.progress.step == run.steps:
         remedy = f"start from its weights: --init-from {run.folder.best} --name ANOTHER"
     text = (
         f"{run.folder.path}: the run has already finished: {run.progress.step} of {run.steps} "

@@ -6,6 +6,7 @@ where no learning rate that was used changes with it. Everything else is the exp
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,7 +137,7 @@ def plan_resume(
     saved = checkpoint.config
     if saved.model.init_from is not None:  # much of it came from there, then
         if asked.model.init_from is None or _is_same_file(asked, saved):
-            asked = override_config(asked, [f"model.init_from={saved.model.init_from}"])
+            asked = override_config(asked, [f"model.init_from={json.dumps(saved.model.init_from)}"])
         asked, _ = follow_config(asked, saved, source="--resume")
     if (asked.train.epochs is None) != (saved.train.epochs is None):
         unit = "epochs" if saved.train.epochs else "steps"

@@ -107,7 +107,7 @@ def load_matching(
     lines = [f"initialised {len(taken)} of {len(state)} tensors from the checkpoint"]
     has_classes = "class_subnet.output.weight" in taken
     lines += _describe_classes(categories, classes if has_classes else [], old_names)
-    if old_names:
+    if "box_subnet.output.weight" in weights and _is_same_subnet(state, weights, "box_subnet"):
         lines += _describe_anchors(sources, build_anchors(checkpoint.config.anchors).per_cell)
     lines += [f"  skipped {text}" for text in skipped]
     return lines + [f"  fresh {text}" for text in _fresh(state, taken, weights)]

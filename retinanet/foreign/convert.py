@@ -83,7 +83,8 @@ def convert_checkpoint(
         options, lines = torchvision_eps(network, state, content)
     else:
         options, lines = describe_inputs(source, network, state, said, path, style)
-    config = _config(source, network, [*options, *said.anchors(), *overrides])
+    anchors = said.anchors()
+    config = _config(source, network, [*options, *anchors, *overrides])
     rows = _logits_per_anchor(network, config, path)
     _check_anchors(state, config, path)
     if source.name == "torchvision":
@@ -101,7 +102,7 @@ def convert_checkpoint(
     )
     what = f"{source.name}: {network.backbone}, {len(classes)} classes"
     left = f", the others of {rows} logits an anchor left out" if rows > len(used) else ""
-    if source.name != "torchvision" and not said.anchors():
+    if source.name != "torchvision" and not anchors:
         told = any(text.startswith("anchors.") for text in overrides)
         known = {"anchors": told, "weights of deltas": box_weights is not None}
         assumed = [] if _FIRST_ANCHORS in state else [name for name in known if not known[name]]
@@ -180,6 +181,8 @@ def _choose_rows(state: State, network: Network, rows: int, used: list[int]) -> 
 
 def _without_box_weights(state: State, network: Network, weights: Sequence[float]) -> State:
     """Return the weights with deltas of the size of ours: dx, dy, dw and dh of each anchor."""
+    if set(weights) == {1.0}:
+        return state
     changed = {}
     for part in ("weight", "bias"):
         name = network.key(f"box_subnet.output.{part}")

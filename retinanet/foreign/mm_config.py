@@ -18,6 +18,8 @@ _Numbers = list[float]
 _PIXELS = "data_preprocessor|img_norm_cfg"
 """Where version 3 has means, and version 2."""
 _ANCHORS = "anchor_generator"
+_MOST_SCALES = 100
+"""Of an octave: a file is not to make us draw up a list of a billion."""
 
 
 class MmConfig:
@@ -75,6 +77,8 @@ class MmConfig:
         )
         if not isinstance(base, int | float) or not isinstance(count, int):
             return None
+        if not 0 < count <= _MOST_SCALES:
+            raise UserError(f"{self._path}: its config has scales_per_octave={count}")
         return [base * 2 ** (i / count) for i in range(count)]
 
     def box_weights(self) -> _Numbers:
@@ -109,7 +113,7 @@ class MmConfig:
             return None
         try:
             return ast.literal_eval(found[1])
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return found[1]
 
     def _block(self, name: str) -> str:

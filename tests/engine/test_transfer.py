@@ -190,6 +190,13 @@ def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
     ) == option.startswith("fpn")
 
 
+def test_anchors_are_not_said_to_be_kept_where_the_subnets_are_fresh() -> None:
+    other = override_config(SMALL, ["model.head_convs=2", "anchors.ratios=[1, 2]"])
+    _, _, lines = transfer(OLD, trained(), other)
+    assert "  skipped box_subnet: its convolutions are others than in the checkpoint" in lines
+    assert not any("anchors of a cell" in line for line in lines)
+
+
 def test_classes_that_are_not_there_any_more_are_named() -> None:
     _, _, lines = transfer(Categories(ids=(1,), names=("dog",)), trained())
     assert "  2 of the checkpoint's classes left out (cat, car)" in lines

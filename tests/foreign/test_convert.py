@@ -275,7 +275,7 @@ model = dict(
         anchor_generator=dict(
             type='AnchorGenerator',
             octave_base_scale={base},
-            scales_per_octave=3,
+            scales_per_octave={per_octave},
             ratios=[0.5, 1.0, {ratio}],
             strides={strides}),
         bbox_coder=dict(
@@ -287,7 +287,14 @@ train_pipeline = [dict(type='RandomChoiceResize', scales=[(1333, 640), (1333, 80
 
 
 def mm_file(file: Path, **changes: object) -> Path:
-    usual = {"turned": True, "style": "pytorch", "base": 4, "ratio": 2.0, "mean": ".0"}
+    usual = {
+        "turned": True,
+        "style": "pytorch",
+        "base": 4,
+        "ratio": 2.0,
+        "mean": ".0",
+        "per_octave": 3,
+    }
     text = MM_CONFIG.format(**{**usual, "strides": "[8, 16, 32, 64, 128]", **changes})
     return write({"state_dict": state_of("mmdetection"), "meta": {"cfg": text}}, file)
 
@@ -320,6 +327,8 @@ def test_what_mmdetections_config_says_counts(file: Path) -> None:
             {"strides": "[4, 8, 16, 32, 64]"},
             r"its strides are \[4.0, 8.0.*not \[8, 16, 32, 64, 128\]",
         ),
+        ({"per_octave": 10**9}, "its config has scales_per_octave=1000000000"),
+        ({"strides": "-" * 100_000}, "its config has strides=-+ in anchor_generator, which are no"),
         ({"mean": "0.5"}, "its target_means are not 0, which do not convert"),
         ({"ratio": "1.2.3"}, "its config has ratios=.* in anchor_generator, which are no numbers"),
     ],
@@ -472,6 +481,10 @@ def test_what_does_not_fit_is_listed(file: Path) -> None:
         (
             lambda s: s.update({"head.cls_score.bias": torch.zeros(720, dtype=torch.int8)}),
             "has no real, finite numbers in head.cls_score.bias",
+        ),
+        (
+            lambda s: s.update({"head.bbox_pred.bias": torch.zeros(36, dtype=torch.int8)}),
+            "has no real, finite numbers in head.bbox_pred.bias",
         ),
         (
             lambda s: s.update(pixel_mean=torch.zeros(1), pixel_std=torch.zeros(1)),
