@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import benchmark_loss
 import pytest
 import torch
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark_loss.py"
 
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("benchmark_loss", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "benchmark_loss", module)
-    spec.loader.exec_module(module)
+    module = benchmark_loss
     monkeypatch.setitem(module.CASES, "80 classes, 8 boxes", ((64, 96), 5, 3))
 
     def start_loaders(inputs: Any) -> Any:

@@ -4,28 +4,14 @@ The comparison is that of scripts/prove_detectron2.py, and the tolerances are th
 files' README. The last seven of ten steps are the script's alone (docs/parity.md).
 """
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+import prove_detectron2 as proof
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prove_detectron2.py"
 pytestmark = pytest.mark.real_data
-
-
-@pytest.fixture(scope="module")
-def proof() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prove_detectron2", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["prove_detectron2"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +27,7 @@ def folder() -> Path:
 
 @pytest.mark.parametrize("name", ["r18_torchvision_a", "r50_msra_a"])
 def test_everything_is_within_tolerance(
-    name: str, proof: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Canvas, anchors, labels, features, outputs, detections, losses and weights over 3 steps."""
     monkeypatch.setattr(proof, "STEPS", 3)
@@ -50,14 +36,14 @@ def test_everything_is_within_tolerance(
     assert not [row for row in compared if row[1] > row[2]]
 
 
-def test_what_trains_is_what_trains_there(proof: Any, folder: Path) -> None:
+def test_what_trains_is_what_trains_there(folder: Path) -> None:
     for name in proof.STYLES:
         case = proof.open_case(folder, name)
         trainable = {n for n, p in case.model.named_parameters() if p.requires_grad}
         assert trainable == {case.names[key] for key in case.facts["trainable"]}
 
 
-def test_the_comparison_can_fail(proof: Any, folder: Path) -> None:
+def test_the_comparison_can_fail(folder: Path) -> None:
     """A weight that is a thousandth off is found."""
     case = proof.open_case(folder, "r18_torchvision_a")
     with torch.no_grad():

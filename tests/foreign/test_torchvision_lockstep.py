@@ -4,29 +4,16 @@ A small backbone, a narrow pyramid and small real images here; the script takes 
 R50 at full size (docs/parity.md).
 """
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import prove_torchvision as proof
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prove_torchvision.py"
 SMALL: dict[str, Any] = {"backbone": "resnet18", "short_side": 64, "channels": 64}
 pytestmark = pytest.mark.real_data
-
-
-@pytest.fixture(scope="module")
-def proof() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prove_torchvision", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["prove_torchvision"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +25,7 @@ def root() -> str:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_twenty_steps_in_float64(version: str, root: str, proof: Any) -> None:
+def test_twenty_steps_in_float64(version: str, root: str) -> None:
     """Each step's losses to 1e-8, the final weights to 1e-7."""
     run = proof.Proof(root=root, version=version, **SMALL)
     steps = list(run.take(20))
@@ -49,6 +36,6 @@ def test_twenty_steps_in_float64(version: str, root: str, proof: Any) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_five_steps_in_float32(version: str, root: str, proof: Any) -> None:
+def test_five_steps_in_float32(version: str, root: str) -> None:
     run = proof.Proof(root=root, version=version, **SMALL, dtype=torch.float32)
     assert max(step.difference for step in run.take(5)) <= 1e-4

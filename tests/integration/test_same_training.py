@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import prove_hardware as prove
 import pytest
 
 from retinanet.config import load_config
@@ -25,18 +23,6 @@ from retinanet.structures import BLANK
 
 DATA = os.environ.get("RETINANET_TEST_DATA", "")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prove_hardware.py"
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prove_hardware", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-prove = load_script()
 Train = Callable[..., Any]
 SMALLER = [
     "data.short_side=[32]",
