@@ -90,15 +90,25 @@ class _Steps(Dataset):
         )
 
 
-class _Loader(DataLoader):
-    """torch's loader, with the user's mistakes as they were said in a worker."""
+class Loader(DataLoader):
+    """torch's loader, with the user's mistakes as they were said in a worker.
+
+    An iterator is a generator: however it ends, and when it is closed, its workers end. torch
+    leaves them to the iterator's `__del__`, which may hang for minutes: a worker's error holds
+    itself, and the iterator, in a cycle, and when the garbage collector finds that, the queues that
+    would tell the workers are closed before.
+    """
 
     def __iter__(self) -> Any:
+        iterator: Any = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from iterator
         except UserError as error:
             # torch puts the worker's traceback before the message.
             raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+        finally:
+            if self.num_workers:
+                iterator._shutdown_workers()  # there is no public way
 
 
 def training_loader(
@@ -112,7 +122,7 @@ def training_loader(
     micro_batch: int,
     workers: int,
     pin_memory: bool,
-) -> DataLoader:
+) -> Loader:
     """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
     plans = _Plans(plan, range(start, stop), rank=rank, ranks=ranks, micro_batch=micro_batch)
     return _loader(_Steps(dataset), plans, workers=workers, pin_memory=pin_memory)
@@ -120,17 +130,15 @@ def training_loader(
 
 def evaluation_loader(
     dataset: DetectionDataset, plans: Sequence[Plan], *, workers: int, pin_memory: bool
-) -> DataLoader:
+) -> Loader:
     """Return a loader that yields (batch, unreadable images) of each plan."""
     return _loader(dataset, plans, workers=workers, pin_memory=pin_memory)
 
 
-def _loader(
-    dataset: Dataset, sampler: Iterable[Any], *, workers: int, pin_memory: bool
-) -> DataLoader:
+def _loader(dataset: Dataset, sampler: Iterable[Any], *, workers: int, pin_memory: bool) -> Loader:
     # Forking is cheap and safe while the workers keep off the device; elsewhere they are spawned.
     context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
-    return _Loader(
+    return Loader(
         dataset,
         batch_size=None,  # a step is a sample of this loader: it batches itself
         sampler=sampler,

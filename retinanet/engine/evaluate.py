@@ -93,12 +93,14 @@ def evaluate(
     world.share_buffers(model)
     training = model.training
     model.eval()
+    batches = iter(loader)
     try:
         found = detect(
             model,
-            loader,
+            batches,
             config,
             split.annotations.categories,
+            rounds=world.broadcast(len(loader)),  # rank 0 has as many batches as any
             world=world,
             precision=precision,
             losses=losses,
@@ -106,6 +108,7 @@ def evaluate(
             signals=signals,
         )
     finally:
+        batches.close()  # an error's traceback would keep the loader's processes
         model.train(training)
     parts: list[Found] = world.gather(found)
     if not world.is_main:

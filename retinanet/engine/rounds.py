@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from retinanet.boxes import xyxy_to_xywh
@@ -45,10 +44,11 @@ class Found:
 @torch.inference_mode()
 def detect(
     model: Detector,
-    loader: DataLoader,
+    batches: Iterator[tuple[Batch, list[str]]],
     config: Config,
     categories: Categories,
     *,
+    rounds: int,
     world: World,
     precision: Precision,
     losses: bool,
@@ -58,8 +58,6 @@ def detect(
     """Take this rank's batches, in rounds of one a rank, after each of which the ranks agree."""
     found = Found()
     criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
-    batches = iter(loader)
-    rounds = world.broadcast(len(loader))  # rank 0 has as many batches as any
     show = world.is_main and rounds > 20
     for turn in tqdm(range(rounds), "evaluating", disable=None if show else True, leave=False):
         error = None

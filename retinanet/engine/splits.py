@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from retinanet.data import checks
 from retinanet.data.annotations import Annotations
@@ -19,7 +18,7 @@ from retinanet.data.boxes_used import Census, take_census
 from retinanet.data.canvas import Size, round_up
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.index import open_annotations
-from retinanet.data.loader import evaluation_loader
+from retinanet.data.loader import Loader, evaluation_loader
 from retinanet.data.repeats import repeat_factors
 from retinanet.data.sampler import TrainingPlan, evaluation_plans
 from retinanet.data.selection import select
@@ -226,7 +225,7 @@ def build_evaluation_loader(
     ranks: int,
     pin_memory: bool,
     limit: int | None = None,
-) -> DataLoader:
+) -> Loader:
     """Return this rank's batches of a split; `limit` takes only the first images."""
     data = config.data
     plans = evaluation_plans(

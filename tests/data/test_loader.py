@@ -1,6 +1,6 @@
 """A rank's steps: the same bits whatever the workers, ranks, micro-batches and the first step."""
 
-from collections.abc import Iterable
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from retinanet.config import override_config
 from retinanet.data.annotations import Annotations
 from retinanet.data.index import open_annotations, read_annotations
-from retinanet.data.loader import RankStep, training_loader
+from retinanet.data.loader import Loader, RankStep, training_loader
 from retinanet.engine.splits import (
     build_dataset,
     build_evaluation_loader,
@@ -47,7 +47,7 @@ def steps(path: Path, *overrides: str, **options: Any) -> list[RankStep]:
 
 def loader(
     annotations: Annotations, *overrides: str, start: int = 0, stop: int = 5, **options: Any
-) -> Iterable[RankStep]:
+) -> Loader:
     config = override_config(Config(), [*OPTIONS, *overrides])
     images = annotations.path.parent / annotations.path.stem
     split = check_split(annotations, images, config.data, name="train")
@@ -233,3 +233,20 @@ def test_a_users_mistake_in_a_worker_is_said_as_it_is(coco: Path, workers: int) 
     crop = "data.augment=[{RandomCrop: {height: 33, width: 33, p: 1}}]"
     with pytest.raises(UserError, match=r"^data\.augment: Crop size \(height, width\) exceeds"):
         steps(coco, crop, workers=workers)
+
+
+def test_no_worker_outlives_an_error_of_its_own(coco: Path) -> None:
+    """Not even while the error, and with it the traceback, is kept."""
+    crop = "data.augment=[{RandomCrop: {height: 99, width: 99, p: 1}}]"
+    with pytest.raises(UserError) as kept:
+        steps(coco, crop, workers=2)
+    assert kept.value.__context__ is not None
+    assert multiprocessing.active_children() == []
+
+
+def test_no_worker_outlives_an_iterator_that_is_closed(coco: Path) -> None:
+    parts = iter(loader(read_annotations(coco), workers=2))
+    assert next(parts).step == 0
+    assert len(multiprocessing.active_children()) == 2
+    parts.close()
+    assert multiprocessing.active_children() == []

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import re
 import shutil
 import signal
@@ -448,7 +449,7 @@ def test_an_image_that_changes_after_the_check(
     message: str,
     workers: int,
 ) -> None:
-    """users.md DA7: it stops as well, whoever reads the image."""
+    """users.md DA7: it stops as well, whoever reads the image, and the loader's processes end."""
     check = checks.check_whole
 
     def check_and_damage(*arguments: Any) -> None:
@@ -458,6 +459,7 @@ def test_an_image_that_changes_after_the_check(
     monkeypatch.setattr(checks, "check_whole", check_and_damage)
     with pytest.raises(UserError, match=message):
         run(small_checkpoint, val, f"data.workers={workers}")
+    assert multiprocessing.active_children() == []
 
 
 def test_the_data_of_the_training_machine_need_not_be_there(
