@@ -156,16 +156,19 @@ def lockstep(
     ]
     for batch in batches:
         pixels = ours.normalise(batch.images, batch.sizes)
-        both = our_losses(ours, config, batch), peer_losses(peer, pixels, batch)
-        for losses, optimizer in zip(both, optimizers, strict=True):
+        given = []
+        # One after the other: the activations of both would not fit a laptop's memory.
+        for losses_of, optimizer in zip(
+            (partial(our_losses, ours, config), partial(peer_losses, peer, pixels)),
+            optimizers,
+            strict=True,
+        ):
             optimizer.zero_grad()
+            losses = losses_of(batch)
             (losses[0] + losses[1]).backward()
             optimizer.step()
-        yield Step(
-            ours=(both[0][0].item(), both[0][1].item()),
-            theirs=(both[1][0].item(), both[1][1].item()),
-            positives=len(batch.assigned.places),
-        )
+            given.append((losses[0].item(), losses[1].item()))
+        yield Step(ours=given[0], theirs=given[1], positives=len(batch.assigned.places))
 
 
 class Proof:
