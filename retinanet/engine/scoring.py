@@ -15,7 +15,7 @@ from retinanet.engine.distributed import join_world
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.precision import Precision, inference_precision
 from retinanet.engine.run import load_weights, place
-from retinanet.engine.splits import ground_truth, open_split
+from retinanet.engine.splits import ground_truth, locate_split, open_split
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results, read_results
 from retinanet.model.detector import Detector, build_detector
@@ -87,6 +87,12 @@ def evaluate_checkpoint(
         root = "" if images else config.data.root
         data = config.data.model_copy(update={"val": val, "root": root})
         config = config.model_copy(update={"data": data})
+    else:
+        try:
+            locate_split(config, "val")
+        except UserError as error:
+            remedy = "--annotations FILE --images FOLDER evaluate it on data that is here"
+            raise UserError(f"{error}; {remedy}") from None
     world = join_world(config.train.device)
     try:
         split = open_split(config, "val")

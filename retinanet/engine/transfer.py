@@ -167,9 +167,20 @@ def _describe_classes(
         f"{len(fresh)}{_some(fresh)}"
     ]
     left = [name for name in old_names if name not in categories.names]
+    spelled = {_letters(name): name for name in left}
+    alike = [f"{n}, there {spelled[_letters(n)]}" for n in fresh if _letters(n) in spelled]
+    if alike:
+        lines.append(
+            f"  only the same name keeps logits, and these are written otherwise{_some(alike)}"
+        )
     if left:
         lines.append(f"  {len(left)} of the checkpoint's classes left out{_some(left)}")
     return lines
+
+
+def _letters(name: str) -> str:
+    """Return what names of one class have in common: `traffic_light` and `Traffic Light`."""
+    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _describe_anchors(sources: Sequence[int | None], old: int) -> list[str]:

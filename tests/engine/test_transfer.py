@@ -112,6 +112,14 @@ def test_no_class_in_common() -> None:
     ]
 
 
+def test_names_that_are_only_written_otherwise_are_pointed_out() -> None:
+    _, _, lines = transfer(Categories(ids=(1, 2), names=("CAR", "bird")), trained())
+    assert lines[1:3] == [
+        "  class logits kept for 0 classes of the same name, fresh for 2 (CAR, bird)",
+        "  only the same name keeps logits, and these are written otherwise (CAR, there car)",
+    ]
+
+
 OUTPUTS = (WEIGHT, BIAS, "box_subnet.output.weight", "box_subnet.output.bias")
 
 
