@@ -2,16 +2,17 @@
 
 import pytest
 
-from retinanet.config import override_config
+from retinanet.config import find_config, load_config, override_config
 from retinanet.data.coco_json import Categories
-from retinanet.engine.advice import advise, usual_epochs, usual_rate
+from retinanet.engine.advice import Start, advise, usual_epochs, usual_rate
 from retinanet.engine.checkpoint import Checkpoint, Progress
 from retinanet.schema import Config
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(20, 60), (300, 50), (117_266, 12), (10**7, 12)])
+@pytest.mark.parametrize(("images", "epochs"), [(3, 60), (300, 30), (117_266, 12), (10**7, 12)])
 def test_more_images_fewer_epochs(images: int, epochs: float) -> None:
-    assert usual_epochs(images) == pytest.approx(epochs, rel=0.01)
+    assert usual_epochs(images, "a backbone") == pytest.approx(epochs, rel=0.01)
+    assert usual_epochs(images, "a detector") == pytest.approx(epochs / 2, rel=0.01)
 
 
 def test_the_rate_belongs_to_the_batch() -> None:
@@ -21,9 +22,14 @@ def test_the_rate_belongs_to_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "start"), [(None, "random weights"), ((), "a backbone"), (("cell",), "a detector")]
+    ("names", "start", "epochs"),
+    [
+        (None, "random weights", "20 to 40"),
+        ((), "a backbone", "20 to 40"),
+        (("cell",), "a detector", "10 to 20"),
+    ],
 )
-def test_it_says_what_from(names: tuple[str, ...] | None, start: str) -> None:
+def test_it_says_what_from(names: tuple[str, ...] | None, start: str, epochs: str) -> None:
     config = override_config(Config(), ["model.weights=none", "model.norm=bn", "model.freeze=none"])
     ids = tuple(range(len(names or ())))
     weights = Checkpoint(
@@ -34,12 +40,22 @@ def test_it_says_what_from(names: tuple[str, ...] | None, start: str) -> None:
         environment={},
     )
     said = advise(config, 300, None if names is None else weights)
-    assert said.startswith(f"usual for 300 images, from {start}: 35 to 70 epochs = ")
+    assert said.startswith(f"usual for 300 images, from {start}: {epochs} epochs = ")
 
 
 def test_its_numbers() -> None:
     words = ["train.steps=null", "train.epochs=20", "train.batch_size=8", "train.lr=0.02"]
     assert advise(override_config(Config(), words), 300, None) == (
-        "usual for 300 images, from a backbone: 35 to 70 epochs = 1,310 to 2,620 steps of 8 (here "
+        "usual for 300 images, from a backbone: 20 to 40 epochs = 750 to 1,500 steps of 8 (here "
         "20 epochs); sgd lr 0.003 to 0.01 (here 0.02)"
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "start"), [("bccd_r18", "random weights"), ("bccd_lite0", "a backbone")]
+)
+def test_our_own_recipes_follow_it(recipe: str, start: Start) -> None:
+    train = load_config(find_config(recipe)).train
+    assert train.epochs and 20 <= train.epochs <= 45  # as is said for their 205 images
+    assert usual_epochs(205, start) == pytest.approx(31.8, rel=0.01)
+    assert 0.5 <= train.lr / usual_rate(train.optimizer, train.batch_size, start) <= 2
