@@ -157,7 +157,7 @@ def lockstep(
     for batch in batches:
         pixels = ours.normalise(batch.images, batch.sizes)
         given = []
-        # One after the other: the activations of both would not fit a laptop's memory.
+        # One after the other, so that only one's activations are held.
         for losses_of, optimizer in zip(
             (partial(our_losses, ours, config), partial(peer_losses, peer, pixels)),
             optimizers,

@@ -11,7 +11,7 @@ from retinanet.schema import Config
 Start = Literal["random weights", "a backbone", "a detector"]
 
 _RATES: dict[str, dict[Start, float]] = {
-    "adamw": {"random weights": 1e-3, "a backbone": 1e-3, "a detector": 3e-4},
+    "adamw": {"random weights": 1e-3, "a backbone": 7e-4, "a detector": 3e-4},
     "sgd": {"random weights": 2e-2, "a backbone": 1e-2, "a detector": 2e-3},
 }
 """Of a batch of 16. SGD from a backbone is the paper's (section 4.1); those of AdamW lie around
@@ -23,8 +23,9 @@ def usual_epochs(images: int, start: Start) -> float:
     """Return how many epochs are usual: 30 of 300 images, 12 of COCO's 118,000.
 
     The first is around what was measured on blood cells (docs/finetuning.md), the last detectron2's
-    and torchvision's 1x. Elsewhere a power of the number: the more images, the more steps, but
-    fewer epochs. From a detector half as many.
+    and torchvision's 1x, from a backbone. Elsewhere a power of the number: the more images, the
+    more steps, but fewer epochs. From a detector half as many, as was enough for blood cells. Of
+    many images from random weights nothing was measured; they may well take longer.
     """
     return min(max(30 * (300 / images) ** 0.153, 12), 60) * (0.5 if start == "a detector" else 1)
 

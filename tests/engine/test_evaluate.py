@@ -494,9 +494,7 @@ def test_no_annotations_anywhere(small_checkpoint: Path, small_config: Config) -
         open_split(override_config(small_config, ["data.val.annotations=val.json"]), "val")
 
 
-def test_val_of_another_machine_is_not_here(
-    small_checkpoint: Path, val: Path, tmp_path: Path
-) -> None:
+def test_val_of_another_machine_is_not_here(small_checkpoint: Path, val: Path) -> None:
     """A converted checkpoint, and one from elsewhere: what to say in place of its own paths."""
     path = run_folder(small_checkpoint, val)
     remedy = r"; --annotations FILE --images FOLDER evaluate it on data that is here$"

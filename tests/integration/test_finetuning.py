@@ -19,7 +19,7 @@ pytestmark = [
 ]
 SMALL = [
     *("data.short_side=[96]", "data.long_side=160", "data.workers=0", "train.device=cpu"),
-    *("data.train.limit=120", "data.val.limit=20"),
+    "data.val.limit=20",
 ]
 
 
@@ -49,7 +49,7 @@ def test_a_third_class_leaves_two_as_they_are(train: Callable[..., str], tmp_pat
     said = train("two", start, "data.classes=[RBC, WBC]", *short)
     assert "a backbone without detector" in said and "  fresh class_subnet, all of it" in said
     two = class_figures(tmp_path / "two")
-    assert set(two) == {"RBC", "WBC"} and two["RBC"] > 0.1, two
+    assert set(two) == {"RBC", "WBC"} and two["RBC"] > 0.2, two
 
     last = tmp_path / "two" / "checkpoints" / "last.pt"
     one_step = ["train.steps=1", "train.epochs=null", "eval.every=null"]
