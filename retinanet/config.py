@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from retinanet.errors import UserError, nearest
+from retinanet.other_names import REMARKS, our_name
 from retinanet.schema import Config, Paths, Section
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
@@ -101,7 +102,9 @@ def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
         lines: dict[str, None] = {}  # in order, each once
         for problem in error.errors():
             key = ".".join(map(str, problem["loc"]))
-            where = "command line" if key in given else source
+            inside = any(name.startswith(f"{key}.") for name in given)
+            unknown = problem["type"] == "extra_forbidden"
+            where = "command line" if key in given or (unknown and inside) else source
             lines[f"{where}: {_explain(dict(problem))}"] = None
         raise UserError("\n".join(lines)) from None
 
@@ -156,7 +159,7 @@ def apply_override(values: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
-        meant = _elsewhere(key.strip()) if equals and len(parts) == 1 else ""
+        meant = _elsewhere(key.strip())
         raise UserError(
             f"{text!r} is not of the form section.key=value, such as train.lr=0.02 (without spaces)"
             f"{meant}"
@@ -166,7 +169,7 @@ def apply_override(values: dict[str, Any], text: str) -> None:
         child = node.get(part)
         node[part] = child = {} if child is None else child
         if not isinstance(child, dict) or _kind(parts[:depth]) in (int, float, bool, str):
-            raise UserError(f"{text!r}: {part} is not a section")
+            raise UserError(f"{text!r}: {part} is not a section{_elsewhere(key.strip())}")
         node = child
     node[parts[-1]] = value.strip() if _is_text(parts, value) else parse_yaml(value, source=text)
     length = {"train.steps": "epochs", "train.epochs": "steps"}
@@ -271,7 +274,10 @@ def _explain(problem: dict[str, Any]) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         siblings = _keys_of(location[:-1])
-        close = nearest(location[-1], siblings) or _elsewhere(location[-1])
+        whole = _whole_key(location, problem["input"])
+        if our_name(whole):
+            return f"{whole} is not an option{_elsewhere(whole)}"
+        close = nearest(location[-1], siblings) or _elsewhere(whole) or _elsewhere(location[-1])
         return f"{key} is not an option{close or '; there are: ' + ', '.join(siblings)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
@@ -285,9 +291,27 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def _elsewhere(name: str) -> str:
-    """Return `"; did you mean X?"` for an option of this name in another section."""
-    found = next((key for key in _all_keys() if key.endswith(f".{name}")), None)
-    return f"; did you mean {found}?" if found else ""
+    """Return `"; did you mean X?"` for an option of this name in another section, or project."""
+    found = find_option(name)
+    if found is None:
+        return ""
+    remark = f" ({REMARKS[found]})" if found in REMARKS else ""
+    return f"; did you mean {found}?{remark}"
+
+
+def find_option(name: str) -> str | None:
+    """Return the option that someone means by a name: without its section, or another project's."""
+    last = name.rpartition(".")[2].replace("-", "_")
+    ours = next((key for key in _all_keys() if key.endswith(f".{last}")), None)
+    return our_name(name) or ours or our_name(last)
+
+
+def _whole_key(location: list[str], value: Any) -> str:
+    """Return the dotted name of what was set in an unknown section: `SOLVER.BASE_LR`."""
+    while isinstance(value, dict) and len(value) == 1:
+        ((key, value),) = value.items()
+        location = [*location, str(key)]
+    return ".".join(location)
 
 
 def _all_keys() -> list[str]:

@@ -23,6 +23,20 @@ class _Parser(argparse.ArgumentParser):
     """Says how options of an experiment are written to those who write them as other tools do."""
 
     def error(self, message: str) -> NoReturn:
-        if "unrecognized arguments: --" in message:
-            message += " (options of an experiment have no dashes: train.lr=0.005)"
+        _, found, rest = message.partition("unrecognized arguments: --")
+        if found:
+            message += (
+                f" (options of an experiment have no dashes: {_without_dashes(rest.split())})"
+            )
         super().error(message)
+
+
+def _without_dashes(words: list[str]) -> str:
+    """Return `train.epochs=3` for the words `epochs 3`, or an example."""
+    name, _, value = words[0].partition("=")
+    if not value and len(words) > 1 and not words[1].startswith("--"):
+        value = words[1]
+    from retinanet.config import find_option
+
+    option = find_option(name)
+    return f"{option}={value or '..'}" if option else "train.lr=0.005"

@@ -19,6 +19,7 @@ from retinanet.config import (
     save_config,
 )
 from retinanet.errors import UserError
+from retinanet.other_names import OTHER_NAMES, REMARKS
 from retinanet.schema import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -124,8 +125,8 @@ def test_defaults_are_those_of_the_design() -> None:
         ("trian.lr=1", r"trian is not an option; did you mean train\?"),
         ("data.train.imags=x", r"data\.train\.imags is not an option; did you mean images\?"),
         ("train.my-key=3", r"train\.my-key is not an option"),
-        ("optimizer.lr=3", r"optimizer is not an option; did you mean train\.optimizer\?"),
-        ("qqqqq.lr=3", "qqqqq is not an option; there are: model, anchors, assign, "),
+        ("optimizer.lr=3", r"optimizer is not an option; did you mean train\.lr\?"),
+        ("qqqqq.x=3", "qqqqq is not an option; there are: model, anchors, assign, "),
         ("eval.qqqqq=3", "eval.qqqqq is not an option; there are: every, batch_size, pictures"),
         # Wrong types.
         ("train.lr=fast", "train.lr is 'fast'; it should be number"),
@@ -472,6 +473,52 @@ def test_an_option_is_described_by_its_name() -> None:
 def test_an_option_without_its_section(text: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"is not of the form .*; did you mean {meant}"):
         apply_override({}, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("imgsz=640", r"^'imgsz=640' is not of the form .*; did you mean data\.short_side\?$"),
+        ("SOLVER.GAMMA=0.1", r"SOLVER\.GAMMA is not an option; did you mean train\.lr_drop\?$"),
+        ("SOLVER.BASE_LR", r"^'SOLVER.BASE_LR' is not of the form .*; did you mean train\.lr\?$"),
+        ("train_cfg.max_epochs=12", r"max_epochs is not an option; did you mean train\.epochs\?$"),
+        ("model.backbone.depth=50", r": backbone is not a section; did you mean model.backbone\?$"),
+        ("train.learning_rate=1", r"^command line: train.learning_rate .* mean train\.lr\?$"),
+        (
+            "model.num_classes=3",
+            r"mean data\.classes\? \(how many there are follows from the annotations\)$",
+        ),
+        ("samples_per_gpu=2", r"mean train\.batch_size\? \(of all devices together\)$"),
+    ],
+)
+def test_names_of_other_projects(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        override_config(Config(), [text])
+
+
+def test_names_of_other_projects_in_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "SOLVER: {BASE_LR: 1}\n")
+    with pytest.raises(UserError, match=r"yaml: SOLVER.BASE_LR is not .* mean train\.lr\?$"):
+        load_config(path)
+
+
+def test_the_table_of_other_names_is_that_of_the_docs() -> None:
+    """Each name stands in the row of an option that there is, in the column of its project."""
+    text = (Path(__file__).parents[1] / "docs/config.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| `(\S*)` \|" + r"([^|]*)\|" * 4 + "$", re.MULTILINE)
+    rows = {key: cells for key, *cells in row.findall(text)}
+    said = [
+        {
+            name.lower().removeprefix("--").replace("-", "_"): key
+            for key, cells in rows.items()
+            for name in re.findall("`(.*?)`", cells[column])
+        }
+        for column in range(4)
+    ]
+    projects = ("ultralytics", "detectron2", "mmdetection", "torchvision")
+    assert said == [OTHER_NAMES[project] for project in projects]
+    meant = {key for table in OTHER_NAMES.values() for key in table.values()} | set(REMARKS)
+    assert [key for key in meant if f"  {key}: " not in describe()] == []
 
 
 def test_what_the_command_line_set_is_not_blamed_on_the_file(tmp_path: Path) -> None:

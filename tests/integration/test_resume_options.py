@@ -402,6 +402,12 @@ def test_no_whole_state_at_all(interrupted_copy: Path, cli: Cli) -> None:
 
 
 def test_options_as_other_tools_write_them(experiment: Path, cli: Cli) -> None:
-    ran = cli("train", experiment, "--lr", "0.1")
-    assert ran.code == 2
-    assert "(options of an experiment have no dashes: train.lr=0.005)\n" in ran.err
+    for words, meant in (
+        (["--lr", "0.1"], "train.lr=0.1"),
+        (["--batch-size=4"], "train.batch_size=4"),
+        (["--imgsz", "--eval-only"], "data.short_side=.."),
+        (["--eval-only"], "train.lr=0.005"),  # an example
+    ):
+        ran = cli("train", experiment, *words)
+        assert ran.code == 2
+        assert f"(options of an experiment have no dashes: {meant})\n" in ran.err
