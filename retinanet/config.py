@@ -293,7 +293,7 @@ def _explain(problem: dict[str, Any]) -> str:
 def _elsewhere(name: str) -> str:
     """Return `"; did you mean X?"` for an option of this name in another section, or project."""
     found = find_option(name)
-    if found is None:
+    if found in (None, name):
         return ""
     remark = f" ({REMARKS[found]})" if found in REMARKS else ""
     return f"; did you mean {found}?{remark}"

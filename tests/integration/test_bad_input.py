@@ -101,11 +101,16 @@ def test_options(experiment: Path, refuse: Refuse, override: str, message: str) 
     assert message in text
 
 
-@pytest.mark.parametrize("word", ["train.lr", "=1", "train..lr=1"])
-def test_an_override_of_another_form(experiment: Path, refuse: Refuse, word: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [("train.lr", ""), ("=1", ""), ("train..lr=1", "; did you mean train.lr?")],
+)
+def test_an_override_of_another_form(
+    experiment: Path, refuse: Refuse, word: str, hint: str
+) -> None:
     text = refuse("train", experiment, word)
     form = "section.key=value, such as train.lr=0.02 (without spaces)"
-    assert text == f"{word!r} is not of the form {form}"
+    assert text == f"{word!r} is not of the form {form}{hint}"
 
 
 @pytest.mark.parametrize(
