@@ -11,7 +11,7 @@ from retinanet.schema import Config
 Start = Literal["random weights", "a backbone", "a detector"]
 
 _RATES: dict[str, dict[Start, float]] = {
-    "adamw": {"random weights": 1e-3, "a backbone": 7e-4, "a detector": 3e-4},
+    "adamw": {"random weights": 1e-3, "a backbone": 7e-4, "a detector": 4e-4},
     "sgd": {"random weights": 2e-2, "a backbone": 1e-2, "a detector": 2e-3},
 }
 """Of a batch of 16. SGD from a backbone is the paper's (section 4.1); those of AdamW lie around
@@ -57,7 +57,7 @@ def advise(config: Config, images: int, weights: Checkpoint | None) -> str:
     return (
         f"usual for {images:,} images, from {start}: {low} to {high} epochs = {steps[0]:,.0f} to "
         f"{steps[1]:,.0f} steps of {train.batch_size} (here {epochs:.3g} epochs); "
-        f"{train.optimizer} lr {rate / 2:.1g} to {rate * 2:.1g} (here {train.lr:g})"
+        f"{train.optimizer} lr {rate * 0.7:.1g} to {rate * 2:.1g} (here {train.lr:g})"
     )
 
 
