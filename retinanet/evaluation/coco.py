@@ -22,6 +22,10 @@ from retinanet.errors import UserError
 
 _LIMITS = (1, 10, 100)
 """COCO's own: AR_1, AR_10, AR_100; a lower max_detections caps them, a higher one adds to AP."""
+_UNLEARNT, _LEARNT = 0.01, 0.5
+"""AP50 of a class of which nearly nothing is found, and of one that is found well."""
+_NAMED = 8
+"""Classes in a message."""
 _SIZES = ("all", "small", "medium", "large")
 
 
@@ -96,13 +100,13 @@ def evaluate_results(
     """
     limits = sorted({min(limit, max_detections) for limit in _LIMITS} | {max_detections})
     precision, recall, scores = _accumulate(truth, results, limits)
-    figures = _figures(precision, recall, limits)
+    classes = _by_class(truth, precision, scores)
     return Metrics(
-        figures=figures,
-        classes=_by_class(truth, precision, scores),
+        figures=_figures(precision, recall, limits),
+        classes=classes,
         detections=len(results),
         max_detections=max_detections,
-        remarks=_remarks(truth, results, max_detections),
+        remarks=_remarks(truth, results, max_detections) + _unlearnt(classes),
     )
 
 
@@ -266,6 +270,21 @@ def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int)
             f"(up to {counts.max()}); raise postprocess.max_detections to let them all be found."
         )
     return remarks
+
+
+def _unlearnt(classes: Sequence[ClassFigures]) -> list[str]:
+    """Name classes of which nearly nothing is found while another one is learnt."""
+    known = [(row, row.ap50) for row in classes if row.ap50 is not None]
+    missed = [f"{row.name} ({row.boxes:,} boxes)" for row, ap50 in known if ap50 < _UNLEARNT]
+    if not missed or max(ap50 for _, ap50 in known) < _LEARNT:
+        return []
+    rest = ", .." if len(missed) > _NAMED else ""
+    return [
+        f"AP50 is under {_UNLEARNT} for {len(missed)} of {len(known)} classes: "
+        f"{', '.join(missed[:_NAMED])}{rest}. "
+        "More epochs or a higher train.lr may learn them, unless their boxes are few, or fit no "
+        "anchor (`retinanet check`)."
+    ]
 
 
 def metrics_json(metrics: Metrics) -> dict[str, Any]:

@@ -220,6 +220,17 @@ def test_no_detections(backend: None) -> None:
     assert row.threshold is None
 
 
+def test_a_class_that_is_not_learnt_is_named() -> None:
+    """users.md EV1, of one class beside one that is found; class 3 has no boxes."""
+    known = truth([(1, 1, SQUARE), (1, 2, [300, 300, 50, 50])], categories=(1, 2, 3))
+    remark = "AP50 is under 0.01 for 1 of 2 classes: class 2 (1 boxes). More epochs or a higher "
+    metrics = score(known, [result(SQUARE, 0.9)])
+    assert len(metrics.remarks) == 1 and metrics.remarks[0].startswith(remark)
+    found = result([300, 300, 50, 50], 0.9, category=2)
+    assert score(known, [result(SQUARE, 0.9), found]).remarks == []
+    assert score(known, [result([400, 400, 50, 50], 0.9)]).remarks == []  # nothing is learnt yet
+
+
 @pytest.mark.parametrize("crowd", [True, False])
 def test_no_ground_truth_at_all(backend: None, crowd: bool) -> None:
     """users.md EV7: no figure exists, whether there is nothing or nothing but a crowd."""
