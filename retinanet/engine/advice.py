@@ -15,8 +15,8 @@ _RATES: dict[str, dict[Start, float]] = {
     "sgd": {"random weights": 2e-2, "a backbone": 1e-2, "a detector": 2e-3},
 }
 """Of a batch of 16. SGD from a backbone is the paper's (section 4.1); those of AdamW lie around
-what was measured on blood cells, batches of 8 (docs/finetuning.md); the two others are rules of
-thumb."""
+what was measured on blood cells, batches of 8 (docs/finetuning.md), where more than is said here
+did no harm to subnets with group norm; the two others are rules of thumb."""
 
 
 def usual_epochs(images: int, start: Start) -> float:
