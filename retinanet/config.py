@@ -101,11 +101,9 @@ def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
         given = {text.partition("=")[0].strip() for text in overrides}
         lines: dict[str, None] = {}  # in order, each once
         for problem in error.errors():
-            key = ".".join(map(str, problem["loc"]))
-            inside = any(name.startswith(f"{key}.") for name in given)
-            unknown = problem["type"] == "extra_forbidden"
-            where = "command line" if key in given or (unknown and inside) else source
-            lines[f"{where}: {_explain(dict(problem))}"] = None
+            for key, text in _explain(dict(problem)):
+                where = "command line" if key in given else source
+                lines[f"{where}: {text}"] = None
         raise UserError("\n".join(lines)) from None
 
 
@@ -268,17 +266,35 @@ _EXPECTED = {
 """What was expected, where pydantic's own words mean nothing to a user."""
 
 
-def _explain(problem: dict[str, Any]) -> str:
-    """Turn one pydantic error into: key, what is wrong, the remedy."""
+def _explain(problem: dict[str, Any]) -> list[tuple[str, str]]:
+    """Turn one pydantic error into the keys that are wrong, each with what is wrong: the remedy."""
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        siblings = _keys_of(location[:-1])
-        whole = _whole_key(location, problem["input"])
-        if our_name(whole):
-            return f"{whole} is not an option{_elsewhere(whole)}"
-        close = nearest(location[-1], siblings) or _elsewhere(whole) or _elsewhere(location[-1])
-        return f"{key} is not an option{close or '; there are: ' + ', '.join(siblings)}"
+        return _explain_unknown(location, problem["input"])
+    return [(".".join(location), _explain_value(location, problem))]
+
+
+def _explain_unknown(location: list[str], value: Any) -> list[tuple[str, str]]:
+    """Say what is meant by an unknown option, or by those of an unknown section."""
+    leaves = _leaves(".".join(location), value)
+    if any(our_name(leaf) for leaf in leaves):  # another project's section
+        return [(leaf, f"{leaf} is not an option{_elsewhere(leaf)}") for leaf in leaves]
+    siblings = _keys_of(location[:-1])
+    close = nearest(location[-1], siblings) or _elsewhere(leaves[0]) or _elsewhere(location[-1])
+    rest = close or f"; there are: {', '.join(siblings)}"
+    return [(leaves[0], f"{'.'.join(location)} is not an option{rest}")]
+
+
+def _leaves(key: str, value: Any) -> list[str]:
+    """Return the dotted names of what is set under a key: `SOLVER.BASE_LR`, .."""
+    if not isinstance(value, dict) or not value:
+        return [key]
+    return [leaf for name, inner in value.items() for leaf in _leaves(f"{key}.{name}", inner)]
+
+
+def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
+    """Say what is wrong with the value of an option that there is."""
+    key = ".".join(location)
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
@@ -301,17 +317,12 @@ def _elsewhere(name: str) -> str:
 
 def find_option(name: str) -> str | None:
     """Return the option that someone means by a name: without its section, or another project's."""
-    last = name.rpartition(".")[2].replace("-", "_")
-    ours = next((key for key in _all_keys() if key.endswith(f".{last}")), None)
+    keys = _all_keys()
+    if name in keys:
+        return name
+    last = name.rpartition(".")[2].replace("-", "_").lower()
+    ours = next((key for key in keys if key.endswith(f".{last}")), None)
     return our_name(name) or ours or our_name(last)
-
-
-def _whole_key(location: list[str], value: Any) -> str:
-    """Return the dotted name of what was set in an unknown section: `SOLVER.BASE_LR`."""
-    while isinstance(value, dict) and len(value) == 1:
-        ((key, value),) = value.items()
-        location = [*location, str(key)]
-    return ".".join(location)
 
 
 def _all_keys() -> list[str]:

@@ -23,11 +23,10 @@ class _Parser(argparse.ArgumentParser):
     """Says how options of an experiment are written to those who write them as other tools do."""
 
     def error(self, message: str) -> NoReturn:
-        _, found, rest = message.partition("unrecognized arguments: --")
-        if found:
-            message += (
-                f" (options of an experiment have no dashes: {_without_dashes(rest.split())})"
-            )
+        _, _, rest = message.partition("unrecognized arguments: --")
+        if rest.strip() and any(action.dest in ("overrides", "inputs") for action in self._actions):
+            option = _without_dashes(rest.split())
+            message += f" (options of an experiment have no dashes: {option})"
         super().error(message)
 
 

@@ -13,6 +13,7 @@ from retinanet.config import (
     describe,
     dump_config,
     find_config,
+    find_option,
     follow_config,
     load_config,
     override_config,
@@ -497,9 +498,24 @@ def test_names_of_other_projects(text: str, message: str) -> None:
 
 
 def test_names_of_other_projects_in_a_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "SOLVER: {BASE_LR: 1}\n")
-    with pytest.raises(UserError, match=r"yaml: SOLVER.BASE_LR is not .* mean train\.lr\?$"):
-        load_config(path)
+    """Each by itself, and blamed on where it stands."""
+    path = write(
+        tmp_path, "SOLVER: {BASE_LR: 1, FOO: 2}\nMODEL: {WEIGHTS: x, RESNETS: {DEPTH: 18}}\n"
+    )
+    with pytest.raises(UserError) as wrong:
+        load_config(path, ["SOLVER.GAMMA=0.1"])
+    assert str(wrong.value).splitlines() == [
+        f"{path}: SOLVER.BASE_LR is not an option; did you mean train.lr?",
+        f"{path}: SOLVER.FOO is not an option",
+        "command line: SOLVER.GAMMA is not an option; did you mean train.lr_drop?",
+        f"{path}: MODEL.WEIGHTS is not an option; did you mean model.weights?",
+        f"{path}: MODEL.RESNETS.DEPTH is not an option; did you mean model.backbone?",
+    ]
+
+
+@pytest.mark.parametrize("name", ["eval.batch_size", "data.val.images", "train.lr"])
+def test_an_option_is_what_it_is_though_another_section_has_one(name: str) -> None:
+    assert find_option(name) == name
 
 
 def test_the_table_of_other_names_is_that_of_the_docs() -> None:
@@ -518,7 +534,8 @@ def test_the_table_of_other_names_is_that_of_the_docs() -> None:
     projects = ("ultralytics", "detectron2", "mmdetection", "torchvision")
     assert said == [OTHER_NAMES[project] for project in projects]
     meant = {key for table in OTHER_NAMES.values() for key in table.values()} | set(REMARKS)
-    assert [key for key in meant if f"  {key}: " not in describe()] == []
+    options = describe()
+    assert [key for key in meant if f"  {key}: " not in options] == []
 
 
 def test_what_the_command_line_set_is_not_blamed_on_the_file(tmp_path: Path) -> None:

@@ -278,12 +278,11 @@ def _unlearnt(classes: Sequence[ClassFigures]) -> list[str]:
     missed = [f"{row.name} ({row.boxes:,} boxes)" for row, ap50 in known if ap50 < _UNLEARNT]
     if not missed or max(ap50 for _, ap50 in known) < _LEARNT:
         return []
-    rest = ", .." if len(missed) > _NAMED else ""
+    named = ", ".join(missed[:_NAMED]) + (", .." if len(missed) > _NAMED else "")
     return [
-        f"AP50 is under {_UNLEARNT} for {len(missed)} of {len(known)} classes: "
-        f"{', '.join(missed[:_NAMED])}{rest}. "
-        "More epochs or a higher train.lr may learn them, unless their boxes are few, or fit no "
-        "anchor (`retinanet check`)."
+        f"AP50 is under {_UNLEARNT} for {len(missed)} of {len(known)} classes: {named}. More "
+        "epochs or a higher train.lr may learn them, unless their boxes are few, or fit no anchor "
+        "(`retinanet check`)."
     ]
 
 

@@ -16,6 +16,7 @@ import torch
 from retinanet.config import load_config, override_config
 from retinanet.diagnostics.same_run import run_differences
 from retinanet.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from retinanet.parsing import command_parser
 
 Cli = Callable[..., Any]
 Metrics = Callable[[Path], list[dict[str, Any]]]
@@ -406,8 +407,24 @@ def test_options_as_other_tools_write_them(experiment: Path, cli: Cli) -> None:
         (["--lr", "0.1"], "train.lr=0.1"),
         (["--batch-size=4"], "train.batch_size=4"),
         (["--imgsz", "--eval-only"], "data.short_side=.."),
+        (["--eval.batch_size", "4"], "eval.batch_size=4"),
         (["--eval-only"], "train.lr=0.005"),  # an example
     ):
         ran = cli("train", experiment, *words)
         assert ran.code == 2
         assert f"(options of an experiment have no dashes: {meant})\n" in ran.err
+
+
+def test_a_command_without_options_of_an_experiment_names_none(cli: Cli) -> None:
+    ran = cli("strip", "a.pt", "b.pt", "--weights", "x")
+    assert ran.code == 2
+    assert ran.err.endswith("error: unrecognized arguments: --weights x\n")
+
+
+def test_dashes_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """What argparse makes of a second `--` is another thing in each Python."""
+    parser = command_parser("train", "", "")
+    parser.add_argument("overrides", nargs="*")
+    with pytest.raises(SystemExit):
+        parser.error("unrecognized arguments: --")
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: --\n")
