@@ -4,5 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # The caller's shell will not have entered .venv: what is said at the end should work there.
 [ -n "${VIRTUAL_ENV:-}" ] || export RETINANET_COMMAND=.venv/bin/retinanet
+extras='' versions=''
+if [ "${1:-}" = --locked ]; then versions=locked; shift; fi
 source scripts/setup.sh
 exec python -m retinanet demo "$@"

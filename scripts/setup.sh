@@ -1,22 +1,33 @@
-# Sourced by demo.sh and test.sh: an environment with the project in it, made once.
+# Sourced by demo.sh, test.sh and lock.sh: an environment with the project in it, made once.
 #
-#   source scripts/setup.sh [EXTRAS]
+#   extras=dev,fast versions=locked
+#   source scripts/setup.sh
 #
-# Uses the active virtual environment, else makes .venv. A stamp in the environment holds the
-# checksum of pyproject.toml and the extras, so that a second run installs nothing.
-if [ -z "${VIRTUAL_ENV:-}" ]; then
-  if [ ! -x .venv/bin/python ]; then
-    echo "Making .venv ..."
-    "${PYTHON:-python3}" -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
-    "${PYTHON:-python3}" -m venv .venv || { rm -rf .venv; exit 1; }
-  fi
-  # shellcheck disable=SC1091
-  source .venv/bin/activate
+# Without an active virtual environment this makes .venv, with the versions of constraints.txt: those
+# that the tests run with. An active environment is used as it is: there the ranges of pyproject.toml
+# count. `versions=locked` applies constraints.txt there, too; `versions=newest` makes .venv-newest,
+# with the newest releases that the ranges admit. A stamp in the environment holds the checksums of
+# what it was made from, so that a second run installs nothing.
+place="${VIRTUAL_ENV:-.venv}"
+if [ "${versions:-}" = newest ]; then place=.venv-newest; fi
+if [ "$place" -ef .venv ] || [ "$place" = .venv ]; then versions="${versions:-locked}"; fi
+if [ ! -x "$place/bin/python" ]; then
+  echo "Making $place ..."
+  "${PYTHON:-python3}" -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
+  "${PYTHON:-python3}" -m venv "$place" || { rm -rf "$place"; exit 1; }
 fi
-stamp="$VIRTUAL_ENV/.retinanet-${1:-core}"
-wanted="$(pwd) $(cksum <pyproject.toml)"
-if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+# shellcheck disable=SC1091
+source "$place/bin/activate"
+options=()
+inputs=(pyproject.toml)
+case "${versions:-}" in
+  locked) options=(--constraint constraints.txt); inputs+=(constraints.txt) ;;
+  newest) options=(--upgrade --upgrade-strategy eager) ;;
+esac
+stamp="$VIRTUAL_ENV/.retinanet-${extras:-core}"
+wanted="$(pwd) ${versions:-ranges} $(cat "${inputs[@]}" | cksum)"
+if [ "${versions:-}" = newest ] || [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "Installing into $VIRTUAL_ENV (once; a few minutes) ..."
-  python -m pip install --quiet --editable ".${1:+[$1]}"
+  python -m pip install --quiet ${options[@]+"${options[@]}"} --editable ".${extras:+[$extras]}"
   echo "$wanted" >"$stamp"
 fi

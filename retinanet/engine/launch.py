@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from retinanet.engine.resume import (
 )
 from retinanet.engine.run import Run, checkpoint_size, start_run, state
 from retinanet.engine.run_folder import RunFolder, describe_environment, launcher, run_folder
-from retinanet.engine.signals import collect_signals
+from retinanet.engine.signals import collect_signals, ignored_signals
 from retinanet.engine.splits import Split, build_augment, open_training_splits
 from retinanet.engine.train import is_finished, train
 from retinanet.engine.transfer import check_same_network, fingerprint, load_matching
@@ -183,7 +185,7 @@ def _run(
         if is_finished(run):
             _say_finished(run, is_fine=finished_is_fine)
             return Outcome(folder=folder, progress=run.progress, is_main=world.is_main)
-        intro = "\n".join([*introduce(run), *remarks])
+        intro = "\n".join([*introduce(run), *remarks, *_describe_ignored_signals()])
         rehearse(run)
         if dry_run:
             log.say("\n".join([intro, *try_first_step(run), *_taken(folder)]))
@@ -198,6 +200,16 @@ def _run(
         raise
     finally:
         log.close()
+
+
+def _describe_ignored_signals() -> list[str]:
+    """Say which signals will not reach a run that was started in the background."""
+    if signal.SIGINT not in ignored_signals():
+        return []
+    return [
+        f"Ctrl-C will not reach this run, which was started in the background; to stop it with its "
+        f"state saved: kill {os.getpid()}"
+    ]
 
 
 def _begin(run: Run, intro: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _ECHO = 2.0
 """Seconds within which a signal that is repeated under torchrun is the same one: some schedulers
 signal every process of a job, and torchrun passes on what it was sent itself."""
@@ -34,14 +35,20 @@ def collect_signals() -> Iterator[list[int]]:
             _set(before)
             os.kill(os.getpid(), number)
 
+    # What the parent has ignored stays ignored: `nohup`, a shell's `&`.
     before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.getsignal(number) for number in _ENDING if number not in ignored_signals()
     }
     try:
         _set(dict.fromkeys(before, note))
         yield received
     finally:
         _set(before)
+
+
+def ignored_signals() -> list[signal.Signals]:
+    """Return the signals that should end a run but that this process was started to ignore."""
+    return [number for number in _ENDING if signal.getsignal(number) == signal.SIG_IGN]
 
 
 def _set(handlers: Mapping[int, Any]) -> None:

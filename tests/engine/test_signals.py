@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from retinanet.engine.signals import collect_signals
+from retinanet.engine.signals import collect_signals, ignored_signals
 
 
 def test_the_first_is_noted_and_the_second_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +47,18 @@ def test_handlers_are_given_back() -> None:
     with collect_signals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert ignored_signals() == [signal.SIGINT]
+        with collect_signals() as signals:
+            signal.raise_signal(signal.SIGINT)
+            assert signals == []
+            signal.raise_signal(signal.SIGTERM)
+            assert signals == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ignored_signals() == []
