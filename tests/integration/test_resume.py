@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,30 @@ def test_a_terminal_interrupts_the_whole_group(experiment: Path) -> None:
     )
     recorded = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in recorded] == list(range(1, step + 1))
+
+
+def test_a_run_in_the_background_says_that_ctrl_c_will_not_reach_it(experiment: Path) -> None:
+    """As a shell's `&` and nohup start it: SIGINT is ignored, SIGTERM saves and stops."""
+    command = [sys.executable, "-m", "retinanet", "train", str(experiment), "train.steps=500"]
+    process = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command, "eval.every=0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = list(takewhile(lambda line: not line.startswith("step 1/500"), process.stdout))
+        assert [line for line in said if "Ctrl-C" in line] == [
+            "Ctrl-C will not reach this run, which was started in the background; to stop it with "
+            f"its state saved: kill {process.pid}\n"
+        ]
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline().startswith("step 2/500")
+        assert process.stdout.readline().startswith("step 3/500")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143, err
+    assert err.startswith("stopped: SIGTERM after step ")
