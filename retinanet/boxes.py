@@ -125,8 +125,3 @@ def clip(boxes: Tensor, height: float | Tensor, width: float | Tensor) -> Tensor
     """Return boxes (N, 4) cut to an image of `height` x `width` pixels."""
     limit = torch.as_tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
     return torch.minimum(boxes.clamp(min=0), limit)
-
-
-def xyxy_to_xywh(boxes: Tensor) -> Tensor:
-    """Turn (x1, y1, x2, y2) into (x, y, width, height)."""
-    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)

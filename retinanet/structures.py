@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 BACKGROUND = -1
@@ -287,3 +289,7 @@ class Detections:
         return Detections(
             boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu()
         )
+
+    def numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """Return boxes, scores and labels as arrays; they lie on the host."""
+        return self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()

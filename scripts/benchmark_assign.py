@@ -23,9 +23,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from plain_assign import build_plain_assign
 
-from retinanet.losses.assign import build_assign
-from retinanet.losses.grid_assign import build_grid_assign
+from retinanet.assign.build import build_assign
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import AnchorConfig, AssignConfig
 from retinanet.structures import Target
@@ -83,8 +83,8 @@ def measure(canvas: tuple[int, int], case: str, repeats: int) -> dict[str, float
     torch.set_num_threads(1)
     generator, target = build_anchors(AnchorConfig()), draw(canvas, case)
     anchors, levels = generator(canvas, torch.device("cpu")), generator.levels(canvas)
-    grid, dense = build_grid_assign(AssignConfig()), build_assign(AssignConfig())
-    atss = build_grid_assign(AssignConfig(kind="atss"))
+    grid, dense = build_assign(AssignConfig()), build_plain_assign(AssignConfig())
+    atss = build_assign(AssignConfig(kind="atss"))
     few = Target(boxes=target.boxes[:1], labels=target.labels[:1], crowd=target.crowd[:1])
     grid(anchors, levels, few), dense(anchors[:9], few)  # what torch loads at its first call
 

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from retinanet.data.images import read_image
+from retinanet.data.images.reading import read_image
 
 WAYS = ("decode", "torchvision", "unassigned", "ours")
 SIZES = ((480, 640), (640, 480), (427, 640), (426, 640), (375, 500))

@@ -35,7 +35,7 @@ def _peer(path: Path) -> Callable[[], object]:
 
 
 def _open(path: Path) -> Callable[[], object]:
-    from retinanet.data.index import open_annotations
+    from retinanet.data.coco.index import open_annotations
 
     return lambda: open_annotations(path)
 
@@ -46,11 +46,12 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
 
     from retinanet.data import checks
     from retinanet.data.boxes_used import take_census
-    from retinanet.data.index import open_annotations
-    from retinanet.engine import micro_batch, splits
-    from retinanet.engine.coverage import measure_coverage
-    from retinanet.engine.distributed import World
-    from retinanet.engine.learned_boxes import learned_boxes
+    from retinanet.data.coco.index import open_annotations
+    from retinanet.distributed.world import World
+    from retinanet.engine import splits
+    from retinanet.engine.preflight import micro_batch
+    from retinanet.engine.preflight.anchor_coverage import measure_coverage
+    from retinanet.engine.preflight.training_boxes import learned_boxes
     from retinanet.schema import Config
 
     config = Config()

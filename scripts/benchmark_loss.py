@@ -33,9 +33,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from retinanet.assign.build import build_assign
 from retinanet.engine.imbalance import Imbalance
 from retinanet.losses.criterion import build_criterion
-from retinanet.losses.grid_assign import build_grid_assign
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.schema import AnchorConfig, AssignConfig, LossConfig
 from retinanet.structures import Batch, Outputs, Target, find_assigned
@@ -130,7 +130,7 @@ class Assigner:
     @classmethod
     def assign(cls, image: int) -> NDArray[np.int32]:
         """Return the matches (A,) of an image."""
-        inputs, match = cls.inputs, build_grid_assign(AssignConfig())
+        inputs, match = cls.inputs, build_assign(AssignConfig())
         levels = inputs.generator.levels(inputs.canvas)
         return match(inputs.anchors, levels, inputs.targets[image]).numpy()
 

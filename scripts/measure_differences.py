@@ -24,16 +24,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from retinanet.checkpoints.format import load_checkpoint
+from retinanet.checkpoints.restore import restore_detector
 from retinanet.config import override_config
 from retinanet.data.canvas import Size, evaluation_canvas, resized, round_up
-from retinanet.data.images import read_image
+from retinanet.data.images.reading import read_image
 from retinanet.data.views import resize_image
-from retinanet.engine.checkpoint import load_checkpoint
-from retinanet.engine.rounds import to_results
-from retinanet.engine.scoring import restore_detector
-from retinanet.engine.splits import evaluation_short_side, ground_truth, open_split
+from retinanet.engine.splits import ground_truth, open_split
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results
+from retinanet.evaluation.results import to_results
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
@@ -109,7 +109,7 @@ def detect(model: Detector, config: Config, pixels: Pixels, variant: Variant) ->
     """Return the detections in one picture."""
     config = override_config(config, list(variant.options))
     data, original = config.data, (pixels.shape[0], pixels.shape[1])
-    side = evaluation_short_side(data)
+    side = data.evaluation_short_side
     size = resized(original, short_side=side, long_side=data.long_side)
     if variant.size is not None:
         size = variant.size(original, side, data.long_side)
@@ -190,7 +190,11 @@ def main() -> int:
         results = [
             result
             for image_id, detections in zip(split.annotations.image_ids, found, strict=True)
-            for result in to_results(detections, int(image_id), checkpoint.categories.ids)
+            for result in to_results(
+                *detections.numpy(),
+                image_id=int(image_id),
+                category_ids=checkpoint.categories.ids,
+            )
         ]
         metrics = evaluate_results(truth, results, max_detections=config.postprocess.max_detections)
         cells = [

@@ -32,7 +32,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 from torchvision.transforms.functional import pil_to_tensor
 
-from retinanet.foreign.convert import read_detector
+from retinanet.interop.to_checkpoint import read_detector
 from retinanet.model.detector import build_detector
 
 BACKBONES = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]

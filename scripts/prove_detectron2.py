@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from plain_assign import build_plain_assign
 from torch import Tensor
 
+from retinanet.categories import Categories
 from retinanet.data.canvas import cover
-from retinanet.data.coco_json import Categories
-from retinanet.foreign.convert import convert_checkpoint
-from retinanet.foreign.peers import PEERS
-from retinanet.losses.assign import build_assign
+from retinanet.interop.peers import PEERS
+from retinanet.interop.to_checkpoint import convert_checkpoint
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.model.postprocess import build_postprocess
@@ -134,7 +134,7 @@ def _batch(golden: Golden, model: Detector, config: Config) -> Batch:
         for i in range(2)
     ]
     anchors = model.anchors((height, width), torch.device("cpu"))
-    matches = torch.stack([build_assign(config.assign)(anchors, t) for t in targets])
+    matches = torch.stack([build_plain_assign(config.assign)(anchors, t) for t in targets])
     return Batch(
         images=canvas,
         sizes=torch.tensor(sizes),

@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 
 from retinanet import cli
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import load_config
 from retinanet.data.loader import RankStep
 from retinanet.data.sampler import share
 from retinanet.data.synthetic import write_synthetic
 from retinanet.engine import train as engine
-from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.run import Run
 from retinanet.engine.splits import open_split, training_plan
 from retinanet.structures import Batch, Outputs

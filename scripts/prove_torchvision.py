@@ -29,13 +29,13 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from retinanet.categories import Categories
 from retinanet.config import override_config
-from retinanet.data.coco_json import Categories
 from retinanet.data.loader import training_loader
 from retinanet.engine.splits import Split, build_dataset, open_split, training_plan
 from retinanet.errors import UserError
-from retinanet.foreign.convert import convert_checkpoint
-from retinanet.foreign.peers import PEERS
+from retinanet.interop.peers import PEERS
+from retinanet.interop.to_checkpoint import convert_checkpoint
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.backbone import RESNETS
 from retinanet.model.detector import Detector, build_detector

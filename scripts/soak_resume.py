@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processes import birth, descendants, stat
+from same_run import run_differences
 
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.data.synthetic import write_synthetic
-from retinanet.diagnostics.same_run import run_differences
-from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.yaml_reader import write_yaml
 
 ROOT = Path(__file__).parents[1]

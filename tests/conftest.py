@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from retinanet.categories import Categories
+from retinanet.checkpoints.format import Checkpoint, Progress, save_checkpoint
 from retinanet.config import build_config
-from retinanet.data.coco_json import Categories
-from retinanet.engine.checkpoint import Checkpoint, Progress, save_checkpoint
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 from retinanet.structures import Batch, Outputs, Target, find_assigned

@@ -1,53 +1,57 @@
-"""Imports point one way (design.md, "The house"); modules stay short and have a name."""
+"""The house of docs/design.md: imports point one way, without circles; modules stay short."""
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "retinanet"
-ORDER = (
-    {
-        *("errors", "other_names", "ending", "files", "yaml_reader"),
-        *("structures", "boxes", "schema", "config", "parsing"),
-    },
-    {"model", "losses", "data", "evaluation"},
+SHARED = (
+    *("errors", "other_names", "exit_codes", "files", "yaml_reader", "categories"),
+    *("structures", "boxes", "drawing", "schema", "config"),
+)
+"""The words that every room shares; each may import those before it."""
+ROOMS = {"model", "assign", "losses", "data", "evaluation"}
+"""They never import each other: whoever joins them hands one what it needs of another."""
+FLOORS: tuple[set[str], ...] = (
+    *({name} for name in SHARED),
+    ROOMS,
+    {"distributed", "convert"},
+    {"checkpoints"},
+    {"interop"},
     {"engine"},
-    {"foreign"},
-    {"inference", "diagnostics", "lab", "convert"},
+    {"inference"},
+    {"reports", "doctor"},
+    {"replay", "benchmark"},
+    {"lab"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )
-STRANGERS = ORDER[1]
-"""Rooms that never import each other."""
-# Within the foundation, config reads YAML into the schema, and everything may raise the errors.
-FOUNDATION = (
-    *("errors", "other_names", "ending", "files", "yaml_reader"),
-    *("structures", "boxes", "schema", "config", "parsing"),
-)
-MAX_LINES = 400
+"""From the ground up: a room imports from lower floors only, and from no other one of its own."""
+MAX_LINES, MAX_MODULES = 400, 25
 Edge = tuple[str, str]
 
 
 def floor(room: str) -> int:
-    """Return the height of a room: it may import from lower floors."""
-    return next(level for level, rooms in enumerate(ORDER) if room in rooms)
+    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
 
 
 def is_backward(edge: Edge) -> bool:
-    """Whether an import goes against the order."""
+    """Whether an import goes up, or to another room of the same floor."""
     source, target = edge
-    if source == target:
-        return False
-    if floor(source) == 0 and floor(target) == 0:
-        return FOUNDATION.index(source) < FOUNDATION.index(target)
-    if source in STRANGERS and target in STRANGERS:
-        return True
-    return floor(source) < floor(target)
+    return source != target and floor(source) <= floor(target)
 
 
-def imported_rooms(source: str, rooms: set[str]) -> set[str]:
-    """Return the rooms of the package that a module's text imports, at its top or deep inside."""
+def modules() -> dict[str, Path]:
+    """Return every module by its dotted name inside the package."""
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
+
+
+def imported(source: str, known: set[str]) -> set[str]:
+    """Return the modules that a text imports, at its top or deep inside; a room for all of it."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         names = []
@@ -56,40 +60,75 @@ def imported_rooms(source: str, rooms: set[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports inside the package are absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-        parts = [name.split(".") for name in names]
-        found |= {part[1] for part in parts if part[0] == "retinanet" and len(part) > 1}
-    return found & rooms
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "retinanet":
+                prefixes = [".".join(parts[1:end]) for end in range(len(parts), 1, -1)]
+                found |= set([name for name in prefixes if name in known][:1])
+    return found
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def modules() -> list[Path]:
-    paths = sorted(PACKAGE.rglob("*.py"))
-    return [path for path in paths if path != PACKAGE / "__init__.py"]
-
-
-def edges() -> dict[Edge, Path]:
-    """Return every import between rooms, with a module that holds it."""
-    rooms = {room_of(path) for path in modules()}
+def graph() -> dict[str, set[str]]:
+    """Return what each module imports; the package `schema` counts as one module."""
+    paths = modules()
+    known = {*paths, "schema"}
     return {
-        (room_of(path), target): path
-        for path in modules()
-        for target in imported_rooms(path.read_text(encoding="utf-8"), rooms)
+        name: imported(path.read_text(encoding="utf-8"), known) - {name}
+        for name, path in paths.items()
     }
 
 
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return a circle of imports for each place where a walk comes back to where it was."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> None:
+        if name in trail:
+            found.append([*trail[trail.index(name) :], name])
+        elif name not in done:
+            for target in sorted(edges.get(name, ())):
+                walk(target, [*trail, name])
+            done.add(name)
+
+    for name in sorted(edges):
+        walk(name, [])
+    return found
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
 def test_every_room_has_its_floor() -> None:
-    known = set().union(*ORDER)
-    assert {room_of(path) for path in modules()} <= known, "add the room to design.md and to ORDER"
+    known = set().union(*FLOORS)
+    assert {room_of(name) for name in modules()} <= known, "add the room to docs/design.md, too"
 
 
 def test_no_import_points_backward() -> None:
-    found = edges()
-    assert ("engine", "data") in found, "the walk finds the imports that there are"
-    assert ("cli", "engine") in found
-    assert {edge: str(path) for edge, path in found.items() if is_backward(edge)} == {}
+    edges = {(name, target) for name, targets in graph().items() for target in targets}
+    assert ("engine.train", "engine.step") in edges, "the walk finds the imports that there are"
+    assert ("commands.train", "engine.launch") in edges
+    assert [e for e in sorted(edges) if is_backward((room_of(e[0]), room_of(e[1])))] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(graph()) == []
+
+
+def test_no_folders_of_a_room_import_each_other_in_a_circle() -> None:
+    """A folder inside a room counts as one: engine.train <- engine.preflight <- engine.launch."""
+    inside: dict[str, set[str]] = {}
+    for name, targets in graph().items():
+        own = ".".join(name.split(".")[:2])
+        found = {".".join(target.split(".")[:2]) for target in targets} - {own}
+        inside.setdefault(own, set()).update(found)
+    assert circles(inside) == []
+
+
+def test_a_circle_would_be_caught() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize(
@@ -97,13 +136,16 @@ def test_no_import_points_backward() -> None:
     [
         ("data", "model"),
         ("losses", "evaluation"),
+        ("assign", "losses"),
         ("model", "engine"),
+        ("checkpoints", "interop"),
         ("engine", "inference"),
+        ("reports", "doctor"),
         ("config", "data"),
         ("boxes", "config"),
         ("errors", "config"),
         ("engine", "cli"),
-        ("convert", "cli"),
+        ("commands", "cli"),
     ],
 )
 def test_a_backward_import_would_be_caught(edge: Edge) -> None:
@@ -114,12 +156,13 @@ def test_a_backward_import_would_be_caught(edge: Edge) -> None:
     "edge",
     [
         ("engine", "data"),
-        ("inference", "model"),
+        ("engine", "interop"),
+        ("inference", "checkpoints"),
         ("losses", "boxes"),
         ("config", "yaml_reader"),
         ("yaml_reader", "errors"),
         ("inference", "inference"),
-        ("cli", "diagnostics"),
+        ("commands", "doctor"),
     ],
 )
 def test_a_forward_import_is_fine(edge: Edge) -> None:
@@ -133,24 +176,37 @@ def test_a_forward_import_is_fine(edge: Edge) -> None:
         "import retinanet.model.fpn as fpn",
         "from retinanet.model.fpn import FeaturePyramid",
         "from retinanet.model import fpn",
-        "from retinanet import model",
         "def f():\n    from retinanet.model.fpn import FeaturePyramid",
-        "if TYPE_CHECKING:\n    import retinanet.model",
+        "if TYPE_CHECKING:\n    import retinanet.model.fpn",
     ],
 )
 def test_every_way_to_import_is_seen(text: str) -> None:
-    assert imported_rooms(text, {"model", "data"}) == {"model"}
+    assert imported(text, {"model.fpn", "model.heads"}) == {"model.fpn"}
 
 
 def test_other_packages_are_not_seen() -> None:
-    assert imported_rooms("import torch.model\nfrom retinanet import __version__", {"model"}) == (
-        set()
-    )
+    text = "import torch.model.fpn\nfrom retinanet import __version__"
+    assert imported(text, {"model.fpn"}) == set()
 
 
 def test_no_module_is_long_or_named_after_nothing() -> None:
-    for path in modules():
-        name = str(path.relative_to(PACKAGE))
+    for name, path in modules().items():
         assert path.stem not in ("utils", "util", "misc", "helpers", "common"), name
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= MAX_LINES, f"{name} has {lines} lines"
+
+
+def test_no_folder_holds_too_many_modules() -> None:
+    for folder, _, files in os.walk(PACKAGE):
+        count = sum(file.endswith(".py") and file != "__init__.py" for file in files)
+        assert count <= MAX_MODULES, f"{folder} has {count} modules"
+
+
+def test_public_classes_have_names_of_their_own() -> None:
+    """Whoever reads a name knows which class it is."""
+    places: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -22,9 +22,10 @@ from retinanet.convert.dataset import (
     Split,
 )
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import Picture, find_pictures, look_at_all
+from retinanet.convert.image_files import Picture, find_pictures, look_at_all
 from retinanet.data.canvas import Size
-from retinanet.data.records import is_name
+from retinanet.data.coco.records import is_name
+from retinanet.errors import UserError
 
 MARGIN = 2.0
 """Px that a box may reach over its image's border: rounding, and tools that count from 1 or 0."""
@@ -72,6 +73,20 @@ def assemble(
         used |= {box.category for image in images for box in image.boxes}
         splits.append(Split(name=part.name, folder=part.folder, images=images))
     return DataSet(classes=sorted(used) if classes is None else classes, splits=splits)
+
+
+def check_not_empty(data: DataSet, source: Path) -> None:
+    """Refuse a data set without images in some split, or without boxes.
+
+    Raises:
+        UserError: with the source that it comes from.
+    """
+    for split in data.splits:
+        if not split.images:
+            where = f"{split.name} of {source}" if split.name else str(source)
+            raise UserError(f"{where}: there is no image in it; nothing was written")
+    if not data.classes:
+        raise UserError(f"{source}: there is no box in it; nothing was written")
 
 
 def _add_unlisted(part: FoundImages, findings: Findings) -> None:

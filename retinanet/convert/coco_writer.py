@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from retinanet.convert.dataset import DataSet, Split
-from retinanet.data.coco_json import parse_coco
+from retinanet.data.coco.parsing import parse_coco
 from retinanet.errors import UserError
 from retinanet.files import check_writable, replacing
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import name_inside
+from retinanet.convert.image_files import name_inside
 from retinanet.convert.tables import read_rows
 
 _COLUMNS = ("path", "x1", "y1", "x2", "y2", "class_name")

@@ -7,10 +7,10 @@ from pathlib import Path
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import find_pictures, is_strange
+from retinanet.convert.image_files import find_pictures, is_strange
 from retinanet.convert.tables import read_rows
-from retinanet.data.images import SUFFIXES
-from retinanet.data.records import is_name
+from retinanet.data.coco.records import is_name
+from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 
 _NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")

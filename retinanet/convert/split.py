@@ -11,6 +11,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from retinanet.convert.dataset import DataSet, Split
+from retinanet.errors import UserError
+
 
 def choose_val(
     names: Sequence[str], classes: Sequence[frozenset[str]], *, share: float, seed: int
@@ -122,3 +125,24 @@ def _mend(groups: dict[int, frozenset[str]], val: set[int]) -> None:
 
     while any(map(brings, missing())):
         pass
+
+
+def divide(data: DataSet, share: float, seed: int) -> DataSet:
+    """Divide the only split into train and val, each in its order."""
+    (whole,) = data.splits
+    if len(whole.images) < 2:
+        raise UserError("--split needs two images or more")
+    val = choose_val(
+        [image.file_name for image in whole.images],
+        [frozenset(box.category for box in i.boxes if not box.crowd) for i in whole.images],
+        share=share,
+        seed=seed,
+    )
+    parts = {
+        name: [image for row, image in enumerate(whole.images) if (row in val) == (name == "val")]
+        for name in ("train", "val")
+    }
+    splits = [
+        Split(name=name, folder=whole.folder, images=images) for name, images in parts.items()
+    ]
+    return DataSet(classes=data.classes, splits=splits)

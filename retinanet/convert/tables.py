@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retinanet.convert.findings import Findings
-from retinanet.data.records import is_name
+from retinanet.data.coco.records import is_name
 from retinanet.errors import UserError
 
 

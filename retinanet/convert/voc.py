@@ -17,11 +17,11 @@ from defusedxml.ElementTree import XMLParser
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import find_pictures, name_inside
+from retinanet.convert.image_files import find_pictures, name_inside
 from retinanet.convert.read_ahead import content, in_threads
 from retinanet.convert.tables import read_lines
 from retinanet.data.canvas import Size
-from retinanet.data.images import SUFFIXES
+from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

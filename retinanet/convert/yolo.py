@@ -12,11 +12,11 @@ from pathlib import Path
 from retinanet.convert.assemble import OTHER_CLASSES, number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.findings import Findings
-from retinanet.convert.pictures import find_pictures, name_inside
+from retinanet.convert.image_files import find_pictures, name_inside
 from retinanet.convert.read_ahead import content, in_threads
 from retinanet.convert.tables import read_lines
 from retinanet.convert.yolo_config import YoloConfig
-from retinanet.data.images import SUFFIXES
+from retinanet.data.images.reading import SUFFIXES
 
 _SLACK = 1e-3
 """How far rounding may take a coordinate out of 0..1."""

@@ -15,30 +15,23 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.presets import Preset
+from retinanet.data.views import Boxes
 from retinanet.errors import UserError, nearest
 
-_STRONG: list[dict[str, dict[str, Any]]] = [
-    {"RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.3, "p": 0.8}},
-    {"HueSaturationValue": {"p": 0.5}},
-    {"ToGray": {"p": 0.05}},
-    {"GaussianBlur": {"blur_limit": [3, 7], "p": 0.1}},
-]
-"""Colours and blur of the preset `strong`."""
-
 Image = NDArray[np.uint8]
-Boxes = NDArray[np.float32]
 
 
 class Augment:
     """Augments the pixels and boxes of one image; chance comes from the generator alone."""
 
     def __init__(
-        self, *, preset: str, hflip: float, transforms: Sequence[dict[str, dict[str, Any]]]
+        self, *, preset: Preset, hflip: float, transforms: Sequence[dict[str, dict[str, Any]]]
     ) -> None:
         """Build the pipelines.
 
         Args:
-            preset: see `DataConfig.preset`.
+            preset: what is drawn beside the flip and the list.
             hflip: probability of a horizontal flip.
             transforms: `{name: arguments}` of albumentations, in order.
 
@@ -48,7 +41,7 @@ class Augment:
         self.preset = preset
         self.hflip = hflip
         self._pipeline = build_pipeline(transforms) if transforms else None
-        self._colours = build_pipeline(_STRONG) if preset == "strong" else None
+        self._colours = build_pipeline(preset.colours) if preset.colours else None
 
     @property
     def needs_full_size(self) -> bool:

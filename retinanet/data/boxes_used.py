@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.data.annotations import Annotations
+from retinanet.data.coco.annotations import Annotations
 
 _IMAGES, _BOXES = 2**16, 2**13
 """Images and boxes looked at together, at most: so few that they stay in the processor's cache."""

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.data.annotations import Annotations
+from retinanet.categories import Categories
 from retinanet.data.boxes_used import Census, parts
-from retinanet.data.coco_json import Categories
-from retinanet.data.headers import stored_size
-from retinanet.data.images import UnreadableImageError, read_image
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.images.headers import stored_size
+from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.errors import UserError
 
 _MANY = 10

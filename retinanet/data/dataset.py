@@ -6,7 +6,7 @@ A anchors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,42 +15,20 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from retinanet.data.annotations import Annotations
-from retinanet.data.augment import Augment, Boxes
+from retinanet.data.augment import Augment
 from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.canvas import Size
-from retinanet.data.images import UnreadableImageError, read_image
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.collate import LoadedImage, Match, blank_image, collate
+from retinanet.data.images.reading import UnreadableImageError
+from retinanet.data.presets import fill, quadrants
 from retinanet.data.sampler import Plan, Sample
-from retinanet.data.views import (
-    View,
-    cut_out,
-    fill,
-    jitter,
-    lay,
-    quadrants,
-    resize_image,
-    safe_crop,
-    whole,
-)
-from retinanet.structures import BLANK, IGNORED, Batch, Target, find_assigned
+from retinanet.data.views import Boxes, View, cut_out, resize_image, whole
+from retinanet.structures import Batch, Target
 
-Match = Callable[[Size, Target], Tensor]
-"""(canvas, target) -> the match (A,) int32 of each anchor; see `losses.assign`."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedImage:
-    """One decoded, augmented image; it is resized where it is laid on the canvas."""
-
-    pixels: NDArray[np.uint8]
-    """(H, W, 3) RGB."""
-    size: Size
-    """Height and width on the canvas, px."""
-    original_size: Size
-    image_id: int
-    target: Target
+Read = Callable[..., NDArray[np.uint8]]
+"""(path, size, reduction) -> the pixels (H, W, 3) of a file; see `read_image`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +57,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         long_side: int,
         augment: Augment | None,
         match: Match | None,
+        read: Read,
     ) -> None:
         """Describe a split.
 
@@ -89,6 +68,7 @@ class DetectionDataset(torch.utils.data.Dataset):
             long_side: px, limit of the longer side.
             augment: None for evaluation.
             match: assigns anchors; None where no losses are wanted.
+            read: (path, size, reduction) -> pixels; see `read_image`.
         """
         self.annotations = annotations
         self._images = images
@@ -96,6 +76,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         self._long_side = long_side
         self._augment = augment
         self._match = match
+        self._read = read
 
     def __getitem__(self, plan: Plan) -> tuple[Batch, list[str]]:
         """Return the batch of a plan, and a message for each unreadable image.
@@ -108,8 +89,8 @@ class DetectionDataset(torch.utils.data.Dataset):
                 loaded.append(self.load(sample, plan.canvas))
             except UnreadableImageError as error:
                 bad.append(str(error))
-                loaded.append(_blank())
-        return collate(loaded or [_blank()], plan.canvas, self._match), bad
+                loaded.append(blank_image())
+        return collate(loaded or [blank_image()], plan.canvas, self._match), bad
 
     def load(self, sample: Sample, canvas: Size) -> LoadedImage:
         """Decode, augment and resize one image so that it fits on the canvas.
@@ -145,10 +126,8 @@ class DetectionDataset(torch.utils.data.Dataset):
         flip = random.random() < augment.hflip
 
         def view(size: Size, boxes: Boxes) -> View:
-            if augment.preset == "large_scale_jitter":
-                return jitter(random, size, canvas)
             seen = self._whole(size, sample, canvas)
-            return safe_crop(random, size, boxes, seen) if augment.preset == "strong" else seen
+            return augment.preset.view(random, size, boxes, seen, canvas)
 
         if sample.partners:
             part = self._mosaic(random, sample, canvas)
@@ -175,10 +154,6 @@ class DetectionDataset(torch.utils.data.Dataset):
             places=np.concatenate(places),
         )
 
-    def read(self, path: Path, size: Size, reduction: int = 1) -> NDArray[np.uint8]:
-        """Return the pixels of a file; see `read_image`."""
-        return read_image(path, size, reduction=reduction)
-
     def _part(
         self,
         row: int,
@@ -198,14 +173,14 @@ class DetectionDataset(torch.utils.data.Dataset):
         places = self.annotations.offsets[row] + np.flatnonzero(cut.keep)
         boxes = cut.xyxy[cut.keep]
         if random is None or self._augment is None or self._augment.needs_full_size:
-            pixels = self.read(path, (height, width))
+            pixels = self._read(path, (height, width))
             if random is not None and self._augment is not None:
                 pixels, boxes, kept = self._augment.transform(pixels, boxes, random)
                 places = places[kept]
             view = choose((pixels.shape[0], pixels.shape[1]), boxes)
         else:
             view = choose((height, width), boxes)
-            pixels = self.read(path, (height, width), view.reduction)
+            pixels = self._read(path, (height, width), reduction=view.reduction)
             if pixels.shape[:2] != (height, width):
                 view, boxes = view.reduced(), boxes / np.float32(view.reduction)
         pixels, boxes, kept = cut_out(pixels, boxes, self.annotations.crowd[places], view)
@@ -224,43 +199,3 @@ def _flipped(part: _Part) -> _Part:
 def _fill(random: np.random.Generator, part: Size, canvas: Size, size: Size, boxes: Boxes) -> View:
     del boxes
     return fill(random, size, part, canvas)
-
-
-def empty_target() -> Target:
-    """Return the target of an image without boxes: shapes (0, 4), (0,), (0,)."""
-    return Target(
-        boxes=torch.zeros(0, 4),
-        labels=torch.zeros(0, dtype=torch.int64),
-        crowd=torch.zeros(0, dtype=torch.bool),
-    )
-
-
-def _blank() -> LoadedImage:
-    """Return what stands in for an image that cannot be had; collate ignores its anchors."""
-    pixels = np.zeros((1, 1, 3), np.uint8)
-    return LoadedImage(
-        pixels=pixels, size=(1, 1), original_size=(1, 1), image_id=BLANK, target=empty_target()
-    )
-
-
-def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) -> Batch:
-    """Lay images in the top left corners of one canvas (height, width) and assign anchors."""
-    # Height, width, channels, as images are decoded and convolutions are fastest.
-    pixels = torch.empty(len(images), *canvas, 3, dtype=torch.uint8)
-    for place, image in zip(pixels.numpy(), images, strict=True):
-        lay(image.pixels, image.size, place)
-    matches = torch.zeros(len(images), 0, dtype=torch.int32)
-    if match is not None:
-        matches = torch.stack([match(canvas, image.target) for image in images])  # (B, A)
-        blank = torch.tensor([image.image_id == BLANK for image in images])
-        matches[blank] = IGNORED
-    targets = [image.target for image in images]
-    return Batch(
-        images=pixels.permute(0, 3, 1, 2),
-        sizes=torch.tensor([image.size for image in images]),
-        original_sizes=torch.tensor([image.original_size for image in images]),
-        image_ids=torch.tensor([image.image_id for image in images]),
-        targets=targets,
-        matches=matches,
-        assigned=find_assigned(targets, matches),
-    )

@@ -7,6 +7,7 @@ import gc
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,6 +149,19 @@ def _loader(dataset: Dataset, sampler: Iterable[Any], *, workers: int, pin_memor
         pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
     )
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Keep this process to one core for a while, as a loader's process is."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
 
 
 def keep_memory() -> None:

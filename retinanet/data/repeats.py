@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.data.annotations import Annotations
 from retinanet.data.boxes_used import parts
+from retinanet.data.coco.annotations import Annotations
 
 
 def repeat_factors(

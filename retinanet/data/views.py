@@ -1,6 +1,6 @@
-"""Which window of an image the network sees, and how large: the geometry of the presets.
+"""Which window of an image the network sees, and how large: cutting, resizing, laying on a canvas.
 
-Pure functions of (random generator, size, boxes). Sizes are (height, width) px, windows and boxes
+Pure functions. Sizes are (height, width) px, windows and boxes
 xyxy px of the image, G boxes of an image.
 """
 
@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 
 from retinanet.data.canvas import Size, resized
 
+Boxes = NDArray[np.float32]
+
 _VISIBLE = 0.1
 """Share of a box that a window must leave; less is no longer the object."""
 _REDUCTIONS = (8, 4, 2)
 """Sizes that a JPEG can be decoded at: 1/8, 1/4, 1/2."""
-_JITTER = (0.1, 2.0)
-"""Scales of large-scale jitter (Ghiasi et al., *Simple Copy-Paste*, section 3)."""
-_CROP = (0.5, 1.0)
-"""Share of the sides that a crop of `strong` leaves."""
-_CENTRE, _ZOOM = (0.3, 0.7), (0.5, 1.5)
-"""Of a mosaic: where its four images meet, and their scales, 1 fits the whole image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,54 +52,6 @@ def whole(size: Size, *, short_side: int, long_side: int, canvas: Size) -> View:
         scale = min(canvas[0] / after[0], canvas[1] / after[1])
         after = (max(1, int(after[0] * scale)), max(1, int(after[1] * scale)))
     return View(window=(0, 0, size[1], size[0]), size=after)
-
-
-def jitter(random: np.random.Generator, size: Size, canvas: Size) -> View:
-    """Return a view at a scale between 0.1 and 2 of what fits; what is too large is cropped."""
-    scale = min(canvas[0] / size[0], canvas[1] / size[1]) * random.uniform(*_JITTER)
-    return _window(random, size, scale, canvas)
-
-
-def safe_crop(
-    random: np.random.Generator, size: Size, boxes: NDArray[np.float32], view: View
-) -> View:
-    """Return a view of a part of the image, of its own shape, that cuts no box (G, 4)."""
-    share = random.uniform(*_CROP)
-    least = np.array([size[1], size[0]], np.float64)  # of the boxes' common corners, x and y
-    most = np.zeros(2)
-    if len(boxes):
-        least, most = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    limit = np.array([size[1], size[0]], np.float64)
-    share = min(1.0, max(share, *((most - least) / limit)))
-    side = limit * share
-    low = np.maximum(0, most - side)
-    high = np.minimum(limit - side, least)
-    corner = low + random.random(2) * np.maximum(0, high - low)
-    window = (*corner.tolist(), *(corner + side).tolist())
-    return View(window=window, size=view.size)
-
-
-def quadrants(random: np.random.Generator, canvas: Size) -> list[tuple[int, int, int, int]]:
-    """Return the four parts (xyxy px) of a mosaic's canvas."""
-    height, width = canvas
-    y, x = (int(side * random.uniform(*_CENTRE)) for side in canvas)
-    return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-
-
-def fill(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> View:
-    """Return a view that fills a part of a mosaic."""
-    fits = min(canvas[0] / size[0], canvas[1] / size[1])
-    covers = max(part[0] / size[0], part[1] / size[1])
-    return _window(random, size, max(covers, fits * random.uniform(*_ZOOM)), part)
-
-
-def _window(random: np.random.Generator, size: Size, scale: float, limit: Size) -> View:
-    """Return a window at a scale, at a random place, no larger than `limit` on the picture."""
-    after = [max(1, min(most, round(side * scale))) for side, most in zip(size, limit, strict=True)]
-    # A side that fits is seen to its end, though its picture is rounded to whole px.
-    height, width = (min(side, most / scale) for side, most in zip(size, limit, strict=True))
-    y, x = random.random(2) * (size[0] - height, size[1] - width)
-    return View(window=(x, y, x + width, y + height), size=(after[0], after[1]))
 
 
 def cut_out(

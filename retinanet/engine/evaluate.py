@@ -13,20 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.engine.distributed import World
-from retinanet.engine.precision import Precision
-from retinanet.engine.rounds import Found, detect
+from retinanet.distributed.precision import Precision
+from retinanet.distributed.world import World
+from retinanet.drawing import grid, write_jpeg
+from retinanet.engine.detect import Found, detect
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
 from retinanet.errors import UserError
-from retinanet.evaluation.coco import (
-    Metrics,
-    Result,
-    evaluate_results,
-    format_metrics,
-    in_order,
-    metrics_json,
-)
-from retinanet.evaluation.draw import grid, write_jpeg
+from retinanet.evaluation.coco import Metrics, evaluate_results, format_metrics, metrics_json
+from retinanet.evaluation.results import Result, in_order
 from retinanet.files import replacing, write_failure
 from retinanet.model.detector import Detector
 from retinanet.schema import Config

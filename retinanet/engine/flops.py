@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from retinanet.engine.precision import Precision
+from retinanet.distributed.device import wait_for
+from retinanet.distributed.precision import Precision
 
 _SMALLEST, _LARGEST = 512, 8192
 """Rows and columns of the matrices that the device is measured with."""
@@ -86,9 +87,3 @@ def _seconds(matrix: torch.Tensor) -> float:
     torch.mm(matrix, matrix)
     wait_for(matrix.device)
     return time.perf_counter() - started
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinanet.engine.distributed import World
+from retinanet.distributed.world import World
 from retinanet.losses.focal import build_term, class_weights, focal
 from retinanet.losses.imbalance import EDGES, GROUPS, MEASURES, contributions, histograms
 from retinanet.losses.ohem import build_selection

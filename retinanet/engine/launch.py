@@ -13,17 +13,22 @@ from pathlib import Path
 
 import torch
 
+from retinanet.checkpoints.environment import describe_environment, launcher
+from retinanet.checkpoints.format import Checkpoint, Progress
+from retinanet.checkpoints.init_from import check_same_network, fingerprint, load_matching
+from retinanet.checkpoints.run_folder import RunFolder, run_folder
+from retinanet.checkpoints.run_lock import holding
 from retinanet.config import follow_config, load_config, override_config
-from retinanet.engine.advice import advise
-from retinanet.engine.checkpoint import Checkpoint, Progress, load_checkpoint
-from retinanet.engine.distributed import World, join_world
-from retinanet.engine.dry_run import try_first_step
-from retinanet.engine.holding import holding
-from retinanet.engine.introduction import introduce
-from retinanet.engine.logging import Log
-from retinanet.engine.micro_batch import fit_micro_batch, has_own_memory, resolve_micro_batch
-from retinanet.engine.precision import resolve_precision, set_numerics
-from retinanet.engine.rehearsal import rehearse
+from retinanet.distributed.device import has_own_memory
+from retinanet.distributed.precision import resolve_precision, set_numerics
+from retinanet.distributed.signals import collect_signals, ignored_signals
+from retinanet.distributed.world import World, join_world
+from retinanet.engine.logs.log import Log
+from retinanet.engine.preflight.advice import advise
+from retinanet.engine.preflight.dry_run import try_first_step
+from retinanet.engine.preflight.micro_batch import fit_micro_batch, resolve_micro_batch
+from retinanet.engine.preflight.rehearsal import rehearse
+from retinanet.engine.preflight.summary import introduce
 from retinanet.engine.resume import (
     Resume,
     check_data,
@@ -34,13 +39,12 @@ from retinanet.engine.resume import (
     plan_resume,
 )
 from retinanet.engine.run import Run, checkpoint_size, start_run, state
-from retinanet.engine.run_folder import RunFolder, describe_environment, launcher, run_folder
-from retinanet.engine.signals import collect_signals, ignored_signals
+from retinanet.engine.schedule import build_schedule
 from retinanet.engine.splits import Split, build_augment, open_training_splits
 from retinanet.engine.train import is_finished, train
-from retinanet.engine.transfer import check_same_network, fingerprint, load_matching
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import check_writable
+from retinanet.interop.to_checkpoint import read_detector
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
 
@@ -60,7 +64,6 @@ def train_experiment(
     dry_run: bool = False,
     auto_resume: bool = False,
     allow_changes: bool = False,
-    read_weights: Callable[[Path], tuple[Checkpoint, list[str]]] | None = None,
     world: World | None = None,
 ) -> Outcome | None:
     """Check everything, rehearse on two images, train; return None for a dry run.
@@ -72,8 +75,6 @@ def train_experiment(
         dry_run: take one step and evaluate one batch, say what the run would be, and stop.
         auto_resume: go on with the run in the config's folder, if there is one.
         allow_changes: go on with it as another experiment, too.
-        read_weights: of the file that `model.init_from` names, and lines to say of them; None
-            reads checkpoints of this project alone.
         world: that the caller has joined, and will leave; None joins one for this run.
 
     Raises:
@@ -93,8 +94,7 @@ def train_experiment(
             folder.check_free()
         weights = None
         if config.model.init_from is not None:
-            path = Path(config.model.init_from).expanduser()
-            weights = read_weights(path) if read_weights else (load_checkpoint(path), [])
+            weights = read_detector(Path(config.model.init_from).expanduser())
         return _run(config, folder, world, weights=weights, dry_run=dry_run)
     finally:
         if own:
@@ -179,9 +179,12 @@ def _run(
     try:
         run, remarks = _prepare(config, folder, world, log, resume=resume, weights=weights)
         if resume is not None:
-            resume = check_rates(run, resume)
+            before = build_schedule(
+                resume.checkpoint.config, steps_per_epoch=run.plan.steps_per_epoch
+            )
+            resume = check_rates(resume, before, run.schedule)
             run.environment["changed"] = resume.kept
-            remarks += describe_resume(run, resume)
+            remarks += describe_resume(resume, before, run.schedule, run.environment)
         if is_finished(run):
             _say_finished(run, is_fine=finished_is_fine)
             return Outcome(folder=folder, progress=run.progress, is_main=world.is_main)
@@ -234,13 +237,14 @@ def _taken(folder: RunFolder) -> list[str]:
 
 def _say_finished(run: Run, *, is_fine: bool) -> None:
     """Say that nothing is left to do: to a scheduler that starts a job again, no mistake."""
+    step, steps = run.progress.step, run.schedule.steps
     stale = f", {run.progress.stale} evaluations without a better AP"
     remedy = "give a longer train.steps, train.epochs or train.patience beside --resume"
     # A cosine of another length is another curve from its first step on.
-    if run.config.train.schedule == "cosine" and run.progress.step == run.steps:
+    if run.config.train.schedule == "cosine" and step == steps:
         remedy = f"start from its weights: --init-from {run.folder.best} --name ANOTHER"
     text = (
-        f"{run.folder.path}: the run has already finished: {run.progress.step} of {run.steps} "
+        f"{run.folder.path}: the run has already finished: {step} of {steps} "
         f"steps{stale if run.config.train.patience else ''}. To train on, {remedy}"
     )
     if not is_fine:

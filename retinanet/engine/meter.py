@@ -5,13 +5,13 @@ A step is only noted; the device is waited for where the log speaks, every `trai
 
 from __future__ import annotations
 
-import sys
 import time
 
 import torch
 
 from retinanet.data.loader import RankStep
-from retinanet.engine.logging import duration
+from retinanet.distributed.device import peak_memory
+from retinanet.engine.logs.log import duration
 from retinanet.engine.run import Run
 
 _Mark = float | torch.cuda.Event
@@ -53,7 +53,7 @@ class Meter:
         self._pixels += canvas_pixels(part)
         self._ended = self._mark()
         run, step = self._run, self._run.progress.step
-        if step % run.config.train.log_every == 0 or step == run.steps:
+        if step % run.config.train.log_every == 0 or step == run.schedule.steps:
             losses, norm = run.latest()  # waits for the device
             self._report(losses, norm)
             self.restart()
@@ -77,8 +77,8 @@ class Meter:
 
     def _report(self, losses: dict[str, float], norm: float) -> None:
         run, step = self._run, self._run.progress.step
-        assert run.taken is not None
-        total, rate = sum(losses.values()), run.taken.rate
+        assert run.result is not None
+        total, rate = sum(losses.values()), run.result.rate
         elapsed = time.perf_counter() - self._window
         paused = run.saver.pauses.seconds - self._paused
         waited = max(0.0, sum(_seconds(*gap) for gap in self._gaps) - paused)
@@ -104,9 +104,9 @@ class Meter:
             },
         )
         use = f"use {arithmetic['train/utilisation']:.0%}  " if arithmetic else ""
-        eta = elapsed / self._steps * (run.steps - step)
+        eta = elapsed / self._steps * (run.schedule.steps - step)
         run.log.step_line(
-            f"step {step}/{run.steps}  loss {total:.4f} (class {losses['class']:.4f} box "
+            f"step {step}/{run.schedule.steps}  loss {total:.4f} (class {losses['class']:.4f} box "
             f"{losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  {speed:.1f} images/s  {use}"
             f"data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
         )
@@ -146,15 +146,3 @@ def _seconds(start: _Mark, end: _Mark) -> float:
 def canvas_pixels(part: RankStep) -> int:
     """Return the pixels that a rank's step computes, padding included."""
     return sum(batch.images[:, 0].numel() for batch in part.micro_batches)
-
-
-def peak_memory(device: torch.device) -> float:
-    """Return the peak memory in GB: of the device, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0.0
-    unit = 1e9 if sys.platform == "darwin" else 1e6  # bytes there, kB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

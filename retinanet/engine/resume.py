@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from retinanet.checkpoints.format import Checkpoint
+from retinanet.checkpoints.recovery import load_resumable, newest_whole
+from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.config import dump_config, follow_config, override_config
-from retinanet.engine.checkpoint import Checkpoint
-from retinanet.engine.recovery import load_resumable, newest_whole
-from retinanet.engine.run import Run
-from retinanet.engine.run_folder import RunFolder
+from retinanet.engine.schedule import Schedule
 from retinanet.engine.splits import Split
 from retinanet.errors import UserError
 from retinanet.schema import Config
@@ -222,34 +222,48 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:8]) + (", .." if len(names) > 8 else "")
 
 
-def check_rates(run: Run, resume: Resume) -> Resume:
+def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
     """Refuse another length under which a learning rate that was used would be another.
 
     With --allow-changes that length joins the broken promises.
+
+    Args:
+        resume: what the run goes on from.
+        before: the schedule of the run so far.
+        now: the one that is asked for.
 
     Raises:
         UserError: with the first such step and both rates.
     """
     lengths = tuple(change for change in resume.changes if change.key in _LENGTH)
-    before = replace(run, config=resume.checkpoint.config)
-    rates = ((before.learning_rate(i), run.learning_rate(i), i) for i in range(run.progress.step))
-    first = next(((used, now, i) for used, now, i in rates if used != now), None)
-    if not lengths or first is None:
+    moved = _first_other_rate(before, now, range(resume.checkpoint.progress.step))
+    if not lengths or moved is None:
         return resume
     if resume.allow_changes:
         free = tuple(change for change in resume.changes if change not in lengths)
         return replace(resume, changes=free, broken=(*resume.broken, *lengths))
-    used, now, step = first
+    step, used, would_be = moved
     raise UserError(
         f"--resume: {lengths[0]} moves the schedule into what was trained already: step "
-        f"{step + 1} had learning rate {used:.4g} and would have {now:.4g}. {_remedy(before)}"
+        f"{step + 1} had learning rate {used:.4g} and would have {would_be:.4g}. {_remedy(before)}"
     )
 
 
-def _remedy(before: Run) -> str:
+def _first_other_rate(
+    before: Schedule, now: Schedule, steps: range
+) -> tuple[int, float, float] | None:
+    """Return the first step with another learning rate, that before and that now."""
+    for step in steps:
+        used, would_be = before.learning_rate(step), now.learning_rate(step)
+        if used != would_be:
+            return step, used, would_be
+    return None
+
+
+def _remedy(before: Schedule) -> str:
     """Say how a run can be made longer in spite of its schedule."""
     whole = all(milestone % before.unit == 0 for milestone in before.milestones)
-    if before.config.train.schedule == "multistep" and whole:
+    if before.train.schedule == "multistep" and whole:
         milestones = [milestone // before.unit for milestone in before.milestones]
         keep = f"Keep its drops with 'train.milestones={milestones}', or start"
     else:
@@ -260,29 +274,36 @@ def _remedy(before: Run) -> str:
     )
 
 
-def describe_resume(run: Run, resume: Resume) -> list[str]:
-    """Say where a run goes on, and with what changes."""
-    step = run.progress.step
+def describe_resume(
+    resume: Resume, before: Schedule, now: Schedule, environment: Mapping[str, Any]
+) -> list[str]:
+    """Say where a run goes on, and with what changes.
+
+    Args:
+        resume: what the run goes on from.
+        before: the schedule of the run so far.
+        now: the one from here on.
+        environment: what it is computed with from here on.
+    """
+    step = resume.checkpoint.progress.step
     lines = [*resume.remarks, f"resuming after step {step}"]
-    lines += [f"  {change}" for change in (*resume.changes, *_surroundings(run, resume))]
+    lines += [f"  {change}" for change in (*resume.changes, *_surroundings(resume, environment))]
     lines += [
         f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
         for change in resume.broken
     ]
-    before = replace(run, config=resume.checkpoint.config)
-    rates = ((i, run.learning_rate(i), before.learning_rate(i)) for i in range(step, run.steps))
-    moved = next(((i, now, was) for i, now, was in rates if now != was), None)
+    moved = _first_other_rate(before, now, range(step, now.steps))
     if moved and not resume.broken:
-        i, now, was = moved
+        at, was, rate = moved
         lines.append(
-            f"  another length moves the schedule: lr is {now:.4g} at step {i + 1}, not {was:.4g}"
+            f"  another length moves the schedule: lr is {rate:.4g} at step {at + 1}, not {was:.4g}"
         )
     return lines
 
 
-def _surroundings(run: Run, resume: Resume) -> list[Change]:
+def _surroundings(resume: Resume, after: Mapping[str, Any]) -> list[Change]:
     """List what is other around the run: equal bits need equal surroundings."""
-    before, after = resume.checkpoint.environment, run.environment
+    before = resume.checkpoint.environment
     return [
         Change(key=key, before=before[key], after=after[key])
         for key in (*_SURROUNDINGS, *_CODE)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from retinanet.checkpoints.format import Checkpoint, Progress
+from retinanet.checkpoints.restore import load_weights, place
+from retinanet.checkpoints.run_folder import RunFolder
+from retinanet.checkpoints.saver import Saver
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.sampler import TrainingPlan
-from retinanet.engine.average import Average
-from retinanet.engine.checkpoint import Checkpoint, Progress
-from retinanet.engine.distributed import World
+from retinanet.distributed.precision import Precision
+from retinanet.distributed.world import World
+from retinanet.engine.ema import Average
 from retinanet.engine.flops import Work
 from retinanet.engine.guard import Guard
 from retinanet.engine.imbalance import Imbalance
-from retinanet.engine.logging import Log
+from retinanet.engine.logs.log import Log
 from retinanet.engine.optimizer import build_optimizer, restore_optimizer
-from retinanet.engine.precision import Precision, weights_type
-from retinanet.engine.run_folder import RunFolder
-from retinanet.engine.saver import Saver
-from retinanet.engine.schedule import learning_rate
+from retinanet.engine.schedule import Schedule, build_schedule
 from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.errors import UserError
 from retinanet.losses.criterion import Criterion, build_criterion
@@ -32,7 +33,7 @@ from retinanet.structures import Outputs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Taken:
+class StepResult:
     """A step as the device knows it."""
 
     losses: Tensor
@@ -67,62 +68,23 @@ class Run:
     scaler: torch.amp.GradScaler
     criterion: Criterion
     plan: TrainingPlan
+    schedule: Schedule
     world: World
     precision: Precision
     log: Log
     saver: Saver
     environment: dict[str, Any]
     progress: Progress
-    taken: Taken | None = None
+    result: StepResult | None = None
     """The newest step."""
     work: Work | None = None
     """The arithmetic of a step, which the rehearsal counts."""
 
     def latest(self) -> tuple[dict[str, float], float]:
         """Wait for the device; return the losses of the newest step and its gradient's norm."""
-        assert self.taken is not None
-        class_loss, box_loss, norm = [*self.taken.losses.tolist(), float(self.taken.norm)]
+        assert self.result is not None
+        class_loss, box_loss, norm = [*self.result.losses.tolist(), float(self.result.norm)]
         return {"class": class_loss, "box": box_loss}, norm
-
-    @property
-    def unit(self) -> int:
-        """Steps in the unit that the schedule counts in: an epoch's, or 1."""
-        return self.plan.steps_per_epoch if self.config.train.epochs else 1
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        return (self.config.train.epochs or self.config.train.steps or 0) * self.unit
-
-    @property
-    def evaluation_interval(self) -> int:
-        """Steps between evaluations; 0 is only at the end."""
-        every = self.config.eval.every
-        if every is None:
-            every = 1 if self.config.train.epochs else 5000
-        return every * self.unit
-
-    @property
-    def milestones(self) -> list[int]:
-        """Steps at which the learning rate drops."""
-        given = self.config.train.milestones
-        if given is None:
-            return [round(self.steps * 2 / 3), round(self.steps * 8 / 9)]
-        return [milestone * self.unit for milestone in given]
-
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, from 0."""
-        config = self.config.train
-        return learning_rate(
-            step,
-            peak=config.lr,
-            steps=self.steps,
-            warmup_steps=config.warmup_steps,
-            warmup_factor=config.warmup_factor,
-            schedule=config.schedule,
-            milestones=self.milestones,
-            drop=config.lr_drop,
-        )
 
 
 def start_run(
@@ -167,6 +129,7 @@ def start_run(
             f"train.max_bad_steps: {config.train.max_bad_steps}, but the run has skipped "
             f"{progress.skipped_steps} steps so far; give at least that many"
         )
+    plan = training_plan(config, train)
     return Run(
         config=config,
         folder=folder,
@@ -178,7 +141,8 @@ def start_run(
         optimizer=optimizer,
         scaler=scaler,
         criterion=build_criterion(config.loss, compiled=config.train.compile),
-        plan=training_plan(config, train),
+        plan=plan,
+        schedule=build_schedule(config, steps_per_epoch=plan.steps_per_epoch),
         world=world,
         precision=precision,
         log=log,
@@ -194,27 +158,6 @@ def start_run(
 
 def _uses_scaler(precision: Precision) -> bool:
     return precision == "fp16"
-
-
-def place(
-    model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
-) -> None:
-    """Move a network to a device, in the type and the layout that it computes in."""
-    model.layout = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
-
-
-def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:
-    """Load a checkpoint's weights into its own network.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
 
 
 def load_steps(run: Run, *, stop: int, workers: int) -> Iterator[RankStep]:

@@ -1,10 +1,13 @@
-"""The learning rate as one pure function of the step."""
+"""How long a run is, and the learning rate of each of its steps, as pure functions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
+
+from retinanet.schema import Config, TrainConfig
 
 
 def learning_rate(
@@ -29,3 +32,57 @@ def learning_rate(
     if schedule == "cosine":
         return rate * 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
     return rate * drop ** sum(step >= milestone for milestone in milestones)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long a run is, and what happens at which of its steps."""
+
+    train: TrainConfig
+    unit: int
+    """Steps in the unit that the config counts in: an epoch's, or 1."""
+    steps: int
+    """Steps of the whole run."""
+    milestones: tuple[int, ...]
+    """Steps at which the learning rate drops."""
+    evaluation_interval: int
+    """Steps between evaluations; 0 is only at the end."""
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, from 0."""
+        train = self.train
+        return learning_rate(
+            step,
+            peak=train.lr,
+            steps=self.steps,
+            warmup_steps=train.warmup_steps,
+            warmup_factor=train.warmup_factor,
+            schedule=train.schedule,
+            milestones=self.milestones,
+            drop=train.lr_drop,
+        )
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether an evaluation follows a number of steps: each interval, and at the end."""
+        interval = self.evaluation_interval
+        return step == self.steps or (interval > 0 and step % interval == 0)
+
+
+def build_schedule(config: Config, *, steps_per_epoch: int) -> Schedule:
+    """Build the schedule of an experiment; without milestones of its own, it follows the length."""
+    train = config.train
+    unit = steps_per_epoch if train.epochs else 1
+    steps = (train.epochs or train.steps or 0) * unit
+    milestones: tuple[int, ...] = (round(steps * 2 / 3), round(steps * 8 / 9))
+    if train.milestones is not None:
+        milestones = tuple(milestone * unit for milestone in train.milestones)
+    every = config.eval.every
+    if every is None:
+        every = 1 if train.epochs else 5000
+    return Schedule(
+        train=train,
+        unit=unit,
+        steps=steps,
+        milestones=milestones,
+        evaluation_interval=every * unit,
+    )

@@ -11,20 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.assign.build import Assign, build_assign
 from retinanet.data import checks
-from retinanet.data.annotations import Annotations
 from retinanet.data.augment import Augment
 from retinanet.data.boxes_used import Census, take_census
-from retinanet.data.canvas import Size, round_up
-from retinanet.data.dataset import DetectionDataset
-from retinanet.data.index import open_annotations
+from retinanet.data.canvas import Size
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.index import open_annotations
+from retinanet.data.coco.selection import select
+from retinanet.data.dataset import DetectionDataset, Read
+from retinanet.data.images.reading import read_image
 from retinanet.data.loader import Loader, evaluation_loader
+from retinanet.data.presets import PRESETS
 from retinanet.data.repeats import repeat_factors
 from retinanet.data.sampler import TrainingPlan, evaluation_plans
-from retinanet.data.selection import select
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import GroundTruth
-from retinanet.losses.grid_assign import GridAssign, build_grid_assign
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.schema import Config, DataConfig, Paths, SplitConfig
 from retinanet.structures import Target
@@ -46,7 +48,7 @@ class Matcher:
     """Assigns the anchors of a canvas, in the loader's processes."""
 
     anchors: AnchorGenerator
-    assign: GridAssign
+    assign: Assign
 
     def __call__(self, canvas: Size, target: Target) -> Tensor:
         """Return the match (A,) of each anchor; see `losses.assign`."""
@@ -173,27 +175,24 @@ def training_plan(config: Config, split: Split) -> TrainingPlan:
         long_side=data.long_side,
         resize=data.resize,
         canvas=data.canvas,
-        fixed_canvas=preset_canvas(data),
-        partners=3 if data.preset == "mosaic" else 0,
+        fixed_canvas=training_canvas(data),
+        partners=PRESETS[data.preset].partners,
     )
 
 
 def training_short_sides(data: DataConfig) -> tuple[int, ...]:
     """Return the short sides (px) that training draws from."""
-    if data.preset == "multiscale" and len(data.short_side) == 1:
-        return tuple(round(data.short_side[0] * part / 100) for part in (80, 84, 88, 92, 96, 100))
-    return data.short_side
+    return PRESETS[data.preset].short_sides(data.short_side)
 
 
-def preset_canvas(data: DataConfig) -> Size | None:
-    """Return the canvas (height, width) that a preset makes of every image, if it makes one."""
-    if data.preset not in ("large_scale_jitter", "mosaic"):
-        return None
-    side = max(data.short_side)
-    return data.preset_canvas or round_up((side, side))
+def training_canvas(data: DataConfig) -> Size | None:
+    """Return the canvas (height, width) that the preset makes of every image, if it makes one."""
+    return PRESETS[data.preset].canvas(data.short_side, data.preset_canvas)
 
 
-def build_dataset(config: Config, split: Split, *, augment: bool, losses: bool) -> DetectionDataset:
+def build_dataset(
+    config: Config, split: Split, *, augment: bool, losses: bool, read: Read = read_image
+) -> DetectionDataset:
     """Build the dataset of a split; `losses` assigns anchors, which evaluation alone can spare."""
     return DetectionDataset(
         split.annotations,
@@ -202,18 +201,19 @@ def build_dataset(config: Config, split: Split, *, augment: bool, losses: bool) 
         long_side=config.data.long_side,
         augment=build_augment(config) if augment else None,
         match=build_matcher(config) if losses else None,
+        read=read,
     )
 
 
 def build_augment(config: Config) -> Augment:
     """Build the augmentation of an experiment."""
     data = config.data
-    return Augment(preset=data.preset, hflip=data.hflip, transforms=data.augment)
+    return Augment(preset=PRESETS[data.preset], hflip=data.hflip, transforms=data.augment)
 
 
 def build_matcher(config: Config) -> Callable[[Size, Target], Tensor]:
     """Build what assigns anchors to the ground truth of an image."""
-    return Matcher(anchors=build_anchors(config.anchors), assign=build_grid_assign(config.assign))
+    return Matcher(anchors=build_anchors(config.anchors), assign=build_assign(config.assign))
 
 
 def build_evaluation_loader(
@@ -231,7 +231,7 @@ def build_evaluation_loader(
     plans = evaluation_plans(
         split.annotations.sizes[:limit],
         batch_size=config.eval.batch_size,
-        short_side=evaluation_short_side(data),
+        short_side=data.evaluation_short_side,
         long_side=data.long_side,
         canvas=data.canvas,
     )
@@ -241,11 +241,6 @@ def build_evaluation_loader(
         workers=data.workers if limit is None else 0,
         pin_memory=pin_memory,
     )
-
-
-def evaluation_short_side(config: DataConfig) -> int:
-    """Return the short side (px) of evaluation and prediction."""
-    return config.eval_short_side or max(config.short_side)
 
 
 def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTruth:

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.data.loader import RankStep
+from retinanet.distributed.precision import autocast
 from retinanet.engine.imbalance import Imbalance
 from retinanet.engine.optimizer import set_learning_rate
-from retinanet.engine.precision import autocast
-from retinanet.engine.run import Run, Taken
+from retinanet.engine.run import Run, StepResult
 from retinanet.structures import Batch
 
 
 def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> None:
-    """Take one optimiser step; `run.taken` then tells of it.
+    """Take one optimiser step; `run.result` then tells of it.
 
     Args:
         run: whose weights, averages and normaliser move.
@@ -34,7 +34,7 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     """
     # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
     torch.manual_seed(_seed(run.config.train.seed, part.step, run.world.rank))
-    rate = run.learning_rate(part.step)
+    rate = run.schedule.learning_rate(part.step)
     set_learning_rate(run.optimizer, rate)
     run.optimizer.zero_grad(set_to_none=True)
     divisor = _divisor(run, positives, images)
@@ -52,7 +52,9 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     run.scaler.update()
     if run.average is not None:
         run.average.update(part.step, fine & norm.isfinite())
-    run.taken = Taken(losses=losses, norm=norm, rate=rate, divisor=divisor, imbalance=imbalance)
+    run.result = StepResult(
+        losses=losses, norm=norm, rate=rate, divisor=divisor, imbalance=imbalance
+    )
 
 
 def _spoil_if_bad(run: Run, losses: Tensor) -> None:

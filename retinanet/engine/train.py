@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from retinanet.checkpoints.environment import program
+from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
-from retinanet.engine.checkpoint import Progress
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.guard import Reading
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
-from retinanet.engine.run_folder import program
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
 from retinanet.errors import DivergedError, InterruptedRunError
@@ -36,13 +36,13 @@ def train(run: Run, signals: list[int], *, started: float) -> Progress:
         TrainingError: a non-finite loss, too many unreadable images, a full disk.
         InterruptedRunError: SIGINT or SIGTERM came; `last.pt` holds the state.
     """
-    run.log.start_progress(step=run.progress.step, steps=run.steps)
+    run.log.start_progress(step=run.progress.step, steps=run.schedule.steps)
     run.model.train()
     deadline = started + 60 * (run.config.train.max_minutes or math.inf)
-    if _due(run, run.progress.step) and run.progress.step > run.progress.evaluated:
+    if run.schedule.is_evaluated(run.progress.step) and run.progress.step > run.progress.evaluated:
         _evaluate(run, signals)  # makes up for one that an interruption cut off
     meter = Meter(run)
-    for part in load_steps(run, stop=run.steps, workers=run.config.data.workers):
+    for part in load_steps(run, stop=run.schedule.steps, workers=run.config.data.workers):
         if _is_patience_over(run):
             run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
             break
@@ -53,11 +53,11 @@ def train(run: Run, signals: list[int], *, started: float) -> Progress:
         take_step(run, part, positives=positives, images=images)
         step = part.step + 1
         run.progress = replace(run.progress, step=step)
-        if step % run.config.train.log_every == 0 or step == run.steps:
+        if step % run.config.train.log_every == 0 or step == run.schedule.steps:
             _check(run)
         meter.stepped(part)
         _record_imbalance(run)
-        if _due(run, step):
+        if run.schedule.is_evaluated(step):
             _save(run)  # first, so that a signal during the evaluation loses nothing
             _evaluate(run, signals)
             meter.restart()
@@ -91,7 +91,7 @@ def _agree(
         _save(run)
         run.log.say(
             f"stopped after {run.config.train.max_minutes:g} minutes (train.max_minutes), at step "
-            f"{run.progress.step} of {run.steps}; {_how_to_go_on(run)}"
+            f"{run.progress.step} of {run.schedule.steps}; {_how_to_go_on(run)}"
         )
         return positives, images, True
     if bad:
@@ -136,25 +136,19 @@ def _snapshot(run: Run) -> None:
 
 def _record_imbalance(run: Run) -> None:
     """Record what the class loss of the step was made of, where it was looked at."""
-    assert run.taken is not None
-    if run.taken.imbalance is None:
+    assert run.result is not None
+    if run.result.imbalance is None:
         return
-    values, histograms = run.taken.imbalance.read()
+    values, histograms = run.result.imbalance.read()
     run.log.record(run.progress.step, values)
     for name, counts in histograms.items():
         run.log.histogram(run.progress.step, name, EDGES, counts)
 
 
-def _due(run: Run, step: int) -> bool:
-    """Whether an evaluation follows a step: every eval.every steps or epochs, and at the end."""
-    interval = run.evaluation_interval
-    return step == run.steps or (interval > 0 and step % interval == 0)
-
-
 def is_finished(run: Run) -> bool:
     """Whether nothing is left to do, not even an evaluation that an interruption cut off."""
-    step = run.progress.step
-    return step > run.steps or _is_patience_over(run) or step == run.steps == run.progress.evaluated
+    step, steps = run.progress.step, run.schedule.steps
+    return step > steps or _is_patience_over(run) or step == steps == run.progress.evaluated
 
 
 def _evaluate(run: Run, signals: list[int]) -> None:
@@ -229,7 +223,7 @@ def _is_patience_over(run: Run) -> bool:
 def _stop(run: Run, number: int) -> NoReturn:
     raise InterruptedRunError(
         number,
-        f"{signal.Signals(number).name} after step {run.progress.step} of {run.steps}: "
+        f"{signal.Signals(number).name} after step {run.progress.step} of {run.schedule.steps}: "
         f"{_how_to_go_on(run)}",
     )
 
@@ -270,7 +264,7 @@ def _diverged(run: Run, reading: Reading, step: int) -> str:
     return "\n".join(
         [
             f"step {step + 1}: the {what} is not finite: {parts}; learning rate "
-            f"{run.learning_rate(step):g}, gradient norm {reading.norm:g}",
+            f"{run.schedule.learning_rate(step):g}, gradient norm {reading.norm:g}",
             *images[:16],
             f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
             f"{kept}. Look at the step with: {program()} replay {run.folder.path} --step "

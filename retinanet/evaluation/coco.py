@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.errors import UserError
+from retinanet.evaluation.results import Result, in_order
 
 _LIMITS = (1, 10, 100)
 """COCO's own: AR_1, AR_10, AR_100; a lower max_detections caps them, a higher one adds to AP."""
@@ -27,15 +24,6 @@ _UNLEARNT, _LEARNT = 0.01, 0.5
 _NAMED = 8
 """Classes in a message."""
 _SIZES = ("all", "small", "medium", "large")
-
-
-class Result(TypedDict):
-    """One detection in COCO's results format: bbox is [x, y, width, height], original px."""
-
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    score: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,11 +157,6 @@ def _ground_truth_records(truth: GroundTruth, labels: dict[int, int]) -> list[di
         }
         for i in range(len(truth.boxes))
     ]
-
-
-def in_order(results: Iterable[Result]) -> list[Result]:
-    """Return results by image, highest score first, in an order without ties."""
-    return sorted(results, key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]))
 
 
 def _result_records(results: Sequence[Result], labels: dict[int, int]) -> list[dict[str, Any]]:
@@ -326,52 +309,3 @@ def format_metrics(metrics: Metrics) -> str:
 
 def _cell(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
-
-
-def read_results(path: Path, truth: GroundTruth) -> list[Result]:
-    """Read a COCO results file and check each record against the ground truth.
-
-    Raises:
-        UserError: the first record that is wrong, with its place and value.
-    """
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON that can be read ({error})") from None
-    if not isinstance(records, list):
-        raise UserError(f"{path}: a results file is a list of detections")
-    images, categories = set(truth.image_ids), set(truth.category_ids)
-    results: list[Result] = []
-    for i, record in enumerate(records):
-        if not isinstance(record, dict):
-            raise UserError(f"{path}: detection {i} is {record!r:.60}, not a record")
-        for key, known in (("image_id", images), ("category_id", categories)):
-            if type(record.get(key)) is not int or record[key] not in known:
-                raise UserError(
-                    f"{path}: detection {i} has {key} {record.get(key)!r:.60}, which is not in the "
-                    "annotation file; the results belong to another set"
-                )
-        box, score = record.get("bbox"), record.get("score")
-        numbers: list[Any] = [*box, score] if isinstance(box, list) and len(box) == 4 else [None]
-        if not all(_is_finite(number) for number in numbers) or min(numbers[2:4]) < 0:
-            raise UserError(
-                f"{path}: detection {i} (image {record['image_id']}) has bbox {box!r:.80} and "
-                f"score {score!r:.40}; they must be four finite numbers [x, y, width, height], no "
-                "side negative, and one"
-            )
-        results.append(
-            Result(
-                image_id=record["image_id"],
-                category_id=record["category_id"],
-                bbox=[float(value) for value in numbers[:4]],
-                score=float(numbers[4]),
-            )
-        )
-    return results
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether a value of JSON is a number that a float can hold."""
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from retinanet.engine.checkpoint import load_checkpoint
-from retinanet.engine.precision import autocast, inference_precision
-from retinanet.engine.scoring import inference_config, restore_detector
+from retinanet.checkpoints.format import load_checkpoint
+from retinanet.checkpoints.restore import inference_config, restore_detector
+from retinanet.distributed.precision import autocast, inference_precision
 from retinanet.engine.splits import build_evaluation_loader, open_split
 from retinanet.files import replacing
 from retinanet.losses.focal import focal

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retinanet.engine.distributed import find_device
+from retinanet.distributed.device import find_device
 from retinanet.errors import UserError
 from retinanet.files import replacing, write_failure
 from retinanet.lab.distribution import Curves, loss_distribution

@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
+from retinanet.checkpoints.format import load_checkpoint
+from retinanet.checkpoints.init_from import fingerprint
+from retinanet.checkpoints.run_folder import RunFolder, run_folder
+from retinanet.checkpoints.run_lock import HeldError, holding
+from retinanet.checkpoints.strip import write_weights
 from retinanet.config import load_config, override_config, save_config
-from retinanet.engine.agreement import agree
-from retinanet.engine.checkpoint import load_checkpoint
-from retinanet.engine.distributed import World, join_world
-from retinanet.engine.holding import HeldError, holding
+from retinanet.distributed.raise_together import raise_together
+from retinanet.distributed.world import World, join_world
 from retinanet.engine.launch import train_experiment
 from retinanet.engine.resume import experiment
-from retinanet.engine.run_folder import RunFolder, run_folder
 from retinanet.engine.splits import build_augment, open_training_splits
-from retinanet.engine.strip import write_weights
-from retinanet.engine.transfer import fingerprint
 from retinanet.errors import DivergedError, InterruptedRunError, UserError
 from retinanet.files import replacing
-from retinanet.foreign.convert import read_detector
+from retinanet.interop.to_checkpoint import read_detector
 from retinanet.lab.variants import Variant
 from retinanet.schema import Config
 
@@ -149,7 +149,7 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
             error = caught
         except OSError as caught:
             error = UserError(f"{output}: cannot be written: {caught.strerror}")
-    agree(world, error=error, signals=())
+    raise_together(world, error=error, signals=())
 
 
 def _fingerprints(base: Config) -> dict[str, str]:
@@ -210,7 +210,7 @@ def _hold(trial: Trial, world: World, held: ExitStack) -> None:
         held.enter_context(holding(trial.lock, active=world.is_main))
     except UserError as caught:
         error = caught
-    agree(world, error=error, signals=())
+    raise_together(world, error=error, signals=())
 
 
 def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
@@ -219,7 +219,7 @@ def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
         torch.compiler.reset()  # it keeps a few versions of a function, and gives up on more
     diverged = None
     try:
-        train_experiment(trial.config, world=world, auto_resume=True, read_weights=read_detector)
+        train_experiment(trial.config, world=world, auto_resume=True)
     except DivergedError as error:
         diverged = str(error).partition("\n")[0]  # empty but on rank 0
         if world.is_main:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,17 +17,6 @@ from retinanet.structures import GridLevel
 
 STRIDES = (8, 16, 32, 64, 128)
 """Of P3..P7."""
-
-
-class Grid(NamedTuple):
-    """The cells of one level: centres are (place + offset) * step."""
-
-    rows: int
-    columns: int
-    step_y: int
-    """px between rows."""
-    step_x: int
-    """px between columns."""
 
 
 def cell_anchors(
@@ -97,21 +86,26 @@ class AnchorGenerator:
         """Return the anchors (A, 4) of a canvas (height, width), float32 px; do not write to it."""
         return self._cached(canvas, device)
 
-    def grids(self, canvas: tuple[int, int]) -> list[Grid]:
-        """Return the cells of P3..P7 on a canvas (height, width)."""
-        return [
-            Grid(rows, columns, stride, stride)
-            if self._stride_from == "nominal"
-            else Grid(rows, columns, canvas[0] // rows, canvas[1] // columns)
-            for stride, (rows, columns) in zip(STRIDES, grid_shapes(canvas), strict=True)
-        ]
-
     def levels(self, canvas: tuple[int, int]) -> list[GridLevel]:
         """Return how the anchors of P3..P7 repeat on a canvas (height, width)."""
-        return [
-            GridLevel(cell=cell, offset=self.offset, **grid._asdict())
-            for cell, grid in zip(self.cells, self.grids(canvas), strict=True)
-        ]
+        levels = []
+        for cell, stride, (rows, columns) in zip(
+            self.cells, STRIDES, grid_shapes(canvas), strict=True
+        ):
+            step_y, step_x = stride, stride
+            if self._stride_from == "canvas":
+                step_y, step_x = canvas[0] // rows, canvas[1] // columns
+            levels.append(
+                GridLevel(
+                    cell=cell,
+                    rows=rows,
+                    columns=columns,
+                    step_y=step_y,
+                    step_x=step_x,
+                    offset=self.offset,
+                )
+            )
+        return levels
 
     def _copy_cells(self, device: torch.device) -> list[Tensor]:
         return [cell.to(device) for cell in self.cells]
@@ -120,7 +114,7 @@ class AnchorGenerator:
         """Make the anchors on the device: training meets new canvases, and a copy would wait."""
         like: dict[str, Any] = {"dtype": torch.float32, "device": device}
         levels = []
-        for cell, grid in zip(self._cells_on(device), self.grids(canvas), strict=True):
+        for cell, grid in zip(self._cells_on(device), self.levels(canvas), strict=True):
             y = (torch.arange(grid.rows, **like) + self.offset) * grid.step_y
             x = (torch.arange(grid.columns, **like) + self.offset) * grid.step_x
             centre_y, centre_x = torch.meshgrid(y, x, indexing="ij")

@@ -11,6 +11,10 @@ from retinanet.schema.base import Count, Fraction, Positive, Section, option
 Paths = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
+CANVAS_PRESETS = ("large_scale_jitter", "mosaic")
+"""Those that make every image a picture of one size (see `data.presets`)."""
+
+
 class SplitConfig(Section):
     """Annotation files and their pictures."""
 
@@ -107,6 +111,11 @@ class DataConfig(Section):
     def _one_side(cls, value: Any) -> Any:
         return [value] if type(value) is int else value
 
+    @property
+    def evaluation_short_side(self) -> int:
+        """Short side (px) of evaluation and prediction."""
+        return self.eval_short_side or max(self.short_side)
+
     @model_validator(mode="after")
     def _sides(self) -> DataConfig:
         longest = max(*self.short_side, self.eval_short_side or 0)
@@ -114,6 +123,6 @@ class DataConfig(Section):
             raise ValueError(f"long_side: {self.long_side} is under a short side of {longest}")
         if any(side % 32 for side in self.preset_canvas or ()):
             raise ValueError(f"preset_canvas: {self.preset_canvas} are not multiples of 32")
-        if self.preset_canvas and self.preset not in ("large_scale_jitter", "mosaic"):
+        if self.preset_canvas and self.preset not in CANVAS_PRESETS:
             raise ValueError(f"preset_canvas: data.preset {self.preset} makes no canvas")
         return self

@@ -11,7 +11,7 @@ import pytest
 
 from retinanet.cli import main
 from retinanet.config import find_config, load_config
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.index import read_annotations
 from retinanet.engine.splits import open_training_splits
 
 Call = Callable[..., Any]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from retinanet.data.augment import Augment, build_pipeline
+from retinanet.data.presets import PRESETS
 from retinanet.errors import UserError
 
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
@@ -20,7 +21,7 @@ def random(seed: int) -> np.random.Generator:
 
 
 def user_list(transforms: list[dict[str, Any]]) -> Augment:
-    return Augment(preset="flip", hflip=0.0, transforms=transforms)
+    return Augment(preset=PRESETS["flip"], hflip=0.0, transforms=transforms)
 
 
 def rectangles() -> np.ndarray:
@@ -122,7 +123,9 @@ def test_transforms_happen_independently_of_each_other() -> None:
     pad = {"PadIfNeeded": {"min_height": 100, "min_width": 100, "p": 0.5}}
     invert = {"InvertImg": {"p": 1}}
     augment = Augment(
-        preset="flip", hflip=0.5, transforms=[pad, {"OneOf": {"transforms": [invert], "p": 0.5}}]
+        preset=PRESETS["flip"],
+        hflip=0.5,
+        transforms=[pad, {"OneOf": {"transforms": [invert], "p": 0.5}}],
     )
     outcomes: Counter[tuple[bool, bool]] = Counter()
     for seed in range(400):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retinanet.categories import Categories
 from retinanet.data import boxes_used
-from retinanet.data.annotations import Annotations, FileNames
 from retinanet.data.boxes_used import cut_boxes, parts, take_census
-from retinanet.data.coco_json import Categories
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.annotations import Annotations, FileNames
+from retinanet.data.coco.index import read_annotations
 
 
 def index(folder: Path, *images: list[list[float]]) -> Annotations:

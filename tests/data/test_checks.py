@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from retinanet.config import override_config
-from retinanet.data import checks, headers
-from retinanet.data import images as image_reader
-from retinanet.data.annotations import Annotations
+from retinanet.data import checks
 from retinanet.data.boxes_used import take_census
 from retinanet.data.checks import (
     check_files,
@@ -24,7 +22,9 @@ from retinanet.data.checks import (
     describe_shared,
     shared_files,
 )
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.index import read_annotations
+from retinanet.data.images import headers, reading
 from retinanet.engine.splits import open_split, open_training_splits
 from retinanet.errors import UserError
 from retinanet.schema import Config
@@ -229,7 +229,7 @@ def test_an_image_beyond_the_limit_stops_an_evaluation_before_it(
 ) -> None:
     """users.md DA7: its header fits the annotation file, and its end is there."""
     annotations = read_annotations(tiny_coco([(8, 9), (10, 9)], [[]] * 2))
-    for module in (headers, image_reader):
+    for module in (headers, reading):
         monkeypatch.setattr(module, "MAX_PIXELS", 80)
     with pytest.raises(UserError, match=r"001\.jpg: is 9x10 px; the limit is 80 pixels: scale it"):
         check_whole(annotations, tmp_path / "train")

@@ -10,14 +10,11 @@ import pytest
 import torch
 
 from retinanet.data.augment import Augment
-from retinanet.data.dataset import (
-    DetectionDataset,
-    LoadedImage,
-    Match,
-    collate,
-    empty_target,
-)
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.index import read_annotations
+from retinanet.data.collate import LoadedImage, Match, collate, empty_target
+from retinanet.data.dataset import DetectionDataset
+from retinanet.data.images.reading import read_image
+from retinanet.data.presets import PRESETS
 from retinanet.data.sampler import Plan, Sample
 from retinanet.data.views import resize_image
 from retinanet.structures import BACKGROUND, IGNORED, Target
@@ -57,6 +54,7 @@ def dataset(
         long_side=long_side,
         augment=augment,
         match=match,
+        read=read_image,
     )
 
 
@@ -161,7 +159,7 @@ def test_an_empty_plan_is_one_blank(small: Path) -> None:
 
 
 def test_augmentation_needs_a_seed_and_follows_it(small: Path) -> None:
-    flip = dataset(small, augment=Augment(preset="flip", hflip=1.0, transforms=[]))
+    flip = dataset(small, augment=Augment(preset=PRESETS["flip"], hflip=1.0, transforms=[]))
     plain = flip[plan(0)][0]
     flipped = flip[plan(0, seed=(1, 2))][0]
     assert plain.targets[0].boxes[0].tolist() == [8, 16, 28, 40]
@@ -171,7 +169,7 @@ def test_augmentation_needs_a_seed_and_follows_it(small: Path) -> None:
 
 @pytest.mark.parametrize("hflip", [0.0, 0.5, 1.0])
 def test_hflip_is_a_probability(small: Path, hflip: float) -> None:
-    augmented = dataset(small, augment=Augment(preset="flip", hflip=hflip, transforms=[]))
+    augmented = dataset(small, augment=Augment(preset=PRESETS["flip"], hflip=hflip, transforms=[]))
     batches = [augmented[plan(0, seed=(seed,))][0] for seed in range(200)]
     flips = sum(batch.targets[0].boxes[0, 0] != 8 for batch in batches)
     assert abs(int(flips) - 200 * hflip) <= 30
@@ -182,7 +180,7 @@ def test_a_crop_of_another_shape_stays_on_the_canvas(
     small: Path, box: tuple[int, int, int, int]
 ) -> None:
     crop = [{"Crop": dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True)) | {"p": 1}}]
-    augmented = dataset(small, augment=Augment(preset="flip", hflip=0.0, transforms=crop))
+    augmented = dataset(small, augment=Augment(preset=PRESETS["flip"], hflip=0.0, transforms=crop))
     batch, _ = augmented[plan(0, seed=(0,))]
     height, width = batch.sizes[0].tolist()
     assert 1 <= height <= 64 and 1 <= width <= 96

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.data.annotations import Annotations
-from retinanet.data.index import open_annotations, read_annotations
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.index import open_annotations, read_annotations
 from retinanet.data.loader import Loader, RankStep, training_loader
 from retinanet.engine.splits import (
     build_dataset,

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
+from retinanet.categories import Categories
 from retinanet.config import override_config
-from retinanet.data.annotations import Annotations, FileNames
 from retinanet.data.boxes_used import take_census
-from retinanet.data.coco_json import Categories
-from retinanet.data.index import open_annotations
+from retinanet.data.coco.annotations import Annotations, FileNames
+from retinanet.data.coco.index import open_annotations
 from retinanet.data.loader import training_loader
 from retinanet.data.sampler import Plan
 from retinanet.engine.splits import Split, build_dataset, training_plan
@@ -54,7 +54,7 @@ def generated(images: int, boxes_each: int) -> Annotations:
 OPENING = """
 import pickle, sys
 from pathlib import Path
-from retinanet.data.annotations import map_annotations
+from retinanet.data.coco.annotations import map_annotations
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retinanet.data import json_pieces
-from retinanet.data.index import read_annotations
+from retinanet.data.coco import json_pieces
+from retinanet.data.coco.index import read_annotations
 from retinanet.errors import UserError
 
 COUNT = int(os.environ.get("RETINANET_MUTATIONS", "10000"))

@@ -17,7 +17,7 @@ from retinanet.data.sampler import TrainingPlan
 from retinanet.engine.splits import (
     build_dataset,
     open_split,
-    preset_canvas,
+    training_canvas,
     training_plan,
     training_short_sides,
 )
@@ -163,7 +163,7 @@ def test_what_comes_is_of_the_right_kind(scenes: Path, preset: str) -> None:
     ],
 )
 def test_the_canvas_of_a_preset(scenes: Path, data: dict[str, Any], canvas: Size | None) -> None:
-    assert preset_canvas(config_of(scenes, **data).data) == canvas
+    assert training_canvas(config_of(scenes, **data).data) == canvas
     batch = Training(scenes, **data)(0)
     if canvas is not None:
         assert batch.images.shape == (4, 3, *canvas)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data.annotations import Annotations
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.index import read_annotations
 from retinanet.data.repeats import repeat_factors
 from retinanet.data.sampler import TrainingPlan, draw_repeats
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from retinanet.assign.build import build_assign
 from retinanet.config import find_config, load_config
 from retinanet.data import synthetic
 from retinanet.data.synthetic import CLASSES, SCENES, draw_image, mask_box, write_synthetic
-from retinanet.losses.grid_assign import build_grid_assign
 from retinanet.model.anchors import build_anchors
 from retinanet.structures import Target
 
@@ -219,7 +219,7 @@ def test_hard_objects_are_few_and_small(hard: Drawn) -> None:
 def test_hard_negatives_outnumber_positives_a_thousand_times(hard: Drawn) -> None:
     """With the anchors of its recipe, as training assigns them."""
     config = load_config(find_config("hard_r18"))
-    generator, match = build_anchors(config.anchors), build_grid_assign(config.assign)
+    generator, match = build_anchors(config.anchors), build_assign(config.assign)
     canvas = (256, 256)
     anchors, levels = generator(canvas, torch.device("cpu")), generator.levels(canvas)
     positives = 0

@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.data.canvas import Size
-from retinanet.data.images import UnreadableImageError, read_image
-from retinanet.data.views import (
-    View,
-    cut_out,
-    fill,
-    jitter,
-    lay,
-    quadrants,
-    resize_image,
-    safe_crop,
-    whole,
-)
+from retinanet.data.images.reading import UnreadableImageError, read_image
+from retinanet.data.presets import fill, jitter, quadrants, safe_crop
+from retinanet.data.views import View, cut_out, lay, resize_image, whole
 
 
 class Scripted(np.random.Generator):

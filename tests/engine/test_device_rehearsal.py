@@ -19,10 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
-from retinanet.engine.average import Average
-from retinanet.engine.checkpoint import Progress
-from retinanet.engine.distributed import World
+from retinanet.distributed.world import World
+from retinanet.engine.ema import Average
 from retinanet.engine.guard import Guard
 from retinanet.engine.imbalance import Imbalance
 from retinanet.engine.optimizer import build_optimizer
@@ -285,8 +285,8 @@ def run_on(device: torch.device, optimizer: str, precision: str, options: Config
         world=World(rank=0, size=1, device=device),
         precision=precision,
         progress=Progress(normalizer=100.0),
-        learning_rate=lambda step: 0.01,
-        taken=None,
+        schedule=SimpleNamespace(learning_rate=lambda step: 0.01),
+        result=None,
     )
 
 
@@ -345,9 +345,9 @@ def test_a_step_of_the_engine_asks_the_device_nothing(
             for step in range(2):
                 part = RankStep(step=step, micro_batches=[batch] * 2, positives=6, images=4, bad=[])
                 take_step(run, part, positives=6.0, images=4.0)
-                looked.append(run.taken.imbalance is not None)
+                looked.append(run.result.imbalance is not None)
         assert looked == {1: [True, True], 2: [False, True]}[imbalance_every]
-        assert run.taken.losses.device == run.taken.norm.device == device
+        assert run.result.losses.device == run.result.norm.device == device
         assert seen == ({"cuda:0"} if device == CUDA else set())
         with pytest.raises(HostWaitsError), NoWaiting(device):
             run.guard.read()  # what the host does when it logs

@@ -16,20 +16,22 @@ import numpy as np
 import pytest
 import torch
 
+from retinanet.categories import Categories
+from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
+from retinanet.checkpoints.restore import restore_detector
 from retinanet.cli import main
 from retinanet.config import override_config
 from retinanet.data import checks
-from retinanet.data.coco_json import Categories
-from retinanet.data.images import read_image
-from retinanet.data.index import read_annotations
-from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
-from retinanet.engine.distributed import World
+from retinanet.data.coco.index import read_annotations
+from retinanet.data.images.reading import read_image
+from retinanet.distributed.world import World
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
-from retinanet.engine.scoring import evaluate_checkpoint, evaluate_results_file, restore_detector
 from retinanet.engine.splits import Split, check_split, open_split
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
-from retinanet.evaluation.coco import Result, metrics_json
+from retinanet.evaluation.coco import metrics_json
+from retinanet.evaluation.results import Result
 from retinanet.inference.predictor import Predictor
+from retinanet.reports.evaluate_checkpoint import evaluate_checkpoint, evaluate_results_file
 from retinanet.schema import Config
 
 SIZES = [(90, 120), (120, 90), (64, 64), (90, 120), (60, 110), (80, 110), (90, 120)]

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from retinanet.config import override_config
+from retinanet.distributed.precision import Precision
 from retinanet.engine.flops import FlopCounter, attainable_flops
-from retinanet.engine.precision import Precision
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 

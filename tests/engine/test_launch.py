@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.engine import distributed
-from retinanet.engine.distributed import World
+from retinanet.distributed import world as distributed
+from retinanet.distributed.world import World
 from retinanet.engine.launch import _check_ranks_agree, _check_sync_bn
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
 from retinanet.schema import Config

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from retinanet.engine.flops import Work
-from retinanet.engine.logging import Log
+from retinanet.engine.logs.log import Log
 from retinanet.engine.meter import Meter
 from retinanet.schema import Config
 

@@ -5,13 +5,17 @@ from typing import Any
 
 import pytest
 import torch
+from plain_assign import build_plain_assign
 
 from retinanet.config import override_config
-from retinanet.engine.introduction import describe_scale
-from retinanet.engine.learned_boxes import learned_boxes, place_boxes, training_short_side
+from retinanet.engine.preflight.summary import describe_scale
+from retinanet.engine.preflight.training_boxes import (
+    learned_boxes,
+    place_boxes,
+    training_short_side,
+)
 from retinanet.engine.splits import build_matcher, open_split
 from retinanet.errors import UserError
-from retinanet.losses.assign import build_assign
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
 from retinanet.structures import BACKGROUND, IGNORED, Target
@@ -29,7 +33,7 @@ def test_a_matcher_gives_the_dense_assignment(overrides: list[str]) -> None:
         crowd=torch.tensor([False, False, False, False, True, False]),
     )
     anchors = build_anchors(config.anchors)((288, 256), torch.device("cpu"))
-    wanted = build_assign(config.assign)(anchors, target)
+    wanted = build_plain_assign(config.assign)(anchors, target)
     assert {IGNORED, BACKGROUND, 2, 3, 5} <= set(wanted.tolist())
     matcher = build_matcher(config)
     assert torch.equal(matcher((288, 256), target), wanted)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from retinanet.checkpoints.format import Progress
 from retinanet.config import override_config
-from retinanet.data.dataset import LoadedImage, collate
+from retinanet.data.collate import LoadedImage, collate
 from retinanet.data.loader import RankStep
-from retinanet.engine.average import Average
-from retinanet.engine.checkpoint import Progress
-from retinanet.engine.distributed import World
+from retinanet.distributed.world import World
+from retinanet.engine.ema import Average
 from retinanet.engine.guard import Guard
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.splits import build_matcher
@@ -81,8 +81,8 @@ def run_of(model: Detector, config: Config, *overrides: str, allowed: int = 0) -
         world=World(rank=0, size=1, device=CPU),
         precision="fp64",
         progress=Progress(normalizer=100.0),
-        learning_rate=lambda step: 0.01,
-        taken=None,
+        schedule=SimpleNamespace(learning_rate=lambda step: 0.01),
+        result=None,
     )
 
 
@@ -101,7 +101,7 @@ def test_a_step_learns(model: Detector, small_config: Config) -> None:
     run, given = run_of(model, small_config), part(small_config, 4)
     assert given.positives > 10
     take(run, given)
-    assert run.taken.rate == 0.01
+    assert run.result.rate == 0.01
     for learned in (run.model, run.average.model):
         for name in ("backbone.conv1", "class_subnet.output", "box_subnet.output"):
             before, after = (m.get_parameter(f"{name}.weight") for m in (model, learned))
@@ -120,8 +120,8 @@ def test_micro_batches_are_the_same_step(
         take(run, part(small_config, size))
         taken.append(run)
     one, other = taken
-    assert torch.allclose(one.taken.losses, other.taken.losses, rtol=1e-6)
-    assert float(one.taken.norm) == pytest.approx(float(other.taken.norm), rel=1e-5)
+    assert torch.allclose(one.result.losses, other.result.losses, rtol=1e-6)
+    assert float(one.result.norm) == pytest.approx(float(other.result.norm), rel=1e-5)
     for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-7)
 
@@ -133,14 +133,14 @@ def test_what_the_sums_are_divided_by(model: Detector, small_config: Config) -> 
     for normalizer in ("positives", "moving_average"):
         run = run_of(model, small_config, f"loss.normalizer={normalizer}")
         take(run, given)
-        sums[normalizer] = float(run.taken.losses[0])
+        sums[normalizer] = float(run.result.losses[0])
     after = 0.9 * 100 + 0.1 * given.positives
     assert run.progress.normalizer == pytest.approx(after)
     assert sums["moving_average"] * after == pytest.approx(sums["positives"] * given.positives)
     run = run_of(model, small_config)
     empty = collate([image(small_config, 1, [])], CANVAS, build_matcher(small_config))
     take(run, RankStep(step=0, micro_batches=[empty], positives=0, images=1, bad=[]))
-    assert run.taken.losses.isfinite().all() and float(run.taken.losses[0]) > 0
+    assert run.result.losses.isfinite().all() and float(run.result.losses[0]) > 0
     assert all(p.grad is not None for p in run.model.parameters() if p.requires_grad)  # MG1
 
 
@@ -193,12 +193,12 @@ def test_clipping(model: Detector, small_config: Config) -> None:
     for run in runs:
         take(run, part(small_config, 4))
     free, clipped = runs
-    assert torch.equal(free.taken.norm, clipped.taken.norm)
+    assert torch.equal(free.result.norm, clipped.result.norm)
     moved = [
         math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in zip(*pair, strict=True)))
         for pair in (([*run.model.parameters()], [*model.parameters()]) for run in runs)
     ]
-    assert moved[0] == pytest.approx(0.01 * float(free.taken.norm), rel=1e-4)
+    assert moved[0] == pytest.approx(0.01 * float(free.result.norm), rel=1e-4)
     assert moved[1] == pytest.approx(0.01 * 1e-3, rel=1e-3)
 
 

@@ -13,19 +13,18 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.index import read_annotations
 from retinanet.engine.splits import ground_truth
 from retinanet.errors import UserError
 from retinanet.evaluation import coco as module
 from retinanet.evaluation.coco import (
     GroundTruth,
     Metrics,
-    Result,
     evaluate_results,
     format_metrics,
     metrics_json,
-    read_results,
 )
+from retinanet.evaluation.results import Result, read_results, to_results
 
 Boxes = list[tuple[int, int, list[float]]]
 """(image id, category id, xywh)"""
@@ -419,14 +418,15 @@ def write_results(folder: Path, content: object) -> Path:
     return path
 
 
+KNOWN: dict[str, Any] = {"image_ids": [1], "category_ids": [1]}
 GOOD: dict[str, Any] = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
 
 
 def test_a_results_file_is_read(tmp_path: Path) -> None:
     """Numbers become floats; what other tools add to a record is left out."""
     path = write_results(tmp_path, [{**GOOD, "segmentation": []}])
-    assert read_results(path, truth([])) == [result([1.0, 2.0, 3.0, 4.0], 0.5)]
-    assert read_results(write_results(tmp_path, []), truth([])) == []
+    assert read_results(path, **KNOWN) == [result([1.0, 2.0, 3.0, 4.0], 0.5)]
+    assert read_results(write_results(tmp_path, []), **KNOWN) == []
 
 
 @pytest.mark.parametrize(
@@ -458,7 +458,7 @@ def test_wrong_records(tmp_path: Path, change: dict[str, Any], message: str) -> 
     """users.md EV5: the file and the record are named."""
     path = write_results(tmp_path, [GOOD, {**GOOD, **change}])
     with pytest.raises(UserError, match=r"results\.json: " + message):
-        read_results(path, truth([]))
+        read_results(path, **KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -471,11 +471,23 @@ def test_wrong_records(tmp_path: Path, change: dict[str, Any], message: str) -> 
 )
 def test_what_is_no_results_file(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(UserError, match=r"results\.json: " + message):
-        read_results(write_results(tmp_path, content), truth([]))
+        read_results(write_results(tmp_path, content), **KNOWN)
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json: there is no such file"):
-        read_results(tmp_path / "none.json", truth([]))
+        read_results(tmp_path / "none.json", **KNOWN)
     with pytest.raises(UserError, match=r"not JSON that can be read \(.*directory"):
-        read_results(tmp_path, truth([]))
+        read_results(tmp_path, **KNOWN)
+
+
+def test_detections_become_results() -> None:
+    boxes = np.array([[1, 2, 11, 22], [0, 0, 1, 1]], np.float32)
+    scores, labels = np.array([0.5, 0.25], np.float32), np.array([1, 0])
+    found = to_results(boxes, scores, labels, image_id=7, category_ids=(3, 9))
+    assert found == [
+        result([1.0, 2.0, 10.0, 20.0], 0.5, image=7, category=9),
+        result([0.0, 0.0, 1.0, 1.0], 0.25, image=7, category=3),
+    ]
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+    assert to_results(*none, image_id=7, category_ids=(3, 9)) == []

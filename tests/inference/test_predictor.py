@@ -16,20 +16,15 @@ import pytest
 import torch
 import torchvision
 
+from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
 from retinanet.cli import main
 from retinanet.config import build_config, dump_config, override_config
-from retinanet.data.images import SUFFIXES, read_image
-from retinanet.data.index import read_annotations
-from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
+from retinanet.data.coco.index import read_annotations
+from retinanet.data.images.reading import SUFFIXES, read_image
+from retinanet.drawing import Image
 from retinanet.errors import UserError
-from retinanet.evaluation.draw import Image
-from retinanet.inference.predictor import (
-    Picture,
-    Predictor,
-    find_pictures,
-    list_pictures,
-    predict_pictures,
-)
+from retinanet.inference.files import InputImage, find_images, list_images, predict_files
+from retinanet.inference.predictor import Predictor
 from retinanet.model.detector import build_detector
 from retinanet.structures import Detections
 
@@ -178,7 +173,7 @@ def test_no_network_is_touched(
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
-def names(pictures: list[Picture], folder: Path) -> list[str]:
+def names(pictures: list[InputImage], folder: Path) -> list[str]:
     return [str(picture.path.relative_to(folder)) for picture in pictures]
 
 
@@ -194,7 +189,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_find_in_a_folder(photos: Path) -> None:
     """Nested ones too, sorted, suffixes in any case, ids from 1; other files are left alone."""
-    found = find_pictures([str(photos)])
+    found = find_images([str(photos)])
     assert names(found, photos) == ["a.png", "b.png", "deep/c.png", "deep/er/d.PNG"]
     assert [picture.image_id for picture in found] == [1, 2, 3, 4]
     assert {picture.size for picture in found} == {None}
@@ -213,7 +208,7 @@ def test_find_in_a_folder(photos: Path) -> None:
 )
 def test_find_by_name_and_pattern(photos: Path, inputs: list[str], wanted: list[str]) -> None:
     """In the order of the inputs, each file once; a file that is named is taken as it is."""
-    found = find_pictures([str(photos / text) for text in inputs])
+    found = find_images([str(photos / text) for text in inputs])
     assert names(found, photos) == wanted
     assert [picture.image_id for picture in found] == list(range(1, len(wanted) + 1))
 
@@ -221,7 +216,7 @@ def test_find_by_name_and_pattern(photos: Path, inputs: list[str], wanted: list[
 def test_a_name_like_a_pattern(tmp_path: Path) -> None:
     """A file that is there is no pattern, whatever is in its name."""
     path = write_picture(tmp_path / "a[1].png")
-    assert [picture.path for picture in find_pictures([str(path)])] == [path]
+    assert [picture.path for picture in find_images([str(path)])] == [path]
 
 
 @pytest.mark.parametrize(
@@ -236,22 +231,22 @@ def test_a_name_like_a_pattern(tmp_path: Path) -> None:
 def test_nothing_found(photos: Path, name: str, message: str) -> None:
     (photos / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        find_pictures([str(photos), str(photos / name)])
+        find_images([str(photos), str(photos / name)])
 
 
 def test_pictures_of_an_annotation_file(tiny_coco: Any, tmp_path: Path) -> None:
     annotations = read_annotations(tiny_coco([(30, 40), (50, 20)], [[], []], name="val"))
-    assert list_pictures(annotations, tmp_path) == [
-        Picture(path=tmp_path / "000.jpg", image_id=11, size=(30, 40)),
-        Picture(path=tmp_path / "001.jpg", image_id=12, size=(50, 20)),
+    assert list_images(annotations, tmp_path) == [
+        InputImage(path=tmp_path / "000.jpg", image_id=11, size=(30, 40)),
+        InputImage(path=tmp_path / "001.jpg", image_id=12, size=(50, 20)),
     ]
 
 
 def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
     """Results and image list in COCO's format; small pictures are enlarged for their labels."""
     output, done = tmp_path / "new" / "output", []
-    pictures = find_pictures([str(photos)])
-    summary = predict_pictures(
+    pictures = find_images([str(photos)])
+    summary = predict_files(
         predictor, pictures, output=output, threshold=0.3, draw=True, progress=done.append
     )
     assert (summary.images, summary.unreadable, done[-1]) == (4, [], 4)
@@ -282,14 +277,14 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
 
 def test_the_threshold_counts_what_it_removes(predictor: Predictor, photos: Path) -> None:
     """users.md EX6: kept and removed are what the network gave, and every score is in its part."""
-    pictures = find_pictures([str(photos)])
+    pictures = find_images([str(photos)])
     output = photos.parent / "output"
-    everything = predict_pictures(predictor, pictures, output=output, threshold=0.05, draw=False)
+    everything = predict_files(predictor, pictures, output=output, threshold=0.05, draw=False)
     assert (len(everything.results), everything.removed) == (400, 0)  # max_detections is 100
-    some = predict_pictures(predictor, pictures, output=output, threshold=0.4, draw=False)
+    some = predict_files(predictor, pictures, output=output, threshold=0.4, draw=False)
     assert some.results == [r for r in everything.results if r["score"] >= 0.4]
     assert 0 < len(some.results) == 400 - some.removed < 400
-    none = predict_pictures(predictor, pictures, output=output, threshold=1.0, draw=False)
+    none = predict_files(predictor, pictures, output=output, threshold=1.0, draw=False)
     assert (none.results, none.removed, none.images) == ([], 400, 4)
     assert json.loads((output / "results.json").read_text()) == []
     assert not (output / "pictures").exists()
@@ -302,8 +297,8 @@ def test_a_threshold_under_the_checkpoints(
     strict = Predictor.from_checkpoint(
         changed(small_checkpoint, tmp_path, "postprocess.score_threshold=0.6")
     )
-    pictures = find_pictures([str(photos)])
-    summary = predict_pictures(strict, pictures, output=tmp_path, threshold=0.3, draw=False)
+    pictures = find_images([str(photos)])
+    summary = predict_files(strict, pictures, output=tmp_path, threshold=0.3, draw=False)
     scores = [r["score"] for r in summary.results]
     assert min(scores) == pytest.approx(0.3, abs=0.01)
     assert min(strict.predict([noise(90, 120, 0)])[0].scores) > 0.6
@@ -316,9 +311,9 @@ def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
     (photos / "b.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     done: list[int] = []
     output = photos.parent / "output"
-    summary = predict_pictures(
+    summary = predict_files(
         predictor,
-        find_pictures([str(photos)]),
+        find_images([str(photos)]),
         output=output,
         threshold=0.05,
         draw=True,
@@ -336,9 +331,9 @@ def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
 def test_other_sizes_than_the_annotation_file_says(predictor: Predictor, tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", 30, 40)
     whole = write_picture(tmp_path / "b.png")
-    summary = predict_pictures(
+    summary = predict_files(
         predictor,
-        [Picture(path=path, image_id=5, size=(50, 20)), Picture(path=whole, image_id=6)],
+        [InputImage(path=path, image_id=5, size=(50, 20)), InputImage(path=whole, image_id=6)],
         output=tmp_path,
         threshold=0.5,
         draw=False,
@@ -350,14 +345,14 @@ def test_other_sizes_than_the_annotation_file_says(predictor: Predictor, tmp_pat
 def test_an_output_that_is_a_file(predictor: Predictor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file: cannot be written: File exists"):
-        predict_pictures(predictor, [], output=tmp_path / "file", threshold=0.5, draw=False)
+        predict_files(predictor, [], output=tmp_path / "file", threshold=0.5, draw=False)
 
 
 def test_a_picture_that_cannot_be_written(predictor: Predictor, tmp_path: Path) -> None:
-    pictures = [Picture(path=write_picture(tmp_path / "x.png"), image_id=1)]
+    pictures = [InputImage(path=write_picture(tmp_path / "x.png"), image_id=1)]
     (tmp_path / "pictures" / "000001_x.jpg").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot be written: Is a directory"):
-        predict_pictures(predictor, pictures, output=tmp_path, threshold=0.5, draw=True)
+        predict_files(predictor, pictures, output=tmp_path, threshold=0.5, draw=True)
 
 
 def test_command_line(
@@ -552,7 +547,7 @@ def test_suffixes_are_ones_that_opencv_reads(tmp_path: Path) -> None:
         pixels = np.zeros((64, 64) if grey else (64, 64, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
         assert read_image(tmp_path / f"a{suffix}").shape == (64, 64, 3)
-    assert len(find_pictures([str(tmp_path)])) == 14
+    assert len(find_images([str(tmp_path)])) == 14
 
 
 def test_options_on_the_command_line(
@@ -576,17 +571,17 @@ def test_inputs_that_are_no_images_leave_earlier_results(
     output = tmp_path / "out"
     output.mkdir()
     (output / "results.json").write_text("earlier")
-    pictures = find_pictures([str(tmp_path / "text.jpg")])
+    pictures = find_images([str(tmp_path / "text.jpg")])
     with pytest.raises(UserError, match=r"none of the inputs is an image .*text\.jpg: not"):
-        predict_pictures(predictor, pictures, output=output, threshold=0.5, draw=False)
+        predict_files(predictor, pictures, output=output, threshold=0.5, draw=False)
     assert (output / "results.json").read_text() == "earlier"
 
 
 def test_a_very_long_name(predictor: Predictor, tmp_path: Path) -> None:
     """The number before it and the suffix after it would be too many."""
     path = write_picture(tmp_path / f"{'n' * 246}.png")
-    pictures = find_pictures([str(path)])
-    predict_pictures(predictor, pictures, output=tmp_path / "out", threshold=0.5, draw=True)
+    pictures = find_images([str(path)])
+    predict_files(predictor, pictures, output=tmp_path / "out", threshold=0.5, draw=True)
     assert [p.name for p in (tmp_path / "out" / "pictures").iterdir()] == [f"000001_{'n' * 80}.jpg"]
 
 
@@ -596,8 +591,8 @@ def test_our_own_pictures_are_not_looked_at_again(tmp_path: Path) -> None:
     own.mkdir(parents=True)
     write_picture(tmp_path / "a.jpg")
     write_picture(own / "000001_a.jpg")
-    assert len(find_pictures([str(tmp_path)])) == 2  # somebody else's
+    assert len(find_images([str(tmp_path)])) == 2  # somebody else's
     for name in ("results.json", "images.json"):
         (own.parent / name).write_text("")
-    assert names(find_pictures([str(tmp_path)]), tmp_path) == ["a.jpg"]
-    assert len(find_pictures([str(own)])) == 1  # asked for by name
+    assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpg"]
+    assert len(find_images([str(own)])) == 1  # asked for by name

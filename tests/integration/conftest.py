@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import torch
+from same_run import recorded_metrics
 
 from retinanet.cli import main
 from retinanet.data.synthetic import write_synthetic
-from retinanet.diagnostics.same_run import recorded_metrics
-from retinanet.engine import run as engine
+from retinanet.engine import schedule
 from retinanet.yaml_reader import write_yaml
 
 STEPS, EVALUATED_AT, SIGNAL_IN = 6, 5, 3
@@ -224,14 +224,14 @@ def interrupted_copy(interrupted_run: Path, tmp_path: Path) -> Path:
 
 def signal_at_step(patch: pytest.MonkeyPatch, step: int, number: int) -> None:
     """Send this process a signal in the middle of a step (from 0)."""
-    original = engine.learning_rate
+    original = schedule.learning_rate
 
     def learning_rate(at: int, **options: Any) -> float:
         if at == step:
             os.kill(os.getpid(), number)
         return original(at, **options)
 
-    patch.setattr(engine, "learning_rate", learning_rate)
+    patch.setattr(schedule, "learning_rate", learning_rate)
 
 
 @pytest.fixture(scope="session")

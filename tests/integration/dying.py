@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.cli import main
-from retinanet.engine import rounds
-from retinanet.engine import run as engine
+from retinanet.engine import detect, schedule
 from retinanet.engine import train as loop
-from retinanet.engine.logging import Log
+from retinanet.engine.logs.log import Log
 
 
 def die() -> None:
@@ -35,26 +34,26 @@ def wait_for_saver() -> None:
 
 def in_step(step: int) -> None:
     """Die in the middle of a step (from 0)."""
-    original = engine.learning_rate
+    original = schedule.learning_rate
 
     def learning_rate(at: int, **options: Any) -> float:
         if at == step:
             die()
         return original(at, **options)
 
-    engine.learning_rate = learning_rate
+    schedule.learning_rate = learning_rate
 
 
 def asked(step: int, number: int) -> None:
     """Be asked to stop in the middle of a step (from 0)."""
-    original = engine.learning_rate
+    original = schedule.learning_rate
 
     def learning_rate(at: int, **options: Any) -> float:
         if at == step:
             os.kill(os.getpid(), number)
         return original(at, **options)
 
-    engine.learning_rate = learning_rate
+    schedule.learning_rate = learning_rate
 
 
 def slow_disk(seconds: float) -> None:
@@ -70,7 +69,7 @@ def slow_disk(seconds: float) -> None:
 
 def asked_twice(step: int, number: int) -> None:
     """Be asked to stop twice in the middle of a step (from 0)."""
-    original = engine.learning_rate
+    original = schedule.learning_rate
 
     def learning_rate(at: int, **options: Any) -> float:
         if at == step:
@@ -79,7 +78,7 @@ def asked_twice(step: int, number: int) -> None:
             os.kill(os.getpid(), number)
         return original(at, **options)
 
-    engine.learning_rate = learning_rate
+    schedule.learning_rate = learning_rate
 
 
 def writing(name: str, call: int) -> None:
@@ -130,7 +129,7 @@ def evaluating(call: int) -> None:
 
     def evaluate(*arguments: Any, **options: Any) -> Any:
         if next(calls) == call:
-            rounds.agree = lambda *_, **__: die()
+            detect.raise_together = lambda *_, **__: die()
         return original(*arguments, **options)
 
     loop.evaluate = evaluate

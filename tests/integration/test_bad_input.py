@@ -18,7 +18,7 @@ import pytest
 import torch
 import torchvision
 
-from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.checkpoints.format import load_checkpoint
 
 Cli = Callable[..., Any]
 Refuse = Callable[..., str]
@@ -538,8 +538,8 @@ def test_output_under_a_file(
     command: str,
 ) -> None:
     """It is found before the evaluation, which takes minutes for COCO, and not after it."""
-    monkeypatch.setattr("retinanet.engine.scoring.evaluate_checkpoint", pytest.fail)
-    monkeypatch.setattr("retinanet.inference.commands.Predictor.from_checkpoint", pytest.fail)
+    monkeypatch.setattr("retinanet.reports.evaluate_checkpoint.evaluate_checkpoint", pytest.fail)
+    monkeypatch.setattr("retinanet.inference.predictor.Predictor.from_checkpoint", pytest.fail)
     (tmp_path / "file").write_text("")
     inputs = [synthetic / "images" / "val"] if command == "predict" else []
     checkpoint = finished_run / "checkpoints" / "best.pt"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import load_config
-from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.yaml_reader import parse_yaml
 
 Cli = Callable[..., Any]

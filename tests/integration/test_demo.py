@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from retinanet.cli import main
-from retinanet.inference import demo
+from retinanet.commands import demo
 
 
 def test_demo_ends_with_figures_and_a_picture(

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from retinanet.data.canvas import Size
 from retinanet.data.dataset import DetectionDataset
-from retinanet.data.images import UnreadableImageError
-from retinanet.engine import dry_run as engine
+from retinanet.data.images.reading import UnreadableImageError
+from retinanet.data.sampler import Sample
+from retinanet.engine.preflight import dry_run as engine
 
 Cli = Callable[..., Any]
 
@@ -82,21 +84,22 @@ def test_a_gradient_that_is_not_finite_fails_here(
 def test_unreadable_images_of_the_first_step(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md DA7: the two that are rehearsed are fine, the others are not."""
-    original = DetectionDataset.read
-    first: list[Path] = []
+    """The two that are rehearsed are fine, the others are not."""
+    original = DetectionDataset.load
+    first: list[str] = []
 
-    def read(self: Any, path: Path, *arguments: Any) -> Any:
-        if "val" not in str(path):
-            first.append(path)
-            if path not in first[:2]:
-                raise UnreadableImageError(f"{path.name}: is no picture")
-        return original(self, path, *arguments)
+    def load(self: Any, sample: Sample, canvas: Size) -> Any:
+        name = self.annotations.file_names[sample.row]
+        if sample.seed is not None:  # of training
+            first.append(name)
+            if name not in first[:2]:
+                raise UnreadableImageError(f"{name}: is no picture")
+        return original(self, sample, canvas)
 
-    monkeypatch.setattr(DetectionDataset, "read", read)
+    monkeypatch.setattr(DetectionDataset, "load", load)
     ran = cli("train", experiment, "--dry-run", "data.max_bad_images=1")
     assert ran.code == 1
-    bad = [f"{path.name}: is no picture" for path in first[4:6]]
+    bad = [f"{name}: is no picture" for name in first[4:6]]
     assert ran.err == (
         "error: 2 images of the first step could not be read, and data.max_bad_images is 1; the "
         f"first is {bad[0]}\n"

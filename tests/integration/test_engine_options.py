@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from same_run import run_differences
 from torch import Tensor
 
-from retinanet.diagnostics.same_run import run_differences
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.engine import launch
 from retinanet.engine import step as step_engine
 from retinanet.engine import train as loop
-from retinanet.engine.checkpoint import load_checkpoint
 
 Cli = Callable[..., Any]
 Losses = Callable[[Path], list[float]]

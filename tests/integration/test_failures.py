@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
 from retinanet.data import checks
 from retinanet.engine import run as run_engine
 from retinanet.engine import step as engine
-from retinanet.engine.checkpoint import load_checkpoint, save_checkpoint
 
 Cli = Callable[..., Any]
 NO_MOTION = ["train.lr=1e-12", "train.warmup_steps=0", "train.optimizer=sgd"]

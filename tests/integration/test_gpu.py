@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from same_run import run_differences, state_differences
 
-from retinanet.diagnostics.same_run import run_differences, state_differences
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.engine import train as loop
-from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.losses.criterion import build_class_loss
 from retinanet.schema import LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target, find_assigned

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from retinanet.config import load_config
-from retinanet.data.index import read_annotations
+from retinanet.data.coco.index import read_annotations
 from retinanet.data.sampler import TrainingPlan, share
 from retinanet.engine.splits import open_split, training_plan
 
@@ -118,7 +118,7 @@ def test_auto_is_resolved_once_and_kept(
     shared_experiment: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """design.md: what `auto` became is saved, and a resume elsewhere keeps it."""
-    monkeypatch.setattr("retinanet.engine.micro_batch._HOST_PIXELS", 2 * 64 * 96)
+    monkeypatch.setattr("retinanet.engine.preflight.micro_batch._HOST_PIXELS", 2 * 64 * 96)
     where = f"output.dir={tmp_path}"
     assert cli("train", shared_experiment, where, "train.steps=1", "eval.every=0").code == 0
     folder = tmp_path / "small"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from same_run import run_differences
 
-from retinanet.diagnostics.same_run import run_differences
-from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.checkpoints.format import load_checkpoint
 
 KILLED = -signal.SIGKILL
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from same_run import recorded_metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.data.synthetic import write_synthetic
-from retinanet.diagnostics.same_run import recorded_metrics
-from retinanet.engine import run as engine
-from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.engine import schedule
 from retinanet.errors import TrainingError
 from retinanet.lab import trials
 from retinanet.yaml_reader import read_yaml, write_yaml
@@ -41,7 +41,7 @@ def laboratory(
 ) -> Path:
     """Three losses of four steps, interrupted in the second one, and gone on with."""
     output = tmp_path_factory.mktemp("lab") / "out"
-    original, seen = engine.learning_rate, [0]
+    original, seen = schedule.learning_rate, [0]
 
     def asked_to_stop(at: int, **options: Any) -> float:
         seen[0] += 1
@@ -50,7 +50,7 @@ def laboratory(
         return original(at, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "learning_rate", asked_to_stop)
+        patch.setattr(schedule, "learning_rate", asked_to_stop)
         assert run_quietly("lab", *words(shared_experiment, output)) == 128 + signal.SIGTERM
     done = [name for name in NAMES if (output / "runs" / name / "seed_0" / "outcome.json").exists()]
     assert done == ["cross_entropy"]
@@ -203,7 +203,7 @@ def test_a_trial_of_another_process_is_left_to_it(
     output = tmp_path / "out"
     folder = output / "runs" / "focal" / ".seed_0"
     program = (
-        "from retinanet.engine.holding import holding; from pathlib import Path; import sys\n"
+        "from retinanet.checkpoints.run_lock import holding; from pathlib import Path; import sys\n"
         "with holding(Path(sys.argv[1]), active=True): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", program, str(folder)]

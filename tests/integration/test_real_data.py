@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 
-from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.checkpoints.format import load_checkpoint
 
 Cli = Callable[..., Any]
 CONFIGS = Path(__file__).parents[2] / "configs"

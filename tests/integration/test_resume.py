@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from same_run import run_differences
 
-from retinanet.diagnostics.same_run import run_differences
-from retinanet.engine import rounds
-from retinanet.engine import train as engine
-from retinanet.engine.checkpoint import Checkpoint, load_checkpoint
-from retinanet.engine.distributed import World
+from retinanet.checkpoints.format import Checkpoint, load_checkpoint
+from retinanet.distributed.world import World
+from retinanet.engine import detect
+from retinanet.engine.schedule import Schedule
 
 Cli = Callable[..., Any]
 Metrics = Callable[[Path], list[dict[str, Any]]]
@@ -30,14 +30,14 @@ def last(folder: Path) -> Checkpoint:
 
 def signal_in_evaluation(patch: pytest.MonkeyPatch, number: int) -> None:
     """Send this process a signal in the first round of each evaluation."""
-    original = rounds.agree
+    original = detect.raise_together
 
     def agree(world: World, *, error: Exception | None, signals: Sequence[int]) -> None:
         if isinstance(signals, list) and not signals:  # not the rehearsal, nor the last round
             os.kill(os.getpid(), number)
         original(world, error=error, signals=signals)
 
-    patch.setattr(rounds, "agree", agree)
+    patch.setattr(detect, "raise_together", agree)
 
 
 def test_after_a_signal(
@@ -70,7 +70,7 @@ def test_in_the_middle_of_evaluations(
         assert again.code == 143
         assert [line["step"] for line in metrics_of(folder)] == [1, 2, 3, 4, 5]
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_due", final_evaluation_alone(patch))
+        patch.setattr(Schedule, "is_evaluated", final_evaluation_alone(patch))
         assert cli("train", "--resume", folder).code == 143
     progress = last(folder).progress
     assert (progress.step, progress.evaluated) == (6, 5)
@@ -78,16 +78,16 @@ def test_in_the_middle_of_evaluations(
     assert run_differences(folder, finished_run) == []
 
 
-def final_evaluation_alone(patch: pytest.MonkeyPatch) -> Callable[[Any, int], bool]:
+def final_evaluation_alone(patch: pytest.MonkeyPatch) -> Callable[[Schedule, int], bool]:
     """Let the evaluation at step 5 pass, and send SIGTERM in that after the last step."""
-    original = engine._due
+    original = Schedule.is_evaluated
 
-    def due(run: Any, step: int) -> bool:
-        if step == run.steps:
+    def is_evaluated(schedule: Schedule, step: int) -> bool:
+        if step == schedule.steps:
             signal_in_evaluation(patch, signal.SIGTERM)
-        return original(run, step)
+        return original(schedule, step)
 
-    return due
+    return is_evaluated
 
 
 def test_a_terminal_interrupts_the_whole_group(experiment: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from same_run import run_differences
 
+from retinanet.checkpoints.format import Checkpoint, load_checkpoint, save_checkpoint
+from retinanet.commands.arguments import command_parser
 from retinanet.config import load_config, override_config
-from retinanet.diagnostics.same_run import run_differences
-from retinanet.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from retinanet.parsing import command_parser
 
 Cli = Callable[..., Any]
 Metrics = Callable[[Path], list[dict[str, Any]]]

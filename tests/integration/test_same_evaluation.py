@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import load_config
-from retinanet.engine.checkpoint import load_checkpoint
 from retinanet.engine.splits import build_evaluation_loader, open_split
 
 Cli = Callable[..., Any]
@@ -23,9 +23,9 @@ EVALUATE, TRAIN = ROOT / "tools" / "evaluate.py", ROOT / "tools" / "train.py"
 
 SIGNAL_ONE_RANK = f"""
 import os, runpy, signal
-from retinanet.engine import rounds
+from retinanet.engine import detect
 
-original, calls = rounds.agree, []
+original, calls = detect.raise_together, []
 
 def agree(world, **met):
     if world.size == 2 and world.rank == 1 and not calls:  # not the rehearsal
@@ -33,7 +33,7 @@ def agree(world, **met):
         os.kill(os.getpid(), signal.SIGTERM)
     original(world, **met)
 
-rounds.agree = agree
+detect.raise_together = agree
 runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 """
 """SIGTERM reaches the second process alone, in the first round of an evaluation."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from same_run import CLOCK
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from retinanet.diagnostics.same_run import CLOCK
-from retinanet.engine import checkpoint
-from retinanet.engine.checkpoint import load_checkpoint
+from retinanet.checkpoints import format as checkpoint
+from retinanet.checkpoints.format import load_checkpoint
 
 Cli = Callable[..., Any]
 SmallDisk = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,9 +30,9 @@ DYING = Path(__file__).with_name("dying.py")
 FULL_AT_STEP_5 = """
 import os, sys, time
 from retinanet.cli import main
-from retinanet.engine import run as engine
+from retinanet.engine import schedule
 
-original = engine.learning_rate
+original = schedule.learning_rate
 
 def learning_rate(step, **options):
     if step == 4:
@@ -43,7 +43,7 @@ def learning_rate(step, **options):
         os.posix_fallocate(ballast, 0, free.f_bavail * free.f_bsize - 300_000)
     return original(step, **options)
 
-engine.learning_rate = learning_rate
+schedule.learning_rate = learning_rate
 sys.exit(main(sys.argv[1:]))
 """
 """The disk becomes full in the fifth step of six; the newest checkpoint is that of step 3."""

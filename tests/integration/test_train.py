@@ -16,9 +16,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import dump_config, load_config
 from retinanet.engine import train as loop
-from retinanet.engine.checkpoint import load_checkpoint
 
 Cli = Callable[..., Any]
 

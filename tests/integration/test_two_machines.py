@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-
-from retinanet.diagnostics.same_run import run_differences
+from same_run import run_differences
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "launch_multi_node.sh"

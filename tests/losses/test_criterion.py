@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_assign import build_plain_assign
 from torch import Tensor
 
-from retinanet.losses.assign import build_assign
 from retinanet.losses.box import box_loss
 from retinanet.losses.criterion import build_criterion
 from retinanet.losses.focal import anchor_losses, build_term, class_weights
@@ -317,7 +317,7 @@ def small_model() -> Detector:
 def real_batch(model: Detector, boxes: list[list[list[float]]]) -> Batch:
     anchors = model.anchors((64, 64), torch.device("cpu"))
     targets = [target(rows, [i % 3 for i in range(len(rows))]) for rows in boxes]
-    matches = [build_assign(Config().assign)(anchors, t).tolist() for t in targets]
+    matches = [build_plain_assign(Config().assign)(anchors, t).tolist() for t in targets]
     return make_batch(targets, matches)
 
 

@@ -1,0 +1,55 @@
+"""Max-IoU assignment by the whole matrix of IoUs, anchors x boxes.
+
+A anchors, G boxes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from retinanet import boxes as box_ops
+from retinanet.structures import BACKGROUND, IGNORED
+
+_CHUNK = 250_000
+"""IoU values held at a time (1 MB, which stays in the cache): a thousand boxes an image fit."""
+
+
+def dense_assign(
+    anchors: Tensor, boxes: Tensor, *, positive_iou: float, negative_iou: float, low_quality: bool
+) -> Tensor:
+    """Return the match (A,) int64 of each anchor: an index into `boxes`, BACKGROUND or IGNORED.
+
+    The rules are those of `max_iou_assign`, crowds apart.
+    """
+    if not len(boxes):
+        return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
+    best_iou, best_box, is_best = _best(anchors, boxes, low_quality=low_quality)
+    positive = ((best_iou >= positive_iou) | is_best) & (best_iou > 0)
+    matches = torch.where(best_iou >= negative_iou, IGNORED, BACKGROUND)
+    return torch.where(positive, best_box, matches)
+
+
+def _best(anchors: Tensor, boxes: Tensor, *, low_quality: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each anchor's best IoU (A,), its box (A,), and whether it is the best of some box."""
+    count = len(anchors)
+    rows = max(1, _CHUNK // len(boxes))
+    chunks = [slice(first, first + rows) for first in range(0, count, rows)]
+    # Results go into their final place: small tensors kept between the large ones of each chunk
+    # would fragment the heap into gigabytes.
+    best_iou = boxes.new_empty(count)
+    best_box = torch.empty(count, dtype=torch.int64, device=boxes.device)
+    best_of_box = boxes.new_zeros(len(boxes))
+    for chunk in chunks:
+        overlap = box_ops.iou(anchors[chunk], boxes)  # (rows, G)
+        torch.max(overlap, dim=1, out=(best_iou[chunk], best_box[chunk]))
+        torch.maximum(best_of_box, overlap.amax(dim=0), out=best_of_box)
+    is_best = torch.zeros(count, dtype=torch.bool, device=boxes.device)
+    if low_quality:
+        # A box that no anchor touches has no best anchor: no IoU equals NaN.
+        best_of_box = torch.where(best_of_box > 0, best_of_box, torch.nan)
+        for chunk in chunks:
+            # Recomputing is cheaper than keeping the matrix; it is the same to the bit.
+            overlap = box_ops.iou(anchors[chunk], boxes)
+            torch.any(overlap == best_of_box, dim=1, out=is_best[chunk])
+    return best_iou, best_box, is_best

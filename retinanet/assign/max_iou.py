@@ -1,0 +1,143 @@
+"""Which anchor learns which ground truth: max-IoU assignment (RetinaNet, section 4.1).
+
+The anchors lie on a grid, so the matrix of all IoUs (see `dense_assign`) is not needed: only
+the IoUs of the pairs that `candidates` names are computed, from the same float32 values by the same
+arithmetic.
+
+A anchors, G boxes, P pairs of a box and an anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.assign.candidates import Ints, candidates
+from retinanet.assign.dense import dense_assign
+from retinanet.assign.overlaps import Singles, ignore_inside, iou_of_pairs, ranks_of, unrank
+from retinanet.structures import BACKGROUND, IGNORED, GridLevel, Target
+
+_DENSE_BELOW = 0.02
+"""IoU below which candidates are so many that the dense computation is as fast."""
+_BLOCK = 256
+"""Anchors whose IoUs with every box near them are computed at a time."""
+_TILE = 128
+"""px, side of the region whose anchors go into the same blocks."""
+_NONE = np.zeros(0, np.int64)
+
+
+def max_iou_assign(
+    anchors: Tensor,
+    levels: Sequence[GridLevel],
+    target: Target,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    low_quality: bool,
+    crowd_overlap: float | None,
+) -> Tensor:
+    """Return the match (A,) int32 of each anchor: an index into `target`, BACKGROUND or IGNORED.
+
+    - best IoU >= positive_iou: a positive of its best box (ties go to the lowest index);
+    - best IoU < negative_iou: a negative; between the two: ignored;
+    - low_quality: an anchor that is the best one of some box is a positive of its *own* best box,
+      if its IoU is above 0;
+    - a negative of which `crowd_overlap` lies inside a crowd box is ignored; positives win.
+
+    The result is a function of the arguments alone; the network takes no part.
+
+    Args:
+        anchors: (A, 4) float32 px on the CPU, by level, row, column, anchor of a cell.
+        levels: what the anchors were laid out from.
+        target: on the CPU.
+        positive_iou: best IoU from which an anchor is a positive.
+        negative_iou: best IoU under which an anchor is a negative.
+        low_quality: whether the best anchors of a box are positives.
+        crowd_overlap: share of a negative inside a crowd box from which it is ignored.
+    """
+    rows = torch.nonzero(~target.crowd).flatten()
+    boxes = target.boxes[rows]
+    least = min(positive_iou, negative_iou)
+    if least < _DENSE_BELOW:
+        matches = dense_assign(
+            anchors,
+            boxes,
+            positive_iou=positive_iou,
+            negative_iou=negative_iou,
+            low_quality=low_quality,
+        ).to(torch.int32)
+    else:
+        matches = torch.full((len(anchors),), BACKGROUND, dtype=torch.int32)
+        if len(rows):
+            rank, seen, best = _ranked(
+                anchors.numpy(), levels, boxes.numpy(), least, low_quality=low_quality
+            )
+            iou, box = unrank(rank[seen])
+            between = np.where(iou >= np.float32(negative_iou), IGNORED, BACKGROUND)
+            written = matches.numpy()
+            written[seen] = np.where(iou >= np.float32(positive_iou), box, between)
+            written[best] = unrank(rank[best])[1]
+    if target.crowd.any():  # indices were those of the other boxes
+        positive = matches >= 0
+        matches[positive] = rows.to(torch.int32)[matches[positive]]
+        if crowd_overlap is not None:
+            crowds = target.boxes[target.crowd].numpy()
+            ignore_inside(matches.numpy(), anchors.numpy(), levels, crowds, crowd_overlap)
+    return matches
+
+
+def _ranked(
+    anchors: Singles,
+    levels: Sequence[GridLevel],
+    boxes: Singles,
+    least: float,
+    *,
+    low_quality: bool,
+) -> tuple[Ints, Ints, Ints]:
+    """Return what assignment asks of the pairs of anchors and boxes.
+
+    - (A,): the rank of the best pair of each anchor that the next two name; see `ranks_of`;
+    - the anchors that have an IoU of at least `least` with some box, with repeats;
+    - the anchors that are the best one of some box; none without `low_quality`.
+    """
+    rank = np.zeros(len(anchors), np.int64)  # pages of it that nobody touches cost nothing
+    seen, best = [], []
+    for anchor, box in candidates(levels, boxes, least, low_quality=low_quality):
+        iou = iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
+        wanted = iou >= np.float32(least)
+        seen.append(anchor[wanted])
+        if low_quality:
+            best_of_box = np.zeros(len(boxes), np.float32)
+            np.maximum.at(best_of_box, box, iou)
+            is_best = (iou == best_of_box[box]) & (iou > 0)
+            best.append(anchor[is_best])
+            wanted |= is_best
+        np.maximum.at(rank, anchor[wanted], ranks_of(iou[wanted], box[wanted]))
+    lifted = np.unique(np.concatenate([_NONE, *best]))
+    # What is best for a small box may have more in common with another one, of which it is no
+    # candidate.
+    poor = lifted[unrank(rank[lifted])[0] < np.float32(least)]
+    rank[poor] = _best_ranks(anchors[poor], boxes)
+    return rank, np.concatenate([_NONE, *seen]), lifted
+
+
+def _best_ranks(anchors: Singles, boxes: Singles) -> Ints:
+    """Return the rank (N,) of the best box of all for each of some anchors (N, 4)."""
+    ranks = np.zeros(len(anchors), np.int64)
+    left, top, right, bottom = np.ascontiguousarray(boxes.T)
+    # Few boxes touch a block of anchors that lie near each other.
+    order = np.lexsort(anchors[:, :2].T // _TILE)
+    for start in range(0, len(anchors), _BLOCK):
+        places = order[start : start + _BLOCK]
+        x1, y1, x2, y2 = anchors[places].T[:, :, None]  # (block, 1)
+        near = (x1.min() < right) & (left < x2.max()) & (y1.min() < bottom) & (top < y2.max())
+        some = np.flatnonzero(near)
+        touch = (x1 < right[some]) & (left[some] < x2) & (y1 < bottom[some]) & (top[some] < y2)
+        row, column = np.divmod(np.flatnonzero(touch), len(some))
+        anchor, box = places[row], some[column]
+        iou = iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
+        np.maximum.at(ranks, anchor, ranks_of(iou, box))
+    return ranks

@@ -1,0 +1,144 @@
+"""How fast the data path is: each stage on one core, and the whole with loader processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.canvas import Size
+from retinanet.data.collate import Match, collate
+from retinanet.data.dataset import DetectionDataset, Read
+from retinanet.data.images.reading import UnreadableImageError, read_image
+from retinanet.data.loader import keep_memory, on_one_core, training_loader
+from retinanet.data.sampler import Plan, TrainingPlan
+from retinanet.data.views import resize_image
+from retinanet.engine.splits import build_dataset, build_matcher, open_split, training_plan
+from retinanet.errors import UserError
+from retinanet.schema import Config
+
+_STEPS = 4
+"""Batches timed, at least: fewer are noise."""
+_KEPT = 32
+"""Images kept decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What a stage takes."""
+
+    stage: str
+    seconds: float
+    """An image."""
+
+    def __str__(self) -> str:
+        rate = f"{1 / self.seconds:10,.0f}" if self.seconds > 0 else f"{'-':>10}"
+        return f"{self.stage:32}{1000 * self.seconds:10.2f} ms {rate} images/s"
+
+
+def measure_data(
+    config: Config, *, images: int, workers: Sequence[int], read: Read = read_image
+) -> Iterator[Timing]:
+    """Time the training split's way from files to batches on the host.
+
+    Args:
+        config: of the experiment.
+        images: to time, after as many that warm up.
+        workers: numbers of loader processes to try.
+        read: what decodes a file.
+
+    Raises:
+        UserError: anything wrong with the split, or an unreadable image.
+    """
+    split = open_split(config, "train")
+    plan = training_plan(config, split)
+    dataset = build_dataset(config, split, augment=True, losses=True, read=read)
+    decoded = build_dataset(config, split, augment=True, losses=True, read=_Decoded(read))
+    steps = max(_STEPS, -(-images // config.train.batch_size))
+    plans = [plan.step(step) for step in range(2 * steps)]
+    keep_memory()
+    try:
+        with on_one_core():
+            yield from _stages(plans, dataset, decoded, build_matcher(config))
+            for count in workers:
+                yield _with_workers(config, dataset, plan, steps, count)
+    except UnreadableImageError as error:
+        raise UserError(str(error)) from None
+
+
+class _Decoded:
+    """Reads every image once, to tell what is done with pixels from getting them."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._pixels: dict[tuple[Path, int], NDArray[np.uint8]] = {}
+
+    def __call__(self, path: Path, size: Size, *, reduction: int = 1) -> NDArray[np.uint8]:
+        key = path, reduction
+        if key not in self._pixels:
+            self._pixels[key] = self._read(path, size, reduction=reduction)
+        return self._pixels[key]
+
+
+def _stages(
+    plans: list[Plan], dataset: DetectionDataset, decoded: DetectionDataset, match: Match
+) -> Iterator[Timing]:
+    """Time the stages of the way, then all of it; `decoded` keeps the images that it has read."""
+    samples = [(sample, plan.canvas) for plan in plans for sample in plan.samples]
+    load = _time(samples, lambda pair: dataset.load(*pair))
+    some = samples[:_KEPT] + samples[:_KEPT]  # the second half finds what the first decoded
+    augment = _time(some, lambda pair: decoded.load(*pair))
+    yield Timing(stage="decode", seconds=max(0.0, load - augment))
+    yield Timing(stage="augment", seconds=augment)
+    loaded = [(decoded.load(*pair), pair[1]) for pair in some]
+    resize = _time(loaded, lambda pair: resize_image(pair[0].pixels, pair[0].size))
+    lay = _time(loaded, lambda pair: collate([pair[0]], pair[1], None))
+    yield Timing(stage="resize", seconds=resize)
+    yield Timing(stage="pad", seconds=max(0.0, lay - resize))
+    assign = _time(loaded, lambda pair: match(pair[1], pair[0].target))
+    yield Timing(stage="assign anchors", seconds=assign)
+    batch = _time(plans, lambda plan: dataset[plan])
+    yield Timing(stage="whole, one core", seconds=batch * len(plans) / len(samples))
+
+
+def _time(items: list[Any], work: Callable[[Any], object]) -> float:
+    """Work on every item; return the seconds for one of the second half."""
+    half = len(items) // 2
+    for item in items[:half]:
+        work(item)
+    start = time.perf_counter()
+    for item in items[half:]:
+        work(item)
+    return (time.perf_counter() - start) / (len(items) - half)
+
+
+def _with_workers(
+    config: Config, dataset: DetectionDataset, plan: TrainingPlan, steps: int, workers: int
+) -> Timing:
+    """Time a loader once its processes have started."""
+    warm = max(1, 2 * workers)  # what they load ahead
+    loader = training_loader(
+        dataset,
+        plan,
+        start=0,
+        stop=2 * warm + steps,
+        rank=0,
+        ranks=1,
+        micro_batch=config.train.batch_size,
+        workers=workers,
+        pin_memory=False,
+    )
+    batches = iter(loader)
+    for _ in range(warm):
+        next(batches)
+    start = time.perf_counter()
+    images = sum(next(batches).images for _ in range(steps))
+    return Timing(
+        stage=f"loader, data.workers={workers}",
+        seconds=(time.perf_counter() - start) / images,
+    )

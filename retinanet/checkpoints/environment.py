@@ -1,0 +1,77 @@
+"""What a run was computed with: versions, hardware, git state, command."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+import retinanet
+
+
+def program() -> str:
+    """Return the command as it works in the user's shell; scripts that enter .venv say it."""
+    return os.environ.get("RETINANET_COMMAND", "retinanet")
+
+
+def launcher() -> str | None:
+    """Name torchrun's agent on this machine, which stays while it restarts its workers.
+
+    Without torchrun there is none. The name tells neither user nor machine.
+    """
+    launch = os.environ.get("TORCHELASTIC_RUN_ID")  # "none" unless --rdzv-id says more
+    if launch is None:
+        return None
+    agent = os.getppid()
+    try:  # numbers of processes come again, in containers always the same; this does not
+        started = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = ""
+    name = f"{launch} {platform.node()} {agent} {started}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def describe_environment(world_size: int, device: torch.device) -> dict[str, Any]:
+    """Return versions, hardware and git state: what one needs to repeat a run."""
+    cuda = device.type == "cuda"
+    return {
+        "retinanet": retinanet.__version__,
+        "git": git_state(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a class of its own, which a checkpoint must not hold
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "processes": world_size,
+        "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def git_state() -> str:
+    """Return the commit of the project's checkout, `+changes` if it differs, or an empty string."""
+    folder = Path(retinanet.__file__).parent
+    try:
+        _git(folder, "ls-files", "--error-unmatch", "__init__.py")  # not a project around us
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=True,
+    )
+    return result.stdout.strip()

@@ -1,0 +1,258 @@
+"""Start from another detector's weights: everything that fits, classes by name (users.md FT1).
+
+K classes; the subnets' outputs have rows (anchor of a cell, class) and (anchor of a cell, delta).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from retinanet.categories import Categories
+from retinanet.checkpoints.format import Checkpoint
+from retinanet.errors import UserError
+from retinanet.model.anchors import STRIDES, build_anchors
+from retinanet.model.detector import Detector
+from retinanet.schema import AnchorConfig, Config
+
+_SAME_ANCHOR = 0.75
+"""IoU of anchors, on every level, for one to take the place of another."""
+_NAMED = 8
+"""Classes in a message."""
+
+
+def check_same_network(config: Config, checkpoint: Checkpoint) -> None:
+    """Refuse weights whose backbone, or what it was fed, is another: they would be noise.
+
+    Raises:
+        UserError: with the options that need to be as they were, all at once.
+    """
+    ours, theirs = config.model, checkpoint.config.model
+    keys = ["backbone", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"]
+    if checkpoint.categories:  # a backbone alone has no P7
+        keys.append("p7_relu")
+    if (ours.norm == "gn") != (theirs.norm == "gn"):  # batch norms take each other's weights
+        keys.append("norm")
+    elif ours.norm != "gn" and not ours.backbone.startswith("timm:"):
+        keys.append("norm_eps")
+    keys = [key for key in keys if getattr(ours, key) != getattr(theirs, key)]
+    lines = [
+        f"model.{key} is {getattr(theirs, key)} in the checkpoint but {getattr(ours, key)} here"
+        for key in keys
+    ]
+    if lines:
+        dumped = theirs.model_dump(mode="json")
+        words = [f"'model.{key}={json.dumps(dumped[key])}'" for key in keys]
+        raise UserError(
+            "model.init_from: "
+            + "; ".join(lines)
+            + "; its weights need these as they were: "
+            + " ".join(words)
+        )
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """Return what tells weights from others, wherever their file lies."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
+
+
+def load_matching(
+    model: Detector, checkpoint: Checkpoint, categories: Categories, anchors: AnchorConfig
+) -> list[str]:
+    """Load a checkpoint's weights into a model of other classes; return lines that say what fitted.
+
+    Of averaged weights the average is taken. Backbone and pyramid load tensor by tensor, a subnet
+    as a whole or not at all. Of the subnets' outputs an anchor keeps the rows of the one in the
+    checkpoint that is nearly the same (in whatever order), and a class those of the same name;
+    other rows keep their fresh start (class biases at the prior).
+
+    Args:
+        model: freshly initialised.
+        checkpoint: to take weights from; it may hold a backbone alone.
+        categories: of the model.
+        anchors: of the model.
+
+    Raises:
+        UserError: a frozen part of the model would stay random.
+    """
+    state, weights = _without_counters(model.state_dict()), _without_counters(checkpoint.weights)
+    taken, skipped = _take_shared(state, weights)
+    sources = _same_anchors(anchors, checkpoint.config.anchors)
+    old_names = checkpoint.categories.names
+    classes = [old_names.index(n) if n in old_names else None for n in categories.names]
+    subnets = (("class_subnet", classes, len(old_names)), ("box_subnet", [0, 1, 2, 3], 4))
+    for subnet, columns, old_columns in subnets:
+        if not old_columns or f"{subnet}.output.weight" not in weights:
+            continue  # there is none in the checkpoint
+        if not _is_same_subnet(state, weights, subnet):
+            skipped.append(f"{subnet}: its convolutions are others than in the checkpoint")
+            continue
+        taken |= {name: w for name, w in weights.items() if name.startswith(f"{subnet}.tower.")}
+        if _is_all_fresh(sources) or _is_all_fresh(columns):
+            continue
+        for name in (f"{subnet}.output.weight", f"{subnet}.output.bias"):
+            old = weights[name].to(state[name].dtype).unflatten(0, (-1, old_columns))
+            taken[name] = _merge_rows(state[name], old, sources, columns)
+    model.load_state_dict(taken, strict=False)
+    _check_frozen(model, taken)
+    lines = [f"initialised {len(taken)} of {len(state)} tensors from the checkpoint"]
+    has_classes = "class_subnet.output.weight" in taken
+    lines += _describe_classes(categories, classes if has_classes else [], old_names)
+    if "box_subnet.output.weight" in weights and _is_same_subnet(state, weights, "box_subnet"):
+        lines += _describe_anchors(sources, build_anchors(checkpoint.config.anchors).per_cell)
+    lines += [f"  skipped {text}" for text in skipped]
+    return lines + [f"  fresh {text}" for text in _fresh(state, taken, weights)]
+
+
+def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what only counts the batches that a batch norm has seen."""
+    return {n: value for n, value in weights.items() if not n.endswith("num_batches_tracked")}
+
+
+def _take_shared(
+    state: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights of backbone and pyramid that fit, and the others in words."""
+    taken, skipped = {}, []
+    for name, value in weights.items():
+        if "_subnet." in name:
+            continue
+        if name in state and state[name].shape == value.shape:
+            taken[name] = value
+        else:
+            there = tuple(state[name].shape) if name in state else "absent"
+            skipped.append(f"{name}: {tuple(value.shape)} in the checkpoint, {there} here")
+    return taken, skipped
+
+
+def _is_same_subnet(
+    state: Mapping[str, Tensor], weights: Mapping[str, Tensor], subnet: str
+) -> bool:
+    """Whether a subnet has the same convolutions; its outputs may have other rows."""
+
+    def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+        own = {n: value for n, value in tensors.items() if n.startswith(f"{subnet}.")}
+        return {n: v.shape[1:] if ".output." in n else v.shape for n, v in own.items()}
+
+    return shapes(state) == shapes(weights)
+
+
+def _check_frozen(model: Detector, taken: Container[str]) -> None:
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    random = [name for name in frozen if name not in taken]
+    if random:
+        raise UserError(
+            f"model.freeze: {random[0]} (and {len(random) - 1} more) would stay random for ever: "
+            "the checkpoint has none that fits; freeze less"
+        )
+
+
+def _describe_classes(
+    categories: Categories, sources: Sequence[int | None], old_names: Sequence[str]
+) -> list[str]:
+    """Say which classes keep their logits, by their sources in the checkpoint."""
+    kept = [n for n, place in zip(categories.names, sources, strict=False) if place is not None]
+    fresh = [name for name in categories.names if name not in kept]
+    lines = [
+        f"  class logits kept for {len(kept)} classes of the same name{_some(kept)}, fresh for "
+        f"{len(fresh)}{_some(fresh)}"
+    ]
+    left = [name for name in old_names if name not in categories.names]
+    spelled = {_letters(name): name for name in left}
+    alike = [f"{n}, there {spelled[_letters(n)]}" for n in fresh if _letters(n) in spelled]
+    if alike:
+        lines.append(
+            f"  only the same name keeps logits, and these are written otherwise{_some(alike)}"
+        )
+    if left:
+        lines.append(f"  {len(left)} of the checkpoint's classes left out{_some(left)}")
+    return lines
+
+
+def _letters(name: str) -> str:
+    """Return what names of one class have in common: `traffic_light` and `Traffic Light`."""
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def _describe_anchors(sources: Sequence[int | None], old: int) -> list[str]:
+    """Say which anchors of a cell keep their rows, where not all of them do in their places."""
+    kept = len(sources) - sources.count(None)
+    if list(sources) == list(range(old)):
+        return []
+    rest = "; those of the others are fresh" if kept < len(sources) else ""
+    return [
+        f"  {kept} of {len(sources)} anchors of a cell are nearly as one of the {old} in the "
+        f"checkpoint and keep its rows{rest}"
+    ]
+
+
+def _is_all_fresh(sources: Sequence[int | None]) -> bool:
+    return all(source is None for source in sources)
+
+
+def _some(names: list[str]) -> str:
+    return f" ({', '.join(names[:_NAMED])}{', ..' if len(names) > _NAMED else ''})" if names else ""
+
+
+def _fresh(
+    state: Mapping[str, Tensor], taken: Container[str], weights: Container[str]
+) -> Iterator[str]:
+    """Yield what begins anew and has no counterpart: whole parts of the network by their name."""
+    for part in dict.fromkeys(name.partition(".")[0] for name in state):
+        names = [name for name in state if name.partition(".")[0] == part]
+        if not any(name in taken for name in names):
+            yield f"{part}, all of it"
+        else:
+            yield from (name for name in names if name not in taken and name not in weights)
+
+
+def _same_anchors(new: AnchorConfig, old: AnchorConfig) -> list[int | None]:
+    """Return for each anchor of a cell which one of the old cell is nearly the same, if any is."""
+    iou = torch.stack(
+        [box_iou(mine, theirs) for mine, theirs in zip(_cells(new), _cells(old), strict=True)]
+    ).amin(dim=0)  # (anchors, old anchors)
+    best = iou.max(dim=1)
+    return [
+        int(place) if value >= _SAME_ANCHOR else None
+        for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
+
+
+def _cells(anchors: AnchorConfig) -> list[Tensor]:
+    """Return the anchors of the first cell of each level, from the corner of the canvas."""
+    generator = build_anchors(anchors)
+    return [
+        cell + generator.offset * stride
+        for cell, stride in zip(generator.cells, STRIDES, strict=True)
+    ]
+
+
+def _merge_rows(
+    fresh: Tensor,
+    old: Tensor,
+    anchors: Sequence[int | None],
+    columns: Sequence[int | None],
+) -> Tensor:
+    """Return an output's `fresh` rows, with those of `old` where anchor and column have a source.
+
+    Args:
+        fresh: (anchors of a cell * columns, ..).
+        old: (anchors of a cell, columns, ..), both of the checkpoint.
+        anchors: the place of each in the checkpoint.
+        columns: the place of each class, or delta, in the checkpoint.
+    """
+    merged = fresh.clone().unflatten(0, (len(anchors), len(columns)))
+    for anchor, old_anchor in enumerate(anchors):
+        for column, old_column in enumerate(columns):
+            if old_anchor is not None and old_column is not None:
+                merged[anchor, column] = old[old_anchor, old_column]
+    return merged.flatten(0, 1)

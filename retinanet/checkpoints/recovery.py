@@ -1,0 +1,67 @@
+"""Which checkpoint of a run to go on from, when a file of it is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.checkpoints.format import Checkpoint, load_checkpoint
+from retinanet.checkpoints.run_folder import RunFolder
+from retinanet.errors import UserError
+
+
+def newest_whole(folder: RunFolder) -> tuple[Path, Checkpoint, list[str]]:
+    """Return the state to resume a run from: last.pt, or else the furthest that is whole.
+
+    Returns:
+        The file, its content, and lines that say which files are damaged and what is taken
+        instead; no line if last.pt is whole.
+
+    Raises:
+        UserError: no checkpoint of the folder is whole, with what is wrong with each.
+    """
+    others = [path for path in (folder.best, *folder.snapshots()) if path.exists()]
+    if not others and not folder.last.exists():
+        raise UserError(
+            f"{folder.path}: there is no checkpoint to resume from; if the run was ended before "
+            "its first one, start it again without --resume"
+        )
+    damaged: list[str] = []
+    if folder.last.exists():
+        try:
+            return folder.last, load_resumable(folder.last), []
+        except UserError as error:
+            damaged.append(str(error))
+    else:
+        damaged.append(f"{folder.last}: there is no such checkpoint")
+    whole: dict[Path, Checkpoint] = {}
+    for path in others:
+        try:
+            checkpoint = load_resumable(path)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        if not whole or checkpoint.progress.step > next(iter(whole.values())).progress.step:
+            whole = {path: checkpoint}  # one at a time in memory
+    if not whole:
+        listed = "\n  ".join(["no checkpoint of the run can be resumed:", *damaged])
+        raise UserError(
+            f"{listed}\nStart again under another --name, or remove the folder {folder.path} first"
+        )
+    ((path, checkpoint),) = whole.items()
+    taken = f"taking {path} instead, the state after step {checkpoint.progress.step}"
+    return path, checkpoint, [*damaged, taken]
+
+
+def load_resumable(path: Path) -> Checkpoint:
+    """Read a checkpoint that a run can go on from.
+
+    Raises:
+        UserError: as `load_checkpoint` does, or a file that holds the weights alone.
+    """
+    checkpoint = load_checkpoint(path)
+    if checkpoint.optimizer is None:
+        raise UserError(
+            f"{path}: holds no optimiser state (`retinanet strip` drops it), so no run can be "
+            "resumed from it; start a new one from its weights with --init-from"
+        )
+    return checkpoint

@@ -1,0 +1,72 @@
+"""A checkpoint -> the detector in it, ready to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from retinanet.checkpoints.format import Checkpoint
+from retinanet.config import override_config
+from retinanet.distributed.precision import Precision, weights_type
+from retinanet.errors import UserError
+from retinanet.model.detector import Detector, build_detector
+from retinanet.schema import Config
+
+_TRAINED = ("model.", "anchors.", "assign.", "loss.", "train.", "output.")
+"""Sections that belong to the training."""
+
+
+def place(
+    model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
+) -> None:
+    """Move a network to a device, in the type and the layout that it computes in."""
+    model.layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
+
+
+def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:
+    """Load a checkpoint's weights into its own network.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
+
+
+def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config:
+    """Return the config to evaluate or predict with: on this machine's device, with overrides.
+
+    Raises:
+        UserError: a wrong option, or one of what was trained, which would have no effect.
+    """
+    free = ("train.device", "train.precision")
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key.startswith(_TRAINED) and key not in free:
+            raise UserError(f"{text}: {key} belongs to the training; it has no effect here")
+    return override_config(checkpoint.config, ["train.device=auto", *overrides])
+
+
+def restore_detector(
+    checkpoint: Checkpoint, device: torch.device, precision: Precision
+) -> Detector:
+    """Rebuild the network of a checkpoint; nothing but the file is needed.
+
+    Raises:
+        UserError: the weights do not fit the config in the file, or are a backbone's alone.
+    """
+    if not checkpoint.categories:
+        raise UserError(
+            "the checkpoint holds a backbone alone; train a detector from it: retinanet train "
+            "CONFIG --init-from CHECKPOINT"
+        )
+    model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)
+    place(model, device, precision, channels_last=checkpoint.config.train.channels_last)
+    load_weights(model, checkpoint.weights)
+    return model.eval()

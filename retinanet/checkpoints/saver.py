@@ -1,0 +1,216 @@
+"""Checkpoints are copied to the host in a moment, and written beside the training."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from retinanet.checkpoints.format import Checkpoint, save_checkpoint
+from retinanet.checkpoints.run_folder import RunFolder
+from retinanet.errors import InterruptedRunError, TrainingError
+from retinanet.files import sync, write_failure
+
+_HELD = 2
+"""Copies on the host at most: one that is being written, and one that waits."""
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """How long training stood still for checkpoints."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A checkpoint to write, and snapshots to remove when it is whole."""
+
+    checkpoint: Checkpoint
+    path: Path
+    keep: int = 0
+
+
+class Saver:
+    """Writes the checkpoints of a run, in the order in which they are given.
+
+    After an error nothing more is written: what lies on the disk belongs together. The error is
+    raised where the run asks next. Leaving the `with` block waits for the disk, but for a second
+    SIGINT, after which what is not written yet is dropped.
+    """
+
+    def __init__(self, folder: RunFolder, *, active: bool) -> None:
+        """Start with nothing to write.
+
+        Args:
+            folder: of the run.
+            active: whether this is the process that writes.
+        """
+        self._folder = folder
+        self._active = active
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._working = False
+        self._thread: threading.Thread | None = None
+        self._error: TrainingError | None = None
+        self._failed = False
+        self._abandoned = threading.Event()
+        self.pauses = Pauses()
+        atexit.register(self._abandon)
+
+    def save(self, checkpoint: Checkpoint, path: Path) -> float:
+        """Copy a state as it is now, and have it written; return the seconds that it took.
+
+        Raises:
+            TrainingError: an earlier one could not be written.
+        """
+        return self._add(checkpoint, path, keep=0)
+
+    def snapshot(self, checkpoint: Checkpoint, step: int, keep: int) -> float:
+        """Write step_N.pt as `save` does; when it is whole, only the newest `keep` stay (0: all).
+
+        Raises:
+            TrainingError: an earlier one could not be written.
+        """
+        return self._add(checkpoint, self._folder.snapshot(step), keep=keep)
+
+    def check(self) -> None:
+        """Raise the error of a write that failed, once.
+
+        Raises:
+            TrainingError: it could not be written.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            TrainingError: something could not be written.
+        """
+        self._wait()
+        self.check()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del trace
+        if kind is not None and not issubclass(kind, Exception):
+            return
+        self._wait()
+        if error is None or isinstance(error, InterruptedRunError):  # which says that it is saved
+            self.check()
+
+    def _add(self, checkpoint: Checkpoint, path: Path, *, keep: int) -> float:
+        if not self._active:
+            return 0.0
+        started = time.perf_counter()
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._jobs) < _HELD)
+        self.check()
+        job = _Job(_on_host(checkpoint), path, keep)
+        with self._changed:
+            self._jobs.append(job)
+            if not self._working:
+                self._working = True
+                self._thread = threading.Thread(target=self._work, name="saver", daemon=True)
+                self._thread.start()
+        pause = time.perf_counter() - started
+        self.pauses = Pauses(self.pauses.count + 1, self.pauses.seconds + pause)
+        return pause
+
+    def _wait(self) -> None:
+        # For the thread's very end: it holds tensors, and one that frees them while the interpreter
+        # ends aborts the program.
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        """Write one job after the other; the one at hand stays in the queue till it is done."""
+        while True:
+            with self._changed:
+                if not self._jobs or self._abandoned.is_set():
+                    self._working = False
+                    return
+                job = self._jobs[0]
+            try:
+                if not self._failed:
+                    self._write(job)
+            except TrainingError as error:
+                self._error, self._failed = error, True
+            except Exception as error:
+                # A bug of ours, which must not leave the run waiting for a thread that has ended.
+                self._error = TrainingError(f"{job.path}: could not be written: {error!r}")
+                self._failed = True
+            with self._changed:
+                self._jobs.popleft()
+                self._changed.notify_all()
+
+    def _write(self, job: _Job) -> None:
+        for record in self._folder.records():  # the state must not be further than its records
+            try:
+                sync(record)
+            except OSError as error:
+                raise write_failure(record, error) from None
+        save_checkpoint(job.checkpoint, job.path, abandoned=self._abandoned)
+        if job.keep:
+            snapshots = self._folder.snapshots()
+            end = snapshots.index(job.path) + 1
+            # Those past it are of a history that the run was taken back from.
+            for other in (*snapshots[: max(0, end - job.keep)], *snapshots[end:]):
+                other.unlink(missing_ok=True)
+
+    def _abandon(self) -> None:
+        """Leave the file at hand when the program ends: its old one stays.
+
+        The thread must be out of torch's writer before the interpreter ends, or it would crash it.
+        """
+        self._abandoned.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout=2)
+
+
+def _on_host(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose tensors are copies on the host that training does not touch."""
+    devices: set[torch.device] = set()
+    copy = replace(
+        checkpoint,
+        model=_copied(checkpoint.model, devices),
+        averaged=_copied(checkpoint.averaged, devices),
+        optimizer=_copied(checkpoint.optimizer, devices),
+        scaler=_copied(checkpoint.scaler, devices),
+    )
+    for device in devices:
+        torch.accelerator.synchronize(device)
+    return copy
+
+
+def _copied(value: Any, devices: set[torch.device]) -> Any:
+    """Copy nested dicts, lists and tensors; note the devices whose copies are still under way."""
+    if isinstance(value, torch.Tensor):
+        if value.device.type != "cpu":
+            devices.add(value.device)
+        # From a GPU this goes to pinned memory, one copy behind the other, without waiting.
+        return value.detach().to("cpu", non_blocking=True, copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(part, devices) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(part, devices) for part in value)
+    return value

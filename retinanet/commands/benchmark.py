@@ -1,0 +1,33 @@
+"""`retinanet benchmark`."""
+
+from __future__ import annotations
+
+from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+
+
+def main(words: list[str]) -> int:
+    """Time the data path; return the exit code."""
+    parser = command_parser(
+        "benchmark",
+        "Time the way from files to batches: each stage on one core, and the whole with loader "
+        "processes.",
+        "retinanet benchmark data finetune_small data.root=my_data --workers 0 4 8",
+    )
+    parser.add_argument("what", choices=["data"], help="what to time")
+    parser.add_argument("config", help="YAML file of the experiment")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument("--images", type=int, default=64, help="to time each stage on (64)")
+    parser.add_argument("--workers", type=int, nargs="+", help="loader processes (data.workers)")
+    options = parser.parse_intermixed_args(words)
+    from retinanet.benchmark.data_path import measure_data
+    from retinanet.config import find_config, load_config
+
+    config = load_config(find_config(options.config), options.overrides)
+    if options.images < 1 or min(options.workers or [0]) < 0:
+        parser.error("--images is at least 1, --workers at least 0")
+    workers = options.workers or [config.data.workers]
+    sides = ", ".join(map(str, config.data.short_side))
+    print(f"an image of data.train, short side {sides}, on one core:")
+    for timing in measure_data(config, images=options.images, workers=workers):
+        print(timing, flush=True)
+    return 0

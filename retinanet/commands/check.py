@@ -1,0 +1,190 @@
+"""`retinanet check`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.config import find_config, load_config, override_config
+from retinanet.doctor.findings import Report
+from retinanet.doctor.kinds import KINDS
+from retinanet.doctor.repair import OTHER_CHANGES
+from retinanet.doctor.repair_file import Repaired, repair_file
+from retinanet.doctor.report import format_report, is_report, summary, write_report
+from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.schema import Config
+
+
+def main(words: list[str]) -> int:
+    """Check data and report; return the exit code: 2 where errors are left."""
+    parser = command_parser(
+        "check",
+        "Say all that is wrong with data: both splits of an experiment, or one annotation file.\n"
+        "Exit code 2 if there are errors; warnings and facts do not count.",
+        "retinanet check finetune_small data.root=my_data\n"
+        "  retinanet check train.json --images images/ --fix train_clean.json",
+    )
+    parser.add_argument(
+        "what", nargs="?", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument("--images", metavar="D", help="folder of the annotation file's pictures")
+    parser.add_argument(
+        "--decode", action="store_true", help="decode every image file, not only doubtful ones"
+    )
+    parser.add_argument("--fix", metavar="OUT", help="write a cleaned annotation file")
+    parser.add_argument(
+        "--fix-removes-much",
+        action="store_true",
+        help="let --fix remove more than a tenth of the boxes or images",
+    )
+    parser.add_argument("--json", metavar="OUT", help="write all findings, not the first ten")
+    parser.add_argument(
+        "--fit-anchors", action="store_true", help="search anchors that cover more boxes"
+    )
+    parser.add_argument("--pictures", metavar="DIR", help="draw what the network sees")
+    options = parser.parse_intermixed_args(words)
+    if options.what is None:
+        parser.error("name a config (YAML) or an annotation file (JSON): CONFIG|ANNOTATIONS")
+    return check(
+        options.what,
+        options.overrides,
+        images=Path(options.images) if options.images else None,
+        decode=options.decode,
+        fix=Path(options.fix) if options.fix else None,
+        fix_removes_much=options.fix_removes_much,
+        json=Path(options.json) if options.json else None,
+        fit_anchors=options.fit_anchors,
+        pictures=Path(options.pictures) if options.pictures else None,
+    )
+
+
+def check(
+    what: str,
+    overrides: list[str],
+    *,
+    images: Path | None,
+    decode: bool,
+    fix: Path | None,
+    fix_removes_much: bool,
+    json: Path | None,
+    fit_anchors: bool,
+    pictures: Path | None,
+) -> int:
+    """Check data, report, perhaps write a cleaned file; return 2 where errors are left.
+
+    Args:
+        what: a config, or an annotation file.
+        overrides: `section.key=value` on top of the config.
+        images: folder of the annotation file's images.
+        decode: every image file, not only doubtful ones.
+        fix: file for a cleaned copy.
+        fix_removes_much: let it remove more than a tenth of the boxes or images.
+        json: file for all findings.
+        fit_anchors: search anchors that cover more boxes.
+        pictures: folder to draw into.
+
+    Raises:
+        UserError: options that do not go together, or a path that is not there.
+    """
+    from retinanet.doctor.check import check_annotations, check_experiment
+    from retinanet.interop.to_checkpoint import follow_weights
+
+    if Path(what).is_dir():
+        raise UserError(f"{what}: is a folder; name a config (YAML) or an annotation file (JSON)")
+    is_file = what.lower().endswith(".json")
+    if not is_file and (images or fix):
+        raise UserError(
+            f"{'--images' if images else '--fix'} goes with an annotation file (JSON), not with a "
+            "config, which names its own; give the file of one split"
+        )
+    if fix_removes_much and not fix:
+        raise UserError("--fix-removes-much goes with --fix OUT.json")
+    if is_file and (pictures or fit_anchors):
+        raise UserError(
+            f"{'--pictures' if pictures else '--fit-anchors'} needs a config (YAML): what "
+            "the network sees depends on it"
+        )
+    if pictures:
+        check_writable(pictures, "choose another place for --pictures")
+    _check_free(what, fix, json)
+    if not is_file:
+        config = follow_weights(load_config(find_config(what), overrides))
+        report = check_experiment(
+            config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
+        )
+        return _conclude(report, json)
+    path, config = Path(what), override_config(Config(), overrides)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such annotation file")
+    if config.data.classes is not None:
+        raise UserError(
+            "data.classes goes with a config (YAML): all classes of an annotation file alone are "
+            "checked; leave it out, or name the config"
+        )
+    report = check_annotations(path, images, config, decode=decode)
+    if fix is None:
+        return _conclude(report, json)
+    print(format_report(report) + "\n")
+    repaired = repair_file(path, fix, images, removes_much=fix_removes_much)
+    after = check_annotations(fix, images, config, decode=decode)
+    _report_fix(path, fix, repaired, after)
+    if json is not None:
+        fixed = {
+            "path": str(fix),
+            "before": asdict(repaired.before),
+            "after": asdict(repaired.after),
+            "changes": dict(repaired.changes),
+            "left": after.counts(),
+        }
+        _write(report, json, {"fixed": fixed})
+    return 2 if after.count("error") else 0
+
+
+def _check_free(what: str, fix: Path | None, report: Path | None) -> None:
+    """Refuse to write over anything but an earlier report, before anything is done."""
+    paths = [path for path in (fix, report) if path is not None]
+    for path in paths:
+        if path.resolve() == Path(what).resolve():
+            raise UserError(f"{path}: is what is checked; choose another name to write")
+        if path.is_dir() or (path.exists() and path == fix):
+            raise UserError(f"{path}: exists already; choose another name")
+        check_writable(path.parent, "choose another place")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError(f"{fix}: --fix and --json name one file; choose two names")
+    if report is not None and report.exists() and not is_report(report):
+        raise UserError(
+            f"{report}: exists already and is no report of `retinanet check`; choose another name "
+            "for --json"
+        )
+
+
+def _conclude(report: Report, json: Path | None) -> int:
+    """Print a report, write it if asked to, and return the exit code."""
+    print(format_report(report))
+    if json is not None:
+        _write(report, json, {})
+    return 2 if report.count("error") else 0
+
+
+def _write(report: Report, path: Path, extra: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_report(report, path, extra)
+    print(f"wrote {path}")
+
+
+def _report_fix(path: Path, out: Path, repaired: Repaired, after: Report) -> None:
+    """Say what was changed in the cleaned copy, and what is left."""
+    print(f"wrote {out}; {path} is as it was")
+    print(f"  {repaired}")
+    for kind, count in repaired.changes.items():
+        print(f"  {kind} ({count:,}): {OTHER_CHANGES.get(kind) or KINDS[kind].fix}")
+    if not repaired.changes:
+        print("  nothing to change: a copy")
+    print(f"left in {out.name}: {summary(after)}")
+    for kind, count in after.counts().items():
+        if KINDS[kind].severity != "fact":
+            print(f"  {KINDS[kind].severity} {kind} ({count:,})")

@@ -1,0 +1,80 @@
+"""`retinanet convert checkpoint`: other people's checkpoints to ours, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.errors import UserError
+from retinanet.files import check_new_file, write_failure
+
+
+def main(words: list[str]) -> int:
+    """Convert a checkpoint, either way; return the exit code."""
+    parser = command_parser(
+        "convert checkpoint",
+        "Turn a RetinaNet of torchvision, detectron2 or mmdetection into a checkpoint for "
+        "`evaluate`,\n`predict` and `train --init-from`, or an ImageNet backbone into one for "
+        "`model.weights` and\n`--init-from`; or go back with --to. Nothing in a foreign file is "
+        "executed.",
+        "retinanet convert checkpoint retinanet_resnet50_fpn_coco-eeacb38b.pth coco.pt\n"
+        "  retinanet convert checkpoint model_final.pth cells.pt --categories train.json\n"
+        "  retinanet convert checkpoint runs/first/checkpoints/best.pt peer.pth --to detectron2",
+    )
+    parser.add_argument("source", type=Path, help="their file; with --to a checkpoint of ours")
+    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "--from",
+        dest="peer",
+        choices=["torchvision", "detectron2", "mmdetection"],
+        help="default: by its names",
+    )
+    parser.add_argument(
+        "--style",
+        choices=["pytorch", "caffe"],
+        help="of the backbone: caffe is MSRA's (BGR, stride in the 1x1 convolution); default: by "
+        "the file, or the usual one",
+    )
+    parser.add_argument(
+        "--categories",
+        type=Path,
+        metavar="JSON",
+        help="its classes: a COCO file, or a list of names; default: by the file, or COCO's",
+    )
+    parser.add_argument(
+        "--box-weights",
+        type=float,
+        nargs=4,
+        metavar=("DX", "DY", "DW", "DH"),
+        help="detectron2's BBOX_REG_WEIGHTS; default: by the file, or 1",
+    )
+    parser.add_argument("--to", choices=["torchvision", "detectron2"], help="the way back")
+    options = parser.parse_intermixed_args(words)
+    from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
+    from retinanet.interop.classes import read_categories
+    from retinanet.interop.from_checkpoint import export_checkpoint
+    from retinanet.interop.to_checkpoint import convert_checkpoint
+
+    out: Path = options.out
+    check_new_file(out)
+    try:
+        if options.to:
+            used = (options.peer, options.style, options.categories, options.box_weights)
+            if any(used) or options.overrides:
+                raise UserError("--to goes with no option of the other way")
+            lines = export_checkpoint(load_checkpoint(options.source), out, to=options.to)
+        else:
+            checkpoint, lines = convert_checkpoint(
+                options.source,
+                peer=options.peer,
+                style=options.style,
+                categories=read_categories(options.categories) if options.categories else None,
+                box_weights=options.box_weights,
+                overrides=options.overrides,
+            )
+            save_checkpoint(checkpoint, out)
+    except OSError as error:
+        raise write_failure(out, error) from None
+    print("\n".join([*lines, f"wrote {out}"]))
+    return 0

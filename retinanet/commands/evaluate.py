@@ -1,0 +1,52 @@
+"""`retinanet evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+
+
+def main(words: list[str]) -> int:
+    """Evaluate, print and write; return the exit code."""
+    parser = command_parser(
+        "evaluate",
+        "Print the 12 COCO figures and a table by class, of a checkpoint or of a results file.",
+        "retinanet evaluate runs/first/checkpoints/best.pt\n"
+        "  retinanet evaluate best.pt --annotations test.json --images images/\n"
+        "  retinanet evaluate results.json --annotations test.json",
+    )
+    parser.add_argument("checkpoint", help="a checkpoint, or COCO results JSON to score")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument("--annotations", metavar="J", help="COCO JSON; by default data.val's")
+    parser.add_argument("--images", metavar="D", help="folder of its pictures")
+    parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
+    options = parser.parse_intermixed_args(words)
+    from retinanet.engine.evaluate import write_evaluation
+    from retinanet.evaluation.coco import format_metrics
+    from retinanet.files import check_writable
+    from retinanet.reports.evaluate_checkpoint import evaluate_checkpoint, evaluate_results_file
+
+    path = Path(options.checkpoint)
+    beside = path.parent.parent if path.parent.name == "checkpoints" else Path()
+    # Another annotation file has a folder of its own: val's figures stay beside test's.
+    name = path.stem + (f"-{Path(options.annotations).stem}" if options.annotations else "")
+    folder = Path(options.output) if options.output else beside / "evaluation" / name
+    check_writable(folder, "choose another --output")
+    annotations = Path(options.annotations) if options.annotations else None
+    if path.suffix == ".json":
+        if annotations is None:
+            parser.error("a results file needs --annotations")
+        outcome = evaluate_results_file(path, annotations, options.overrides)
+    else:
+        images = Path(options.images) if options.images else None
+        evaluation = evaluate_checkpoint(
+            path, annotations=annotations, images=images, overrides=options.overrides
+        )
+        if evaluation is None:
+            return 0
+        outcome = evaluation
+    print(format_metrics(outcome.metrics))
+    for written in write_evaluation(outcome, folder):
+        print(f"wrote {written}")
+    return 0

@@ -1,0 +1,191 @@
+"""`retinanet lab`: the losses side by side, and the pictures to try them on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.data.synthetic import SCENES, recorded_info, write_synthetic
+from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.schema import Config
+
+
+def main(words: list[str]) -> int:
+    """Compare losses, or draw a data set; return the exit code."""
+    parser = command_parser(
+        "lab",
+        "Experiments on the losses. `losses` trains an experiment under each of the paper's losses "
+        "and\nwrites a table and figures; `draw` draws a data set to do it on.",
+        "retinanet lab draw hard runs/lab-data\n"
+        "  retinanet lab losses hard_r18 --only main --seeds 3",
+    )
+    parser.add_argument("action", choices=["losses", "draw"])
+    action = parser.parse_args(words[:1]).action
+    return _losses(words[1:]) if action == "losses" else _draw(words[1:])
+
+
+def _losses(words: list[str]) -> int:
+    parser = command_parser(
+        "lab losses",
+        "Train one experiment under the losses that the focal loss paper compares, with the same "
+        "steps,\nseeds and data, and write results.json, results.md and figures. What is finished "
+        "is kept:\nrun the same command again to go on, with more seeds or other variants, or in a "
+        "second terminal\nto share the work.",
+        "retinanet lab losses hard_r18 --only main --seeds 3\n"
+        "  retinanet lab losses hard_r18 --only alpha gamma\n"
+        "  retinanet lab losses my.yaml train.batch_size=8 --steps 500 --only focal ohem",
+    )
+    parser.add_argument("config", nargs="?", help="YAML file of the experiment")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument("--steps", type=int, help="of each training (train.steps)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant (1)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="comparisons (main, alpha, gamma, mining, focal_star) or variants; default: all",
+    )
+    parser.add_argument("--output", metavar="DIR", help="default: runs/lab-<config>")
+    # StepResult out first: after --only NAME .. they would be taken for names.
+    given = [word for word in words if "=" in word and word.split(".")[0] in Config.model_fields]
+    options = parser.parse_intermixed_args([word for word in words if word not in given])
+    if options.config is None:
+        parser.error("name the experiment, CONFIG, before --only")
+    if options.seeds < 1 or (options.steps is not None and options.steps < 1):
+        parser.error("--seeds and --steps are at least 1")
+    return _compare(
+        options.config,
+        options.overrides + given,
+        steps=options.steps,
+        seeds=options.seeds,
+        only=options.only,
+        output=Path(options.output) if options.output else None,
+    )
+
+
+def _compare(
+    config: str,
+    overrides: list[str],
+    *,
+    steps: int | None,
+    seeds: int,
+    only: list[str] | None,
+    output: Path | None,
+) -> int:
+    from retinanet.lab.figures import check_matplotlib, draw_figures
+    from retinanet.lab.results import collect, distribution, markdown, write_results
+    from retinanet.lab.trials import plan_trials, run_trials
+    from retinanet.lab.variants import choose_variants
+
+    check_matplotlib()  # before hours of training
+    variants = choose_variants(only and [name for word in only for name in word.split(",")])
+    base = _experiment(config, overrides, steps)
+    name = Path(config).name.removesuffix(".yaml")
+    output = (output or Path(base.output.dir) / f"lab-{name}").expanduser()
+    check_writable(output, "choose another --output")
+    trials = plan_trials(base, variants, seeds=seeds, output=output)
+
+    def report() -> None:
+        write_results(collect(base, output), output)
+
+    busy = run_trials(base, trials, output, report=report)
+    if busy is None:
+        return 0
+    results = collect(base, output)
+    results["distribution"] = distribution(results, base, output)
+    print(f"\n{markdown(results)}\n")
+    for path in [*write_results(results, output), *draw_figures(results, output)]:
+        print(f"wrote {path}")
+    if busy:
+        print(
+            f"{len(busy)} trainings are left to other processes; the same command writes the "
+            "results again when they have finished"
+        )
+    return 0
+
+
+def _experiment(config: str, overrides: list[str], steps: int | None) -> Config:
+    """Return what all trainings have in common.
+
+    Raises:
+        UserError: an option that the losses set, or data that are not there.
+    """
+    from retinanet.config import find_config, load_config, override_config
+    from retinanet.distributed.device import find_device
+    from retinanet.distributed.precision import resolve_precision
+    from retinanet.lab.variants import VARIANTS
+
+    path, words = find_config(config), list(overrides)
+    given = {word.partition("=")[0].strip() for word in words}
+    own = {option.partition("=")[0] for one in VARIANTS.values() for option in one.options}
+    for key in sorted(own & given):
+        raise UserError(f"{key}: each of the losses that are compared sets it; leave it out")
+    if steps is not None:
+        if load_config(path, words).train.epochs:  # what else counts in epochs
+            others = {"train.milestones": "null", "eval.every": max(steps // 4, 1)}
+            words += [f"{key}={value}" for key, value in others.items() if key not in given]
+        words.append(f"train.steps={steps}")
+    base = load_config(path, words)
+    root = Path(base.data.root).expanduser()
+    if not root.exists():
+        raise UserError(
+            f"data.root: there is no folder {root}; to draw a data set: retinanet lab draw hard "
+            f"{root}"
+        )
+    # Once for all trainings: another machine that goes on with them might choose another.
+    precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))
+    return override_config(base, [f"train.precision={precision}"])
+
+
+def _draw(words: list[str]) -> int:
+    parser = command_parser(
+        "lab draw",
+        "Draw pictures of shapes with exact boxes, in COCO format: `hard` has few small objects "
+        "among much\nclutter, a thousand negative anchors and more for each positive.",
+        "retinanet lab draw hard runs/lab-data",
+    )
+    parser.add_argument("scene", choices=list(SCENES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--train-images", type=int, default=2000, help="2000")
+    parser.add_argument("--val-images", type=int, default=400, help="400")
+    parser.add_argument("--seed", type=int, default=0, help="0")
+    options = parser.parse_args(words)
+    if min(options.train_images, options.val_images) < 1 or options.seed < 0:
+        parser.error("there is at least one image of each split, and the seed is at least 0")
+    try:
+        for split in ("train", "val"):
+            path = options.folder / "annotations" / f"{split}.json"
+            wanted = options.scene, getattr(options, f"{split}_images"), options.seed
+            _check_drawing(path, wanted)
+        write_synthetic(
+            options.folder,
+            train_images=options.train_images,
+            val_images=options.val_images,
+            seed=options.seed,
+            scene=options.scene,
+        )
+    except OSError as error:
+        raise UserError(f"{options.folder}: cannot be written: {error}") from None
+    print(f"drew {options.train_images} + {options.val_images} pictures into {options.folder}")
+    return 0
+
+
+def _check_drawing(path: Path, wanted: tuple[str, int, int]) -> None:
+    """Refuse to draw over what is not the same drawing: its scene, number of images and seed.
+
+    Raises:
+        UserError: with what is there.
+    """
+    if not path.exists():
+        return
+    info = recorded_info(path)
+    if not isinstance(info, dict) or "generator_version" not in info:
+        raise UserError(f"{path}: was not drawn by this command; give another folder")
+    there = info.get("scene", "demo"), info.get("image_count"), info.get("seed")
+    if there != wanted:
+        scene, count, seed = there
+        raise UserError(
+            f"{path}: is another drawing ({scene}, {count} images, seed {seed}); give another "
+            "folder, or remove that one"
+        )

@@ -1,0 +1,38 @@
+"""`retinanet replay`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retinanet.commands.arguments import command_parser
+from retinanet.files import check_writable
+
+
+def main(words: list[str]) -> int:
+    """Replay a step and print what happened; return the exit code."""
+    parser = command_parser(
+        "replay",
+        "Take one training step of a run again and say all that happens in it: the images with "
+        "their\nown losses, the gradient of each part, and where numbers stop being finite. The "
+        "run's folder is\nonly read.",
+        "retinanet replay runs/first --step 1234 --pictures step_1234\n"
+        "  retinanet replay runs/first --step 1234 train.device=cpu data.root=/data/coco",
+    )
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="where to compute: data.root, data.workers, train.device, train.micro_batch",
+    )
+    parser.add_argument("--step", type=int, required=True, help="as the log counts, from 1")
+    parser.add_argument("--pictures", metavar="DIR", help="draw its images, boxes and anchors")
+    options = parser.parse_intermixed_args(words)
+    pictures = Path(options.pictures) if options.pictures else None
+    if pictures is not None:
+        check_writable(pictures, "choose another --pictures")
+    from retinanet.replay.replay import replay
+
+    for line in replay(Path(options.run), options.step, options.overrides, pictures=pictures):
+        print(line, flush=True)
+    return 0

@@ -1,0 +1,105 @@
+"""`retinanet train`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.errors import UserError
+
+
+def main(words: list[str]) -> int:
+    """Train, or resume a run; return the exit code."""
+    parser = _parser()
+    options = parser.parse_intermixed_args(words)
+    config, overrides = _config_and_overrides(options.config, options.overrides)
+    resume = options.resume
+    if resume and "=" in resume and not Path(resume).exists():
+        overrides, resume = [resume, *overrides], ""  # argparse took an override for the path
+    if resume and config is None and resume.endswith((".yaml", ".yml")):
+        config, resume = resume, ""
+    if options.name:
+        overrides = [*overrides, f"output.name={json.dumps(options.name)}"]  # "null" is a name, too
+    if options.init_from:
+        overrides = [*overrides, f"model.init_from={json.dumps(options.init_from)}"]
+    from retinanet.config import find_config, load_config
+    from retinanet.engine import launch
+
+    if options.allow_changes and resume is None and not options.auto_resume:
+        raise UserError("--allow-changes goes with --resume or --auto-resume")
+    if resume is not None:
+        if options.dry_run or options.auto_resume:
+            raise UserError("--resume goes with neither --dry-run nor --auto-resume")
+        outcome: launch.Outcome | None = launch.resume_experiment(
+            find_config(config) if config else None,
+            Path(resume) if resume else None,
+            overrides,
+            allow_changes=options.allow_changes,
+        )
+    else:
+        if config is None:
+            parser.error("name a config file, or a run with --resume")
+        outcome = launch.train_experiment(
+            load_config(find_config(config), overrides),
+            dry_run=options.dry_run,
+            auto_resume=options.auto_resume,
+            allow_changes=options.allow_changes,
+        )
+    if outcome is not None and outcome.is_main and outcome.progress.best_step is not None:
+        best = outcome.progress.best_ap
+        print(f"best AP on val {'n/a' if best is None else f'{best:.3f}'}: {outcome.folder.best}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "train",
+        "Train a detector. Everything is checked, and two images rehearsed, before step 0.",
+        "retinanet train configs/retinanet_r50_fpn_1x_coco.yaml data.root=/data/coco --name first\n"
+        "  retinanet train --resume runs/first\n"
+        "  torchrun --nproc_per_node 8 tools/train.py configs/retinanet_r50_fpn_1x_coco.yaml",
+    )
+    parser.add_argument("config", nargs="?", help="YAML file of the experiment")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument("--name", help="of the run's folder (output.name)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="PATH",
+        help="continue a run: its folder, a checkpoint, or nothing for the config's own folder",
+    )
+    parser.add_argument(
+        "--auto-resume",
+        action="store_true",
+        help="continue the run in the config's folder, or start it: for machines that go away",
+    )
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="continue a run as another experiment, with options that a resume refuses",
+    )
+    parser.add_argument(
+        "--init-from",
+        metavar="CHECKPOINT",
+        help="start from a detector's weights (model.init_from): ours, torchvision's, "
+        "detectron2's, mmdetection's",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all, take one step and evaluate one batch, then print schedule, parameters, "
+        "memory and time; nothing is written",
+    )
+    return parser
+
+
+def _config_and_overrides(config: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """Sort positional words: without a config file, the first override stands in its place."""
+    if config is not None and "=" in config and not Path(config).exists():
+        return None, [config, *overrides]
+    if config is not None and (Path(config).is_dir() or config.endswith(".pt")):
+        raise UserError(f"{config}: is no config file; to go on with a run, say --resume {config}")
+    return config, overrides

@@ -1,0 +1,281 @@
+"""COCO JSON -> what other tools read: Pascal VOC, YOLO, keras-retinanet's CSV."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+import numpy as np
+
+from retinanet.convert.dataset import DataSet, FoundBox, FoundImage, FoundImages, Image
+from retinanet.convert.findings import Findings
+from retinanet.convert.yolo import label_path
+from retinanet.data.coco.index import read_annotations
+from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.yaml_reader import write_yaml
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
+_SHARE_DIGITS = 10
+"""Decimals of a share of a side: a px is then exact to 0.00001 in an image of 100,000 px."""
+
+
+def read_coco(path: Path, name: str, images: Path) -> tuple[FoundImages, list[str]]:
+    """Read a COCO file; return its images and its classes by id.
+
+    Raises:
+        UserError: a record is wrong.
+    """
+    annotations = read_annotations(path)
+    names = annotations.categories.names
+    # The shortest decimals that give the float32: what the file says, without the cast's noise.
+    boxes = annotations.boxes.astype(str).astype(np.float64)
+    x, y, width, height = boxes.reshape(-1, 4).T
+    corners = np.stack([x, y, x + width, y + height], 1).tolist()
+    part = FoundImages(name=name, folder=images, normalized=False)
+    for row, file_name in enumerate(annotations.file_names):
+        own = range(annotations.offsets[row], annotations.offsets[row + 1])
+        found = [
+            FoundBox(
+                None,
+                names[annotations.labels[i]],
+                tuple(corners[i]),
+                bool(annotations.crowd[i]),
+            )
+            for i in own
+        ]
+        height_px, width_px = annotations.sizes[row].tolist()
+        part.images.append(
+            FoundImage(
+                source=path,
+                line=None,
+                file_name=file_name,
+                size=(height_px, width_px),
+                boxes=found,
+            )
+        )
+    return part, list(names)
+
+
+def read_coco_files(
+    paths: list[Path], names: list[str], folders: list[Path]
+) -> tuple[list[FoundImages], list[str]]:
+    """Read COCO files as splits of these names; return them and their classes.
+
+    Raises:
+        UserError: files with other classes than the first has.
+    """
+    found: list[FoundImages] = []
+    known: list[str] = []
+    for path, name, folder in zip(paths, names, folders, strict=True):
+        part, classes = read_coco(path, name, folder)
+        if found and classes != known:
+            raise UserError(
+                f"{path}: has the classes {', '.join(classes)[:200]}, but {paths[0]} has "
+                f"{', '.join(known)[:200]}; all files need the same, in the same order"
+            )
+        found.append(part)
+        known = classes
+    return found, known
+
+
+def name_splits(sources: list[Path], to: str) -> list[str]:
+    """Return train, val or test where a file's name has that word in it, otherwise its name."""
+    names = []
+    for source in sources:
+        words = [word for word in ("train", "val", "test") if word in source.stem.lower()]
+        plain = "train" if to == "yolo" and len(sources) == 1 else source.stem
+        names.append(words[0] if len(words) == 1 else plain)
+    if len(set(names)) < len(names):
+        raise UserError(f"the files would be called {', '.join(names)}; rename one of them")
+    if to == "yolo" and not set(names) <= {"train", "val", "test"}:
+        raise UserError(
+            f"YOLO has the splits train, val and test; rename the files so: {', '.join(names)}"
+        )
+    return names
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that has something in it: an export is a folder of its own.
+
+    Raises:
+        UserError: what stands there.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if os.path.lexists(folder):
+        raise UserError(f"{folder}: is already there; name a new folder, or remove it first")
+    check_writable(folder, "name another folder")
+
+
+def export(data: DataSet, folder: Path, kind: str, findings: Findings) -> None:
+    """Write a data set as `voc`, `yolo` or `csv` into a new folder, whole or not at all.
+
+    Raises:
+        UserError: something that the format cannot carry.
+    """
+    _check_names(data)
+    write: Callable[[DataSet, Path, Path, Findings], None]
+    write = {"voc": _write_voc, "yolo": _write_yolo, "csv": _write_csv}[kind]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
+            made = Path(place) / folder.name
+            made.mkdir()
+            write(data, made, folder, findings)
+            made.replace(folder)
+    except OSError as error:  # a full disk, or a name that is too long for it
+        raise UserError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}"
+        ) from None
+
+
+def _check_names(data: DataSet) -> None:
+    """Refuse names that lists and rows of text cannot carry."""
+    names = [*data.classes, *(image.file_name for split in data.splits for image in split.images)]
+    for name in names:
+        if name != name.strip() or _UNPRINTABLE.search(name):
+            raise UserError(
+                f"the name {name!r:.100} begins or ends with a space, or has a control character, "
+                "which text files do not carry; rename it"
+            )
+
+
+def _stems(images: list[Image]) -> list[str]:
+    """Return the names of images without suffix, which their annotations are called by."""
+    seen: dict[str, str] = {}
+    for image in images:
+        stem = str(Path(image.file_name).with_suffix(""))
+        other = seen.setdefault(stem, image.file_name)
+        if other != image.file_name:
+            raise UserError(
+                f"the images {other!r} and {image.file_name!r} differ by their suffix alone, so "
+                "that they would share an annotation file; rename one of them"
+            )
+    return list(seen)
+
+
+def _link(place: Path, images: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.symlink_to(images.absolute(), target_is_directory=True)
+    except OSError as error:  # a file system, or Windows, that has no links for us
+        raise UserError(
+            f"{place}: cannot be made a link to {images}: {error.strerror}; choose a folder on a "
+            "file system with links"
+        ) from None
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _write_voc(data: DataSet, folder: Path, final: Path, findings: Findings) -> None:
+    """Write Annotations, ImageSets/Main, JPEGImages (a link) and classes.txt (their order)."""
+    folders = {split.folder.absolute() for split in data.splits}
+    if len(folders) > 1:
+        raise UserError("Pascal VOC has one image folder; give all files the same --images")
+    _stems([image for split in data.splits for image in split.images])
+    for split in data.splits:
+        stems = _stems(split.images)
+        for stem, image in zip(stems, split.images, strict=True):
+            path = folder / "Annotations" / f"{stem}.xml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(_voc_xml(image, findings))
+        _write_lines(folder / "ImageSets" / "Main" / f"{split.name}.txt", stems)
+    _write_lines(folder / "classes.txt", data.classes)
+    _link(folder / "JPEGImages", folders.pop())
+
+
+def _voc_xml(image: Image, findings: Findings) -> bytes:
+    root = Element("annotation")
+    SubElement(root, "filename").text = image.file_name
+    size = SubElement(root, "size")
+    for key, value in zip(("width", "height", "depth"), (*image.size[::-1], 3), strict=True):
+        SubElement(size, key).text = str(value)
+    for box in image.boxes:
+        made = SubElement(root, "object")
+        SubElement(made, "name").text = box.category
+        SubElement(made, "difficult").text = str(int(box.crowd))
+        if box.crowd:
+            findings.note("regions to ignore (iscrowd): difficult objects")
+        corners = SubElement(made, "bndbox")
+        places = (box.x + 1, box.y + 1, box.x + box.width, box.y + box.height)
+        for key, place in zip(("xmin", "ymin", "xmax", "ymax"), places, strict=True):
+            SubElement(corners, key).text = _decimal(place, 6)
+    indent(root, "\t")
+    return tostring(root, encoding="utf-8") + b"\n"
+
+
+def _decimal(value: float, digits: int) -> str:
+    """Return a number as people write it: no exponent, no zeros at the end."""
+    text = f"{value:.{digits}f}"
+    text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _write_yolo(data: DataSet, folder: Path, final: Path, findings: Findings) -> None:
+    """Write data.yaml, labels, and for each split images (a link) and a list of them."""
+    names: dict[str, str] = {}
+    for split in data.splits:
+        lines = []
+        for stem, image in zip(_stems(split.images), split.images, strict=True):
+            inside = f"{split.name}/{stem}.txt"
+            labels = folder / "labels" / inside
+            listed = folder / "images" / split.name / image.file_name
+            if label_path(listed) != labels.absolute():
+                raise UserError(
+                    f"the image {image.file_name!r} is in a folder named images, whose labels YOLO "
+                    "looks for in one named labels beside it; rename that folder"
+                )
+            height, width = image.size
+            rows = []
+            for box in image.boxes:
+                if box.crowd:
+                    findings.note("regions to ignore (iscrowd), which YOLO has not: left out")
+                    continue
+                shares = (
+                    (box.x + box.width / 2) / width,
+                    (box.y + box.height / 2) / height,
+                    box.width / width,
+                    box.height / height,
+                )
+                words = [_decimal(share, _SHARE_DIGITS) for share in shares]
+                rows.append(f"{data.classes.index(box.category)} {' '.join(words)}")
+            if rows:
+                _write_lines(labels, rows)
+            lines.append(f"./images/{split.name}/{image.file_name}")
+        _write_lines(folder / f"{split.name}.txt", lines)
+        _link(folder / "images" / split.name, split.folder)
+        names[split.name] = f"{split.name}.txt"
+    config = {"path": str(final.absolute()), **names, "names": data.classes}
+    write_yaml(config, folder / "data.yaml")
+
+
+def _write_csv(data: DataSet, folder: Path, final: Path, findings: Findings) -> None:
+    """Write a CSV for each split, with paths relative to it, and classes.csv."""
+    for split in data.splits:
+        with (folder / f"{split.name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            for image in split.images:
+                path = split.folder.absolute() / image.file_name
+                written = Path(os.path.relpath(path, final.absolute())).as_posix()
+                rows = 0
+                for box in image.boxes:
+                    if box.crowd:
+                        findings.note("regions to ignore (iscrowd), which CSV has not: left out")
+                        continue
+                    corners = (box.x, box.y, box.x + box.width, box.y + box.height)
+                    writer.writerow([written, *(_decimal(c, 6) for c in corners), box.category])
+                    rows += 1
+                if not rows:
+                    writer.writerow([written, "", "", "", "", ""])
+    with (folder / "classes.csv").open("w", encoding="utf-8", newline="") as file:
+        rows_of_classes = [[name, identity] for identity, name in enumerate(data.classes)]
+        csv.writer(file, lineterminator="\n").writerows(rows_of_classes)

@@ -1,0 +1,287 @@
+"""The index of an annotation file: checked arrays, in memory or mapped from one file.
+
+A process that maps an index adds almost nothing to its memory, however many millions of images
+there are. The file: a header (JSON, with checksums), then the arrays at multiples of 64 bytes.
+
+N images, M boxes, K classes. Everything about classes comes from here: the sorted category ids of
+the file are the labels 0..K-1, and there is no background slot.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.categories import Categories
+from retinanet.files import replacing
+
+_MAGIC = b"retinanet index 1\n"
+"""The number changes with what an index holds or how its records are checked."""
+_ALIGN = 64
+_CHECKED = 2**27
+"""Indexes up to 128 MB are checked for damage at each opening; larger ones by header and length."""
+_WINDOW = 2**18
+"""Bytes checked at a time."""
+_BLOCK = 2**22
+"""Boxes looked at together, where a look at all at once would hold hundreds of MB."""
+_NAMES = 2**12
+"""File names decoded together."""
+_ARRAYS = (
+    "image_ids",
+    "sizes",
+    "offsets",
+    "annotation_ids",
+    "boxes",
+    "labels",
+    "crowd",
+    "areas",
+)
+
+
+class FileNames(Sequence[str]):
+    """File names as one block of bytes: millions of them cost no Python objects."""
+
+    def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+        self.blob = blob
+        self.ends = ends
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> FileNames:
+        """Pack names."""
+        encoded = [name.encode() for name in names]
+        ends = np.cumsum(np.array([len(name) for name in encoded], np.int64))
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row %= len(self)
+        start = int(self.ends[row - 1]) if row else 0
+        return self.blob[start : int(self.ends[row])].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for first in range(0, len(self), _NAMES):
+            ends = self.ends[first : first + _NAMES].tolist()
+            names = self.blob[start : ends[-1]].tobytes()
+            at = 0
+            for end in ends:
+                yield names[at : end - start].decode()
+                at = end - start
+            start = ends[-1]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, FileNames):
+            return np.array_equal(self.ends, other.ends) and np.array_equal(self.blob, other.blob)
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Annotations:
+    """One annotation file as arrays; the boxes of image i are rows offsets[i]:offsets[i + 1]."""
+
+    path: Path
+    categories: Categories
+    image_ids: NDArray[np.int64]
+    """(N,)"""
+    sizes: NDArray[np.int64]
+    """(N, 2) height and width, px, as the file says."""
+    file_names: FileNames
+    """(N,)"""
+    offsets: NDArray[np.int64]
+    """(N + 1,)"""
+    annotation_ids: NDArray[np.int64]
+    """(M,)"""
+    boxes: NDArray[np.float32]
+    """(M, 4) xywh, px, as the file says."""
+    labels: NDArray[np.int32]
+    """(M,) 0..K-1."""
+    crowd: NDArray[np.bool_]
+    """(M,)"""
+    areas: NDArray[np.float64]
+    """(M,) px², width * height where the file gives none."""
+    remarks: tuple[str, ...] = ()
+    """What was filled in or is odd, counted, for the log."""
+    fingerprint: str
+    """A hash of what training depends on, so that a resume notices other data."""
+    mapped_from: Path | None = None
+    """File that the arrays are mapped from."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Return the number of boxes (K,) of each class, crowds left out."""
+        counts = np.zeros(len(self.categories), np.int64)
+        for start in range(0, len(self.labels), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            wanted = self.labels[block][~self.crowd[block]]
+            counts += np.bincount(wanted, minlength=len(counts))
+        return counts
+
+    def image_of_box(self) -> NDArray[np.int64]:
+        """Return the image's row (M,) of each box."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def distinct_sizes(self) -> NDArray[np.int64]:
+        """Return each height and width (n, 2) that images have, once."""
+        keys = np.unique(self.sizes[:, 0] << 32 | self.sizes[:, 1])  # rows are slow to sort
+        return np.stack([keys >> 32, keys & (2**32 - 1)], axis=1)
+
+    def save(self, place: Path, source: dict[str, Any]) -> None:
+        """Write the index to one file that `map_annotations` opens.
+
+        Args:
+            place: of the file.
+            source: what tells the annotation file apart, kept in the header.
+
+        Raises:
+            OSError: the folder or the disk does not take it.
+        """
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        arrays |= {"names": self.file_names.blob, "name_ends": self.file_names.ends}
+        table, offset = {}, 0
+        for name, array in arrays.items():
+            table[name] = [array.dtype.str, list(array.shape), offset, _checksum(array)]
+            offset += -(-array.nbytes // _ALIGN) * _ALIGN
+        fields = {
+            "source": source,
+            "categories": [self.categories.ids, self.categories.names],
+            "remarks": self.remarks,
+            "fingerprint": self.fingerprint,
+            "arrays": table,
+            "bytes": offset,
+        }
+        header = json.dumps(fields).encode()
+        # Several processes may write at once: each its own file, and the last rename wins.
+        with replacing(place, unique=True) as temporary, temporary.open("wb") as file:
+            file.write(_MAGIC + b"%016x%08x" % (len(header), zlib.crc32(header)))
+            file.write(header)
+            for array in arrays.values():
+                file.write(bytes(-file.tell() % _ALIGN))
+                file.write(array.reshape(-1).view(np.uint8).data)
+            file.write(bytes(-file.tell() % _ALIGN))
+
+    def __reduce__(self) -> Any:
+        """Hand a mapped index to another process by the name of its file, while that is the same.
+
+        Once the annotations were edited and opened anew, the file is another one; this index, which
+        a run goes on with, then travels as arrays.
+        """
+        if self.mapped_from is None or not _holds(self.mapped_from, self.fingerprint):
+            return super().__reduce__()
+        return _reopen, (self.mapped_from, self.path, self.fingerprint)
+
+
+def map_annotations(
+    place: Path, path: Path, belongs: Callable[[dict[str, Any]], bool] = lambda source: True
+) -> Annotations | None:
+    """Open a saved index; None if it is damaged, of another release, or not the right one.
+
+    Args:
+        place: of the index.
+        path: of its annotation file.
+        belongs: whether the source that the header names is the right one.
+    """
+    try:
+        with place.open("rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            fields, start = _header(mapped)
+            if len(mapped) != start + fields["bytes"] or not belongs(fields["source"]):
+                return None
+            table = fields["arrays"]
+            if len(mapped) <= _CHECKED:
+                _check_arrays(file, start, table)
+        arrays = {
+            name: _array(mapped[start:], kind, shape, offset)
+            for name, (kind, shape, offset, _) in table.items()
+        }
+        ids, names = fields["categories"]
+        return Annotations(
+            path=path,
+            categories=Categories(ids=tuple(ids), names=tuple(names)),
+            file_names=FileNames(arrays.pop("names"), arrays.pop("name_ends")),
+            remarks=tuple(fields["remarks"]),
+            fingerprint=fields["fingerprint"],
+            mapped_from=place,
+            **arrays,
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _reopen(place: Path, path: Path, fingerprint: str) -> Annotations:
+    found = map_annotations(place, path)
+    if found is None or found.fingerprint != fingerprint:
+        raise FileNotFoundError(f"{place}: the index of {path} is gone, or by now another one")
+    return found
+
+
+def _holds(place: Path, fingerprint: str) -> bool:
+    try:
+        with place.open("rb") as file:
+            mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return bool(_header(mapped)[0]["fingerprint"] == fingerprint)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _header(mapped: memoryview) -> tuple[dict[str, Any], int]:
+    """Return a file's header and where its arrays start.
+
+    Raises:
+        ValueError: not an index of this release, or a damaged one.
+    """
+    start = len(_MAGIC) + 24
+    lengths = bytes(mapped[len(_MAGIC) : start])
+    size, checksum = int(lengths[:16], 16), int(lengths[16:], 16)
+    header = bytes(mapped[start : start + size])
+    if mapped[: len(_MAGIC)] != _MAGIC or zlib.crc32(header) != checksum:
+        raise ValueError("not an index")
+    return json.loads(header), -(-(start + size) // _ALIGN) * _ALIGN
+
+
+def _check_arrays(file: BinaryIO, start: int, table: dict[str, Any]) -> None:
+    """Compare checksums; read, not mapped, so that what was looked at leaves the memory again.
+
+    Raises:
+        ValueError: an array is damaged.
+    """
+    for kind, shape, offset, checksum in table.values():
+        file.seek(start + offset)
+        left, found = math.prod(shape) * np.dtype(kind).itemsize, 0
+        while left and (window := file.read(min(left, _WINDOW))):
+            found = zlib.crc32(window, found)
+            left -= len(window)
+        if found != checksum:
+            raise ValueError("damaged")
+
+
+def _array(mapped: memoryview, kind: str, shape: list[int], offset: int) -> NDArray[Any]:
+    count = math.prod(shape)
+    array = np.frombuffer(mapped, np.dtype(kind), count, offset) if count else np.zeros(0, kind)
+    return array.reshape(shape)
+
+
+def _checksum(array: NDArray[Any]) -> int:
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data)

@@ -1,0 +1,176 @@
+"""Several annotation files as one, some of their classes, some of their images.
+
+The result is an index like any other, mapped from the user's cache folder. N images, M boxes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.categories import Categories
+from retinanet.data.coco.annotations import Annotations, FileNames, map_annotations
+from retinanet.errors import UserError, nearest
+from retinanet.files import user_cache
+
+
+def select(
+    files: Sequence[Annotations],
+    folders: Sequence[str],
+    *,
+    classes: Sequence[str] | None,
+    limit: int | None,
+) -> Annotations:
+    """Return the chosen classes and images of files in which those classes have the same ids.
+
+    Args:
+        files: their indexes.
+        folders: of each, what its file names are put behind; may be empty.
+        classes: names to keep, None for all; images that lose all their boxes stay.
+        limit: images to keep, None for all: the same ones each time, of a smaller limit some.
+
+    Raises:
+        UserError: a class that there is not.
+    """
+    names = files[0].categories.names
+    for name in classes or ():
+        if name not in names:
+            raise UserError(
+                f"{files[0].path}: data.classes: there is no class {name!r}"
+                f"{nearest(name, list(names)) or '; there are: ' + ', '.join(names[:20])}"
+            )
+    choices = [None if classes is None else sorted(set(classes)), limit]
+    # A resume may find the same files elsewhere: where they lie is no part of the fingerprint.
+    fingerprint = _digest([[file.fingerprint for file in files], choices])
+    # What a fingerprint leaves out (names of classes, areas) is told by the time of change.
+    stamps = [_stamp(file.path) for file in files]
+    source = {"files": stamps, "folders": list(folders), "content": fingerprint}
+    path = Path(" + ".join(str(file.path) for file in files))
+    place = user_cache() / f"selection-{_digest(source)}.index"
+    found = map_annotations(place, path, lambda saved: saved == source)
+    if found is not None:
+        return found
+    if any(file.categories != files[0].categories for file in files):
+        files = [take_classes(file, classes) for file in files]
+    chosen = _take(_join(files, folders, path), classes, limit, fingerprint=fingerprint)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        chosen.save(place, source)
+    except OSError:
+        return chosen  # nowhere to keep it
+    return map_annotations(place, path) or chosen
+
+
+def take_classes(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:
+    """Return an index of the named classes, as far as there are any; of all for None."""
+    return _take(annotations, classes, None, fingerprint="")
+
+
+def _stamp(path: Path) -> list[str | int]:
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
+
+
+def _join(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> Annotations:
+    """Put files one after the other; ids that stand in two of them move up in the later one."""
+    arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
+    remarks = [remark for file in files for remark in file.remarks]
+    ends = [np.zeros(1, np.int64)]
+    names: list[str] = []
+    for file, folder in zip(files, folders, strict=True):
+        for name in _COLUMNS:
+            column = getattr(file, name)
+            shift = _shift(arrays[name], column) if name.endswith("ids") else 0
+            if shift and name == "image_ids":
+                remarks.append(
+                    f"{file.path.name}: ids of images stand in another file, too: here they are "
+                    f"higher by {shift}"
+                )
+            arrays[name].append(column + shift if shift else column)
+        ends.append(file.offsets[1:] + ends[-1][-1])
+        names += [f"{folder}/{name}" if folder else name for name in file.file_names]
+    columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in arrays.items()}
+    return Annotations(
+        path=path,
+        categories=files[0].categories,
+        file_names=FileNames.of(names),
+        offsets=np.concatenate(ends),
+        remarks=tuple(remarks),
+        fingerprint="",
+        **columns,
+    )
+
+
+_COLUMNS = ("image_ids", "sizes", "annotation_ids", "boxes", "labels", "crowd", "areas")
+
+
+def _shift(before: list[NDArray[Any]], ids: NDArray[Any]) -> int:
+    """Return what to add to ids so that none of them stands in the files before."""
+    known = np.concatenate(before) if before else np.zeros(0, np.int64)
+    if not np.isin(ids, known).any():
+        return 0
+    return int(known.max()) + 1 - min(0, int(ids.min()))
+
+
+def _take(
+    all_of: Annotations, classes: Sequence[str] | None, limit: int | None, *, fingerprint: str
+) -> Annotations:
+    """Return an index of some classes and images of another."""
+    rows = np.arange(len(all_of))
+    if limit is not None:
+        # A fixed order, so that runs with other seeds, or with a larger limit, share the images.
+        rows = np.sort(np.random.default_rng(0).permutation(len(all_of))[:limit])
+    wanted = [
+        label
+        for label, name in enumerate(all_of.categories.names)
+        if classes is None or name in classes
+    ]
+    of_label = np.full(len(all_of.categories), -1, np.int32)
+    of_label[wanted] = np.arange(len(wanted))
+    owner = all_of.image_of_box()
+    is_taken = np.zeros(len(all_of), bool)
+    is_taken[rows] = True
+    places = np.flatnonzero(is_taken[owner] & (of_label[all_of.labels] >= 0))
+    counts = np.bincount(owner[places], minlength=len(all_of))[rows]
+    others = int(is_taken[owner].sum()) - len(places)
+    ids, names = all_of.categories.ids, all_of.categories.names
+    return Annotations(
+        path=all_of.path,
+        categories=Categories(
+            ids=tuple(ids[label] for label in wanted), names=tuple(names[label] for label in wanted)
+        ),
+        image_ids=all_of.image_ids[rows],
+        sizes=all_of.sizes[rows],
+        file_names=FileNames.of([all_of.file_names[row] for row in rows.tolist()]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        annotation_ids=all_of.annotation_ids[places],
+        boxes=all_of.boxes[places],
+        labels=of_label[all_of.labels[places]],
+        crowd=all_of.crowd[places],
+        areas=all_of.areas[places],
+        remarks=(*all_of.remarks, *_said(all_of, rows, wanted, others)),
+        fingerprint=fingerprint,
+    )
+
+
+def _said(
+    all_of: Annotations, rows: NDArray[np.int64], wanted: list[int], others: int
+) -> Iterator[str]:
+    """Say what was not taken: images, and boxes of other classes."""
+    if len(rows) < len(all_of):
+        yield f"limit: {len(rows):,} of {len(all_of):,} images are taken"
+    if len(wanted) < len(all_of.categories):
+        yield (
+            f"classes: {len(wanted)} of {len(all_of.categories)} are taken; {others:,} boxes of "
+            "the others are left out"
+        )

@@ -1,0 +1,49 @@
+"""What augmentation does to the boxes of an experiment, tried on some images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retinanet.data.boxes_used import cut_boxes
+from retinanet.data.images.reading import UnreadableImageError
+from retinanet.doctor.findings import Entry, Found, Section, found
+from retinanet.engine.splits import Split, build_dataset, training_plan
+from retinanet.schema import Config
+
+_IMAGES = 64
+"""Tried."""
+_MANY = 0.2
+"""Share of lost boxes that is worth a warning."""
+
+
+def try_augmentation(config: Config, split: Split) -> tuple[list[Found], Section]:
+    """Augment the first images that training would see, and count the boxes that are lost.
+
+    Raises:
+        UserError: `data.augment` cannot be built or fails.
+    """
+    plan = training_plan(config, split)
+    dataset = build_dataset(config, split, augment=True, losses=False)
+    images = before = after = 0
+    for step in range(_IMAGES):
+        batch = plan.step(step)
+        for sample in batch.samples[: _IMAGES - images]:
+            try:
+                loaded = dataset.load(sample, batch.canvas)
+            except UnreadableImageError:
+                continue  # named elsewhere
+            images += 1
+            for row in (sample.row, *sample.partners):
+                cut = cut_boxes(split.annotations, row, row + 1, min_box_side=split.min_box_side)
+                before += int(np.count_nonzero(cut.keep))
+            after += len(loaded.target.boxes)
+        if images >= _IMAGES:
+            break
+    lost = max(0, before - after)
+    share = lost / max(1, before)
+    text = f"loses {lost} of {before} boxes ({share:.1%}) in {images} samples"
+    # A preset's own crops are meant: a mosaic shows parts of its images.
+    odd = [Entry("data.augment", text)] if share > _MANY and config.data.augment else []
+    values = {"images": images, "boxes": before, "lost": lost}
+    section = Section(title="augmentation", lines=[text], values=values)
+    return found("augmentation-loses-boxes", split.annotations.path, odd), section

@@ -1,0 +1,180 @@
+"""What the data is, in numbers: classes, sizes of images and boxes. K classes, N images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.coco.annotations import Annotations
+from retinanet.doctor.findings import Section
+
+_ROWS = 30
+"""Classes shown; of more, the most frequent ones and the rarest."""
+_RAREST = 5
+_COCO_AREAS = (32**2, 96**2)
+"""px²: where small ends and large begins."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Named:
+    """A split's index under the name that the report gives it."""
+
+    name: str
+    annotations: Annotations
+
+
+def describe_data(splits: list[Named]) -> list[Section]:
+    """Return the sections on classes, images and boxes."""
+    filled = [split for split in splits if len(split.annotations)]
+    return [_classes(filled), _images(filled), _boxes(filled)] if filled else []
+
+
+def _classes(splits: list[Named]) -> Section:
+    """The table category id -> label -> name -> boxes; labels follow the sorted ids."""
+    counts = {split.name: _by_category(split.annotations) for split in splits}
+    names: dict[int, list[str]] = {}
+    for by in counts.values():
+        for key, (name, _) in by.items():
+            if name not in names.setdefault(key, []):
+                names[key].append(name)
+    known = {key: " | ".join(several) for key, several in names.items()}  # in the splits' order
+    table: list[dict[str, Any]] = [
+        {"id": number, "label": label, "name": known[number]}
+        | {f"boxes {split}".strip(): by.get(number, ("", 0))[1] for split, by in counts.items()}
+        for label, number in enumerate(sorted(known))
+    ]
+    shown = table if len(table) <= _ROWS else _selection(table)
+    lines = _align([list(table[0]), *([_cell(v) for v in row.values()] for row in shown)])
+    if len(shown) < len(table):
+        lines.append(
+            f"... {len(table)} classes: these are the {_ROWS - _RAREST} most frequent and the "
+            f"{_RAREST} rarest that have boxes"
+        )
+    lines += [_balance(split) for split in splits if split.annotations.class_counts().any()]
+    return Section(title="classes", lines=lines, values={"classes": table})
+
+
+def _selection(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the classes with the most boxes of the first split, and those with the fewest."""
+    counted = next(key for key in table[0] if key.startswith("boxes"))
+    order = sorted((row for row in table if row[counted]), key=lambda row: -row[counted])
+    some = order[: _ROWS - _RAREST] + order[_ROWS - _RAREST :][-_RAREST:]
+    return sorted(some, key=lambda row: row["label"])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _by_category(annotations: Annotations) -> dict[int, tuple[str, int]]:
+    counts, known = annotations.class_counts().tolist(), annotations.categories
+    return {n: (name, c) for n, name, c in zip(known.ids, known.names, counts, strict=True)}
+
+
+def _balance(split: Named) -> str:
+    counts, names = split.annotations.class_counts(), split.annotations.categories.names
+    low, high = int(np.where(counts > 0, counts, counts.max() + 1).argmin()), int(counts.argmax())
+    ratio = counts[high] / counts[low]
+    prefix = f"{split.name}: " if split.name else ""
+    return (
+        f"{prefix}{names[high]!r} has {ratio:.3g} times as many boxes as {names[low]!r}"
+        if low != high
+        else f"{prefix}only {names[high]!r} has boxes"
+    )
+
+
+def _align(rows: list[list[str]]) -> list[str]:
+    """Lay out a table: numbers to the right, the name (third) to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _images(splits: list[Named]) -> Section:
+    lines, values = [], {}
+    for split in splits:
+        sizes = split.annotations.sizes
+        sides = sizes.min(axis=1), sizes.max(axis=1)
+        aspect = sides[1] / sides[0]
+        short, long = (_spread(side) for side in sides)
+        counts = np.diff(split.annotations.offsets)
+        empty = int((counts == 0).sum())
+        values[split.name or "file"] = {
+            "count": len(sizes),
+            "without boxes": empty,
+            "short side": short,
+            "long side": long,
+            "aspect ratio": _spread(aspect),
+        }
+        lines.append(
+            _prefix(split)
+            + f"{len(sizes):,}{_share(empty, len(sizes), 'without boxes')}; short side "
+            f"{_range(short)} px, long side {_range(long)} px, long : short "
+            f"{_range(_spread(aspect))}"
+        )
+    return Section(title="images", lines=lines, values=values)
+
+
+def _boxes(splits: list[Named]) -> Section:
+    lines, values = [], {}
+    for split in splits:
+        annotations = split.annotations
+        objects = annotations.areas[~annotations.crowd]
+        if not len(objects):
+            continue
+        owners = annotations.image_of_box()[~annotations.crowd]
+        counts = np.bincount(owners, minlength=len(annotations))
+        small = int((objects < _COCO_AREAS[0]).sum())
+        large = int((objects > _COCO_AREAS[1]).sum())
+        medium = len(objects) - small - large
+        side = _spread(np.sqrt(objects))
+        crowds = int(annotations.crowd.sum())
+        values[split.name or "file"] = {
+            "count": len(objects),
+            "crowds": crowds,
+            "of an image": _spread(counts),
+            "square root of area": side,
+            "small": small,
+            "medium": medium,
+            "large": large,
+        }
+        shares = (100 * count / len(objects) for count in (small, medium, large))
+        low, middle, high = (f"{share:.3g} %" for share in shares)
+        regions = f" and {crowds:,} crowd regions" if crowds else ""
+        lines += [
+            f"{_prefix(split)}{len(objects):,}{regions}; an image has "
+            f"{_range(_spread(counts))}; square root of the area {_range(side)} px",
+            f"  {low} small (under 32² px), {middle} medium, {high} large (over 96² px)",
+        ]
+    return Section(title="boxes", lines=lines, values=values)
+
+
+def _prefix(split: Named) -> str:
+    return f"{split.name}: " if split.name else ""
+
+
+def _share(count: int, whole: int, what: str) -> str:
+    return f", {count:,} ({100 * count / whole:.3g} %) {what}" if count else ""
+
+
+def _spread(values: NDArray[Any]) -> dict[str, float]:
+    return {
+        "min": float(values.min()),
+        "median": float(np.median(values)),
+        "max": float(values.max()),
+    }
+
+
+def _range(spread: dict[str, float]) -> str:
+    """Return `1 to 9 (median 4)`, or the one value that there is."""
+    if spread["min"] == spread["max"]:
+        return f"{spread['min']:.4g}"
+    return f"{spread['min']:.4g} to {spread['max']:.4g} (median {spread['median']:.4g})"

@@ -1,0 +1,294 @@
+"""Search of anchor sizes and ratios that cover the boxes of a training better.
+
+The sizes of a level are its stride times a few numbers, the same on every level, because the
+subnets are shared by all levels. The search is exact on its grid and has no random part but the
+choice of boxes. m boxes, S scales and R ratios of the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retinanet.data.canvas import round_up
+from retinanet.engine.preflight.anchor_coverage import (
+    Coverage,
+    grids_of,
+    level_iou,
+    measure_coverage,
+)
+from retinanet.engine.preflight.training_boxes import (
+    LearnedBoxes,
+    PlacedBoxes,
+    place_boxes,
+    training_short_side,
+)
+from retinanet.engine.splits import Split, training_canvas
+from retinanet.errors import UserError
+from retinanet.model.anchors import STRIDES, build_anchors, cell_anchors
+from retinanet.schema import AnchorConfig, Config
+
+_SCALES = tuple(2 ** (k / 6) for k in range(-6, 25))
+"""Sizes / stride: 0.5 to 16 (the default's are 4 to 6.35)."""
+_RATIOS = tuple(2 ** (k / 4) for k in range(-12, 13))
+"""Height / width: 1/8 to 8."""
+_SEARCHED = 5_000
+"""Boxes that the search looks at: 775 anchors for each of them are 16 MB."""
+_HELD_OUT = 100_000
+"""Boxes that the result is measured on."""
+_ENOUGH = 200
+"""Boxes from which half are kept out of the search."""
+_WORTH = 0.01
+"""Share of the boxes that other anchors must gain to be worth their price."""
+LARGER = (1.25, 1.5, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorFit:
+    """What a search found, measured on boxes that it did not see."""
+
+    anchors: AnchorConfig
+    """The best that were found; the other fields are the experiment's."""
+    per_cell: int
+    before: Coverage
+    after: Coverage
+    larger: dict[str, Coverage]
+    """The present anchors with a larger input, by the overrides that make it."""
+    searched: int
+    """Boxes that the search looked at."""
+    held_out: bool
+    """Whether the figures are of other boxes than those."""
+
+    @property
+    def better(self) -> bool:
+        """Whether the change is worth it, and more than the chance of these boxes."""
+        before, after = self.before.total, self.after.total
+        chance = 2 * math.sqrt(before.covered * (1 - before.covered) / max(1, before.boxes))
+        return after.covered - before.covered >= max(_WORTH, chance)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain types."""
+        return {
+            "better": self.better,
+            "anchors": self.anchors.model_dump(mode="json", include={"sizes", "ratios"}),
+            "per_cell": self.per_cell,
+            "searched": self.searched,
+            "held_out": self.held_out,
+            "before": asdict(self.before),
+            "after": asdict(self.after),
+            "larger": {overrides: asdict(found) for overrides, found in self.larger.items()},
+        }
+
+
+def search_anchors(
+    config: Config, split: Split, boxes: LearnedBoxes, *, per_cell: int | None = None, seed: int = 0
+) -> AnchorFit:
+    """Search sizes and ratios for the resized boxes; the same arguments give the same result.
+
+    Args:
+        config: of the experiment.
+        split: of training.
+        boxes: of it.
+        per_cell: anchors of a cell; None keeps the config's number.
+        seed: of the choice of boxes.
+
+    Raises:
+        UserError: there are no boxes.
+    """
+    if not len(boxes):
+        raise UserError(f"{split.annotations.path}: there is no box to fit anchors to")
+    per_cell = per_cell or len(config.anchors.sizes[0]) * len(config.anchors.ratios)
+    seen, unseen = _halves(boxes, seed)
+    table = _iou_table(config, place_boxes(seen, config.data, training_short_side(config.data)))
+    scales, ratios = _search(table, per_cell, config.assign.positive_iou)
+    found = _as_config(config.anchors, scales, ratios)
+    return AnchorFit(
+        anchors=found,
+        per_cell=per_cell,
+        before=measure_coverage(config, split, unseen),
+        after=measure_coverage(config.model_copy(update={"anchors": found}), split, unseen),
+        larger={
+            " ".join(overrides): measure_coverage(larger, split, unseen)
+            for overrides, larger in _larger_inputs(config)
+        },
+        searched=len(seen),
+        held_out=seen is not unseen,
+    )
+
+
+def _halves(boxes: LearnedBoxes, seed: int) -> tuple[LearnedBoxes, LearnedBoxes]:
+    """Return boxes to search on and boxes to measure on; they are of different images."""
+    if len(boxes) < _ENOUGH:
+        return boxes, boxes
+    random = np.random.default_rng(seed)
+    images, image_of = np.unique(boxes.rows, return_inverse=True)
+    if len(images) < 2:
+        return boxes, boxes
+    half = np.zeros(len(images), bool)
+    half[random.permutation(len(images))[: len(images) // 2]] = True
+    parts = boxes.take(half[image_of]), boxes.take(~half[image_of])
+    limits = _SEARCHED, _HELD_OUT
+    seen, unseen = (
+        part.take(_some(random, len(part), limit))
+        for part, limit in zip(parts, limits, strict=True)
+    )
+    return (seen, unseen) if len(seen) and len(unseen) else (boxes, boxes)
+
+
+def _some(random: np.random.Generator, count: int, limit: int) -> NDArray[np.bool_]:
+    wanted = np.zeros(count, bool)
+    wanted[random.permutation(count)[:limit]] = True
+    return wanted
+
+
+def _iou_table(config: Config, boxes: PlacedBoxes) -> NDArray[np.float32]:
+    """Return the best IoU (S, R, m) of each box with each anchor shape, over levels and places."""
+    present = build_anchors(config.anchors)
+    corners = torch.from_numpy(boxes.xyxy).T.contiguous()
+    grids = grids_of(present, boxes.canvases)
+    table = torch.zeros(len(_SCALES), len(_RATIOS), len(boxes.xyxy))
+    flat = table.view(-1, len(boxes.xyxy))
+    for level, stride in enumerate(STRIDES):
+        cells = cell_anchors(
+            [scale * stride for scale in _SCALES],
+            _RATIOS,
+            rounding=config.anchors.rounding,
+            cell_order="size_major",
+        )
+        grid = grids[torch.from_numpy(boxes.canvas_of), level].T.contiguous()
+        for row, iou in zip(flat, level_iou(corners, cells, grid, present.offset), strict=True):
+            torch.maximum(row, iou, out=row)
+    return table.numpy()
+
+
+def _search(
+    table: NDArray[np.float32], per_cell: int, positive_iou: float
+) -> tuple[list[float], list[float]]:
+    """Return the scales and ratios that cover most, of every split of a cell into both."""
+    best: tuple[tuple[float, float], list[int], list[int]] | None = None
+    for scales, ratios in _starts(per_cell):
+        found = _climb(table, scales, ratios, positive_iou)
+        if best is None or found[0] > best[0]:
+            best = found
+    assert best is not None
+    return [_SCALES[i] for i in sorted(best[1])], [_RATIOS[i] for i in sorted(best[2])]
+
+
+def _starts(per_cell: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield places (of scales, of ratios) that the search starts from."""
+    default, square = _SCALES.index(4.0), _RATIOS.index(1.0)
+    for count in (n for n in range(1, per_cell + 1) if per_cell % n == 0):
+        ratios = per_cell // count
+        if count > len(_SCALES) or ratios > len(_RATIOS):
+            continue
+        spread = min(4, (len(_RATIOS) - 1) // max(1, ratios - 1))  # a factor of 2, as the default
+        first = square - spread * (ratios - 1) // 2
+        own_ratios = [first + spread * i for i in range(ratios)]
+        for base in (default - 12, default - 6, default):
+            step = max(1, min(6 // count or 1, (len(_SCALES) - 1 - base) // count))
+            yield [base + step * i for i in range(count)], own_ratios
+
+
+def _climb(
+    table: NDArray[np.float32], scales: list[int], ratios: list[int], positive_iou: float
+) -> tuple[tuple[float, float], list[int], list[int]]:
+    """Move one scale or ratio at a time to the best place, until none moves.
+
+    The aim is the share of boxes with IoU >= positive_iou, then the mean IoU.
+    """
+    scales, ratios = [*scales], [*ratios]
+    reached = (-1.0, -1.0)
+    while True:
+        for axis, own, other in ((0, scales, ratios), (1, ratios, scales)):
+            lines = np.take(table, other, axis=1 - axis).max(axis=1 - axis)  # (S or R, m)
+            for i in range(len(own)):
+                rest = [own[j] for j in range(len(own)) if j != i]
+                least = lines[rest].max(axis=0) if rest else 0
+                best = np.maximum(lines, least)
+                shares = (best >= positive_iou).mean(axis=1)
+                means = best.mean(axis=1, dtype=np.float64)
+                order = np.lexsort((np.arange(len(best)), -means, -shares))
+                own[i] = int(next(place for place in order if place not in rest))
+                score = (float(shares[own[i]]), float(means[own[i]]))
+        if score <= reached:
+            return score, scales, ratios
+        reached = score
+
+
+def _as_config(present: AnchorConfig, scales: list[float], ratios: list[float]) -> AnchorConfig:
+    """Return the anchors with the numbers that are printed: rounded to what matters."""
+    sizes = [[round(scale * stride, 1) for scale in scales] for stride in STRIDES]
+    values = {"sizes": sizes, "ratios": [round(ratio, 2) for ratio in ratios]}
+    return AnchorConfig.model_validate({**present.model_dump(), **values})
+
+
+def _larger_inputs(config: Config) -> Iterator[tuple[list[str], Config]]:
+    """Yield overrides that enlarge the input, and the experiment with them."""
+    data = config.data
+    fixed = training_canvas(data)
+    for factor in LARGER:
+        if fixed is not None:
+            canvas = round_up((round(fixed[0] * factor), round(fixed[1] * factor)))
+            larger = data.model_copy(update={"preset_canvas": canvas})
+            override = f"data.preset_canvas={list(canvas)}".replace(" ", "")
+            yield [override], config.model_copy(update={"data": larger})
+            continue
+        sides = tuple(round(side * factor) for side in data.short_side)
+        longest = round(data.long_side * factor)
+        overrides = [f"data.short_side={list(sides)}".replace(" ", ""), f"data.long_side={longest}"]
+        larger = data.model_copy(update={"short_side": sides, "long_side": longest})
+        yield overrides, config.model_copy(update={"data": larger})
+
+
+def yaml_lines(anchors: AnchorConfig) -> list[str]:
+    """Return the lines to paste into a config."""
+    sizes = ", ".join(f"[{', '.join(f'{size:g}' for size in level)}]" for level in anchors.sizes)
+    ratios = ", ".join(f"{ratio:g}" for ratio in anchors.ratios)
+    return ["anchors:", f"  sizes: [{sizes}]", f"  ratios: [{ratios}]"]
+
+
+def describe_fit(fit: AnchorFit) -> list[str]:
+    """Return what the lines of `yaml_lines` change, and what a larger input would do instead."""
+    before, after = fit.before, fit.after
+    of = f"{before.total.boxes:,} boxes" + (
+        f" of other images than the {fit.searched:,} boxes that were searched on"
+        if fit.held_out
+        else " (too few to keep some out of the search: the figures flatter the fit)"
+    )
+    lines = [f"anchors fitted at short side {before.short_side}, {fit.per_cell} a cell; on {of}:"]
+    rows = [("present anchors", before)]
+    if fit.better:
+        rows.append(("fitted anchors", after))
+    rows += [(f"present, {overrides}", found) for overrides, found in fit.larger.items()]
+    width = max(len(name) for name, _ in rows)
+    kinds = ["all", *(size.name for size in before.sizes)]
+    lines.append(
+        f"  {f'share with IoU >= {before.positive_iou:g}':{width}}"
+        + "".join(f"  {kind:>7}" for kind in kinds)
+    )
+    for name, found in rows:
+        shares = [found.total, *found.sizes]
+        lines.append(
+            f"  {name:{width}}" + "".join(f"  {100 * share.covered:5.1f} %" for share in shares)
+        )
+    if before.kind == "atss":
+        lines.append(
+            "  (assign.kind=atss asks for no such IoU: shares say how closely anchors fit)"
+        )
+    if not fit.better:
+        return [
+            *lines,
+            f"the present anchors are as good as any that were found ({after.total.covered:.1%}): "
+            "keep them",
+        ]
+    return [
+        *lines,
+        "to use the fitted anchors, paste into the config (weights of --init-from have learnt the "
+        "old ones: for them, rather enlarge the input):",
+    ]

@@ -1,0 +1,69 @@
+"""Boxes of which many leave their image: written in another format, or some of them?"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.checks import (
+    CENTRES,
+    CORNERS,
+    box_parts,
+    corner_area,
+    find_wrong_format,
+    fit_as_centres,
+    fit_as_corners,
+)
+from retinanet.data.coco.annotations import Annotations
+from retinanet.doctor.findings import Entry, Found, found
+
+_MANY, _SHARE = 10, 0.2
+"""Boxes, and share of the boxes, that leave their image by far: slips are fewer."""
+_FAR, _FAR_SHARE = 2, 0.01
+"""px, and share of the image's side, that a box may leave it by."""
+
+
+def check_format(annotations: Annotations) -> list[Found]:
+    """Find boxes that all, or many of which, are not [x, y, width, height] px."""
+    wrong = find_wrong_format(annotations)
+    if wrong is not None:
+        kinds = {"corners": "corner-boxes", "normalised": "normalised-boxes"}
+        kind = kinds.get(wrong.kind, "suspicious-format")
+        return found(kind, annotations.path, [Entry("", wrong.text)])
+    text = _suspicion(annotations)
+    return found("suspicious-format", annotations.path, [Entry("", text)] if text else [])
+
+
+def _suspicion(annotations: Annotations) -> str:
+    """Say what would fit, where many boxes leave their image."""
+    count = len(annotations.boxes)
+    far, areas = 0, 0
+    odd = {what: np.zeros(len(annotations), np.int64) for what in (CORNERS, CENTRES)}
+    owners = annotations.image_of_box()
+    for start, stop, size in box_parts(annotations):
+        boxes, owner = annotations.boxes[start:stop], owners[start:stop]
+        far += int(_far(boxes, size).sum())
+        areas += int(corner_area(boxes, annotations.areas[start:stop]).sum())
+        for what, fits in ((CORNERS, fit_as_corners), (CENTRES, fit_as_centres)):
+            odd[what] += np.bincount(owner[~fits(boxes, size)], minlength=len(annotations))
+    if far < max(_MANY, _SHARE * count):
+        return ""
+    filled = np.diff(annotations.offsets) > 0
+    fitting = {what: int((filled & (misfits == 0)).sum()) for what, misfits in odd.items()}
+    clues = [
+        f"in {images} of {int(filled.sum())} images all boxes would fit as {what}"
+        for what, images in fitting.items()
+        if images >= _SHARE * filled.sum()
+    ]
+    clues += [f"the area of {areas} boxes is that of {CORNERS}"] if areas else []
+    if not clues:  # objects drawn to where they end, beyond the border: each is an overshoot
+        return ""
+    clue = "; ".join(clues)
+    return f"{far} of {count} boxes leave their image by more than {_FAR} px and 1 %; {clue}"
+
+
+def _far(boxes: NDArray[np.float32], size: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which boxes leave their image by more than a slip."""
+    (x, y, w, h), (height, width) = boxes.T, size.T
+    wide, high = (np.maximum(_FAR, _FAR_SHARE * side) for side in (width, height))
+    return (x < -wide) | (y < -high) | (x + w > width + wide) | (y + h > height + high)

@@ -1,0 +1,279 @@
+"""Pictures of what the network really sees: batches of training, as the data path makes them.
+
+A picture is a whole canvas: the augmented, resized image, its padding, its boxes with the anchors
+that learn them, and the regions that are ignored. G ground truths of an image, A anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from retinanet import boxes as box_ops
+from retinanet.data.sampler import Plan, Sample
+from retinanet.doctor.unreached import Unreached, UnreachedBox, size_of
+from retinanet.drawing import (
+    Image,
+    class_colour,
+    draw_box,
+    grid,
+    hatch,
+    outline,
+    scaled,
+    titled,
+    write_jpeg,
+)
+from retinanet.engine.splits import Split, build_dataset, training_plan
+from retinanet.errors import UserError
+from retinanet.model.anchors import build_anchors
+from retinanet.schema import Config
+from retinanet.structures import BLANK, IGNORED, Batch
+
+_PER_STEP = 4
+"""Samples of a step that are drawn: several steps show several canvases."""
+_LONGEST, _IN_SHEET = 1200, 620
+"""px of a picture, and of one in the contact sheet."""
+_PADDING, _BORDER, _CROWD = (128, 128, 144), (255, 255, 255), (255, 255, 255)
+_MISSED, _RIVAL, _NEAREST, _OTHER = (255, 0, 0), (0, 255, 255), (255, 255, 0), (200, 200, 200)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """One image of a training step, on its canvas."""
+
+    step: int
+    image_id: int
+    pixels: Image
+    """(H, W, 3) of the canvas."""
+    size: tuple[int, int]
+    """Height and width of the image inside the canvas."""
+    original_size: tuple[int, int]
+    boxes: NDArray[np.float32]
+    """(G, 4)."""
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    matches: NDArray[np.int32]
+    """(A,): see `structures.Batch`."""
+    anchors: NDArray[np.float32]
+    """(A, 4)."""
+
+
+def draw_samples(config: Config, split: Split, folder: Path, count: int) -> list[Path]:
+    """Draw the first samples of a training; return the paths: the contact sheet, then each.
+
+    Args:
+        config: of the experiment.
+        split: of training.
+        folder: to write into.
+        count: of samples.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    names = split.annotations.categories.names
+    return _draw_all(_samples(config, split, count), names, folder)
+
+
+def draw_step(
+    config: Config, batches: Sequence[Batch], step: int, names: Sequence[str], folder: Path
+) -> list[Path]:
+    """Draw the images of a step; return the paths: the contact sheet, then each.
+
+    Args:
+        config: of the experiment.
+        batches: the step's micro-batches, anywhere.
+        step: from 1.
+        names: of the classes.
+        folder: to write into.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    return _draw_all(
+        (seen for batch in batches for seen in _all_seen(config, step, batch)), names, folder
+    )
+
+
+def _draw_all(samples: Iterable[Seen], names: Sequence[str], folder: Path) -> list[Path]:
+    pictures, small = {}, []
+    for seen in samples:
+        name = f"step_{seen.step:06}_image_{seen.image_id}.jpg"
+        pictures[name] = draw_seen(seen, names, _LONGEST)
+        small.append(draw_seen(seen, names, _IN_SHEET))
+    return _write(folder, grid(small, 3) if small else None, "samples.jpg", pictures)
+
+
+def _samples(config: Config, split: Split, count: int) -> Iterator[Seen]:
+    """Yield images of training in order; those that cannot be read are left out."""
+    plan = training_plan(config, split)
+    dataset = build_dataset(config, split, augment=True, losses=True)
+    left = count
+    for step in range(plan.steps_per_epoch):
+        if not left:
+            return
+        whole = plan.step(step)
+        batch, _ = dataset[replace(whole, samples=whole.samples[: min(_PER_STEP, left)])]
+        for seen in _all_seen(config, step, batch):
+            yield seen
+            left -= 1
+
+
+def _all_seen(config: Config, step: int, batch: Batch) -> Iterator[Seen]:
+    """Yield the images of a batch, but for blanks."""
+    height, width = batch.images.shape[-2:]
+    anchors = build_anchors(config.anchors)((height, width), torch.device("cpu")).numpy()
+    for i in np.flatnonzero(batch.image_ids.numpy() != BLANK).tolist():
+        yield _seen(step, batch, i, anchors)
+
+
+def _seen(step: int, batch: Batch, i: int, anchors: NDArray[np.float32]) -> Seen:
+    target = batch.targets[i]
+    height, width = batch.sizes[i].tolist()
+    original_height, original_width = batch.original_sizes[i].tolist()
+    return Seen(
+        step=step,
+        image_id=int(batch.image_ids[i]),
+        pixels=batch.images[i].permute(1, 2, 0).cpu().numpy(),
+        size=(height, width),
+        original_size=(original_height, original_width),
+        boxes=target.boxes.numpy(),
+        labels=target.labels.numpy(),
+        crowd=target.crowd.numpy(),
+        matches=batch.matches[i].cpu().numpy(),
+        anchors=anchors,
+    )
+
+
+def draw_seen(seen: Seen, names: Sequence[str], longest: int) -> Image:
+    """Draw one sample, its canvas enlarged or shrunk to `longest` px, under its title."""
+    scale = longest / max(seen.pixels.shape[:2])
+    picture = scaled(np.ascontiguousarray(seen.pixels), scale)
+    boxes = seen.boxes * scale
+    _shade_padding(picture, seen, scale)
+    _draw_anchors(picture, seen, scale)
+    positives = np.bincount(seen.matches[seen.matches >= 0], minlength=len(boxes))
+    order = np.argsort(-box_ops.area(torch.from_numpy(boxes)).numpy(), kind="stable")
+    for i in order.tolist():  # small boxes on top
+        name = names[int(seen.labels[i])]
+        if seen.crowd[i]:
+            _hatch_box(picture, boxes[i])
+            draw_box(picture, boxes[i], _CROWD, f"crowd: {name}", 1)
+        else:
+            if not positives[i]:
+                _cross_out(picture, boxes[i])
+            colour = class_colour(i) if positives[i] else _MISSED
+            draw_box(picture, boxes[i], colour, f"{name} {positives[i]}", 2)
+    return titled(picture, *_titles(seen, positives))
+
+
+def _titles(seen: Seen, positives: NDArray[np.int64]) -> list[str]:
+    (height, width), (canvas_height, canvas_width) = seen.size, seen.pixels.shape[:2]
+    missed = ((positives == 0) & ~seen.crowd).sum()
+    return [
+        f"step {seen.step}, image {seen.image_id}: {seen.original_size[1]}x{seen.original_size[0]} "
+        f"px in the file, {width}x{height} on a canvas of {canvas_width}x{canvas_height}",
+        f"{(~seen.crowd).sum()} boxes with the number of their anchors (thin), "
+        f"{missed} without (crossed), {seen.crowd.sum()} crowds",
+        f"of {len(seen.matches):,} anchors {positives.sum():,} positive, "
+        f"{(seen.matches == IGNORED).sum():,} ignored",
+    ]
+
+
+def _shade_padding(picture: Image, seen: Seen, scale: float) -> None:
+    """Shade what is no image, which the network sees as zeros, behind a line along the border."""
+    height, width = (round(side * scale) for side in seen.size)
+    padding = np.ones(picture.shape[:2], bool)
+    padding[:height, :width] = False
+    hatch(picture, padding, _PADDING)
+    if padding.any():
+        cv2.rectangle(picture, (-1, -1), (width, height), _BORDER, 1)
+
+
+def _draw_anchors(picture: Image, seen: Seen, scale: float) -> None:
+    """Draw the positive anchors, half transparent, in the colour of their box."""
+    lines = picture.copy()
+    for i in np.unique(seen.matches[seen.matches >= 0]).tolist():
+        outline(lines, seen.anchors[seen.matches == i] * scale, class_colour(i), 1)
+    picture[:] = cv2.addWeighted(picture, 0.5, lines, 0.5, 0)
+
+
+def _cross_out(picture: Image, box: NDArray[np.float32]) -> None:
+    x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
+    cv2.line(picture, (x1, y1), (x2, y2), _MISSED, 1, cv2.LINE_AA)
+    cv2.line(picture, (x1, y2), (x2, y1), _MISSED, 1, cv2.LINE_AA)
+
+
+def _hatch_box(picture: Image, box: NDArray[np.float32]) -> None:
+    x1, y1, x2, y2 = np.rint(box).astype(int).clip(min=0)
+    region = np.zeros(picture.shape[:2], bool)
+    region[y1:y2, x1:x2] = True
+    hatch(picture, region, _CROWD)
+
+
+def draw_unreached(
+    config: Config, split: Split, unreached: Unreached, folder: Path, count: int
+) -> list[Path]:
+    """Draw boxes that no anchor learns, in the image and enlarged; return the paths.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    dataset = build_dataset(config, split, augment=False, losses=False)
+    pictures = {}
+    for box in unreached.boxes[:count]:
+        sample = Sample(row=box.row, short_side=box.short_side, seed=None)
+        batch, bad = dataset[Plan(samples=(sample,), canvas=box.canvas)]
+        if bad:
+            continue  # the check of the images names it
+        height, width = batch.sizes[0].tolist()
+        pixels = batch.images[0, :, :height, :width].permute(1, 2, 0).contiguous().numpy()
+        others = batch.targets[0].boxes.numpy()
+        pictures[f"unreached_{box.annotation_id}.jpg"] = _draw_missed(pixels, box, others)
+    sheet = grid(list(pictures.values()), 2) if pictures else None
+    return _write(folder, sheet, "unreached.jpg", pictures)
+
+
+def _draw_missed(pixels: Image, box: UnreachedBox, others: NDArray[np.float32]) -> Image:
+    """Draw a box in its image (left), and with its best anchor and its neighbours (right)."""
+    own, anchor = np.array(box.resized, np.float32), np.array(box.best_anchor, np.float32)
+    scale = _IN_SHEET / max(pixels.shape[:2])
+    left = scaled(pixels, scale)
+    x, y = (round(float(value)) for value in scale * (own[:2] + own[2:]) / 2)
+    radius = round(float(scale * (own[2:] - own[:2]).max() / 2)) + 12
+    cv2.circle(left, (x, y), radius, _MISSED, 2, cv2.LINE_AA)
+    side = max(32.0, 2 * float((anchor[2:] - anchor[:2]).max()))
+    side = round(min(side, float(max(pixels.shape[:2]))))
+    corner = np.clip((own[:2] + own[2:] - side) / 2, 0, None).astype(int)
+    part = pixels[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
+    zoom = left.shape[0] / part.shape[0]
+    right, shift = scaled(np.ascontiguousarray(part), zoom), np.tile(corner, 2)
+    outline(right, (others - shift) * zoom, _OTHER, 1)
+    outline(right, (anchor[None] - shift) * zoom, _NEAREST, 1)
+    draw_box(right, (own - shift) * zoom, _MISSED, box.name, 4)
+    if box.rival:
+        outline(right, (np.array([box.rival], np.float32) - shift) * zoom, _RIVAL, 2)
+    gap = np.full((left.shape[0], 4, 3), 32, np.uint8)
+    return titled(
+        np.concatenate([left, gap, right], axis=1),
+        f"annotation {box.annotation_id}, image {box.image_id}: {box.name} {size_of(box.box)} px, "
+        f"resized {size_of(box.resized)}; best IoU {box.best_iou:.2f} (yellow: that anchor)",
+        f"{box.reason}{' (cyan)' if box.rival else ''}; other boxes grey",
+    )
+
+
+def _write(folder: Path, sheet: Image | None, name: str, pictures: dict[str, Image]) -> list[Path]:
+    """Write a contact sheet, and each picture by its name; nothing where there are none."""
+    whole = pictures if sheet is None else {name: sheet, **pictures}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file_name, picture in whole.items():
+            write_jpeg(folder / file_name, picture)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+    return [folder / file_name for file_name in whole]

@@ -1,0 +1,89 @@
+"""What is wrong with the numbers of a whole file: written as text, or category ids off by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from retinanet.data.coco.records import is_id, meant_number
+
+_IDS = {
+    "images": ("id",),
+    "annotations": ("id", "image_id", "category_id", "iscrowd"),
+    "categories": ("id",),
+}
+_SIZES = {"images": ("width", "height"), "annotations": ("area",), "categories": ()}
+
+Values = dict[str, Any]
+
+
+def read_numbers(values: Values) -> int:
+    """Turn numbers written as text, and ids written as fractions, into what they mean.
+
+    In all three lists alike, so that what refers to a record still does; return the count.
+    """
+    count = 0
+    for key in _IDS:
+        for record in values[key]:
+            if not isinstance(record, dict):
+                continue
+            for name in (*_IDS[key], *_SIZES[key]):
+                count += _read(record, name, whole=name in _IDS[key])
+            box = record.get("bbox")
+            if key == "annotations" and isinstance(box, list):
+                count += sum([_read(box, i, whole=False) for i in range(len(box))])
+    return count
+
+
+def _read(holder: Any, key: str | int, *, whole: bool) -> bool:
+    """Replace a value by the number that it means; return whether that changed it."""
+    value = holder.get(key) if isinstance(holder, dict) else holder[key]
+    if not isinstance(value, str) and not (whole and isinstance(value, float)):
+        return False
+    meant = meant_number(value)
+    if meant is None or (whole and not is_id(meant)):
+        return False
+    holder[key] = meant
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """Category ids of the annotations that are those of the categories, off by one."""
+
+    step: int
+    """To add to the annotations' ids: 1 or -1."""
+    text: str
+    sure: bool
+    """Nothing else can be meant: the categories are 1..K, and all annotations have 0..K-1."""
+
+
+def find_shift(values: Values) -> Shift | None:
+    """Return how the annotations' category ids are off, if some are unknown and a shift fits."""
+    known = _ids(values["categories"], "id")
+    used = _ids(values["annotations"], "category_id")
+    if not known or not used or used <= known:
+        return None
+    for step, based in ((1, "0-based"), (-1, "1-based")):
+        if {number + step for number in used} <= known:
+            text = (
+                f"ids of annotations are {min(used)}..{max(used)}, those of categories "
+                f"{min(known)}..{max(known)}: they look {based}"
+            )
+            sure = step == 1 and min(used) == 0 and known == set(range(1, len(known) + 1))
+            sound = [r for r in values["annotations"] if isinstance(r, dict)]
+            sure = sure and all(is_id(record.get("category_id")) for record in sound)
+            return Shift(step=step, text=text, sure=sure)
+    return None
+
+
+def shift_categories(values: Values, step: int) -> int:
+    """Add to the category ids of all annotations; return their number."""
+    records = [record for record in values["annotations"] if isinstance(record, dict)]
+    for record in records:
+        record["category_id"] += step
+    return len(records)
+
+
+def _ids(records: list[Any], key: str) -> set[int]:
+    return {r[key] for r in records if isinstance(r, dict) and is_id(r.get(key))}

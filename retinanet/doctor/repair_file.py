@@ -1,0 +1,88 @@
+"""`--fix`: write a cleaned copy of a COCO file, unless that would remove much of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinanet.doctor.kinds import KINDS
+from retinanet.doctor.reader import Values, read_values
+from retinanet.doctor.repair import OTHER_CHANGES, Changes, repair
+from retinanet.errors import UserError
+from retinanet.files import replacing
+
+_MUCH = 0.1
+"""Share of the boxes or of the images that is removed only where that is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a file holds."""
+
+    boxes: int
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired:
+    """What became of a file."""
+
+    changes: Changes
+    before: Totals
+    after: Totals
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{getattr(self.before, what):,} -> {getattr(self.after, what):,} {what}"
+            for what in ("boxes", "images")
+        )
+
+
+def repair_file(
+    path: Path, out: Path, images: Path | None, *, removes_much: bool = False
+) -> Repaired:
+    """Write a cleaned copy of a COCO file; return what was changed, counted by kind.
+
+    Args:
+        path: of the file, which is not touched.
+        out: of the copy.
+        images: folder of its pictures, if they are to be looked at, too.
+        removes_much: a tenth of the boxes or images may go, and more.
+
+    Raises:
+        UserError: it has not the form of a COCO file, none of its pictures is in the folder, or
+            more would be removed than is allowed. Then nothing is written.
+    """
+    values = read_values(path, path.read_bytes())
+    before = _totals(values)
+    changes = repair(values, path, images)
+    repaired = Repaired(changes=changes, before=before, after=_totals(values))
+    if not removes_much:
+        _refuse_much(repaired, path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
+        temporary.write_text(json.dumps(values))
+    return repaired
+
+
+def _totals(values: Values) -> Totals:
+    return Totals(boxes=len(values["annotations"]), images=len(values["images"]))
+
+
+def _refuse_much(repaired: Repaired, path: Path) -> None:
+    """Refuse to remove more than a tenth: then it is the file that is misread, or mistaken."""
+    before, after = repaired.before, repaired.after
+    lost = Totals(boxes=before.boxes - after.boxes, images=before.images - after.images)
+    if lost.boxes <= _MUCH * before.boxes and lost.images <= _MUCH * before.images:
+        return
+    kinds = [
+        f"{kind} ({count:,})"
+        for kind, count in repaired.changes.most_common()
+        if "removed" in (OTHER_CHANGES.get(kind) or KINDS[kind].fix)
+    ]
+    raise UserError(
+        f"{path}: --fix would remove {lost.boxes:,} of {before.boxes:,} boxes and {lost.images:,} "
+        f"of {before.images:,} images, for {', '.join(kinds)}; mend their cause in the file, or "
+        "allow it with --fix-removes-much (nothing was written)"
+    )

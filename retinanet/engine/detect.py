@@ -1,0 +1,143 @@
+"""One pass over a split by all ranks, in rounds, and what each rank found in its images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from retinanet.categories import Categories
+from retinanet.distributed.precision import Precision, autocast
+from retinanet.distributed.raise_together import raise_together
+from retinanet.distributed.world import World
+from retinanet.drawing import draw_boxes, enlarge, fit, side_by_side
+from retinanet.errors import TrainingError, UserError
+from retinanet.evaluation.results import Result, to_results
+from retinanet.losses.criterion import Criterion, build_criterion
+from retinanet.model.detector import Detector
+from retinanet.model.postprocess import build_postprocess
+from retinanet.schema import Config
+from retinanet.structures import Batch, Detections, Outputs
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What one rank's pass over its batches gave."""
+
+    results: list[Result] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=lambda: {"class": [], "box": []})
+    """Of each image: they are added up at the end, exactly, so that no order matters."""
+    positives: int = 0
+    images: int = 0
+    scores: int = 0
+    highest_score: float = 0.0
+    pictures: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
+    """With the number of their batch among those of all ranks."""
+
+
+@torch.inference_mode()
+def detect(
+    model: Detector,
+    batches: Iterator[tuple[Batch, list[str]]],
+    config: Config,
+    categories: Categories,
+    *,
+    rounds: int,
+    world: World,
+    precision: Precision,
+    losses: bool,
+    pictures: int,
+    signals: Sequence[int],
+) -> Found:
+    """Take this rank's batches, in rounds of one a rank, after each of which the ranks agree."""
+    found = Found()
+    criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
+    show = world.is_main and rounds > 20
+    for turn in tqdm(range(rounds), "evaluating", disable=None if show else True, leave=False):
+        error = None
+        try:
+            host_batch = _next_batch(batches)
+            if host_batch is not None:
+                batch = host_batch.to(world.device)
+                with autocast(world.device, precision):
+                    outputs = model(batch.images, batch.sizes)
+                _note_scores(found, outputs, batch)
+                if losses:
+                    _add_losses(found, criterion, outputs, batch)
+                detections = postprocess(outputs, batch.sizes, batch.original_sizes)
+                for i, one in enumerate(detections):
+                    detected = one.cpu()
+                    found.results += to_results(
+                        *detected.numpy(),
+                        image_id=int(batch.image_ids[i]),
+                        category_ids=categories.ids,
+                    )
+                    if len(found.pictures) < pictures:
+                        picture = _picture(host_batch, i, detected, categories.names)
+                        found.pictures.append((turn * world.size + world.rank, picture))
+        except Exception as caught:
+            error = caught
+        # What comes in the last round is left to the caller: the evaluation is complete.
+        raise_together(world, error=error, signals=signals if turn < rounds - 1 else ())
+    return found
+
+
+def _next_batch(batches: Iterator[tuple[Batch, list[str]]]) -> Batch | None:
+    """Return the next batch, None after the last.
+
+    Raises:
+        UserError: it has an image that cannot be read.
+    """
+    batch, bad = next(batches, (None, []))
+    if bad:
+        raise UserError(f"{bad[0]} (evaluation leaves no image out)")
+    return batch
+
+
+def _note_scores(found: Found, outputs: Outputs, batch: Batch) -> None:
+    """Count a batch's scores.
+
+    Raises:
+        TrainingError: some are not finite.
+    """
+    found.images += len(batch.images)
+    found.scores += outputs.logits.numel()
+    highest = float(outputs.logits.max().sigmoid())
+    if math.isnan(highest):
+        raise TrainingError(
+            f"image {int(batch.image_ids[0])}: the network's outputs are not finite: it has "
+            "diverged. Try a lower train.lr, or train.precision=fp32"
+        )
+    found.highest_score = max(found.highest_score, highest)
+
+
+def _add_losses(found: Found, criterion: Criterion, outputs: Outputs, batch: Batch) -> None:
+    """Add a batch's losses, image by image: of all at once they would not fit a laptop's memory."""
+    for i in range(len(batch.images)):
+        one = slice(i, i + 1)
+        part = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
+        for name, value in criterion(part, batch.image(i)).items():
+            found.losses[name].append(float(value))
+    found.positives += sum(batch.assigned.counts)
+
+
+def _picture(
+    batch: Batch, i: int, detections: Detections, names: tuple[str, ...]
+) -> NDArray[np.uint8]:
+    """Draw the ground truth of an image beside its detections, on the resized image."""
+    height, width = batch.sizes[i].tolist()
+    pixels = batch.images[i, :, :height, :width].permute(1, 2, 0).numpy()
+    image, times = enlarge(pixels, 400)
+    target = batch.targets[i]
+    truth = draw_boxes(image, target.boxes.numpy() * times, target.labels.numpy(), names)
+    shown = detections.above(0.3)
+    scale = times * width / int(batch.original_sizes[i, 1])
+    found = draw_boxes(
+        image, shown.boxes.numpy() * scale, shown.labels.numpy(), names, shown.scores.numpy()
+    )
+    return fit(side_by_side(truth, found, ("ground truth", "detections >= 0.3")), 1280)

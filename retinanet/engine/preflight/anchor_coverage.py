@@ -1,0 +1,282 @@
+"""How well anchors cover the boxes that training learns from, at the size that the network sees.
+
+A box that no anchor overlaps by `assign.positive_iou` is learnt from one weak anchor, or not at all
+(users.md AN1); with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retinanet.data.canvas import Size
+from retinanet.engine.preflight.training_boxes import (
+    LearnedBoxes,
+    PlacedBoxes,
+    place_boxes,
+    training_short_side,
+)
+from retinanet.engine.splits import Split, training_canvas, training_short_sides
+from retinanet.model.anchors import STRIDES, AnchorGenerator, build_anchors
+from retinanet.schema import Config
+
+_CHUNK = 2**15
+"""Boxes looked at together: their columns stay in the cache."""
+COCO_SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
+"""Areas in original square px, as COCO's AP_S, AP_M and AP_L."""
+_ANY = float(np.finfo(np.float32).tiny)
+"""Least IoU of an anchor that touches a box: a threshold of 0 asks for no less."""
+_FEW = 20
+"""Boxes from which a share is worth a warning."""
+_WORST, _NAME = 20, 32
+"""Classes that the table shows, and letters of a name."""
+
+
+def best_iou(anchors: AnchorGenerator, boxes: PlacedBoxes) -> NDArray[np.float32]:
+    """Return the best IoU (m,) of each box over all anchors of its canvas.
+
+    The overlap of a box with one anchor shape is a product of a function of the anchor's x and one
+    of its y, and each falls on both sides of the box's centre: the best anchor of a shape is at the
+    cell nearest to it. So 45 IoUs a box are all that is needed, not 200,000.
+    """
+    best = np.zeros(len(boxes.xyxy), np.float32)
+    grids = grids_of(anchors, boxes.canvases)
+    for first in range(0, len(best), _CHUNK):
+        chunk = slice(first, first + _CHUNK)
+        corners = torch.from_numpy(boxes.xyxy[chunk]).T.contiguous()
+        own = grids[torch.from_numpy(boxes.canvas_of[chunk])]  # (chunk, levels, 4)
+        found = torch.zeros(corners.shape[1])
+        for level, cells in enumerate(anchors.cells):
+            for iou in level_iou(corners, cells, own[:, level].T.contiguous(), anchors.offset):
+                torch.maximum(found, iou, out=found)
+        best[chunk] = found.numpy()
+    return best
+
+
+def grids_of(anchors: AnchorGenerator, canvases: Sequence[Size]) -> Tensor:
+    """Return rows, columns, step_y and step_x of each level: (canvases, levels, 4)."""
+    levels = [level for canvas in canvases for level in anchors.levels(canvas)]
+    table = [(level.rows, level.columns, level.step_y, level.step_x) for level in levels]
+    return torch.tensor(table, dtype=torch.float32).reshape(len(canvases), len(STRIDES), 4)
+
+
+def level_iou(corners: Tensor, cells: Tensor, grid: Tensor, offset: float) -> Iterator[Tensor]:
+    """Yield, for each anchor of a cell, the best IoU (n,) of boxes over the places of the grid.
+
+    The arithmetic is that of the anchors and of `boxes.iou`, so that rounding agrees with them.
+
+    Args:
+        corners: (4, n) of the boxes.
+        cells: (per_cell, 4) anchors around a cell's centre: all are symmetric, rounded ones too.
+        grid: (4, n) rows, columns, step_y, step_x of the canvas of each box.
+        offset: of the first centre, in steps.
+    """
+    x1, y1, x2, y2 = corners
+    rows, columns, step_y, step_x = grid
+    x, y = (
+        (((low + high) / 2 / step - offset).round().clamp(min=0).minimum(count - 1) + offset) * step
+        for low, high, step, count in ((x1, x2, step_x, columns), (y1, y2, step_y, rows))
+    )
+    area = (x2 - x1) * (y2 - y1)
+    for left, top, right, bottom in cells.tolist():
+        ax1, ay1, ax2, ay2 = x + left, y + top, x + right, y + bottom
+        width = torch.minimum(ax2, x2).sub_(torch.maximum(ax1, x1)).clamp_(min=0)
+        height = torch.minimum(ay2, y2).sub_(torch.maximum(ay1, y1)).clamp_(min=0)
+        overlap = width.mul_(height)
+        union = (ax2 - ax1).mul_(ay2 - ay1).add_(area).sub_(overlap)
+        yield overlap.div_(union)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How many boxes of a kind the anchors cover."""
+
+    name: str
+    boxes: int
+    positive: int
+    """Best IoU >= assign.positive_iou."""
+    near: int
+    """Best IoU >= assign.negative_iou (the positives are among them)."""
+    low_quality: int
+    """Best IoU > 0, under positive_iou: of max_iou, only the low-quality rule lets them learn."""
+    untouched: int
+    """Best IoU 0."""
+
+    @property
+    def covered(self) -> float:
+        """Share of the boxes with an anchor that is a positive by its IoU."""
+        return self.positive / self.boxes if self.boxes else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What the anchors of an experiment cover of its training boxes."""
+
+    short_side: int
+    """px; the middle one of multi-scale."""
+    long_side: int
+    """px, the limit."""
+    kind: str
+    """assign.kind; atss assigns by none of the next three."""
+    positive_iou: float
+    negative_iou: float
+    low_quality_rule: bool
+    """Whether assign.low_quality is on."""
+    sampled: bool
+    """Whether images were left out."""
+    total: Share
+    sizes: list[Share]
+    """COCO's small, medium and large, by the original area; those that occur."""
+    classes: list[Share]
+    """Those that occur, in the order of the categories."""
+    ends: dict[int, float]
+    """Share with best IoU >= positive_iou at the smallest and the largest of the short sides."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain types."""
+        return asdict(self)
+
+
+def measure_coverage(config: Config, split: Split, boxes: LearnedBoxes) -> Coverage:
+    """Count the boxes that the anchors cover, by COCO size and by class."""
+    data, assign = config.data, config.assign
+    anchors = build_anchors(config.anchors)
+    side = training_short_side(data)
+    best = best_iou(anchors, place_boxes(boxes, data, side))
+    ends = {}
+    sides = training_short_sides(data) if training_canvas(data) is None else (side,)
+    for other in sorted({min(sides), max(sides)} - {side}):
+        at_other = best_iou(anchors, place_boxes(boxes, data, other))
+        ends[other] = float((at_other >= assign.positive_iou).mean()) if len(boxes) else 0.0
+
+    def share(name: str, of: NDArray[np.float32]) -> Share:
+        return Share(
+            name=name,
+            boxes=len(of),
+            positive=int((of >= max(assign.positive_iou, _ANY)).sum()),
+            near=int((of >= max(assign.negative_iou, _ANY)).sum()),
+            low_quality=int(((of > 0) & (of < assign.positive_iou)).sum()),
+            untouched=int((of <= 0).sum()),
+        )
+
+    areas = split.annotations.areas[boxes.places]
+    labels = split.annotations.labels[boxes.places]
+    order = np.argsort(labels, kind="stable")
+    names = split.annotations.categories.names
+    starts = np.searchsorted(labels[order], np.arange(1, len(names)))
+    by_class = zip(names, np.split(best[order], starts), strict=True)
+    by_size = (
+        (name, best[(areas >= low) & (areas < high)]) for name, (low, high) in COCO_SIZES.items()
+    )
+    return Coverage(
+        short_side=side,
+        long_side=data.long_side,
+        kind=assign.kind,
+        positive_iou=assign.positive_iou,
+        negative_iou=assign.negative_iou,
+        low_quality_rule=assign.low_quality,
+        sampled=boxes.sampled,
+        total=share("all", best),
+        sizes=[share(name, of) for name, of in by_size if len(of)],
+        classes=[share(name, of) for name, of in by_class if len(of)],
+        ends=ends,
+    )
+
+
+def describe_briefly(coverage: Coverage) -> list[str]:
+    """Say in one line what is covered, and warn in a second where much is not."""
+    total = coverage.total
+    if not total.boxes:
+        return []
+    sizes = ", ".join(f"{size.name} {_percent(size.covered)}" for size in coverage.sizes)
+    some = f" ({total.boxes:,} boxes looked at)" if coverage.sampled else ""
+    lines = [
+        f"anchors at short side {coverage.short_side}: {_percent(total.covered)} of the boxes have "
+        f"one with IoU >= {coverage.positive_iou:g} ({sizes}), "
+        f"{_percent(total.near / total.boxes)} one with IoU >= {coverage.negative_iou:g}"
+        f"{some}"
+    ]
+    return lines + [f"  warning: {text}" for text in warn_of_coverage(coverage)]
+
+
+def warn_of_coverage(coverage: Coverage) -> list[str]:
+    """Return a warning, with the remedy, where the anchors miss much of the data.
+
+    That is where less than 3/4 of all boxes, 1/2 of a COCO size or 1/3 of a class are covered. COCO
+    with the default recipe is at about 7/8, its small boxes at about 3/4, and a class of small
+    things (sports balls, say) at a half.
+    """
+    limits = [(coverage.total, 0.75), *((size, 1 / 2) for size in coverage.sizes)]
+    limits += [(group, 1 / 3) for group in coverage.classes]
+    missed = [group for group, least in limits if group.boxes >= _FEW and group.covered < least]
+    if not missed:
+        return []
+    shown = ", ".join(f"{m.boxes - m.positive:,} of {m.boxes:,} ({m.name})" for m in missed[:5])
+    more = f" and {len(missed) - 5} classes more" if len(missed) > 5 else ""
+    return [
+        f"many boxes have no anchor with IoU >= {coverage.positive_iou:g}: {shown}{more}. "
+        f"{_fate(coverage)}. "
+        f"Remedy: a larger data.short_side (now {coverage.short_side}), or other anchors: "
+        "`retinanet check CONFIG --fit-anchors`"
+    ]
+
+
+def _fate(coverage: Coverage) -> str:
+    """Return what training makes of the boxes that are not covered."""
+    if coverage.kind == "atss":
+        return (
+            "With assign.kind=atss a box is learnt from the best anchors near its centre, however "
+            "low their IoU; one that holds no anchor's centre is learnt as background"
+        )
+    if coverage.low_quality_rule:
+        return "They are learnt from one weak anchor each, or as background"
+    return "They are learnt as background, since assign.low_quality is off"
+
+
+def describe_coverage(coverage: Coverage) -> list[str]:
+    """Return a table by COCO size and class, worst classes first, and the warning."""
+    total = coverage.total
+    lines = [
+        f"anchors against {total.boxes:,} boxes{' (a sample)' if coverage.sampled else ''}, "
+        f"resized to short side {coverage.short_side}, long side at most {coverage.long_side}"
+    ]
+    words = {"small": "small < 32² px", "medium": "medium", "large": "large >= 96² px"}
+    classes = sorted(coverage.classes, key=lambda group: group.covered)
+    shown = classes[:_WORST]
+    rows = [("all", total), *((words[size.name], size) for size in coverage.sizes)]
+    rows += [(group.name[:_NAME], group) for group in shown]
+    width = max(len(name) for name, _ in rows)
+    positive, near = (f"IoU >= {x:g}" for x in (coverage.positive_iou, coverage.negative_iou))
+    weak = "low-quality" if coverage.low_quality_rule else "too weak"
+    if coverage.kind == "atss":
+        weak = "lower IoU"
+    lines.append(f"  {'':{width}}  {'boxes':>9}  {positive:>10}  {near:>10}  {weak:>11}  untouched")
+    lines += [
+        f"  {name:{width}}  {group.boxes:9,}  {_percent(group.covered):>10}  "
+        f"{_percent(group.near / group.boxes):>10}  {group.low_quality:11,}  {group.untouched:9,}"
+        for name, group in rows
+        if group.boxes
+    ]
+    if len(classes) > _WORST:
+        least = _percent(classes[_WORST].covered)
+        lines.append(f"  and {len(classes) - _WORST} classes more, each with at least {least}")
+    if coverage.ends:
+        ends = ", ".join(f"{_percent(share)} at {side}" for side, share in coverage.ends.items())
+        lines.append(f"  of the other short sides: {ends} px ({positive})")
+    return lines + [f"  warning: {text}" for text in warn_of_coverage(coverage)]
+
+
+def _percent(share: float) -> str:
+    """Return a share in words that never round something to all or to nothing."""
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return "< 0.1 %"
+    if 99.9 < percent < 100:
+        return "> 99.9 %"
+    return f"{percent:.1f} %"

@@ -1,0 +1,111 @@
+"""`train --dry-run`: one whole step and one evaluation batch; nothing of them is kept."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+from retinanet.data.loader import RankStep, on_one_core
+from retinanet.distributed.device import forget_peak, peak_memory, wait_for
+from retinanet.engine.evaluate import evaluate
+from retinanet.engine.meter import canvas_pixels
+from retinanet.engine.preflight.forecast import Trial, forecast
+from retinanet.engine.run import Run, load_steps
+from retinanet.engine.step import take_step
+
+_STEPS_ON_A_GPU = 3
+"""The first ones choose kernels; the last is timed."""
+
+
+def try_first_step(run: Run) -> list[str]:
+    """Take the first step and evaluate one batch; return what to say of them and of the whole run.
+
+    The run is spent afterwards: its weights have moved. Nothing is written.
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite, too many unreadable images.
+        UserError: an unreadable image of the evaluation.
+    """
+    # A process that loads alone has all cores.
+    with on_one_core() if run.config.data.workers else nullcontext():
+        started = time.perf_counter()
+        # In this process, so that its time can be taken.
+        part = next(load_steps(run, stop=run.progress.step + 1, workers=0))
+        loading = time.perf_counter() - started
+    bad = _unreadable(run, part)
+    trial = _try(run, part, loading)
+    return [
+        f"dry run: one step of {run.config.train.batch_size} images and the evaluation of "
+        f"{trial.evaluated} went well; nothing was written",
+        *(f"  left out: {message}" for message in bad),
+        *forecast(run, trial),
+    ]
+
+
+def _try(run: Run, part: RankStep, loading: float) -> Trial:
+    """Take a step, and evaluate as many images as a batch has."""
+    device = run.world.device
+    positives, images = run.world.sum([part.positives, part.images])
+    forget_peak(device)
+    run.model.train()
+    for _ in range(1 if device.type == "cpu" else _STEPS_ON_A_GPU):
+        wait_for(device)
+        started = time.perf_counter()
+        take_step(run, part, positives=positives, images=images)
+        wait_for(device)
+        stepping = time.perf_counter() - started
+    _check_finite(run)
+    step_memory = peak_memory(device)
+    forget_peak(device)
+    limit = min(run.config.eval.batch_size, len(run.val.annotations))
+    started = time.perf_counter()
+    evaluate(
+        run.model,
+        run.config,
+        run.val,
+        world=replace(run.world, rank=0, size=1),  # each rank on its own
+        precision=run.precision,
+        losses=True,
+        limit=limit,
+    )
+    return Trial(
+        images=part.images,
+        pixels=canvas_pixels(part),
+        load_seconds=loading,
+        step_seconds=stepping,
+        step_memory=step_memory,
+        evaluated=limit,
+        evaluation_seconds=time.perf_counter() - started,
+        evaluation_memory=peak_memory(device),
+    )
+
+
+def _unreadable(run: Run, part: RankStep) -> list[str]:
+    """Return what is said of the images that could not be read.
+
+    Raises:
+        TrainingError: too many of them, or all.
+    """
+    parts: list[list[str]] = run.world.broadcast(run.world.gather(part.bad))
+    bad = [message for own in parts for message in own]
+    (images,) = run.world.sum([part.images])
+    limit = run.config.data.max_bad_images
+    if len(bad) > limit or not images:
+        run.world.fail(
+            f"{len(bad)} images of the first step could not be read, and data.max_bad_images is "
+            f"{limit}; the first is {bad[0]}"
+        )
+    return bad
+
+
+def _check_finite(run: Run) -> None:
+    losses, norm = run.latest()
+    reading = run.guard.read()
+    if reading.step is not None or reading.skipped > run.progress.skipped_steps:
+        parts = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        run.world.fail(
+            f"the first step is not finite: {parts}, gradient norm {norm:g}. Try a lower train.lr "
+            "or train.precision=fp32; are model.pixel_mean and model.pixel_std those of the "
+            "backbone?"
+        )

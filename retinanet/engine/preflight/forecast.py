@@ -1,0 +1,228 @@
+"""What a run is going to do, as `train --dry-run` prints it: schedule, parameters, memory, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from retinanet.engine.logs.log import duration
+from retinanet.engine.run import Run, checkpoint_size
+from retinanet.model.backbone import ResNet
+from retinanet.model.detector import Detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What one step and one evaluation batch took on this process."""
+
+    images: int
+    """Of this rank's share of the step."""
+    pixels: int
+    """Of their canvases."""
+    load_seconds: float
+    """To load them, by one process."""
+    step_seconds: float
+    step_memory: float
+    """Peak in GB, of the device or of the process."""
+    evaluated: int
+    """Images of the evaluation batch."""
+    evaluation_seconds: float
+    """With loading it by one process."""
+    evaluation_memory: float
+    """Peak in GB."""
+
+
+def forecast(run: Run, trial: Trial) -> list[str]:
+    """Return what a dry run prints."""
+    parts = (
+        ("schedule", [*describe_schedule(run), *describe_events(run)]),
+        ("parameters", describe_parameters(run.model, run.optimizer)),
+        ("memory", describe_memory(run, trial)),
+        ("time", describe_time(run, trial)),
+    )
+    return [line for name, lines in parts for line in (name, *(f"  {line}" for line in lines))]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines: the first column starts at the left, the others end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "   ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def describe_schedule(run: Run) -> list[str]:
+    """Return the learning rate at the steps where it turns."""
+    per_epoch = run.plan.steps_per_epoch
+    rows = [("", "step", "epoch", "learning rate")]
+    rows += [
+        (name, f"{step:,}", f"{step / per_epoch:.2f}", f"{run.schedule.learning_rate(step):.4g}")
+        for step, name in _turns(run)
+    ]
+    return aligned(rows)
+
+
+def _turns(run: Run) -> list[tuple[int, str]]:
+    """Return the steps, from 0, at which the learning rate turns, and what happens there."""
+    config, steps = run.config.train, run.schedule.steps
+    turns = {0: "first step"}
+    if 0 < config.warmup_steps < steps:
+        turns[config.warmup_steps] = "warm-up is over"
+    if config.schedule == "multistep":
+        turns |= {
+            step: f"times {config.lr_drop:g}" for step in run.schedule.milestones if step < steps
+        }
+    else:
+        quarters = {steps * i // 4: f"cosine, {i} of 4" for i in (1, 2, 3)}
+        turns |= {step: name for step, name in quarters.items() if step > config.warmup_steps}
+    turns.setdefault(steps - 1, "last step")
+    return sorted(turns.items())
+
+
+def describe_events(run: Run) -> list[str]:
+    """Return how often a run is evaluated and saved, and what the files take on the disk."""
+    config, schedule, per_epoch = run.config.train, run.schedule, run.plan.steps_per_epoch
+    interval = schedule.evaluation_interval
+    evaluations = count_evaluations(schedule.steps, interval)
+    every = f"every {interval:,} steps and " if 0 < interval < schedule.steps else ""
+    both = ", of the weights and of their average" if run.average is not None else ""
+    snapshots = schedule.steps // config.snapshot_every if config.snapshot_every else 0
+    kept = min(snapshots, config.keep_snapshots or snapshots)
+    shown = f", the newest {kept} of {snapshots} step_*.pt" if snapshots else ""
+    size = checkpoint_size(run) / 1e6
+    return [
+        f"{schedule.steps:,} steps of {config.batch_size} images, "
+        f"{schedule.steps / per_epoch:.2f} epochs of {per_epoch:,} steps",
+        f"{evaluations} evaluation(s) of {len(run.val.annotations):,} images: {every}at the end"
+        + both,
+        f"checkpoints: last.pt every {config.checkpoint_every:,} steps and at evaluations, best.pt"
+        f"{shown}: {2 + kept} files of {size:,.1f} MB, {(2 + kept) * size:,.1f} MB in all",
+    ]
+
+
+def count_evaluations(steps: int, interval: int) -> int:
+    """Return how many evaluations a run has: every `interval` steps (0: never), and at its end."""
+    return -(-steps // interval) if interval else 1
+
+
+def describe_parameters(model: Detector, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Return what is trained of each part of the network, and how."""
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    rows = [("", "parameters", "frozen", "trainable", "lr factor", "weight decay")]
+    for name, modules in [*_parts(model), ("all", (model,))]:
+        parameters = [p for module in modules for p in module.parameters()]
+        own = [groups[id(p)] for p in parameters if id(p) in groups]
+        trainable = sum(p.numel() for p in parameters if id(p) in groups)
+        total = sum(p.numel() for p in parameters)
+        rows.append(
+            (
+                name,
+                f"{total:,}",
+                f"{total - trainable:,}",
+                f"{trainable:,}",
+                _values(own, "factor"),
+                _values(own, "weight_decay"),
+            )
+        )
+    return aligned(rows)
+
+
+def _parts(model: Detector) -> list[tuple[str, tuple[nn.Module, ...]]]:
+    backbone = model.backbone
+    parts: list[tuple[str, tuple[nn.Module, ...]]] = [("backbone", (backbone,))]
+    if isinstance(backbone, ResNet):
+        names = [f"backbone {stage}" for stage in ResNet.STAGES]
+        parts = list(zip(names, backbone.stages(), strict=True))
+    return [
+        *parts,
+        ("fpn", (model.fpn,)),
+        ("class subnet", (model.class_subnet,)),
+        ("box subnet", (model.box_subnet,)),
+    ]
+
+
+def _values(groups: Iterable[dict[str, Any]], key: str) -> str:
+    """Return the different values of an option, the largest first."""
+    values = sorted({group[key] for group in groups}, reverse=True)
+    return ", ".join(f"{value:g}" for value in values) or "-"
+
+
+def describe_memory(run: Run, trial: Trial) -> list[str]:
+    """Return what the device holds, and the most that a step and an evaluation took."""
+    learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
+    moments = [x for state in run.optimizer.state.values() for x in state.values()]
+    held = {
+        "weights": _bytes(run.model),
+        "gradients": learned,
+        "optimiser": sum(x.nbytes for x in moments if isinstance(x, torch.Tensor)),
+        "average of the weights": 0 if run.average is None else _bytes(run.average.model),
+    }
+    text = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items() if size)
+    whose, then = "this process, loaders apart", "with the evaluation after it"
+    if run.world.device.type == "cuda":
+        whose, then = "the device", "in the evaluation"
+    return [
+        text,
+        f"peak of {whose}: {trial.step_memory:.2f} GB in the step, "
+        f"{trial.evaluation_memory:.2f} GB {then}",
+    ]
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+def describe_time(run: Run, trial: Trial) -> list[str]:
+    """Return how long a step and an evaluation take, and from them the whole run."""
+    workers, ranks = run.config.data.workers, run.world.size
+    period, waiting = step_period(trial.step_seconds, trial.load_seconds, workers)
+    per_image = trial.evaluation_seconds / trial.evaluated
+    passes = 2 if run.average is not None else 1
+    images = len(run.val.annotations)
+    evaluation = passes * per_image * images / ranks
+    left = run.schedule.steps - run.progress.step
+    training, evaluations = (
+        period * left,
+        count_evaluations(run.schedule.steps, run.schedule.evaluation_interval),
+    )
+    speed = min(run.config.train.batch_size, run.plan.entries) / period
+    where = "" if ranks == 1 else f", the share of one of {ranks} processes"
+    return [
+        f"step {trial.step_seconds:.3f} s for {trial.images} images{where}{_use(run, trial)}",
+        f"loading them {trial.load_seconds:.3f} s by one process; with data.workers {workers}, "
+        f"{waiting:.0%} of the time waits for data: {speed:.1f} images/s",
+        f"evaluation {per_image:.3f} s an image, loading and scoring included",
+        f"whole run about {duration(training + evaluations * evaluation)}: {left:,} steps "
+        f"{duration(training)}, {evaluations} evaluation(s) {duration(evaluations * evaluation)}",
+    ]
+
+
+def _use(run: Run, trial: Trial) -> str:
+    """Say what the step's arithmetic is of what the device can do."""
+    if run.work is None:
+        return ""
+    rate = run.work.flops_per_pixel * trial.pixels / trial.step_seconds
+    return (
+        f": {rate / 1e12:.3g} TFLOP/s, {rate / run.work.attainable:.0%} of what a large matrix "
+        "product reaches here"
+    )
+
+
+def step_period(step: float, load: float, workers: int) -> tuple[float, float]:
+    """Return the seconds from step to step, and the share of them that waits for data.
+
+    Args:
+        step: seconds that a step computes.
+        load: seconds in which one process loads it.
+        workers: that load beside the training; without any it stands still meanwhile.
+    """
+    period = max(step, load / workers) if workers else step + load
+    return period, 1 - step / period

@@ -1,0 +1,193 @@
+"""How many images a device takes at a time: what `auto` becomes, and a trial before step 0.
+
+The result of a training does not depend on it: the batch is cut into more or fewer pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinanet.config import override_config
+from retinanet.data.canvas import Size, cover, evaluation_canvas
+from retinanet.data.collate import LoadedImage, collate, empty_target
+from retinanet.distributed.device import has_own_memory, wait_for
+from retinanet.distributed.precision import autocast
+from retinanet.distributed.world import World
+from retinanet.engine.run import Run
+from retinanet.engine.splits import Split, training_canvas
+from retinanet.schema import Config
+from retinanet.structures import BACKGROUND, Batch, Target
+
+_HOST_PIXELS = 2_500_000
+"""Canvas pixels of a micro-batch on a CPU: two images of COCO. More are no faster there."""
+
+
+def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
+    """Return how many images a device takes at a time; `auto` is what its memory suggests.
+
+    On a GPU that is the rank's whole share of the batch, until `fit_micro_batch` has tried it; on a
+    CPU as many as `_HOST_PIXELS` hold.
+    """
+    if config.train.micro_batch != "auto":
+        return config.train.micro_batch
+    share = -(-config.train.batch_size // world.size)
+    if has_own_memory(world.device):
+        return share
+    return min(share, max(1, _HOST_PIXELS // max(map(math.prod, _canvases(config, train)))))
+
+
+def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
+    """Try `train.micro_batch` at the plan's largest canvas; halve an `auto` that does not fit.
+
+    All ranks try at the same time and agree: two processes may share a device. The run's config
+    holds what it became.
+
+    Args:
+        run: before its first step.
+        asked: what the user's config has, `auto` or a number.
+
+    Returns:
+        What to say of it.
+
+    Raises:
+        TrainingError: the number that was asked for does not fit, or not even one image.
+    """
+    config = run.config
+    first = config.train.micro_batch
+    assert first != "auto"
+    share = -(-config.train.batch_size // run.world.size)
+    canvas = _largest_canvas(config, run.train)
+    tried = min(first, share)
+    fitting = largest_that_fits(tried, lambda images: _fits(run, images, canvas), run.world)
+    size, memory = f"{canvas[1]}x{canvas[0]} px", f"the device's memory{_capacity(run)}"
+    if fitting is None:
+        run.world.fail(
+            f"train.micro_batch: not even one image of {size} fits into {memory}: lower "
+            "data.short_side and data.long_side, or take a smaller model.backbone, or "
+            "train.precision=bf16"
+        )
+    if fitting == tried:
+        return []
+    does = f"{fitting} {'does' if fitting == 1 else 'do'}"
+    if asked != "auto":
+        run.world.fail(
+            f"train.micro_batch={asked}: {tried} images of {size} do not fit into {memory}, "
+            f"{does}: set train.micro_batch={fitting} (the batch and the results stay the "
+            "same)"
+        )
+    run.config = override_config(config, [f"train.micro_batch={fitting}"])
+    return [f"train.micro_batch auto: {tried} images did not fit into memory, {does}"]
+
+
+def largest_that_fits(images: int, fits: Callable[[int], bool], world: World) -> int | None:
+    """Halve a number of images (up) until it fits on every rank; None where not even one does."""
+    while images:
+        (failed,) = world.sum([not fits(images)])
+        if not failed:
+            return images
+        images = -(-images // 2) if images > 1 else 0
+    return None
+
+
+def _fits(run: Run, images: int, canvas: Size) -> bool:
+    """Whether a micro-batch can go forward and back beside all that training keeps in memory."""
+    try:
+        _pass(run, images, canvas)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        fitted = False
+    else:
+        fitted = True
+    # Past the except clause nothing holds the tensors of the pass any more.
+    if has_own_memory(run.world.device):
+        torch.accelerator.empty_cache()
+    return fitted
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The libraries for convolutions and products, and Apple's GPUs, have words of their own.
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text for sign in ("out of memory", "ALLOC_FAILED")
+    )
+
+
+def _pass(run: Run, images: int, canvas: Size) -> None:
+    """Take blank images forward and back, and leave no trace.
+
+    The gradients are asked for, not added to the parameters': so DistributedDataParallel, whose
+    hooks wait for the others, sees nothing of it.
+    """
+    learned = [p for p in run.model.parameters() if p.requires_grad]
+    # The gradients of the micro-batches before, and the moments that AdamW makes in its first step.
+    kept = 1 if run.optimizer.state else {"sgd": 1, "adamw": 3}[run.config.train.optimizer]
+    beside = [torch.empty_like(p) for p in learned for _ in range(kept)]
+    batch = _blank_batch(run, images, canvas)
+    training = run.model.training
+    run.model.eval()  # batch norm must not move
+    try:
+        with autocast(run.world.device, run.precision):
+            outputs = run.model(batch.images, batch.sizes)
+        losses = run.criterion(outputs, batch)
+        torch.autograd.grad(losses["class"] + losses["box"], learned, allow_unused=True)
+    finally:
+        run.model.train(training)
+    wait_for(run.world.device)  # an error of the device comes here
+    del beside
+
+
+def _blank_batch(run: Run, images: int, canvas: Size) -> Batch:
+    """Return images without boxes on a canvas, on the device; their anchors are negatives."""
+    image = LoadedImage(
+        pixels=np.zeros((1, 1, 3), np.uint8),
+        size=(1, 1),
+        original_size=(1, 1),
+        image_id=0,
+        target=empty_target(),
+    )
+
+    def match(place: Size, target: Target) -> Tensor:
+        del target
+        anchors = sum(run.model.anchors.per_level(place))
+        return torch.full((anchors,), BACKGROUND, dtype=torch.int32)
+
+    return collate([image] * images, canvas, match).to(run.world.device)
+
+
+def _capacity(run: Run) -> str:
+    if run.world.device.type != "cuda":
+        return ""
+    total = torch.cuda.get_device_properties(run.world.device).total_memory
+    return f" ({total / 2**30:.1f} GiB)"
+
+
+def _largest_canvas(config: Config, train: Split) -> Size:
+    """Return the largest canvas that a step may have.
+
+    What is left of the buckets at the end of an epoch goes together on one that covers them all.
+    """
+    canvases = _canvases(config, train)
+    return cover(canvases) if config.train.batch_size > 1 else max(canvases, key=math.prod)
+
+
+def _canvases(config: Config, train: Split) -> list[Size]:
+    """Return the canvases of the images, one by one, at the largest short side."""
+    data = config.data
+    fixed = training_canvas(data)
+    if fixed:
+        return [fixed]
+    return [
+        evaluation_canvas(
+            (height, width),
+            short_side=max(data.short_side),
+            long_side=data.long_side,
+            policy=data.canvas,
+        )
+        for height, width in train.annotations.distinct_sizes().tolist()
+    ]

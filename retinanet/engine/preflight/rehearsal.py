@@ -1,0 +1,75 @@
+"""Training and evaluation on two images, without a trace: what fails, fails before step 0."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from retinanet.data.sampler import Plan
+from retinanet.distributed.precision import autocast
+from retinanet.engine.evaluate import evaluate
+from retinanet.engine.flops import FlopCounter, Work, attainable_flops
+from retinanet.engine.run import Run
+from retinanet.engine.splits import build_dataset
+from retinanet.errors import TrainingError, UserError
+
+_IMAGES = 2
+
+
+def rehearse(run: Run) -> None:
+    """Train and evaluate on two images; note in `run.work` what that takes of the device.
+
+    Raises:
+        TrainingError: a loss that is not finite with the initial weights.
+        UserError: an image that cannot be read.
+    """
+    plan = run.plan.step(0)
+    flops = _forward_and_back(run, replace(plan, samples=plan.samples[:_IMAGES]))
+    run.work = Work(
+        flops_per_pixel=flops / (min(_IMAGES, len(plan.samples)) * math.prod(plan.canvas)),
+        attainable=attainable_flops(run.world.device, run.precision),
+    )
+    evaluate(
+        run.model,
+        run.config,
+        run.val,
+        world=replace(run.world, rank=0, size=1),  # each rank on its own
+        precision=run.precision,
+        losses=True,
+        limit=_IMAGES,
+    )
+
+
+def _forward_and_back(run: Run, plan: Plan) -> int:
+    """Return the FLOPs that a few images take."""
+    batch, bad = build_dataset(run.config, run.train, augment=True, losses=True)[plan]
+    if bad and run.config.data.max_bad_images == 0:
+        raise UserError(bad[0])
+    batch = batch.to(run.world.device)
+    run.model.eval()  # batch norm must not move
+    with FlopCounter() as counter:
+        with autocast(run.world.device, run.precision):
+            outputs = run.model(batch.images, batch.sizes)
+        losses = run.criterion(outputs, batch)
+        total = losses["class"] + losses["box"]
+        _check_finite(run, total, losses)
+        # Asked for, the gradients are not added to the parameters', and no hook is called.
+        learned = [p for p in run.model.parameters() if p.requires_grad]
+        torch.autograd.grad(total, learned, allow_unused=True)
+    return counter.get_total_flops()
+
+
+def _check_finite(run: Run, total: Tensor, losses: dict[str, Tensor]) -> None:
+    if math.isfinite(float(total.detach())):
+        return
+    parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
+    remedy = (
+        "the run had diverged before this state was saved: start a new one from its best "
+        "checkpoint with --init-from and a lower train.lr"
+        if run.progress.step
+        else "are model.weights, model.pixel_mean and model.pixel_std those of the backbone?"
+    )
+    raise TrainingError(f"the loss of the first two images is not finite: {parts}; {remedy}")

@@ -1,0 +1,144 @@
+"""The boxes that training learns from, and where resizing lays them.
+
+Augmentation takes no part: this is the size that most pictures of a training have. m boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.data.boxes_used import cut_boxes, parts
+from retinanet.data.canvas import Size, evaluation_canvas, resized
+from retinanet.data.coco.annotations import Annotations
+from retinanet.engine.splits import Split, training_canvas, training_short_sides
+from retinanet.schema import DataConfig
+
+_BLOCK = 32
+"""Images in a row that a sample takes together."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnedBoxes:
+    """Boxes that training learns from (crowds are none), in original px."""
+
+    xyxy: NDArray[np.float32]
+    """(m, 4)."""
+    rows: NDArray[np.int64]
+    """(m,) image of each box, ascending."""
+    places: NDArray[np.int64]
+    """(m,) of each box in the annotation index."""
+    sizes: NDArray[np.int64]
+    """(m, 2) height and width of the image of each box."""
+    sampled: bool
+    """Whether images were left out."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, wanted: NDArray[np.bool_]) -> LearnedBoxes:
+        """Return the boxes where `wanted` (m,)."""
+        return replace(
+            self,
+            xyxy=self.xyxy[wanted],
+            rows=self.rows[wanted],
+            places=self.places[wanted],
+            sizes=self.sizes[wanted],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlacedBoxes:
+    """Boxes after resizing, on the canvas of their image."""
+
+    xyxy: NDArray[np.float32]
+    """(m, 4) px."""
+    canvas_of: NDArray[np.int64]
+    """(m,) row of `canvases`."""
+    canvases: list[Size]
+
+
+def learned_boxes(split: Split, *, limit: int, seed: int = 0) -> LearnedBoxes:
+    """Collect the boxes that training learns from.
+
+    Args:
+        split: of training.
+        limit: of a file with more boxes, random images that hold about so many are taken.
+        seed: of that choice.
+    """
+    annotations = split.annotations
+    found = [
+        _learned(annotations, first, last, split.min_box_side)
+        for first, last in _ranges(annotations, limit, seed)
+    ]
+    places = np.concatenate([places for places, _ in found])
+    rows = np.searchsorted(annotations.offsets, places, side="right") - 1
+    return LearnedBoxes(
+        xyxy=np.concatenate([xyxy for _, xyxy in found]),
+        rows=rows,
+        places=places,
+        sizes=annotations.sizes[rows],
+        sampled=_is_sampled(annotations, limit),
+    )
+
+
+def _is_sampled(annotations: Annotations, limit: int) -> bool:
+    return int(annotations.offsets[-1]) > limit
+
+
+def _ranges(annotations: Annotations, limit: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of images: all, or random blocks."""
+    if not _is_sampled(annotations, limit):
+        yield from parts(annotations)
+        return
+    blocks = -(-len(annotations) // _BLOCK)
+    share = limit / int(annotations.offsets[-1])
+    some = np.random.default_rng(seed).permutation(blocks)[: max(1, round(blocks * share))]
+    for block in np.sort(some).tolist():
+        yield block * _BLOCK, min((block + 1) * _BLOCK, len(annotations))
+
+
+def _learned(
+    annotations: Annotations, first: int, last: int, min_box_side: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return places (m,) and boxes (m, 4) of the images first..last-1."""
+    start, stop = annotations.offsets[[first, last]]
+    cut = cut_boxes(annotations, first, last, min_box_side=min_box_side)
+    wanted = cut.keep & ~annotations.crowd[start:stop]
+    return start + np.flatnonzero(wanted), cut.xyxy[wanted]
+
+
+def training_short_side(data: DataConfig) -> int:
+    """Return the short side (px) that stands for a training: the middle one of multi-scale."""
+    fixed = training_canvas(data)
+    sides = [min(fixed)] if fixed else sorted(training_short_sides(data))
+    return sides[len(sides) // 2]
+
+
+def _lay(size: Size, data: DataConfig, short_side: int) -> tuple[Size, Size]:
+    """Return an image's size after resizing and its canvas; a preset's random scale is 1 here."""
+    fixed = training_canvas(data)
+    if fixed is None:
+        limits = {"short_side": short_side, "long_side": data.long_side}
+        return resized(size, **limits), evaluation_canvas(size, **limits, policy=data.canvas)
+    scale = min(fixed[0] / size[0], fixed[1] / size[1])
+    return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), fixed
+
+
+def place_boxes(boxes: LearnedBoxes, data: DataConfig, short_side: int) -> PlacedBoxes:
+    """Resize boxes as the data path does; each image lies on the canvas that it has by itself."""
+    keys, image_of = np.unique(boxes.sizes[:, 0] << 32 | boxes.sizes[:, 1], return_inverse=True)
+    sizes = [(key >> 32, key & (2**32 - 1)) for key in keys.tolist()]
+    laid = [_lay(size, data, short_side) for size in sizes]
+    after, canvases = [size for size, _ in laid], [canvas for _, canvas in laid]
+    factor = np.array(after, np.float64).reshape(-1, 2) / np.array(sizes).reshape(-1, 2)
+    factors = np.tile(factor[:, ::-1], 2).astype(np.float32)  # (images, 4): x, y, x, y
+    different = sorted(set(canvases))
+    number = {canvas: row for row, canvas in enumerate(different)}
+    canvas_of = np.array([number[canvas] for canvas in canvases], np.int64)
+    return PlacedBoxes(
+        xyxy=boxes.xyxy * factors[image_of], canvas_of=canvas_of[image_of], canvases=different
+    )

@@ -1,0 +1,150 @@
+"""Which class a row of foreign logits is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retinanet.categories import Categories
+from retinanet.errors import UserError
+from retinanet.interop.coco_names import COCO
+
+_REMEDY = (
+    "name its classes: retinanet convert checkpoint FILE OUT.pt --categories JSON (a COCO file, "
+    "or a list of names)"
+)
+
+
+class _CocoFile(msgspec.Struct):
+    """Of a COCO file no more: its annotations may be gigabytes as objects."""
+
+    categories: list[Any]
+
+
+def _decode(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content, type=_CocoFile | list[Any])
+    except msgspec.MsgspecError:  # with a NaN among its annotations, perhaps
+        return json.loads(content)
+
+
+def read_categories(path: Path) -> Categories:
+    """Read classes from a COCO file, or from a list of names (their ids are then 1, 2, ..).
+
+    Raises:
+        UserError: neither, or a name or an id that is there twice.
+    """
+    try:
+        content = _decode(path.read_bytes())
+        records = content.categories if isinstance(content, _CocoFile) else content
+        records = records["categories"] if isinstance(records, dict) else records
+        if not isinstance(records, list):
+            raise TypeError
+        if all(isinstance(record, str) for record in records):
+            pairs = list(enumerate(records, start=1))
+        else:
+            pairs = sorted((record["id"], record["name"]) for record in records)
+        if not all(type(i) is int and isinstance(n, str) and n.strip() for i, n in pairs):
+            raise TypeError
+    except OSError as error:
+        raise UserError(f"--categories {path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            f"--categories {path}: is neither a COCO file with categories nor a list of names"
+        ) from None
+    return _categories(pairs, f"--categories {path}")
+
+
+def _categories(pairs: list[tuple[int, str]], where: str) -> Categories:
+    ids, names = zip(*pairs, strict=True) if pairs else ((), ())
+    for values in (ids, names):
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise UserError(f"{where}: {twice!r} is there twice")
+    if not pairs:
+        raise UserError(f"{where}: there is no class in it")
+    return Categories(ids=ids, names=names)
+
+
+def classes_by_id(rows: int, given: Categories | None, path: Path) -> tuple[Categories, list[int]]:
+    """Return the classes of logits whose row is the category's id (torchvision), and their rows.
+
+    Args:
+        rows: logits of an anchor, that of background among them (where there is one: as many
+            names as logits are in the order of the labels).
+        given: the user's classes.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        UserError: the classes are not known, or do not fit.
+    """
+    if given is None and rows != 91:
+        raise UserError(f"{path}: has {rows} logits an anchor and no names for them; {_REMEDY}")
+    categories = given or COCO
+    if categories.ids == tuple(range(1, rows + 1)):
+        return categories, list(range(rows))  # trained with labels from 0, without background
+    beyond = [number for number in categories.ids if not 0 <= number < rows]
+    if beyond:
+        raise UserError(
+            f"{path}: has logits for the category ids 0 to {rows - 1}, but there is a category "
+            f"with the id {beyond[0]}; {_REMEDY}"
+        )
+    return categories, list(categories.ids)
+
+
+def classes_in_order(
+    rows: int, given: Categories | None, named: list[str] | None, path: Path
+) -> tuple[Categories, list[int]]:
+    """Return the classes of logits whose order is that of names or ids, and their rows.
+
+    Args:
+        rows: logits of an anchor.
+        given: the user's classes.
+        named: names of the rows that the checkpoint itself has (mmdetection); without them the
+            rows are in the order of the ids.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        UserError: the classes are not known, or do not fit.
+    """
+    if named is not None and len(named) != rows:
+        raise UserError(f"{path}: has logits of {rows} classes, but names {len(named)}; {_REMEDY}")
+    if named is not None and given is not None:
+        named, spelt = _spelt(named), _spelt(given.names)
+        if sorted(named) != sorted(spelt):
+            raise UserError(
+                f"--categories: {path} names other classes itself: {', '.join(named[:8])}"
+            )
+        return given, [named.index(name) for name in spelt]
+    if named is not None:
+        own = _categories(list(enumerate(named, start=1)), str(path))
+        return (COCO if _spelt(named) == list(COCO.names) else own), list(range(rows))
+    if given is None and rows != len(COCO):
+        raise UserError(f"{path}: has {rows} classes and no names for them; {_REMEDY}")
+    categories = given or COCO
+    if len(categories) != rows:
+        raise UserError(f"{path}: has {rows} classes, but there are {len(categories)}; {_REMEDY}")
+    return categories, list(range(rows))
+
+
+def _spelt(names: Sequence[str]) -> list[str]:
+    """Return names as COCO spells them: older mmdetection says traffic_light."""
+    return [name.replace("_", " ") for name in names]
+
+
+def names_in(content: Any) -> list[str] | None:
+    """Return the class names in a checkpoint of mmdetection, where it has them."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return None
+    of_data = meta.get("dataset_meta")
+    for place in (meta, of_data if isinstance(of_data, Mapping) else {}):
+        for key in ("CLASSES", "classes"):
+            names = place.get(key)
+            if isinstance(names, list | tuple) and names:
+                return [str(name) for name in names]
+    return None

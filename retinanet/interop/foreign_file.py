@@ -1,0 +1,326 @@
+"""Files of other projects: their arrays, without running their code.
+
+A pickle is a program. Torch's `weights_only` reads what holds tensors alone. Other files are read
+by an unpickler that knows arrays and plain containers; classes that training files of a few
+projects are known to carry become placeholders, which hold nothing; anything else is refused.
+"""
+
+from __future__ import annotations
+
+import _codecs
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.serialization import MAGIC_NUMBER
+
+from retinanet.checkpoints.format import check_sums
+from retinanet.errors import UserError
+
+_INERT = {
+    *("mmengine", "mmcv", "mmdet", "mmcls", "mmpretrain", "addict", "yapf"),  # mmdetection's
+    *("detectron2", "fvcore", "iopath", "yacs", "omegaconf"),  # detectron2's
+}
+"""Projects whose classes become placeholders."""
+_INERT_NAMES = {
+    "argparse.Namespace",  # of torchvision's training scripts
+    "builtins.getattr",  # how Python 3 pickles the methods that mmengine's buffers name
+    "__builtin__.getattr",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+    "datetime.datetime",
+    "collections.defaultdict",
+    "collections.deque",
+    "collections.Counter",
+}
+
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""Of DistributedDataParallel, torch.compile, and modules around a model."""
+
+
+class _Refused(pickle.UnpicklingError):
+    """The file names something that is not needed to hold arrays."""
+
+
+class _Placeholder:
+    """What stands for an object of another project: it takes everything and keeps nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Placeholder:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+    def __setitem__(self, _: Any, __: Any) -> None:
+        pass
+
+    def append(self, _: Any) -> None:
+        pass
+
+    def extend(self, _: Any) -> None:
+        pass
+
+    add = append
+
+
+class _Function:
+    """A function that a pickle may call, but not change."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *values: Any) -> Any:
+        return self._call(*values)
+
+    def __setstate__(self, _: Any) -> None:
+        raise _Refused("a change to a function")
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How Python 2 pickled bytes are written down."""
+    if encoding != "latin1":
+        raise _Refused(f"_codecs.encode to {encoding}")
+    return _codecs.encode(text, "latin1")
+
+
+class _Dtype:
+    """What stands for a NumPy type: its own unpickling can be made to treat bytes as pointers."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.kind = np.dtype(code) if re.fullmatch(r"[<>|=]?[biuf][1248]", code) else None
+        """None for what weights are not made of: strings, objects, records."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if self.kind is not None and state[1] in ("<", ">", "=", "|"):
+            self.kind = self.kind.newbyteorder(state[1])
+
+
+class _Array:
+    """What stands for a NumPy array until all is read."""
+
+    def __init__(self, *_: Any) -> None:
+        self.value: NDArray[Any] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, raw = state
+        self.value = _values(raw, dtype, tuple(shape), "F" if fortran else "C")
+
+
+def _values(raw: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any] | None:
+    """Return an array of the bytes of a pickle; None where they are not numbers."""
+    if not isinstance(dtype, _Dtype) or dtype.kind is None:
+        return None
+    data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)  # Python 2 wrote text
+    array = np.frombuffer(data, dtype.kind).reshape(shape, order=order)
+    return array.astype(dtype.kind.newbyteorder("="))
+
+
+def _scalar(dtype: Any, raw: Any = b"") -> Any:
+    values = _values(raw, dtype, (1,), "C")
+    return None if values is None else values[0].item()
+
+
+def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+    array = _Array()
+    array.value = _values(raw, dtype, tuple(shape), "F" if order == "F" else "C")
+    return array
+
+
+def _bytes(data: bytes = b"") -> bytes:
+    """Without what else they take: a number would be that many zeros."""
+    if not isinstance(data, bytes):
+        raise _Refused(f"bytes of {type(data).__name__}")
+    return data
+
+
+_ADMITTED: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "builtins.bytearray": _Function(_bytes),
+    "__builtin__.bytearray": _Function(_bytes),
+    "__builtin__.bytes": _Function(_bytes),
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
+    "torch.Size": torch.Size,
+    "torch.device": torch.device,
+    "_codecs.encode": _Function(_encode),
+    "torch._utils._rebuild_tensor": _Function(torch._utils._rebuild_tensor),
+    "torch._utils._rebuild_tensor_v2": _Function(torch._utils._rebuild_tensor_v2),
+    "torch._utils._rebuild_parameter": _Function(torch._utils._rebuild_parameter),
+    **{
+        f"numpy.{core}.{name}": call
+        for core in ("core", "_core")  # before NumPy 2, and since
+        for name, call in (
+            ("multiarray._reconstruct", _Function(_Array)),
+            ("multiarray.scalar", _Function(_scalar)),
+            ("numeric._frombuffer", _Function(_frombuffer)),
+        )
+    },
+}
+_DTYPES = {name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Admits arrays and plain containers; `torch.load` adds its storages."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a pickle's global stands for here; nothing is imported."""
+        full = f"{module}.{name}"
+        if full in _ADMITTED:
+            return _ADMITTED[full]
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if full in _INERT_NAMES or module.partition(".")[0] in _INERT:
+            return type(name.rpartition(".")[2], (_Placeholder,), {})
+        raise _Refused(full)
+
+
+def _load(file: IO[bytes], **options: Any) -> Any:
+    return _Unpickler(file, **options).load()
+
+
+_PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="arrays and containers")
+
+
+def read_foreign(path: Path) -> Any:
+    """Return what a file of another project holds, its tensors on the host.
+
+    Args:
+        path: a file of torch (`.pth`), a pickle of arrays (`.pkl`), or `.safetensors`.
+
+    Raises:
+        UserError: missing, damaged, or a file that names more than arrays and plain values.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it")
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    try:
+        return _plain(_read(path), {})
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
+    except Exception as error:  # pickle and torch raise nearly anything for a damaged file
+        refused = _refusal(error)
+        if refused:
+            raise UserError(
+                f"{path}: names {refused}; it was not read, because such a file can run code. "
+                "Save its weights alone: torch.save(model.state_dict(), ..)"
+            ) from None
+        raise UserError(
+            f"{path}: is no file of torch, pickle of arrays or safetensors, or a damaged one"
+        ) from None
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Return what was read with arrays in the place of what stood for them.
+
+    Args:
+        value: what was read.
+        done: results by the identity of their source: a value may be in many places.
+    """
+    if isinstance(value, _Array):
+        return value.value
+    if not isinstance(value, dict) and type(value) not in (list, tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            plain: Any = {key: _plain(item, done) for key, item in value.items()}
+        else:
+            plain = type(value)(_plain(item, done) for item in value)
+        done[id(value)] = plain
+    return done[id(value)]
+
+
+def _refusal(error: BaseException | None) -> str:
+    """Return the name that was refused; torch wraps an error in others."""
+    while error is not None:
+        if isinstance(error, _Refused):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            _check_archive(path)
+        else:
+            file.seek(0)
+            content = _load(file, encoding="latin1")
+            if content != MAGIC_NUMBER:  # what torch's files of before 1.6 begin with
+                return content
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return torch.load(
+            path, map_location="cpu", weights_only=False, pickle_module=_PICKLE, encoding="latin1"
+        )
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse programs in torch's own format, which torch would load as such, and damaged files."""
+    with zipfile.ZipFile(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise UserError(
+                f"{path}: is a TorchScript program; export the weights: torch.save("
+                "torch.jit.load(..).state_dict(), ..)"
+            )
+    check_sums(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(
+            f"{path}: safetensors files need safetensors: pip install 'retinanet[timm]'"
+        ) from None
+    return load_file(path)
+
+
+def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the weights in a file by name: under one of the usual keys, or all of it.
+
+    Raises:
+        UserError: there are none.
+    """
+    for name in ("state_dict", "model", "model_state_dict", "net", "blobs"):
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds {type(content).__name__}, not weights by name")
+    state = {
+        name.decode("latin1") if isinstance(name, bytes) else str(name): torch.as_tensor(
+            value
+        ).detach()
+        for name, value in content.items()
+        if isinstance(value, Tensor | np.ndarray)
+    }
+    if not state:
+        raise UserError(f"{path}: there is no array in it")
+    while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state

@@ -1,0 +1,107 @@
+"""What a foreign backbone is fed, and where it strides: weights alone do not show it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from retinanet.errors import UserError
+from retinanet.interop.mm_config import MmConfig
+from retinanet.interop.networks import Network, State
+from retinanet.interop.peers import Peer
+
+STYLES = {
+    "caffe": [
+        "model.stride_in_1x1=true",
+        "model.channel_order=bgr",
+        "model.pixel_mean=[103.53, 116.28, 123.675]",
+        "model.pixel_std=[1.0, 1.0, 1.0]",
+    ],
+    "pytorch": [
+        "model.stride_in_1x1=false",
+        "model.channel_order=rgb",
+        "model.pixel_mean=[123.675, 116.28, 103.53]",
+        "model.pixel_std=[58.395, 57.12, 57.375]",
+    ],
+}
+"""Backbones that come from MSRA's weights (Caffe), or from torchvision's."""
+
+
+def describe_inputs(
+    source: Peer,
+    network: Network,
+    state: State,
+    said: MmConfig,
+    path: Path,
+    style: str | None,
+) -> tuple[list[str], list[str]]:
+    """Return options of our config for a detector of detectron2 or mmdetection, and what they are.
+
+    Args:
+        source: whose detector it is.
+        network: that its weights show; MSRA has no ResNet-18 and 34.
+        state: its weights, with what else detectron2 keeps among them.
+        said: what mmdetection's own config in the file says.
+        path: of the file, for messages.
+        style: as the user says; None: as the file says, or as is usual in the source.
+
+    Raises:
+        UserError: means that are no means, or a style that the file contradicts.
+    """
+    numbers = _numbers_of_buffers(state, path) or said.pixels
+    told = said.style
+    if told is None and numbers:
+        told = "caffe" if set(numbers["std"]) == {1.0} else "pytorch"
+    if style and told and style != told:
+        raise UserError(
+            f"--style {style}: {path} itself tells {told} style; what differs is an option of its "
+            "own: model.stride_in_1x1, model.channel_order, model.pixel_mean, model.pixel_std"
+        )
+    msra = source.name == "detectron2" and network.backbone not in ("resnet18", "resnet34")
+    chosen = style or told or ("caffe" if msra else "pytorch")
+    if style or told:
+        why = "as given" if style else "as the file tells"
+    else:
+        other = "pytorch" if chosen == "caffe" else "caffe"
+        why = f"taken for granted, as usual in {source.name}; if it is not: --style {other}"
+    options = [*STYLES[chosen], *(f"model.pixel_{key}={value}" for key, value in numbers.items())]
+    order = said.order
+    if order is None and numbers and numbers["mean"][0] != numbers["mean"][2]:
+        order = "bgr" if numbers["mean"][0] < numbers["mean"][2] else "rgb"  # blue is the least
+    if order is not None:
+        options.append(f"model.channel_order={order}")
+    return options, [f"  backbone in {chosen} style ({why})"]
+
+
+def torchvision_eps(network: Network, state: State, content: object) -> tuple[list[str], list[str]]:
+    """Tell torchvision's own COCO_V1 file, whose frozen batch norms have an eps of 0, from others.
+
+    It is a bare state dict with frozen batch norms; its training scripts save more. What was
+    trained from it keeps the eps of 0, which no file shows.
+    """
+    if network.normed or any(name.endswith("num_batches_tracked") for name in state):
+        return [], []  # v2's, and trainable batch norms
+    bare = isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
+    if bare and network.logits_per_cell == 9 * 91:
+        line = (
+            "  frozen batch norm with an eps of 0, as in torchvision's own COCO_V1 file; if you "
+            "trained it from an ImageNet backbone: model.norm_eps=1e-5"
+        )
+        return ["model.norm_eps=0"], [line]
+    line = (
+        "  frozen batch norm with an eps of 1e-5, as where training began from an ImageNet "
+        "backbone; if it began from torchvision's COCO_V1: model.norm_eps=0"
+    )
+    return [], [line]
+
+
+def _numbers_of_buffers(state: State, path: Path) -> dict[str, list[float]]:
+    """Return mean and std that older files of detectron2 hold among the weights."""
+    if not {"pixel_mean", "pixel_std"} <= set(state):
+        return {}
+    numbers = {key: state[f"pixel_{key}"].flatten().tolist() for key in ("mean", "std")}
+    for key, values in numbers.items():
+        if len(values) != 3:
+            raise UserError(f"{path}: pixel_{key} has {len(values)} numbers, not 3")
+    return numbers

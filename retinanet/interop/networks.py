@@ -1,0 +1,116 @@
+"""What a foreign network is, told by the names and shapes of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from retinanet.errors import UserError
+from retinanet.interop.peers import Peer
+
+State = Mapping[str, Tensor]
+Key = Callable[[str], str]
+"""Our name of a weight -> that in the file."""
+
+_RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
+    # blocks of layer1..layer4, channels in and out of the 3x3 convolutions of layer1
+    ((2, 2, 2, 2), (64, 64)): "resnet18",
+    ((3, 4, 6, 3), (64, 64)): "resnet34",
+    ((3, 4, 6, 3), (64, 64, 256)): "resnet50",
+    ((3, 4, 23, 3), (64, 64, 256)): "resnet101",
+    ((3, 8, 36, 3), (64, 64, 256)): "resnet152",
+    ((3, 4, 6, 3), (4, 128, 256)): "resnext50_32x4d",
+    ((3, 4, 23, 3), (8, 256, 256)): "resnext101_32x8d",
+    ((3, 4, 23, 3), (4, 256, 256)): "resnext101_64x4d",
+    ((3, 4, 6, 3), (128, 128, 256)): "wide_resnet50_2",
+    ((3, 4, 23, 3), (128, 128, 256)): "wide_resnet101_2",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A foreign detector."""
+
+    key: Key
+    backbone: str
+    normed: bool
+    """Whether its subnets have normalisation."""
+    options: list[str]
+    """Of our config, `section.key=value`."""
+    logits_per_cell: int
+    """Anchors of a cell times classes, those that it does not use included."""
+    deltas_per_cell: int
+
+
+def name_resnet(state: State, key: Key, path: Path) -> str:
+    """Return which ResNet it is, by its blocks.
+
+    Raises:
+        UserError: none that there is here.
+    """
+    blocks = tuple(
+        _count(state, lambda i, stage=stage: key(f"backbone.layer{stage}.{i}.conv1.weight"))  # type: ignore[misc]
+        for stage in (1, 2, 3, 4)
+    )
+    second = state.get(key("backbone.layer1.0.conv2.weight"))
+    third = state.get(key("backbone.layer1.0.conv3.weight"))
+    if second is not None and second.dim() == 4:
+        channels = [second.shape[1], second.shape[0]]
+        channels += [] if third is None else [third.shape[0]]
+        name = _RESNETS.get((blocks, tuple(channels)))
+        if name is not None:
+            return name
+    raise UserError(
+        f"{path}: its backbone is none of {', '.join(_RESNETS.values())} (blocks of its stages: "
+        f"{', '.join(map(str, blocks))})"
+    )
+
+
+def describe_detector(state: State, peer: Peer, path: Path) -> Network:
+    """Read backbone, pyramid and subnets of a foreign detector off its weights.
+
+    Raises:
+        UserError: it is another network than RetinaNet, or lacks a part.
+    """
+    normed = peer.key("class_subnet.tower.1.weight", True) in state
+
+    def key(name: str) -> str:
+        return peer.key(name, normed)
+
+    def shape(name: str) -> tuple[int, ...]:
+        value = state.get(key(name))
+        if value is None or value.dim() != 4:
+            raise UserError(f"{path}: is no whole RetinaNet of {peer.name}: it lacks {key(name)}")
+        return tuple(value.shape)
+
+    pyramid, c5, p6 = (shape(f"fpn.{part}.weight") for part in ("output.0", "lateral.2", "p6"))
+    logits, deltas = (shape(f"{part}_subnet.output.weight") for part in ("class", "box"))
+    step = 3 if normed else 2
+    convolutions = _count(state, lambda i: key(f"class_subnet.tower.{step * i}.weight"))
+    backbone = name_resnet(state, key, path)
+    return Network(
+        key=key,
+        backbone=backbone,
+        normed=normed,
+        options=[
+            f"model.backbone={backbone}",
+            f"model.fpn_channels={pyramid[0]}",
+            f"model.p6_from={'c5' if p6[1] == c5[1] else 'p5'}",
+            f"model.head_convs={convolutions}",
+            f"model.head_channels={logits[1]}",
+            f"model.head_norm={'gn' if normed else 'none'}",
+        ],
+        logits_per_cell=logits[0],
+        deltas_per_cell=deltas[0],
+    )
+
+
+def _count(state: State, name: Callable[[int], str]) -> int:
+    """Return how many of the numbered names, from 0, there are."""
+    number = 0
+    while name(number) in state:
+        number += 1
+    return number

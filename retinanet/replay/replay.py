@@ -1,0 +1,199 @@
+"""One step of a run again, from its number alone, with all that happens in it.
+
+Training repeats itself bit for bit, so a state that no file holds can be had: from the newest
+checkpoint before it, by taking the steps between again. The run's folder is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from retinanet.checkpoints.environment import describe_environment
+from retinanet.checkpoints.format import Checkpoint, load_checkpoint
+from retinanet.checkpoints.run_folder import RunFolder
+from retinanet.config import override_config
+from retinanet.data.loader import RankStep
+from retinanet.distributed.precision import inference_precision, set_numerics
+from retinanet.distributed.world import World, join_world
+from retinanet.doctor.pictures import draw_step
+from retinanet.engine.logs.log import Log
+from retinanet.engine.preflight.micro_batch import resolve_micro_batch
+from retinanet.engine.run import Run, load_steps, start_run
+from retinanet.engine.splits import Split, open_split
+from retinanet.engine.step import take_step
+from retinanet.errors import TrainingError, UserError
+from retinanet.model.detector import build_detector
+from retinanet.replay.step_probe import Witness, witness
+from retinanet.replay.step_report import describe_step
+from retinanet.schema import Config
+
+_FREE = ("data.root", "data.workers", "train.device", "train.micro_batch")
+"""What a replay may change: where it computes."""
+
+
+def replay(
+    path: Path, step: int, overrides: Sequence[str], *, pictures: Path | None
+) -> Iterator[str]:
+    """Take a step of a run again; yield what there is to say, as it becomes known.
+
+    Args:
+        path: run folder.
+        step: from 1.
+        overrides: `section.key=value` of what it computes on.
+        pictures: folder for pictures of the step's images.
+
+    Raises:
+        UserError: no such run or step, no checkpoint before it, other data, a wrong option.
+    """
+    folder = RunFolder(path)
+    if step < 1:
+        raise UserError(f"--step {step}: steps count from 1, as in the log")
+    start, checkpoint, further, damaged = _find_start(folder, step)
+    config = _override(checkpoint.config, overrides)
+    world = join_world(config.train.device)
+    try:
+        if world.size > 1:
+            raise UserError(
+                "replay is one process, whatever the run was: start it without torchrun"
+            )
+        run = _rebuild(config, checkpoint, folder, world)
+        if step > run.schedule.steps:
+            raise UserError(f"--step {step}: the run has {run.schedule.steps} steps")
+        yield f"step {step} of {run.schedule.steps} of {folder.path}"
+        yield from (f"{name}: damaged; it was passed over" for name in damaged)
+        yield from _describe_start(run, checkpoint, start, step, further)
+        seen, part = _take(run, step)
+        yield from describe_step(run, seen, part)
+        if pictures is not None:
+            names = run.train.annotations.categories.names
+            for written in draw_step(config, seen.batches, step, names, pictures):
+                yield f"wrote {written}"
+    finally:
+        world.close()
+
+
+def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, int, list[str]]:
+    """Return the newest whole checkpoint before a step, how far the run is, and damaged files.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not folder.config.is_file():
+        raise UserError(f"{folder.path}: not a run folder; name one, such as runs/first")
+    best: tuple[Path, Checkpoint] | None = None
+    damaged: list[str] = []
+    states: dict[int, str] = {}
+    for path in sorted(folder.last.parent.glob("*.pt"), key=lambda p: (p != folder.last, p.name)):
+        try:
+            checkpoint = load_checkpoint(path)
+        except UserError:
+            damaged.append(path.name)
+            continue
+        reached = checkpoint.progress.step
+        if checkpoint.optimizer is None:  # stripped
+            continue
+        states.setdefault(reached, path.name)
+        if reached < step and (best is None or reached > best[1].progress.step):
+            best = path, checkpoint
+    if best is None:
+        raise UserError(_no_start(folder, step, states, damaged))
+    return *best, max(states), damaged
+
+
+def _no_start(folder: RunFolder, step: int, states: dict[int, str], damaged: list[str]) -> str:
+    """Say why a step cannot be replayed, and which ones can."""
+    if not states:
+        hint = f" ({', '.join(damaged)}: damaged)" if damaged else ""
+        return f"{folder.last.parent}: there is no checkpoint to start from{hint}"
+    oldest = min(states)
+    return (
+        f"--step {step}: the oldest state that is kept is that after step {oldest} "
+        f"({states[oldest]}); no step before it can be replayed. A run with "
+        "train.snapshot_every and train.keep_snapshots=0 keeps states on its way"
+    )
+
+
+def _override(config: Config, overrides: Sequence[str]) -> Config:
+    for text in overrides:
+        if text.partition("=")[0].strip() not in _FREE:
+            raise UserError(
+                f"{text}: a replay is the run's own experiment; it takes {', '.join(_FREE)}"
+            )
+    # Compiled code cannot be looked into.
+    return override_config(config, [*overrides, "train.compile=false"])
+
+
+def _rebuild(config: Config, checkpoint: Checkpoint, folder: RunFolder, world: World) -> Run:
+    """Return the run as it was when a checkpoint was written."""
+    set_numerics(config.train, world.device)
+    split = open_split(config, "train")
+    _check_data(split, checkpoint)
+    precision = inference_precision(config.train.precision, world.device)
+    micro_batch = resolve_micro_batch(config, split, world)
+    config = override_config(config, [f"train.micro_batch={micro_batch}"])
+    run = start_run(
+        config,
+        folder=folder,
+        train=split,
+        val=split,  # nothing is evaluated
+        model=build_detector(config, classes=len(checkpoint.categories), pretrained=False),
+        world=world,
+        precision=precision,
+        log=Log(active=False),
+        environment=describe_environment(world.size, world.device),
+        checkpoint=checkpoint,
+    )
+    run.model.train()
+    return run
+
+
+def _check_data(split: Split, checkpoint: Checkpoint) -> None:
+    if (split.annotations.categories, split.annotations.fingerprint) != (
+        checkpoint.categories,
+        checkpoint.fingerprint,
+    ):
+        raise UserError(
+            f"{split.annotations.path}: its classes, images or boxes differ from those that the "
+            "run was trained on: the step cannot be taken again"
+        )
+
+
+def _describe_start(
+    run: Run, checkpoint: Checkpoint, start: Path, step: int, further: int
+) -> Iterator[str]:
+    before = step - 1 - run.progress.step
+    yield f"from {start}, the state after step {run.progress.step}" + (
+        f"; {before} step{'s'[: before - 1]} between taken again" if before else ""
+    )
+    if step > further:
+        yield f"no checkpoint has come so far yet (the newest is that after step {further})"
+    here = run.environment | {"precision": run.precision}
+    there = checkpoint.environment | {"precision": checkpoint.config.train.precision}
+    keys = ("device", "processes", "threads", "torch", "precision")
+    differing = [
+        f"{key} {there.get(key)}, here {here[key]}" for key in keys if there.get(key) != here[key]
+    ]
+    if differing:
+        yield f"the run computed on other hardware ({'; '.join(differing)}): its bits may differ"
+
+
+def _take(run: Run, step: int) -> tuple[Witness, RankStep]:
+    """Take the steps up to one, and watch that one."""
+    for part in load_steps(run, stop=step, workers=run.config.data.workers):
+        if not part.images:
+            raise TrainingError(f"step {part.step + 1}: none of its images could be read")
+        if part.step + 1 < step:
+            take_step(run, part, positives=part.positives, images=part.images)
+            run.progress = replace(run.progress, step=part.step + 1)
+            continue
+        bad = run.guard.read().step
+        if bad is not None:
+            raise UserError(
+                f"--step {step}: at step {bad + 1} a loss or gradient is not finite, and no update "
+                f"follows it; look at that one: --step {bad + 1}"
+            )
+        with witness(run) as seen:
+            take_step(run, part, positives=part.positives, images=part.images)
+    return seen, part

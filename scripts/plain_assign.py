@@ -1,0 +1,51 @@
+"""Max-IoU assignment as one would write it down: what the fast one is held against.
+
+A anchors, G ground truths of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from retinanet import boxes as box_ops
+from retinanet.assign.dense import dense_assign
+from retinanet.schema import AssignConfig
+from retinanet.structures import BACKGROUND, IGNORED, Target
+
+Assign = Callable[[Tensor, Target], Tensor]
+"""Anchors (A, 4) and a target -> the match (A,) of each anchor."""
+
+
+def build_plain_assign(options: AssignConfig) -> Assign:
+    """Build the assignment of an experiment that assigns by max_iou."""
+    assert options.kind == "max_iou"
+
+    def assign(anchors: Tensor, target: Target) -> Tensor:
+        rows = torch.nonzero(~target.crowd).flatten()
+        matches = dense_assign(
+            anchors,
+            target.boxes[rows],
+            positive_iou=options.positive_iou,
+            negative_iou=options.negative_iou,
+            low_quality=options.low_quality,
+        )
+        if len(rows):
+            matches = torch.where(matches >= 0, rows[matches.clamp(min=0)], matches)
+        crowds = target.boxes[target.crowd]
+        if len(crowds) and options.crowd_overlap is not None:
+            inside = largest_share_inside(anchors, crowds) >= options.crowd_overlap
+            matches = torch.where(inside & (matches == BACKGROUND), IGNORED, matches)
+        return matches.to(torch.int32)
+
+    return assign
+
+
+def largest_share_inside(anchors: Tensor, crowds: Tensor) -> Tensor:
+    """Return the largest share (A,) of each anchor's area inside one of the crowd boxes."""
+    covered = anchors.new_zeros(len(anchors))
+    for some in crowds.split(8):  # bounded memory
+        torch.maximum(covered, box_ops.intersection(anchors, some).amax(dim=1), out=covered)
+    return covered / box_ops.area(anchors)

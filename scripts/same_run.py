@@ -1,0 +1,83 @@
+"""Whether two runs are the same training, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinanet.checkpoints.format import Checkpoint, load_checkpoint
+
+_STATE = ("progress", "model", "averaged", "optimizer", "scaler", "fingerprint")
+CLOCK = ("seconds", "per_second", "_share", "memory_gb", "tflops", "utilisation")
+"""Ends of the names of what a run measures of the machine, not of the training."""
+_SHOWN = 5
+
+
+def run_differences(one: Path, other: Path) -> list[str]:
+    """Return what two run folders differ in but for times: nothing, if they are one training.
+
+    Compared are weights, averaged weights, optimiser, scaler and progress in `last.pt` and
+    `best.pt`, the lines of `metrics.jsonl`, and the detections of the last evaluation.
+
+    Raises:
+        UserError: a checkpoint that cannot be read.
+    """
+    differences = []
+    for name in ("last.pt", "best.pt"):
+        a, b = (load_checkpoint(folder / "checkpoints" / name) for folder in (one, other))
+        differences += [f"{name}: {text}" for text in state_differences(a, b)]
+    lines, others = recorded_metrics(one), recorded_metrics(other)
+    if lines != others:
+        at = next((i for i, (a, b) in enumerate(zip(lines, others, strict=False)) if a != b), None)
+        where = f"{len(lines)} and {len(others)} lines" if at is None else f"line {at + 1}"
+        differences.append(f"metrics.jsonl: {where}")
+    results = Path("evaluation") / "results.json"
+    if (one / results).read_bytes() != (other / results).read_bytes():
+        differences.append(str(results))
+    return differences
+
+
+def state_differences(one: Checkpoint, other: Checkpoint) -> list[str]:
+    """Return the places in which two states differ; bits count, so 0.0 and -0.0 do."""
+    places = []
+    for part in _STATE:
+        a, b = (dict(_leaves(getattr(state, part), part)) for state in (one, other))
+        places += [place for place in a.keys() | b.keys() if not _same(a.get(place), b.get(place))]
+    shown = sorted(places)[:_SHOWN]
+    return [*shown, *([f"and {len(places) - _SHOWN} more places"] if len(places) > _SHOWN else [])]
+
+
+def recorded_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl without what depends on the clock."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [
+        {key: value for key, value in json.loads(line).items() if not key.endswith(CLOCK)}
+        for line in text.splitlines()
+    ]
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """List (place, leaf) of nested dicts and lists."""
+    if hasattr(value, "__dataclass_fields__"):
+        value = vars(value)
+    if isinstance(value, (dict, list, tuple)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, f"{place}.{key}")
+    else:
+        yield place, value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        same_kind = one.dtype == other.dtype and one.shape == other.shape
+        # Compared as bytes: a NaN equals itself, and a zero has a sign.
+        return same_kind and torch.equal(_bytes(one), _bytes(other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().flatten().view(torch.uint8)

@@ -1,0 +1,344 @@
+"""From an image file to pixels."""
+
+import io
+import os
+import resource
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinanet.data.images.reading import UnreadableImageError, read_image
+
+HEIGHT, WIDTH = 40, 60
+
+
+def picture() -> np.ndarray:
+    """Return 40 x 60 px RGB: top left quarter red, bottom right quarter blue, the rest grey."""
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    image[:20, :30] = (250, 10, 10)
+    image[20:, 30:] = (10, 10, 250)
+    return image
+
+
+def quarters(image: np.ndarray) -> list[list[int]]:
+    """Return the colours at the middles of the quarters: row by row."""
+    height, width = image.shape[:2]
+    rows, columns = (height // 4, 3 * height // 4), (width // 4, 3 * width // 4)
+    return [image[y, x].astype(int).tolist() for y in rows for x in columns]
+
+
+RED, GREY, BLUE = [250, 10, 10], [128, 128, 128], [10, 10, 250]
+
+
+def close(image: np.ndarray, expected: list[list[int]], tolerance: int = 8) -> bool:
+    return bool(np.abs(np.array(quarters(image)) - expected).max() <= tolerance)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"größe.{suffix}"
+    Image.fromarray(picture()).save(path)
+    image = read_image(path, (HEIGHT, WIDTH))
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+    assert close(image, [RED, GREY, GREY, BLUE])
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "colour"),
+    [
+        ("grey.png", Image.new("L", (WIDTH, HEIGHT), 100), [100, 100, 100]),
+        ("grey.jpg", Image.new("L", (WIDTH, HEIGHT), 100), [100, 100, 100]),
+        ("bits.png", Image.new("1", (WIDTH, HEIGHT), 1), [255, 255, 255]),
+        (
+            "palette.png",
+            Image.new("RGB", (WIDTH, HEIGHT), (0, 102, 204)).convert("P"),
+            [0, 102, 204],
+        ),
+        ("alpha.png", Image.new("RGBA", (WIDTH, HEIGHT), (10, 20, 30, 0)), [10, 20, 30]),
+        ("alpha.bmp", Image.new("RGBA", (WIDTH, HEIGHT), (10, 20, 30, 0)), [10, 20, 30]),
+        ("alpha.tif", Image.new("RGBA", (WIDTH, HEIGHT), (10, 20, 30, 128)), [5, 10, 15]),
+        ("grey_alpha.png", Image.new("LA", (WIDTH, HEIGHT), (70, 5)), [70, 70, 70]),
+        (
+            "deep.png",  # 16 bits: the high byte counts
+            Image.fromarray(np.full((HEIGHT, WIDTH), 100 * 256 + 200, np.uint16)),
+            [100, 100, 100],
+        ),
+        (
+            "deep.tif",
+            Image.fromarray(np.full((HEIGHT, WIDTH), 100 * 256 + 200, np.uint16)),
+            [100, 100, 100],
+        ),
+        ("cmyk.jpg", Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)), [255, 0, 0]),
+        ("ink.jpg", Image.new("CMYK", (WIDTH, HEIGHT), (10, 100, 200, 50)), [197, 125, 45]),
+        ("cmyk.tif", Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)), [255, 0, 0]),
+    ],
+)
+def test_other_kinds_of_pixels_become_8_bit_rgb(
+    tmp_path: Path, name: str, image: Image.Image, colour: list[int]
+) -> None:
+    """users.md DA10."""
+    image.save(tmp_path / name)
+    read = read_image(tmp_path / name)
+    assert read.shape == (HEIGHT, WIDTH, 3) and read.dtype == np.uint8
+    assert close(read, [colour] * 4, tolerance=2)
+
+
+@pytest.mark.parametrize("name", ["clear.png", "clear.gif"])
+def test_a_palette_with_a_transparent_colour_keeps_the_colour(tmp_path: Path, name: str) -> None:
+    """users.md DA10."""
+    image = Image.new("P", (WIDTH, HEIGHT), 1)
+    image.putpalette([0, 0, 0, 10, 200, 30])
+    image.save(tmp_path / name, transparency=1)
+    assert quarters(read_image(tmp_path / name)) == [[10, 200, 30]] * 4
+
+
+def test_of_16_bits_a_channel_the_high_bytes_count(tmp_path: Path) -> None:
+    """users.md DA10: 0 and 65,535 stay black and white, and nothing is stretched."""
+    values = np.array([[0, 255, 256, 25_800, 65_279, 65_535]], np.uint16)
+    for suffix in ("png", "ppm"):
+        path = tmp_path / f"a.{suffix}"
+        cv2.imwrite(str(path), np.repeat(values[..., None], 3, axis=2))
+        assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 100, 254, 255]
+
+
+@pytest.mark.parametrize("suffix", ["tif", "hdr", "pfm"])
+def test_floats_are_refused(tmp_path: Path, suffix: str) -> None:
+    """users.md DA10: no rule says which of their values is white."""
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.full((4, 6, 3), 0.5, np.float32))
+    with pytest.raises(UnreadableImageError, match="not an image that can be decoded"):
+        read_image(tmp_path / f"a.{suffix}")
+
+
+def test_a_jpeg_in_cmyk_without_adobe_s_mark(tmp_path: Path) -> None:
+    """users.md DA10: its inks are taken for inverted, as all programs write them."""
+    buffer = io.BytesIO()
+    Image.new("CMYK", (WIDTH, HEIGHT), (10, 100, 200, 50)).save(buffer, "JPEG")
+    content = buffer.getvalue()
+    mark = content.index(b"\xff\xee")
+    (tmp_path / "a.jpg").write_bytes(content[:mark] + content[mark + 16 :])
+    assert b"Adobe" not in (tmp_path / "a.jpg").read_bytes()
+    assert close(read_image(tmp_path / "a.jpg"), [[197, 125, 45]] * 4, tolerance=2)
+
+
+TURNED = {
+    1: [RED, GREY, GREY, BLUE],
+    2: [GREY, RED, BLUE, GREY],
+    3: [BLUE, GREY, GREY, RED],
+    4: [GREY, BLUE, RED, GREY],
+    5: [RED, GREY, GREY, BLUE],
+    6: [GREY, RED, BLUE, GREY],
+    7: [BLUE, GREY, GREY, RED],
+    8: [GREY, BLUE, RED, GREY],
+}
+"""EXIF orientation -> colours of the quarters as a viewer shows them; from 5 on height and width
+change places."""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", TURNED)
+def test_every_exif_orientation_is_followed(tmp_path: Path, kind: str, orientation: int) -> None:
+    """users.md DA6."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "a").write_bytes(encoded(picture(), kind, exif=exif))
+    size = (WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH)
+    image = read_image(tmp_path / "a", size)
+    assert image.shape[:2] == size
+    assert close(image, TURNED[orientation], tolerance=12)
+    if orientation >= 5 and kind != "TIFF":  # whose decoder always turns
+        stored = read_image(tmp_path / "a", (HEIGHT, WIDTH))
+        assert close(stored, TURNED[1], tolerance=12)
+
+
+def save_rotated(path: Path) -> None:
+    """Write the picture with EXIF orientation 6: viewers turn it by 90 degrees clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture()).save(path, exif=exif, quality=95)
+
+
+def test_exif_rotation_is_followed_where_the_json_has_the_rotated_size(tmp_path: Path) -> None:
+    """users.md DA6: 60 x 40 (height x width); the red quarter goes to the top right."""
+    save_rotated(tmp_path / "a.jpg")
+    for size in (None, (WIDTH, HEIGHT)):
+        image = read_image(tmp_path / "a.jpg", size)
+        assert image.shape == (WIDTH, HEIGHT, 3)
+        assert close(image, [GREY, RED, BLUE, GREY])
+
+
+def test_exif_rotation_is_left_where_the_json_has_the_stored_size(tmp_path: Path) -> None:
+    """users.md DA6."""
+    save_rotated(tmp_path / "a.jpg")
+    image = read_image(tmp_path / "a.jpg", (HEIGHT, WIDTH))
+    assert image.shape == (HEIGHT, WIDTH, 3)
+    assert close(image, [RED, GREY, GREY, BLUE])
+
+
+def test_a_size_that_fits_neither_is_refused(tmp_path: Path) -> None:
+    """users.md DA6."""
+    save_rotated(tmp_path / "a.jpg")
+    message = r"a\.jpg: is 40x60 px, but the annotation file says 61x40"
+    with pytest.raises(UnreadableImageError, match=message):
+        read_image(tmp_path / "a.jpg", (40, 61))
+
+
+def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+FILES = {
+    "baseline.jpg": encoded(NOISE, "JPEG"),
+    "progressive.jpg": encoded(NOISE, "JPEG", progressive=True),
+    "restarts.jpg": encoded(NOISE, "JPEG", restart_marker_blocks=2),
+    "black.jpg": encoded(np.zeros_like(NOISE), "JPEG", optimize=True),
+    "a.png": encoded(NOISE, "PNG"),
+    "black.png": encoded(np.zeros_like(NOISE), "PNG"),
+    "lossy.webp": encoded(NOISE, "WEBP"),
+    "lossless.webp": encoded(NOISE, "WEBP", lossless=True),
+    "a.bmp": encoded(NOISE, "BMP"),
+    "plain.tif": encoded(NOISE, "TIFF"),
+    "lzw.tif": encoded(NOISE, "TIFF", compression="tiff_lzw"),
+    "a.gif": encoded(NOISE, "GIF"),
+    "a.jp2": encoded(NOISE, "JPEG2000"),
+    "a.ppm": encoded(NOISE, "PPM"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_cut_at_every_tenth_byte_is_refused(tmp_path: Path, name: str) -> None:
+    """users.md DA7: never read as whole with a part that is grey, black or missing.
+
+    The last 20 bytes one by one: there the pixels are all there, and only the end is not.
+    """
+    path, content = tmp_path / name, FILES[name]
+    path.write_bytes(content)
+    assert read_image(path).shape == NOISE.shape
+    message = f"{path}: not an image that can be decoded, or a truncated one"
+    for kept in {*range(0, len(content), 10), *range(len(content) - 20, len(content))}:
+        path.write_bytes(content[:kept])
+        for reduction in (1, 2) if name.endswith("jpg") else (1,):
+            with pytest.raises(UnreadableImageError) as error:
+                read_image(path, (20, 30), reduction=reduction)
+            assert str(error.value) == message, kept
+
+
+@pytest.mark.parametrize("name", ["baseline.jpg", "progressive.jpg", "restarts.jpg", "a.png"])
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.9])
+def test_a_file_whose_rest_was_never_written_is_refused(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    """users.md DA7: a full disk or a crash leaves zeros, which JPEG decoders take for pixels."""
+    path, content = tmp_path / name, FILES[name]
+    kept = int(share * len(content))
+    path.write_bytes(content[:kept] + bytes(len(content) - kept))
+    if name == "baseline.jpg" and share == 0.6:
+        assert cv2.imdecode(np.fromfile(path, np.uint8), 1) is not None
+    for reduction in (1, 2):
+        with pytest.raises(UnreadableImageError, match="or a truncated one"):
+            read_image(path, (20, 30), reduction=reduction)
+
+
+@pytest.mark.parametrize("name", ["baseline.jpg", "progressive.jpg", "black.jpg", "a.png"])
+@pytest.mark.parametrize("after", [b"\0" * 100, b"garbage" * 20, FILES["black.jpg"]])
+def test_bytes_after_the_end_do_not_matter(tmp_path: Path, name: str, after: bytes) -> None:
+    """Padding, a phone's video, a second picture."""
+    (tmp_path / name).write_bytes(FILES[name])
+    whole = read_image(tmp_path / name)
+    (tmp_path / name).write_bytes(FILES[name] + after)
+    assert np.array_equal(read_image(tmp_path / name), whole)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\0" * 9]
+)
+def test_what_is_not_an_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    """users.md DA7: a text file named .jpg, an empty one, a JPEG's first bytes."""
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg: not an image that can be decoded"):
+        read_image(tmp_path / "a.jpg")
+
+
+def claiming(width: int, height: int) -> bytes:
+    """Return a small PNG whose header, checksum included, claims another size."""
+    content = bytearray(encoded(picture(), "PNG"))
+    content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def test_a_huge_image_is_refused_before_its_pixels_take_memory(tmp_path: Path) -> None:
+    """users.md DA7: 1.2 GB of pixels, claimed by a file of 300 bytes."""
+    (tmp_path / "a.png").write_bytes(claiming(20_000, 20_000))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnreadableImageError) as error:
+        read_image(tmp_path / "a.png")
+    assert str(error.value) == (
+        f"{tmp_path}/a.png: is 20000x20000 px; the limit is 200,000,000 pixels: scale it down or "
+        "cut it into tiles"
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kB
+
+
+@pytest.mark.parametrize(("width", "refused"), [(20_000, "trunc"), (20_001, "20001x10000 px; the")])
+def test_the_limit_itself_is_allowed(tmp_path: Path, width: int, refused: str) -> None:
+    """The claim is false, so that decoding fails: what counts is which of the two is said."""
+    (tmp_path / "a.png").write_bytes(claiming(width, 10_000))
+    with pytest.raises(UnreadableImageError, match=refused):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_large_image_that_is_allowed(tmp_path: Path) -> None:
+    image = np.zeros((3000, 4000, 3), np.uint8)
+    image[-1, -1] = (1, 2, 3)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    assert read_image(tmp_path / "a.png", (3000, 4000))[-1, -1].tolist() == [3, 2, 1]
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    for kind in ("PNG", "BMP", "TIFF", "GIF"):
+        (tmp_path / "a").write_bytes(encoded(np.full((1, 1, 3), (9, 90, 200), np.uint8), kind))
+        assert read_image(tmp_path / "a", (1, 1)).tolist() == [[[9, 90, 200]]]
+    (tmp_path / "a").write_bytes(encoded(np.full((1, 1, 3), 77, np.uint8), "JPEG"))
+    assert read_image(tmp_path / "a", (1, 1)).tolist() == [[[77, 77, 77]]]
+
+
+def test_the_content_says_the_format_not_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(FILES["a.png"])
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), NOISE)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG", "MPO"])
+def test_of_several_frames_the_first_counts(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ((250, 0, 0), (0, 250, 0))]
+    frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:])
+    assert close(read_image(tmp_path / "a"), [[250, 0, 0]] * 4)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImageError, match=r"b\.jpg: cannot be read: No such file"):
+        read_image(tmp_path / "b.jpg")
+    with pytest.raises(UnreadableImageError, match="cannot be read: Is a directory"):
+        read_image(tmp_path)
+
+
+def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg: cannot be read: Too many levels of"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_forbidden_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(FILES["a.png"])
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(UnreadableImageError, match=r"a\.png: cannot be read: Permission denied"):
+        read_image(tmp_path / "a.png")
