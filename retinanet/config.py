@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from retinanet.errors import UserError, nearest
-from retinanet.other_names import REMARKS, our_name
+from retinanet.option_aliases import REMARKS, our_name
 from retinanet.schema import Config, Paths, Section
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 

@@ -51,7 +51,7 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
     from retinanet.engine import splits
     from retinanet.engine.preflight import micro_batch
     from retinanet.engine.preflight.anchor_coverage import measure_coverage
-    from retinanet.engine.preflight.training_boxes import learned_boxes
+    from retinanet.engine.preflight.training_boxes import find_training_boxes
     from retinanet.schema import Config
 
     config = Config()
@@ -69,7 +69,7 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
         clock("size of a micro-batch", lambda: micro_batch.resolve_micro_batch(config, split, cpu))
         plan = clock("make the plan", lambda: splits.training_plan(config, split))
         clock("table of classes", lambda: checks.class_table(annotations, census))
-        boxes = clock("take some boxes", lambda: learned_boxes(split, limit=200_000))
+        boxes = clock("take some boxes", lambda: find_training_boxes(split, limit=200_000))
         clock("hold them against anchors", lambda: measure_coverage(config, split, boxes))
         clock("name the first step", lambda: plan.step(0))
         first = time.perf_counter()

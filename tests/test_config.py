@@ -20,7 +20,7 @@ from retinanet.config import (
     save_config,
 )
 from retinanet.errors import UserError
-from retinanet.other_names import OTHER_NAMES, REMARKS
+from retinanet.option_aliases import OTHER_NAMES, REMARKS
 from retinanet.schema import Config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -62,7 +62,7 @@ def test_a_count_of_frozen_stages_is_read(count: int, named: str) -> None:
 
 
 def test_a_count_of_frozen_stages_beside_freeze_is_refused() -> None:
-    """users.md UX1: an option that would be ignored is none."""
+    """An option that would be ignored is none."""
     config = load_config(CONFIGS / "torchvision_v2_coco.yaml", ["model.frozen_stages=2"])
     assert config.model.freeze == "stages:1"
     with pytest.raises(UserError, match="frozen_stages: 4 is freeze: stages:3 today, but freeze"):
@@ -200,7 +200,7 @@ def test_defaults_are_those_of_the_design() -> None:
     ],
 )
 def test_wrong_options_are_named(override: str, message: str) -> None:
-    """users.md UX1: an unknown key is refused, with the nearest known one."""
+    """An unknown key is refused, with the nearest known one."""
     with pytest.raises(UserError, match=message):
         override_config(Config(), [override])
 
@@ -293,7 +293,6 @@ def test_a_section_of_comments_alone_keeps_its_defaults(tmp_path: Path) -> None:
 
 
 def test_command_line_wins_over_yaml_wins_over_default(tmp_path: Path) -> None:
-    """users.md UX1."""
     path = write(tmp_path, "train: {lr: 0.02, momentum: 0.8}\n")
     config = load_config(path, ["train.lr=0.03"])
     assert config.train.lr == 0.03
@@ -339,7 +338,7 @@ def test_an_override_reaches_into_nested_sections() -> None:
 
 
 def test_saved_config_loads_as_the_same_experiment(tmp_path: Path) -> None:
-    """users.md UX1: the resolved config is saved."""
+    """The resolved config is saved."""
     config = override_config(
         Config(),
         [

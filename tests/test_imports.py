@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "retinanet"
 SHARED = (
-    *("errors", "other_names", "exit_codes", "files", "yaml_reader", "categories"),
+    *("errors", "option_aliases", "exit_codes", "files", "yaml_reader", "categories"),
     *("structures", "boxes", "drawing", "schema", "config"),
 )
 """The words that every room shares; each may import those before it."""

@@ -1,4 +1,4 @@
-"""Start from another detector's weights: everything that fits, classes by name (users.md FT1).
+"""Start from another detector's weights: everything that fits, classes by name.
 
 K classes; the subnets' outputs have rows (anchor of a cell, class) and (anchor of a cell, delta).
 """

@@ -12,12 +12,12 @@ from typing import IO
 from retinanet.errors import UserError
 
 
-class HeldError(UserError):
+class RunLockedError(UserError):
     """Another process of this machine trains there."""
 
 
 @contextmanager
-def holding(folder: Path, *, active: bool) -> Iterator[None]:
+def run_lock(folder: Path, *, active: bool) -> Iterator[None]:
     """Make a run's folder and hold it inside the block, or until this process is gone.
 
     The lock belongs to this process alone (POSIX): a loader's process that outlives it does not
@@ -29,7 +29,7 @@ def holding(folder: Path, *, active: bool) -> Iterator[None]:
         active: whether this is the process that writes.
 
     Raises:
-        HeldError: another process of this machine trains there.
+        RunLockedError: another process of this machine trains there.
         UserError: the folder cannot be written.
     """
     if not active:
@@ -57,7 +57,7 @@ def _lock(file: IO[str], folder: Path) -> None:
         machine, _, process = file.read().strip().rpartition(" ")
         if machine != platform.node():
             return
-        raise HeldError(
+        raise RunLockedError(
             f"{folder}: process {process} trains there; wait for its end, or end it (SIGTERM saves "
             "its state)"
         ) from None

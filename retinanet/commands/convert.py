@@ -11,8 +11,8 @@ from retinanet.convert.assemble import Rules, assemble, check_not_empty
 from retinanet.convert.coco_writer import output_paths, write_coco
 from retinanet.convert.csv_boxes import read_csv
 from retinanet.convert.dataset import FoundImages
-from retinanet.convert.findings import Findings
 from retinanet.convert.openimages import read_descriptions, read_openimages
+from retinanet.convert.problems import Problems
 from retinanet.convert.split import divide
 from retinanet.convert.summary import next_commands, summarize
 from retinanet.convert.tables import read_classes
@@ -43,11 +43,11 @@ def main(words: list[str]) -> int:
         )
     make_parser, read = _FORMATS[kind]
     options = make_parser().parse_args(rest)
-    findings = Findings()
-    found, classes = read(options, findings)
+    problems = Problems()
+    found, classes = read(options, problems)
     source = Path(options.source[0] if isinstance(options.source, list) else options.source)
     if options.classes:
-        classes = read_classes(Path(options.classes), findings)
+        classes = read_classes(Path(options.classes), problems)
     rules = Rules(
         bad_boxes=options.bad_boxes,
         missing_images=options.missing_images,
@@ -55,20 +55,20 @@ def main(words: list[str]) -> int:
         other_classes=options.other_classes,
         ignore_exif=options.ignore_exif,
     )
-    data = assemble(found, classes, rules, findings)
-    findings.stop_on_problems(source)
+    data = assemble(found, classes, rules, problems)
+    problems.stop_on_problems(source)
     check_not_empty(data, source)
     if options.split is not None:
         data = divide(data, options.split, options.seed)
     output = Path(options.output)
     names = [split.name for split in data.splits]
     if options.to != "coco":
-        export(data, output, options.to, findings)
-        print("\n".join([*summarize(data, names, findings), f"wrote {output}"]))
+        export(data, output, options.to, problems)
+        print("\n".join([*summarize(data, names, problems), f"wrote {output}"]))
         return 0
     paths = output_paths(output, names, overwrite=True)
     write_coco(data, paths, description=f"converted from {kind}: {source.name}")
-    print("\n".join(summarize(data, [str(path) for path in paths], findings)))
+    print("\n".join(summarize(data, [str(path) for path in paths], problems)))
     print(next_commands(data, paths))
     return 0
 
@@ -202,7 +202,7 @@ def _voc_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_voc(options: argparse.Namespace, findings: Findings) -> Found:
+def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
     if options.sets and options.unlisted_images == "empty":
         raise UserError("--unlisted-images empty does not go with --sets, which name the images")
     names = [Path(name).stem for name in options.sets or []]
@@ -216,7 +216,7 @@ def _read_voc(options: argparse.Namespace, findings: Findings) -> Found:
         difficult=options.difficult,
         zero_based=options.zero_based,
     )
-    return [reader.read(name, findings) for name in options.sets or [None]], None
+    return [reader.read(name, problems) for name in options.sets or [None]], None
 
 
 def _yolo_parser() -> argparse.ArgumentParser:
@@ -234,7 +234,7 @@ def _yolo_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_yolo(options: argparse.Namespace, findings: Findings) -> Found:
+def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
     root = Path(options.root) if options.root else None
     config = read_yolo_config(Path(options.source), root, options.sets)
     sets = list(config.splits)
@@ -243,7 +243,7 @@ def _read_yolo(options: argparse.Namespace, findings: Findings) -> Found:
         read_yolo(
             config,
             name,
-            findings,
+            problems,
             missing_images=options.missing_images,
             other_classes=options.other_classes,
         )
@@ -264,10 +264,10 @@ def _csv_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_csv(options: argparse.Namespace, findings: Findings) -> Found:
+def _read_csv(options: argparse.Namespace, problems: Problems) -> Found:
     _check_output(options, [""])
     path = Path(options.source)
-    return [read_csv(path, _folder(options.images, path.parent), findings)], None
+    return [read_csv(path, _folder(options.images, path.parent), problems)], None
 
 
 def _openimages_parser() -> argparse.ArgumentParser:
@@ -286,13 +286,13 @@ def _openimages_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_openimages(options: argparse.Namespace, findings: Findings) -> Found:
+def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
     if not options.images:
         raise UserError("give the image folder with --images")
     _check_output(options, [""])
     images = _folder(options.images, Path())
-    names = read_descriptions(Path(options.class_descriptions), findings)
-    found = read_openimages(Path(options.source), images, names, findings)
+    names = read_descriptions(Path(options.class_descriptions), problems)
+    found = read_openimages(Path(options.source), images, names, problems)
     return [found], list(names.values())
 
 
@@ -313,8 +313,8 @@ def _coco_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_coco(options: argparse.Namespace, findings: Findings) -> Found:
-    del findings
+def _read_coco(options: argparse.Namespace, problems: Problems) -> Found:
+    del problems
     sources = [Path(source) for source in options.source]
     names = name_splits(sources, options.to)
     folders = [_folder(folder, Path()) for folder in options.images]
@@ -333,7 +333,7 @@ def _folder(given: str | None, otherwise: Path) -> Path:
 
 _FORMATS: dict[
     str,
-    tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace, Findings], Found]],
+    tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace, Problems], Found]],
 ] = {
     "voc": (_voc_parser, _read_voc),
     "yolo": (_yolo_parser, _read_yolo),

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from retinanet.convert.dataset import (
     Box,
+    ConvertedSplit,
     Corners,
     DataSet,
     FoundBox,
     FoundImage,
     FoundImages,
     Image,
-    Split,
 )
-from retinanet.convert.findings import Findings
-from retinanet.convert.image_files import Picture, find_pictures, look_at_all
+from retinanet.convert.image_files import ImageInfo, find_images, look_at_all
+from retinanet.convert.problems import Problems
 from retinanet.data.canvas import Size
 from retinanet.data.coco.records import is_name
 from retinanet.errors import UserError
@@ -53,7 +53,7 @@ class Rules:
 
 
 def assemble(
-    found: list[FoundImages], classes: list[str] | None, rules: Rules, findings: Findings
+    found: list[FoundImages], classes: list[str] | None, rules: Rules, problems: Problems
 ) -> DataSet:
     """Look at every image file, and turn and check every box.
 
@@ -61,17 +61,17 @@ def assemble(
         found: splits as the source says them.
         classes: names in the order of their ids; None for those that occur, sorted.
         rules: what to do with what is wrong.
-        findings: for problems and notes.
+        problems: for problems and notes.
     """
     used: set[str] = set()
     splits = []
     for part in found:
         if rules.unlisted_images == "empty":
-            _add_unlisted(part, findings)
-        _refuse_twice(part, findings)
-        images = list(_images(part, classes, rules, findings))
+            _add_unlisted(part, problems)
+        _refuse_twice(part, problems)
+        images = list(_images(part, classes, rules, problems))
         used |= {box.category for image in images for box in image.boxes}
-        splits.append(Split(name=part.name, folder=part.folder, images=images))
+        splits.append(ConvertedSplit(name=part.name, folder=part.folder, images=images))
     return DataSet(classes=sorted(used) if classes is None else classes, splits=splits)
 
 
@@ -89,56 +89,56 @@ def check_not_empty(data: DataSet, source: Path) -> None:
         raise UserError(f"{source}: there is no box in it; nothing was written")
 
 
-def _add_unlisted(part: FoundImages, findings: Findings) -> None:
+def _add_unlisted(part: FoundImages, problems: Problems) -> None:
     listed = {image.file_name for image in part.images}
-    for name in find_pictures(part.folder):
+    for name in find_images(part.folder):
         if name not in listed:
             image = FoundImage(source=part.folder / name, line=None, file_name=name)
             part.images.append(image)
-            findings.note("images that the source does not list: taken as images without boxes")
+            problems.note("images that the source does not list: taken as images without boxes")
 
 
-def _refuse_twice(part: FoundImages, findings: Findings) -> None:
+def _refuse_twice(part: FoundImages, problems: Problems) -> None:
     first: dict[str, FoundImage] = {}
     for image in part.images:
         other = first.setdefault(image.file_name, image)
         if other is not image:
             place = f"{other.source}:{other.line}" if other.line else str(other.source)
-            findings.problem(
+            problems.problem(
                 image.source, image.line, f"names {image.file_name!r} again, after {place}"
             )
 
 
 def _images(
-    part: FoundImages, classes: list[str] | None, rules: Rules, findings: Findings
+    part: FoundImages, classes: list[str] | None, rules: Rules, problems: Problems
 ) -> Iterator[Image]:
     known = None if classes is None else frozenset(classes)
     pictures = look_at_all([part.folder / image.file_name for image in part.images])
     for image, picture in zip(part.images, pictures, strict=True):
-        size = _size(image, picture, part.folder, rules, findings)
+        size = _size(image, picture, part.folder, rules, problems)
         boxes = [
             made
             for box in image.boxes
-            if _is_known(image, box, known, rules, findings)
+            if _is_known(image, box, known, rules, problems)
             and size is not None
-            and (made := _box(image, box, size, part.normalized, rules, findings))
+            and (made := _box(image, box, size, part.normalized, rules, problems))
         ]
         if size is not None:
             yield Image(file_name=image.file_name, size=size, boxes=boxes)
 
 
 def _size(
-    image: FoundImage, picture: Picture | str, folder: Path, rules: Rules, findings: Findings
+    image: FoundImage, picture: ImageInfo | str, folder: Path, rules: Rules, problems: Problems
 ) -> Size | None:
     """Return the size that an image's boxes belong to; None for one that cannot be taken."""
     if isinstance(picture, str):
         if rules.missing_images == "skip":
             there = (folder / image.file_name).exists()
             which = "images whose file cannot be read" if there else "images without a file"
-            findings.note(f"{which}: skipped")
-            findings.note(f"boxes of {which}: skipped", len(image.boxes))
+            problems.note(f"{which}: skipped")
+            problems.note(f"boxes of {which}: skipped", len(image.boxes))
             return None
-        findings.problem(
+        problems.problem(
             image.source,
             image.line,
             f"{folder / image.file_name}: {picture}; --missing-images skip leaves it out",
@@ -146,7 +146,7 @@ def _size(
         return None
     if image.size is not None:
         if image.size not in (picture.shown, picture.stored):
-            findings.problem(
+            problems.problem(
                 image.source,
                 image.line,
                 f"says that {image.file_name!r} is {_said(image.size)} px, but the file is "
@@ -156,17 +156,17 @@ def _size(
         return image.size
     if picture.orientation > 1 and rules.ignore_exif:
         if picture.shown == picture.stored:
-            findings.problem(
+            problems.problem(
                 image.source,
                 image.line,
                 f"{folder / image.file_name} has EXIF orientation {picture.orientation}, which "
                 "leaves its size as it is, so that --ignore-exif cannot be told to training; "
                 "save the picture without EXIF",
             )
-        findings.note("images that EXIF turns: taken as stored (--ignore-exif)")
+        problems.note("images that EXIF turns: taken as stored (--ignore-exif)")
         return picture.stored
     if picture.orientation > 1:
-        findings.note(
+        problems.note(
             "images that EXIF turns: taken as viewers show them (--ignore-exif takes them as "
             "stored)"
         )
@@ -182,19 +182,19 @@ def _is_known(
     box: FoundBox,
     known: frozenset[str] | None,
     rules: Rules,
-    findings: Findings,
+    problems: Problems,
 ) -> bool:
     if known is None:
         if is_name(box.category):
             return True
-        findings.problem(image.source, box.line, f"class {box.category!r:.60} is not a name")
+        problems.problem(image.source, box.line, f"class {box.category!r:.60} is not a name")
         return False
     if box.category in known:
         return True
     if rules.other_classes == "drop":
-        findings.note(OTHER_CLASSES)
+        problems.note(OTHER_CLASSES)
         return False
-    findings.problem(
+    problems.problem(
         image.source,
         box.line,
         f"class {box.category!r:.60} is not in the class list; add it there, or give "
@@ -209,7 +209,7 @@ def _box(
     size: Size,
     normalized: bool,
     rules: Rules,
-    findings: Findings,
+    problems: Problems,
 ) -> Box | None:
     """Return a box in px, checked against its image; None for one that was refused or dropped."""
     height, width = size
@@ -223,14 +223,14 @@ def _box(
     over = max(-x1, -y1, x2 - width, y2 - height)
     if over > 10**-digits:
         if over <= MARGIN:
-            findings.note(
+            problems.note(
                 f"boxes that reach over their image's border by up to {MARGIN:g} px: kept"
             )
         elif rules.bad_boxes == "clip":
             x1, x2 = max(x1, 0.0), min(x2, width)
             y1, y2 = max(y1, 0.0), min(y2, height)
             polygon = ()
-            findings.note("boxes that reach over their image's border: clipped")
+            problems.note("boxes that reach over their image's border: clipped")
     fault = _fault((x1, y1, x2, y2), size)
     if fault is None:
         x, y = round(x1, digits), round(y1, digits)
@@ -239,14 +239,14 @@ def _box(
             return Box(box.category, x, y, w, h, box.crowd, polygon)
         fault = "has no area"
     if rules.bad_boxes == "refuse":
-        findings.problem(
+        problems.problem(
             image.source,
             box.line,
             f"the box of {box.category!r:.60} {fault}: {_shown((x1, y1, x2, y2))} px in "
             f"{image.file_name!r}, {_said(size)} px; correct it, or give --bad-boxes clip or drop",
         )
     else:
-        findings.note("boxes without area, or outside their image: dropped")
+        problems.note("boxes without area, or outside their image: dropped")
     return None
 
 

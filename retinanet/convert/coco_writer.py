@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from retinanet.convert.dataset import DataSet, Split
+from retinanet.convert.dataset import ConvertedSplit, DataSet
 from retinanet.data.coco.parsing import parse_coco
 from retinanet.errors import UserError
 from retinanet.files import check_writable, replacing
@@ -83,7 +83,7 @@ def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
         ) from None
 
 
-def _coco(classes: list[str], split: Split, description: str) -> dict[str, Any]:
+def _coco(classes: list[str], split: ConvertedSplit, description: str) -> dict[str, Any]:
     categories = {name: identity for identity, name in enumerate(classes, 1)}
     images: list[_Image] = []
     annotations: list[_Annotation] = []

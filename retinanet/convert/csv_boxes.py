@@ -10,8 +10,8 @@ from pathlib import Path
 
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
-from retinanet.convert.findings import Findings
 from retinanet.convert.image_files import name_inside
+from retinanet.convert.problems import Problems
 from retinanet.convert.tables import read_rows
 
 _COLUMNS = ("path", "x1", "y1", "x2", "y2", "class_name")
@@ -19,36 +19,36 @@ _TENSORFLOW = ("filename", "xmin", "ymin", "xmax", "ymax", "class")
 """The names of the same columns in TensorFlow's header row; it has width and height, too."""
 
 
-def read_csv(path: Path, images: Path, findings: Findings) -> FoundImages:
+def read_csv(path: Path, images: Path, problems: Problems) -> FoundImages:
     """Read a CSV; images are in the order of their first rows.
 
     Args:
         path: of the CSV.
         images: image folder, which file_name starts from.
-        findings: for problems and notes.
+        problems: for problems and notes.
     """
     by_path: dict[str, FoundImage | None] = {}
     by_name: dict[str, FoundImage] = {}
     columns, header = _COLUMNS, list(_COLUMNS)
-    for line, values in read_rows(path, findings):
+    for line, values in read_rows(path, problems):
         if line == 1 and set(_TENSORFLOW) <= set(values):
             columns, header = _TENSORFLOW, values
-            findings.note("header row: TensorFlow's columns")
+            problems.note("header row: TensorFlow's columns")
             continue
         if len(values) != len(header):
-            findings.problem(path, line, _wrong_columns(header, values))
+            problems.problem(path, line, _wrong_columns(header, values))
             continue
         row = [values[header.index(name)] for name in columns]
         if line == 1 and _is_header(row):
-            findings.note("header row: skipped")
+            problems.note("header row: skipped")
             continue
         if row[0] not in by_path:
-            by_path[row[0]] = _image(path, line, row[0], images, by_name, findings)
+            by_path[row[0]] = _image(path, line, row[0], images, by_name, problems)
         image = by_path[row[0]]
         if image is not None and "width" in header and "height" in header:
             said = (values[header.index("height")], values[header.index("width")])
-            _take_size(image, said, line, findings)
-        box = _box(path, line, row, columns, findings)
+            _take_size(image, said, line, problems)
+        box = _box(path, line, row, columns, problems)
         if image is not None and box is not None:
             image.boxes.append(box)
     return FoundImages(name="", folder=images, normalized=False, images=list(by_name.values()))
@@ -61,18 +61,18 @@ def _wrong_columns(header: list[str], values: list[str]) -> str:
     return text
 
 
-def _take_size(image: FoundImage, said: tuple[str, str], line: int, findings: Findings) -> None:
+def _take_size(image: FoundImage, said: tuple[str, str], line: int, problems: Problems) -> None:
     """Give an image the height and width (px) of a row, if it says them; all must say the same."""
     if not any(said):
         return
     height, width = map(_number, said)
     if height is None or width is None or min(height, width) < 1 or {height % 1, width % 1} != {0}:
         problem = f"width is {said[1]!r:.20}, height {said[0]!r:.20}; expected whole numbers (px)"
-        findings.problem(image.source, line, problem)
+        problems.problem(image.source, line, problem)
     elif image.size is None:
         image.size = (int(height), int(width))
     elif image.size != (height, width):
-        findings.problem(
+        problems.problem(
             image.source,
             line,
             f"says that {image.file_name!r} is {width:g}x{height:g} px, but an earlier row says "
@@ -91,18 +91,18 @@ def _image(
     written: str,
     images: Path,
     by_name: dict[str, FoundImage],
-    findings: Findings,
+    problems: Problems,
 ) -> FoundImage | None:
     """Return the image of a path, which another spelling may have named before."""
     if not written or "\0" in written:
-        findings.problem(path, line, f"path {written!r:.60} is not the name of an image")
+        problems.problem(path, line, f"path {written!r:.60} is not the name of an image")
         return None
     beside = path.parent / written
     name = name_inside(images, beside.absolute())
     if name is None or not beside.exists():
         name = name_inside(images, Path(written)) or name
     if name is None:
-        findings.problem(
+        problems.problem(
             path,
             line,
             f"path {written!r:.200} leads outside the image folder {images}; name a folder that "
@@ -113,7 +113,7 @@ def _image(
 
 
 def _box(
-    path: Path, line: int, row: list[str], columns: tuple[str, ...], findings: Findings
+    path: Path, line: int, row: list[str], columns: tuple[str, ...], problems: Problems
 ) -> FoundBox | None:
     if not any(row[1:]):
         return None
@@ -125,7 +125,7 @@ def _box(
             if corner is None
         ]
         wrong += [] if row[5] else [f"{columns[5]} is empty"]
-        findings.problem(
+        problems.problem(
             path,
             line,
             f"{', '.join(wrong)}; expected four numbers (px) and a class, or nothing but the path "

@@ -40,7 +40,7 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class ConvertedSplit:
     """A part of a data set that becomes one file."""
 
     name: str
@@ -56,7 +56,7 @@ class DataSet:
 
     classes: list[str]
     """In the order of their ids 1..K."""
-    splits: list[Split]
+    splits: list[ConvertedSplit]
 
 
 class FoundBox(NamedTuple):

@@ -18,7 +18,7 @@ from retinanet.data.images.properties import look_at_image
 from retinanet.data.images.reading import SUFFIXES, UnreadableImageError
 
 
-class Picture(NamedTuple):
+class ImageInfo(NamedTuple):
     """What the header of an image file says."""
 
     stored: Size
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
         return self.stored[::-1] if self.orientation > 4 else self.stored
 
 
-def look_at(path: Path) -> Picture | str:
+def look_at(path: Path) -> ImageInfo | str:
     """Return the sizes of an image file, or what is wrong with it."""
     try:
         file = look_at_image(path, read_ends(path), decode=False)
@@ -44,16 +44,16 @@ def look_at(path: Path) -> Picture | str:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     turned = file.header.orientation > 4
     if turned and file.shown == file.stored and len(set(file.stored)) > 1:
-        return Picture(file.stored, 1)  # no decoder, no training heeds it
-    return Picture(file.stored, file.header.orientation)
+        return ImageInfo(file.stored, 1)  # no decoder, no training heeds it
+    return ImageInfo(file.stored, file.header.orientation)
 
 
-def look_at_all(paths: list[Path]) -> list[Picture | str]:
+def look_at_all(paths: list[Path]) -> list[ImageInfo | str]:
     """Look at many files, several at once."""
     return list(in_threads(look_at, paths))
 
 
-def find_pictures(folder: Path) -> list[str]:
+def find_images(folder: Path) -> list[str]:
     """Return the image files in a folder and the folders in it, relative to it, sorted."""
     found = []
     for place, _, files in os.walk(folder, followlinks=True):

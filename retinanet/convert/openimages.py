@@ -6,8 +6,8 @@ from pathlib import Path
 
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
-from retinanet.convert.findings import Findings
-from retinanet.convert.image_files import find_pictures, is_strange
+from retinanet.convert.image_files import find_images, is_strange
+from retinanet.convert.problems import Problems
 from retinanet.convert.tables import read_rows
 from retinanet.data.coco.records import is_name
 from retinanet.data.images.reading import SUFFIXES
@@ -18,19 +18,19 @@ _SLACK = 1e-3
 """How far rounding may take a share of a side out of 0..1."""
 
 
-def read_descriptions(path: Path, findings: Findings) -> dict[str, str]:
+def read_descriptions(path: Path, problems: Problems) -> dict[str, str]:
     """Return the names of labels (/m/...), in the file's order: `LabelName,DisplayName` rows."""
     names: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, row in read_rows(path, findings):
+    for line, row in read_rows(path, problems):
         if line == 1 and row == ["LabelName", "DisplayName"]:
             continue
         if len(row) != 2 or not is_name(row[1]):
-            findings.problem(path, line, "expected LabelName,DisplayName, such as /m/0199g,Bicycle")
+            problems.problem(path, line, "expected LabelName,DisplayName, such as /m/0199g,Bicycle")
         elif row[0] in names:
-            findings.problem(path, line, f"label {row[0]!r:.60} stands twice")
+            problems.problem(path, line, f"label {row[0]!r:.60} stands twice")
         elif row[1] in lines:
-            findings.problem(
+            problems.problem(
                 path,
                 line,
                 f"class {row[1]!r:.60} already stands in line {lines[row[1]]}; the "
@@ -39,12 +39,12 @@ def read_descriptions(path: Path, findings: Findings) -> dict[str, str]:
         else:
             names[row[0]], lines[row[1]] = row[1], line
     if not names:
-        findings.problem(path, None, "holds no class")
+        problems.problem(path, None, "holds no class")
     return names
 
 
 def read_openimages(
-    path: Path, images: Path, names: dict[str, str], findings: Findings
+    path: Path, images: Path, names: dict[str, str], problems: Problems
 ) -> FoundImages:
     """Read a file of boxes; images are in the order of their first rows.
 
@@ -52,26 +52,26 @@ def read_openimages(
         path: of the CSV, with its header row.
         images: image folder, with ImageID.jpg in it or in a folder in it.
         names: of the labels, see `read_descriptions`.
-        findings: for problems and notes.
+        problems: for problems and notes.
     """
     found: dict[str, FoundImage] = {}
     files = _files(images)
     columns: dict[str, int] = {}
-    for line, row in read_rows(path, findings):
+    for line, row in read_rows(path, problems):
         if not columns:
             columns = _columns(path, row)
         elif len(row) != len(columns):
-            findings.problem(
+            problems.problem(
                 path, line, f"expected {len(columns)} columns, as in the header; found {len(row)}"
             )
         else:
-            _read_box(path, line, row, columns, found, files, names, findings)
+            _read_box(path, line, row, columns, found, files, names, problems)
     return FoundImages(name="", folder=images, normalized=True, images=list(found.values()))
 
 
 def _files(images: Path) -> dict[str, str]:
     """Return the image file of each ImageID; the subsets lie in folders of their own."""
-    return {Path(name).stem: name for name in reversed(find_pictures(images))}
+    return {Path(name).stem: name for name in reversed(find_images(images))}
 
 
 def _columns(path: Path, row: list[str]) -> dict[str, int]:
@@ -93,19 +93,19 @@ def _read_box(
     found: dict[str, FoundImage],
     files: dict[str, str],
     names: dict[str, str],
-    findings: Findings,
+    problems: Problems,
 ) -> None:
     """Add the box of a row to its image."""
     identity, label = row[columns["ImageID"]], row[columns["LabelName"]]
     if not identity or "\0" in identity or is_strange(identity):
-        findings.problem(path, line, f"ImageID {identity!r:.60} is not the name of an image")
+        problems.problem(path, line, f"ImageID {identity!r:.60} is not the name of an image")
         return
     image = found.get(identity)
     if image is None:
         name = files.get(identity, identity + SUFFIXES[0])
         image = found[identity] = FoundImage(source=path, line=line, file_name=name)
     if label not in names:
-        findings.problem(
+        problems.problem(
             path, line, f"LabelName {label!r:.60} is not in the file of --class-descriptions"
         )
         return
@@ -116,7 +116,7 @@ def _read_box(
     except ValueError:
         fine = False
     if not fine:
-        findings.problem(
+        problems.problem(
             path,
             line,
             f"XMin, YMin, XMax, YMax are {', '.join(texts)[:80]}; expected four "
@@ -125,8 +125,8 @@ def _read_box(
         return
     group = row[columns["IsGroupOf"]] if "IsGroupOf" in columns else "0"
     if group not in ("0", "1", "-1"):
-        findings.problem(path, line, f"IsGroupOf is {group!r:.60}; expected 0, 1, or -1 (unknown)")
+        problems.problem(path, line, f"IsGroupOf is {group!r:.60}; expected 0, 1, or -1 (unknown)")
         return
     if group == "1":
-        findings.note("IsGroupOf boxes: iscrowd 1, regions to ignore")
+        problems.note("IsGroupOf boxes: iscrowd 1, regions to ignore")
     image.boxes.append(FoundBox(line, names[label], (x1, y1, x2, y2), group == "1"))

@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
-from retinanet.convert.dataset import DataSet, Split
+from retinanet.convert.dataset import ConvertedSplit, DataSet
 from retinanet.errors import UserError
 
 
@@ -143,6 +143,7 @@ def divide(data: DataSet, share: float, seed: int) -> DataSet:
         for name in ("train", "val")
     }
     splits = [
-        Split(name=name, folder=whole.folder, images=images) for name, images in parts.items()
+        ConvertedSplit(name=name, folder=whole.folder, images=images)
+        for name, images in parts.items()
     ]
     return DataSet(classes=data.classes, splits=splits)

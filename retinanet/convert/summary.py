@@ -7,19 +7,19 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from retinanet.convert.dataset import DataSet, Split
-from retinanet.convert.findings import Findings
+from retinanet.convert.dataset import ConvertedSplit, DataSet
+from retinanet.convert.problems import Problems
 
 _CLASSES_SHOWN = 30
 
 
-def summarize(data: DataSet, called: list[str], findings: Findings) -> list[str]:
+def summarize(data: DataSet, called: list[str], problems: Problems) -> list[str]:
     """Return lines: each split's content, boxes by class, and what was skipped or is odd.
 
     Args:
         data: what was written.
         called: each split's name or file.
-        findings: of the conversion.
+        problems: of the conversion.
     """
     width = max(map(len, called))
     lines = [
@@ -27,11 +27,11 @@ def summarize(data: DataSet, called: list[str], findings: Findings) -> list[str]
         for name, split in zip(called, data.splits, strict=True)
     ]
     lines += _class_table(data)
-    lines += [f"  {count:,} {meaning}" for meaning, count in findings.notes.items() if count]
+    lines += [f"  {count:,} {meaning}" for meaning, count in problems.notes.items() if count]
     return lines
 
 
-def _content(split: Split) -> str:
+def _content(split: ConvertedSplit) -> str:
     boxes = [box for image in split.images for box in image.boxes]
     crowds = sum(box.crowd for box in boxes)
     empty = sum(not image.boxes for image in split.images)

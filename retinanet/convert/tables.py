@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from retinanet.convert.findings import Findings
+from retinanet.convert.problems import Problems
 from retinanet.data.coco.records import is_name
 from retinanet.errors import UserError
 
@@ -34,7 +34,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def read_rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV that are not blank, values stripped, with their lines from 1.
 
     The file is not held in memory. A row that is not CSV is a problem and ends the reading.
@@ -56,19 +56,19 @@ def read_rows(path: Path, findings: Findings) -> Iterator[tuple[int, list[str]]]
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     except csv.Error as error:
-        findings.problem(path, line, f"not CSV: {error}")
+        problems.problem(path, line, f"not CSV: {error}")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def read_classes(path: Path, findings: Findings) -> list[str]:
+def read_classes(path: Path, problems: Problems) -> list[str]:
     """Return the class names of a file in the order of their ids.
 
     A .csv has `name,id` rows, as keras-retinanet has it, or names alone; any other file has one
     name a line, whatever commas it has.
     """
     if path.suffix.lower() == ".csv":
-        rows = list(read_rows(path, findings))
+        rows = list(read_rows(path, problems))
     else:
         rows = [(line, [text]) for line, text in read_lines(path)]
     columns = max((len(row) for _, row in rows), default=1)
@@ -76,7 +76,7 @@ def read_classes(path: Path, findings: Findings) -> list[str]:
     lines: dict[str, int] = {}
     for place, (line, row) in enumerate(rows):
         if len(row) != columns or columns > 2:
-            findings.problem(
+            problems.problem(
                 path,
                 line,
                 f"should be name,id, or a name, as in every line; found {len(row)} columns",
@@ -84,15 +84,15 @@ def read_classes(path: Path, findings: Findings) -> list[str]:
             continue
         name, identity = row[0], row[1] if columns == 2 else str(place)
         if not identity.isdecimal():
-            findings.problem(path, line, f"id {identity!r:.60} should be a whole number from 0")
+            problems.problem(path, line, f"id {identity!r:.60} should be a whole number from 0")
         elif int(identity) in ids:
-            findings.problem(path, line, f"id {identity} already belongs to {ids[int(identity)]!r}")
+            problems.problem(path, line, f"id {identity} already belongs to {ids[int(identity)]!r}")
         elif not is_name(name):
-            findings.problem(path, line, f"class {name!r:.60} is not a name")
+            problems.problem(path, line, f"class {name!r:.60} is not a name")
         elif name in lines:
-            findings.problem(path, line, f"class {name!r:.60} already stands in line {lines[name]}")
+            problems.problem(path, line, f"class {name!r:.60} already stands in line {lines[name]}")
         else:
             ids[int(identity)], lines[name] = name, line
     if not rows:
-        findings.problem(path, None, "holds no class")
+        problems.problem(path, None, "holds no class")
     return [ids[identity] for identity in sorted(ids)]

@@ -16,8 +16,8 @@ from defusedxml.ElementTree import XMLParser
 
 from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
-from retinanet.convert.findings import Findings
-from retinanet.convert.image_files import find_pictures, name_inside
+from retinanet.convert.image_files import find_images, name_inside
+from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import content, in_threads
 from retinanet.convert.tables import read_lines
 from retinanet.data.canvas import Size
@@ -50,16 +50,16 @@ class VocReader:
         self._folder = folder
         self._difficult = difficult
         self._zero_based = zero_based
-        pictures = find_pictures(self.images)
+        pictures = find_images(self.images)
         self._pictures = frozenset(pictures)
         self._by_stem = {str(PurePosixPath(p).with_suffix("")): p for p in reversed(pictures)}
 
-    def read(self, set_name: str | None, findings: Findings) -> FoundImages:
+    def read(self, set_name: str | None, problems: Problems) -> FoundImages:
         """Read the images of a list, in its order; or all XML files, sorted.
 
         Args:
             set_name: of a list in ImageSets/Main, or a path of one.
-            findings: for problems and notes.
+            problems: for problems and notes.
         """
         part = FoundImages(name="", folder=self.images, normalized=False)
         if set_name is None:
@@ -71,15 +71,15 @@ class VocReader:
                 )
         else:
             part.name = Path(set_name).stem
-            names = self._listed(set_name, findings)
+            names = self._listed(set_name, problems)
         paths = [self.xml_folder / name for name in names]
         for path, written in zip(paths, in_threads(content, paths), strict=True):
-            image = self._image(path, written, findings)
+            image = self._image(path, written, problems)
             if image is not None:
                 part.images.append(image)
         return part
 
-    def _listed(self, set_name: str, findings: Findings) -> list[Path]:
+    def _listed(self, set_name: str, problems: Problems) -> list[Path]:
         path = self._folder / "ImageSets" / "Main" / f"{Path(set_name).name}"
         path = path if path.suffix == ".txt" else path.with_name(f"{path.name}.txt")
         if Path(set_name).is_file():
@@ -92,41 +92,41 @@ class VocReader:
             ):
                 name = Path(text).with_suffix(".xml")
             if name_inside(self.xml_folder, name) is None:
-                findings.problem(path, line, f"{text!r:.60} leads outside {self.xml_folder}")
+                problems.problem(path, line, f"{text!r:.60} leads outside {self.xml_folder}")
             elif (self.xml_folder / name).is_file():
                 names.append(name)
             elif re.search(r"\s-?[01]$", text):
-                findings.problem(
+                problems.problem(
                     path,
                     line,
                     f"{text!r:.60} is a line of one class's list; name a plain list, "
                     "such as trainval",
                 )
             else:
-                findings.problem(path, line, f"there is no {self.xml_folder / name}")
+                problems.problem(path, line, f"there is no {self.xml_folder / name}")
         return names
 
-    def _image(self, path: Path, written: bytes | OSError, findings: Findings) -> FoundImage | None:
-        root = _parse(path, written, findings)
+    def _image(self, path: Path, written: bytes | OSError, problems: Problems) -> FoundImage | None:
+        root = _parse(path, written, problems)
         if root is None:
             return None
         if root.tag != "annotation":
-            findings.problem(
+            problems.problem(
                 path, root.line, f"is <{root.tag}>; expected Pascal VOC's <annotation>"
             )
             return None
-        name = self._file_name(path, root, findings)
+        name = self._file_name(path, root, problems)
         if name is None:
             return None
-        size = _size(path, root, findings)
+        size = _size(path, root, problems)
         image = FoundImage(source=path, line=None, file_name=name, size=size)
         for found in root.findall("object"):
-            box = self._box(path, found, findings)
+            box = self._box(path, found, problems)
             if box is not None:
                 image.boxes.append(box)
         return image
 
-    def _file_name(self, path: Path, root: _Element, findings: Findings) -> str | None:
+    def _file_name(self, path: Path, root: _Element, problems: Problems) -> str | None:
         """Return the image of an XML file: what <filename> says, or the one of the same name."""
         written = _text(root, "filename")
         beside = path.relative_to(self.xml_folder).with_suffix("")
@@ -136,7 +136,7 @@ class VocReader:
         namesake = next((name for name in namesakes if name in self._pictures), None)
         if not written:
             if namesake is None:
-                findings.problem(
+                problems.problem(
                     path,
                     None,
                     f"has no <filename>, and there is no image {beside} in {self.images}",
@@ -144,7 +144,7 @@ class VocReader:
             return namesake
         inside = None if "\0" in written else name_inside(self.images, Path(written))
         if inside is None:
-            findings.problem(
+            problems.problem(
                 path,
                 _line(root, "filename"),
                 f"<filename> {written!r:.200} leads outside the image folder {self.images}",
@@ -153,7 +153,7 @@ class VocReader:
         said = [inside, (beside.parent / inside).as_posix()]
         found = next((name for name in said if name in self._pictures), None)
         if found and namesake and found != namesake:
-            findings.problem(
+            problems.problem(
                 path,
                 _line(root, "filename"),
                 f"<filename> is {written!r:.200}, but there is {namesake!r:.200}, too, which has "
@@ -161,19 +161,19 @@ class VocReader:
             )
             return None
         if found is None and namesake:
-            findings.note(
+            problems.note(
                 "XML files whose <filename> is not there: taken for the image of the same name"
             )
         return found or namesake or inside
 
-    def _box(self, path: Path, found: _Element, findings: Findings) -> FoundBox | None:
+    def _box(self, path: Path, found: _Element, problems: Problems) -> FoundBox | None:
         """Return an object's own box; those of its <part>s are not objects."""
         name, boxes = _text(found, "name"), found.findall("bndbox")
         if not name:
-            findings.problem(path, found.line, "an <object> has no <name>")
+            problems.problem(path, found.line, "an <object> has no <name>")
             return None
         if len(boxes) != 1:
-            findings.problem(
+            problems.problem(
                 path, found.line, f"the <object> {name!r:.60} has {len(boxes)} <bndbox>; expected 1"
             )
             return None
@@ -182,21 +182,21 @@ class VocReader:
             x1, y1, x2, y2 = map(number, texts)
         except ValueError:
             shown = ", ".join(f"{k} {t!r:.20}" for k, t in zip(_CORNERS, texts, strict=True))
-            findings.problem(
+            problems.problem(
                 path,
                 _line(found, "bndbox"),
                 f"the <bndbox> of {name!r:.60} has {shown}; expected four numbers (px)",
             )
             return None
-        difficult = self._is_difficult(path, found, findings)
+        difficult = self._is_difficult(path, found, problems)
         if difficult and self._difficult == "drop":
-            findings.note("difficult objects: dropped")
+            problems.note("difficult objects: dropped")
             return None
         if difficult and self._difficult == "ignore":
-            findings.note("difficult objects: iscrowd 1, regions to ignore")
+            problems.note("difficult objects: iscrowd 1, regions to ignore")
         if not self._zero_based:
             if min(x1, y1) < 1:
-                findings.note(
+                problems.note(
                     "boxes with an xmin or ymin under 1, which VOC does not have: if a tool wrote "
                     "corners from 0, give --zero-based"
                 )
@@ -205,10 +205,10 @@ class VocReader:
         crowd = difficult and self._difficult == "ignore"
         return FoundBox(_line(found, "bndbox"), name, corners, crowd)
 
-    def _is_difficult(self, path: Path, found: _Element, findings: Findings) -> bool:
+    def _is_difficult(self, path: Path, found: _Element, problems: Problems) -> bool:
         text = _text(found, "difficult") or "0"
         if text not in ("0", "1"):
-            findings.problem(
+            problems.problem(
                 path, _line(found, "difficult"), f"<difficult> is {text!r:.60}; expected 0 or 1"
             )
         return text == "1"
@@ -223,10 +223,10 @@ class _Element(Element):
         return super().findall(path, namespaces)
 
 
-def _parse(path: Path, written: bytes | OSError, findings: Findings) -> _Element | None:
+def _parse(path: Path, written: bytes | OSError, problems: Problems) -> _Element | None:
     """Return the root of an XML file; entities and the like, which could do harm, are refused."""
     if isinstance(written, OSError):
-        findings.problem(path, None, f"cannot be read: {written.strerror}")
+        problems.problem(path, None, f"cannot be read: {written.strerror}")
         return None
 
     def make(tag: str, attributes: dict[str, str]) -> _Element:
@@ -239,31 +239,31 @@ def _parse(path: Path, written: bytes | OSError, findings: Findings) -> _Element
         parser.feed(written)
         return parser.close()
     except ParseError as error:
-        findings.problem(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
+        problems.problem(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
     except DefusedXmlException as error:
-        findings.problem(path, None, f"not read: {type(error).__name__}, which could do harm")
+        problems.problem(path, None, f"not read: {type(error).__name__}, which could do harm")
     except (ValueError, LookupError) as error:  # an encoding that there is not
-        findings.problem(path, None, f"not XML that can be read: {error}")
+        problems.problem(path, None, f"not XML that can be read: {error}")
     return None
 
 
-def _size(path: Path, root: _Element, findings: Findings) -> Size | None:
+def _size(path: Path, root: _Element, problems: Problems) -> Size | None:
     """Return what <size> says; None where it says nothing, or 0 as some tools write."""
     element = root.find("size")
     texts = [_text(element, key) for key in ("height", "width")] if element is not None else []
     if not any(texts):
-        findings.note("XML files without <size>: taken from the image")
+        problems.note("XML files without <size>: taken from the image")
         return None
     try:
         height, width = map(number, texts)
         if height == width == 0:
-            findings.note("XML files with a <size> of 0x0: taken from the image")
+            problems.note("XML files with a <size> of 0x0: taken from the image")
             return None
         if min(height, width) >= 1 and height == int(height) and width == int(width):
             return int(height), int(width)
     except ValueError:
         pass
-    findings.problem(
+    problems.problem(
         path,
         _line(root, "size"),
         f"<size> has height {texts[0]!r:.20}, width {texts[1]!r:.20}; expected whole numbers (px)",

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 
 from retinanet.convert.dataset import DataSet, FoundBox, FoundImage, FoundImages, Image
-from retinanet.convert.findings import Findings
+from retinanet.convert.problems import Problems
 from retinanet.convert.yolo import label_path
 from retinanet.data.coco.index import read_annotations
 from retinanet.errors import UserError
@@ -113,21 +113,21 @@ def check_new(folder: Path) -> None:
     check_writable(folder, "name another folder")
 
 
-def export(data: DataSet, folder: Path, kind: str, findings: Findings) -> None:
+def export(data: DataSet, folder: Path, kind: str, problems: Problems) -> None:
     """Write a data set as `voc`, `yolo` or `csv` into a new folder, whole or not at all.
 
     Raises:
         UserError: something that the format cannot carry.
     """
     _check_names(data)
-    write: Callable[[DataSet, Path, Path, Findings], None]
+    write: Callable[[DataSet, Path, Path, Problems], None]
     write = {"voc": _write_voc, "yolo": _write_yolo, "csv": _write_csv}[kind]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
             made = Path(place) / folder.name
             made.mkdir()
-            write(data, made, folder, findings)
+            write(data, made, folder, problems)
             made.replace(folder)
     except OSError as error:  # a full disk, or a name that is too long for it
         raise UserError(
@@ -176,7 +176,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
 
 
-def _write_voc(data: DataSet, folder: Path, final: Path, findings: Findings) -> None:
+def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> None:
     """Write Annotations, ImageSets/Main, JPEGImages (a link) and classes.txt (their order)."""
     folders = {split.folder.absolute() for split in data.splits}
     if len(folders) > 1:
@@ -187,13 +187,13 @@ def _write_voc(data: DataSet, folder: Path, final: Path, findings: Findings) -> 
         for stem, image in zip(stems, split.images, strict=True):
             path = folder / "Annotations" / f"{stem}.xml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_voc_xml(image, findings))
+            path.write_bytes(_voc_xml(image, problems))
         _write_lines(folder / "ImageSets" / "Main" / f"{split.name}.txt", stems)
     _write_lines(folder / "classes.txt", data.classes)
     _link(folder / "JPEGImages", folders.pop())
 
 
-def _voc_xml(image: Image, findings: Findings) -> bytes:
+def _voc_xml(image: Image, problems: Problems) -> bytes:
     root = Element("annotation")
     SubElement(root, "filename").text = image.file_name
     size = SubElement(root, "size")
@@ -204,7 +204,7 @@ def _voc_xml(image: Image, findings: Findings) -> bytes:
         SubElement(made, "name").text = box.category
         SubElement(made, "difficult").text = str(int(box.crowd))
         if box.crowd:
-            findings.note("regions to ignore (iscrowd): difficult objects")
+            problems.note("regions to ignore (iscrowd): difficult objects")
         corners = SubElement(made, "bndbox")
         places = (box.x + 1, box.y + 1, box.x + box.width, box.y + box.height)
         for key, place in zip(("xmin", "ymin", "xmax", "ymax"), places, strict=True):
@@ -220,7 +220,7 @@ def _decimal(value: float, digits: int) -> str:
     return "0" if text == "-0" else text
 
 
-def _write_yolo(data: DataSet, folder: Path, final: Path, findings: Findings) -> None:
+def _write_yolo(data: DataSet, folder: Path, final: Path, problems: Problems) -> None:
     """Write data.yaml, labels, and for each split images (a link) and a list of them."""
     names: dict[str, str] = {}
     for split in data.splits:
@@ -238,7 +238,7 @@ def _write_yolo(data: DataSet, folder: Path, final: Path, findings: Findings) ->
             rows = []
             for box in image.boxes:
                 if box.crowd:
-                    findings.note("regions to ignore (iscrowd), which YOLO has not: left out")
+                    problems.note("regions to ignore (iscrowd), which YOLO has not: left out")
                     continue
                 shares = (
                     (box.x + box.width / 2) / width,
@@ -258,7 +258,7 @@ def _write_yolo(data: DataSet, folder: Path, final: Path, findings: Findings) ->
     write_yaml(config, folder / "data.yaml")
 
 
-def _write_csv(data: DataSet, folder: Path, final: Path, findings: Findings) -> None:
+def _write_csv(data: DataSet, folder: Path, final: Path, problems: Problems) -> None:
     """Write a CSV for each split, with paths relative to it, and classes.csv."""
     for split in data.splits:
         with (folder / f"{split.name}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -269,7 +269,7 @@ def _write_csv(data: DataSet, folder: Path, final: Path, findings: Findings) -> 
                 rows = 0
                 for box in image.boxes:
                     if box.crowd:
-                        findings.note("regions to ignore (iscrowd), which CSV has not: left out")
+                        problems.note("regions to ignore (iscrowd), which CSV has not: left out")
                         continue
                     corners = (box.x, box.y, box.x + box.width, box.y + box.height)
                     writer.writerow([written, *(_decimal(c, 6) for c in corners), box.category])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from retinanet.convert.assemble import OTHER_CLASSES, number
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
-from retinanet.convert.findings import Findings
-from retinanet.convert.image_files import find_pictures, name_inside
+from retinanet.convert.image_files import find_images, name_inside
+from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import content, in_threads
 from retinanet.convert.tables import read_lines
 from retinanet.convert.yolo_config import YoloConfig
@@ -30,7 +30,7 @@ class _OtherClassError(ValueError):
 
 
 def read_yolo(
-    config: YoloConfig, split: str, findings: Findings, *, missing_images: str, other_classes: str
+    config: YoloConfig, split: str, problems: Problems, *, missing_images: str, other_classes: str
 ) -> FoundImages:
     """Read the images of a split and their labels.
 
@@ -40,15 +40,15 @@ def read_yolo(
     Args:
         config: of the data set.
         split: one of its splits.
-        findings: for problems and notes.
+        problems: for problems and notes.
         missing_images: `refuse` or `skip` label files without an image.
         other_classes: `refuse` or `drop` labels whose class number is not in `names`.
     """
     paths: list[tuple[Path, Path, int | None]] = []  # image, the file that names it, its line
     for entry in config.splits[split]:
         if entry.is_dir():
-            found = [entry / name for name in find_pictures(entry)]
-            _find_orphans(entry, found, findings, missing_images)
+            found = [entry / name for name in find_images(entry)]
+            _find_orphans(entry, found, problems, missing_images)
             paths += [(image, image, None) for image in found]
         else:
             paths += [
@@ -64,12 +64,12 @@ def read_yolo(
     ):
         name = name_inside(folder, path.absolute())
         if name is None or "\0" in name:
-            findings.problem(source, line, f"{str(path)!r:.200} leads outside {folder}")
+            problems.problem(source, line, f"{str(path)!r:.200} leads outside {folder}")
             continue
         made = FoundImage(source=source, line=line, file_name=name)
         if not isinstance(written, FileNotFoundError):  # without a label file it has no boxes
             made.source, made.line = label, None
-            made.boxes = _labels(label, written, config, other_classes, findings)
+            made.boxes = _labels(label, written, config, other_classes, problems)
         part.images.append(made)
     return part
 
@@ -100,7 +100,7 @@ def label_path(image: Path) -> Path:
 
 
 def _find_orphans(
-    folder: Path, images: list[Path], findings: Findings, missing_images: str
+    folder: Path, images: list[Path], problems: Problems, missing_images: str
 ) -> None:
     """Name label files without an image."""
     labels = label_path(folder / "x").parent
@@ -113,10 +113,10 @@ def _find_orphans(
             if not _looks_like_labels(path):
                 continue  # a README; or an empty file, which takes no box along
             if missing_images == "skip":
-                findings.note("label files without an image: skipped")
+                problems.note("label files without an image: skipped")
                 continue
             wanted = folder / path.relative_to(labels).with_suffix("")
-            findings.problem(
+            problems.problem(
                 path,
                 None,
                 f"there is no image {wanted}{SUFFIXES[0]} (or another suffix) for these labels; "
@@ -138,16 +138,16 @@ def _labels(
     written: bytes | OSError,
     config: YoloConfig,
     other_classes: str,
-    findings: Findings,
+    problems: Problems,
 ) -> list[FoundBox]:
     """Return the boxes of a label file."""
     if isinstance(written, OSError):
-        findings.problem(path, None, f"cannot be read: {written.strerror}")
+        problems.problem(path, None, f"cannot be read: {written.strerror}")
         return []
     try:
         text = written.decode("utf-8-sig")
     except UnicodeDecodeError:
-        findings.problem(path, None, "not a text file in UTF-8")
+        problems.problem(path, None, "not a text file in UTF-8")
         return []
     boxes = []
     for line, words in enumerate(map(str.split, text.split("\n")), 1):
@@ -156,13 +156,13 @@ def _labels(
                 boxes.append(_label(line, words, config))
         except _OtherClassError as error:
             if other_classes == "drop":
-                findings.note(OTHER_CLASSES)
+                problems.note(OTHER_CLASSES)
             else:
-                findings.problem(path, line, str(error))
+                problems.problem(path, line, str(error))
         except ValueError as error:
-            findings.problem(path, line, str(error))
+            problems.problem(path, line, str(error))
     outlines = sum(bool(box.polygon) for box in boxes)
-    findings.note("outlines: kept as segmentations, boxes drawn around them", outlines)
+    problems.note("outlines: kept as segmentations, boxes drawn around them", outlines)
     return boxes
 
 

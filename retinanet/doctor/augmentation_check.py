@@ -6,7 +6,7 @@ import numpy as np
 
 from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.images.reading import UnreadableImageError
-from retinanet.doctor.findings import Entry, Found, Section, found
+from retinanet.doctor.findings import Entry, Findings, ReportSection, findings_of
 from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.schema import Config
 
@@ -16,7 +16,7 @@ _MANY = 0.2
 """Share of lost boxes that is worth a warning."""
 
 
-def try_augmentation(config: Config, split: Split) -> tuple[list[Found], Section]:
+def try_augmentation(config: Config, split: Split) -> tuple[list[Findings], ReportSection]:
     """Augment the first images that training would see, and count the boxes that are lost.
 
     Raises:
@@ -45,5 +45,5 @@ def try_augmentation(config: Config, split: Split) -> tuple[list[Found], Section
     # A preset's own crops are meant: a mosaic shows parts of its images.
     odd = [Entry("data.augment", text)] if share > _MANY and config.data.augment else []
     values = {"images": images, "boxes": before, "lost": lost}
-    section = Section(title="augmentation", lines=[text], values=values)
-    return found("augmentation-loses-boxes", split.annotations.path, odd), section
+    section = ReportSection(title="augmentation", lines=[text], values=values)
+    return findings_of("augmentation-loses-boxes", split.annotations.path, odd), section

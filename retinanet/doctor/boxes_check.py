@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.boxes_used import cut_boxes, parts
 from retinanet.data.coco.annotations import Annotations
-from retinanet.doctor.findings import Entry, Found, found
+from retinanet.doctor.findings import Entry, Findings, findings_of
 from retinanet.doctor.format_check import check_format
 
 _MOSTLY = 0.5
@@ -27,9 +27,9 @@ def check_boxes(
     learn: bool,
     min_box_side: float,
     max_detections: int,
-    robbed: frozenset[int] = frozenset(),
+    images_with_lost_boxes: frozenset[int] = frozenset(),
     chosen: Annotations | None = None,
-) -> list[Found]:
+) -> list[Findings]:
     """Return all that is odd about the boxes of a file.
 
     Args:
@@ -37,27 +37,27 @@ def check_boxes(
         learn: it is to train on.
         min_box_side: original px.
         max_detections: of an image.
-        robbed: ids of images whose boxes were set aside, and which only look empty.
+        images_with_lost_boxes: ids of images whose boxes were set aside, and which only look empty.
         chosen: the classes of it that are trained on, where those are not all: they alone decide
             what an image and a class lack.
     """
     chosen = annotations if chosen is None else chosen
     path = annotations.path
     if not len(annotations):
-        return found("no-images", path, [Entry("", "has no image")])
+        return findings_of("no-images", path, [Entry("", "has no image")])
     odd = check_format(annotations)
     if not odd:  # otherwise every box would be named
         odd += _odd_places(annotations, min_box_side) + _odd_areas(annotations)
-    odd += _repeated(annotations) + _by_image(chosen, max_detections, robbed)
+    odd += _repeated(annotations) + _by_image(chosen, max_detections, images_with_lost_boxes)
     odd += _by_class(chosen)
     if chosen.crowd.all():
         kind = "no-boxes" if learn else "nothing-to-score"
         text = f"has {len(annotations)} images but no box"
-        odd += found(kind, path, [Entry("", text)])
+        odd += findings_of(kind, path, [Entry("", text)])
     return odd
 
 
-def _odd_places(annotations: Annotations, min_box_side: float) -> list[Found]:
+def _odd_places(annotations: Annotations, min_box_side: float) -> list[Findings]:
     """Find the boxes that are left out or cut."""
     fields = {"zero-area": "empty", "outside": "outside", "small-box": "small", "overshoot": "cut"}
     places: dict[str, list[Places]] = {kind: [] for kind in fields}
@@ -83,7 +83,7 @@ def _boxes(
     annotations: Annotations,
     places: Places,
     remark: Callable[[Annotations, int], str],
-) -> list[Found]:
+) -> list[Findings]:
     """Return findings about the boxes in some places of the index."""
 
     def entry(i: int) -> Entry:
@@ -95,7 +95,7 @@ def _boxes(
 
     if not len(places):
         return []
-    return [Found(kind=kind, file=annotations.path, count=len(places), entry=entry)]
+    return [Findings(kind=kind, file=annotations.path, count=len(places), entry=entry)]
 
 
 def _row(annotations: Annotations, place: int) -> int:
@@ -124,7 +124,7 @@ def _overshoot(annotations: Annotations, place: int) -> str:
     return f", {over:.3g} px over the border of {width}x{height} px"
 
 
-def _repeated(annotations: Annotations) -> list[Found]:
+def _repeated(annotations: Annotations) -> list[Findings]:
     """Find boxes that stand twice, with their class, in one image."""
     places, originals = [], []
     for first, last in parts(annotations):
@@ -154,7 +154,7 @@ def _repeated(annotations: Annotations) -> list[Found]:
     return _boxes("duplicate-box", annotations, np.sort(place), remark)
 
 
-def _odd_areas(annotations: Annotations) -> list[Found]:
+def _odd_areas(annotations: Annotations) -> list[Findings]:
     sides = annotations.boxes[:, 2:].astype(np.float64)
     odd = np.flatnonzero(annotations.areas > _SLACK * sides.prod(axis=1) + 1)
 
@@ -164,26 +164,29 @@ def _odd_areas(annotations: Annotations) -> list[Found]:
     return _boxes("odd-area", annotations, odd, remark)
 
 
-def _by_image(annotations: Annotations, max_detections: int, robbed: frozenset[int]) -> list[Found]:
+def _by_image(
+    annotations: Annotations, max_detections: int, images_with_lost_boxes: frozenset[int]
+) -> list[Findings]:
     """Find images with too many boxes, with none, and files named twice."""
     path, names = annotations.path, annotations.file_names
     objects = np.bincount(annotations.image_of_box()[~annotations.crowd], minlength=len(names))
     many = np.flatnonzero(objects > max_detections)
     empty = np.flatnonzero(
-        (np.diff(annotations.offsets) == 0) & ~np.isin(annotations.image_ids, list(robbed))
+        (np.diff(annotations.offsets) == 0)
+        & ~np.isin(annotations.image_ids, list(images_with_lost_boxes))
     )
     odd = image_findings("many-boxes", annotations, many, lambda row: f"has {objects[row]} boxes")
     odd += image_findings("image-without-boxes", annotations, empty, lambda row: "")
     if len(empty) > _MOSTLY * len(names):
         text = f"has {len(empty)} of {len(names)} images without boxes"
-        odd += found("many-images-without-boxes", path, [Entry("", text)])
+        odd += findings_of("many-images-without-boxes", path, [Entry("", text)])
     crowds = np.flatnonzero(annotations.crowd)
     return odd + _boxes("crowd", annotations, crowds, _nothing) + _named_twice(annotations)
 
 
 def image_findings(
     kind: str, annotations: Annotations, rows: Places, value: Callable[[int], str]
-) -> list[Found]:
+) -> list[Findings]:
     """Return findings about images of the index."""
 
     def entry(i: int) -> Entry:
@@ -193,10 +196,10 @@ def image_findings(
 
     if not len(rows):
         return []
-    return [Found(kind=kind, file=annotations.path, count=len(rows), entry=entry)]
+    return [Findings(kind=kind, file=annotations.path, count=len(rows), entry=entry)]
 
 
-def _named_twice(annotations: Annotations) -> list[Found]:
+def _named_twice(annotations: Annotations) -> list[Findings]:
     first: dict[str, int] = {}
     names = enumerate(annotations.file_names)
     again = [row for row, name in names if first.setdefault(name, row) != row]
@@ -208,8 +211,8 @@ def _named_twice(annotations: Annotations) -> list[Found]:
     return image_findings("duplicate-file-name", annotations, np.array(again, np.int64), value)
 
 
-def _by_class(annotations: Annotations) -> list[Found]:
+def _by_class(annotations: Annotations) -> list[Findings]:
     categories = annotations.categories
     rows = zip(categories.ids, categories.names, annotations.class_counts(), strict=True)
     entries = [Entry(f"category {id} ({name!r})", "", id) for id, name, count in rows if not count]
-    return found("unused-class", annotations.path, entries)
+    return findings_of("unused-class", annotations.path, entries)

@@ -14,17 +14,17 @@ from retinanet.doctor.anchors_check import MANY_BOXES, check_anchors, measure_an
 from retinanet.doctor.augmentation_check import try_augmentation
 from retinanet.doctor.boxes_check import check_boxes
 from retinanet.doctor.data_summary import Named, describe_data
-from retinanet.doctor.findings import Entry, Found, Report, Section, found
+from retinanet.doctor.findings import Entry, Findings, Report, ReportSection, findings_of
 from retinanet.doctor.image_check import (
-    Picture,
-    look_at_pictures,
-    picture_findings,
+    CheckedImage,
+    image_file_findings,
+    look_at_images,
     unused_files,
 )
 from retinanet.doctor.reader import Reading, read
 from retinanet.doctor.splits_check import Looked, check_classes, check_copies
 from retinanet.engine.preflight.summary import describe_scale
-from retinanet.engine.preflight.training_boxes import learned_boxes
+from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import Split, locate_split, open_split
 from retinanet.errors import UserError
 from retinanet.schema import Config
@@ -41,8 +41,8 @@ class Checked:
     """The classes of the index that are trained on."""
     images: Path | None
     """Image folder, if it is there."""
-    pictures: list[Picture]
-    found: list[Found]
+    pictures: list[CheckedImage]
+    found: list[Findings]
 
 
 def check_experiment(
@@ -69,7 +69,7 @@ def check_experiment(
     odd += _check_pictures_together(files)
     lines = [f"{name}: {path}, image files in {images}" for name, path, images in places]
     lines += _left_out(config, files)
-    sections = [Section(title="files", lines=lines), *describe_data(_named(files))]
+    sections = [ReportSection(title="files", lines=lines), *describe_data(_named(files))]
     report = Report(subject=subject, found=odd, sections=sections)
     more, tried = _try_experiment(config, report, fit_anchors=fit_anchors, pictures=pictures)
     return Report(subject=subject, found=odd + more, sections=sections + tried)
@@ -82,7 +82,9 @@ def check_annotations(path: Path, images: Path | None, config: Config, *, decode
     sections = describe_data(_named([split]))
     if images is None:
         sections += [
-            Section(title="image files", lines=["not looked at: name their folder with --images"])
+            ReportSection(
+                title="image files", lines=["not looked at: name their folder with --images"]
+            )
         ]
     report = Report(subject=str(path), found=odd, sections=sections)
     index = split.reading.annotations
@@ -91,7 +93,7 @@ def check_annotations(path: Path, images: Path | None, config: Config, *, decode
     side = config.data.min_box_side
     census = take_census(index, min_box_side=side)
     train = Split(annotations=index, images=Path(), min_box_side=side, census=census)
-    boxes = learned_boxes(train, limit=MANY_BOXES)
+    boxes = find_training_boxes(train, limit=MANY_BOXES)
     more, anchors = measure_anchors(config, train, boxes) if len(boxes) else ([], [])
     return Report(subject=str(path), found=odd + more, sections=sections + anchors)
 
@@ -109,16 +111,16 @@ def check_file(
             learn=name != "val",
             min_box_side=config.data.min_box_side,
             max_detections=config.postprocess.max_detections,
-            robbed=reading.robbed,
+            images_with_lost_boxes=reading.images_with_lost_boxes,
             chosen=chosen,
         )
     if images is not None and not images.is_dir():
         value = "is a file" if os.path.isfile(images) else ""  # noqa: PTH113 (it takes a forbidden one, too)
-        odd += found("no-image-folder", path, [Entry(str(images), value)])
+        odd += findings_of("no-image-folder", path, [Entry(str(images), value)])
         images = None
     if images is not None and annotations is not None:
-        pictures = look_at_pictures(annotations, images, decode=decode)
-        odd += picture_findings(annotations, pictures)
+        pictures = look_at_images(annotations, images, decode=decode)
+        odd += image_file_findings(annotations, pictures)
     return Checked(
         name=name, reading=reading, chosen=chosen, images=images, pictures=pictures, found=odd
     )
@@ -164,7 +166,7 @@ def _named(files: list[Checked]) -> list[Named]:
     return named
 
 
-def _check_pictures_together(splits: list[Checked]) -> list[Found]:
+def _check_pictures_together(splits: list[Checked]) -> list[Findings]:
     """Find copies, leaks from train to val, and files that nobody names."""
     looked = [
         Looked(split=split.name, annotations=index, images=split.images, pictures=split.pictures)
@@ -188,18 +190,18 @@ def _paths(split: Checked) -> set[str]:
 
 def _try_experiment(
     config: Config, report: Report, *, fit_anchors: bool, pictures: Path | None
-) -> tuple[list[Found], list[Section]]:
+) -> tuple[list[Findings], list[ReportSection]]:
     """Say what resizing, anchors and augmentation do, once the data is sound."""
     if report.count("error"):
         lines = ["not tried: mend the errors first"]
-        return [], [Section(title="resizing, anchors and augmentation", lines=lines)]
+        return [], [ReportSection(title="resizing, anchors and augmentation", lines=lines)]
     try:
         train = open_split(config, "train")
         lost, augmentation = try_augmentation(config, train)
         missed, anchors = check_anchors(config, train, fit_anchors=fit_anchors, pictures=pictures)
     except UserError as error:
         refusal = [Entry("", str(error))]
-        return found("refused", Path(report.subject), refusal), []
-    boxes = learned_boxes(train, limit=MANY_BOXES)
+        return findings_of("refused", Path(report.subject), refusal), []
+    boxes = find_training_boxes(train, limit=MANY_BOXES)
     resizing = [line.removeprefix("resizing: ") for line in describe_scale(config, train, boxes)]
-    return missed + lost, [Section(title="resizing", lines=resizing), *anchors, augmentation]
+    return missed + lost, [ReportSection(title="resizing", lines=resizing), *anchors, augmentation]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.coco.annotations import Annotations
-from retinanet.doctor.findings import Section
+from retinanet.doctor.findings import ReportSection
 
 _ROWS = 30
 """Classes shown; of more, the most frequent ones and the rarest."""
@@ -26,13 +26,13 @@ class Named:
     annotations: Annotations
 
 
-def describe_data(splits: list[Named]) -> list[Section]:
+def describe_data(splits: list[Named]) -> list[ReportSection]:
     """Return the sections on classes, images and boxes."""
     filled = [split for split in splits if len(split.annotations)]
     return [_classes(filled), _images(filled), _boxes(filled)] if filled else []
 
 
-def _classes(splits: list[Named]) -> Section:
+def _classes(splits: list[Named]) -> ReportSection:
     """The table category id -> label -> name -> boxes; labels follow the sorted ids."""
     counts = {split.name: _by_category(split.annotations) for split in splits}
     names: dict[int, list[str]] = {}
@@ -54,7 +54,7 @@ def _classes(splits: list[Named]) -> Section:
             f"{_RAREST} rarest that have boxes"
         )
     lines += [_balance(split) for split in splits if split.annotations.class_counts().any()]
-    return Section(title="classes", lines=lines, values={"classes": table})
+    return ReportSection(title="classes", lines=lines, values={"classes": table})
 
 
 def _selection(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def _align(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _images(splits: list[Named]) -> Section:
+def _images(splits: list[Named]) -> ReportSection:
     lines, values = [], {}
     for split in splits:
         sizes = split.annotations.sizes
@@ -120,10 +120,10 @@ def _images(splits: list[Named]) -> Section:
             f"{_range(short)} px, long side {_range(long)} px, long : short "
             f"{_range(_spread(aspect))}"
         )
-    return Section(title="images", lines=lines, values=values)
+    return ReportSection(title="images", lines=lines, values=values)
 
 
-def _boxes(splits: list[Named]) -> Section:
+def _boxes(splits: list[Named]) -> ReportSection:
     lines, values = [], {}
     for split in splits:
         annotations = split.annotations
@@ -154,7 +154,7 @@ def _boxes(splits: list[Named]) -> Section:
             f"{_range(_spread(counts))}; square root of the area {_range(side)} px",
             f"  {low} small (under 32² px), {middle} medium, {high} large (over 96² px)",
         ]
-    return Section(title="boxes", lines=lines, values=values)
+    return ReportSection(title="boxes", lines=lines, values=values)
 
 
 def _prefix(split: Named) -> str:

@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class Findings:
     """The findings of one kind in one file."""
 
     kind: str
@@ -35,15 +35,15 @@ class Found:
         return (self.entry(i) for i in range(self.count))
 
 
-def found(kind: str, file: Path, entries: Sequence[Entry]) -> list[Found]:
+def findings_of(kind: str, file: Path, entries: Sequence[Entry]) -> list[Findings]:
     """Return findings that are written down already: a list of one, or of none."""
     if not entries:
         return []
-    return [Found(kind=kind, file=file, count=len(entries), entry=entries.__getitem__)]
+    return [Findings(kind=kind, file=file, count=len(entries), entry=entries.__getitem__)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class ReportSection:
     """Something worth knowing about the data as a whole."""
 
     title: str
@@ -61,10 +61,10 @@ class Report:
 
     subject: str
     """What was looked at."""
-    found: list[Found]
-    sections: list[Section]
+    found: list[Findings]
+    sections: list[ReportSection]
 
-    def by_kind(self, severity: Severity) -> dict[str, list[Found]]:
+    def by_kind(self, severity: Severity) -> dict[str, list[Findings]]:
         """Return the findings of a severity by kind, in the order of `kinds`."""
         grouped = {kind: [f for f in self.found if f.kind == kind] for kind in KINDS}
         return {

@@ -24,8 +24,8 @@ from retinanet.engine.preflight.anchor_coverage import (
     measure_coverage,
 )
 from retinanet.engine.preflight.training_boxes import (
-    LearnedBoxes,
     PlacedBoxes,
+    TrainingBoxes,
     place_boxes,
     training_short_side,
 )
@@ -87,7 +87,12 @@ class AnchorFit:
 
 
 def search_anchors(
-    config: Config, split: Split, boxes: LearnedBoxes, *, per_cell: int | None = None, seed: int = 0
+    config: Config,
+    split: Split,
+    boxes: TrainingBoxes,
+    *,
+    per_cell: int | None = None,
+    seed: int = 0,
 ) -> AnchorFit:
     """Search sizes and ratios for the resized boxes; the same arguments give the same result.
 
@@ -122,7 +127,7 @@ def search_anchors(
     )
 
 
-def _halves(boxes: LearnedBoxes, seed: int) -> tuple[LearnedBoxes, LearnedBoxes]:
+def _halves(boxes: TrainingBoxes, seed: int) -> tuple[TrainingBoxes, TrainingBoxes]:
     """Return boxes to search on and boxes to measure on; they are of different images."""
     if len(boxes) < _ENOUGH:
         return boxes, boxes

@@ -15,7 +15,7 @@ from retinanet.data.checks import (
     fit_as_corners,
 )
 from retinanet.data.coco.annotations import Annotations
-from retinanet.doctor.findings import Entry, Found, found
+from retinanet.doctor.findings import Entry, Findings, findings_of
 
 _MANY, _SHARE = 10, 0.2
 """Boxes, and share of the boxes, that leave their image by far: slips are fewer."""
@@ -23,15 +23,15 @@ _FAR, _FAR_SHARE = 2, 0.01
 """px, and share of the image's side, that a box may leave it by."""
 
 
-def check_format(annotations: Annotations) -> list[Found]:
+def check_format(annotations: Annotations) -> list[Findings]:
     """Find boxes that all, or many of which, are not [x, y, width, height] px."""
     wrong = find_wrong_format(annotations)
     if wrong is not None:
         kinds = {"corners": "corner-boxes", "normalised": "normalised-boxes"}
         kind = kinds.get(wrong.kind, "suspicious-format")
-        return found(kind, annotations.path, [Entry("", wrong.text)])
+        return findings_of(kind, annotations.path, [Entry("", wrong.text)])
     text = _suspicion(annotations)
-    return found("suspicious-format", annotations.path, [Entry("", text)] if text else [])
+    return findings_of("suspicious-format", annotations.path, [Entry("", text)] if text else [])
 
 
 def _suspicion(annotations: Annotations) -> str:

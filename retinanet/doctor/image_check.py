@@ -24,14 +24,14 @@ from retinanet.data.images.headers import Header, read_ends
 from retinanet.data.images.properties import ImageFile, look_at_image
 from retinanet.data.images.reading import SUFFIXES, UnreadableImageError
 from retinanet.doctor.boxes_check import image_findings
-from retinanet.doctor.findings import Entry, Found, found
+from retinanet.doctor.findings import Entry, Findings, findings_of
 
 _THREADS = 8
 """Files looked at together: mostly waiting for a disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class CheckedImage:
     """What there is to say of one image file."""
 
     odd: tuple[tuple[str, str], ...] = ()
@@ -44,7 +44,7 @@ class Picture:
     """Of its first bytes."""
 
 
-def look_at_pictures(annotations: Annotations, folder: Path, *, decode: bool) -> list[Picture]:
+def look_at_images(annotations: Annotations, folder: Path, *, decode: bool) -> list[CheckedImage]:
     """Look at the file of every image (N,), in the order of the index.
 
     Args:
@@ -53,7 +53,7 @@ def look_at_pictures(annotations: Annotations, folder: Path, *, decode: bool) ->
         decode: every file, not only the doubtful ones.
     """
 
-    def look(row: int) -> Picture:
+    def look(row: int) -> CheckedImage:
         height, width = annotations.sizes[row].tolist()
         return look_at(folder / annotations.file_names[row], (height, width), decode=decode)
 
@@ -63,28 +63,28 @@ def look_at_pictures(annotations: Annotations, folder: Path, *, decode: bool) ->
         return list(tqdm(rows, "image files", len(annotations), disable=shown, leave=False))
 
 
-def look_at(path: Path, size: Size, *, decode: bool) -> Picture:
+def look_at(path: Path, size: Size, *, decode: bool) -> CheckedImage:
     """Look at one file, whose record says (height, width)."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            return Picture(odd=(("unreadable-file", "is a folder"),))
+            return CheckedImage(odd=(("unreadable-file", "is a folder"),))
         ends = read_ends(path)
     except (FileNotFoundError, NotADirectoryError):
-        return Picture(odd=(("missing-file", ""),))
+        return CheckedImage(odd=(("missing-file", ""),))
     except (OSError, ValueError) as error:
-        return Picture(odd=(("unreadable-file", f"cannot be read: {error}"),))
+        return CheckedImage(odd=(("unreadable-file", f"cannot be read: {error}"),))
     if not status.st_size:
-        return Picture(odd=(("unreadable-file", "is empty"),))
+        return CheckedImage(odd=(("unreadable-file", "is empty"),))
     try:
         picture = _compare(look_at_image(path, ends, decode=decode), size)
     except UnreadableImageError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        picture = Picture(odd=(("unreadable-file", f"is {reason.removeprefix('is ')}"),))
+        picture = CheckedImage(odd=(("unreadable-file", f"is {reason.removeprefix('is ')}"),))
     return replace(picture, bytes=status.st_size, checksum=zlib.crc32(ends[0]))
 
 
-def _compare(file: ImageFile, size: Size) -> Picture:
+def _compare(file: ImageFile, size: Size) -> CheckedImage:
     """Compare a file with its record."""
     stored, shown, orientation = file.stored, file.shown, file.header.orientation
     odd = _convert(file.header)
@@ -93,7 +93,7 @@ def _compare(file: ImageFile, size: Size) -> Picture:
     elif shown != size:
         text = f"is {shown[1]}x{shown[0]} px, but its record says {size[1]}x{size[0]}"
         odd.append(("swapped-size" if shown == size[::-1] else "wrong-size", text))
-    return Picture(odd=tuple(odd), size=None if size in (shown, stored) else shown)
+    return CheckedImage(odd=tuple(odd), size=None if size in (shown, stored) else shown)
 
 
 def _turn(orientation: int, size: Size, upright: Size, stored: Size) -> list[tuple[str, str]]:
@@ -123,14 +123,14 @@ def _convert(header: Header) -> list[tuple[str, str]]:
     return odd
 
 
-def picture_findings(annotations: Annotations, pictures: list[Picture]) -> list[Found]:
+def image_file_findings(annotations: Annotations, pictures: list[CheckedImage]) -> list[Findings]:
     """Return the findings about the files of a split, kind by kind."""
     rows: dict[str, list[int]] = {}
     for row, picture in enumerate(pictures):
         for kind, _ in picture.odd:
             rows.setdefault(kind, []).append(row)
 
-    def findings(kind: str) -> list[Found]:
+    def findings(kind: str) -> list[Findings]:
         def value(row: int) -> str:
             return next(text for name, text in pictures[row].odd if name == kind)
 
@@ -139,7 +139,7 @@ def picture_findings(annotations: Annotations, pictures: list[Picture]) -> list[
     return [one for kind in rows for one in findings(kind)]
 
 
-def unused_files(folder: Path, used: set[str]) -> list[Found]:
+def unused_files(folder: Path, used: set[str]) -> list[Findings]:
     """Find the image files under a folder that no annotation file names.
 
     Args:
@@ -147,7 +147,7 @@ def unused_files(folder: Path, used: set[str]) -> list[Found]:
         used: absolute paths.
     """
     names = sorted(str(path.relative_to(folder)) for path in _walk(folder) if str(path) not in used)
-    return found("unused-file", folder, [Entry(name, "") for name in names])
+    return findings_of("unused-file", folder, [Entry(name, "") for name in names])
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -31,7 +31,7 @@ from retinanet.data.coco.records import (
     is_name,
     number,
 )
-from retinanet.doctor.findings import Entry, Found, found
+from retinanet.doctor.findings import Entry, Findings, findings_of
 from retinanet.doctor.renumber import find_shift, shift_categories
 from retinanet.errors import UserError
 
@@ -51,8 +51,8 @@ class Reading:
     path: Path
     annotations: Annotations | None
     """The index of the sound records, if the file has the form of a COCO file."""
-    found: list[Found]
-    robbed: frozenset[int] = frozenset()
+    found: list[Findings]
+    images_with_lost_boxes: frozenset[int] = frozenset()
     """Ids of images some of whose annotations were set aside."""
     named: frozenset[str] = frozenset()
     """File names of the images that were set aside."""
@@ -121,13 +121,15 @@ def _read_carefully(path: Path, content: bytes, refusal: str) -> Reading:
         path=path,
         annotations=annotations,
         found=problems + _gaps(path, _given(sound["annotations"])),
-        robbed=frozenset(r["image_id"] for r in aside["annotations"] if is_id(r.get("image_id"))),
+        images_with_lost_boxes=frozenset(
+            r["image_id"] for r in aside["annotations"] if is_id(r.get("image_id"))
+        ),
         named=frozenset(r["file_name"] for r in aside["images"] if is_name(r.get("file_name"))),
     )
 
 
-def _refused(kind: str, path: Path, text: str) -> list[Found]:
-    return found(kind, path, [Entry("", text)])
+def _refused(kind: str, path: Path, text: str) -> list[Findings]:
+    return findings_of(kind, path, [Entry("", text)])
 
 
 def _without_name(path: Path, error: UserError) -> str:
@@ -272,7 +274,7 @@ def leave_out(values: Values, bad: dict[str, list[Bad]]) -> Values:
     return sound
 
 
-def group(path: Path, bad: dict[str, list[Bad]]) -> list[Found]:
+def group(path: Path, bad: dict[str, list[Bad]]) -> list[Findings]:
     """Return the findings by kind."""
     lists = ("categories", "images", "annotations")
     problems = [item.problem for key in lists for item in bad[key]]
@@ -280,7 +282,7 @@ def group(path: Path, bad: dict[str, list[Bad]]) -> list[Found]:
     return [
         one
         for kind in kinds
-        for one in found(kind, path, [_entry(p) for p in problems if p.kind == kind])
+        for one in findings_of(kind, path, [_entry(p) for p in problems if p.kind == kind])
     ]
 
 
@@ -294,7 +296,7 @@ def _id_of(problem: Problem) -> int | None:
     return int(words[1]) if words[1:] and words[1].lstrip("-").isdigit() else None
 
 
-def _find_gaps(path: Path, content: bytes) -> list[Found]:
+def _find_gaps(path: Path, content: bytes) -> list[Findings]:
     """Say which annotations of a sound file lack what is then filled in."""
     try:
         raw = memoryview(msgspec.json.decode(content, type=_Whole).annotations)
@@ -308,7 +310,7 @@ def _given(records: list[Any]) -> Iterator[_Given]:
     return (_Given(r.get("id"), r.get("area"), r.get("iscrowd")) for r in records)
 
 
-def _gaps(path: Path, records: Iterable[_Given]) -> list[Found]:
+def _gaps(path: Path, records: Iterable[_Given]) -> list[Findings]:
     missing: list[int] = []
     wrong: list[Entry] = []
     unmarked: list[int] = []
@@ -322,13 +324,13 @@ def _gaps(path: Path, records: Iterable[_Given]) -> list[Found]:
             wrong.append(Entry(f"annotation {record.id}", value, record.id))
         if record.iscrowd is None:
             unmarked.append(record.id)
-    gaps = _without("missing-area", path, missing) + found("bad-area", path, wrong)
+    gaps = _without("missing-area", path, missing) + findings_of("bad-area", path, wrong)
     # Files of data sets without crowds leave it out altogether, and nothing is wrong with that.
     return gaps + (_without("missing-iscrowd", path, unmarked) if len(unmarked) < count else [])
 
 
-def _without(kind: str, path: Path, ids: list[int]) -> list[Found]:
+def _without(kind: str, path: Path, ids: list[int]) -> list[Findings]:
     def entry(i: int) -> Entry:
         return Entry(f"annotation {ids[i]}", "", ids[i])
 
-    return [Found(kind=kind, file=path, count=len(ids), entry=entry)] if ids else []
+    return [Findings(kind=kind, file=path, count=len(ids), entry=entry)] if ids else []

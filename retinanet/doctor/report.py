@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from retinanet.doctor.findings import Entry, Found, Report
+from retinanet.doctor.findings import Entry, Findings, Report
 from retinanet.doctor.kinds import KINDS, SEVERITIES, Severity
 from retinanet.files import replacing
 
@@ -52,7 +52,7 @@ def _sum(report: Report, severity: Severity) -> str:
     return f"{count:,} {severity}{'s' * (count > 1)} of {kinds} kind{'s' * (kinds > 1)}"
 
 
-def _group(kind: str, items: list[Found]) -> list[str]:
+def _group(kind: str, items: list[Findings]) -> list[str]:
     """Say a kind's meaning, its first findings and the remedy."""
     count = sum(item.count for item in items)
     lines = _wrap(f"{kind} ({count:,}): {KINDS[kind].meaning}", "  ", "    ")
@@ -66,7 +66,7 @@ def _fix(kind: str) -> str:
     return f" (--fix: {KINDS[kind].fix})" if KINDS[kind].fix else ""
 
 
-def _some(items: list[Found]) -> Iterator[str]:
+def _some(items: list[Findings]) -> Iterator[str]:
     """Yield the first findings; those without a value share a line."""
     for path, entries in _first(items):
         bare = [entry.record for entry in entries if not entry.value]
@@ -75,7 +75,7 @@ def _some(items: list[Found]) -> Iterator[str]:
             yield from _wrap(f"{path.name}: {', '.join(bare)}", "    ", "      ")
 
 
-def _first(items: list[Found]) -> Iterator[tuple[Path, list[Entry]]]:
+def _first(items: list[Findings]) -> Iterator[tuple[Path, list[Entry]]]:
     left = _SHOWN
     for item in items:
         entries = list(islice(item, left))
@@ -89,7 +89,7 @@ def sentence(entry: Entry) -> str:
     return f"{entry.record} {entry.value}".strip()
 
 
-def _fact(kind: str, items: list[Found]) -> list[str]:
+def _fact(kind: str, items: list[Findings]) -> list[str]:
     """Say a fact in few lines."""
     count = sum(item.count for item in items)
     entries = chain.from_iterable(entries for _, entries in _first(items))
@@ -143,7 +143,7 @@ def is_report(path: Path) -> bool:
     return values.keys() >= {"subject", "summary", "counts", "kinds", "sections"}
 
 
-def _kind_values(kind: str, items: list[Found]) -> dict[str, Any]:
+def _kind_values(kind: str, items: list[Findings]) -> dict[str, Any]:
     about = KINDS[kind]
     return {
         "kind": kind,

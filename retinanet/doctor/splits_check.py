@@ -12,8 +12,8 @@ import numpy as np
 from retinanet.data.checks import class_differences, shared_files
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.boxes_check import image_findings
-from retinanet.doctor.findings import Entry, Found, found
-from retinanet.doctor.image_check import Picture
+from retinanet.doctor.findings import Entry, Findings, findings_of
+from retinanet.doctor.image_check import CheckedImage
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,20 +24,20 @@ class Looked:
     """`train` or `val`; empty for a file alone."""
     annotations: Annotations
     images: Path | None
-    pictures: list[Picture]
+    pictures: list[CheckedImage]
     """(N,) of each image, or nothing."""
 
 
 def check_classes(
     train: Annotations, val: Annotations, classes: Sequence[str] | None
-) -> list[Found]:
+) -> list[Findings]:
     """Find categories that differ between two files, among the chosen classes."""
     differences = class_differences(train.categories, train.path, val.categories, classes)
     entries = [Entry(f"category {number}", text, number) for number, text in differences]
-    return found("different-categories", val.path, entries)
+    return findings_of("different-categories", val.path, entries)
 
 
-def check_copies(files: list[Looked]) -> list[Found]:
+def check_copies(files: list[Looked]) -> list[Findings]:
     """Find images of equal content within each split, and images of train that are in val."""
     copies = _copies(files)
     odd = []
@@ -62,7 +62,7 @@ _Place = tuple[int, int]
 
 def _leaks(
     files: list[Looked], first: int, later: int, copies: dict[_Place, _Place]
-) -> list[Found]:
+) -> list[Findings]:
     """Find images of a file of val that are in one of train."""
     train, val = files[first], files[later]
     same: dict[int, int] = {}
@@ -82,7 +82,7 @@ def _leaks(
 
 def _point(
     kind: str, looked: Looked, pairs: dict[int, int], others: Looked, relation: str
-) -> list[Found]:
+) -> list[Findings]:
     """Return findings about images, each of which points to another one."""
     where = "" if looked is others else f" in {others.annotations.path.name}"
 

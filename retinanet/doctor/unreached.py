@@ -20,8 +20,8 @@ from retinanet import boxes as box_ops
 from retinanet.data.canvas import Size
 from retinanet.engine.preflight.anchor_coverage import best_iou
 from retinanet.engine.preflight.training_boxes import (
-    LearnedBoxes,
     PlacedBoxes,
+    TrainingBoxes,
     place_boxes,
     training_short_side,
 )
@@ -83,7 +83,7 @@ class Unreached:
 
 
 def find_unreached(
-    config: Config, split: Split, boxes: LearnedBoxes, *, images: int = IMAGES
+    config: Config, split: Split, boxes: TrainingBoxes, *, images: int = IMAGES
 ) -> Unreached:
     """Run the real assignment on the images whose boxes are covered worst.
 
@@ -116,7 +116,7 @@ class _Look:
     """Finds the unreached boxes of one image after another."""
 
     def __init__(
-        self, config: Config, split: Split, boxes: LearnedBoxes, placed: PlacedBoxes, side: int
+        self, config: Config, split: Split, boxes: TrainingBoxes, placed: PlacedBoxes, side: int
     ) -> None:
         self._kind = config.assign.kind
         self._anchors = build_anchors(config.anchors)

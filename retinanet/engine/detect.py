@@ -26,7 +26,7 @@ from retinanet.structures import Batch, Detections, Outputs
 
 
 @dataclass(kw_only=True)
-class Found:
+class RankDetections:
     """What one rank's pass over its batches gave."""
 
     results: list[Result] = field(default_factory=list)
@@ -53,9 +53,9 @@ def detect(
     losses: bool,
     pictures: int,
     signals: Sequence[int],
-) -> Found:
+) -> RankDetections:
     """Take this rank's batches, in rounds of one a rank, after each of which the ranks agree."""
-    found = Found()
+    found = RankDetections()
     criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
     show = world.is_main and rounds > 20
     for turn in tqdm(range(rounds), "evaluating", disable=None if show else True, leave=False):
@@ -99,7 +99,7 @@ def _next_batch(batches: Iterator[tuple[Batch, list[str]]]) -> Batch | None:
     return batch
 
 
-def _note_scores(found: Found, outputs: Outputs, batch: Batch) -> None:
+def _note_scores(found: RankDetections, outputs: Outputs, batch: Batch) -> None:
     """Count a batch's scores.
 
     Raises:
@@ -116,7 +116,9 @@ def _note_scores(found: Found, outputs: Outputs, batch: Batch) -> None:
     found.highest_score = max(found.highest_score, highest)
 
 
-def _add_losses(found: Found, criterion: Criterion, outputs: Outputs, batch: Batch) -> None:
+def _add_losses(
+    found: RankDetections, criterion: Criterion, outputs: Outputs, batch: Batch
+) -> None:
     """Add a batch's losses, image by image: of all at once they would not fit a laptop's memory."""
     for i in range(len(batch.images)):
         one = slice(i, i + 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from retinanet.model.detector import Detector
 
 
-class Average:
+class Ema:
     """The network with averaged weights."""
 
     def __init__(self, model: Detector, decay: float) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retinanet.distributed.precision import Precision
 from retinanet.distributed.world import World
 from retinanet.drawing import grid, write_jpeg
-from retinanet.engine.detect import Found, detect
+from retinanet.engine.detect import RankDetections, detect
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import Metrics, evaluate_results, format_metrics, metrics_json
@@ -104,14 +104,14 @@ def evaluate(
     finally:
         batches.close()  # an error's traceback would keep the loader's processes
         model.train(training)
-    parts: list[Found] = world.gather(found)
+    parts: list[RankDetections] = world.gather(found)
     if not world.is_main:
         return None
     return _score(parts, config, split, losses=losses, pictures=pictures, limit=limit)
 
 
 def _score(
-    parts: list[Found],
+    parts: list[RankDetections],
     config: Config,
     split: Split,
     *,

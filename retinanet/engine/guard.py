@@ -1,6 +1,6 @@
 """Whether training is still finite: judged on the device, read by the host when it logs or saves.
 
-Asking each step would make the device wait for the host (users.md ST3, SP2).
+Asking each step would make the device wait for the host.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class GuardState:
     """What the guard has noted."""
 
     skipped: int
@@ -59,7 +59,7 @@ class Guard:
             losses: (2,) class and box loss of the global batch.
             norm: of its gradient.
             loss_scale: of fp16, 0 without: while it is at least 1 an infinite gradient is an
-                overflow, for which it gets smaller, and no fault of the training (users.md ST5).
+                overflow, for which it gets smaller, and no fault of the training.
         """
         fine = losses.isfinite().all() & (norm.isfinite() | (loss_scale >= 1))
         stops = ~fine & (self._skipped == self._allowed)
@@ -69,11 +69,11 @@ class Guard:
         self._skipped = self._skipped + (~fine & (self._skipped <= self._allowed))
         return fine
 
-    def read(self) -> Reading:
+    def read(self) -> GuardState:
         """Wait for the device and return what was noted."""
         step, class_loss, box_loss, norm = self._facts.tolist()
         stopped = not math.isnan(step)
-        return Reading(
+        return GuardState(
             skipped=int(self._skipped) - stopped,
             step=int(step) if stopped else None,
             losses=(class_loss, box_loss),

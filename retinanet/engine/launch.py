@@ -17,7 +17,7 @@ from retinanet.checkpoints.environment import describe_environment, launcher
 from retinanet.checkpoints.format import Checkpoint, Progress
 from retinanet.checkpoints.init_from import check_same_network, fingerprint, load_matching
 from retinanet.checkpoints.run_folder import RunFolder, run_folder
-from retinanet.checkpoints.run_lock import holding
+from retinanet.checkpoints.run_lock import run_lock
 from retinanet.config import follow_config, load_config, override_config
 from retinanet.distributed.device import has_own_memory
 from retinanet.distributed.precision import resolve_precision, set_numerics
@@ -28,7 +28,7 @@ from retinanet.engine.preflight.advice import advise
 from retinanet.engine.preflight.dry_run import try_first_step
 from retinanet.engine.preflight.micro_batch import fit_micro_batch, resolve_micro_batch
 from retinanet.engine.preflight.rehearsal import rehearse
-from retinanet.engine.preflight.summary import introduce
+from retinanet.engine.preflight.summary import summarize_run
 from retinanet.engine.resume import (
     Resume,
     check_data,
@@ -188,12 +188,12 @@ def _run(
         if is_finished(run):
             _say_finished(run, is_fine=finished_is_fine)
             return Outcome(folder=folder, progress=run.progress, is_main=world.is_main)
-        intro = "\n".join([*introduce(run), *remarks, *_describe_ignored_signals()])
+        intro = "\n".join([*summarize_run(run), *remarks, *_describe_ignored_signals()])
         rehearse(run)
         if dry_run:
             log.say("\n".join([intro, *try_first_step(run), *_taken(folder)]))
             return None
-        with holding(folder.path, active=world.is_main):
+        with run_lock(folder.path, active=world.is_main):
             _begin(run, intro)
             with collect_signals() as signals, world.leaving_together(), run.saver:
                 progress = train(run, signals, started=started)

@@ -124,7 +124,7 @@ class Meter:
         return {"train/tflops": rate / 1e12, "train/utilisation": rate / work.attainable}
 
     def _warn_of_waiting(self) -> None:
-        """Say once that the loader is too slow, with what helps (users.md SP2)."""
+        """Say once that the loader is too slow, with what helps."""
         run = self._run
         share = self._total_waited / self._total
         if share > 0.2 and run.progress.step - self._first >= 10 and not self._warned:

@@ -17,7 +17,7 @@ from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.sampler import TrainingPlan
 from retinanet.distributed.precision import Precision
 from retinanet.distributed.world import World
-from retinanet.engine.ema import Average
+from retinanet.engine.ema import Ema
 from retinanet.engine.flops import Work
 from retinanet.engine.guard import Guard
 from retinanet.engine.imbalance import Imbalance
@@ -61,7 +61,7 @@ class Run:
     """The model, inside DistributedDataParallel where there are several processes."""
     forward: Callable[[Tensor, Tensor], Outputs]
     """`wrapped`, compiled where the config says so."""
-    average: Average | None
+    ema: Ema | None
     """The moving average of the weights, where the config keeps one."""
     guard: Guard
     optimizer: torch.optim.Optimizer
@@ -107,9 +107,9 @@ def start_run(
     if world.size > 1 and config.model.norm == "sync_bn" and world.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     wrapped = world.wrap(model)
-    average = Average(model, config.train.ema_decay) if config.train.ema_decay else None
-    if average is not None and checkpoint is not None:
-        load_weights(average.model, checkpoint.weights)
+    ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
+    if ema is not None and checkpoint is not None:
+        load_weights(ema.model, checkpoint.weights)
     optimizer = build_optimizer(model, config.train)
     scaler = torch.amp.GradScaler(world.device.type, enabled=_uses_scaler(precision))
     if checkpoint is not None and checkpoint.optimizer is not None:
@@ -149,7 +149,7 @@ def start_run(
         saver=Saver(folder, active=world.is_main),
         environment=environment,
         progress=progress,
-        average=average,
+        ema=ema,
         guard=Guard(
             world.device, allowed=config.train.max_bad_steps, skipped=progress.skipped_steps
         ),
@@ -183,7 +183,7 @@ def checkpoint_size(run: Run) -> int:
     moments = {"sgd": 1, "adamw": 2}[run.config.train.optimizer]
     weights = sum(tensor.nbytes for tensor in run.model.state_dict().values())
     learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
-    copies = 1 if run.average is None else 2
+    copies = 1 if run.ema is None else 2
     return copies * weights + moments * learned
 
 
@@ -192,7 +192,7 @@ def state(run: Run) -> Checkpoint:
         config=run.config,
         categories=run.train.annotations.categories,
         model=run.model.state_dict(),
-        averaged=run.average.refresh().state_dict() if run.average else None,
+        averaged=run.ema.refresh().state_dict() if run.ema else None,
         progress=run.progress,
         optimizer=run.optimizer.state_dict(),
         scaler=run.scaler.state_dict(),

@@ -50,8 +50,8 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     run.optimizer.found_inf = (~fine).float()  # type: ignore[attr-defined]
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    if run.average is not None:
-        run.average.update(part.step, fine & norm.isfinite())
+    if run.ema is not None:
+        run.ema.update(part.step, fine & norm.isfinite())
     run.result = StepResult(
         losses=losses, norm=norm, rate=rate, divisor=divisor, imbalance=imbalance
     )

@@ -13,7 +13,7 @@ from retinanet.checkpoints.environment import program
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
-from retinanet.engine.guard import Reading
+from retinanet.engine.guard import GuardState
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.splits import build_dataset
@@ -155,8 +155,8 @@ def _evaluate(run: Run, signals: list[int]) -> None:
     """Evaluate, record, and keep the best; with an average of the weights, both."""
     started = time.perf_counter()
     outcomes = {"val": _evaluation(run, run.model, signals)}
-    if run.average is not None:
-        outcomes["val_average"] = _evaluation(run, run.average.refresh(), signals)
+    if run.ema is not None:
+        outcomes["val_average"] = _evaluation(run, run.ema.refresh(), signals)
     judged = list(outcomes.values())[-1]
     ap = run.world.broadcast(judged.metrics.figures["AP"] if judged else None)
     before = run.progress
@@ -251,8 +251,8 @@ def _note_bad(run: Run, part: RankStep) -> None:
         )
 
 
-def _diverged(run: Run, reading: Reading, step: int) -> str:
-    """Say all that helps to find out why a step was not finite (users.md ST3)."""
+def _diverged(run: Run, reading: GuardState, step: int) -> str:
+    """Say all that helps to find out why a step was not finite."""
     batch, _ = build_dataset(run.config, run.train, augment=True, losses=False)[run.plan.step(step)]
     images = [
         f"  image {int(image)}: {len(target.boxes)} boxes, {target.boxes[:4].round().tolist()}"

@@ -177,7 +177,7 @@ def _result_records(results: Sequence[Result], labels: dict[int, int]) -> list[d
 def _figures(
     precision: NDArray[np.float64], recall: NDArray[np.float64], limits: list[int]
 ) -> dict[str, float | None]:
-    """Average the arrays as COCO's summary does, at the limit that the caller set."""
+    """Ema the arrays as COCO's summary does, at the limit that the caller set."""
     figures = {
         "AP": _mean(precision[:, :, :, 0, -1]),
         "AP50": _mean(precision[0, :, :, 0, -1]),

@@ -19,7 +19,7 @@ import torch
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.checkpoints.init_from import fingerprint
 from retinanet.checkpoints.run_folder import RunFolder, run_folder
-from retinanet.checkpoints.run_lock import HeldError, holding
+from retinanet.checkpoints.run_lock import RunLockedError, run_lock
 from retinanet.checkpoints.strip import write_weights
 from retinanet.config import load_config, override_config, save_config
 from retinanet.distributed.raise_together import raise_together
@@ -126,7 +126,7 @@ def run_trials(
                     if world.is_main:
                         print(f"\n== trial {number} of {len(trials)}: {trial} ==", flush=True)
                     _train(trial, world, report)
-            except HeldError as error:
+            except RunLockedError as error:
                 if world.is_main:
                     print(f"left to another process: {error}", flush=True)
                 busy.append(trial)
@@ -202,12 +202,12 @@ def _hold(trial: Trial, world: World, held: ExitStack) -> None:
     """Let no other process be at a trial.
 
     Raises:
-        HeldError: one is.
+        RunLockedError: one is.
         UserError: the folder cannot be written.
     """
     error = None
     try:
-        held.enter_context(holding(trial.lock, active=world.is_main))
+        held.enter_context(run_lock(trial.lock, active=world.is_main))
     except UserError as caught:
         error = caught
     raise_together(world, error=error, signals=())

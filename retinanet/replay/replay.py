@@ -25,7 +25,7 @@ from retinanet.engine.splits import Split, open_split
 from retinanet.engine.step import take_step
 from retinanet.errors import TrainingError, UserError
 from retinanet.model.detector import build_detector
-from retinanet.replay.step_probe import Witness, witness
+from retinanet.replay.step_probe import StepProbe, probe_step
 from retinanet.replay.step_report import describe_step
 from retinanet.schema import Config
 
@@ -179,7 +179,7 @@ def _describe_start(
         yield f"the run computed on other hardware ({'; '.join(differing)}): its bits may differ"
 
 
-def _take(run: Run, step: int) -> tuple[Witness, RankStep]:
+def _take(run: Run, step: int) -> tuple[StepProbe, RankStep]:
     """Take the steps up to one, and watch that one."""
     for part in load_steps(run, stop=step, workers=run.config.data.workers):
         if not part.images:
@@ -194,6 +194,6 @@ def _take(run: Run, step: int) -> tuple[Witness, RankStep]:
                 f"--step {step}: at step {bad + 1} a loss or gradient is not finite, and no update "
                 f"follows it; look at that one: --step {bad + 1}"
             )
-        with witness(run) as seen:
+        with probe_step(run) as seen:
             take_step(run, part, positives=part.positives, images=part.images)
     return seen, part

@@ -36,7 +36,7 @@ class ImageLosses:
 
 
 @dataclass(kw_only=True)
-class Witness:
+class StepProbe:
     """What was seen of one step."""
 
     images: list[ImageLosses] = field(default_factory=list)
@@ -53,9 +53,9 @@ class Witness:
 
 
 @contextmanager
-def witness(run: Run) -> Iterator[Witness]:
+def probe_step(run: Run) -> Iterator[StepProbe]:
     """Watch the steps that are taken inside the context; afterwards the run is as it was."""
-    seen, criterion = Witness(), run.criterion
+    seen, criterion = StepProbe(), run.criterion
     handles: list[RemovableHandle] = []
     for name, module in run.model.named_modules():
         if not any(module.children()):
@@ -74,7 +74,7 @@ def witness(run: Run) -> Iterator[Witness]:
             handle.remove()
 
 
-def _see_output(seen: Witness, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+def _see_output(seen: StepProbe, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
     del module, inputs
     if not isinstance(output, Tensor):
         return
@@ -85,14 +85,14 @@ def _see_output(seen: Witness, name: str, module: nn.Module, inputs: Any, output
     seen.largest[name] = max(float(finite), seen.largest.get(name, 0.0))
 
 
-def _see_gradient(seen: Witness, name: str, scale: float, parameter: Tensor) -> None:
+def _see_gradient(seen: StepProbe, name: str, scale: float, parameter: Tensor) -> None:
     # Gradients add up over micro-batches: the last one's norm is that of the step.
     assert parameter.grad is not None
     seen.gradients[name] = float(parameter.grad.norm()) / scale
 
 
 def _see_losses(
-    seen: Witness, criterion: Criterion, outputs: Outputs, batch: Batch
+    seen: StepProbe, criterion: Criterion, outputs: Outputs, batch: Batch
 ) -> dict[str, Tensor]:
     """Return the losses, and note those of each image alone."""
     seen.batches.append(batch)

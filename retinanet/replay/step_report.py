@@ -1,4 +1,4 @@
-"""What a witness saw of a training step, in lines of text."""
+"""What a probe_step saw of a training step, in lines of text."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from retinanet.data.loader import RankStep
 from retinanet.engine.run import Run
 from retinanet.engine.splits import Split
-from retinanet.replay.step_probe import ImageLosses, Witness
+from retinanet.replay.step_probe import ImageLosses, StepProbe
 from retinanet.structures import BLANK
 
 _BOXES = 8
 """Boxes of an image that are listed."""
 
 
-def describe_step(run: Run, seen: Witness, part: RankStep) -> Iterator[str]:
+def describe_step(run: Run, seen: StepProbe, part: RankStep) -> Iterator[str]:
     """Say what happened in a step that was just taken."""
     losses, norm = run.latest()
     assert run.result is not None
@@ -51,7 +51,7 @@ def _describe_image(split: Split, image: ImageLosses, divisor: float) -> Iterato
         yield f"    and {len(image.boxes) - _BOXES} more"
 
 
-def _describe_network(run: Run, seen: Witness, norm: float) -> Iterator[str]:
+def _describe_network(run: Run, seen: StepProbe, norm: float) -> Iterator[str]:
     limit = run.config.train.clip_norm
     clipped = f", clipped at {limit:g}" if 0 < limit < norm else ""
     yield f"gradient norm {norm:.9g}{clipped}"
@@ -88,7 +88,7 @@ def _part_of(parameter: str) -> str:
     return f"backbone.{'stem' if inner[0] in ('conv1', 'bn1') else inner[0]}"
 
 
-def _by_part(seen: Witness) -> dict[str, tuple[float, float | None]]:
+def _by_part(seen: StepProbe) -> dict[str, tuple[float, float | None]]:
     """Return (largest weight, gradient norm) of each part; a frozen part has no gradient."""
     found: dict[str, tuple[float, float | None]] = {}
     for part in dict.fromkeys(map(_part_of, seen.weights)):

@@ -1,4 +1,4 @@
-"""Assignment: hand-made cases (users.md AN3), crowds, nothing at all, and a thousand boxes (AN4).
+"""Assignment: hand-made cases, crowds, nothing at all, and a thousand boxes (AN4).
 
 Anchors are 10 px high and boxes share their y, so that an IoU is a quotient of lengths.
 """
@@ -53,14 +53,14 @@ def test_thresholds_are_inclusive() -> None:
 
 
 def test_ties_go_to_the_lowest_index() -> None:
-    """users.md AN3: two equal boxes, and an anchor in the middle of two others."""
+    """Two equal boxes, and an anchor in the middle of two others."""
     assert match(span((0, 10)), span((0, 10), (0, 10))) == [0]
     assert match(span((5, 15)), span((0, 15), (5, 20)), low_quality=False) == [0]  # 10/15 each
     assert match(span((5, 15)), span((5, 20), (0, 15)), low_quality=False) == [0]
 
 
 def test_low_quality_rescues_a_box_without_a_good_anchor() -> None:
-    """users.md AN3. IoUs 3/17 and 1/19: the better one becomes a positive, the other does not."""
+    """IoUs 3/17 and 1/19: the better one becomes a positive, the other does not."""
     anchors = span((7, 17), (9, 19))
     assert match(anchors, span((0, 10)), low_quality=True) == [0, BACKGROUND]
     assert match(anchors, span((0, 10)), low_quality=False) == [BACKGROUND, BACKGROUND]
@@ -78,7 +78,7 @@ def test_low_quality_lifts_an_ignored_anchor() -> None:
 
 
 def test_a_low_quality_anchor_takes_its_own_best_box() -> None:
-    """users.md AN3, as in the peers. Box 1 has its best anchor in the one that suits box 0 better.
+    """As in the peers. Box 1 has its best anchor in the one that suits box 0 better.
 
     The anchor 0..10: IoU 8/10 with box 0 (0..8), 2/20 with box 1 (8..20), which no other anchor
     touches. It stays with box 0, and box 1 has none.
@@ -112,7 +112,7 @@ def test_positive_iou_of_zero_still_needs_an_overlap() -> None:
 
 
 def test_crowds() -> None:
-    """users.md DA8: half of an anchor's own area inside, whatever the IoU."""
+    """Half of an anchor's own area inside, whatever the IoU."""
     anchors = span((0, 10), (45, 55), (44, 54), (50, 60), (200, 210))
     found = match(anchors, span((50, 150)), [True])
     assert found == [BACKGROUND, IGNORED, BACKGROUND, IGNORED, BACKGROUND]
@@ -137,7 +137,7 @@ def test_the_share_is_of_one_crowd_not_of_their_union() -> None:
 
 
 def test_no_boxes() -> None:
-    """users.md DA3: all anchors are negatives."""
+    """All anchors are negatives."""
     assert match(span((0, 10), (5, 15)), span()) == [BACKGROUND, BACKGROUND]
     assert match(span(), span((0, 10))) == []
 
@@ -150,7 +150,7 @@ def random_boxes(count: int, seed: int, height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("low_quality", [True, False])
 def test_equals_torchvisions_matcher(low_quality: bool) -> None:
-    """users.md AN3, on 40 random boxes and the anchors of a 256x320 canvas."""
+    """On 40 random boxes and the anchors of a 256x320 canvas."""
     anchors = build_anchors(AnchorConfig())((256, 320), torch.device("cpu"))
     boxes = random_boxes(40, 0, 256, 320)
     peer = Matcher(0.5, 0.4, allow_low_quality_matches=low_quality)(box_iou(boxes, anchors))
@@ -161,7 +161,6 @@ def test_equals_torchvisions_matcher(low_quality: bool) -> None:
 
 
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """users.md AN4."""
     anchors = build_anchors(AnchorConfig())((128, 160), torch.device("cpu"))
     everything = target(random_boxes(30, 1, 128, 160))
     whole = build_plain_assign(AssignConfig())(anchors, everything)
@@ -191,7 +190,7 @@ print(len(anchors), len(set(matches.tolist()) - {-1, -2}), (after - before) // 1
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux only")
 def test_a_thousand_boxes_fit() -> None:
-    """users.md AN4: 201,600 anchors x 1,000 boxes are 806 MB as one float32 matrix."""
+    """201,600 anchors x 1,000 boxes are 806 MB as one float32 matrix."""
     out = subprocess.run(
         [sys.executable, "-c", THOUSAND], check=True, capture_output=True, text=True
     ).stdout

@@ -207,7 +207,6 @@ def test_one_anchor_that_two_boxes_have_half_of() -> None:
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))
 def test_no_boxes_and_boxes_that_nothing_touches(name: str) -> None:
-    """users.md DA3."""
     for boxes in (torch.zeros(0, 4), torch.tensor([[1e6, 1e6, 1e6 + 9, 1e6 + 9]])):
         found, wanted = both(GENERATORS[name], (64, 96), target(boxes))
         assert (found == BACKGROUND).all()
@@ -236,7 +235,7 @@ def test_extreme_thresholds(low: float, high: float, low_quality: bool) -> None:
 
 
 def test_half_inside_a_crowd_is_ignored() -> None:
-    """users.md DA8. The crowd starts at x = 64: half of the anchor 48..80, a quarter of 40..72."""
+    """The crowd starts at x = 64: half of the anchor 48..80, a quarter of 40..72."""
     boxes, crowd = torch.tensor([[64.0, 0.0, 160.0, 128.0]]), torch.tensor([True])
     generator = GENERATORS["default"]
     for share, ignored in ((0.5, 8), (0.25, 7), (None, None)):
@@ -312,7 +311,6 @@ def test_a_large_canvas(name: str) -> None:
 
 
 def test_parts_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """users.md AN4."""
     boxes = spread(150, (256, 320), smallest=3, largest=200)
     whole, wanted = both(GENERATORS["default"], (256, 320), target(boxes))
     assert torch.equal(whole, wanted)
@@ -365,7 +363,7 @@ print(len(anchors), (after - before) // 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux only")
 def test_a_thousand_boxes_fit() -> None:
-    """users.md AN4: 201,600 anchors x 1,000 boxes are 806 MB as one float32 matrix."""
+    """201,600 anchors x 1,000 boxes are 806 MB as one float32 matrix."""
     out = subprocess.run(
         [sys.executable, "-c", THOUSAND], check=True, capture_output=True, text=True
     ).stdout

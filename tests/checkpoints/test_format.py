@@ -59,7 +59,7 @@ def bits(tensor: torch.Tensor) -> bytes:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    """users.md FT2, RS4: config, classes, names and every bit of the weights."""
+    """Config, classes, names and every bit of the weights."""
     saved = checkpoint()
     save_checkpoint(saved, tmp_path / "last.pt")
     loaded = load_checkpoint(tmp_path / "last.pt")
@@ -202,7 +202,7 @@ def write_pickle(content: Any, path: Path) -> None:
 
 @pytest.mark.parametrize("write", [write_torch, write_pickle])
 def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path, write: Any) -> None:
-    """users.md RS4: a checkpoint from a stranger."""
+    """A checkpoint from a stranger."""
     path, trap = tmp_path / "stranger.pt", tmp_path / "ran"
     write({"format": "retinanet checkpoint", "version": 1, "model": RunsCode(trap)}, path)
     with pytest.raises(UserError, match=r"stranger\.pt: holds more than tensors and plain values"):
@@ -269,7 +269,7 @@ def test_other_tensors_are_not_ours(tmp_path: Path, content: Any) -> None:
 def test_a_full_disk_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
 ) -> None:
-    """users.md ST3: the last good checkpoint stays, wherever in the new one the disk is full."""
+    """The last good checkpoint stays, wherever in the new one the disk is full."""
     path = tmp_path / "last.pt"
     save_checkpoint(checkpoint(1), path)
     before = path.read_bytes()
@@ -341,7 +341,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_a_run_can_be_read_back(tmp_path: Path) -> None:
-    """users.md RS4: torch's version is a class of its own, which reading refuses."""
+    """Torch's version is a class of its own, which reading refuses."""
     environment = describe_environment(1, torch.device("cpu"))
     save_checkpoint(replace(checkpoint(), environment=environment), tmp_path / "a.pt")
     assert load_checkpoint(tmp_path / "a.pt").environment == environment

@@ -1,4 +1,4 @@
-"""Fine-tuning: what fits is taken, classes by name (users.md FT1)."""
+"""Fine-tuning: what fits is taken, classes by name."""
 
 import dataclasses
 import math
@@ -64,7 +64,7 @@ WEIGHT, BIAS = "class_subnet.output.weight", "class_subnet.output.bias"
 
 
 def test_same_named_classes_keep_their_rows_and_others_start_at_the_prior() -> None:
-    """users.md FT1, ST7: ids do not matter, names do."""
+    """Ids do not matter, names do."""
     checkpoint = trained()
     new = Categories(ids=(7, 8, 9, 20), names=("car", "bird", "cat", "fish"))
     before, after, lines = transfer(new, checkpoint)
@@ -129,7 +129,7 @@ def cells(tensor: Tensor, anchors: int) -> Tensor:
 
 
 def test_anchors_in_another_order_keep_their_rows() -> None:
-    """users.md AN2: torchvision's anchors are ours by ratio before size, rounded to whole px."""
+    """Torchvision's anchors are ours by ratio before size, rounded to whole px."""
     theirs = load_config(CONFIGS / "torchvision_v1_coco.yaml").anchors
     checkpoint = trained()
     other = SMALL.model_copy(update={"anchors": theirs})
@@ -143,7 +143,7 @@ def test_anchors_in_another_order_keep_their_rows() -> None:
 
 
 def test_new_anchors_are_fresh_and_the_others_keep_their_rows() -> None:
-    """users.md AN2, FT1: of the ratios 0.5, 1 and 3 the last is new."""
+    """Of the ratios 0.5, 1 and 3 the last is new."""
     checkpoint = trained()
     other = override_config(SMALL, ["anchors.ratios=[0.5, 1, 3]"])
     before, after, lines = transfer(OLD, checkpoint, other)
@@ -182,7 +182,7 @@ def test_anchors_of_other_sizes_are_all_fresh() -> None:
 
 @pytest.mark.parametrize("option", ["head_convs=2", "head_channels=16", "fpn_channels=16"])
 def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
-    """users.md FT1: rows on top of features that they have not learnt would be noise."""
+    """Rows on top of features that they have not learnt would be noise."""
     other = override_config(SMALL, [f"model.{option}"])
     before, after, lines = transfer(OLD, trained(), other)
     subnets = [name for name in after if "_subnet." in name]

@@ -1,4 +1,4 @@
-"""users.md RS1: a damaged last.pt does not end a run; what is taken instead is said."""
+"""A damaged last.pt does not end a run; what is taken instead is said."""
 
 import os
 from dataclasses import replace

@@ -113,7 +113,7 @@ def test_free_name(tmp_path: Path) -> None:
 
 
 def test_a_new_folder_explains_itself(tmp_path: Path) -> None:
-    """users.md UX1: the resolved config is saved, and loads as it was."""
+    """The resolved config is saved, and loads as it was."""
     config = override_config(Config(), ["train.lr=0.5", "output.name=first"])
     folder = RunFolder(tmp_path / "runs" / "first")
     folder.create(config, {"torch": "2.14", "processes": 2})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.checkpoints.run_lock import holding
+from retinanet.checkpoints.run_lock import run_lock
 from retinanet.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no POSIX locks")
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 HOLD = """
 import os, sys
 from pathlib import Path
-from retinanet.checkpoints.run_lock import holding
-with holding(Path(sys.argv[1]), active=True):
+from retinanet.checkpoints.run_lock import run_lock
+with run_lock(Path(sys.argv[1]), active=True):
     if os.fork() == 0:  # a loader's process, which outlives the training
         sys.stdin.read()
         os._exit(0)
@@ -54,22 +54,22 @@ def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "first"
     with another(folder) as process:
         message = f"first: process {process.pid} trains there; wait for its end, or end it"
-        with pytest.raises(UserError, match=message), holding(folder, active=True):
+        with pytest.raises(UserError, match=message), run_lock(folder, active=True):
             pytest.fail("held by two")
-        with holding(folder, active=False):
+        with run_lock(folder, active=False):
             pass
         process.kill()  # -9: what it had forked lives on, and holds nothing
         process.wait()
-        with holding(folder, active=True):
+        with run_lock(folder, active=True):
             assert (folder / ".lock").read_text() == f"{platform.node()} {os.getpid()}\n"
-    with holding(folder, active=True):
+    with run_lock(folder, active=True):
         pass
 
 
 def test_another_machine_may_be_gone(tmp_path: Path) -> None:
     with another(tmp_path):
         (tmp_path / ".lock").write_text("elsewhere 12\n")
-        with holding(tmp_path, active=True):
+        with run_lock(tmp_path, active=True):
             assert (tmp_path / ".lock").read_text() == "elsewhere 12\n"
 
 
@@ -77,6 +77,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(UserError, match="run: cannot be written: Not a directory"),
-        holding(tmp_path / "file" / "run", active=True),
+        run_lock(tmp_path / "file" / "run", active=True),
     ):
         pass

@@ -49,7 +49,6 @@ def test_bad_boxes(
     expected: list[int] | None,
     note: str,
 ) -> None:
-    """users.md DA4"""
     ran = one([corners, "1,1,2,2"], "--bad-boxes", how)
     assert ran.code == 0, ran.err
     found = [box for _, _, box, _ in boxes_of(tmp_path / "out.json")]
@@ -87,7 +86,7 @@ def test_exif(
     size: tuple[int, int],
     note: str,
 ) -> None:
-    """users.md DA6: width and height tell training which pixels are meant."""
+    """Width and height tell training which pixels are meant."""
     ran = one(["1,1,2,2"], *words, orientation=orientation)
     assert ran.code == 0, ran.err
     image = coco(tmp_path / "out.json")["images"][0]
@@ -108,7 +107,7 @@ def test_exif_that_no_size_can_tell(one: Call, tmp_path: Path) -> None:
 def test_images_that_cannot_be_read_are_refused_or_skipped(
     one: Call, convert: Call, tmp_path: Path
 ) -> None:
-    """users.md DA7: missing and damaged ones, each counted."""
+    """Missing and damaged ones, each counted."""
     one([])
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "b.jpg").write_bytes(content[: len(content) // 2])

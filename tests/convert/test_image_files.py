@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from retinanet.convert.image_files import Picture, find_pictures, is_strange, look_at, name_inside
+from retinanet.convert.image_files import ImageInfo, find_images, is_strange, look_at, name_inside
 from retinanet.data.images import headers, reading
 
 Call = Callable[..., Any]
@@ -23,12 +23,12 @@ NO_IMAGE = "is not an image that can be decoded, or a truncated one"
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_of_a_jpeg(tmp_path: Path, with_exif: Call, orientation: int, order: str) -> None:
-    """users.md DA6: the size as shown is what OpenCV decodes."""
+    """The size as shown is what OpenCV decodes."""
     path = tmp_path / "a.jpg"
     path.write_bytes(with_exif(JPEG, orientation, order))
     found = look_at(path)
-    assert found == Picture((20, 30), orientation)
-    assert isinstance(found, Picture)
+    assert found == ImageInfo((20, 30), orientation)
+    assert isinstance(found, ImageInfo)
     assert found.shown == cv2.imread(str(path)).shape[:2]
     assert found.shown == ((30, 20) if orientation > 4 else (20, 30))
 
@@ -40,7 +40,7 @@ def test_exif_of_a_png(tmp_path: Path, with_exif: Call) -> None:
     content = cv2.imencode(".png", GREY)[1].tobytes()
     path = tmp_path / "a.png"
     path.write_bytes(content[:33] + chunk + content[33:])
-    assert look_at(path) == Picture((20, 30), 6)
+    assert look_at(path) == ImageInfo((20, 30), 6)
     assert cv2.imread(str(path)).shape[:2] == (30, 20)
 
 
@@ -49,13 +49,13 @@ def test_exif_without_an_orientation(tmp_path: Path, with_exif: Call) -> None:
     rubbish = JPEG[:2] + b"\xff\xe1\0\x0eExif\0\0rubbish" + JPEG[2:]
     for content in (rubbish, with_exif(JPEG, 77), JPEG):
         path.write_bytes(content)
-        assert look_at(path) == Picture((20, 30), 1)
+        assert look_at(path) == ImageInfo((20, 30), 1)
 
 
 def test_other_formats_are_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     path.write_bytes(cv2.imencode(".bmp", GREY)[1].tobytes())
-    assert look_at(path) == Picture((20, 30), 1)
+    assert look_at(path) == ImageInfo((20, 30), 1)
 
 
 def test_what_is_not_an_image(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_finding_pictures(tmp_path: Path) -> None:
     for name in ("b.JPG", "a/c.png", "a/d.txt", "e.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert find_pictures(tmp_path) == ["a/c.png", "b.JPG", "e.webp"]
+    assert find_images(tmp_path) == ["a/c.png", "b.JPG", "e.webp"]
 
 
 def test_names_stay_inside(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_strange_names() -> None:
 
 
 def test_a_jpeg_whose_rest_was_never_written(tmp_path: Path) -> None:
-    """users.md DA7: zeros, which decoders take for pixels and training refuses."""
+    """Zeros, which decoders take for pixels and training refuses."""
     noise = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (99, 99, 3)))[1]
     content = noise.tobytes()
     half = len(content) // 2

@@ -55,7 +55,7 @@ def seen(image: np.ndarray, row: int) -> tuple[int, int, int, int] | None:
     ],
 )
 def test_boxes_follow_the_pixels_and_labels_the_boxes(transforms: list[dict[str, Any]]) -> None:
-    """users.md DA5: every row that is left has its box around the pixels of its own colour."""
+    """Every row that is left has its box around the pixels of its own colour."""
     augment = user_list(transforms)
     found = 0
     for seed in range(25):
@@ -71,7 +71,7 @@ def test_boxes_follow_the_pixels_and_labels_the_boxes(transforms: list[dict[str,
 
 @pytest.mark.parametrize("transforms", [[], [{"VerticalFlip": {"p": 1}}]])
 def test_an_image_without_boxes(transforms: list[dict[str, Any]]) -> None:
-    """users.md DA3, DA5: always (0, 4)."""
+    """Always (0, 4)."""
     empty = np.zeros((0, 4), np.float32)
     _, boxes, rows = user_list(transforms).transform(rectangles(), empty, random(0))
     assert boxes.shape == (0, 4) and rows.shape == (0,)
@@ -79,7 +79,7 @@ def test_an_image_without_boxes(transforms: list[dict[str, Any]]) -> None:
 
 
 def test_a_crop_that_drops_every_box() -> None:
-    """users.md DA5: (0, 4), not (0,)."""
+    """(0, 4), not (0,)."""
     corner = [{"Crop": {"x_min": 0, "y_min": 0, "x_max": 3, "y_max": 3, "p": 1}}]
     image, boxes, rows = user_list(corner).transform(rectangles(), BOXES, random(0))
     assert image.shape == (3, 3, 3)
@@ -87,7 +87,7 @@ def test_a_crop_that_drops_every_box() -> None:
 
 
 def test_a_crop_that_drops_some_boxes_keeps_the_rows_of_the_others() -> None:
-    """users.md DA5: the left half of the image holds rows 0 and 2, and a sliver of no other."""
+    """The left half of the image holds rows 0 and 2, and a sliver of no other."""
     left = [{"Crop": {"x_min": 0, "y_min": 0, "x_max": 41, "y_max": 64, "p": 1}}]
     _, boxes, rows = user_list(left).transform(rectangles(), BOXES, random(0))
     assert rows.tolist() == [0, 2]
@@ -105,7 +105,7 @@ def equal(a: Augmented, b: Augmented) -> bool:
 
 
 def test_the_seed_alone_decides() -> None:
-    """Neither the instance nor what it did before matters (users.md RS1)."""
+    """Neither the instance nor what it did before matters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         used, fresh = (user_list(MANY) for _ in range(2))

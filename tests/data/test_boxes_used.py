@@ -54,7 +54,7 @@ def generated(offsets: np.ndarray) -> Annotations:
 
 
 def test_boxes_are_cut_left_out_and_counted(tmp_path: Path) -> None:
-    """users.md DA4, with an image of 100 x 200 (height x width) px."""
+    """An image of 100 x 200 (height x width) px."""
     annotations = index(
         tmp_path,
         [
@@ -103,7 +103,6 @@ def test_remarks_name_five_annotations_at_most(tmp_path: Path) -> None:
 
 
 def test_no_boxes_at_all(tmp_path: Path) -> None:
-    """users.md DA3."""
     annotations = index(tmp_path, [])
     assert cut_boxes(annotations, 0, 1, min_box_side=2).xyxy.shape == (0, 4)
     census = take_census(annotations, min_box_side=2)

@@ -26,7 +26,6 @@ from retinanet.data.sampler import TrainingPlan
     ],
 )
 def test_resized(size: Size, expected: Size) -> None:
-    """users.md UX3."""
     assert resized(size, short_side=800, long_side=1333) == expected
 
 

@@ -63,7 +63,6 @@ def corners(count: int, rng: np.random.Generator) -> list[list[float]]:
 
 
 def test_corners_instead_of_width_and_height_are_refused(tmp_path: Path) -> None:
-    """users.md DA4."""
     annotations = index(tmp_path, corners(40, np.random.default_rng(0)))
     message = r"\d+ of 40 boxes leave their image, and all would fit as corners \[x1, y1, x2, y2\]"
     with pytest.raises(UserError, match=message + r": annotation 1\d\d has bbox \["):
@@ -71,7 +70,6 @@ def test_corners_instead_of_width_and_height_are_refused(tmp_path: Path) -> None
 
 
 def test_centres_instead_of_corners_are_refused(tmp_path: Path) -> None:
-    """users.md DA4."""
     annotations = index(tmp_path, [[160, 60, 70, 60]] * 20 + [[20, 15, 12, 14]] * 20)
     message = (
         r"20 of 40 boxes leave their image, and all would fit as \[centre x, centre y, width, "
@@ -96,7 +94,6 @@ def test_boxes_that_fit_as_corners_and_as_centres_are_not_taken_for_one(tmp_path
 
 
 def test_normalised_boxes_are_refused(tmp_path: Path) -> None:
-    """users.md DA4."""
     annotations = index(tmp_path, [[0.25, 0.5, 0.125, 0.25]] * 12)
     message = (
         r"every coordinate of the 12 boxes is under 1\.5, so they look normalised \(annotation 101 "
@@ -134,7 +131,6 @@ def test_boxes_under_a_pixel_in_a_tiny_image_are_not_normalised(tmp_path: Path) 
 
 
 def test_an_empty_split_stops(tmp_path: Path) -> None:
-    """users.md DA2, EV10."""
     path = tmp_path / "val.json"
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
     path.write_text(json.dumps(content | {"categories": [{"id": 1, "name": "a"}]}))
@@ -144,7 +140,7 @@ def test_an_empty_split_stops(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crowd", [False, True])
 def test_a_split_without_boxes_cannot_be_learned_from(tmp_path: Path, crowd: bool) -> None:
-    """users.md DA2: crowd regions alone teach nothing either."""
+    """Crowd regions alone teach nothing either."""
     annotations = index(tmp_path, [[1, 1, 5, 5]] if crowd else [], crowd=crowd)
     with pytest.raises(UserError, match=r"train\.json: data\.train has 1 images but no box to lea"):
         check_split(annotations, split="train", learn=True)
@@ -163,7 +159,6 @@ def test_a_split_without_boxes_cannot_be_learned_from(tmp_path: Path, crowd: boo
 def test_splits_with_other_classes_stop(
     tmp_path: Path, classes: tuple[tuple[int, str], ...], message: str
 ) -> None:
-    """users.md DA1, DA2."""
     train = index(tmp_path, [[1, 1, 5, 5]])
     val = index(tmp_path, [[1, 1, 5, 5]], name="val.json", classes=classes)
     with pytest.raises(UserError, match=message):
@@ -178,7 +173,7 @@ def test_the_order_of_categories_in_the_file_does_not_matter(tmp_path: Path) -> 
 
 
 def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco: Any) -> None:
-    """users.md DA7: before step 0."""
+    """Before step 0."""
     annotations = read_annotations(tiny_coco([(8, 8)] * 4, [[]] * 4))
     images = tmp_path / "train"
     check_files(annotations, images)
@@ -205,7 +200,7 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
 
 
 def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny_coco: Any) -> None:
-    """users.md DA7: a cut file, one of another size, and one that is no image."""
+    """A cut file, one of another size, and one that is no image."""
     annotations = read_annotations(tiny_coco([(8, 9)] * 2, [[]] * 2))
     images = tmp_path / "train"
     check_whole(annotations, images)
@@ -227,7 +222,7 @@ def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny
 def test_an_image_beyond_the_limit_stops_an_evaluation_before_it(
     tmp_path: Path, tiny_coco: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md DA7: its header fits the annotation file, and its end is there."""
+    """Its header fits the annotation file, and its end is there."""
     annotations = read_annotations(tiny_coco([(8, 9), (10, 9)], [[]] * 2))
     for module in (headers, reading):
         monkeypatch.setattr(module, "MAX_PIXELS", 80)
@@ -236,7 +231,7 @@ def test_an_image_beyond_the_limit_stops_an_evaluation_before_it(
 
 
 def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:
-    """users.md DA2: counts by class at the start."""
+    """Counts by class at the start."""
     annotations = index(tmp_path, [[1, 1, 5, 5], [1, 1, 0, 5]])
     census = take_census(annotations, min_box_side=2)
     assert class_table(annotations, census) == [
@@ -293,7 +288,7 @@ def config_of(tmp_path: Path, **options: str) -> Config:
 
 
 def test_opening_splits_runs_every_check(tmp_path: Path, tiny_coco: Any) -> None:
-    """users.md DA4, DA7: a split is checked as a whole; training leaves small boxes out."""
+    """A split is checked as a whole; training leaves small boxes out."""
     tiny_coco([(40, 60)] * 2, [[[1, 1, 20, 20], [5, 5, 1, 9]], []])
     tiny_coco([(40, 60)], [[[1, 1, 20, 20], [5, 5, 1, 9]]], name="val")
     train, val = open_training_splits(config_of(tmp_path))
@@ -325,7 +320,7 @@ def test_wrong_places_are_named(
 
 
 def test_a_box_must_be_left_to_learn_from(tmp_path: Path, tiny_coco: Any) -> None:
-    """users.md DA2, DA3: the only box is too small to learn from."""
+    """The only box is too small to learn from."""
     tiny_coco([(40, 60)], [[[5, 5, 1, 9]]])
     with pytest.raises(UserError, match=r"no box left to learn from: 1 boxes with a side under 2"):
         open_split(config_of(tmp_path), "train")

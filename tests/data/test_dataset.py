@@ -75,7 +75,7 @@ def small(tiny_coco: Any) -> Path:
 def test_a_batch(small: Path) -> None:
     """Scales 2, 2 and 0.96 (the long side's limit, 96); ids 11, 12, 13 and classes 1, 2, 3 in turn.
 
-    users.md DA3: the image without boxes has (0, 4).
+    The image without boxes has (0, 4).
     """
     batch, bad = dataset(small)[plan(0, 1, 2)]
     assert bad == []
@@ -115,7 +115,6 @@ def test_the_padding_is_0_and_the_image_lies_in_the_top_left_corner(small: Path)
 
 
 def test_a_crowd_stays_a_crowd(small: Path) -> None:
-    """users.md DA8."""
     content = json.loads(small.read_text())
     content["annotations"][1]["iscrowd"] = 1
     small.write_text(json.dumps(content))
@@ -129,7 +128,7 @@ def test_without_losses_no_anchors_are_assigned(small: Path) -> None:
 
 
 def test_an_unreadable_image_becomes_an_ignored_blank_with_a_message(small: Path) -> None:
-    """users.md DA7: named, and without part in the losses."""
+    """Named, and without part in the losses."""
     (small.parent / "train" / "000.jpg").write_bytes(b"broken")
     batch, bad = dataset(small)[plan(0, 2)]
     assert bad == [
@@ -143,14 +142,13 @@ def test_an_unreadable_image_becomes_an_ignored_blank_with_a_message(small: Path
 
 
 def test_an_image_of_another_size_than_the_json_says_is_named(small: Path) -> None:
-    """users.md DA6."""
     cv2.imwrite(str(small.parent / "train" / "000.jpg"), np.zeros((10, 10, 3), np.uint8))
     _, bad = dataset(small)[plan(0)]
     assert bad == [f"{small.parent}/train/000.jpg: is 10x10 px, but the annotation file says 40x32"]
 
 
 def test_an_empty_plan_is_one_blank(small: Path) -> None:
-    """users.md MG1: a rank without images still takes part in the step."""
+    """A rank without images still takes part in the step."""
     batch, bad = dataset(small)[plan()]
     assert bad == []
     assert batch.images.shape == (1, 3, 64, 96)

@@ -131,7 +131,6 @@ def test_workers_do_not_matter(coco: Path, reference: list[RankStep]) -> None:
 
 
 def test_a_resume_at_any_step_goes_on_the_same(coco: Path, reference: list[RankStep]) -> None:
-    """users.md RS1."""
     for start in range(5):
         assert same_steps(steps(coco, start=start), reference[start:])
 
@@ -153,7 +152,7 @@ def test_an_edit_of_the_annotations_waits_for_the_next_run(
 def test_ranks_and_micro_batches_do_not_matter(
     coco: Path, reference: list[RankStep], ranks: int, micro_batch: int
 ) -> None:
-    """users.md ST1, MG1: together they are the single process's step, and count the same."""
+    """Together they are the single process's step, and count the same."""
     parts = [steps(coco, rank=rank, ranks=ranks, micro_batch=micro_batch) for rank in range(ranks)]
     for i, whole in enumerate(reference):
         together = joined([batch for part in parts for batch in part[i].micro_batches])
@@ -175,7 +174,6 @@ def test_positives_are_the_matches(reference: list[RankStep]) -> None:
 
 
 def test_an_unreadable_image_is_counted_out(coco: Path) -> None:
-    """users.md DA7."""
     (coco.parent / "train" / "003.jpg").write_bytes(b"broken")
     epoch = steps(coco, stop=3)
     assert sum(step.images for step in epoch) == 6
@@ -190,7 +188,7 @@ def read(step: RankStep) -> list[int]:
 
 
 def test_unreadable_images_are_left_out_the_same_by_all(coco: Path) -> None:
-    """users.md DA7: neither workers, ranks nor micro-batches change what is learned without them.
+    """Neither workers, ranks nor micro-batches change what is learned without them.
 
     Two of seven: in 5 steps of 3 images one of them is met twice.
     """
@@ -212,7 +210,7 @@ def test_unreadable_images_are_left_out_the_same_by_all(coco: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_image_once_over_the_ranks(coco: Path, workers: int) -> None:
-    """users.md MG2: no image is repeated to fill a rank."""
+    """No image is repeated to fill a rank."""
     config = override_config(Config(), [*OPTIONS, f"data.workers={workers}"])
     images = coco.parent / "train"
     split = check_split(read_annotations(coco), images, config.data, name="val")

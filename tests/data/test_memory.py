@@ -185,7 +185,7 @@ def followed(way: str, folder: Path, halves: int) -> list[float]:
 
 
 def test_memory_stays_flat_over_epochs(folder: Path) -> None:
-    """users.md SP1: four workers look up, decode and batch 50,000 images, twice over."""
+    """Four workers look up, decode and batch 50,000 images, twice over."""
     alone, start, half, first, *later = followed("Pixels", folder, 4)
     assert start - alone < 160, (alone, start)  # a copy of the heap for each would be 60 MB more
     assert first - start < 24, (start, half, first)  # what libraries allocate at first use
@@ -193,7 +193,7 @@ def test_memory_stays_flat_over_epochs(folder: Path) -> None:
 
 
 def test_a_list_of_records_would_be_copied_to_every_worker(folder: Path) -> None:
-    """users.md SP1: the measure sees what it is there for; reading a record writes its count."""
+    """The measure sees what it is there for; reading a record writes its count."""
     _, start, half, first = followed("Records", folder, 2)
     assert first - start > 60, (start, half, first)
 

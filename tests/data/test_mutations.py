@@ -555,7 +555,7 @@ def spoilt_files(count: int) -> Iterator[tuple[str, bytes, list[str] | None]]:
 def test_every_spoilt_file_is_read_rightly_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md DA1, DA4, DA9: no traceback, no silent drop, no wrong value."""
+    """No traceback, no silent drop, no wrong value."""
     path = tmp_path / "train.json"
     refused = 0
     for turn, (name, content, patterns) in enumerate(spoilt_files(COUNT)):
@@ -593,7 +593,7 @@ def test_another_spelling_is_the_same_file(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_only_unusual_is_read(tmp_path: Path, name: str) -> None:
-    """users.md DA9: on every one of several files."""
+    """On every one of several files."""
     for seed in range(8):
         file = valid_file(seed)
         assert HARMLESS[name](random.Random(seed), file) is not None

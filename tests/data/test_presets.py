@@ -109,7 +109,7 @@ def masks(image: np.ndarray, boxes: np.ndarray, grow: float) -> np.ndarray:
 def test_boxes_follow_the_pixels_and_labels_the_boxes(
     tmp_path: Path, preset: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md DA5: inside a box are its class's pixels, and (nearly) no others are outside.
+    """Inside a box are its class's pixels, and (nearly) no others are outside.
 
     At short side 40, JPEGs are decoded smaller. What a crop leaves of a box under 10 % is dropped.
     """
@@ -177,7 +177,7 @@ def test_a_canvas_that_is_no_multiple_of_32(scenes: Path) -> None:
 
 
 def test_a_canvas_that_a_preset_would_not_make(scenes: Path) -> None:
-    """users.md UX1: an explicit setting without an effect is said."""
+    """An explicit setting without an effect is said."""
     message = "preset_canvas: data.preset flip makes no canvas"
     with pytest.raises(UserError, match=message):
         config_of(scenes, preset_canvas=[64, 96])
@@ -242,7 +242,7 @@ def test_strong_changes_colours(scenes: Path) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_images_without_boxes(tmp_path: Path, preset: str) -> None:
-    """users.md DA3, DA5: (0, 4)."""
+    """(0, 4)."""
     folder = write(tmp_path / "x", [((50, 60), []), ((50, 60), []), ((60, 50), [(9, 9, 9, 9, 1)])])
     training = Training(folder, "train.batch_size=3", preset=preset)
     targets = [target for batch in training.steps(8) for target in batch.targets]
@@ -256,7 +256,7 @@ def test_images_without_boxes(tmp_path: Path, preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["large_scale_jitter", "mosaic"])
 def test_a_crop_that_leaves_no_box(tmp_path: Path, preset: str) -> None:
-    """users.md DA5: a box in a corner is cut away from some samples, and they have (0, 4)."""
+    """A box in a corner is cut away from some samples, and they have (0, 4)."""
     folder = write(tmp_path / "x", [((96, 96), [(0, 0, 8, 8, 2)])])
     targets = [batch.targets[0] for batch in Training(folder, preset=preset).steps(60)]
     counts = [len(target.labels) for target in targets]
@@ -265,7 +265,7 @@ def test_a_crop_that_leaves_no_box(tmp_path: Path, preset: str) -> None:
 
 
 def test_a_mosaic_whose_partner_cannot_be_read_is_a_named_blank(scenes: Path) -> None:
-    """users.md DA7: the partner is named, not the image that stands in the plan."""
+    """The partner is named, not the image that stands in the plan."""
     training = Training(scenes, preset="mosaic")
     (scenes / "3.png").write_bytes(b"broken")
     blanks = 0
@@ -346,7 +346,7 @@ def test_odd_data_sets(
 
 
 def test_drop_empty(tmp_path: Path) -> None:
-    """users.md DA3: neither in the plan, nor as a mosaic's partner."""
+    """Neither in the plan, nor as a mosaic's partner."""
     images: list[tuple[Size, Boxes]] = [
         ((50, 60), [(5, 5, 20, 20, 0)] if i % 3 else []) for i in range(9)
     ]

@@ -198,7 +198,6 @@ def test_workers_do_not_matter(case: Experiment, workers: int) -> None:
 def test_ranks_and_micro_batches_do_not_matter(
     case: Experiment, ranks: int, micro_batch: int
 ) -> None:
-    """users.md ST1."""
     parts = [case.load(rank=rank, ranks=ranks, micro_batch=micro_batch) for rank in range(ranks)]
     assert sequence(parts) == sequence([case.reference])
     sizes = [len(batch.images) for part in parts for step in part for batch in step.micro_batches]
@@ -206,7 +205,7 @@ def test_ranks_and_micro_batches_do_not_matter(
 
 
 def test_everything_at_once(case: Experiment) -> None:
-    """Two ranks of two workers each, two images at a time, from the last step on (users.md RS1)."""
+    """Two ranks of two workers each, two images at a time, from the last step on."""
     options = {"ranks": 2, "micro_batch": 2, "workers": 2, "start": case.steps - 1}
     parts = [case.load(rank=rank, **options) for rank in range(2)]
     assert sequence(parts) == sequence([case.reference])[-1:]
@@ -214,7 +213,6 @@ def test_everything_at_once(case: Experiment) -> None:
 
 @pytest.mark.parametrize("start", [1, 2])
 def test_the_first_step_does_not_matter(case: Experiment, start: int) -> None:
-    """users.md RS1."""
     assert sequence([case.load(start=start)]) == sequence([case.reference])[start:]
 
 
@@ -246,7 +244,7 @@ def test_few_buckets_of_tiny_coco_fill_a_batch(case: Experiment) -> None:
 
 
 def test_workers_are_handed_plans_and_know_no_order(case: Experiment) -> None:
-    """users.md SP1: what goes to a worker at its start, and with each step, is small."""
+    """What goes to a worker at its start, and with each step, is small."""
     loader = training_loader(
         build_dataset(case.config, case.split, augment=True, losses=True),
         training_plan(case.config, case.split),

@@ -59,7 +59,7 @@ def test_only_the_images_of_training_count(tmp_path: Path) -> None:
 
 
 def test_crowds_do_not_count(tmp_path: Path) -> None:
-    """users.md DA8: class 2 has boxes to learn in one of four images, a crowd in another."""
+    """Class 2 has boxes to learn in one of four images, a crowd in another."""
     annotations = labelled(tmp_path, [[1], [2], [1, 2], [1]], crowds=(4,))
     factors = repeat_factors(annotations, np.arange(4), threshold=1.0)
     np.testing.assert_allclose(factors, [math.sqrt(4 / 3), 2, math.sqrt(4 / 3), math.sqrt(4 / 3)])
@@ -136,7 +136,7 @@ def test_a_plan_with_repeats() -> None:
         assert [counts[row] for row in range(5)] == [1] * 5
         assert {counts[5], counts[6]} == {2, 3}
         twice[counts[5]] += 1
-        # users.md DA5 and the issue: repeats differ in augmentation.
+        # Repeats differ in augmentation.
         assert len({sample.seed for sample in samples}) == 10
         occurrences = sorted(s.seed[-1] for s in samples if s.row == 5 and s.seed is not None)
         assert occurrences == list(range(counts[5]))

@@ -122,7 +122,7 @@ def test_full_batches_come_from_one_bucket() -> None:
 @pytest.mark.parametrize("canvas", ["bucket", "batch_max"])
 @pytest.mark.parametrize("resize", ["per_batch", "per_image"])
 def test_a_step_does_not_depend_on_where_one_starts(resize: str, canvas: str) -> None:
-    """users.md RS1: no position to save."""
+    """No position to save."""
     plan = training(resize=resize, canvas=canvas)
     in_order = [plan.step(step) for step in range(30)]
     backwards = [training(resize=resize, canvas=canvas).step(step) for step in range(29, -1, -1)]
@@ -204,7 +204,7 @@ def test_the_canvas_of_batch_max_is_the_largest_image_up_to_32() -> None:
 
 
 def test_rows_left_out_never_appear() -> None:
-    """users.md DA3: `drop_empty` opts out of images without boxes."""
+    """`drop_empty` opts out of images without boxes."""
     plan = training(rows=np.array([2, 3, 5, 40]), batch_size=3)
     assert plan.steps_per_epoch == 2
     for epoch in range(5):
@@ -237,14 +237,14 @@ def test_ranks_and_micro_batches_only_cut(count: int, ranks: int, micro_batch: i
     cuts = [list(split(part, micro_batch)) for part in parts]
     assert tuple(s for cut in cuts for piece in cut for s in piece.samples) == plan.samples
     for cut in cuts:
-        assert len(cut) >= 1  # every rank takes part in every step (users.md MG1)
+        assert len(cut) >= 1  # every rank takes part in every step
         assert all(piece.canvas == (64, 96) for piece in cut)
         assert all(len(piece.samples) == micro_batch for piece in cut[:-1])
         assert len(cut[-1].samples) <= micro_batch
 
 
 def test_an_empty_part_is_one_empty_micro_batch() -> None:
-    """users.md MG1: one image for two ranks."""
+    """One image for two ranks."""
     part = share(make_plan(1), rank=0, ranks=2)
     assert part.samples == ()
     assert [piece.samples for piece in split(part, 3)] == [()]
@@ -252,7 +252,7 @@ def test_an_empty_part_is_one_empty_micro_batch() -> None:
 
 @pytest.mark.parametrize("canvas", ["bucket", "batch_max"])
 def test_evaluation_holds_every_image_once_on_a_canvas_of_its_own(canvas: Any) -> None:
-    """users.md MG2, EV4: neither the batch size nor the images beside it matter."""
+    """Neither the batch size nor the images beside it matter."""
     canvas_of = []
     for batch_size in (1, 4, 7):
         plans = evaluation_plans(

@@ -168,7 +168,7 @@ def test_a_box_of_which_too_little_is_seen_is_dropped() -> None:
 
 
 def test_any_part_of_a_crowd_stays() -> None:
-    """users.md DA8: what a crop leaves of an ignored region is still not background."""
+    """What a crop leaves of an ignored region is still not background."""
     view = View(window=(0, 0, 50, 100), size=(100, 50))
     cut = [(46, 0, 86, 10), (49, 0, 89, 10), (50, 0, 90, 10)]
     assert kept_of(view, *cut, crowd=True) == ([[46, 0, 50, 10], [49, 0, 50, 10]], [0, 1])
@@ -187,7 +187,7 @@ def test_a_whole_image_keeps_every_box() -> None:
 
 
 def test_no_boxes() -> None:
-    """users.md DA5: (0, 4)."""
+    """(0, 4)."""
     for window in ((0, 0, 100, 100), (20, 20, 40, 40)):
         view = View(window=window, size=(10, 10))
         image = np.zeros((100, 100, 3), np.uint8)
@@ -326,7 +326,7 @@ def seen_box(image: np.ndarray, row: int) -> tuple[int, int, int, int] | None:
 
 @pytest.mark.parametrize("way", ["jitter", "safe_crop", "fill"])
 def test_boxes_follow_the_pixels(way: str) -> None:
-    """users.md DA5: each box that is left is found again around the pixels of its own colour."""
+    """Each box that is left is found again around the pixels of its own colour."""
     random = np.random.default_rng(0)
     canvas, size, found = (128, 192), (128, 160), 0
     for _ in range(60):
@@ -399,7 +399,7 @@ def turned(size: Size, orientation: int) -> Size:
 def test_a_jpeg_decoded_smaller_shows_the_same(
     tmp_path: Path, reduction: int, orientation: int, follow: bool
 ) -> None:
-    """users.md DA6: at every orientation, as the JSON says rotated or unrotated.
+    """At every orientation, as the JSON says rotated or unrotated.
 
     Odd sides, so that the fractions are rounded up: 301 px at 1/8 are 38, which stand for 304. The
     picture is that much off, under 1 px of its own, and so are the boxes.
@@ -461,7 +461,7 @@ def test_a_jpeg_of_unknown_size_comes_in_full(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_rounding_hides_no_wrong_size(tmp_path: Path, reduction: int) -> None:
-    """users.md DA6: 80 x 120 and 79 x 119 are alike at half the size; the file's own tells."""
+    """80 x 120 and 79 x 119 are alike at half the size; the file's own tells."""
     path = save(tmp_path / "a.jpg", photo(80, 120))
     with pytest.raises(UnreadableImageError, match=r"is 120x80 px, but .* says 119x79"):
         read_image(path, (79, 119), reduction=reduction)
@@ -479,7 +479,6 @@ def test_where_rounding_makes_a_square_the_way_round_is_not_guessed(tmp_path: Pa
 def test_a_truncated_jpeg_is_refused_at_every_size(
     tmp_path: Path, reduction: int, share: float
 ) -> None:
-    """users.md DA7."""
     path = save(tmp_path / "a.jpg", photo(160, 240))
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -489,7 +488,6 @@ def test_a_truncated_jpeg_is_refused_at_every_size(
 
 @pytest.mark.parametrize(("mode", "progressive"), [("L", False), ("CMYK", False), ("RGB", True)])
 def test_other_jpegs_decoded_smaller(tmp_path: Path, mode: str, progressive: bool) -> None:
-    """users.md DA10."""
     image = Image.fromarray(photo(160, 240)).convert(mode)
     image.save(tmp_path / "a.jpg", quality=95, progressive=progressive)
     small = read_image(tmp_path / "a.jpg", (160, 240), reduction=4)

@@ -41,7 +41,7 @@ def values_of(report: Report, kind: str) -> list[str]:
 
 
 def test_a_sound_experiment(both: Pair) -> None:
-    """users.md UX3: scale and box sizes after resizing are said."""
+    """Scale and box sizes after resizing are said."""
     report = examine(*both())
     assert report.counts() == {}
     text = format_report(report)
@@ -52,7 +52,7 @@ def test_a_sound_experiment(both: Pair) -> None:
 
 
 def test_categories_that_differ(both: Pair) -> None:
-    """users.md DA1, DA2: each difference; then nothing is tried."""
+    """Each difference; then nothing is tried."""
     train, val = both()
     val.content["categories"][1]["name"] = "wolf"
     val.content["categories"].append({"id": 5, "name": "owl"})
@@ -98,7 +98,7 @@ def test_a_folder_of_both_splits_has_no_unused_files(both: Pair) -> None:
 
 
 def test_anchors_that_miss_boxes(both: Pair) -> None:
-    """users.md AN1: 30 of 80 boxes are 3 px, twice as large 6; the smallest anchor has 14."""
+    """30 of 80 boxes are 3 px, twice as large 6; the smallest anchor has 14."""
     train, val = both()
     for i in range(30):
         x, y, _, _ = train.box(2 * i)["bbox"]
@@ -112,7 +112,7 @@ def test_anchors_that_miss_boxes(both: Pair) -> None:
 
 
 def test_a_box_that_no_anchor_learns(both: Pair) -> None:
-    """users.md AN1: of two equal boxes, the first takes every anchor."""
+    """Of two equal boxes, the first takes every anchor."""
     train, val = both()
     for i in range(2):
         train.box(i).update({"bbox": [10, 10, 12, 12], "area": 144})
@@ -126,7 +126,6 @@ def test_a_box_that_no_anchor_learns(both: Pair) -> None:
 
 
 def test_augmentation_that_loses_boxes(both: Pair) -> None:
-    """users.md DA5."""
     report = examine(*both(), CROP)
     assert report.counts() == {"augmentation-loses-boxes": 1}
     (text,) = values_of(report, "augmentation-loses-boxes")
@@ -144,7 +143,7 @@ def test_an_augmentation_that_cannot_be_built_is_an_error(both: Pair) -> None:
 
 
 def test_one_split_cannot_be_read(both: Pair) -> None:
-    """users.md DA2: the other is checked all the same."""
+    """The other is checked all the same."""
     train, val = both()
     train.content["annotations"][0]["bbox"] = [0, 0, 0, 5]
     val.content = {"images": []}
@@ -153,7 +152,7 @@ def test_one_split_cannot_be_read(both: Pair) -> None:
 
 
 def test_val_without_boxes(both: Pair) -> None:
-    """users.md EV7: allowed, but AP says nothing."""
+    """Allowed, but AP says nothing."""
     train, val = both()
     val.content["annotations"] = []
     counts = examine(train, val).counts()

@@ -13,7 +13,11 @@ from retinanet.data.coco.index import read_annotations
 from retinanet.doctor import fit_anchors as module
 from retinanet.doctor.fit_anchors import describe_fit, search_anchors, yaml_lines
 from retinanet.engine.preflight.anchor_coverage import best_iou, describe_briefly, measure_coverage
-from retinanet.engine.preflight.training_boxes import LearnedBoxes, learned_boxes, place_boxes
+from retinanet.engine.preflight.training_boxes import (
+    TrainingBoxes,
+    find_training_boxes,
+    place_boxes,
+)
 from retinanet.engine.splits import Split, check_split
 from retinanet.errors import UserError
 from retinanet.model.anchors import build_anchors
@@ -36,13 +40,13 @@ def corpus(tiny_coco: Any, *, width: tuple[float, float], height: tuple[float, f
     return path
 
 
-def opened(path: Path, config: Config) -> tuple[Split, LearnedBoxes]:
+def opened(path: Path, config: Config) -> tuple[Split, TrainingBoxes]:
     split = check_split(read_annotations(path), path.with_suffix(""), config.data, name="train")
-    return split, learned_boxes(split, limit=10**6)
+    return split, find_training_boxes(split, limit=10**6)
 
 
 def test_small_wide_boxes(tiny_coco: Any, tmp_path: Path) -> None:
-    """users.md AN1: 24-36 x 10-14 px under anchors of 32 px: none before, most after."""
+    """24-36 x 10-14 px under anchors of 32 px: none before, most after."""
     split, boxes = opened(corpus(tiny_coco, width=(24, 36), height=(10, 14)), SMALL)
     fit = search_anchors(SMALL, split, boxes)
     assert (fit.held_out, fit.searched, fit.before.total.boxes) == (True, 200, 200)

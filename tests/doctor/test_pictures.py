@@ -16,7 +16,7 @@ from retinanet.doctor import pictures as module
 from retinanet.doctor.pictures import Seen, draw_samples, draw_seen, draw_unreached
 from retinanet.doctor.unreached import find_unreached
 from retinanet.drawing import Image, class_colour
-from retinanet.engine.preflight.training_boxes import learned_boxes
+from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import Split, build_dataset, check_split, training_plan
 from retinanet.errors import UserError
 from retinanet.model.anchors import build_anchors
@@ -189,10 +189,10 @@ def test_a_folder_that_cannot_be_made(tiny_coco: Any, tmp_path: Path) -> None:
 
 
 def test_unreached_boxes(tiny_coco: Any, tmp_path: Path) -> None:
-    """users.md AN1: the second of two equal boxes (its rival in cyan), and one in a large one."""
+    """The second of two equal boxes (its rival in cyan), and one in a large one."""
     config = experiment()
     split = opened(tiny_coco([(96, 128)] * 5, BOXES), config)
-    unreached = find_unreached(config, split, learned_boxes(split, limit=100))
+    unreached = find_unreached(config, split, find_training_boxes(split, limit=100))
     assert [box.annotation_id for box in unreached.boxes] == [106, 104]
     paths = draw_unreached(config, split, unreached, tmp_path, 5)
     assert [path.name for path in paths] == [

@@ -56,7 +56,6 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
 
 
 def test_no_categories(data: Any) -> None:
-    """users.md DA2."""
     data.content["categories"] = []
     counts = {one.kind: one.count for one in read(data.write()).found}
     assert counts == {"no-categories": 1, "unknown-category": 80}
@@ -83,7 +82,7 @@ def test_the_index_holds_the_sound_records(data: Any) -> None:
     assert reading.annotations is not None
     assert 6 not in reading.annotations.image_ids
     assert (len(reading.annotations), len(reading.annotations.boxes)) == (39, 77)
-    assert (reading.robbed, reading.named) == ({1, 6}, {"05.jpg"})
+    assert (reading.images_with_lost_boxes, reading.named) == ({1, 6}, {"05.jpg"})
 
 
 RUBBISH = st.one_of(

@@ -1,4 +1,4 @@
-"""Boxes that no anchor learns (users.md AN1), found by the real assignment."""
+"""Boxes that no anchor learns, found by the real assignment."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
 from retinanet.doctor.unreached import Unreached, describe_unreached, find_unreached
-from retinanet.engine.preflight.training_boxes import learned_boxes
+from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import check_split
 from retinanet.schema import AnchorConfig, Config
 
@@ -20,7 +20,7 @@ def look(path: Path, *overrides: str, size: float = 32, images: int = 100) -> Un
     config = Config().model_copy(update={"anchors": anchors})
     config = override_config(config, ["data.short_side=[96]", "data.long_side=2000", *overrides])
     split = check_split(read_annotations(path), path.with_suffix(""), config.data, name="train")
-    return find_unreached(config, split, learned_boxes(split, limit=1000), images=images)
+    return find_unreached(config, split, find_training_boxes(split, limit=1000), images=images)
 
 
 def test_every_box_is_reached(tiny_coco: Any) -> None:

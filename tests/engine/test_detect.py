@@ -107,7 +107,7 @@ def evaluated(model: Detector, config: Config, split: Split, **options: Any) -> 
 def test_the_outcome_does_not_depend_on_the_ranks(
     model: Detector, config: Config, val: Path, ranks: int
 ) -> None:
-    """users.md MG2: each image once, no padding; 5 batches, so that of 7 ranks two have none."""
+    """Each image once, no padding; 5 batches, so that of 7 ranks two have none."""
     split = open_val(val, config)
     alone = evaluated(model, config, split, world=World(rank=0, size=1, device=CPU))
     together, *others = on_ranks(ranks, lambda w: evaluated(model, config, split, world=w))
@@ -124,7 +124,7 @@ def test_the_outcome_does_not_depend_on_the_ranks(
 def test_an_unreadable_image_ends_all_ranks(
     model: Detector, config: Config, val: Path, broken: int
 ) -> None:
-    """users.md DA7: with the message once, from the main process, whoever met it."""
+    """With the message once, from the main process, whoever met it."""
     split = open_val(val, config)
     path = val.parent / "train" / f"{broken:03}.jpg"
     path.write_bytes(b"broken")

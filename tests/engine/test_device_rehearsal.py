@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
 from retinanet.distributed.world import World
-from retinanet.engine.ema import Average
+from retinanet.engine.ema import Ema
 from retinanet.engine.guard import Guard
 from retinanet.engine.imbalance import Imbalance
 from retinanet.engine.optimizer import build_optimizer
@@ -277,7 +277,7 @@ def run_on(device: torch.device, optimizer: str, precision: str, options: Config
         model=model,
         wrapped=model,
         forward=model,
-        average=Average(model, 0.99),
+        average=Ema(model, 0.99),
         guard=Guard(device, allowed=1, skipped=0),
         optimizer=unfused(build_optimizer(model, train, fused=False)),
         scaler=scaler,

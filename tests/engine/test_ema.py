@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from retinanet.engine.ema import Average
+from retinanet.engine.ema import Ema
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 
@@ -29,7 +29,7 @@ def set_to(model: Any, value: float) -> None:
 def test_literal_values() -> None:
     """From 1, towards 2: a share of (1 + t) / (10 + t) stays until that is over the decay."""
     model = network()
-    average = Average(model, 0.2)
+    average = Ema(model, 0.2)
     set_to(model, 2.0)
     average.update(0, YES)  # 0.1 stays
     assert average.model[0].weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)
@@ -40,7 +40,7 @@ def test_literal_values() -> None:
 
 def test_a_step_that_was_left_out_does_not_count() -> None:
     model = network()
-    average = Average(model, 0.9)
+    average = Ema(model, 0.9)
     set_to(model, 2.0)
     average.update(0, NO)
     assert average.model[0].weight.item() == 1.0
@@ -48,7 +48,7 @@ def test_a_step_that_was_left_out_does_not_count() -> None:
 
 def test_training_does_not_see_it() -> None:
     model = network()
-    average = Average(model, 0.5)
+    average = Ema(model, 0.5)
     average.update(3, YES)
     assert model[0].weight.item() == 1.0
     assert model.training and not average.model.training
@@ -62,7 +62,7 @@ def test_training_does_not_see_it() -> None:
 def test_statistics_are_the_newest_whole_numbers_too() -> None:
     """Averaged, a count of batches would be no number of batches."""
     model = network()
-    average = Average(model, 0.9)
+    average = Ema(model, 0.9)
     for value in (4.0, 8.0):
         model[2](torch.tensor([[value], [value + 2]]))
     statistics: list[Tensor] = list(average.refresh().buffers())
@@ -72,7 +72,7 @@ def test_statistics_are_the_newest_whole_numbers_too() -> None:
 
 def test_float64_stays() -> None:
     model = network().double()
-    average = Average(model, 0.9)
+    average = Ema(model, 0.9)
     with torch.no_grad():
         model[0].weight.add_(1e-12)
     average.update(100, YES)

@@ -122,7 +122,7 @@ def test_what_it_detects_is_all_there_is(small_checkpoint: Path, detected: Path)
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batch_size_changes_nothing(small_checkpoint: Path, val: Path, batch_size: int) -> None:
-    """design.md: an image's canvas follows from the image alone."""
+    """An image's canvas follows from the image alone."""
     one = run(small_checkpoint, val)  # of 4
     other = run(small_checkpoint, val, f"eval.batch_size={batch_size}")
     assert_close(one.results, other.results)
@@ -206,7 +206,7 @@ def test_a_signal_during_the_last_batch_leaves_the_evaluation_complete(
 def test_predict_detects_what_evaluate_does(
     small_checkpoint: Path, val: Path, tmp_path: Path
 ) -> None:
-    """users.md EV4: one preparation and one network behind both commands."""
+    """One preparation and one network behind both commands."""
     words = ["--annotations", str(val), "--images", str(val.parent / "val"), "--no-pictures"]
     output = tmp_path / "out"
     assert main(["predict", str(small_checkpoint), *words, "--output", str(output)]) == 0
@@ -233,7 +233,7 @@ def test_files_and_round_trip(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """users.md EV4: the checkpoint alone is enough; its results.json scores as it does itself."""
+    """The checkpoint alone is enough; its results.json scores as it does itself."""
     path = run_folder(small_checkpoint, val, "eval.pictures=3")
     assert main(["evaluate", str(path)]) == 0
     printed = capsys.readouterr().out
@@ -268,7 +268,7 @@ def test_files_and_round_trip(
 def test_the_display_threshold_of_predict_does_not_touch_ap(
     small_checkpoint: Path, val: Path
 ) -> None:
-    """users.md EV4: evaluation uses postprocess.score_threshold, 0.05, not predict's 0.3."""
+    """Evaluation uses postprocess.score_threshold, 0.05, not predict's 0.3."""
     scores = [r["score"] for r in run(small_checkpoint, val).results]
     assert 0.05 < min(scores) < 0.3
 
@@ -297,7 +297,7 @@ def test_score_threshold(small_checkpoint: Path, val: Path) -> None:
 
 
 def test_max_detections(small_checkpoint: Path, val: Path) -> None:
-    """users.md EV3: one setting for the detector and for the figures; 33 or 34 boxes an image."""
+    """One setting for the detector and for the figures; 33 or 34 boxes an image."""
     metrics = run(small_checkpoint, val, "postprocess.max_detections=5").metrics
     assert (metrics.detections, metrics.max_detections) == (35, 5)
     assert metrics.max_detections == 5
@@ -305,7 +305,7 @@ def test_max_detections(small_checkpoint: Path, val: Path) -> None:
 
 
 def test_no_detections(small_checkpoint: Path, val: Path) -> None:
-    """users.md EV1: AP 0, the highest score, and how many lie under the threshold."""
+    """AP 0, the highest score, and how many lie under the threshold."""
     metrics = run(small_checkpoint, val, "postprocess.score_threshold=1").metrics
     assert (metrics.detections, metrics.figures["AP"], metrics.figures["AR_100"]) == (0, 0.0, 0.0)
     assert metrics.remarks[0] == "There are no detections, so every AP is 0."
@@ -319,7 +319,7 @@ def test_no_detections(small_checkpoint: Path, val: Path) -> None:
 
 
 def test_images_without_boxes(small_checkpoint: Path, val: Path) -> None:
-    """users.md EV7: no ground truth, no figures."""
+    """No ground truth, no figures."""
     edit(val, lambda content: content.update(annotations=[]))
     metrics = run(small_checkpoint, val).metrics
     assert set(metrics.figures.values()) == {None} and metrics.detections == 700
@@ -332,7 +332,7 @@ def test_a_wrong_override(small_checkpoint: Path, val: Path) -> None:
 
 
 def test_gapped_ids_in_any_order(small_checkpoint: Path, val: Path, tmp_path: Path) -> None:
-    """users.md DA1, DA9: labels are the sorted ids of the file; areas and iscrowd may miss."""
+    """Labels are the sorted ids of the file; areas and iscrowd may miss."""
     plain = run(small_checkpoint, val)
     new = {1: 2, 2: 5, 3: 90}
 
@@ -382,7 +382,7 @@ def test_gapped_ids_in_any_order(small_checkpoint: Path, val: Path, tmp_path: Pa
 def test_other_classes(
     small_checkpoint: Path, val: Path, categories: list[tuple[int, str]], message: str
 ) -> None:
-    """users.md DA1: both files are named."""
+    """Both files are named."""
     edit(
         val,
         lambda content: content.update(
@@ -422,7 +422,7 @@ def test_an_unreadable_image(
     damage: Callable[[Path], None],
     message: str,
 ) -> None:
-    """users.md DA7: figures of a part of the set would be other figures, so there are none."""
+    """Figures of a part of the set would be other figures, so there are none."""
     damage(val.parent / "val" / "003.jpg")
     with pytest.raises(UserError, match=message):
         run(small_checkpoint, val)
@@ -451,7 +451,7 @@ def test_an_image_that_changes_after_the_check(
     message: str,
     workers: int,
 ) -> None:
-    """users.md DA7: it stops as well, whoever reads the image, and the loader's processes end."""
+    """It stops as well, whoever reads the image, and the loader's processes end."""
     check = checks.check_whole
 
     def check_and_damage(*arguments: Any) -> None:
@@ -511,7 +511,7 @@ def test_val_of_another_machine_is_not_here(small_checkpoint: Path, val: Path) -
 def test_results_of_another_set(
     val: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """users.md EV5: exit code 2 with file and record."""
+    """Exit code 2 with file and record."""
     path = tmp_path / "results.json"
     path.write_text(
         json.dumps([{"image_id": 99, "category_id": 1, "bbox": [0, 0, 5, 5], "score": 0.5}])
@@ -522,7 +522,7 @@ def test_results_of_another_set(
 
 
 def test_max_detections_of_a_results_file(val: Path, tmp_path: Path) -> None:
-    """users.md EV3: overrides act on results, too. Two right boxes, of which one may count."""
+    """Overrides act on results, too. Two right boxes, of which one may count."""
     edit(
         val,
         lambda content: content.update(
@@ -553,7 +553,7 @@ def test_max_detections_of_a_results_file(val: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_trained_is_not_overridden(small_checkpoint: Path, val: Path) -> None:
-    """users.md UX1: an option without effect is refused."""
+    """An option without effect is refused."""
     for word in ("model.backbone=resnet50", "anchors.ratios=[1.0]", "train.lr=3", "loss.gamma=0"):
         with pytest.raises(UserError, match=r"belongs to the training; it has no effect here"):
             run(small_checkpoint, val, word)
@@ -562,7 +562,7 @@ def test_what_was_trained_is_not_overridden(small_checkpoint: Path, val: Path) -
 def test_a_checkpoint_of_a_gpu_is_evaluated_anywhere(
     small_checkpoint: Path, val: Path, tmp_path: Path
 ) -> None:
-    """users.md RS2, FT2: one path, whatever the machine."""
+    """One path, whatever the machine."""
     checkpoint = load_checkpoint(small_checkpoint)
     config = override_config(checkpoint.config, ["train.device=cuda"])
     save_checkpoint(replace(checkpoint, config=config), tmp_path / "gpu.pt")

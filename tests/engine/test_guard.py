@@ -36,7 +36,7 @@ def test_finite_steps_pass() -> None:
 def test_the_first_bad_step_is_kept_with_its_facts(
     losses: tuple[float, float], norm: float
 ) -> None:
-    """users.md ST3: later steps, made bad by the factor, do not replace it."""
+    """Later steps, made bad by the factor, do not replace it."""
     guard = Guard(CPU, allowed=0, skipped=0)
     assert judge(guard, 4)
     assert not judge(guard, 5, losses, norm)
@@ -60,7 +60,6 @@ def test_as_many_as_allowed_are_skipped_and_the_next_one_stops() -> None:
 
 
 def test_an_overflow_of_fp16_is_no_fault_while_the_scale_may_fall() -> None:
-    """users.md ST5."""
     guard = Guard(CPU, allowed=0, skipped=0)
     assert judge(guard, 0, norm=math.inf, scale=65536.0)
     assert judge(guard, 1, norm=math.nan, scale=1.0)

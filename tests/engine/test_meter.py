@@ -93,7 +93,7 @@ def measure(
 
 
 def test_a_run_that_waits_for_data_says_so_once(measure: Callable[..., Any]) -> None:
-    """users.md SP2: data and step time are logged; a warning with the remedy past 20 %."""
+    """Data and step time are logged; a warning with the remedy past 20 %."""
     out, lines = measure(waiting=0.25, computing=0.75, steps=40)
     warning = (
         "  training waits 25% of its time for data: more data.workers (now 2), smaller images on "

@@ -42,7 +42,6 @@ def decay_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, fl
 
 
 def test_frozen_parameters_are_left_out() -> None:
-    """users.md ST6."""
     optimizer = build_optimizer(network(), train_config())
     shapes = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(shapes) == [(4,), (4,), (4, 4, 1, 1), (5,), (5, 4, 1, 1)]
@@ -105,7 +104,7 @@ def test_the_backbone_has_its_own_learning_rate(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_step_that_is_left_out_moves_nothing(name: str) -> None:
-    """users.md ST3: neither weights nor momenta, nor AdamW's count of steps."""
+    """Neither weights nor momenta, nor AdamW's count of steps."""
     model = network()
     optimizer: Any = build_optimizer(model, train_config(f"optimizer={name}", "lr=0.5"))
 

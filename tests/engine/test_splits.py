@@ -10,7 +10,7 @@ from plain_assign import build_plain_assign
 from retinanet.config import override_config
 from retinanet.engine.preflight.summary import describe_scale
 from retinanet.engine.preflight.training_boxes import (
-    learned_boxes,
+    find_training_boxes,
     place_boxes,
     training_short_side,
 )
@@ -65,13 +65,13 @@ def test_a_file_that_stands_twice_in_a_list(tiny_coco: Any) -> None:
 
 
 def test_a_presets_canvas_decides_the_size_of_boxes(tiny_coco: Any) -> None:
-    """users.md AN1, UX3: 64 x 48 px fit 320 x 320 at scale 5; a box of 20 x 22 has 100 x 110."""
+    """64 x 48 px fit 320 x 320 at scale 5; a box of 20 x 22 has 100 x 110."""
     path = tiny_coco([(48, 64)], [[[4, 8, 20, 22]]])
     words = [f"data.train.annotations={path}", f"data.train.images={path.parent / 'train'}"]
     words += ["data.preset=large_scale_jitter", "data.preset_canvas=[320,320]"]
     config = override_config(Config(), words)
     split = open_split(config, "train")
-    boxes = learned_boxes(split, limit=100)
+    boxes = find_training_boxes(split, limit=100)
     placed = place_boxes(boxes, config.data, training_short_side(config.data))
     assert placed.xyxy.tolist() == [[20, 40, 120, 150]]
     assert placed.canvases == [(320, 320)]

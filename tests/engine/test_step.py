@@ -16,7 +16,7 @@ from retinanet.config import override_config
 from retinanet.data.collate import LoadedImage, collate
 from retinanet.data.loader import RankStep
 from retinanet.distributed.world import World
-from retinanet.engine.ema import Average
+from retinanet.engine.ema import Ema
 from retinanet.engine.guard import Guard
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.splits import build_matcher
@@ -73,7 +73,7 @@ def run_of(model: Detector, config: Config, *overrides: str, allowed: int = 0) -
         model=own,
         wrapped=own,
         forward=own,
-        average=Average(own, 0.9),
+        average=Ema(own, 0.9),
         guard=Guard(CPU, allowed=allowed, skipped=0),
         optimizer=build_optimizer(own, config.train),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
@@ -93,7 +93,7 @@ def take(run: Any, given: RankStep) -> None:
 def everything(run: Any) -> list[Tensor]:
     """Return copies of the weights, the momenta and the average."""
     moments = [value for state in run.optimizer.state.values() for value in state.values()]
-    weights = [*run.model.state_dict().values(), *run.average.model.state_dict().values()]
+    weights = [*run.model.state_dict().values(), *run.ema.model.state_dict().values()]
     return [tensor.detach().clone() for tensor in (*weights, *moments)]
 
 
@@ -102,7 +102,7 @@ def test_a_step_learns(model: Detector, small_config: Config) -> None:
     assert given.positives > 10
     take(run, given)
     assert run.result.rate == 0.01
-    for learned in (run.model, run.average.model):
+    for learned in (run.model, run.ema.model):
         for name in ("backbone.conv1", "class_subnet.output", "box_subnet.output"):
             before, after = (m.get_parameter(f"{name}.weight") for m in (model, learned))
             assert not torch.equal(before, after)
@@ -113,7 +113,7 @@ def test_a_step_learns(model: Detector, small_config: Config) -> None:
 def test_micro_batches_are_the_same_step(
     model: Detector, small_config: Config, micro_batch: int, normalizer: str
 ) -> None:
-    """users.md ST1: some micro-batches have no boxes, and the last may be short."""
+    """Some micro-batches have no boxes, and the last may be short."""
     taken = []
     for size in (4, micro_batch):
         run = run_of(model, small_config, f"loss.normalizer={normalizer}")
@@ -127,7 +127,7 @@ def test_micro_batches_are_the_same_step(
 
 
 def test_what_the_sums_are_divided_by(model: Detector, small_config: Config) -> None:
-    """users.md ST4, DA3: at least 1, and a step without boxes has the loss of its negatives."""
+    """At least 1, and a step without boxes has the loss of its negatives."""
     given = part(small_config, 4)
     sums = {}
     for normalizer in ("positives", "moving_average"):
@@ -159,7 +159,7 @@ def spoil(run: Any) -> None:
 def test_nothing_moves_from_a_bad_step_on(
     model: Detector, small_config: Config, optimizer: str
 ) -> None:
-    """users.md ST3: not by the steps after it either, until the host has read the flag."""
+    """Not by the steps after it either, until the host has read the flag."""
     run, given = run_of(model, small_config, f"train.optimizer={optimizer}"), part(small_config, 4)
     take(run, given)
     before = everything(run)
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_moves_nothing_under_the_scaler(
 
 
 def test_an_overflow_moves_nothing_and_is_no_fault(model: Detector, small_config: Config) -> None:
-    """users.md ST5: neither weights nor their average; the scale falls."""
+    """Neither weights nor their average; the scale falls."""
     run = with_scaler(run_of(model, small_config))
     take(run, part(small_config, 4))
     before, criterion = everything(run), run.criterion

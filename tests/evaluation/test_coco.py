@@ -1,4 +1,4 @@
-"""COCO's figures: equal to pycocotools' own, and the rows EV1-EV8 of users.md."""
+"""COCO's figures: equal to pycocotools' own, and said even where there is nothing to score."""
 
 import contextlib
 import io
@@ -132,7 +132,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_twelve_figures_are_pycocotools(tmp_path: Path, backend: None, seed: int) -> None:
-    """users.md EV4: the same numbers as the reference tool, to 1e-12."""
+    """The same numbers as the reference tool, to 1e-12."""
     file = random_file(seed)
     results = random_results(file, seed)
     figures = score(read_truth(tmp_path, file), results).figures
@@ -146,7 +146,7 @@ def test_the_twelve_figures_are_pycocotools(tmp_path: Path, backend: None, seed:
 
 
 def test_annotation_id_0_matches(tmp_path: Path, backend: None) -> None:
-    """users.md EV2: the perfect detection of annotation 0 counts; in pycocotools it does not."""
+    """The perfect detection of annotation 0 counts; in pycocotools it does not."""
     file = random_file(0)
     image = file["images"][0]["id"]
     file["annotations"] = [
@@ -158,7 +158,7 @@ def test_annotation_id_0_matches(tmp_path: Path, backend: None) -> None:
 
 
 def test_negative_category_ids(backend: None) -> None:
-    """users.md DA1: whatever whole numbers a file uses."""
+    """Whatever whole numbers a file uses."""
     known = truth([(1, -3, SQUARE), (1, 5, [200.0, 10.0, 50.0, 50.0])], categories=(-3, 5))
     metrics = score(known, [result(SQUARE, 0.9, category=-3)])
     assert metrics.figures["AP"] == pytest.approx(0.5, abs=1e-12)
@@ -176,7 +176,7 @@ def test_another_limit_than_cocos_is_said(backend: None) -> None:
 
 
 def test_one_perfect_box(backend: None) -> None:
-    """2,500 px² is medium: the other sizes have no ground truth (users.md EV7)."""
+    """2,500 px² is medium: the other sizes have no ground truth."""
     metrics = score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)])
     assert metrics.figures == {
         **{"AP": ONE, "AP50": ONE, "AP75": ONE},
@@ -206,7 +206,7 @@ def test_a_crowd_is_no_mistake_and_no_box(backend: None) -> None:
 
 
 def test_no_detections(backend: None) -> None:
-    """users.md EV1: AP is 0, not a crash, and a remark says why."""
+    """AP is 0, not a crash, and a remark says why."""
     metrics = score(truth([(1, 1, SQUARE)]), [])
     there = {name: value for name, value in metrics.figures.items() if value is not None}
     assert there == dict.fromkeys(
@@ -220,7 +220,7 @@ def test_no_detections(backend: None) -> None:
 
 
 def test_a_class_that_is_not_learnt_is_named() -> None:
-    """users.md EV1, of one class beside one that is found; class 3 has no boxes."""
+    """One class beside one that is found; class 3 has no boxes."""
     known = truth([(1, 1, SQUARE), (1, 2, [300, 300, 50, 50])], categories=(1, 2, 3))
     remark = "AP50 is under 0.01 for 1 of 2 classes: class 2 (1 boxes). More epochs or a higher "
     metrics = score(known, [result(SQUARE, 0.9)])
@@ -232,7 +232,7 @@ def test_a_class_that_is_not_learnt_is_named() -> None:
 
 @pytest.mark.parametrize("crowd", [True, False])
 def test_no_ground_truth_at_all(backend: None, crowd: bool) -> None:
-    """users.md EV7: no figure exists, whether there is nothing or nothing but a crowd."""
+    """No figure exists, whether there is nothing or nothing but a crowd."""
     known = truth([(1, 1, SQUARE)], crowd=[True]) if crowd else truth([])
     metrics = score(known, [result(SQUARE, 0.9)])
     assert set(metrics.figures.values()) == {None}
@@ -242,7 +242,7 @@ def test_no_ground_truth_at_all(backend: None, crowd: bool) -> None:
 
 
 def test_missing_figures_in_text_and_json() -> None:
-    """users.md EV7: "n/a" in the text, null in JSON, never -1."""
+    """ "n/a" in the text, null in JSON, never -1."""
     metrics = score(truth([(1, 1, SQUARE)], categories=(1, 2)), [result(SQUARE, 0.9)])
     text = format_metrics(metrics)
     lines = text.splitlines()
@@ -284,7 +284,7 @@ def crowded_image() -> tuple[GroundTruth, list[Result]]:
 
 
 def test_max_detections_and_its_warning(backend: None) -> None:
-    """users.md EV3: at 100, 100 of 120 are found, so precision is 1 at recalls 0, 0.01, .. 0.83."""
+    """At 100, 100 of 120 are found, so precision is 1 at recalls 0, 0.01, .. 0.83."""
     known, results = crowded_image()
     metrics = score(known, results)
     assert metrics.figures["AR_100"] == pytest.approx(100 / 120, abs=1e-12)
@@ -300,7 +300,7 @@ def test_max_detections_and_its_warning(backend: None) -> None:
     [(300, 1.0), (120, 1.0), (60, 0.5), (10, 10 / 120), (6, 6 / 120), (1, 1 / 120)],
 )
 def test_other_limits(backend: None, limit: int, recall: float) -> None:
-    """users.md EV3: one setting; no -1 at limits that COCO's own summary does not know."""
+    """One setting; no -1 at limits that COCO's own summary does not know."""
     known, results = crowded_image()
     metrics = score(known, results, limit)
     names = ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
@@ -321,7 +321,7 @@ def test_crowds_do_not_count_towards_the_limit() -> None:
 
 
 def test_order_of_tied_results_does_not_matter(tmp_path: Path, backend: None) -> None:
-    """users.md EV6: 9 different scores, so nearly every detection is tied with others."""
+    """9 different scores, so nearly every detection is tied with others."""
     file = random_file(5)
     results = random_results(file, 5, scores=10)
     known = read_truth(tmp_path, file)
@@ -336,7 +336,7 @@ def test_order_of_tied_results_does_not_matter(tmp_path: Path, backend: None) ->
 
 
 def test_class_table(backend: None) -> None:
-    """users.md EV8: scores .9 right, .8 wrong, .7 right, .6 right, .5 wrong; 4 boxes.
+    """Scores .9 right, .8 wrong, .7 right, .6 right, .5 wrong; 4 boxes.
 
     Precision / recall at .9: 1 / .25, at .7: 2/3 / .5, at .6: .75 / .75, the best F1. AP: the 26
     recalls up to 0.25 at precision 1, the 50 up to 0.75 at 0.75.
@@ -359,7 +359,7 @@ def test_class_table(backend: None) -> None:
 
 
 def test_recall_of_the_class_table_is_exact(backend: None) -> None:
-    """users.md EV8: 2 of 3 found is 0.667, not the 0.66 of COCO's grid of recalls; F1 is 0.8."""
+    """2 of 3 found is 0.667, not the 0.66 of COCO's grid of recalls; F1 is 0.8."""
     boxes: Boxes = [(1, 1, [100.0 * i, 0.0, 50.0, 50.0]) for i in range(3)]
     row = score(truth(boxes), [result(boxes[0][2], 0.9), result(boxes[1][2], 0.8)]).classes[0]
     assert (row.precision, row.recall, row.f1, row.threshold) == pytest.approx((1, 2 / 3, 0.8, 0.8))
@@ -380,7 +380,7 @@ def test_class_table_as_text() -> None:
 def test_hotcoco_gives_pycocotools_arrays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: list[int]
 ) -> None:
-    """libraries.md: bit-equal in every entry of precision, recall and scores."""
+    """Bit-equal in every entry of precision, recall and scores."""
     library = pytest.importorskip("hotcoco")
     for seed, scores in ((1, 10**9), (2, 10)):
         file = random_file(seed)
@@ -455,7 +455,7 @@ def test_a_results_file_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_records(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    """users.md EV5: the file and the record are named."""
+    """The file and the record are named."""
     path = write_results(tmp_path, [GOOD, {**GOOD, **change}])
     with pytest.raises(UserError, match=r"results\.json: " + message):
         read_results(path, **KNOWN)

@@ -75,7 +75,7 @@ def assert_same(a: Detections, b: Detections) -> None:
 
 
 def test_batched_is_single(predictor: Predictor, batches: list[tuple[int, ...]]) -> None:
-    """users.md EX4: images of one canvas go together, up to eval.batch_size, in any order."""
+    """Images of one canvas go together, up to eval.batch_size, in any order."""
     images = [noise(*size, seed=i) for i, size in enumerate(SIZES)]
     together = predictor.predict(images)
     # Short side 64, long side 128 at most; (90, 120) -> 64 x 85 on 64 x 96, (33, 40) as well.
@@ -122,7 +122,7 @@ def test_nothing_to_predict(predictor: Predictor) -> None:
 
 
 def test_class_agnostic_nms(small_checkpoint: Path, tmp_path: Path) -> None:
-    """users.md EX5: at the lowest NMS threshold no two boxes of any classes overlap."""
+    """At the lowest NMS threshold no two boxes of any classes overlap."""
     options = ("postprocess.class_agnostic_nms=true", "postprocess.nms_threshold=0")
     path = changed(small_checkpoint, tmp_path, *options)
     found = Predictor.from_checkpoint(path).predict([noise(90, 120, 0)])[0]
@@ -132,7 +132,7 @@ def test_class_agnostic_nms(small_checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_everything_comes_from_the_checkpoint(predictor: Predictor) -> None:
-    """users.md FT2: nobody gives the number of classes or their names."""
+    """Nobody gives the number of classes or their names."""
     assert predictor.categories.ids == (1, 2, 3)
     assert predictor.categories.names == ("class 1", "class 2", "class 3")
     assert predictor.config.data.short_side == (64,)
@@ -150,7 +150,7 @@ def test_fp16_of_a_gpu_is_fp32_on_a_cpu(small_checkpoint: Path, tmp_path: Path) 
 def test_no_network_is_touched(
     small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md FT3: the config names ImageNet weights, but the checkpoint has all of them."""
+    """The config names ImageNet weights, but the checkpoint has all of them."""
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the network was touched")
@@ -276,7 +276,7 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
 
 
 def test_the_threshold_counts_what_it_removes(predictor: Predictor, photos: Path) -> None:
-    """users.md EX6: kept and removed are what the network gave, and every score is in its part."""
+    """Kept and removed are what the network gave, and every score is in its part."""
     pictures = find_images([str(photos)])
     output = photos.parent / "output"
     everything = predict_files(predictor, pictures, output=output, threshold=0.05, draw=False)
@@ -293,7 +293,7 @@ def test_the_threshold_counts_what_it_removes(predictor: Predictor, photos: Path
 def test_a_threshold_under_the_checkpoints(
     small_checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    """users.md EX6: the checkpoint's own 0.6 does not silently cut what 0.3 asks for."""
+    """The checkpoint's own 0.6 does not silently cut what 0.3 asks for."""
     strict = Predictor.from_checkpoint(
         changed(small_checkpoint, tmp_path, "postprocess.score_threshold=0.6")
     )
@@ -553,7 +553,7 @@ def test_suffixes_are_ones_that_opencv_reads(tmp_path: Path) -> None:
 def test_options_on_the_command_line(
     small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """users.md EX5: one object, one class, on request; a wrong option is the user's mistake."""
+    """One object, one class, on request; a wrong option is the user's mistake."""
     picture = tmp_path / "a.png"
     cv2.imwrite(str(picture), np.full((64, 96, 3), 99, np.uint8))
     words = ["predict", str(small_checkpoint), str(picture), "--threshold", "0"]

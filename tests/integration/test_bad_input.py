@@ -1,7 +1,4 @@
-"""The user's mistakes: exit code 2, one message with file, record and remedy, nothing left behind.
-
-(style.md rule 7; users.md DA1, DA2, DA4, DA7, RS1, RS4, UX1, FT3.)
-"""
+"""The user's mistakes: exit code 2, one message that names file and remedy, nothing left behind."""
 
 from __future__ import annotations
 
@@ -284,7 +281,7 @@ def test_records(
 def test_boxes_as_corners(
     experiment: Path, refuse: Refuse, data: Path, edit: Callable[..., Path]
 ) -> None:
-    """users.md DA4: a systematic error of format is refused."""
+    """A systematic error of format is refused."""
 
     def change(content: dict[str, Any]) -> None:
         for record in content["annotations"]:
@@ -299,7 +296,7 @@ def test_boxes_as_corners(
 def test_an_empty_val(
     experiment: Path, refuse: Refuse, data: Path, edit: Callable[..., Path]
 ) -> None:
-    """users.md EV10: noticed before the training, not after."""
+    """Noticed before the training, not after."""
     path = edit(lambda c: c["images"].clear() or c["annotations"].clear(), "val")
     text = refuse("train", experiment, f"data.root={data}")
     assert text == f'{path}: "images" is empty: data.val has nothing in it'
@@ -326,7 +323,6 @@ def test_categories_that_differ(
     change: Callable[[dict[str, Any]], None],
     message: str,
 ) -> None:
-    """users.md DA1."""
     path = edit(change, "val")
     text = refuse("train", experiment, f"data.root={data}")
     assert text == f"{path}: " + message.format(train=data / "annotations" / "train.json")
@@ -354,7 +350,7 @@ def test_a_missing_image_folder(experiment: Path, refuse: Refuse, synthetic: Pat
 
 
 def test_a_truncated_image_of_val(experiment: Path, refuse: Refuse, data: Path) -> None:
-    """users.md DA7: evaluation leaves no image out, so it is found before step 0."""
+    """Evaluation leaves no image out, so it is found before step 0."""
     path = data / "images" / "val" / "000004.jpg"
     path.write_bytes(path.read_bytes()[:-300])
     text = refuse("train", experiment, f"data.root={data}")
@@ -365,7 +361,7 @@ def test_a_truncated_image_of_val(experiment: Path, refuse: Refuse, data: Path) 
 
 
 def test_missing_image_files(experiment: Path, refuse: Refuse, data: Path) -> None:
-    """users.md DA7: all files are looked at before step 0."""
+    """All files are looked at before step 0."""
     folder = data / "images" / "train"
     for name in ("000004.jpg", "000007.jpg"):
         (folder / name).unlink()
@@ -391,7 +387,7 @@ def test_predict_on_nothing(finished_run: Path, refuse: Refuse, tmp_path: Path) 
     assert "--threshold 7 is not between" in refuse("predict", checkpoint, "x", "--threshold", 7)
 
 
-# Checkpoints: a stranger's file must not run code (users.md RS4).
+# Checkpoints: a stranger's file must not run code.
 
 
 class Malicious:
@@ -584,7 +580,7 @@ def test_weights_of_another_network(experiment: Path, refuse: Refuse, tmp_path: 
 
 
 def test_no_network(experiment: Path, refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """users.md FT3: what to do without a network is said."""
+    """What to do without a network is said."""
 
     def download(*arguments: Any, **options: Any) -> None:
         raise URLError("no network")
@@ -599,7 +595,7 @@ def test_no_network(experiment: Path, refuse: Refuse, monkeypatch: pytest.Monkey
 def test_a_checkpoint_needs_no_network(
     finished_run: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md FT3: with a checkpoint nothing is downloaded, whatever its config names."""
+    """With a checkpoint nothing is downloaded, whatever its config names."""
 
     def download(*arguments: Any, **options: Any) -> None:
         raise AssertionError("touched the network")
@@ -659,7 +655,7 @@ def test_half_precision_on_a_cpu(experiment: Path, refuse: Refuse) -> None:
 def test_results(
     synthetic: Path, refuse: Refuse, tmp_path: Path, content: str, message: str
 ) -> None:
-    """users.md EV5: results that do not belong to the set."""
+    """Results that do not belong to the set."""
     path = tmp_path / "results.json"
     path.write_text(content)
     truth = synthetic / "annotations" / "val.json"
@@ -669,7 +665,7 @@ def test_results(
 def test_a_train_split_whose_boxes_are_all_left_out(
     experiment: Path, refuse: Refuse, data: Path
 ) -> None:
-    """users.md DA2: nothing to learn from is said before step 0."""
+    """Nothing to learn from is said before step 0."""
     text = refuse("train", experiment, f"data.root={data}", "data.min_box_side=500")
     assert "data.train has no box left to learn from" in text
     assert "with a side under 500 px: left out" in text

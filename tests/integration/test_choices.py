@@ -88,7 +88,6 @@ def test_wrong_choices(experiment: Path, cli: Cli, words: list[str], message: st
 
 
 def test_an_unknown_class(experiment: Path, cli: Cli) -> None:
-    """users.md DA2."""
     ran = cli("train", experiment, "data.classes=[ring, stra]", "--dry-run")
     assert ran.code == 2
     assert ran.err.endswith(
@@ -115,7 +114,7 @@ def test_every_preset_trains(experiment: Path, cli: Cli, preset: str) -> None:
 
 
 def test_a_run_of_chosen_classes(chosen_run: Path, data: Path) -> None:
-    """users.md DA1: the checkpoint has the subset, under the ids of the JSON."""
+    """The checkpoint has the subset, under the ids of the JSON."""
     content = json.loads((data / "annotations" / "train.json").read_text())
     ids = {category["name"]: category["id"] for category in content["categories"]}
     checkpoint = load_checkpoint(chosen_run / "checkpoints" / "last.pt")
@@ -184,7 +183,6 @@ def test_it_predicts(chosen_run: Path, data: Path, cli: Cli, tmp_path: Path) -> 
 def test_other_choices_are_another_experiment(
     chosen_run: Path, cli: Cli, change: str, line: str
 ) -> None:
-    """users.md RS1."""
     ran = cli("train", "--resume", chosen_run, change)
     assert ran.code == 2
     assert "these options differ from the run's config.yaml:\n" + line in ran.err

@@ -63,7 +63,7 @@ def test_the_step_is_the_first_of_the_run(
 def test_a_gradient_that_is_not_finite_fails_here(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md ST3: two images may go well and the batch not."""
+    """Two images may go well and the batch not."""
     original = engine.take_step
 
     def take_step(run: Any, part: Any, **sums: float) -> None:

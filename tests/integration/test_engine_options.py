@@ -85,7 +85,7 @@ def test_bad_steps_that_are_allowed(
 def test_one_bad_step_too_many(
     experiment: Path, folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md ST3: across a resume they are counted on, and the last good state stays."""
+    """Across a resume they are counted on, and the last good state stays."""
     with monkeypatch.context() as patch:
         spoil(patch, 1, 2)
         few = ["train.max_bad_steps=1", "train.checkpoint_every=1"]

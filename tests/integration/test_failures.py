@@ -36,7 +36,7 @@ def recorded_steps(folder: Path) -> list[int]:
 
 
 def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
-    """users.md ST3: it stops, and says which images, losses, learning rate and norm."""
+    """It stops, and says which images, losses, learning rate and norm."""
     wild = ["train.lr=1e30", "train.clip_norm=0", "train.warmup_steps=1", "train.optimizer=sgd"]
     ran = cli("train", experiment, *wild, "train.checkpoint_every=1", "train.warmup_factor=1e-36")
     assert ran.code == 1
@@ -94,7 +94,7 @@ def test_a_state_that_had_diverged_says_so_on_resume(
 def test_gradients_that_fp16_never_gets_finite(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md ST5, ST3: a step may be skipped and the scale halved; not for ever."""
+    """A step may be skipped and the scale halved; not for ever."""
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=4.0))
     monkeypatch.setattr(run_engine, "_uses_scaler", lambda precision: True)
     accumulate = engine._accumulate
@@ -112,7 +112,7 @@ def test_gradients_that_fp16_never_gets_finite(
 
 
 def test_a_step_without_any_image(experiment: Path, data: Path, cli: Cli) -> None:
-    """users.md DA7: within the limit, but nothing would be learned."""
+    """Within the limit, but nothing would be learned."""
     for path in (data / "images" / "train").iterdir():
         path.write_bytes(b"garbage")
     ran = cli("train", experiment, f"data.root={data}", "data.max_bad_images=100")
@@ -121,7 +121,7 @@ def test_a_step_without_any_image(experiment: Path, data: Path, cli: Cli) -> Non
 
 
 def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, cli: Cli) -> None:
-    """users.md DA7: training goes on without them, up to a limit."""
+    """Training goes on without them, up to a limit."""
     spoilt = data / "images" / "train" / "000005.jpg"
     spoilt.write_bytes(b"garbage")
     cut = data / "images" / "train" / "000009.jpg"
@@ -151,7 +151,7 @@ def test_a_file_that_goes_after_the_check_is_left_out_the_same_by_workers(
     monkeypatch: pytest.MonkeyPatch,
     losses_of: Callable[[Path], list[float]],
 ) -> None:
-    """users.md DA7: the same losses and the same line in the log for 0 and 2 workers."""
+    """The same losses and the same line in the log for 0 and 2 workers."""
     gone = data / "images" / "train" / "000005.jpg"
     content, check = gone.read_bytes(), checks.check_whole
 
@@ -181,7 +181,7 @@ def test_a_file_that_goes_after_the_check_is_left_out_the_same_by_workers(
 
 
 def test_too_many_unreadable_images_stop_the_run(experiment: Path, data: Path, cli: Cli) -> None:
-    """users.md DA7: past the limit the run ends; what was learned before stays."""
+    """Past the limit the run ends; what was learned before stays."""
     folder = data / "images" / "train"
     for number in (1, 3, 5, 7, 9, 11):
         (folder / f"{number:06}.jpg").write_bytes(b"garbage")
@@ -204,7 +204,7 @@ def test_too_many_unreadable_images_stop_the_run(experiment: Path, data: Path, c
 def test_init_from_keeps_the_rows_of_classes_by_name(
     experiment: Path, learned_run: Path, data: Path, cli: Cli
 ) -> None:
-    """users.md FT1: other classes, ids and order; everything else of the network loads."""
+    """Other classes, ids and order; everything else of the network loads."""
     names = {3: "hexagon", 10: "ring", 20: "ellipse"}
     for split in ("train", "val"):
         path = data / "annotations" / f"{split}.json"
@@ -262,7 +262,7 @@ def test_init_from_keeps_the_rows_of_classes_by_name(
 def test_init_from_lists_what_does_not_fit(
     experiment: Path, learned_run: Path, cli: Cli, override: str, listed: str
 ) -> None:
-    """users.md FT1, AN2: channels, convolutions and anchors that are not as they were."""
+    """Channels, convolutions and anchors that are not as they were."""
     source = learned_run / "checkpoints" / "last.pt"
     ran = cli("train", experiment, override, "--init-from", source, "--dry-run")
     assert ran.code == 0
@@ -270,7 +270,7 @@ def test_init_from_lists_what_does_not_fit(
 
 
 def test_patience_stops_the_run(experiment: Path, cli: Cli) -> None:
-    """users.md RS5: evaluations without a better AP end the run; a resume does not go on."""
+    """Evaluations without a better AP end the run; a resume does not go on."""
     overrides = [*NO_MOTION, "train.patience=2", "eval.every=1", "train.steps=20"]
     ran = cli("train", experiment, *overrides, "train.weight_decay=0")
     assert ran.code == 0
@@ -290,7 +290,7 @@ def test_patience_stops_the_run(experiment: Path, cli: Cli) -> None:
 def test_init_from_another_backbone_is_refused(
     cli: Cli, experiment: Path, learned_run: Path
 ) -> None:
-    """users.md FT1: what does not fit would stay random, in silence."""
+    """What does not fit would stay random, in silence."""
     source = learned_run / "checkpoints" / "last.pt"
     ran = cli("train", experiment, "--init-from", source, "model.backbone=resnet34")
     assert ran.code == 2

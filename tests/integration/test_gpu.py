@@ -39,7 +39,7 @@ def test_losses_are_those_of_the_cpu(
     precision: str,
     tolerance: float,
 ) -> None:
-    """The config is the experiment: the first steps agree, in every precision (users.md ST5)."""
+    """The config is the experiment: the first steps agree, in every precision."""
     words = ["train.device=cuda", f"train.precision={precision}", "data.workers=2"]
     assert cli("train", experiment, *words).code == 0
     ours = losses_of(experiment.parent / "runs" / "small")
@@ -47,7 +47,7 @@ def test_losses_are_those_of_the_cpu(
 
 
 def test_a_run_goes_on_between_devices(experiment: Path, cli: Callable[..., Any]) -> None:
-    """users.md RS2: a checkpoint does not belong to a device."""
+    """A checkpoint does not belong to a device."""
     folder = experiment.parent / "runs" / "small"
     assert cli("train", experiment, "train.device=cuda", "train.steps=3").code == 0
     assert cli("train", "--resume", folder, "train.device=cpu", "train.steps=4").code == 0
@@ -58,7 +58,7 @@ def test_a_run_goes_on_between_devices(experiment: Path, cli: Callable[..., Any]
 def test_a_step_does_not_wait_for_the_device(
     experiment: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """users.md SP2: torch itself says where it would, from the second step on (caches are filled).
+    """Torch itself says where it would, from the second step on (caches are filled).
 
     tests/engine/test_device_rehearsal.py stands in for it elsewhere, on fake tensors.
     """
@@ -88,7 +88,7 @@ def test_a_step_does_not_wait_for_the_device(
 
 
 def test_an_interrupted_run_has_the_same_bits(experiment: Path, cli: Callable[..., Any]) -> None:
-    """users.md RS1, with train.deterministic, the default."""
+    """With train.deterministic, the default."""
     runs = experiment.parent / "runs"
     words = ["train.device=cuda", "train.ema_decay=0.9", "train.precision=fp16"]
     assert cli("train", experiment, *words, "--name", "whole").code == 0
@@ -120,7 +120,7 @@ def test_evaluation_is_that_of_the_cpu(
 def test_two_devices_give_the_losses_of_one(
     experiment: Path, finished_run: Path, losses_of: Losses
 ) -> None:
-    """users.md MG1, over nccl."""
+    """Over nccl."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(ROOT / "tools" / "train.py"), str(experiment), "train.device=cuda"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

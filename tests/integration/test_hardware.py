@@ -117,7 +117,7 @@ def test_the_steps_cover_the_cases(plan: TrainingPlan, synthetic: Path) -> None:
 def test_auto_is_resolved_once_and_kept(
     shared_experiment: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """design.md: what `auto` became is saved, and a resume elsewhere keeps it."""
+    """What `auto` became is saved, and a resume elsewhere keeps it."""
     monkeypatch.setattr("retinanet.engine.preflight.micro_batch._HOST_PIXELS", 2 * 64 * 96)
     where = f"output.dir={tmp_path}"
     assert cli("train", shared_experiment, where, "train.steps=1", "eval.every=0").code == 0
@@ -172,7 +172,7 @@ def test_another_seed_is_another_run(
 def test_two_processes_give_the_losses_of_one(
     two_processes: Path, one_process: Path, losses_of: Losses
 ) -> None:
-    """users.md MG1, ST1: also where a rank has no boxes, or no images."""
+    """Also where a rank has no boxes, or no images."""
     assert len(losses_of(one_process)) == 3
     assert losses_of(two_processes) == pytest.approx(losses_of(one_process), rel=1e-4)
     assert gradient_norms(two_processes) == pytest.approx(gradient_norms(one_process), rel=1e-3)
@@ -180,7 +180,7 @@ def test_two_processes_give_the_losses_of_one(
 
 
 def test_two_processes_give_the_figures_of_one(two_processes: Path, one_process: Path) -> None:
-    """users.md MG2: no image is evaluated twice."""
+    """No image is evaluated twice."""
     one, two = last_figures(one_process), last_figures(two_processes)
     assert one["AP"] > 0.1
     assert two["AP"] == pytest.approx(one["AP"], abs=1e-3)
@@ -213,7 +213,7 @@ def test_two_processes_write_one_run(two_processes: Path) -> None:
 def test_a_checkpoint_of_two_processes_evaluates_in_one(
     two_processes: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md RS2: checkpoints do not depend on the number of processes."""
+    """Checkpoints do not depend on the number of processes."""
     ran = cli("evaluate", two_processes / "checkpoints" / "last.pt", "--output", tmp_path)
     assert ran.code == 0
     assert json.loads((tmp_path / "metrics.json").read_text()) == last_figures(two_processes)
@@ -222,7 +222,7 @@ def test_a_checkpoint_of_two_processes_evaluates_in_one(
 def test_a_run_of_two_processes_goes_on_in_one(
     two_processes: Path, cli: Cli, losses_of: Losses, tmp_path: Path
 ) -> None:
-    """users.md RS2: the resume of a longer run takes the next step."""
+    """The resume of a longer run takes the next step."""
     folder = Path(shutil.copytree(two_processes, tmp_path / "copy"))
     assert cli("train", "--resume", folder, "train.steps=4").code == 0
     assert losses_of(folder)[:3] == losses_of(two_processes)
@@ -232,7 +232,7 @@ def test_a_run_of_two_processes_goes_on_in_one(
 def test_two_processes_evaluate_and_predict_as_one(
     cli: Cli, learned_run: Path, synthetic: Path, tmp_path: Path
 ) -> None:
-    """users.md MG2: each image is computed once; one process writes."""
+    """Each image is computed once; one process writes."""
     checkpoint = learned_run / "checkpoints" / "last.pt"
     pictures = synthetic / "images" / "val"
     calls = {"evaluate": [checkpoint], "predict": [checkpoint, pictures, "--threshold", "0.05"]}

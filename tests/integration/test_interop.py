@@ -157,7 +157,7 @@ def test_a_backbone_detects_nothing(synthetic: Path, cli: Cli, tmp_path: Path) -
 def test_another_class_leaves_the_old_ones_as_they_are(
     experiment: Path, learned_run: Path, few_images: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md FT1: a detector of some classes, extended to all, finds those as before."""
+    """A detector of some classes, extended to all, finds those as before."""
     two = ["--name", "two", "data.classes=[ellipse, ring]"]
     same = [
         *(f"data.{split}.annotations={few_images}" for split in ("train", "val")),

@@ -98,7 +98,7 @@ def test_three_kills(
     kills: list[Death],
     left: list[tuple[int, int]],
 ) -> None:
-    """users.md RS1: with and without an average of the weights, accumulation and workers."""
+    """With and without an average of the weights, accumulation and workers."""
     folder = experiment.parent / "runs" / "small"
     for death, state in zip(kills, left, strict=True):
         codes, said = train(experiment, *options, "--auto-resume", deaths={0: death})
@@ -160,7 +160,7 @@ def test_the_number_of_processes_may_change(
     train: Train,
     ranks: tuple[int, int],
 ) -> None:
-    """users.md RS2: the losses are the uninterrupted run's."""
+    """The losses are the uninterrupted run's."""
     folder = experiment.parent / "runs" / "small"
     command = [experiment, *HARD, "train.log_every=1", "--auto-resume"]
     first, second = ranks

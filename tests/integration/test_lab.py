@@ -203,8 +203,9 @@ def test_a_trial_of_another_process_is_left_to_it(
     output = tmp_path / "out"
     folder = output / "runs" / "focal" / ".seed_0"
     program = (
-        "from retinanet.checkpoints.run_lock import holding; from pathlib import Path; import sys\n"
-        "with holding(Path(sys.argv[1]), active=True): print('held', flush=True); input()"
+        "import sys; from pathlib import Path\n"
+        "from retinanet.checkpoints.run_lock import run_lock\n"
+        "with run_lock(Path(sys.argv[1]), active=True): print('held', flush=True); input()"
     )
     command = [sys.executable, "-c", program, str(folder)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

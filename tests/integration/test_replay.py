@@ -1,4 +1,4 @@
-"""`retinanet replay`: a step of a run again, through the command line (users.md ST3)."""
+"""`retinanet replay`: a step of a run again, through the command line."""
 
 from __future__ import annotations
 

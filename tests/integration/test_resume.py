@@ -1,4 +1,4 @@
-"""users.md RS1: a resumed run equals the uninterrupted one, bit for bit."""
+"""A resumed run equals the uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_another_experiment_is_refused(interrupted_run: Path, cli: Cli, experime
 
 
 def test_the_unit_of_the_length_stays(interrupted_run: Path, cli: Cli) -> None:
-    """users.md RS1: milestones and evaluations would silently count in the other unit."""
+    """Milestones and evaluations would silently count in the other unit."""
     ran = cli("train", "--resume", interrupted_run, "train.epochs=9", "train.milestones=null")
     assert ran.code == 2
     ran = cli(
@@ -115,7 +115,7 @@ def test_a_longer_schedule_is_announced(interrupted_copy: Path, cli: Cli) -> Non
 
 
 def test_a_length_that_moves_used_rates_is_refused(drops_follow: Path, cli: Cli) -> None:
-    """users.md RS1: the first step that would have been another is named, with both rates."""
+    """The first step that would have been another is named, with both rates."""
     before = (drops_follow / "checkpoints" / "last.pt").read_bytes()
     ran = cli("train", "--resume", drops_follow, "train.steps=12")
     assert (ran.code, ran.out) == (2, "")

@@ -83,7 +83,7 @@ def evaluate(start: Any, tmp_path: Path) -> Callable[..., Path]:
 def test_any_number_of_processes_writes_the_same_files(
     learned_run: Path, evaluate: Callable[..., Path]
 ) -> None:
-    """users.md MG2: two batches for three processes: detections, figures, pictures to the byte."""
+    """Two batches for three processes: detections, figures, pictures to the byte."""
     compare(learned_run / "checkpoints" / "last.pt", evaluate, results=10, ap50=0.5)
 
 
@@ -151,7 +151,7 @@ def test_a_signal_to_one_process_in_an_evaluation_ends_both(
 def test_an_image_that_one_process_cannot_read_ends_both(
     experiment: Path, synthetic: Path, start: Any, tmp_path: Path
 ) -> None:
-    """users.md DA7: exit code 2 everywhere, one message. It is whole when the run begins."""
+    """Exit code 2 everywhere, one message. It is whole when the run begins."""
     data = Path(shutil.copytree(synthetic, tmp_path / "data"))
     config = load_config(experiment, ["train.device=cpu"])
     split = open_split(config, "val")

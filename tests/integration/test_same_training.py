@@ -83,7 +83,7 @@ def whole(train: Train) -> Any:
 @both
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_steps_hold_the_hard_cases(experiment: Any, processes: int) -> None:
-    """users.md MG1: in the 30 steps a process has no boxes, and one has no images."""
+    """In the 30 steps a process has no boxes, and one has no images."""
     no_boxes, no_images = prove.parts_without(experiment, processes)
     assert no_boxes >= 5 and no_images >= 5
 
@@ -103,7 +103,7 @@ def check_case(train: Train, whole: Any, name: str) -> None:
 
 @both
 def test_in_float64(train: Train, whole: Any) -> None:
-    """users.md ST1, MG1: losses to 1e-9, weights to 1e-8 over 30 steps."""
+    """Losses to 1e-9, weights to 1e-8 over 30 steps."""
     check_case(train, whole, "two with accumulation")
 
 

@@ -65,7 +65,7 @@ def board(run: Path) -> dict[str, list[Any]]:
 def test_tensorboard_after_a_kill_is_that_of_an_uninterrupted_run(
     experiment: Path, finished_run: Path, cli: Cli, start: Callable[..., Any]
 ) -> None:
-    """users.md RS1: scalars and pictures; step 4 was recorded twice, and stands there once."""
+    """Scalars and pictures; step 4 was recorded twice, and stands there once."""
     (killed,) = start(DYING, json.dumps({0: ("in_step", 4)}), "train", experiment).wait()
     assert killed.code == -signal.SIGKILL, killed.err
     run = experiment.parent / "runs" / "small"
@@ -134,7 +134,7 @@ def test_a_disk_that_says_that_it_is_full(
 
 
 def test_a_stripped_checkpoint(interrupted_run: Path, tmp_path: Path, cli: Cli) -> None:
-    """users.md FT2: it is evaluated as the original is, and starts a run, but resumes none."""
+    """It is evaluated as the original is, and starts a run, but resumes none."""
     last = interrupted_run / "checkpoints" / "last.pt"
     small = tmp_path / "small.pt"
     ran = cli("strip", last, small)

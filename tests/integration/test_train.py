@@ -70,7 +70,7 @@ def test_a_run_folder_holds_what_the_design_names(finished_run: Path) -> None:
 
 
 def test_the_saved_config_is_the_experiment(finished_run: Path, shared_experiment: Path) -> None:
-    """users.md UX1: the resolved config is saved, `auto` as what it became."""
+    """The resolved config is saved, `auto` as what it became."""
     asked = load_config(shared_experiment, ["output.name=finished", "train.micro_batch=4"])
     assert load_config(finished_run / "config.yaml") == asked
     assert load_checkpoint(finished_run / "checkpoints" / "last.pt").config == asked
@@ -103,7 +103,7 @@ def test_every_step_is_recorded(finished_run: Path) -> None:
 def test_evaluations_are_recorded_beside_the_losses_on_val(
     finished_run: Path, synthetic: Path
 ) -> None:
-    """users.md EV7: a figure without ground truth is null."""
+    """A figure without ground truth is null."""
     truth = json.loads((synthetic / "annotations" / "val.json").read_text())["annotations"]
     largest = max(record["area"] for record in truth)
     val = [line for line in lines(finished_run) if "val/AP" in line]
@@ -132,7 +132,7 @@ def test_tensorboard_has_the_scalars_and_pictures(finished_run: Path) -> None:
 
 
 def test_the_log_says_what_ran_on_what(finished_run: Path, synthetic: Path) -> None:
-    """users.md DA2, ST6, UX3: class counts, what is frozen, sizes after resizing."""
+    """Class counts, what is frozen, sizes after resizing."""
     log = (finished_run / "train.log").read_text()
     truth = json.loads((synthetic / "annotations" / "train.json").read_text())
     names = {record["id"]: record["name"] for record in truth["categories"]}
@@ -149,7 +149,7 @@ def test_the_log_says_what_ran_on_what(finished_run: Path, synthetic: Path) -> N
 
 
 def test_checkpoints_remember_how_far_they_are(finished_run: Path) -> None:
-    """users.md RS5, FT2: last and best; classes travel in the checkpoint."""
+    """Last and best; classes travel in the checkpoint."""
     last = load_checkpoint(finished_run / "checkpoints" / "last.pt")
     best = load_checkpoint(finished_run / "checkpoints" / "best.pt")
     figures = {line["step"]: line["val/AP"] for line in lines(finished_run) if "val/AP" in line}
@@ -163,7 +163,7 @@ def test_checkpoints_remember_how_far_they_are(finished_run: Path) -> None:
 def test_the_figures_of_evaluate_are_those_of_training(
     finished_run: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md EV4: one evaluator everywhere."""
+    """One evaluator everywhere."""
     ran = cli("evaluate", finished_run / "checkpoints" / "last.pt", "--output", tmp_path / "out")
     assert ran.code == 0
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -180,7 +180,7 @@ def test_the_figures_of_evaluate_are_those_of_training(
 def test_a_results_file_scores_as_its_checkpoint(
     finished_run: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md EV4: `evaluate RESULTS.json` prints the table of the run's evaluation."""
+    """`evaluate RESULTS.json` prints the table of the run's evaluation."""
     truth = synthetic / "annotations" / "val.json"
     results = finished_run / "evaluation" / "results.json"
     ran = cli("evaluate", results, "--annotations", truth, "--output", tmp_path)
@@ -191,7 +191,7 @@ def test_a_results_file_scores_as_its_checkpoint(
 def test_predict_writes_results_in_original_pixels_and_pictures(
     learned_run: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md FT2: one path and no config; boxes are in original pixels."""
+    """One path and no config; boxes are in original pixels."""
     folder = synthetic / "images" / "train"
     out = tmp_path / "out"
     checkpoint = learned_run / "checkpoints" / "best.pt"
@@ -220,7 +220,7 @@ def test_predict_writes_results_in_original_pixels_and_pictures(
 def test_predict_keeps_the_ids_of_an_image_list(
     learned_run: Path, few_images: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md EV4, EV5: ids come from the JSON, and its results score as `evaluate` does."""
+    """Ids come from the JSON, and its results score as `evaluate` does."""
     content = json.loads(few_images.read_text())
     del content["annotations"]
     listing = tmp_path / "list.json"
@@ -254,7 +254,7 @@ def test_images_of_val_in_train_are_a_warning(experiment: Path, cli: Cli) -> Non
 
 
 def test_name_and_overrides_win_over_the_file(experiment: Path, cli: Cli) -> None:
-    """users.md UX1: command line > YAML > default."""
+    """Command line > YAML > default."""
     overrides = ["train.steps=1", "train.lr=0.5", "eval.pictures=0"]
     ran = cli("train", experiment, *overrides, "--name", "other")
     assert ran.code == 0
@@ -366,7 +366,7 @@ def test_one_validation_image(cli: Cli, experiment: Path, synthetic: Path, tmp_p
 def test_a_run_has_a_state_from_the_start(
     cli: Cli, experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md ST3: whatever ends the first steps, `--resume` has something to go on from."""
+    """Whatever ends the first steps, `--resume` has something to go on from."""
     with monkeypatch.context() as patch:
         patch.setattr("retinanet.engine.launch.train", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -389,7 +389,7 @@ def test_a_run_of_epochs(experiment: Path, cli: Cli) -> None:
 def test_without_ground_truth_there_is_no_best_ap(
     experiment: Path, synthetic: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """users.md EV7: n/a, not 0."""
+    """N/a, not 0."""
     content = json.loads((synthetic / "annotations" / "val.json").read_text())
     (tmp_path / "none.json").write_text(json.dumps({**content, "annotations": []}))
     ran = cli("train", experiment, f"data.val.annotations={tmp_path}/none.json", "train.steps=2")
@@ -400,7 +400,7 @@ def test_without_ground_truth_there_is_no_best_ap(
 
 
 def test_the_anchors_are_held_against_the_boxes_before_step_0(cli: Cli, experiment: Path) -> None:
-    """users.md AN1: at 64 px, 45 of 100 drawn shapes are too small; at 256 px none."""
+    """At 64 px, 45 of 100 drawn shapes are too small; at 256 px none."""
     small = cli("train", experiment, "--dry-run").out
     assert "anchors at short side 64: 55.0 % of the boxes have one with IoU >= 0.5 (small " in small
     assert "  warning: many boxes have no anchor with IoU >= 0.5: " in small
@@ -414,7 +414,7 @@ def test_the_anchors_are_held_against_the_boxes_before_step_0(cli: Cli, experime
 def test_a_loader_that_is_too_slow_is_named_with_the_remedy(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md SP2: data take 0.25 s and a step 0.75 s of a clock that only they move."""
+    """Data take 0.25 s and a step 0.75 s of a clock that only they move."""
     now = [100.0]
     load, take = loop.load_steps, loop.take_step
 

@@ -194,7 +194,7 @@ def wait_for_steps(folder: Path, steps: int) -> None:
 def test_two_machines_are_one(
     machines: tuple[Machine, Machine], shared_experiment: Path, one_machine: Path
 ) -> None:
-    """design.md: hardware changes how long it takes. Two machines give the bits of one."""
+    """Hardware changes how long it takes. Two machines give the bits of one."""
     folder = train(machines, shared_experiment, "two_machines")
     for side in machines:
         side.wait()

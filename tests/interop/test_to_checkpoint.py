@@ -104,7 +104,7 @@ def test_torchvisions_old_names(file: Path) -> None:
 
 
 def test_eps_of_torchvisions_own_file(file: Path) -> None:
-    """libraries.md: 0 in COCO_V1, a bare state dict; 1e-5 in what its training script saves."""
+    """0 in COCO_V1, a bare state dict; 1e-5 in what its training script saves."""
     state = torchvision_state()
     own, lines = convert_checkpoint(write(state, file))
     assert own.config.model.norm_eps == 0

@@ -1,6 +1,6 @@
 """Equality with torchvision's RetinaNet v1 and v2: same weights, same images, same numbers.
 
-Both peers are built with frozen batch norm (libraries.md). Random weights are copied over; the
+Both peers are built with frozen batch norm. Random weights are copied over; the
 output layers are scaled so that every image has at least a hundred detections.
 """
 

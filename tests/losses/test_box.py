@@ -166,7 +166,7 @@ def test_the_gradient_of_ciou_takes_alpha_for_a_constant() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_precision(kind: str) -> None:
-    """users.md ST5: at least float32, and float64 stays."""
+    """At least float32, and float64 stays."""
     deltas, anchors, boxes = random_case()
     half = box_loss(deltas.bfloat16(), anchors, boxes, kind=kind, beta=0.1)
     assert half.dtype == torch.float32
@@ -178,7 +178,6 @@ def test_precision(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_positives(kind: str) -> None:
-    """users.md ST4."""
     deltas = torch.zeros(0, 4, requires_grad=True)
     loss = box_loss(deltas, torch.zeros(0, 4), torch.zeros(0, 4), kind=kind, beta=0.1)
     assert loss.shape == (0,)

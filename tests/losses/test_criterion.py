@@ -331,7 +331,7 @@ BOXES = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_without_boxes(kind: str) -> None:
-    """users.md DA3, MG1, ST4: finite, a full class loss, and a gradient for every parameter."""
+    """Finite, a full class loss, and a gradient for every parameter."""
     model = small_model()
     batch = real_batch(model, [[], []])
     assert set(batch.matches.flatten().tolist()) == {BACKGROUND}
@@ -390,7 +390,7 @@ def test_sums_add_up_over_split_batches(given_options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_do_not_overflow(dtype: torch.dtype) -> None:
-    """users.md ST5: 4 x 70,000 deltas of 1 sum to more than float16 holds (65,504)."""
+    """4 x 70,000 deltas of 1 sum to more than float16 holds (65,504)."""
     batch = make_batch([target([], [])], [[BACKGROUND] * 70_000])
     outputs = zeros(batch, classes=1, dtype=dtype)
     outputs = dataclasses.replace(outputs, deltas=torch.ones_like(outputs.deltas).requires_grad_())

@@ -300,7 +300,7 @@ def test_a_blank_image_has_a_loss_of_0() -> None:
 @pytest.mark.parametrize("options", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_summed_in_float32(dtype: torch.dtype, options: dict[str, Any]) -> None:
-    """users.md ST5: the loss is that of the same, rounded logits, the gradient rounded once."""
+    """The loss is that of the same, rounded logits, the gradient rounded once."""
     logits, labels = a_case(dtype)
     loss, assigned = loss_of(**options), assigned_of(labels)
     sums = loss(logits, assigned)

@@ -76,7 +76,6 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 def test_frozen_stages_and_frozen_batch_norm_stay_bitwise_the_same(
     weights_file: Path, no_network: None
 ) -> None:
-    """users.md ST6, FT3."""
     net = build(weights=str(weights_file), frozen_stages=2)
     before, after = train_a_little(net)
     convs = {name for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
@@ -86,7 +85,7 @@ def test_frozen_stages_and_frozen_batch_norm_stay_bitwise_the_same(
 
 
 def test_trainable_batch_norm_of_frozen_stages_does_not_move_either(weights_file: Path) -> None:
-    """users.md ST6: running statistics and counters of frozen stages, with .train() called."""
+    """Running statistics and counters of frozen stages, with .train() called."""
     net = build(weights=str(weights_file), norm="bn", frozen_stages=3)
     before, after = train_a_little(net)
     moved = changed(before, after)
@@ -170,7 +169,7 @@ def test_stride_in_1x1_leaves_basic_blocks_alone() -> None:
 def test_weights_from_a_path(
     weights_file: Path, classifier: dict[str, Tensor], norm: str, no_network: None
 ) -> None:
-    """users.md FT3: a file with a classifier and counters loads without the network."""
+    """A file with a classifier and counters loads without the network."""
     net = build(weights=str(weights_file), norm=norm)
     state = net.state_dict()
     learnt = [key for key in state if not key.endswith("num_batches_tracked")]
@@ -199,7 +198,6 @@ def test_weights_wrapped_in_a_checkpoint(classifier: dict[str, Tensor], tmp_path
 
 
 def test_no_weights_touch_no_network(no_network: None) -> None:
-    """users.md FT3."""
     assert sum(p.numel() for p in build().parameters()) == 11_166_912  # resnet18 without fc, bn
 
 
@@ -282,7 +280,6 @@ def test_unknown_edition_of_published_weights(no_network: None) -> None:
 def test_a_download_that_fails_names_the_file_and_the_remedies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """users.md FT3."""
 
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
@@ -360,7 +357,6 @@ def test_a_network_of_timm_with_frozen_batch_norm() -> None:
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
 def test_a_frozen_network_of_timm_stays_bitwise_the_same(norm: str) -> None:
-    """users.md ST6, FT3."""
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
     net = build(name="timm:resnet18", norm=norm, frozen_stages=5)
     before = {key: value.clone() for key, value in net.state_dict().items()}
@@ -371,7 +367,7 @@ def test_a_frozen_network_of_timm_stays_bitwise_the_same(norm: str) -> None:
 
 
 def test_frozen_stages_stay_frozen_as_sync_batch_norm() -> None:
-    """users.md ST6: the conversion for several GPUs replaces the modules of the stem."""
+    """The conversion for several GPUs replaces the modules of the stem."""
     backbone = build_backbone(
         name="resnet18",
         weights="none",

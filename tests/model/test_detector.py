@@ -56,7 +56,7 @@ def test_output_shapes() -> None:
 
 
 def test_head_width_follows_from_the_anchor_config() -> None:
-    """users.md AN2: 2 sizes x 4 ratios are 8 anchors a cell."""
+    """2 sizes x 4 ratios are 8 anchors a cell."""
     sizes = [[2.0 * stride, 3.0 * stride] for stride in (8, 16, 32, 64, 128)]
     model = build(classes=5, anchors={"sizes": sizes, "ratios": [0.25, 0.5, 1.0, 3.0]})
     assert model.class_subnet.output.out_channels == 8 * 5
@@ -69,7 +69,7 @@ def test_head_width_follows_from_the_anchor_config() -> None:
 
 
 def test_class_bias_starts_at_the_prior() -> None:
-    """users.md ST7: -log(0.99 / 0.01)."""
+    """-log(0.99 / 0.01)."""
     bias = build().class_subnet.output.bias
     assert bias.tolist() == pytest.approx([-4.59511985] * 27, abs=1e-6)
 
@@ -148,7 +148,7 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
 
 
 def test_what_is_frozen_is_said() -> None:
-    """users.md ST6: ResNet-18's stem has 3·64·49 weights, layer1 4 · 64·64·9; 20 batch norms."""
+    """ResNet-18's stem has 3·64·49 weights, layer1 4 · 64·64·9; 20 batch norms."""
     model = build(freeze="stages:1")
     total = sum(p.numel() for p in model.parameters())
     assert describe_frozen(model) == (

@@ -94,7 +94,7 @@ def test_subnet_order_is_rows_columns_anchors_outputs() -> None:
 
 @pytest.mark.parametrize(("prior", "bias"), [(0.01, -4.59511985), (0.5, 0.0), (0.1, -2.19722458)])
 def test_class_bias_starts_at_the_prior(prior: float, bias: float) -> None:
-    """users.md ST7: -log((1 - π) / π), so that the sigmoid is π."""
+    """-log((1 - π) / π), so that the sigmoid is π."""
     subnet = class_subnet(
         in_channels=8, channels=8, convs=1, norm="none", anchors_per_cell=9, classes=3, prior=prior
     )

@@ -68,7 +68,7 @@ def test_highest_score_first_with_its_box_and_label() -> None:
 
 
 def test_score_threshold() -> None:
-    """users.md EX6: one key, and what it removes is exactly what lies under it."""
+    """One key, and what it removes is exactly what lies under it."""
     raw = outputs([[0.04], [0.0], [0.06], [0.5]])
     assert detect(raw).scores.tolist() == near([0.5, 0.06])
     assert detect(raw, score_threshold=0.2).scores.tolist() == near([0.5])
@@ -94,7 +94,7 @@ def test_suppression_is_class_wise() -> None:
 
 
 def test_class_agnostic_suppression() -> None:
-    """users.md EX5: one object, one class, also where one anchor scores two."""
+    """One object, one class, also where one anchor scores two."""
     raw = outputs([[0.9, 0.7], [0.0, 0.8], [0.0, 0.6], [0.0, 0.0]])
     assert detect(raw).scores.tolist() == near([0.9, 0.8, 0.6])  # the 0.7 falls to the 0.8
     found = detect(raw, class_agnostic_nms=True)

@@ -1,7 +1,7 @@
 """How well anchors cover the boxes that training learns from, at the size that the network sees.
 
 A box that no anchor overlaps by `assign.positive_iou` is learnt from one weak anchor, or not at all
-(users.md AN1); with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
+; with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from retinanet.data.canvas import Size
 from retinanet.engine.preflight.training_boxes import (
-    LearnedBoxes,
     PlacedBoxes,
+    TrainingBoxes,
     place_boxes,
     training_short_side,
 )
@@ -143,7 +143,7 @@ class Coverage:
         return asdict(self)
 
 
-def measure_coverage(config: Config, split: Split, boxes: LearnedBoxes) -> Coverage:
+def measure_coverage(config: Config, split: Split, boxes: TrainingBoxes) -> Coverage:
     """Count the boxes that the anchors cover, by COCO size and by class."""
     data, assign = config.data, config.assign
     anchors = build_anchors(config.anchors)

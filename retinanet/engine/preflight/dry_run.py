@@ -10,7 +10,7 @@ from retinanet.data.loader import RankStep, on_one_core
 from retinanet.distributed.device import forget_peak, peak_memory, wait_for
 from retinanet.engine.evaluate import evaluate
 from retinanet.engine.meter import canvas_pixels
-from retinanet.engine.preflight.forecast import Trial, forecast
+from retinanet.engine.preflight.forecast import DryRunTimes, forecast
 from retinanet.engine.run import Run, load_steps
 from retinanet.engine.step import take_step
 
@@ -43,7 +43,7 @@ def try_first_step(run: Run) -> list[str]:
     ]
 
 
-def _try(run: Run, part: RankStep, loading: float) -> Trial:
+def _try(run: Run, part: RankStep, loading: float) -> DryRunTimes:
     """Take a step, and evaluate as many images as a batch has."""
     device = run.world.device
     positives, images = run.world.sum([part.positives, part.images])
@@ -69,7 +69,7 @@ def _try(run: Run, part: RankStep, loading: float) -> Trial:
         losses=True,
         limit=limit,
     )
-    return Trial(
+    return DryRunTimes(
         images=part.images,
         pixels=canvas_pixels(part),
         load_seconds=loading,

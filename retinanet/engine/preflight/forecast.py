@@ -16,7 +16,7 @@ from retinanet.model.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class DryRunTimes:
     """What one step and one evaluation batch took on this process."""
 
     images: int
@@ -36,7 +36,7 @@ class Trial:
     """Peak in GB."""
 
 
-def forecast(run: Run, trial: Trial) -> list[str]:
+def forecast(run: Run, trial: DryRunTimes) -> list[str]:
     """Return what a dry run prints."""
     parts = (
         ("schedule", [*describe_schedule(run), *describe_events(run)]),
@@ -93,7 +93,7 @@ def describe_events(run: Run) -> list[str]:
     interval = schedule.evaluation_interval
     evaluations = count_evaluations(schedule.steps, interval)
     every = f"every {interval:,} steps and " if 0 < interval < schedule.steps else ""
-    both = ", of the weights and of their average" if run.average is not None else ""
+    both = ", of the weights and of their average" if run.ema is not None else ""
     snapshots = schedule.steps // config.snapshot_every if config.snapshot_every else 0
     kept = min(snapshots, config.keep_snapshots or snapshots)
     shown = f", the newest {kept} of {snapshots} step_*.pt" if snapshots else ""
@@ -155,7 +155,7 @@ def _values(groups: Iterable[dict[str, Any]], key: str) -> str:
     return ", ".join(f"{value:g}" for value in values) or "-"
 
 
-def describe_memory(run: Run, trial: Trial) -> list[str]:
+def describe_memory(run: Run, trial: DryRunTimes) -> list[str]:
     """Return what the device holds, and the most that a step and an evaluation took."""
     learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
     moments = [x for state in run.optimizer.state.values() for x in state.values()]
@@ -163,7 +163,7 @@ def describe_memory(run: Run, trial: Trial) -> list[str]:
         "weights": _bytes(run.model),
         "gradients": learned,
         "optimiser": sum(x.nbytes for x in moments if isinstance(x, torch.Tensor)),
-        "average of the weights": 0 if run.average is None else _bytes(run.average.model),
+        "average of the weights": 0 if run.ema is None else _bytes(run.ema.model),
     }
     text = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items() if size)
     whose, then = "this process, loaders apart", "with the evaluation after it"
@@ -180,12 +180,12 @@ def _bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
-def describe_time(run: Run, trial: Trial) -> list[str]:
+def describe_time(run: Run, trial: DryRunTimes) -> list[str]:
     """Return how long a step and an evaluation take, and from them the whole run."""
     workers, ranks = run.config.data.workers, run.world.size
     period, waiting = step_period(trial.step_seconds, trial.load_seconds, workers)
     per_image = trial.evaluation_seconds / trial.evaluated
-    passes = 2 if run.average is not None else 1
+    passes = 2 if run.ema is not None else 1
     images = len(run.val.annotations)
     evaluation = passes * per_image * images / ranks
     left = run.schedule.steps - run.progress.step
@@ -205,7 +205,7 @@ def describe_time(run: Run, trial: Trial) -> list[str]:
     ]
 
 
-def _use(run: Run, trial: Trial) -> str:
+def _use(run: Run, trial: DryRunTimes) -> str:
     """Say what the step's arithmetic is of what the device can do."""
     if run.work is None:
         return ""

@@ -10,8 +10,8 @@ import torch
 from retinanet.data.checks import class_table, describe_shared
 from retinanet.engine.preflight.anchor_coverage import describe_briefly, measure_coverage
 from retinanet.engine.preflight.training_boxes import (
-    LearnedBoxes,
-    learned_boxes,
+    TrainingBoxes,
+    find_training_boxes,
     place_boxes,
     training_short_side,
 )
@@ -26,7 +26,7 @@ _BOXES = 200_000
 """Boxes that the anchors are held against before a run; `retinanet check` looks at more."""
 
 
-def introduce(run: Run) -> list[str]:
+def summarize_run(run: Run) -> list[str]:
     """Say what will run on what."""
     config, data, schedule = run.config, run.config.data, run.schedule
     length = f"{config.train.epochs} epochs = " if config.train.epochs else ""
@@ -39,7 +39,7 @@ def introduce(run: Run) -> list[str]:
     if train.census.remarks or val.census.remarks:
         lines.append("  (`retinanet check CONFIG` names each of these boxes)")
     lines += describe_shared(train.annotations, train.images, val.annotations, val.images)
-    boxes = learned_boxes(train, limit=_BOXES)
+    boxes = find_training_boxes(train, limit=_BOXES)
     lines += [_describe_images(run), _describe_canvas(run), *describe_scale(config, train, boxes)]
     lines += describe_briefly(measure_coverage(config, train, boxes))
     interval = schedule.evaluation_interval
@@ -97,8 +97,8 @@ def _device(run: Run) -> str:
     return f"cpu ({torch.get_num_threads()} threads)" if kind == "cpu" else kind
 
 
-def describe_scale(config: Config, train: Split, boxes: LearnedBoxes) -> list[str]:
-    """Say what resizing does to images and boxes (users.md UX3)."""
+def describe_scale(config: Config, train: Split, boxes: TrainingBoxes) -> list[str]:
+    """Say what resizing does to images and boxes."""
     data, sizes = config.data, train.annotations.sizes
     side = training_short_side(data)
     scale = np.minimum(side / sizes.min(axis=1), data.long_side / sizes.max(axis=1))

@@ -22,7 +22,7 @@ _BLOCK = 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class LearnedBoxes:
+class TrainingBoxes:
     """Boxes that training learns from (crowds are none), in original px."""
 
     xyxy: NDArray[np.float32]
@@ -39,7 +39,7 @@ class LearnedBoxes:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, wanted: NDArray[np.bool_]) -> LearnedBoxes:
+    def take(self, wanted: NDArray[np.bool_]) -> TrainingBoxes:
         """Return the boxes where `wanted` (m,)."""
         return replace(
             self,
@@ -61,7 +61,7 @@ class PlacedBoxes:
     canvases: list[Size]
 
 
-def learned_boxes(split: Split, *, limit: int, seed: int = 0) -> LearnedBoxes:
+def find_training_boxes(split: Split, *, limit: int, seed: int = 0) -> TrainingBoxes:
     """Collect the boxes that training learns from.
 
     Args:
@@ -76,7 +76,7 @@ def learned_boxes(split: Split, *, limit: int, seed: int = 0) -> LearnedBoxes:
     ]
     places = np.concatenate([places for places, _ in found])
     rows = np.searchsorted(annotations.offsets, places, side="right") - 1
-    return LearnedBoxes(
+    return TrainingBoxes(
         xyxy=np.concatenate([xyxy for _, xyxy in found]),
         rows=rows,
         places=places,
@@ -128,7 +128,7 @@ def _lay(size: Size, data: DataConfig, short_side: int) -> tuple[Size, Size]:
     return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), fixed
 
 
-def place_boxes(boxes: LearnedBoxes, data: DataConfig, short_side: int) -> PlacedBoxes:
+def place_boxes(boxes: TrainingBoxes, data: DataConfig, short_side: int) -> PlacedBoxes:
     """Resize boxes as the data path does; each image lies on the canvas that it has by itself."""
     keys, image_of = np.unique(boxes.sizes[:, 0] << 32 | boxes.sizes[:, 1], return_inverse=True)
     sizes = [(key >> 32, key & (2**32 - 1)) for key in keys.tolist()]

@@ -53,7 +53,7 @@ def without(part: str, index: int, key: str) -> Coco:
 
 
 def test_a_file_as_arrays(tmp_path: Path) -> None:
-    """users.md DA1, DA8: sorted category ids are the labels 0..K-1; crowds are kept."""
+    """Sorted category ids are the labels 0..K-1; crowds are kept."""
     read_file = read(tmp_path, coco())
     assert read_file.categories.ids == (5, 90)
     assert read_file.categories.names == ("cat", "dog")
@@ -71,7 +71,7 @@ def test_a_file_as_arrays(tmp_path: Path) -> None:
 
 
 def test_gapped_and_zero_based_ids(tmp_path: Path) -> None:
-    """users.md DA1: 80 COCO classes with ids up to 90, or ids from 0: always 0..K-1."""
+    """80 COCO classes with ids up to 90, or ids from 0: always 0..K-1."""
     file = coco()
     file["categories"] = [{"id": i, "name": f"c{i}"} for i in (90, 0, 13, 2)]
     for annotation, category in zip(file["annotations"], (13, 90, 0), strict=True):
@@ -83,7 +83,7 @@ def test_gapped_and_zero_based_ids(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("area", [None, math.nan, math.inf, "12", "absent", -3, -1e-9])
 def test_an_area_that_is_no_number_is_filled(tmp_path: Path, area: Any) -> None:
-    """users.md DA9: annotation 51 is 3 x 4 px; 50 and 52 have no area in the file."""
+    """Annotation 51 is 3 x 4 px; 50 and 52 have no area in the file."""
     given_area = {} if area == "absent" else {"area": area}
     file = without("annotations", 0, "area")
     file["annotations"][0] |= given_area
@@ -93,13 +93,12 @@ def test_an_area_that_is_no_number_is_filled(tmp_path: Path, area: Any) -> None:
 
 
 def test_a_missing_iscrowd_is_no_crowd(tmp_path: Path) -> None:
-    """users.md DA9."""
     assert not read(tmp_path, without("annotations", 1, "iscrowd")).crowd.any()
     assert not read(tmp_path, changed("annotations", 1, iscrowd=None)).crowd.any()
 
 
 def test_files_without_boxes(tmp_path: Path) -> None:
-    """users.md DA3: an image without boxes has an empty range."""
+    """An image without boxes has an empty range."""
     file = coco()
     file["annotations"] = []
     read_file = read(tmp_path, file)
@@ -272,7 +271,6 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
     ],
 )
 def test_whatever_is_wrong_is_named(tmp_path: Path, content: Any, message: str) -> None:
-    """users.md DA1, DA4, DA9 and every bad input of the list."""
     with pytest.raises(UserError, match=rf"train\.json: .*{message}"):
         read(tmp_path, content)
 
@@ -392,7 +390,6 @@ coordinates = st.floats(0, 6000) | st.integers(0, 6000)
 @given(valid_files())
 @shared_folder
 def test_a_valid_file_equals_a_naive_reading(tmp_path: Path, file: Coco) -> None:
-    """users.md DA1, DA3, DA8, DA9."""
     read_file = read(tmp_path, file)
     order = sorted(category["id"] for category in file["categories"])
     rows = []

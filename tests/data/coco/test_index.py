@@ -77,7 +77,7 @@ def assert_same(a: Annotations, b: Annotations) -> None:
 
 
 def test_the_second_opening_reads_no_json(path: Path, parsed: list[Path]) -> None:
-    """users.md SP1: the arrays are mapped, not loaded."""
+    """The arrays are mapped, not loaded."""
     first, second = open_annotations(path), open_annotations(path)
     assert parsed == [path]
     assert second.mapped_from == path.parent / ".train.json.index"
@@ -90,7 +90,7 @@ def test_the_second_opening_reads_no_json(path: Path, parsed: list[Path]) -> Non
 
 
 def test_empty_lists(path: Path, parsed: list[Path]) -> None:
-    """users.md DA3: no boxes, then no images either."""
+    """No boxes, then no images either."""
     for change in ({"annotations": []}, {"annotations": [], "images": []}):
         path.write_text(json.dumps(coco() | change))
         assert_same(open_annotations(path), read_annotations(path))

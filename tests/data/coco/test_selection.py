@@ -126,7 +126,7 @@ def test_three_files_of_the_same_ids(tmp_path: Path) -> None:
 
 
 def test_a_subset_of_the_classes(two: tuple[Path, Path]) -> None:
-    """Labels are 0..K-1 again; the JSON's ids stay (users.md DA1), and so do all the images."""
+    """Labels are 0..K-1 again; the JSON's ids stay, and so do all the images."""
     subset = chosen(*two, classes=["owl", "cat"])
     assert subset.categories.ids == (3, 9) and subset.categories.names == ("cat", "owl")
     assert subset.labels.tolist() == [0, 1, 0, 0, 1]
@@ -144,7 +144,6 @@ def test_the_order_of_the_names_does_not_matter(two: tuple[Path, Path]) -> None:
 
 
 def test_an_unknown_class_is_named_with_the_nearest(two: tuple[Path, Path]) -> None:
-    """users.md DA2."""
     with pytest.raises(UserError) as raised:
         chosen(*two, classes=["cat", "dgo"])
     assert str(raised.value) == (
@@ -343,7 +342,7 @@ def test_the_number_of_folders_must_be_that_of_the_files(folders: Path) -> None:
 
 
 def test_files_with_other_categories_are_refused(folders: Path) -> None:
-    """users.md DA1: the second file's category is named, and what the first one calls it."""
+    """The second file's category is named, and what the first one calls it."""
     path = write(folders / "b.json", [1], [(1, 1, 7)], categories=[(3, "cat"), (7, "wolf")])
     with pytest.raises(UserError) as raised:
         open_from(folders, annotations=FILES, images=["first", "second"])
@@ -366,7 +365,7 @@ def test_a_missing_picture_of_several_files_is_named(folders: Path) -> None:
 
 
 def test_classes_without_a_box_to_learn_stop(folders: Path) -> None:
-    """users.md DA2: the only owl of the first file is a crowd."""
+    """The only owl of the first file is a crowd."""
     with pytest.raises(UserError, match=r"data\.train has 2 images but no box to learn"):
         open_from(folders, annotations="a.json", images="first", classes=["owl"])
 

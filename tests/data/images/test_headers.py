@@ -66,7 +66,7 @@ def cut(path: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_cut_file_is_not_called_whole(tmp_path: Path, kind: str) -> None:
-    """users.md DA7: cut at any byte, the one after a thumbnail's end among them."""
+    """Cut at any byte, the one after a thumbnail's end among them."""
     path, content = tmp_path / "a", WHOLE[kind]
     assert stored_size(cut(path, content)) == (12, 16)
     if kind == "thumbnail":
@@ -111,7 +111,6 @@ def header(path: Path, content: bytes) -> Header:
 def test_channels_and_bits(
     tmp_path: Path, suffix: str, shape: tuple[int, ...], kind: type, channels: int, bits: int
 ) -> None:
-    """users.md DA10."""
     content = cv2.imencode(suffix, np.zeros(shape, kind))[1].tobytes()
     assert header(tmp_path / "a", content) == Header(size=(8, 9), channels=channels, bits=bits)
 
@@ -127,7 +126,7 @@ def tiff(order: str, orientation: int) -> bytes:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("value", "orientation"), [(1, 1), (3, 3), (6, 6), (8, 8), (0, 1), (9, 1)])
 def test_orientation(tmp_path: Path, order: str, value: int, orientation: int) -> None:
-    """users.md DA6: in a JPEG's EXIF segment and in a PNG's chunk, in either byte order."""
+    """In a JPEG's EXIF segment and in a PNG's chunk, in either byte order."""
     jpeg, png = encode(".jpg", 8, 9), encode(".png", 8, 9)
     block = b"Exif\0\0" + tiff(order, value)
     segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block

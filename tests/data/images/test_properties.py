@@ -33,7 +33,6 @@ def save(path: Path, *, orientation: int = 1, pixels: np.ndarray = NOISE) -> Pat
 def test_the_size_as_shown_is_what_reading_returns(
     tmp_path: Path, suffix: str, decode: bool, orientation: int
 ) -> None:
-    """users.md DA6."""
     path = save(tmp_path / f"a{suffix}", orientation=orientation)
     file = look(path, decode=decode)
     assert file.stored == (file.shown if suffix == ".tif" else (20, 30))
@@ -59,7 +58,7 @@ def test_a_turn_that_the_decoder_does_not_heed(tmp_path: Path) -> None:
 def test_what_reading_refuses_is_refused(
     tmp_path: Path, change: Callable[[bytes], bytes] | None, orientation: int
 ) -> None:
-    """users.md DA7: cut off, its second half zeros, or no image at all."""
+    """Cut off, its second half zeros, or no image at all."""
     path = save(tmp_path / "a.jpg", orientation=orientation)
     content = path.read_bytes()
     half = len(content) // 2
@@ -72,7 +71,7 @@ def test_what_reading_refuses_is_refused(
 def test_an_image_over_the_limit_is_refused(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """users.md DA7: whole as it is."""
+    """Whole as it is."""
     path = save(tmp_path / f"a{suffix}")
     for limit in (600, 599):
         for module in (headers, reading):

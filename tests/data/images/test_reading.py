@@ -81,7 +81,6 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
 def test_other_kinds_of_pixels_become_8_bit_rgb(
     tmp_path: Path, name: str, image: Image.Image, colour: list[int]
 ) -> None:
-    """users.md DA10."""
     image.save(tmp_path / name)
     read = read_image(tmp_path / name)
     assert read.shape == (HEIGHT, WIDTH, 3) and read.dtype == np.uint8
@@ -90,7 +89,6 @@ def test_other_kinds_of_pixels_become_8_bit_rgb(
 
 @pytest.mark.parametrize("name", ["clear.png", "clear.gif"])
 def test_a_palette_with_a_transparent_colour_keeps_the_colour(tmp_path: Path, name: str) -> None:
-    """users.md DA10."""
     image = Image.new("P", (WIDTH, HEIGHT), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
     image.save(tmp_path / name, transparency=1)
@@ -98,7 +96,7 @@ def test_a_palette_with_a_transparent_colour_keeps_the_colour(tmp_path: Path, na
 
 
 def test_of_16_bits_a_channel_the_high_bytes_count(tmp_path: Path) -> None:
-    """users.md DA10: 0 and 65,535 stay black and white, and nothing is stretched."""
+    """0 and 65,535 stay black and white, and nothing is stretched."""
     values = np.array([[0, 255, 256, 25_800, 65_279, 65_535]], np.uint16)
     for suffix in ("png", "ppm"):
         path = tmp_path / f"a.{suffix}"
@@ -108,14 +106,14 @@ def test_of_16_bits_a_channel_the_high_bytes_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["tif", "hdr", "pfm"])
 def test_floats_are_refused(tmp_path: Path, suffix: str) -> None:
-    """users.md DA10: no rule says which of their values is white."""
+    """No rule says which of their values is white."""
     cv2.imwrite(str(tmp_path / f"a.{suffix}"), np.full((4, 6, 3), 0.5, np.float32))
     with pytest.raises(UnreadableImageError, match="not an image that can be decoded"):
         read_image(tmp_path / f"a.{suffix}")
 
 
 def test_a_jpeg_in_cmyk_without_adobe_s_mark(tmp_path: Path) -> None:
-    """users.md DA10: its inks are taken for inverted, as all programs write them."""
+    """Its inks are taken for inverted, as all programs write them."""
     buffer = io.BytesIO()
     Image.new("CMYK", (WIDTH, HEIGHT), (10, 100, 200, 50)).save(buffer, "JPEG")
     content = buffer.getvalue()
@@ -142,7 +140,6 @@ change places."""
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", TURNED)
 def test_every_exif_orientation_is_followed(tmp_path: Path, kind: str, orientation: int) -> None:
-    """users.md DA6."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     (tmp_path / "a").write_bytes(encoded(picture(), kind, exif=exif))
@@ -163,7 +160,7 @@ def save_rotated(path: Path) -> None:
 
 
 def test_exif_rotation_is_followed_where_the_json_has_the_rotated_size(tmp_path: Path) -> None:
-    """users.md DA6: 60 x 40 (height x width); the red quarter goes to the top right."""
+    """60 x 40 (height x width); the red quarter goes to the top right."""
     save_rotated(tmp_path / "a.jpg")
     for size in (None, (WIDTH, HEIGHT)):
         image = read_image(tmp_path / "a.jpg", size)
@@ -172,7 +169,6 @@ def test_exif_rotation_is_followed_where_the_json_has_the_rotated_size(tmp_path:
 
 
 def test_exif_rotation_is_left_where_the_json_has_the_stored_size(tmp_path: Path) -> None:
-    """users.md DA6."""
     save_rotated(tmp_path / "a.jpg")
     image = read_image(tmp_path / "a.jpg", (HEIGHT, WIDTH))
     assert image.shape == (HEIGHT, WIDTH, 3)
@@ -180,7 +176,6 @@ def test_exif_rotation_is_left_where_the_json_has_the_stored_size(tmp_path: Path
 
 
 def test_a_size_that_fits_neither_is_refused(tmp_path: Path) -> None:
-    """users.md DA6."""
     save_rotated(tmp_path / "a.jpg")
     message = r"a\.jpg: is 40x60 px, but the annotation file says 61x40"
     with pytest.raises(UnreadableImageError, match=message):
@@ -214,7 +209,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_cut_at_every_tenth_byte_is_refused(tmp_path: Path, name: str) -> None:
-    """users.md DA7: never read as whole with a part that is grey, black or missing.
+    """Never read as whole with a part that is grey, black or missing.
 
     The last 20 bytes one by one: there the pixels are all there, and only the end is not.
     """
@@ -235,7 +230,7 @@ def test_a_file_cut_at_every_tenth_byte_is_refused(tmp_path: Path, name: str) ->
 def test_a_file_whose_rest_was_never_written_is_refused(
     tmp_path: Path, name: str, share: float
 ) -> None:
-    """users.md DA7: a full disk or a crash leaves zeros, which JPEG decoders take for pixels."""
+    """A full disk or a crash leaves zeros, which JPEG decoders take for pixels."""
     path, content = tmp_path / name, FILES[name]
     kept = int(share * len(content))
     path.write_bytes(content[:kept] + bytes(len(content) - kept))
@@ -260,7 +255,7 @@ def test_bytes_after_the_end_do_not_matter(tmp_path: Path, name: str, after: byt
     "content", [b"", b"not an image", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\0" * 9]
 )
 def test_what_is_not_an_image_is_refused(tmp_path: Path, content: bytes) -> None:
-    """users.md DA7: a text file named .jpg, an empty one, a JPEG's first bytes."""
+    """A text file named .jpg, an empty one, a JPEG's first bytes."""
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(UnreadableImageError, match=r"a\.jpg: not an image that can be decoded"):
         read_image(tmp_path / "a.jpg")
@@ -275,7 +270,7 @@ def claiming(width: int, height: int) -> bytes:
 
 
 def test_a_huge_image_is_refused_before_its_pixels_take_memory(tmp_path: Path) -> None:
-    """users.md DA7: 1.2 GB of pixels, claimed by a file of 300 bytes."""
+    """1.2 GB of pixels, claimed by a file of 300 bytes."""
     (tmp_path / "a.png").write_bytes(claiming(20_000, 20_000))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UnreadableImageError) as error:

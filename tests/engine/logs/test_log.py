@@ -35,7 +35,7 @@ def test_metrics_are_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_a_resume_forgets_what_lies_past_its_step(tmp_path: Path) -> None:
-    """users.md RS1: one line for each step, whatever was lost in between."""
+    """One line for each step, whatever was lost in between."""
     write_run(tmp_path, [10, 20, 30, 40])
     write_run(tmp_path, [30, 40, 50], start=20, run=2)
     assert [(line["step"], line["run"]) for line in lines(tmp_path)] == [

@@ -1,4 +1,4 @@
-"""Coverage of boxes by anchors (users.md AN1): literal cases, and equality with every anchor."""
+"""Coverage of boxes by anchors: literal cases, and equality with every anchor."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from retinanet.engine.preflight.anchor_coverage import (
 )
 from retinanet.engine.preflight.training_boxes import (
     PlacedBoxes,
-    learned_boxes,
+    find_training_boxes,
     place_boxes,
     training_short_side,
 )
@@ -155,7 +155,7 @@ def test_boxes_lie_where_the_data_path_lays_them(tiny_coco: Any, canvas: str) ->
     path = tiny_coco(sizes, boxes)
     config = experiment("data.short_side=[143]", "data.long_side=300", f"data.canvas={canvas}")
     split = opened(path, config)
-    learned = learned_boxes(split, limit=100)
+    learned = find_training_boxes(split, limit=100)
     placed = place_boxes(learned, config.data, 143)
     plans = evaluation_plans(
         split.annotations.sizes, batch_size=1, short_side=143, long_side=300, canvas=canvas
@@ -178,10 +178,10 @@ PLANTED = [
 
 
 def test_counts_of_planted_boxes(tiny_coco: Any) -> None:
-    """users.md AN1: three boxes of six are too small for every anchor."""
+    """Three boxes of six are too small for every anchor."""
     config = experiment()
     split = opened(tiny_coco([(96, 128)] * 3, PLANTED), config)
-    found = measure_coverage(config, split, learned_boxes(split, limit=100))
+    found = measure_coverage(config, split, find_training_boxes(split, limit=100))
 
     def share(name: str, boxes: int, positive: int) -> Share:
         return Share(
@@ -214,23 +214,23 @@ def test_near_is_between_the_thresholds(tiny_coco: Any) -> None:
     """22 x 21 px inside an anchor of 32 x 32: IoU 0.451."""
     config = experiment()
     split = opened(tiny_coco([(96, 128)], [[[30, 30, 22, 21]]]), config)
-    total = measure_coverage(config, split, learned_boxes(split, limit=9)).total
+    total = measure_coverage(config, split, find_training_boxes(split, limit=9)).total
     assert (total.positive, total.near, total.low_quality) == (0, 1, 1)
     lower = override_config(config, ["assign.positive_iou=0.45"])
-    assert measure_coverage(lower, split, learned_boxes(split, limit=9)).total.positive == 1
+    assert measure_coverage(lower, split, find_training_boxes(split, limit=9)).total.positive == 1
 
 
 def test_the_resized_scale_counts(tiny_coco: Any) -> None:
-    """users.md AN1: 16 x 16 px are a quarter of the smallest anchor, and all of it at twice."""
+    """16 x 16 px are a quarter of the smallest anchor, and all of it at twice."""
     path = tiny_coco([(96, 128)], [[[40, 40, 16, 16]]])
     for short_side, covered in ((96, 0), (192, 1)):
         config = experiment(f"data.short_side=[{short_side}]")
         split = opened(path, config)
-        found = measure_coverage(config, split, learned_boxes(split, limit=9))
+        found = measure_coverage(config, split, find_training_boxes(split, limit=9))
         assert found.total.positive == covered
         assert [size.name for size in found.sizes] == ["small"]  # by the area in the file
     config = experiment("data.short_side=[64,96,192]")
-    found = measure_coverage(config, split, learned_boxes(split, limit=9))
+    found = measure_coverage(config, split, find_training_boxes(split, limit=9))
     assert (found.short_side, found.total.positive, found.ends) == (96, 0, {64: 0.0, 192: 1.0})
 
 
@@ -248,7 +248,7 @@ def test_only_what_training_learns_is_counted(tiny_coco: Any) -> None:
     assert text.count('"iscrowd": 0') == 4
     path.write_text(text.replace('"iscrowd": 0', '"iscrowd": 1', 1))
     config = experiment()
-    found = learned_boxes(opened(path, config), limit=100)
+    found = find_training_boxes(opened(path, config), limit=100)
     assert found.xyxy.tolist() == [[100, 60, 128, 80], [5, 5, 25, 25]]
     assert (found.rows.tolist(), found.places.tolist()) == ([0, 1], [2, 3])
     assert found.sizes.tolist() == [[96, 128], [96, 128]]
@@ -260,13 +260,13 @@ def test_a_sample_is_seeded_and_said(tiny_coco: Any) -> None:
     path = tiny_coco([(8, 8)] * 320, [[[0, 0, 4, 4], [1, 1, 5, 5]]] * 320)
     config = experiment()
     split = opened(path, config)
-    whole = learned_boxes(split, limit=640)
+    whole = find_training_boxes(split, limit=640)
     assert (len(whole), whole.sampled) == (640, False)
-    some, again = (learned_boxes(split, limit=200, seed=1) for _ in range(2))
+    some, again = (find_training_boxes(split, limit=200, seed=1) for _ in range(2))
     assert (len(some), some.sampled) == (192, True)
     assert some.rows.tolist() == again.rows.tolist() == sorted(some.rows.tolist())
     assert len(set((some.rows // 32).tolist())) == 3
-    assert learned_boxes(split, limit=200, seed=2).rows.tolist() != some.rows.tolist()
+    assert find_training_boxes(split, limit=200, seed=2).rows.tolist() != some.rows.tolist()
     line = describe_briefly(measure_coverage(config, split, some))[0]
     assert line.endswith("(192 boxes looked at)")
 
@@ -323,7 +323,7 @@ def test_the_short_form() -> None:
     ],
 )
 def test_when_the_short_form_warns(found: Coverage, named: str) -> None:
-    """users.md AN1: under 3/4 of all, 1/2 of a size, 1/3 of a class, of at least 20 boxes."""
+    """Under 3/4 of all, 1/2 of a size, 1/3 of a class, of at least 20 boxes."""
     lines = describe_briefly(found)[1:]
     assert bool(lines) == bool(named)
     if named:
@@ -354,7 +354,7 @@ def test_atss_does_not_learn_them_from_one_anchor(tiny_coco: Any) -> None:
         assert describe_coverage(found)[1].split()[-3:] == ["lower", "IoU", "untouched"]
     config = experiment("assign.kind=atss")
     split = opened(tiny_coco([(96, 128)], [[[30, 30, 22, 21]]]), config)
-    assert measure_coverage(config, split, learned_boxes(split, limit=9)).kind == "atss"
+    assert measure_coverage(config, split, find_training_boxes(split, limit=9)).kind == "atss"
 
 
 def test_the_table() -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from retinanet.config import override_config
-from retinanet.engine.ema import Average
+from retinanet.engine.ema import Ema
 from retinanet.engine.flops import Work
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.preflight.forecast import (
-    Trial,
+    DryRunTimes,
     aligned,
     count_evaluations,
     describe_events,
@@ -31,7 +31,7 @@ SMALL = [
     *("model.backbone=resnet18", "model.fpn_channels=32", "model.head_convs=1"),
     *("model.head_channels=32",),
 ]
-TRIAL = Trial(
+TRIAL = DryRunTimes(
     images=8,
     pixels=800_000,
     load_seconds=1.0,
@@ -52,7 +52,7 @@ def planned(*overrides: str, ranks: int = 1, device: str = "cpu") -> Run:
     run.val = SimpleNamespace(annotations=range(50))
     run.world = SimpleNamespace(size=ranks, device=torch.device(device))
     run.progress = SimpleNamespace(step=0)
-    run.average = None
+    run.ema = None
     return run
 
 
@@ -120,7 +120,7 @@ def test_evaluations_and_checkpoints() -> None:
         run.config, ["train.snapshot_every=60", "train.optimizer=adamw", "eval.every=0"]
     )
     run.schedule = build_schedule(run.config, steps_per_epoch=100)
-    run.average = SimpleNamespace()  # type: ignore[assignment]
+    run.ema = SimpleNamespace()  # type: ignore[assignment]
     assert describe_events(run)[1:] == [
         "1 evaluation(s) of 50 images: at the end, of the weights and of their average",
         "checkpoints: last.pt every 50 steps and at evaluations, best.pt, the newest 3 of 4 "
@@ -173,7 +173,7 @@ def test_memory_is_told_by_what_holds_it() -> None:
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
     run.optimizer.step()
-    run.average = Average(run.model, 0.999)
+    run.ema = Ema(run.model, 0.999)
     run.world = SimpleNamespace(device=torch.device("cuda"))  # type: ignore[assignment]
     assert describe_memory(run, TRIAL) == [
         f"weights {weights:.1f} MB, gradients {learned:.1f} MB, optimiser {2 * learned:.1f} MB, "
@@ -198,7 +198,7 @@ def test_loaders_work_beside_the_training(
 
 
 def test_the_time_of_a_run() -> None:
-    """users.md SP2. 250 steps of 2 s, and 3 evaluations of 50 images at 0.25 s."""
+    """250 steps of 2 s, and 3 evaluations of 50 images at 0.25 s."""
     run = planned("train.steps=250", "eval.every=100", "data.workers=1")
     assert describe_time(run, TRIAL) == [
         "step 2.000 s for 8 images",
@@ -212,7 +212,7 @@ def test_the_time_of_a_run() -> None:
 def test_the_time_of_a_run_that_waits_on_several_processes() -> None:
     """Two thirds as fast without workers; two ranks halve an evaluation, an average doubles it."""
     run = planned("train.steps=250", "eval.every=0", "data.workers=0", ranks=2)
-    run.average = SimpleNamespace()  # type: ignore[assignment]
+    run.ema = SimpleNamespace()  # type: ignore[assignment]
     run.work = Work(flops_per_pixel=5000.0, attainable=4e9)
     assert describe_time(run, TRIAL) == [
         "step 2.000 s for 8 images, the share of one of 2 processes: 0.002 TFLOP/s, 50% of what a "

@@ -10,7 +10,7 @@ from retinanet.errors import UserError
 _SHOWN = 10
 
 
-class Findings:
+class Problems:
     """Collects every bad line before any of them stops the conversion."""
 
     def __init__(self) -> None:
