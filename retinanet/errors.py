@@ -1,6 +1,7 @@
 """The ways a run ends early that are not our bugs."""
 
 import difflib
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -36,3 +37,8 @@ def nearest(word: str, choices: list[str]) -> str:
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     close = close or [choice for choice in choices if word and choice.startswith(word)]
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def some_of(names: Sequence[str], limit: int = 8) -> str:
+    """Return the first names of a list for a message, with `..` in place of the rest."""
+    return ", ".join(names[:limit]) + (", .." if len(names) > limit else "")
