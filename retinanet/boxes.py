@@ -69,7 +69,7 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     the shapes differ; no gradient flows through α. Boxes of b have a positive height.
     """
     distance_term = distance_iou(a, b)
-    v = (4 / math.pi**2) * (_slant(b) - _slant(a)) ** 2
+    v = (4 / math.pi**2) * (_aspect_angle(b) - _aspect_angle(a)) ** 2
     with torch.no_grad():
         overlap, union = _overlap_and_union(a, b)
         alpha = v / (1 - overlap / (union + _EPSILON) + v + _EPSILON)
@@ -88,7 +88,7 @@ def _hull(a: Tensor, b: Tensor) -> Tensor:
     return torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])
 
 
-def _slant(boxes: Tensor) -> Tensor:
+def _aspect_angle(boxes: Tensor) -> Tensor:
     """Return the angle (N,) whose tangent is width / height."""
     # An empty box has none, and the gradient of atan2 divides by the sum of their squares.
     sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=_EPSILON)

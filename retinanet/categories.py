@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Categories:
-    """The classes of a data set, label k is the k-th of the sorted ids."""
+    """Ids and names of the classes; label k is that of the k-th id, in ascending order."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]

@@ -16,6 +16,15 @@ from retinanet.option_aliases import REMARKS, our_name
 from retinanet.schema import Config, Paths, Section
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
+_EXPECTED = {
+    "model_type": "a section with options in it",
+    "tuple_type": "a list, in [brackets]",
+    "too_short": "a longer list",
+    "too_long": "a shorter list",
+    "missing": "a longer list",  # only the lists of three numbers have required entries
+}
+"""What was expected, where pydantic's own words mean nothing to a user."""
+
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read an experiment from YAML, with `section.key=value` overrides on top.
@@ -23,13 +32,11 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: the file or an override is wrong; the message says which key and why.
     """
-    values = read_yaml(path, hint=nearest(path.name.removesuffix(".yaml"), _recipes()))
+    values = read_yaml(path, hint=nearest(path.name.removesuffix(".yaml"), _recipe_names()))
     _apply_overrides(values, overrides or [])
-    name = path.stem if values.get("output") is None or isinstance(values["output"], dict) else ""
-    if name:
-        output = {**(values.get("output") or {})}
-        output["name"] = output.get("name") or name
-        values["output"] = output
+    output = {} if values.get("output") is None else values["output"]
+    if isinstance(output, dict):
+        values["output"] = {**output, "name": output.get("name") or path.stem}
     return build_config(values, source=str(path), overrides=overrides or [])
 
 
@@ -46,7 +53,7 @@ def find_config(name: str) -> Path:
     return recipe if not path.exists() and path.name == name and recipe.is_file() else path
 
 
-def _recipes() -> list[str]:
+def _recipe_names() -> list[str]:
     return sorted(path.stem for path in shipped_configs().glob("*.yaml"))
 
 
@@ -65,9 +72,9 @@ def follow_config(config: Config, other: Config, *, source: str) -> tuple[Config
     stages to freeze: there `freeze` becomes none.)
 
     Args:
-        config: the experiment.
-        other: what it follows.
-        source: begins messages.
+        config: The experiment.
+        other: The experiment that it follows.
+        source: Begins each message.
 
     Returns:
         The config, and the options that another value than the default's was taken for.
@@ -101,7 +108,7 @@ def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
         given = {text.partition("=")[0].strip() for text in overrides}
         lines: dict[str, None] = {}  # in order, each once
         for problem in error.errors():
-            for key, text in _explain(dict(problem)):
+            for key, text in _explain_problem(dict(problem)):
                 where = "command line" if key in given else source
                 lines[f"{where}: {text}"] = None
         raise UserError("\n".join(lines)) from None
@@ -123,10 +130,10 @@ def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
     Raises:
         UserError: a wrong override, or one that changes the unit of length under other options.
     """
-    before = _unit(values)
+    before = _length_unit(values)
     for text in overrides:
         apply_override(values, text)
-    after = _unit(values)
+    after = _length_unit(values)
     if before == after:
         return
     given = {text.partition("=")[0].strip() for text in overrides}
@@ -141,7 +148,7 @@ def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
             )
 
 
-def _unit(values: dict[str, Any]) -> str:
+def _length_unit(values: dict[str, Any]) -> str:
     """Return the unit of length of an experiment as written."""
     train = values.get("train")
     if not isinstance(train, dict):
@@ -157,7 +164,7 @@ def apply_override(values: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
-        meant = _elsewhere(key.strip())
+        meant = _did_you_mean(key.strip())
         raise UserError(
             f"{text!r} is not of the form section.key=value, such as train.lr=0.02 (without spaces)"
             f"{meant}"
@@ -166,26 +173,28 @@ def apply_override(values: dict[str, Any], text: str) -> None:
     for depth, part in enumerate(parts[:-1], start=1):
         child = node.get(part)
         node[part] = child = {} if child is None else child
-        if not isinstance(child, dict) or _kind(parts[:depth]) in (int, float, bool, str):
-            raise UserError(f"{text!r}: {part} is not a section{_elsewhere(key.strip())}")
+        if not isinstance(child, dict) or _type_of(parts[:depth]) in (int, float, bool, str):
+            raise UserError(f"{text!r}: {part} is not a section{_did_you_mean(key.strip())}")
         node = child
-    node[parts[-1]] = value.strip() if _is_text(parts, value) else parse_yaml(value, source=text)
+    node[parts[-1]] = (
+        value.strip() if _is_taken_literally(parts, value) else parse_yaml(value, source=text)
+    )
     length = {"train.steps": "epochs", "train.epochs": "steps"}
     if ".".join(parts) in length and node[parts[-1]] is not None:
         node[length[".".join(parts)]] = None
 
 
-def _is_text(parts: list[str], value: str) -> bool:
+def _is_taken_literally(parts: list[str], value: str) -> bool:
     """Whether a value is taken as it stands: a name or a path need not be YAML (`a #b`, `2024`)."""
     if not value.strip():
         return True
-    kind = _kind(parts)
+    kind = _type_of(parts)
     if value.strip()[:1] in ("'", '"') or (kind == Paths and value.strip()[:1] == "["):
         return False
     return kind in (str, Paths) or (kind == str | None and value.strip() != "null")
 
 
-def _kind(parts: list[str]) -> Any:
+def _type_of(parts: list[str]) -> Any:
     """Return the type of an option or a section; None where there is none of this name."""
     kind: Any = Config
     for part in parts:
@@ -204,7 +213,7 @@ def describe(section: str | None = None) -> str:
     if section is not None and section not in names:
         if section in _all_keys():
             return _describe_section(section.split(".")[0], only=section)
-        close = nearest(section, [*names, *_recipes()]) or _elsewhere(section)
+        close = nearest(section, [*names, *_recipe_names()]) or _did_you_mean(section)
         close = close or nearest(section, _all_keys())
         raise UserError(
             f"{section} is neither a section, an option nor a file{close or '.'} "
@@ -217,21 +226,21 @@ def _describe_section(name: str, only: str | None = None) -> str:
     kind = Config.model_fields[name].annotation
     assert isinstance(kind, type) and issubclass(kind, Section)
     lines = [f"{name}: {(kind.__doc__ or '').strip()}"]
-    for key, type_name, default, meaning in _options(kind, name):
+    for key, type_name, default, meaning in _list_options(kind, name):
         if only not in (None, key):
             continue
         lines += [f"  {key}: {type_name} = {default}", f"      {meaning}"]
     return "\n".join(lines)
 
 
-def _options(kind: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
+def _list_options(kind: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
     """List (dotted key, type, default, meaning) of a section and the sections inside it."""
     properties = kind.model_json_schema()["properties"]
     rows = []
     for name, field in kind.model_fields.items():
         key = f"{prefix}.{name}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            rows += _options(field.annotation, key)
+            rows += _list_options(field.annotation, key)
         else:
             default = (
                 write_yaml({"": kind().model_dump(mode="json")[name]}).split(":", 1)[1].strip()
@@ -256,17 +265,7 @@ def _type_name(schema: dict[str, Any]) -> str:
     return " ".join([str(schema.get("type", "any")), *bounds])
 
 
-_EXPECTED = {
-    "model_type": "a section with options in it",
-    "tuple_type": "a list, in [brackets]",
-    "too_short": "a longer list",
-    "too_long": "a shorter list",
-    "missing": "a longer list",  # only the lists of three numbers have required entries
-}
-"""What was expected, where pydantic's own words mean nothing to a user."""
-
-
-def _explain(problem: dict[str, Any]) -> list[tuple[str, str]]:
+def _explain_problem(problem: dict[str, Any]) -> list[tuple[str, str]]:
     """Turn one pydantic error into the keys that are wrong, each with what is wrong: the remedy."""
     location = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
@@ -276,20 +275,22 @@ def _explain(problem: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _explain_unknown(location: list[str], value: Any) -> list[tuple[str, str]]:
     """Say what is meant by an unknown option, or by those of an unknown section."""
-    leaves = _leaves(".".join(location), value)
+    leaves = _dotted_names(".".join(location), value)
     if any(our_name(leaf) for leaf in leaves):  # another project's section
-        return [(leaf, f"{leaf} is not an option{_elsewhere(leaf)}") for leaf in leaves]
-    siblings = _keys_of(location[:-1])
-    close = nearest(location[-1], siblings) or _elsewhere(leaves[0]) or _elsewhere(location[-1])
+        return [(leaf, f"{leaf} is not an option{_did_you_mean(leaf)}") for leaf in leaves]
+    siblings = list(_type_of(location[:-1]).model_fields)
+    close = (
+        nearest(location[-1], siblings) or _did_you_mean(leaves[0]) or _did_you_mean(location[-1])
+    )
     rest = close or f"; there are: {', '.join(siblings)}"
     return [(leaves[0], f"{'.'.join(location)} is not an option{rest}")]
 
 
-def _leaves(key: str, value: Any) -> list[str]:
+def _dotted_names(key: str, value: Any) -> list[str]:
     """Return the dotted names of what is set under a key: `SOLVER.BASE_LR`, .."""
     if not isinstance(value, dict) or not value:
         return [key]
-    return [leaf for name, inner in value.items() for leaf in _leaves(f"{key}.{name}", inner)]
+    return [leaf for name, inner in value.items() for leaf in _dotted_names(f"{key}.{name}", inner)]
 
 
 def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
@@ -298,7 +299,7 @@ def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    # Where a field has several types, the place ends in the name of one of them.
+    # Where a field has several types, the location ends in the name of one of them.
     if location and not (location[-1].isidentifier() or location[-1].isdigit()):
         key = ".".join(location[:-1])
     message = message.removeprefix("Input should be ").removeprefix("a valid ")
@@ -306,7 +307,7 @@ def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     return f"{key or 'the config'} is {problem['input']!r}; it should be {expected}"
 
 
-def _elsewhere(name: str) -> str:
+def _did_you_mean(name: str) -> str:
     """Return `"; did you mean X?"` for an option of this name in another section, or project."""
     found = find_option(name)
     if found in (None, name):
@@ -329,13 +330,5 @@ def _all_keys() -> list[str]:
     return [
         row[0]
         for name, field in Config.model_fields.items()
-        for row in _options(field.annotation, name)  # type: ignore[arg-type]
+        for row in _list_options(field.annotation, name)  # type: ignore[arg-type]
     ]
-
-
-def _keys_of(location: list[str]) -> list[str]:
-    """Return the names that are valid under a dotted place of the schema."""
-    kind: Any = Config
-    for part in location:
-        kind = kind.model_fields[part].annotation
-    return list(kind.model_fields)

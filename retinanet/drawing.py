@@ -1,4 +1,7 @@
-"""Pictures of boxes. Images are (H, W, 3) uint8 RGB, boxes (D, 4) xyxy px."""
+"""Pictures of boxes: drawing on images, and laying them side by side.
+
+Images are (H, W, 3) uint8 RGB, boxes (D, 4) xyxy px.
+"""
 
 from __future__ import annotations
 

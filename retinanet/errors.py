@@ -1,4 +1,4 @@
-"""The ways a run ends early that are not our bugs."""
+"""The ways a run ends early that are not our bugs, and helpers for their messages."""
 
 import difflib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class TrainingError(Exception):
     """The run failed while running, a non-finite loss for example (exit code 1)."""
 
     agreed = False
-    """As above."""
+    """Whether all processes of the run raise it at the same place; rank 0 has the text."""
 
 
 class DivergedError(TrainingError):

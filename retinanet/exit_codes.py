@@ -1,6 +1,6 @@
 """How a command ends: one exit code, and one message however many processes come to it.
 
-0 done, 1 failed while running, 2 the user's input is wrong, 130 and 143 after a signal.
+0 done, 1 failed while running, 2 the user's input is wrong, 128 + its number after a signal.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from retinanet.errors import InterruptedRunError, TrainingError, UserError
 _LOST_PEER = re.compile(r"gloo/transport|Connection (closed|reset) by peer|remote process exited")
 """What gloo and nccl say, in plain RuntimeErrors too, when a process no longer answers."""
 _LOST_LOADER = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed|exited)")
+"""What torch says when a worker of its loader is gone."""
 
 
 def run_guarded(command: Callable[[], int]) -> int:
@@ -44,9 +45,18 @@ def run_guarded(command: Callable[[], int]) -> int:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             return _fail(1, f"another process of the run is gone: {reason}", about="gone")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, without waiting for its import
-            return _fail(1, _out_of_memory(error))
+            return _fail(
+                1,
+                f"the device has too little memory: {error}\nLower train.micro_batch (the batch "
+                "and the results stay the same), or eval.batch_size",
+            )
         if _LOST_LOADER.search(str(error)):
-            return _fail(1, _lost_loader(error))
+            reason = str(error).splitlines()[0].rstrip(". ")
+            return _fail(
+                1,
+                f"a loader process is gone: {reason}. If the machine ran out of memory, lower "
+                "data.workers (the results stay the same)",
+            )
         raise
 
 
@@ -54,28 +64,19 @@ def is_lost_peer(error: RuntimeError) -> bool:
     """Whether an error says that another process of the group no longer answers."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
-    torchs = {"DistBackendError", "DistNetworkError", "DistStoreError"}
+    torch_errors = {"DistBackendError", "DistNetworkError", "DistStoreError"}
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(torchs & names or _LOST_PEER.search(str(error)))
-
-
-def _out_of_memory(error: RuntimeError) -> str:
-    return (
-        f"the device has too little memory: {error}\nLower train.micro_batch (the batch and the "
-        "results stay the same), or eval.batch_size"
-    )
-
-
-def _lost_loader(error: RuntimeError) -> str:
-    reason = str(error).splitlines()[0].rstrip(". ")
-    return (
-        f"a loader process is gone: {reason}. If the machine ran out of memory, lower "
-        "data.workers (the results stay the same)"
-    )
+    return bool(torch_errors & names or _LOST_PEER.search(str(error)))
 
 
 def _fail(code: int, message: str, about: str | None = None) -> int:
-    """Print an error that no other process of this machine has printed; an empty one is silent."""
+    """Return the exit code; print the message, unless another process of this machine has.
+
+    Args:
+        code: Exit code.
+        message: What went wrong; an empty one is not printed.
+        about: What the processes' messages have in common, where they differ; None is the message.
+    """
     if message and _is_first_to_say(about or message):
         print(f"error: {message}", file=sys.stderr)
     return code

@@ -20,10 +20,10 @@ def replacing(path: Path, *, unique: bool = False, durable: bool = False) -> Ite
     After an error, or a crash, `path` is as it was before.
 
     Args:
-        path: to write.
-        unique: several processes may write it at once. A crash then leaves its temporary file for
+        path: Path of the file to write.
+        unique: Several processes may write it at once. A crash then leaves its temporary file for
             good, where otherwise the next attempt takes it over.
-        durable: this holds for a power cut, too: wait for the disk before and after the renaming.
+        durable: This holds for a power cut, too: wait for the disk before and after the renaming.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp" if unique else f"{path.name}.tmp")
     try:
@@ -93,9 +93,9 @@ def write_failure(path: Path, error: OSError, *, needed: int | None = None) -> T
     """Return the error that says why a file could not be written.
 
     Args:
-        path: of the file.
-        error: of the system.
-        needed: bytes of the file, where they are known.
+        path: Path of the file.
+        error: Error of the system.
+        needed: Size of the file in bytes, where it is known.
     """
     reason = error.strerror or str(error)
     if error.errno == errno.ENOSPC:

@@ -1,4 +1,4 @@
-"""What other projects call our options, for those who come from there and type what they know."""
+"""What other projects call our options: a mistyped option is explained by these names."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ REMARKS = {
     "train.clip_norm": "of all gradients together",
     "data.classes": "how many there are follows from the annotations",
 }
-"""What is otherwise here than those names say."""
+"""Where an option here differs from what those names mean: a remark for the message."""
 
 
 def our_name(name: str) -> str | None:
-    """Return our option for what another project calls `name`; None: it is known from none."""
+    """Return our option for what another project calls `name`; None where no project has it."""
     plain = name.lower().replace("-", "_")
     return next((table[plain] for table in OTHER_NAMES.values() if plain in table), None)

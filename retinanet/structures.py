@@ -1,4 +1,4 @@
-"""The words that every room shares.
+"""The types that all folders share: what they hand each other.
 
 B images of a batch, H x W canvas, A anchors of a canvas, K classes, G ground truths of an image,
 P positive anchors of a batch, D detections of an image. Boxes are continuous (no +1) float32 xyxy.
@@ -39,7 +39,7 @@ class GridLevel:
     step_x: int
     """px"""
     offset: float
-    """In cells."""
+    """Place of the first centre, in cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +77,15 @@ class Assigned:
 
     def to(self, device: torch.device) -> Assigned:
         """Copy to a device."""
-        return self._with(lambda values: values.to(device, non_blocking=True))
+        return self._map_tensors(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> Assigned:
         """Copy into page-locked memory (called by torch's loader)."""
-        return self._with(lambda values: values.pin_memory())
+        return self._map_tensors(lambda values: values.pin_memory())
 
     def image(self, i: int, anchors: int) -> Assigned:
-        """Return what concerns image i alone, as a view; each image has so many anchors."""
-        of, without = _part(self.counts, i), _part(self.ignored_counts, i)
+        """Return what concerns image i alone, as a view; each image has `anchors` anchors."""
+        of, without = _nth_slice(self.counts, i), _nth_slice(self.ignored_counts, i)
         return Assigned(
             places=self.places[of] - i * anchors,
             labels=self.labels[of],
@@ -95,7 +95,7 @@ class Assigned:
             ignored_counts=[self.ignored_counts[i]],
         )
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Assigned:
+    def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Assigned:
         return replace(
             self,
             places=change(self.places),
@@ -105,7 +105,7 @@ class Assigned:
         )
 
 
-def _part(counts: Sequence[int], i: int) -> slice:
+def _nth_slice(counts: Sequence[int], i: int) -> slice:
     """Return where the i-th part lies among parts of so many, one after another."""
     first = sum(counts[:i])
     return slice(first, first + counts[i])
@@ -116,7 +116,7 @@ def find_assigned(targets: Sequence[Target], matches: Tensor) -> Assigned:
     images, anchors = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
     first = torch.tensor([0, *(len(target.labels) for target in targets)]).cumsum(0)
     rows = first[images] + matches[images, anchors]  # of all targets, one after another
-    boxes, labels, _ = _joined(targets)
+    boxes, labels, _ = _join_targets(targets)
     ignored = matches == IGNORED
     return Assigned(
         places=images * matches.shape[1] + anchors,
@@ -128,7 +128,7 @@ def find_assigned(targets: Sequence[Target], matches: Tensor) -> Assigned:
     )
 
 
-def _joined(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
+def _join_targets(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
     """Return boxes, labels and crowd of targets, one after another; there may be no target."""
     if not targets:  # there is no cat of nothing
         labels = torch.zeros(0, dtype=torch.int64)
@@ -153,7 +153,7 @@ class Batch:
     image_ids: Tensor
     """(B,) int64: the ids of the annotation file, or BLANK."""
     targets: list[Target]
-    """Of each image; always on the host, for messages and pictures."""
+    """Targets of each image; always on the host, for messages and pictures."""
     matches: Tensor
     """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED; on the host, too."""
     assigned: Assigned
@@ -165,7 +165,7 @@ class Batch:
         There each tensor takes a file descriptor, of which a process has a thousand or so.
         """
         found = self.assigned
-        boxes, labels, crowd = _joined(self.targets)
+        boxes, labels, crowd = _join_targets(self.targets)
         small = [self.sizes, self.original_sizes, self.image_ids, found.places, found.labels]
         small += [found.ignored, labels, found.boxes, boxes, crowd]
         return {

@@ -74,9 +74,9 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> Any:
     """Return the value of a YAML text.
 
     Args:
-        text: to parse.
-        source: begins the message of an error.
-        number_keys: whole numbers may be keys beside words.
+        text: Text to parse.
+        source: Begins the message of an error.
+        number_keys: Whole numbers may be keys beside words.
 
     Raises:
         UserError: not YAML, a duplicate key, or a tag (which could build objects).
@@ -97,9 +97,9 @@ def read_yaml(path: Path, *, number_keys: bool = False, hint: str = "") -> dict[
     """Read a YAML file that holds a mapping; an empty file is an empty mapping.
 
     Args:
-        path: of the file.
-        number_keys: whole numbers may be keys beside words.
-        hint: ends the message that there is no such file.
+        path: Path of the file.
+        number_keys: Whole numbers may be keys beside words.
+        hint: Ends the message that there is no such file.
 
     Raises:
         UserError: missing, unreadable, not UTF-8, not YAML, or not a mapping.

@@ -9,7 +9,7 @@ Ways from the same files, in turn, each time in a process of its own on one core
 - ours: whole batches on the host, augmented by flips, resized, padded, anchors assigned;
   "unassigned" leaves the last out.
 
-Pictures of COCO's sizes at short side 800, then 12-megapixel ones at short side 512. With --photos
+Images of COCO's sizes at short side 800, then 12-megapixel ones at short side 512. With --photos
 the former are the files as they are (COCO's own, say), the latter the same enlarged; without,
 smooth noise of many scales.
 """
@@ -67,13 +67,13 @@ def draw(folder: Path, case: str, photos: list[Path]) -> None:
             path.write_bytes(photos[i % len(photos)].read_bytes())
             height, width = read_image(path).shape[:2]
         else:
-            picture = (
+            image = (
                 read_image(photos[i % len(photos)])[:, :, ::-1]
                 if photos
                 else _noise(rng, height, width)
             )
-            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         images.append({"id": i + 1, "file_name": f"{i}.jpg", "height": height, "width": width})
         for _ in range(7):
             w, h = rng.uniform(0.05, 0.5, 2) * (width, height)
@@ -185,7 +185,7 @@ def measure(way: str, folder: Path, case: str) -> None:
 
 
 def main() -> None:
-    """Draw the pictures and measure the ways in turn."""
+    """Draw the images and measure the ways in turn."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

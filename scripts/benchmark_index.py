@@ -28,20 +28,20 @@ STEPS = 1000
 """Steps that are named one by one, after the first of an epoch."""
 
 
-def _peer(path: Path) -> Callable[[], object]:
+def _open_by_pycocotools(path: Path) -> Callable[[], object]:
     from pycocotools.coco import COCO
 
     return lambda: COCO(str(path))
 
 
-def _open(path: Path) -> Callable[[], object]:
+def _open_by_us(path: Path) -> Callable[[], object]:
     from retinanet.data.coco.index import open_annotations
 
     return lambda: open_annotations(path)
 
 
-def _start(path: Path) -> Callable[[], dict[str, float]]:
-    """Do what a training does before its first step, but for the pictures and the network."""
+def _prepare_training(path: Path) -> Callable[[], dict[str, float]]:
+    """Do what a training does before its first step, but for the images and the network."""
     import torch
 
     from retinanet.data import checks
@@ -81,7 +81,7 @@ def _start(path: Path) -> Callable[[], dict[str, float]]:
     return work
 
 
-WAYS = {"peer": _peer, "open": _open, "start": _start}
+WAYS = {"peer": _open_by_pycocotools, "open": _open_by_us, "start": _prepare_training}
 
 
 class Clock:
@@ -150,13 +150,13 @@ def measure(way: str, path: Path) -> dict[str, Any]:
 
 def _measure_here(way: str, path: Path) -> None:
     work = WAYS[way](path)
-    before, start = _peak(), time.perf_counter()
+    before, start = _peak_memory(), time.perf_counter()
     result = work()
-    found = {"seconds": time.perf_counter() - start, "before": before, "peak": _peak()}
+    found = {"seconds": time.perf_counter() - start, "before": before, "peak": _peak_memory()}
     print(json.dumps(found | {"stages": result if isinstance(result, dict) else {}}))
 
 
-def _peak() -> float:
+def _peak_memory() -> float:
     """Return the highest resident memory of this process until now, GB.
 
     Not by getrusage: there a process starts with the peak of the one that started it.
@@ -165,7 +165,7 @@ def _peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
 
 
-def _say(name: str, found: dict[str, Any], peer: dict[str, Any] | None = None) -> None:
+def _print_times(name: str, found: dict[str, Any], peer: dict[str, Any] | None = None) -> None:
     ratio = f"  {peer['seconds'] / found['seconds']:8.1f} x" if peer else ""
     print(
         f"{name:34} {found['seconds']:8.3f} s  peak {found['peak']:5.2f} GB  of it by this "
@@ -179,12 +179,12 @@ def _compare(path: Path, *, peer: bool) -> None:
     print(f"\n{path} ({size:,.0f} MB)")
     theirs = measure("peer", path) if peer else None
     if theirs:
-        _say("pycocotools", theirs)
+        _print_times("pycocotools", theirs)
     path.with_name(f".{path.name}.index").unlink(missing_ok=True)
     for turn in ("ours, the first time", "ours, the second time", "ours, the third time"):
-        _say(turn, measure("open", path), theirs)
+        _print_times(turn, measure("open", path), theirs)
     start = measure("start", path)
-    _say("ours, all before step 0", start)
+    _print_times("ours, all before step 0", start)
     for stage, seconds in start["stages"].items():
         print(f"  {stage:32} {1e3 * seconds:10.2f} ms")
 

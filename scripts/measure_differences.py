@@ -41,7 +41,7 @@ from retinanet.structures import Detections, Outputs
 
 Pixels = NDArray[np.uint8]
 Resize = Callable[[Pixels, Size], Tensor]
-"""Picture and size -> (3, height, width) float, 0-255."""
+"""Image and size -> (3, height, width) float, 0-255."""
 LOWEST = 0.3
 """Score of the detections that are compared."""
 
@@ -106,7 +106,7 @@ VARIANTS = (
 
 @torch.inference_mode()
 def detect(model: Detector, config: Config, pixels: Pixels, variant: Variant) -> Detections:
-    """Return the detections in one picture."""
+    """Return the detections in one image."""
     config = override_config(config, list(variant.options))
     data, original = config.data, (pixels.shape[0], pixels.shape[1])
     side = data.evaluation_short_side
@@ -141,7 +141,7 @@ class Moved(NamedTuple):
 
 
 def moved(before: Detections, after: Detections) -> Moved:
-    """Compare the detections in a picture with how they were."""
+    """Compare the detections in an image with how they were."""
     before, after = before.above(LOWEST), after.above(LOWEST)
     if not len(before.boxes) or not len(after.boxes):
         return Moved([], [], len(before.boxes) + len(after.boxes))
@@ -171,7 +171,7 @@ def main() -> int:
         return 2
     model = restore_detector(checkpoint, torch.device("cpu"), "fp32")
     truth = ground_truth(split.annotations)
-    pictures = [
+    images = [
         read_image(split.images / name, (int(size[0]), int(size[1])))
         for name, size in zip(split.annotations.file_names, split.annotations.sizes, strict=True)
     ]
@@ -179,7 +179,7 @@ def main() -> int:
     print("| | boxes, px: median, 95 %, most | scores: median, 95 %, most | unmatched | AP |")
     print("|---|---|---|---|---|")
     for variant in (Variant(what="as it is"), *VARIANTS):
-        found = [detect(model, config, pixels, variant) for pixels in pictures]
+        found = [detect(model, config, pixels, variant) for pixels in images]
         reference = reference or found
         parts = [moved(before, after) for before, after in zip(reference, found, strict=True)]
         px = np.array([value for part in parts for value in part.px])

@@ -1,4 +1,6 @@
-"""Max-IoU assignment as one would write it down: what the fast one is held against.
+"""Max-IoU assignment as one would write it down: what the fast assignment is held against.
+
+It takes anchors that lie anywhere; the one on a grid must give the same to the last anchor.
 
 A anchors, G ground truths of one image.
 """
@@ -16,11 +18,15 @@ from retinanet.schema import AssignConfig
 from retinanet.structures import BACKGROUND, IGNORED, Target
 
 Assign = Callable[[Tensor, Target], Tensor]
-"""Anchors (A, 4) and a target -> the match (A,) of each anchor."""
+"""Anchors (A, 4) and a target -> the match (A,) int32 of each anchor."""
 
 
 def build_plain_assign(options: AssignConfig) -> Assign:
-    """Build the assignment of an experiment that assigns by max_iou."""
+    """Build the assignment of an experiment whose assign.kind is max_iou.
+
+    It follows the rules of `max_iou_assign`: `dense_assign` of all boxes without crowds, then the
+    crowds.
+    """
     assert options.kind == "max_iou"
 
     def assign(anchors: Tensor, target: Target) -> Tensor:

@@ -66,9 +66,9 @@ class Step(NamedTuple):
     """What one step of SGD gave."""
 
     losses: list[float]
-    """Of classes, of boxes, and the normaliser."""
+    """Loss of classes, loss of boxes, and the normaliser."""
     norms: list[float]
-    """Of the watched weights."""
+    """Norms of the watched weights."""
 
 
 def open_case(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Case:
@@ -76,7 +76,7 @@ def open_case(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Ca
     with np.load(folder / f"{name}.npz") as arrays:
         golden = dict(arrays)
     facts = json.loads((folder / f"{name}.json").read_text())
-    weights = {key: _weight(name, key, shape) for key, shape in facts["keys"].items()}
+    weights = {key: _rebuild_weight(name, key, shape) for key, shape in facts["keys"].items()}
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "model_final.pkl"
         path.write_bytes(pickle.dumps({"model": weights, "__author__": "Detectron2 Model Zoo"}))
@@ -91,11 +91,11 @@ def open_case(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Ca
         config=found.config,
         model=model.to(dtype),
         names={PEERS["detectron2"].key(ours, False): ours for ours in found.model},
-        batch=_batch(golden, model, found.config),
+        batch=_make_batch(golden, model, found.config),
     )
 
 
-def _weight(name: str, key: str, shape: list[int]) -> NDArray[np.float32]:
+def _rebuild_weight(name: str, key: str, shape: list[int]) -> NDArray[np.float32]:
     """Rebuild one weight by the rule of the README."""
     salt = name.rsplit("_", 1)[1]
     generator = np.random.default_rng(zlib.crc32(f"{salt}:{key}".encode()))
@@ -115,7 +115,7 @@ def _weight(name: str, key: str, shape: list[int]) -> NDArray[np.float32]:
     return value / np.float32(58) if "msra" in name and is_stem else value
 
 
-def _batch(golden: Golden, model: Detector, config: Config) -> Batch:
+def _make_batch(golden: Golden, model: Detector, config: Config) -> Batch:
     """Lay the two images on one canvas, and assign the anchors."""
     images = [torch.from_numpy(golden[f"image{i}"]) for i in range(2)]
     if config.model.channel_order == "bgr":

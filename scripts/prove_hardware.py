@@ -39,7 +39,7 @@ from retinanet.structures import Batch, Outputs
 
 ROOT = Path(__file__).parents[1]
 STEPS, IMAGES, BATCH = 30, 17, 4
-"""Of a run. 17 images leave one for the last batch of an epoch."""
+"""Size of a run. 17 images leave one for the last batch of an epoch."""
 LOSS_FP64, WEIGHTS_FP64, LOSS_FP32, STEPS_FP32 = 1e-9, 1e-8, 1e-5, 5
 """Tolerances: relative of a loss, absolute of a weight. In float32 rounding grows with every step,
 for training is chaotic: only the first steps can be compared."""

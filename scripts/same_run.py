@@ -1,4 +1,4 @@
-"""Whether two runs are the same training, bit for bit."""
+"""Whether two runs are the same training, bit for bit: for the soak scripts and tests."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import torch
 from retinanet.checkpoints.format import Checkpoint, load_checkpoint
 
 _STATE = ("progress", "model", "averaged", "optimizer", "scaler", "fingerprint")
+"""Parts of a checkpoint that are compared."""
 CLOCK = ("seconds", "per_second", "_share", "memory_gb", "tflops", "utilisation")
 """Ends of the names of what a run measures of the machine, not of the training."""
 _SHOWN = 5
+"""Places in a list of differences."""
 
 
 def run_differences(one: Path, other: Path) -> list[str]:
-    """Return what two run folders differ in but for times: nothing, if they are one training.
+    """Return where two run folders differ, times apart: nowhere, if they are the same training.
 
     Compared are weights, averaged weights, optimiser, scaler and progress in `last.pt` and
     `best.pt`, the lines of `metrics.jsonl`, and the detections of the last evaluation.
 
     Raises:
         UserError: a checkpoint that cannot be read.
+        OSError: another of these files is missing.
     """
     differences = []
     for name in ("last.pt", "best.pt"):
@@ -46,7 +49,9 @@ def state_differences(one: Checkpoint, other: Checkpoint) -> list[str]:
     places = []
     for part in _STATE:
         a, b = (dict(_leaves(getattr(state, part), part)) for state in (one, other))
-        places += [place for place in a.keys() | b.keys() if not _same(a.get(place), b.get(place))]
+        places += [
+            place for place in a.keys() | b.keys() if not _is_same(a.get(place), b.get(place))
+        ]
     shown = sorted(places)[:_SHOWN]
     return [*shown, *([f"and {len(places) - _SHOWN} more places"] if len(places) > _SHOWN else [])]
 
@@ -61,7 +66,7 @@ def recorded_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """List (place, leaf) of nested dicts and lists."""
+    """Yield the values inside nested dicts, lists and dataclasses, each with its dotted place."""
     if hasattr(value, "__dataclass_fields__"):
         value = vars(value)
     if isinstance(value, (dict, list, tuple)):
@@ -71,13 +76,13 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same_kind = one.dtype == other.dtype and one.shape == other.shape
         # Compared as bytes: a NaN equals itself, and a zero has a sign.
-        return same_kind and torch.equal(_bytes(one), _bytes(other))
+        return same_kind and torch.equal(_as_bytes(one), _as_bytes(other))
     return type(one) is type(other) and bool(one == other)
 
 
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().flatten().view(torch.uint8)

@@ -43,7 +43,7 @@ class Kill:
     """s since the start of the attempt."""
     victim: str
     step: int | None
-    """Of the state that was left; None before the first."""
+    """Step of the state that was left; None before the first."""
     writing: bool
     """Whether a checkpoint was being written."""
     gone_after: float | None

@@ -2,7 +2,7 @@
 
     python scripts/soak_train.py     # 5,000 steps, half an hour on two cores
 
-Trains the demo's ResNet-18 on drawn pictures of 256 px with two loader workers, and evaluates and
+Trains the demo's ResNet-18 on drawn images of 256 px with two loader workers, and evaluates and
 saves every 250 steps. Half-way between two evaluations it looks at the processes from outside:
 memory, open files, threads. Then it kills a training three times (-9: the training process in a
 step, one of its workers, the training process in an evaluation) and looks for what is left. Ends
@@ -33,7 +33,7 @@ from retinanet.schema import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 GROWTH = 0.03
-"""Of memory from the second quarter to the last one that is still noise."""
+"""Growth of memory, from the second quarter to the last one, that is still noise."""
 MOST_SAVING = 0.01
 """Share of the time that checkpoints may take at the default interval."""
 GRACE = 15.0
@@ -47,12 +47,12 @@ class Look:
     step: int
     training_mb: float
     workers_mb: float
-    """Of all loader workers."""
+    """Memory of all loader workers."""
     training_files: int
     worker_files: int
-    """Of the worker that has most of them open."""
+    """Open files of the worker that has the most."""
     threads: int
-    """Of the training process."""
+    """Threads of the training process."""
     processes: int
 
 

@@ -22,6 +22,8 @@ source scripts/setup.sh
 ruff check .
 ruff format --check .
 mypy
-# The workers share the cores; threads that share a core wait for each other.
+# The workers share the cores; threads that share a core wait for each other. A file stays with one
+# worker, whose tests share what its fixtures have trained; slow files come first (tests/conftest.py).
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadfile ${chosen[@]+"${chosen[@]}"} "$@"
+exec python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder \
+  ${chosen[@]+"${chosen[@]}"} "$@"

@@ -22,6 +22,12 @@ from retinanet.structures import Batch, Outputs, Target, find_assigned
 CocoWriter = Callable[..., Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow files, so that at the end no worker waits for the other's."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep caches of annotation files out of the user's home."""

@@ -89,8 +89,8 @@ def test_freezing_does_not_follow_the_weights(backbone: str, frozen: str) -> Non
     assert "model.norm_eps=0.01" in taken and config.model.norm_eps == 0.01
 
 
-def test_defaults_are_those_of_the_design() -> None:
-    """The table "Settled choices": row "defaults"."""
+def test_the_defaults() -> None:
+    """They are a promise: a run without a config means the same in the next release."""
     config = Config()
     model, train, data, loss = config.model, config.train, config.data, config.loss
     assert (model.backbone, model.weights, model.norm) == (

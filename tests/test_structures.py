@@ -1,4 +1,4 @@
-"""What the rooms hand each other, on its way between processes."""
+"""What the folders hand each other, on its way between processes."""
 
 import pickle
 from dataclasses import replace

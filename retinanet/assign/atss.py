@@ -45,10 +45,10 @@ def atss_assign(
 
     Args:
         anchors: (A, 4) float32 px on the CPU, by level, row, column, anchor of a cell.
-        levels: what the anchors were laid out from.
-        target: on the CPU.
-        cells: k; a level that has fewer gives them all.
-        crowd_overlap: share of a negative inside a crowd box from which it is ignored.
+        levels: The grid that the anchors lie on.
+        target: Ground truth, on the CPU.
+        cells: The number k; a level that has fewer cells gives them all.
+        crowd_overlap: Share of a negative inside a crowd box from which it is ignored.
     """
     matches = torch.full((len(anchors),), BACKGROUND, dtype=torch.int32)
     written = matches.numpy()
@@ -109,9 +109,11 @@ def _candidates(
 def _nearest_cells(level: GridLevel, centres: Doubles, cells: int) -> tuple[Ints, Ints]:
     """Return rows (G, k) and columns (G, k) of the cells nearest to points (G, 2), row by row."""
     cells = min(cells, level.rows * level.columns)
-    down, right = _window(level, cells)
-    row, far_y = _axis(centres[:, 1], down.max(), level.rows, level.step_y, level.offset)
-    column, far_x = _axis(centres[:, 0], right.max(), level.columns, level.step_x, level.offset)
+    down, right = _neighbour_offsets(level, cells)
+    row, far_y = _nearest_on_axis(centres[:, 1], down.max(), level.rows, level.step_y, level.offset)
+    column, far_x = _nearest_on_axis(
+        centres[:, 0], right.max(), level.columns, level.step_x, level.offset
+    )
     far = far_x[:, right + right.max()] + far_y[:, down + down.max()]  # (G, W) px²
     limit = np.partition(far, cells - 1, axis=1)[:, cells - 1 : cells]
     chosen, tied = far < limit, far == limit
@@ -120,12 +122,13 @@ def _nearest_cells(level: GridLevel, centres: Doubles, cells: int) -> tuple[Ints
     return row[:, None] + down[place], column[:, None] + right[place]
 
 
-def _window(level: GridLevel, cells: int) -> tuple[Ints, Ints]:
-    """Return what the k nearest cells of any point are among: rows (W,) and columns (W,), in order.
+def _neighbour_offsets(level: GridLevel, cells: int) -> tuple[Ints, Ints]:
+    """Return the offsets that hold the k nearest cells of any point: rows (W,) and columns (W,).
 
-    They count from the nearest cell, or from its neighbour where rounding takes that for it. Of
-    the cells i rows and j columns away, those of rows 1..i and columns 1..j are all as near or
-    nearer, whatever the steps; if they are more than k, the farthest is no candidate.
+    They count from the nearest cell, or from its neighbour where rounding takes that for it, and
+    come row by row. Of the cells i rows and j columns away, those of rows 1..i and columns 1..j are
+    all as near or nearer, whatever the steps; if they are more than k, the farthest is no
+    candidate.
     """
     down = np.arange(-min(cells, level.rows - 1), min(cells, level.rows - 1) + 1)
     right = np.arange(-min(cells, level.columns - 1), min(cells, level.columns - 1) + 1)
@@ -134,7 +137,9 @@ def _window(level: GridLevel, cells: int) -> tuple[Ints, Ints]:
     return down[i], right[j]
 
 
-def _axis(at: Doubles, reach: int, count: int, step: int, offset: float) -> tuple[Ints, Doubles]:
+def _nearest_on_axis(
+    at: Doubles, reach: int, count: int, step: int, offset: float
+) -> tuple[Ints, Doubles]:
     """Return the cell (G,) of an axis that is nearest to points (G,), and squares of distances.
 
     The squares (G, 2 * reach + 1) are those of the cells around it, px²; infinite beyond the grid.

@@ -1,4 +1,7 @@
-"""The assignment that an experiment asks for. A anchors."""
+"""The assignment that an experiment asks for.
+
+A anchors.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from retinanet.schema import AssignConfig
 from retinanet.structures import GridLevel, Target
 
 Assign = Callable[[Tensor, Sequence[GridLevel], Target], Tensor]
-"""Anchors (A, 4), their grid and a target -> the match (A,) of each anchor."""
+"""Anchors (A, 4), their grid and a target -> the match (A,) int32 of each anchor."""
 
 
 def build_assign(options: AssignConfig) -> Assign:
-    """Build the assignment of an experiment, for anchors on a grid."""
+    """Build the assignment of an experiment: by `max_iou_assign` or by `atss_assign`."""
     if options.kind == "atss":
         return partial(
             atss_assign, cells=options.atss_candidates, crowd_overlap=options.crowd_overlap

@@ -139,14 +139,14 @@ def _reach(
 
     threshold = np.full_like(box_area, least)
     if low_quality:
-        overlap = np.multiply(*_lengths(centre, shrunk, low, high))  # (G, S)
+        overlap = np.multiply(*_common_lengths(centre, shrunk, low, high))  # (G, S)
         sure = overlap / (_area(*grown) + box_area - overlap)
         np.minimum(threshold, sure.max(axis=1, keepdims=True), out=threshold)
     threshold *= 1 - _ROUNDING
     threshold[threshold < _DENORMAL] = 0
 
     needed = threshold / (1 + threshold) * (_area(*shrunk) + box_area)  # (G, S)
-    most = _lengths(centre, grown, low, high)
+    most = _common_lengths(centre, grown, low, high)
     overlap = np.multiply(*most)
     box, shape = np.nonzero((overlap > 0) & (overlap >= needed))  # (R,)
     shortest = needed[box, shape] / most[::-1, box, shape]  # (2, R)
@@ -159,7 +159,7 @@ def _reach(
     return box, shape, first.astype(np.int64), count.astype(np.int64)
 
 
-def _lengths(
+def _common_lengths(
     centre: Doubles, anchor: tuple[Doubles, Doubles], low: Doubles, high: Doubles
 ) -> Doubles:
     """Return what anchors at some centres have in common with boxes: (2, G, S) px."""

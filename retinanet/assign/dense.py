@@ -1,4 +1,6 @@
-"""Max-IoU assignment by the whole matrix of IoUs, anchors x boxes.
+"""Max-IoU assignment from the whole matrix of IoUs, anchors x boxes, wherever the anchors lie.
+
+`max_iou_assign` falls back to it for very low thresholds, and is tested against it.
 
 A anchors, G boxes.
 """
@@ -20,17 +22,26 @@ def dense_assign(
 ) -> Tensor:
     """Return the match (A,) int64 of each anchor: an index into `boxes`, BACKGROUND or IGNORED.
 
-    The rules are those of `max_iou_assign`, crowds apart.
+    The rules are those of `max_iou_assign` without crowds.
+
+    Args:
+        anchors: (A, 4) px.
+        boxes: (G, 4) px, none of them a crowd.
+        positive_iou: Best IoU from which an anchor is a positive.
+        negative_iou: Best IoU under which an anchor is a negative.
+        low_quality: Whether the best anchors of a box are positives.
     """
     if not len(boxes):
         return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
-    best_iou, best_box, is_best = _best(anchors, boxes, low_quality=low_quality)
+    best_iou, best_box, is_best = _best_overlaps(anchors, boxes, low_quality=low_quality)
     positive = ((best_iou >= positive_iou) | is_best) & (best_iou > 0)
     matches = torch.where(best_iou >= negative_iou, IGNORED, BACKGROUND)
     return torch.where(positive, best_box, matches)
 
 
-def _best(anchors: Tensor, boxes: Tensor, *, low_quality: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _best_overlaps(
+    anchors: Tensor, boxes: Tensor, *, low_quality: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return each anchor's best IoU (A,), its box (A,), and whether it is the best of some box."""
     count = len(anchors)
     rows = max(1, _CHUNK // len(boxes))

@@ -1,8 +1,8 @@
 """Which anchor learns which ground truth: max-IoU assignment (RetinaNet, section 4.1).
 
-The anchors lie on a grid, so the matrix of all IoUs (see `dense_assign`) is not needed: only
-the IoUs of the pairs that `candidates` names are computed, from the same float32 values by the same
-arithmetic.
+The anchors lie on a grid, so the matrix of all IoUs is not needed: only the IoUs of the pairs that
+`candidates` names are computed, from the same float32 values by the same arithmetic. Where a
+threshold is so low that nearly every pair matters, `dense_assign` computes the matrix.
 
 A anchors, G boxes, P pairs of a box and an anchor.
 """
@@ -21,12 +21,12 @@ from retinanet.assign.overlaps import Singles, ignore_inside, iou_of_pairs, rank
 from retinanet.structures import BACKGROUND, IGNORED, GridLevel, Target
 
 _DENSE_BELOW = 0.02
-"""IoU below which candidates are so many that the dense computation is as fast."""
+"""Threshold under which candidates are so many that `dense_assign` is as fast."""
 _BLOCK = 256
 """Anchors whose IoUs with every box near them are computed at a time."""
 _TILE = 128
 """px, side of the region whose anchors go into the same blocks."""
-_NONE = np.zeros(0, np.int64)
+_NO_ANCHORS = np.zeros(0, np.int64)
 
 
 def max_iou_assign(
@@ -51,12 +51,12 @@ def max_iou_assign(
 
     Args:
         anchors: (A, 4) float32 px on the CPU, by level, row, column, anchor of a cell.
-        levels: what the anchors were laid out from.
-        target: on the CPU.
-        positive_iou: best IoU from which an anchor is a positive.
-        negative_iou: best IoU under which an anchor is a negative.
-        low_quality: whether the best anchors of a box are positives.
-        crowd_overlap: share of a negative inside a crowd box from which it is ignored.
+        levels: The grid that the anchors lie on.
+        target: Ground truth, on the CPU.
+        positive_iou: Best IoU from which an anchor is a positive.
+        negative_iou: Best IoU under which an anchor is a negative.
+        low_quality: Whether the best anchors of a box are positives.
+        crowd_overlap: Share of a negative inside a crowd box from which it is ignored.
     """
     rows = torch.nonzero(~target.crowd).flatten()
     boxes = target.boxes[rows]
@@ -72,7 +72,7 @@ def max_iou_assign(
     else:
         matches = torch.full((len(anchors),), BACKGROUND, dtype=torch.int32)
         if len(rows):
-            rank, seen, best = _ranked(
+            rank, seen, best = _rank_pairs(
                 anchors.numpy(), levels, boxes.numpy(), least, low_quality=low_quality
             )
             iou, box = unrank(rank[seen])
@@ -80,7 +80,7 @@ def max_iou_assign(
             written = matches.numpy()
             written[seen] = np.where(iou >= np.float32(positive_iou), box, between)
             written[best] = unrank(rank[best])[1]
-    if target.crowd.any():  # indices were those of the other boxes
+    if target.crowd.any():  # so far, matches are indices of the boxes without crowds
         positive = matches >= 0
         matches[positive] = rows.to(torch.int32)[matches[positive]]
         if crowd_overlap is not None:
@@ -89,7 +89,7 @@ def max_iou_assign(
     return matches
 
 
-def _ranked(
+def _rank_pairs(
     anchors: Singles,
     levels: Sequence[GridLevel],
     boxes: Singles,
@@ -116,12 +116,12 @@ def _ranked(
             best.append(anchor[is_best])
             wanted |= is_best
         np.maximum.at(rank, anchor[wanted], ranks_of(iou[wanted], box[wanted]))
-    lifted = np.unique(np.concatenate([_NONE, *best]))
+    lifted = np.unique(np.concatenate([_NO_ANCHORS, *best]))
     # What is best for a small box may have more in common with another one, of which it is no
     # candidate.
     poor = lifted[unrank(rank[lifted])[0] < np.float32(least)]
     rank[poor] = _best_ranks(anchors[poor], boxes)
-    return rank, np.concatenate([_NONE, *seen]), lifted
+    return rank, np.concatenate([_NO_ANCHORS, *seen]), lifted
 
 
 def _best_ranks(anchors: Singles, boxes: Singles) -> Ints:

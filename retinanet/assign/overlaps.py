@@ -18,7 +18,7 @@ from retinanet.structures import BACKGROUND, IGNORED, GridLevel
 
 Singles = NDArray[np.float32]
 
-_LAST = 2**32 - 1
+_LAST_BOX = 2**32 - 1
 """The largest box index that a rank can hold."""
 
 
@@ -38,12 +38,12 @@ def ranks_of(iou: Singles, box: Ints) -> Ints:
 
     The bits of floats from 0 on are in the order of the floats.
     """
-    return (iou.view(np.int32).astype(np.int64) << 32) | (_LAST - box)
+    return (iou.view(np.int32).astype(np.int64) << 32) | (_LAST_BOX - box)
 
 
 def unrank(ranks: Ints) -> tuple[Singles, Ints]:
     """Return the IoUs (P,) and boxes (P,) of ranks (P,)."""
-    return (ranks >> 32).astype(np.int32).view(np.float32), _LAST - (ranks & _LAST)
+    return (ranks >> 32).astype(np.int32).view(np.float32), _LAST_BOX - (ranks & _LAST_BOX)
 
 
 def ignore_inside(

@@ -22,19 +22,19 @@ from retinanet.engine.splits import build_dataset, build_matcher, open_split, tr
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
-_STEPS = 4
-"""Batches timed, at least: fewer are noise."""
-_KEPT = 32
-"""Images kept decoded."""
+_MIN_STEPS = 4
+"""Batches that are timed, at least: fewer are noise."""
+_CACHED = 32
+"""Images that are kept decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """What a stage takes."""
+    """How long a stage takes."""
 
     stage: str
     seconds: float
-    """An image."""
+    """For one image."""
 
     def __str__(self) -> str:
         rate = f"{1 / self.seconds:10,.0f}" if self.seconds > 0 else f"{'-':>10}"
@@ -58,20 +58,20 @@ def measure_data(
     split = open_split(config, "train")
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True, read=read)
-    decoded = build_dataset(config, split, augment=True, losses=True, read=_Decoded(read))
-    steps = max(_STEPS, -(-images // config.train.batch_size))
+    cached = build_dataset(config, split, augment=True, losses=True, read=_CachingReader(read))
+    steps = max(_MIN_STEPS, -(-images // config.train.batch_size))
     plans = [plan.step(step) for step in range(2 * steps)]
     keep_memory()
     try:
         with on_one_core():
-            yield from _stages(plans, dataset, decoded, build_matcher(config))
+            yield from _time_stages(plans, dataset, cached, build_matcher(config))
             for count in workers:
-                yield _with_workers(config, dataset, plan, steps, count)
+                yield _time_loader(config, dataset, plan, steps, count)
     except UnreadableImageError as error:
         raise UserError(str(error)) from None
 
 
-class _Decoded:
+class _CachingReader:
     """Reads every image once, to tell what is done with pixels from getting them."""
 
     def __init__(self, read: Read) -> None:
@@ -85,29 +85,29 @@ class _Decoded:
         return self._pixels[key]
 
 
-def _stages(
-    plans: list[Plan], dataset: DetectionDataset, decoded: DetectionDataset, match: Match
+def _time_stages(
+    plans: list[Plan], dataset: DetectionDataset, cached: DetectionDataset, match: Match
 ) -> Iterator[Timing]:
-    """Time the stages of the way, then all of it; `decoded` keeps the images that it has read."""
+    """Time the stages of the way, then all of it; `cached` keeps the images that it has read."""
     samples = [(sample, plan.canvas) for plan in plans for sample in plan.samples]
-    load = _time(samples, lambda pair: dataset.load(*pair))
-    some = samples[:_KEPT] + samples[:_KEPT]  # the second half finds what the first decoded
-    augment = _time(some, lambda pair: decoded.load(*pair))
+    load = _time_items(samples, lambda pair: dataset.load(*pair))
+    twice = samples[:_CACHED] + samples[:_CACHED]  # the second half finds what the first decoded
+    augment = _time_items(twice, lambda pair: cached.load(*pair))
     yield Timing(stage="decode", seconds=max(0.0, load - augment))
     yield Timing(stage="augment", seconds=augment)
-    loaded = [(decoded.load(*pair), pair[1]) for pair in some]
-    resize = _time(loaded, lambda pair: resize_image(pair[0].pixels, pair[0].size))
-    lay = _time(loaded, lambda pair: collate([pair[0]], pair[1], None))
+    loaded = [(cached.load(*pair), pair[1]) for pair in twice]
+    resize = _time_items(loaded, lambda pair: resize_image(pair[0].pixels, pair[0].size))
+    collating = _time_items(loaded, lambda pair: collate([pair[0]], pair[1], None))
     yield Timing(stage="resize", seconds=resize)
-    yield Timing(stage="pad", seconds=max(0.0, lay - resize))
-    assign = _time(loaded, lambda pair: match(pair[1], pair[0].target))
+    yield Timing(stage="pad", seconds=max(0.0, collating - resize))
+    assign = _time_items(loaded, lambda pair: match(pair[1], pair[0].target))
     yield Timing(stage="assign anchors", seconds=assign)
-    batch = _time(plans, lambda plan: dataset[plan])
+    batch = _time_items(plans, lambda plan: dataset[plan])
     yield Timing(stage="whole, one core", seconds=batch * len(plans) / len(samples))
 
 
-def _time(items: list[Any], work: Callable[[Any], object]) -> float:
-    """Work on every item; return the seconds for one of the second half."""
+def _time_items(items: list[Any], work: Callable[[Any], object]) -> float:
+    """Work on every item; return the seconds for one of the second half: the first warms up."""
     half = len(items) // 2
     for item in items[:half]:
         work(item)
@@ -117,7 +117,7 @@ def _time(items: list[Any], work: Callable[[Any], object]) -> float:
     return (time.perf_counter() - start) / (len(items) - half)
 
 
-def _with_workers(
+def _time_loader(
     config: Config, dataset: DetectionDataset, plan: TrainingPlan, steps: int, workers: int
 ) -> Timing:
     """Time a loader once its processes have started."""

@@ -24,7 +24,7 @@ from retinanet.schema import Config
 
 _FORMAT = "retinanet checkpoint"
 _VERSION = 1
-_FOREIGN = (
+_OTHER_PROJECTS = (
     "; if it is a RetinaNet of torchvision, detectron2 or mmdetection: retinanet convert "
     "checkpoint FILE OUT.pt"
 )
@@ -46,9 +46,9 @@ class Progress:
     normalizer: float | None = None
     """Moving average of positives, where the loss uses it."""
     skipped_steps: int = 0
-    """Whose loss or gradient was not finite."""
+    """Steps whose loss or gradient was not finite."""
     bad_images: tuple[str, ...] = ()
-    """What was said of each unreadable image so far."""
+    """The message about each unreadable image so far."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +64,7 @@ class Checkpoint:
     optimizer: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
     fingerprint: str = ""
-    """Of the training annotations."""
+    """Fingerprint of the training annotations."""
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,10 +73,11 @@ class Checkpoint:
         return self.averaged or self.model
 
 
-class _Sink(FileIO):
-    """The file that `torch.save` writes to: it keeps the error that torch hides behind its own."""
+class _CheckpointFile(FileIO):
+    """The file that `torch.save` writes to: it keeps the error that torch hides behind its own.
 
-    # Without a buffer: a loader's process, forked meanwhile, must not hold half of one.
+    It has no buffer: a loader's process, forked meanwhile, must not hold half of one.
+    """
 
     def __init__(self, path: Path, abandoned: Event | None) -> None:
         super().__init__(path, "wb")
@@ -98,32 +99,36 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path, *, abandoned: Event | No
     """Write a checkpoint; `path` holds the old or the new one at any moment.
 
     Args:
-        checkpoint: what to write.
-        path: where to.
+        checkpoint: the checkpoint to write.
+        path: path of the file.
         abandoned: when another thread sets it, the writing ends at once and the old one stays.
 
     Raises:
         TrainingError: the disk does not take it.
     """
-    write_tensors(_content(checkpoint), path, abandoned=abandoned)
+    write_tensors(_to_plain_types(checkpoint), path, abandoned=abandoned)
 
 
 def write_tensors(content: dict[str, Any], path: Path, *, abandoned: Event | None = None) -> None:
     """Write tensors and plain values as torch does; see `save_checkpoint`."""
-    sink = None
+    file = None
     try:
-        with replacing(path, durable=True) as temporary, _Sink(temporary, abandoned) as sink:
-            torch.save(content, sink)
+        with (
+            replacing(path, durable=True) as temporary,
+            _CheckpointFile(temporary, abandoned) as file,
+        ):
+            torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        cause = sink.error if sink is not None and sink.error is not None else error
+        cause = file.error if file is not None and file.error is not None else error
         if not isinstance(cause, OSError):
             raise
-        failure = write_failure(path, cause, needed=_size(content))
+        failure = write_failure(path, cause, needed=_tensor_bytes(content))
         stays = "; the checkpoint before it stays" if path.exists() else ""
         raise TrainingError(f"{failure}{stays}") from None
 
 
-def _content(checkpoint: Checkpoint) -> dict[str, Any]:
+def _to_plain_types(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what the file holds: tensors and plain types."""
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -142,11 +147,11 @@ def _content(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _size(value: Any) -> int:
-    """Return the bytes of the tensors in what is written."""
+def _tensor_bytes(value: Any) -> int:
+    """Return the bytes of the tensors in nested dicts."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
-    return sum(map(_size, value.values())) if isinstance(value, dict) else 0
+    return sum(map(_tensor_bytes, value.values())) if isinstance(value, dict) else 0
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -155,9 +160,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: missing, truncated, not ours, or a file that would run code.
     """
-    content = _read(path)
+    content = _read_content(path)
     if not is_ours(content):
-        raise UserError(f"{path}: not a checkpoint of this project{_FOREIGN}")
+        raise UserError(f"{path}: not a checkpoint of this project{_OTHER_PROJECTS}")
     if content.get("version") != _VERSION:
         raise UserError(
             f"{path}: has format version {content.get('version')}; this release reads {_VERSION}"
@@ -201,7 +206,12 @@ def is_foreign(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Any:
+def _read_content(path: Path) -> Any:
+    """Return what a file holds.
+
+    Raises:
+        UserError: it cannot be read, is damaged, or holds more than tensors and plain values.
+    """
     if path.is_dir():
         inside = "best.pt" if path.name == "checkpoints" else "checkpoints/best.pt"
         raise UserError(f"{path}: is a folder; name a checkpoint, such as {path / inside}")
@@ -222,10 +232,10 @@ def _read(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise UserError(
                 f"{path}: holds more than tensors and plain values; it was not opened, because "
-                f"such a file can run code. It is not a checkpoint of this project{_FOREIGN}"
+                f"such a file can run code. It is not a checkpoint of this project{_OTHER_PROJECTS}"
             ) from None
         raise UserError(
-            f"{path}: not a checkpoint, or a damaged or truncated one{_FOREIGN}"
+            f"{path}: not a checkpoint, or a damaged or truncated one{_OTHER_PROJECTS}"
         ) from None
 
 

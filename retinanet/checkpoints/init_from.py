@@ -15,22 +15,20 @@ from torchvision.ops import box_iou
 
 from retinanet.categories import Categories
 from retinanet.checkpoints.format import Checkpoint
-from retinanet.errors import UserError
+from retinanet.errors import UserError, some_of
 from retinanet.model.anchors import STRIDES, build_anchors
 from retinanet.model.detector import Detector
 from retinanet.schema import AnchorConfig, Config
 
 _SAME_ANCHOR = 0.75
 """IoU of anchors, on every level, for one to take the place of another."""
-_NAMED = 8
-"""Classes in a message."""
 
 
 def check_same_network(config: Config, checkpoint: Checkpoint) -> None:
     """Refuse weights whose backbone, or what it was fed, is another: they would be noise.
 
     Raises:
-        UserError: with the options that need to be as they were, all at once.
+        UserError: they differ; the message names all the options that need to be as they were.
     """
     ours, theirs = config.model, checkpoint.config.model
     keys = ["backbone", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"]
@@ -49,15 +47,13 @@ def check_same_network(config: Config, checkpoint: Checkpoint) -> None:
         dumped = theirs.model_dump(mode="json")
         words = [f"'model.{key}={json.dumps(dumped[key])}'" for key in keys]
         raise UserError(
-            "model.init_from: "
-            + "; ".join(lines)
-            + "; its weights need these as they were: "
-            + " ".join(words)
+            f"model.init_from: {'; '.join(lines)}; its weights need these as they were: "
+            f"{' '.join(words)}"
         )
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Return what tells weights from others, wherever their file lies."""
+    """Return a fingerprint of weights, the same wherever their file lies."""
     found = hashlib.sha256()
     for name, value in sorted(weights.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -76,17 +72,18 @@ def load_matching(
     other rows keep their fresh start (class biases at the prior).
 
     Args:
-        model: freshly initialised.
-        checkpoint: to take weights from; it may hold a backbone alone.
-        categories: of the model.
-        anchors: of the model.
+        model: the model, freshly initialised.
+        checkpoint: the checkpoint to take weights from; it may hold a backbone alone.
+        categories: categories of the model.
+        anchors: anchors of the model.
 
     Raises:
         UserError: a frozen part of the model would stay random.
     """
-    state, weights = _without_counters(model.state_dict()), _without_counters(checkpoint.weights)
-    taken, skipped = _take_shared(state, weights)
-    sources = _same_anchors(anchors, checkpoint.config.anchors)
+    state = _without_counters(model.state_dict())
+    weights = _without_counters(checkpoint.weights)
+    taken, skipped = _take_backbone_and_pyramid(state, weights)
+    sources = _match_anchors(anchors, checkpoint.config.anchors)
     old_names = checkpoint.categories.names
     classes = [old_names.index(n) if n in old_names else None for n in categories.names]
     subnets = (("class_subnet", classes, len(old_names)), ("box_subnet", [0, 1, 2, 3], 4))
@@ -110,7 +107,7 @@ def load_matching(
     if "box_subnet.output.weight" in weights and _is_same_subnet(state, weights, "box_subnet"):
         lines += _describe_anchors(sources, build_anchors(checkpoint.config.anchors).per_cell)
     lines += [f"  skipped {text}" for text in skipped]
-    return lines + [f"  fresh {text}" for text in _fresh(state, taken, weights)]
+    return lines + [f"  fresh {text}" for text in _describe_fresh(state, taken, weights)]
 
 
 def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,7 +115,7 @@ def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: value for n, value in weights.items() if not n.endswith("num_batches_tracked")}
 
 
-def _take_shared(
+def _take_backbone_and_pyramid(
     state: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights of backbone and pyramid that fit, and the others in words."""
@@ -147,6 +144,11 @@ def _is_same_subnet(
 
 
 def _check_frozen(model: Detector, taken: Container[str]) -> None:
+    """Refuse a frozen part of the model that has no weights from the checkpoint.
+
+    Raises:
+        UserError: there is such a part.
+    """
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     random = [name for name in frozen if name not in taken]
     if random:
@@ -163,22 +165,23 @@ def _describe_classes(
     kept = [n for n, place in zip(categories.names, sources, strict=False) if place is not None]
     fresh = [name for name in categories.names if name not in kept]
     lines = [
-        f"  class logits kept for {len(kept)} classes of the same name{_some(kept)}, fresh for "
-        f"{len(fresh)}{_some(fresh)}"
+        f"  class logits kept for {len(kept)} classes of the same name{_in_brackets(kept)}, fresh "
+        f"for {len(fresh)}{_in_brackets(fresh)}"
     ]
     left = [name for name in old_names if name not in categories.names]
-    spelled = {_letters(name): name for name in left}
-    alike = [f"{n}, there {spelled[_letters(n)]}" for n in fresh if _letters(n) in spelled]
+    spelled = {_letters_of(name): name for name in left}
+    alike = [f"{n}, there {spelled[_letters_of(n)]}" for n in fresh if _letters_of(n) in spelled]
     if alike:
         lines.append(
-            f"  only the same name keeps logits, and these are written otherwise{_some(alike)}"
+            "  only the same name keeps logits, and these are written otherwise"
+            f"{_in_brackets(alike)}"
         )
     if left:
-        lines.append(f"  {len(left)} of the checkpoint's classes left out{_some(left)}")
+        lines.append(f"  {len(left)} of the checkpoint's classes left out{_in_brackets(left)}")
     return lines
 
 
-def _letters(name: str) -> str:
+def _letters_of(name: str) -> str:
     """Return what names of one class have in common: `traffic_light` and `Traffic Light`."""
     return "".join(filter(str.isalnum, name.casefold()))
 
@@ -199,14 +202,14 @@ def _is_all_fresh(sources: Sequence[int | None]) -> bool:
     return all(source is None for source in sources)
 
 
-def _some(names: list[str]) -> str:
-    return f" ({', '.join(names[:_NAMED])}{', ..' if len(names) > _NAMED else ''})" if names else ""
+def _in_brackets(names: list[str]) -> str:
+    return f" ({some_of(names)})" if names else ""
 
 
-def _fresh(
+def _describe_fresh(
     state: Mapping[str, Tensor], taken: Container[str], weights: Container[str]
 ) -> Iterator[str]:
-    """Yield what begins anew and has no counterpart: whole parts of the network by their name."""
+    """Name the tensors that begin anew and have no counterpart; a whole part by its name alone."""
     for part in dict.fromkeys(name.partition(".")[0] for name in state):
         names = [name for name in state if name.partition(".")[0] == part]
         if not any(name in taken for name in names):
@@ -215,11 +218,11 @@ def _fresh(
             yield from (name for name in names if name not in taken and name not in weights)
 
 
-def _same_anchors(new: AnchorConfig, old: AnchorConfig) -> list[int | None]:
+def _match_anchors(new: AnchorConfig, old: AnchorConfig) -> list[int | None]:
     """Return for each anchor of a cell which one of the old cell is nearly the same, if any is."""
-    iou = torch.stack(
-        [box_iou(mine, theirs) for mine, theirs in zip(_cells(new), _cells(old), strict=True)]
-    ).amin(dim=0)  # (anchors, old anchors)
+    levels = zip(_first_cells(new), _first_cells(old), strict=True)
+    ious = torch.stack([box_iou(ours, theirs) for ours, theirs in levels])
+    iou = ious.amin(dim=0)  # (levels, anchors, old anchors) -> (anchors, old anchors)
     best = iou.max(dim=1)
     return [
         int(place) if value >= _SAME_ANCHOR else None
@@ -227,7 +230,7 @@ def _same_anchors(new: AnchorConfig, old: AnchorConfig) -> list[int | None]:
     ]
 
 
-def _cells(anchors: AnchorConfig) -> list[Tensor]:
+def _first_cells(anchors: AnchorConfig) -> list[Tensor]:
     """Return the anchors of the first cell of each level, from the corner of the canvas."""
     generator = build_anchors(anchors)
     return [
@@ -247,8 +250,8 @@ def _merge_rows(
     Args:
         fresh: (anchors of a cell * columns, ..).
         old: (anchors of a cell, columns, ..), both of the checkpoint.
-        anchors: the place of each in the checkpoint.
-        columns: the place of each class, or delta, in the checkpoint.
+        anchors: place of each anchor in the checkpoint.
+        columns: place of each class, or delta, in the checkpoint.
     """
     merged = fresh.clone().unflatten(0, (len(anchors), len(columns)))
     for anchor, old_anchor in enumerate(anchors):

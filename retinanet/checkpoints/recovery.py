@@ -33,21 +33,21 @@ def newest_whole(folder: RunFolder) -> tuple[Path, Checkpoint, list[str]]:
             damaged.append(str(error))
     else:
         damaged.append(f"{folder.last}: there is no such checkpoint")
-    whole: dict[Path, Checkpoint] = {}
+    newest: tuple[Path, Checkpoint] | None = None  # one at a time in memory
     for path in others:
         try:
             checkpoint = load_resumable(path)
         except UserError as error:
             damaged.append(str(error))
             continue
-        if not whole or checkpoint.progress.step > next(iter(whole.values())).progress.step:
-            whole = {path: checkpoint}  # one at a time in memory
-    if not whole:
+        if newest is None or checkpoint.progress.step > newest[1].progress.step:
+            newest = path, checkpoint
+    if newest is None:
         listed = "\n  ".join(["no checkpoint of the run can be resumed:", *damaged])
         raise UserError(
             f"{listed}\nStart again under another --name, or remove the folder {folder.path} first"
         )
-    ((path, checkpoint),) = whole.items()
+    path, checkpoint = newest
     taken = f"taking {path} instead, the state after step {checkpoint.progress.step}"
     return path, checkpoint, [*damaged, taken]
 

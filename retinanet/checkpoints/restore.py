@@ -15,7 +15,7 @@ from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
 
 _TRAINED = ("model.", "anchors.", "assign.", "loss.", "train.", "output.")
-"""Sections that belong to the training."""
+"""Sections of the config that belong to the training."""
 
 
 def place(

@@ -72,7 +72,7 @@ class RunFolder:
             taken = self.config.exists() or self.last.exists()
         except OSError as error:  # a folder above that may not be searched
             raise UserError(f"{self.path}: cannot be looked into: {error.strerror}") from None
-        if self._is_stillborn():
+        if self._ended_before_first_save():
             return
         if taken:
             raise UserError(
@@ -88,7 +88,7 @@ class RunFolder:
             )
         check_writable(self.path, "choose another output.dir")
 
-    def _is_stillborn(self) -> bool:
+    def _ended_before_first_save(self) -> bool:
         """Whether a run was killed here before its first state was saved: nothing is lost then."""
         if not self.last.parent.is_dir():
             return False

@@ -25,7 +25,7 @@ def run_lock(folder: Path, *, active: bool) -> Iterator[None]:
     may have lost its power long ago.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         active: whether this is the process that writes.
 
     Raises:
@@ -41,11 +41,16 @@ def run_lock(folder: Path, *, active: bool) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     with file:
-        _lock(file, folder)
+        _take_lock(file, folder)
         yield
 
 
-def _lock(file: IO[str], folder: Path) -> None:
+def _take_lock(file: IO[str], folder: Path) -> None:
+    """Lock the file and write this process into it.
+
+    Raises:
+        RunLockedError: another process of this machine holds it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows

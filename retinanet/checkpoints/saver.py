@@ -18,7 +18,7 @@ from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.errors import InterruptedRunError, TrainingError
 from retinanet.files import sync, write_failure
 
-_HELD = 2
+_MOST_COPIES = 2
 """Copies on the host at most: one that is being written, and one that waits."""
 
 
@@ -51,7 +51,7 @@ class Saver:
         """Start with nothing to write.
 
         Args:
-            folder: of the run.
+            folder: the run's folder.
             active: whether this is the process that writes.
         """
         self._folder = folder
@@ -72,7 +72,7 @@ class Saver:
         Raises:
             TrainingError: an earlier one could not be written.
         """
-        return self._add(checkpoint, path, keep=0)
+        return self._enqueue(checkpoint, path, keep=0)
 
     def snapshot(self, checkpoint: Checkpoint, step: int, keep: int) -> float:
         """Write step_N.pt as `save` does; when it is whole, only the newest `keep` stay (0: all).
@@ -80,7 +80,7 @@ class Saver:
         Raises:
             TrainingError: an earlier one could not be written.
         """
-        return self._add(checkpoint, self._folder.snapshot(step), keep=keep)
+        return self._enqueue(checkpoint, self._folder.snapshot(step), keep=keep)
 
     def check(self) -> None:
         """Raise the error of a write that failed, once.
@@ -114,17 +114,19 @@ class Saver:
         if kind is not None and not issubclass(kind, Exception):
             return
         self._wait()
-        if error is None or isinstance(error, InterruptedRunError):  # which says that it is saved
+        # An interruption says that the state is saved: it must be.
+        if error is None or isinstance(error, InterruptedRunError):
             self.check()
 
-    def _add(self, checkpoint: Checkpoint, path: Path, *, keep: int) -> float:
+    def _enqueue(self, checkpoint: Checkpoint, path: Path, *, keep: int) -> float:
+        """Copy a checkpoint and hand it to the thread; return the seconds that it took."""
         if not self._active:
             return 0.0
         started = time.perf_counter()
         with self._changed:
-            self._changed.wait_for(lambda: len(self._jobs) < _HELD)
+            self._changed.wait_for(lambda: len(self._jobs) < _MOST_COPIES)
         self.check()
-        job = _Job(_on_host(checkpoint), path, keep)
+        job = _Job(_copy_to_host(checkpoint), path, keep)
         with self._changed:
             self._jobs.append(job)
             if not self._working:
@@ -136,8 +138,10 @@ class Saver:
         return pause
 
     def _wait(self) -> None:
-        # For the thread's very end: it holds tensors, and one that frees them while the interpreter
-        # ends aborts the program.
+        """Wait for the thread's very end.
+
+        It holds tensors, and one that frees them while the interpreter ends aborts the program.
+        """
         if self._thread is not None:
             self._thread.join()
 
@@ -163,6 +167,11 @@ class Saver:
                 self._changed.notify_all()
 
     def _write(self, job: _Job) -> None:
+        """Write a checkpoint, and remove the snapshots that it replaces.
+
+        Raises:
+            TrainingError: the disk does not take it.
+        """
         for record in self._folder.records():  # the state must not be further than its records
             try:
                 sync(record)
@@ -187,22 +196,22 @@ class Saver:
             thread.join(timeout=2)
 
 
-def _on_host(checkpoint: Checkpoint) -> Checkpoint:
+def _copy_to_host(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint whose tensors are copies on the host that training does not touch."""
     devices: set[torch.device] = set()
     copy = replace(
         checkpoint,
-        model=_copied(checkpoint.model, devices),
-        averaged=_copied(checkpoint.averaged, devices),
-        optimizer=_copied(checkpoint.optimizer, devices),
-        scaler=_copied(checkpoint.scaler, devices),
+        model=_copy(checkpoint.model, devices),
+        averaged=_copy(checkpoint.averaged, devices),
+        optimizer=_copy(checkpoint.optimizer, devices),
+        scaler=_copy(checkpoint.scaler, devices),
     )
     for device in devices:
         torch.accelerator.synchronize(device)
     return copy
 
 
-def _copied(value: Any, devices: set[torch.device]) -> Any:
+def _copy(value: Any, devices: set[torch.device]) -> Any:
     """Copy nested dicts, lists and tensors; note the devices whose copies are still under way."""
     if isinstance(value, torch.Tensor):
         if value.device.type != "cpu":
@@ -210,7 +219,7 @@ def _copied(value: Any, devices: set[torch.device]) -> Any:
         # From a GPU this goes to pinned memory, one copy behind the other, without waiting.
         return value.detach().to("cpu", non_blocking=True, copy=True)
     if isinstance(value, dict):
-        return {key: _copied(part, devices) for key, part in value.items()}
+        return {key: _copy(part, devices) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_copied(part, devices) for part in value)
+        return type(value)(_copy(part, devices) for part in value)
     return value

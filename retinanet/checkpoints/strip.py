@@ -16,7 +16,7 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
     Where there is a moving average of the weights, it takes the place of the weights themselves.
 
     Args:
-        path: of the checkpoint, which stays as it is.
+        path: path of the checkpoint, which stays as it is.
         out: file to write, by default NAME_stripped.pt beside it.
 
     Raises:

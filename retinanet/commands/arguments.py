@@ -1,4 +1,4 @@
-"""How commands read their words."""
+"""The parser of a command, and what it says of options that have dashes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def command_parser(name: str, meaning: str, example: str) -> argparse.ArgumentPa
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says how options of an experiment are written to those who write them as other tools do."""
+    """Tells those who write options of an experiment with dashes how they are written here."""
 
     def error(self, message: str) -> NoReturn:
         _, _, rest = message.partition("unrecognized arguments: --")
         if rest.strip() and any(action.dest in ("overrides", "inputs") for action in self._actions):
-            option = _without_dashes(rest.split())
+            option = _as_override(rest.split())
             message += f" (options of an experiment have no dashes: {option})"
         super().error(message)
 
 
-def _without_dashes(words: list[str]) -> str:
+def _as_override(words: list[str]) -> str:
     """Return `train.epochs=3` for the words `epochs 3`, or an example."""
     name, _, value = words[0].partition("=")
     if not value and len(words) > 1 and not words[1].startswith("--"):

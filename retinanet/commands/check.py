@@ -31,7 +31,7 @@ def main(words: list[str]) -> int:
         "what", nargs="?", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON"
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
-    parser.add_argument("--images", metavar="D", help="folder of the annotation file's pictures")
+    parser.add_argument("--images", metavar="D", help="folder of the annotation file's images")
     parser.add_argument(
         "--decode", action="store_true", help="decode every image file, not only doubtful ones"
     )
@@ -90,7 +90,7 @@ def check(
     Raises:
         UserError: options that do not go together, or a path that is not there.
     """
-    from retinanet.doctor.check import check_annotations, check_experiment
+    from retinanet.doctor.check import check_experiment
     from retinanet.interop.to_checkpoint import follow_weights
 
     if Path(what).is_dir():
@@ -110,14 +110,37 @@ def check(
         )
     if pictures:
         check_writable(pictures, "choose another place for --pictures")
-    _check_free(what, fix, json)
-    if not is_file:
-        config = follow_weights(load_config(find_config(what), overrides))
-        report = check_experiment(
-            config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
+    _check_outputs(what, fix, json)
+    if is_file:
+        return _check_annotation_file(
+            Path(what),
+            override_config(Config(), overrides),
+            images=images,
+            decode=decode,
+            fix=fix,
+            fix_removes_much=fix_removes_much,
+            json=json,
         )
-        return _conclude(report, json)
-    path, config = Path(what), override_config(Config(), overrides)
+    config = follow_weights(load_config(find_config(what), overrides))
+    report = check_experiment(
+        config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
+    )
+    return _print_and_write(report, json)
+
+
+def _check_annotation_file(
+    path: Path,
+    config: Config,
+    *,
+    images: Path | None,
+    decode: bool,
+    fix: Path | None,
+    fix_removes_much: bool,
+    json: Path | None,
+) -> int:
+    """Check an annotation file alone, and perhaps write a cleaned copy."""
+    from retinanet.doctor.check import check_annotations
+
     if not path.is_file():
         raise UserError(f"{path}: there is no such annotation file")
     if config.data.classes is not None:
@@ -127,11 +150,11 @@ def check(
         )
     report = check_annotations(path, images, config, decode=decode)
     if fix is None:
-        return _conclude(report, json)
+        return _print_and_write(report, json)
     print(format_report(report) + "\n")
     repaired = repair_file(path, fix, images, removes_much=fix_removes_much)
     after = check_annotations(fix, images, config, decode=decode)
-    _report_fix(path, fix, repaired, after)
+    _print_fix(path, fix, repaired, after)
     if json is not None:
         fixed = {
             "path": str(fix),
@@ -140,13 +163,13 @@ def check(
             "changes": dict(repaired.changes),
             "left": after.counts(),
         }
-        _write(report, json, {"fixed": fixed})
+        _write_json(report, json, {"fixed": fixed})
     return 2 if after.count("error") else 0
 
 
-def _check_free(what: str, fix: Path | None, report: Path | None) -> None:
+def _check_outputs(what: str, fix: Path | None, json: Path | None) -> None:
     """Refuse to write over anything but an earlier report, before anything is done."""
-    paths = [path for path in (fix, report) if path is not None]
+    paths = [path for path in (fix, json) if path is not None]
     for path in paths:
         if path.resolve() == Path(what).resolve():
             raise UserError(f"{path}: is what is checked; choose another name to write")
@@ -155,28 +178,28 @@ def _check_free(what: str, fix: Path | None, report: Path | None) -> None:
         check_writable(path.parent, "choose another place")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError(f"{fix}: --fix and --json name one file; choose two names")
-    if report is not None and report.exists() and not is_report(report):
+    if json is not None and json.exists() and not is_report(json):
         raise UserError(
-            f"{report}: exists already and is no report of `retinanet check`; choose another name "
+            f"{json}: exists already and is no report of `retinanet check`; choose another name "
             "for --json"
         )
 
 
-def _conclude(report: Report, json: Path | None) -> int:
+def _print_and_write(report: Report, json: Path | None) -> int:
     """Print a report, write it if asked to, and return the exit code."""
     print(format_report(report))
     if json is not None:
-        _write(report, json, {})
+        _write_json(report, json, {})
     return 2 if report.count("error") else 0
 
 
-def _write(report: Report, path: Path, extra: dict[str, Any]) -> None:
+def _write_json(report: Report, path: Path, extra: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_report(report, path, extra)
     print(f"wrote {path}")
 
 
-def _report_fix(path: Path, out: Path, repaired: Repaired, after: Report) -> None:
+def _print_fix(path: Path, out: Path, repaired: Repaired, after: Report) -> None:
     """Say what was changed in the cleaned copy, and what is left."""
     print(f"wrote {out}; {path} is as it was")
     print(f"  {repaired}")

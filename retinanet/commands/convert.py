@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from retinanet.commands.arguments import command_parser
 from retinanet.convert.assemble import Rules, assemble, check_not_empty
 from retinanet.convert.coco_writer import output_paths, write_coco
 from retinanet.convert.csv_boxes import read_csv
@@ -21,6 +22,20 @@ from retinanet.convert.write import check_new, export, name_splits, read_coco_fi
 from retinanet.convert.yolo import read_yolo
 from retinanet.convert.yolo_config import read_yolo_config
 from retinanet.errors import UserError, nearest
+
+_OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
+
+  voc         Pascal VOC: a folder with Annotations and JPEGImages, or of XML files and images
+  yolo        YOLO: its data.yaml
+  csv         keras-retinanet: path,x1,y1,x2,y2,class_name; or TensorFlow's, with its header row
+  openimages  OpenImages: a CSV of boxes
+  checkpoint  a detector of torchvision, detectron2 or mmdetection into a checkpoint; or back
+  coco        the way back: COCO JSON to Pascal VOC, YOLO or CSV; or a COCO file into train and val
+
+example:
+  retinanet convert voc VOC2007 data/voc.json --split 0.2
+
+`retinanet convert FORMAT --help` tells more."""
 
 Found = tuple[list[FoundImages], list[str] | None]
 """The splits as the source says them, and its classes if it gives them an order."""
@@ -73,21 +88,6 @@ def main(words: list[str]) -> int:
     return 0
 
 
-_OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
-
-  voc         Pascal VOC: a folder with Annotations and JPEGImages, or of XML files and images
-  yolo        YOLO: its data.yaml
-  csv         keras-retinanet: path,x1,y1,x2,y2,class_name; or TensorFlow's, with its header row
-  openimages  OpenImages: a CSV of boxes
-  checkpoint  a detector of torchvision, detectron2 or mmdetection into a checkpoint; or back
-  coco        the way back: COCO JSON to Pascal VOC, YOLO or CSV; or a COCO file into train and val
-
-example:
-  retinanet convert voc VOC2007 data/voc.json --split 0.2
-
-`retinanet convert FORMAT --help` tells more."""
-
-
 def _check_output(options: argparse.Namespace, names: list[str]) -> None:
     """Look at once whether the splits of these names can be written."""
     if options.split is not None:
@@ -103,17 +103,7 @@ def _check_output(options: argparse.Namespace, names: list[str]) -> None:
         check_new(Path(options.output))
 
 
-def _parser(kind: str, meaning: str, examples: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"retinanet convert {kind}",
-        description=meaning,
-        epilog=f"example:\n  {examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
-def _add_options(
+def _add_shared_options(
     parser: argparse.ArgumentParser, *, images: str | None, unlisted: bool = True
 ) -> None:
     """Add the options that all formats share."""
@@ -127,7 +117,7 @@ def _add_options(
     )
     parser.add_argument(
         "--split",
-        type=_share,
+        type=_split_share,
         metavar="SHARE",
         help="divide into train and val, which gets this share; classes keep their proportions",
     )
@@ -155,13 +145,14 @@ def _add_options(
     parser.add_argument(
         "--ignore-exif",
         action="store_true",
-        help="boxes belong to the pixels as stored, not to the picture that viewers turn by EXIF",
+        help="boxes belong to the pixels as stored, not to the image that viewers turn by EXIF",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.set_defaults(to="coco", unlisted_images="skip")
 
 
-def _share(text: str) -> float:
+def _split_share(text: str) -> float:
+    """Parse the share of the images that go to val."""
     try:
         value = float(text)
     except ValueError:
@@ -172,14 +163,14 @@ def _share(text: str) -> float:
 
 
 def _voc_parser() -> argparse.ArgumentParser:
-    parser = _parser(
-        "voc",
+    parser = command_parser(
+        "convert voc",
         "Pascal VOC to COCO JSON. VOC counts pixels from 1 and includes the last one.",
         "retinanet convert voc VOCdevkit/VOC2007 data/voc07.json --sets trainval test\n"
         "  retinanet convert voc my_folder data/ --split 0.2 --zero-based",
     )
     parser.add_argument("source", metavar="FOLDER", help="with Annotations, or XML files, in it")
-    _add_options(parser, images="image folder (default: JPEGImages, images, or FOLDER)")
+    _add_shared_options(parser, images="image folder (default: JPEGImages, images, or FOLDER)")
     parser.add_argument(
         "--sets",
         nargs="+",
@@ -220,13 +211,13 @@ def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
 
 
 def _yolo_parser() -> argparse.ArgumentParser:
-    parser = _parser(
-        "yolo",
+    parser = command_parser(
+        "convert yolo",
         "YOLO (ultralytics) to COCO JSON: a file for each of train, val and test.",
         "retinanet convert yolo data.yaml data/",
     )
     parser.add_argument("source", metavar="data.yaml")
-    _add_options(parser, images=None, unlisted=False)
+    _add_shared_options(parser, images=None, unlisted=False)
     parser.add_argument("--root", metavar="D", help="folder in place of data.yaml's `path`")
     parser.add_argument(
         "--sets", nargs="+", metavar="SPLIT", help="of train, val, test (default: all there are)"
@@ -253,33 +244,33 @@ def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
 
 
 def _csv_parser() -> argparse.ArgumentParser:
-    parser = _parser(
-        "csv",
+    parser = command_parser(
+        "convert csv",
         "keras-retinanet's CSV to COCO JSON: path,x1,y1,x2,y2,class_name, corners in px. "
         "TensorFlow's columns (filename,width,height,class,xmin,..) are known by their header row.",
         "retinanet convert csv annotations.csv data/mine.json --classes classes.csv",
     )
     parser.add_argument("source", metavar="annotations.csv")
-    _add_options(parser, images="image folder, with all images in it (default: the CSV's)")
+    _add_shared_options(parser, images="image folder, with all images in it (default: the CSV's)")
     return parser
 
 
 def _read_csv(options: argparse.Namespace, problems: Problems) -> Found:
     _check_output(options, [""])
     path = Path(options.source)
-    return [read_csv(path, _folder(options.images, path.parent), problems)], None
+    return [read_csv(path, _image_folder(options.images, path.parent), problems)], None
 
 
 def _openimages_parser() -> argparse.ArgumentParser:
-    parser = _parser(
-        "openimages",
+    parser = command_parser(
+        "convert openimages",
         "OpenImages to COCO JSON. Boxes around groups (IsGroupOf) become regions to ignore.",
         "retinanet convert openimages validation-annotations-bbox.csv data/val.json \\\n"
         "    --class-descriptions class-descriptions-boxable.csv --images validation/ \\\n"
         "    --missing-images skip",
     )
     parser.add_argument("source", metavar="boxes.csv")
-    _add_options(parser, images="image folder, with ImageID.jpg in it (needed)")
+    _add_shared_options(parser, images="image folder, with ImageID.jpg in it (needed)")
     parser.add_argument(
         "--class-descriptions", metavar="FILE", required=True, help="LabelName,DisplayName rows"
     )
@@ -290,22 +281,22 @@ def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
     if not options.images:
         raise UserError("give the image folder with --images")
     _check_output(options, [""])
-    images = _folder(options.images, Path())
+    images = _image_folder(options.images, Path())
     names = read_descriptions(Path(options.class_descriptions), problems)
     found = read_openimages(Path(options.source), images, names, problems)
     return [found], list(names.values())
 
 
 def _coco_parser() -> argparse.ArgumentParser:
-    parser = _parser(
-        "coco",
+    parser = command_parser(
+        "convert coco",
         "COCO JSON to Pascal VOC, YOLO or keras-retinanet's CSV, in a new folder; or divided into "
         "train and val. Boxes alone are converted: segmentations and keypoints are left out.",
         "retinanet convert coco train.json val.json OUT --to yolo --images images/\n"
         "  retinanet convert coco all.json data/mine.json --to coco --images images/ --split 0.2",
     )
     parser.add_argument("source", nargs="+", metavar="IN.json", help="one or more: its splits")
-    _add_options(parser, images=None, unlisted=False)
+    _add_shared_options(parser, images=None, unlisted=False)
     parser.add_argument("--to", choices=["voc", "yolo", "csv", "coco"], required=True)
     parser.add_argument(
         "--images", metavar="D", nargs="+", required=True, help="image folder, or one a file"
@@ -317,14 +308,15 @@ def _read_coco(options: argparse.Namespace, problems: Problems) -> Found:
     del problems
     sources = [Path(source) for source in options.source]
     names = name_splits(sources, options.to)
-    folders = [_folder(folder, Path()) for folder in options.images]
+    folders = [_image_folder(folder, Path()) for folder in options.images]
     if len(folders) not in (1, len(sources)):
         raise UserError(f"--images names {len(folders)} folders for {len(sources)} files")
     _check_output(options, names)
     return read_coco_files(sources, names, folders * (len(sources) if len(folders) == 1 else 1))
 
 
-def _folder(given: str | None, otherwise: Path) -> Path:
+def _image_folder(given: str | None, otherwise: Path) -> Path:
+    """Return the folder that an option names, or the other one; it must be there."""
     folder = Path(given) if given else otherwise
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such image folder")

@@ -19,7 +19,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("checkpoint", help="a checkpoint, or COCO results JSON to score")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--annotations", metavar="J", help="COCO JSON; by default data.val's")
-    parser.add_argument("--images", metavar="D", help="folder of its pictures")
+    parser.add_argument("--images", metavar="D", help="folder of its images")
     parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
     options = parser.parse_intermixed_args(words)
     from retinanet.engine.evaluate import write_evaluation

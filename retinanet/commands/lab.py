@@ -1,4 +1,4 @@
-"""`retinanet lab`: the losses side by side, and the pictures to try them on."""
+"""`retinanet lab`: the losses side by side, and a drawn data set to try them on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("action", choices=["losses", "draw"])
     action = parser.parse_args(words[:1]).action
-    return _losses(words[1:]) if action == "losses" else _draw(words[1:])
+    return _compare_losses(words[1:]) if action == "losses" else _draw_data_set(words[1:])
 
 
-def _losses(words: list[str]) -> int:
+def _compare_losses(words: list[str]) -> int:
     parser = command_parser(
         "lab losses",
         "Train one experiment under the losses that the focal loss paper compares, with the same "
@@ -47,14 +47,14 @@ def _losses(words: list[str]) -> int:
         help="comparisons (main, alpha, gamma, mining, focal_star) or variants; default: all",
     )
     parser.add_argument("--output", metavar="DIR", help="default: runs/lab-<config>")
-    # StepResult out first: after --only NAME .. they would be taken for names.
+    # Taken out first: after --only NAME .. they would be taken for names.
     given = [word for word in words if "=" in word and word.split(".")[0] in Config.model_fields]
     options = parser.parse_intermixed_args([word for word in words if word not in given])
     if options.config is None:
         parser.error("name the experiment, CONFIG, before --only")
     if options.seeds < 1 or (options.steps is not None and options.steps < 1):
         parser.error("--seeds and --steps are at least 1")
-    return _compare(
+    return _train_variants(
         options.config,
         options.overrides + given,
         steps=options.steps,
@@ -64,7 +64,7 @@ def _losses(words: list[str]) -> int:
     )
 
 
-def _compare(
+def _train_variants(
     config: str,
     overrides: list[str],
     *,
@@ -73,6 +73,7 @@ def _compare(
     only: list[str] | None,
     output: Path | None,
 ) -> int:
+    """Train what is missing, then write tables and figures; return the exit code."""
     from retinanet.lab.figures import check_matplotlib, draw_figures
     from retinanet.lab.results import collect, distribution, markdown, write_results
     from retinanet.lab.trials import plan_trials, run_trials
@@ -80,7 +81,7 @@ def _compare(
 
     check_matplotlib()  # before hours of training
     variants = choose_variants(only and [name for word in only for name in word.split(",")])
-    base = _experiment(config, overrides, steps)
+    base = _common_config(config, overrides, steps)
     name = Path(config).name.removesuffix(".yaml")
     output = (output or Path(base.output.dir) / f"lab-{name}").expanduser()
     check_writable(output, "choose another --output")
@@ -105,7 +106,7 @@ def _compare(
     return 0
 
 
-def _experiment(config: str, overrides: list[str], steps: int | None) -> Config:
+def _common_config(config: str, overrides: list[str], steps: int | None) -> Config:
     """Return what all trainings have in common.
 
     Raises:
@@ -138,10 +139,10 @@ def _experiment(config: str, overrides: list[str], steps: int | None) -> Config:
     return override_config(base, [f"train.precision={precision}"])
 
 
-def _draw(words: list[str]) -> int:
+def _draw_data_set(words: list[str]) -> int:
     parser = command_parser(
         "lab draw",
-        "Draw pictures of shapes with exact boxes, in COCO format: `hard` has few small objects "
+        "Draw images of shapes with exact boxes, in COCO format: `hard` has few small objects "
         "among much\nclutter, a thousand negative anchors and more for each positive.",
         "retinanet lab draw hard runs/lab-data",
     )
@@ -157,7 +158,7 @@ def _draw(words: list[str]) -> int:
         for split in ("train", "val"):
             path = options.folder / "annotations" / f"{split}.json"
             wanted = options.scene, getattr(options, f"{split}_images"), options.seed
-            _check_drawing(path, wanted)
+            _refuse_other_drawing(path, wanted)
         write_synthetic(
             options.folder,
             train_images=options.train_images,
@@ -167,11 +168,11 @@ def _draw(words: list[str]) -> int:
         )
     except OSError as error:
         raise UserError(f"{options.folder}: cannot be written: {error}") from None
-    print(f"drew {options.train_images} + {options.val_images} pictures into {options.folder}")
+    print(f"drew {options.train_images} + {options.val_images} images into {options.folder}")
     return 0
 
 
-def _check_drawing(path: Path, wanted: tuple[str, int, int]) -> None:
+def _refuse_other_drawing(path: Path, wanted: tuple[str, int, int]) -> None:
     """Refuse to draw over what is not the same drawing: its scene, number of images and seed.
 
     Raises:

@@ -14,7 +14,7 @@ def main(words: list[str]) -> int:
     """Detect in images, write and say what; return the exit code."""
     parser = command_parser(
         "predict",
-        "Detect in pictures: COCO-format results and annotated pictures, in original pixels.",
+        "Detect in images: COCO-format results and annotated pictures, in original pixels.",
         "retinanet predict runs/first/checkpoints/best.pt photos/ 'more/*.jpg' --threshold 0.5\n"
         "  retinanet predict best.pt --annotations image_info_test-dev2017.json --images test2017",
     )
@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "--annotations", metavar="J", help="COCO JSON whose images (and ids) to use"
     )
-    parser.add_argument("--images", metavar="D", default=".", help="folder of its pictures")
+    parser.add_argument("--images", metavar="D", default=".", help="folder of its images")
     parser.add_argument(
         "--output", metavar="DIR", help="default: predictions, or the next free of its names"
     )

@@ -6,7 +6,6 @@ are treated alike.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from retinanet.convert.dataset import (
     FoundImages,
     Image,
 )
-from retinanet.convert.image_files import ImageInfo, find_images, look_at_all
+from retinanet.convert.image_files import ImageInfo, find_image_names, read_image_infos
 from retinanet.convert.problems import Problems
 from retinanet.data.canvas import Size
 from retinanet.data.coco.records import is_name
@@ -60,16 +59,16 @@ def assemble(
     Args:
         found: splits as the source says them.
         classes: names in the order of their ids; None for those that occur, sorted.
-        rules: what to do with what is wrong.
-        problems: for problems and notes.
+        rules: what to do with what is wrong or missing.
+        problems: collects problems and notes.
     """
     used: set[str] = set()
     splits = []
     for part in found:
         if rules.unlisted_images == "empty":
             _add_unlisted(part, problems)
-        _refuse_twice(part, problems)
-        images = list(_images(part, classes, rules, problems))
+        _report_duplicates(part, problems)
+        images = list(_checked_images(part, classes, rules, problems))
         used |= {box.category for image in images for box in image.boxes}
         splits.append(ConvertedSplit(name=part.name, folder=part.folder, images=images))
     return DataSet(classes=sorted(used) if classes is None else classes, splits=splits)
@@ -91,110 +90,111 @@ def check_not_empty(data: DataSet, source: Path) -> None:
 
 def _add_unlisted(part: FoundImages, problems: Problems) -> None:
     listed = {image.file_name for image in part.images}
-    for name in find_images(part.folder):
+    for name in find_image_names(part.folder):
         if name not in listed:
             image = FoundImage(source=part.folder / name, line=None, file_name=name)
             part.images.append(image)
             problems.note("images that the source does not list: taken as images without boxes")
 
 
-def _refuse_twice(part: FoundImages, problems: Problems) -> None:
+def _report_duplicates(part: FoundImages, problems: Problems) -> None:
     first: dict[str, FoundImage] = {}
     for image in part.images:
         other = first.setdefault(image.file_name, image)
         if other is not image:
             place = f"{other.source}:{other.line}" if other.line else str(other.source)
-            problems.problem(
+            problems.add(
                 image.source, image.line, f"names {image.file_name!r} again, after {place}"
             )
 
 
-def _images(
+def _checked_images(
     part: FoundImages, classes: list[str] | None, rules: Rules, problems: Problems
 ) -> Iterator[Image]:
     known = None if classes is None else frozenset(classes)
-    pictures = look_at_all([part.folder / image.file_name for image in part.images])
-    for image, picture in zip(part.images, pictures, strict=True):
-        size = _size(image, picture, part.folder, rules, problems)
+    infos = read_image_infos([part.folder / image.file_name for image in part.images])
+    for image, info in zip(part.images, infos, strict=True):
+        size = _checked_size(image, info, part.folder, rules, problems)
         boxes = [
             made
             for box in image.boxes
-            if _is_known(image, box, known, rules, problems)
+            if _check_class(image, box, known, rules, problems)
             and size is not None
-            and (made := _box(image, box, size, part.normalized, rules, problems))
+            and (made := _checked_box(image, box, size, part.normalized, rules, problems))
         ]
         if size is not None:
             yield Image(file_name=image.file_name, size=size, boxes=boxes)
 
 
-def _size(
-    image: FoundImage, picture: ImageInfo | str, folder: Path, rules: Rules, problems: Problems
+def _checked_size(
+    image: FoundImage, info: ImageInfo | str, folder: Path, rules: Rules, problems: Problems
 ) -> Size | None:
     """Return the size that an image's boxes belong to; None for one that cannot be taken."""
-    if isinstance(picture, str):
+    if isinstance(info, str):
         if rules.missing_images == "skip":
             there = (folder / image.file_name).exists()
             which = "images whose file cannot be read" if there else "images without a file"
             problems.note(f"{which}: skipped")
             problems.note(f"boxes of {which}: skipped", len(image.boxes))
             return None
-        problems.problem(
+        problems.add(
             image.source,
             image.line,
-            f"{folder / image.file_name}: {picture}; --missing-images skip leaves it out",
+            f"{folder / image.file_name}: {info}; --missing-images skip leaves it out",
         )
         return None
     if image.size is not None:
-        if image.size not in (picture.shown, picture.stored):
-            problems.problem(
+        if image.size not in (info.shown, info.stored):
+            problems.add(
                 image.source,
                 image.line,
-                f"says that {image.file_name!r} is {_said(image.size)} px, but the file is "
-                f"{_said(picture.shown)}; correct the size, or remove it to take the file's",
+                f"says that {image.file_name!r} is {_format_size(image.size)} px, but the file is "
+                f"{_format_size(info.shown)}; correct the size, or remove it to take the file's",
             )
             return None  # boxes outside a wrong size would only hide other problems
         return image.size
-    if picture.orientation > 1 and rules.ignore_exif:
-        if picture.shown == picture.stored:
-            problems.problem(
+    if info.orientation > 1 and rules.ignore_exif:
+        if info.shown == info.stored:
+            problems.add(
                 image.source,
                 image.line,
-                f"{folder / image.file_name} has EXIF orientation {picture.orientation}, which "
+                f"{folder / image.file_name} has EXIF orientation {info.orientation}, which "
                 "leaves its size as it is, so that --ignore-exif cannot be told to training; "
-                "save the picture without EXIF",
+                "save the image without EXIF",
             )
         problems.note("images that EXIF turns: taken as stored (--ignore-exif)")
-        return picture.stored
-    if picture.orientation > 1:
+        return info.stored
+    if info.orientation > 1:
         problems.note(
             "images that EXIF turns: taken as viewers show them (--ignore-exif takes them as "
             "stored)"
         )
-    return picture.shown
+    return info.shown
 
 
-def _said(size: Size) -> str:
+def _format_size(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def _is_known(
+def _check_class(
     image: FoundImage,
     box: FoundBox,
     known: frozenset[str] | None,
     rules: Rules,
     problems: Problems,
 ) -> bool:
+    """Whether a box has a class to keep; what is not in the list is a problem or dropped."""
     if known is None:
         if is_name(box.category):
             return True
-        problems.problem(image.source, box.line, f"class {box.category!r:.60} is not a name")
+        problems.add(image.source, box.line, f"class {box.category!r:.60} is not a name")
         return False
     if box.category in known:
         return True
     if rules.other_classes == "drop":
         problems.note(OTHER_CLASSES)
         return False
-    problems.problem(
+    problems.add(
         image.source,
         box.line,
         f"class {box.category!r:.60} is not in the class list; add it there, or give "
@@ -203,7 +203,7 @@ def _is_known(
     return False
 
 
-def _box(
+def _checked_box(
     image: FoundImage,
     box: FoundBox,
     size: Size,
@@ -231,7 +231,7 @@ def _box(
             y1, y2 = max(y1, 0.0), min(y2, height)
             polygon = ()
             problems.note("boxes that reach over their image's border: clipped")
-    fault = _fault((x1, y1, x2, y2), size)
+    fault = _box_fault((x1, y1, x2, y2), size)
     if fault is None:
         x, y = round(x1, digits), round(y1, digits)
         w, h = round(x2 - x1, digits), round(y2 - y1, digits)
@@ -239,37 +239,24 @@ def _box(
             return Box(box.category, x, y, w, h, box.crowd, polygon)
         fault = "has no area"
     if rules.bad_boxes == "refuse":
-        problems.problem(
+        corners = ", ".join(f"{value:.6g}" for value in (x1, y1, x2, y2))
+        problems.add(
             image.source,
             box.line,
-            f"the box of {box.category!r:.60} {fault}: {_shown((x1, y1, x2, y2))} px in "
-            f"{image.file_name!r}, {_said(size)} px; correct it, or give --bad-boxes clip or drop",
+            f"the box of {box.category!r:.60} {fault}: [{corners}] px in "
+            f"{image.file_name!r}, {_format_size(size)} px; correct it, or give --bad-boxes clip "
+            "or drop",
         )
     else:
         problems.note("boxes without area, or outside their image: dropped")
     return None
 
 
-def _fault(corners: Corners, size: Size) -> str | None:
+def _box_fault(corners: Corners, size: Size) -> str | None:
+    """Say what is wrong with a box, if anything."""
     x1, y1, x2, y2 = corners
     if x2 <= x1 or y2 <= y1:
         return "has no area (it must have x1 < x2 and y1 < y2)"
     if max(-x1, -y1, x2 - size[1], y2 - size[0]) > MARGIN:
         return f"lies more than {MARGIN:g} px outside its image"
     return None
-
-
-def _shown(corners: Corners) -> str:
-    return f"[{', '.join(f'{value:.6g}' for value in corners)}]"
-
-
-def number(text: str) -> float:
-    """Return a finite number.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    value = float(text)
-    if not math.isfinite(value) or "_" in text:  # Python reads 1_0 as 10
-        raise ValueError(text)
-    return value

@@ -37,8 +37,8 @@ def output_paths(output: Path, names: list[str], *, overwrite: bool) -> list[Pat
 
     Args:
         output: a file (.json), or a folder.
-        names: of the splits, "" for an only one without a name.
-        overwrite: files that are there may be replaced.
+        names: names of the splits; "" for the only one, if it has none.
+        overwrite: whether files that are there may be replaced.
 
     Raises:
         UserError: a file is there, or cannot be written.
@@ -69,7 +69,7 @@ def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
     """
     contents = []
     for split, path in zip(data.splits, paths, strict=True):
-        content = msgspec.json.encode(_coco(data.classes, split, description))
+        content = msgspec.json.encode(_coco_content(data.classes, split, description))
         parse_coco(content, path, images_only=False)
         contents.append(content)
     try:
@@ -83,18 +83,18 @@ def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
         ) from None
 
 
-def _coco(classes: list[str], split: ConvertedSplit, description: str) -> dict[str, Any]:
-    categories = {name: identity for identity, name in enumerate(classes, 1)}
+def _coco_content(classes: list[str], split: ConvertedSplit, description: str) -> dict[str, Any]:
+    category_ids = {name: category_id for category_id, name in enumerate(classes, 1)}
     images: list[_Image] = []
     annotations: list[_Annotation] = []
-    for identity, image in enumerate(split.images, 1):
-        images.append(_Image(identity, image.file_name, image.size[1], image.size[0]))
+    for image_id, image in enumerate(split.images, 1):
+        images.append(_Image(image_id, image.file_name, image.size[1], image.size[0]))
         for box in image.boxes:
             annotations.append(
                 _Annotation(
                     len(annotations) + 1,
-                    identity,
-                    categories[box.category],
+                    image_id,
+                    category_ids[box.category],
                     (box.x, box.y, box.width, box.height),
                     round(box.width * box.height, 6),
                     int(box.crowd),
@@ -105,5 +105,5 @@ def _coco(classes: list[str], split: ConvertedSplit, description: str) -> dict[s
         "info": {"description": description},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": identity, "name": name} for name, identity in categories.items()],
+        "categories": [{"id": number, "name": name} for name, number in category_ids.items()],
     }

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
 from retinanet.convert.image_files import name_inside
 from retinanet.convert.problems import Problems
-from retinanet.convert.tables import read_rows
+from retinanet.convert.tables import parse_number, read_rows
 
 _COLUMNS = ("path", "x1", "y1", "x2", "y2", "class_name")
 _TENSORFLOW = ("filename", "xmin", "ymin", "xmax", "ymax", "class")
@@ -23,9 +22,9 @@ def read_csv(path: Path, images: Path, problems: Problems) -> FoundImages:
     """Read a CSV; images are in the order of their first rows.
 
     Args:
-        path: of the CSV.
+        path: path of the CSV.
         images: image folder, which file_name starts from.
-        problems: for problems and notes.
+        problems: collects problems and notes.
     """
     by_path: dict[str, FoundImage | None] = {}
     by_name: dict[str, FoundImage] = {}
@@ -36,43 +35,44 @@ def read_csv(path: Path, images: Path, problems: Problems) -> FoundImages:
             problems.note("header row: TensorFlow's columns")
             continue
         if len(values) != len(header):
-            problems.problem(path, line, _wrong_columns(header, values))
+            problems.add(path, line, _column_problem(header, values))
             continue
         row = [values[header.index(name)] for name in columns]
         if line == 1 and _is_header(row):
             problems.note("header row: skipped")
             continue
         if row[0] not in by_path:
-            by_path[row[0]] = _image(path, line, row[0], images, by_name, problems)
+            by_path[row[0]] = _find_image(path, line, row[0], images, by_name, problems)
         image = by_path[row[0]]
         if image is not None and "width" in header and "height" in header:
-            said = (values[header.index("height")], values[header.index("width")])
-            _take_size(image, said, line, problems)
-        box = _box(path, line, row, columns, problems)
+            texts = (values[header.index("height")], values[header.index("width")])
+            _set_size(image, texts, line, problems)
+        box = _read_box(path, line, row, columns, problems)
         if image is not None and box is not None:
             image.boxes.append(box)
     return FoundImages(name="", folder=images, normalized=False, images=list(by_name.values()))
 
 
-def _wrong_columns(header: list[str], values: list[str]) -> str:
+def _column_problem(header: list[str], values: list[str]) -> str:
+    """Describe a row with another number of values than the header."""
     text = f"expected {len(header)} columns {','.join(header)}; found {len(values)}"
     if header == list(_COLUMNS) and len(values) == len(_TENSORFLOW) + 2:
         text += "; TensorFlow's columns need their header row, filename,width,height,class,xmin,.."
     return text
 
 
-def _take_size(image: FoundImage, said: tuple[str, str], line: int, problems: Problems) -> None:
-    """Give an image the height and width (px) of a row, if it says them; all must say the same."""
-    if not any(said):
+def _set_size(image: FoundImage, texts: tuple[str, str], line: int, problems: Problems) -> None:
+    """Give an image the height and width (px) of a row, if given; all rows must give the same."""
+    if not any(texts):
         return
-    height, width = map(_number, said)
+    height, width = map(_number_or_none, texts)
     if height is None or width is None or min(height, width) < 1 or {height % 1, width % 1} != {0}:
-        problem = f"width is {said[1]!r:.20}, height {said[0]!r:.20}; expected whole numbers (px)"
-        problems.problem(image.source, line, problem)
+        problem = f"width is {texts[1]!r:.20}, height {texts[0]!r:.20}; expected whole numbers (px)"
+        problems.add(image.source, line, problem)
     elif image.size is None:
         image.size = (int(height), int(width))
     elif image.size != (height, width):
-        problems.problem(
+        problems.add(
             image.source,
             line,
             f"says that {image.file_name!r} is {width:g}x{height:g} px, but an earlier row says "
@@ -82,10 +82,10 @@ def _take_size(image: FoundImage, said: tuple[str, str], line: int, problems: Pr
 
 def _is_header(row: list[str]) -> bool:
     """Whether the first row names its columns: none of its four coordinates is a number."""
-    return all(value and _number(value) is None for value in row[1:5])
+    return all(value and _number_or_none(value) is None for value in row[1:5])
 
 
-def _image(
+def _find_image(
     path: Path,
     line: int,
     written: str,
@@ -95,14 +95,14 @@ def _image(
 ) -> FoundImage | None:
     """Return the image of a path, which another spelling may have named before."""
     if not written or "\0" in written:
-        problems.problem(path, line, f"path {written!r:.60} is not the name of an image")
+        problems.add(path, line, f"path {written!r:.60} is not the name of an image")
         return None
     beside = path.parent / written
     name = name_inside(images, beside.absolute())
     if name is None or not beside.exists():
         name = name_inside(images, Path(written)) or name
     if name is None:
-        problems.problem(
+        problems.add(
             path,
             line,
             f"path {written!r:.200} leads outside the image folder {images}; name a folder that "
@@ -112,12 +112,13 @@ def _image(
     return by_name.setdefault(name, FoundImage(source=path, line=line, file_name=name))
 
 
-def _box(
+def _read_box(
     path: Path, line: int, row: list[str], columns: tuple[str, ...], problems: Problems
 ) -> FoundBox | None:
+    """Return the box of a row; None for an image without boxes, and for a row with a problem."""
     if not any(row[1:]):
         return None
-    corners = [_number(value) for value in row[1:5]]
+    corners = [_number_or_none(value) for value in row[1:5]]
     if not row[5] or None in corners:
         wrong = [
             f"{name} is {value!r:.40}"
@@ -125,7 +126,7 @@ def _box(
             if corner is None
         ]
         wrong += [] if row[5] else [f"{columns[5]} is empty"]
-        problems.problem(
+        problems.add(
             path,
             line,
             f"{', '.join(wrong)}; expected four numbers (px) and a class, or nothing but the path "
@@ -136,8 +137,8 @@ def _box(
     return FoundBox(line, row[5], given)
 
 
-def _number(text: str) -> float | None:
+def _number_or_none(text: str) -> float | None:
     try:
-        return number(text)
+        return parse_number(text)
     except ValueError:
         return None

@@ -63,7 +63,7 @@ class FoundBox(NamedTuple):
     """An object as a source says it, before anything is known of its image's file."""
 
     line: int | None
-    """Of the source, from 1."""
+    """Line in the source, from 1."""
     category: str
     corners: Corners
     """Px, or shares of width and height (see `FoundImages.normalized`)."""
@@ -78,7 +78,7 @@ class FoundImage:
     source: Path
     """The file that names it."""
     line: int | None
-    """Of its first mention, from 1."""
+    """Line of its first mention, from 1."""
     file_name: str
     size: Size | None = None
     """If the source says it."""

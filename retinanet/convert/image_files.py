@@ -1,6 +1,6 @@
 """Image files: where they are, and how large, without decoding what a header tells.
 
-EXIF orientation: viewers, and our training, turn a picture as its EXIF says, so that the size as
+EXIF orientation: viewers, and our training, turn an image as its EXIF says, so that the size as
 shown may differ from the size as stored. An annotation file's width and height say which is meant.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 
-from retinanet.convert.read_ahead import in_threads
+from retinanet.convert.read_ahead import map_in_threads
 from retinanet.data.canvas import Size
 from retinanet.data.images.headers import read_ends
 from retinanet.data.images.properties import look_at_image
@@ -31,7 +31,7 @@ class ImageInfo(NamedTuple):
         return self.stored[::-1] if self.orientation > 4 else self.stored
 
 
-def look_at(path: Path) -> ImageInfo | str:
+def read_image_info(path: Path) -> ImageInfo | str:
     """Return the sizes of an image file, or what is wrong with it."""
     try:
         file = look_at_image(path, read_ends(path), decode=False)
@@ -44,21 +44,21 @@ def look_at(path: Path) -> ImageInfo | str:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     turned = file.header.orientation > 4
     if turned and file.shown == file.stored and len(set(file.stored)) > 1:
-        return ImageInfo(file.stored, 1)  # no decoder, no training heeds it
+        return ImageInfo(file.stored, 1)  # no decoder, nor training, heeds it
     return ImageInfo(file.stored, file.header.orientation)
 
 
-def look_at_all(paths: list[Path]) -> list[ImageInfo | str]:
-    """Look at many files, several at once."""
-    return list(in_threads(look_at, paths))
+def read_image_infos(paths: list[Path]) -> list[ImageInfo | str]:
+    """Return the same for many files; several are read at once."""
+    return list(map_in_threads(read_image_info, paths))
 
 
-def find_images(folder: Path) -> list[str]:
-    """Return the image files in a folder and the folders in it, relative to it, sorted."""
+def find_image_names(folder: Path) -> list[str]:
+    """Return the names of the image files in a folder and its folders, relative to it, sorted."""
     found = []
-    for place, _, files in os.walk(folder, followlinks=True):
-        beside = Path(place).relative_to(folder)
-        found += [(beside / f).as_posix() for f in files if f.lower().endswith(SUFFIXES)]
+    for parent, _, files in os.walk(folder, followlinks=True):
+        inside = Path(parent).relative_to(folder)
+        found += [(inside / f).as_posix() for f in files if f.lower().endswith(SUFFIXES)]
     return sorted(found)
 
 
@@ -67,23 +67,16 @@ def name_inside(folder: Path, path: Path) -> str | None:
 
     As written, so that a link in the folder may lead anywhere; or, failing that, as resolved.
     """
-    for a, b in _ways(folder, path):
-        if b.is_relative_to(a) and a != b:
-            return b.relative_to(a).as_posix()
+    for outer, inner in _absolute_pairs(folder, path):
+        if inner.is_relative_to(outer) and outer != inner:
+            return inner.relative_to(outer).as_posix()
     return None
 
 
-def _ways(folder: Path, path: Path) -> Iterator[tuple[Path, Path]]:
+def _absolute_pairs(folder: Path, path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a folder and a path in it, as written and as resolved."""
     yield Path(os.path.abspath(folder)), Path(os.path.abspath(folder / path))  # noqa: PTH100 (`..` goes, links stay)
     try:
         yield folder.resolve(), (folder / path).resolve()
     except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL
         return
-
-
-def is_strange(name: str) -> bool:
-    """Whether a name is absolute, on this system or another, or has `..` in it."""
-    return any(
-        flavour(name).anchor or ".." in flavour(name).parts
-        for flavour in (PurePosixPath, PureWindowsPath)
-    )

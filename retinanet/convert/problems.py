@@ -1,4 +1,4 @@
-"""What a conversion meets: problems, which stop it, and notes, which its summary counts."""
+"""What a conversion meets: problems, which stop it, and notes, which its summary lists."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pathlib import Path
 from retinanet.errors import UserError
 
 _SHOWN = 10
+"""Problems whose text is kept; the others are only counted."""
 
 
 class Problems:
-    """Collects every bad line before any of them stops the conversion."""
+    """Collects all problems before any of them stops the conversion, and counts notes."""
 
     def __init__(self) -> None:
         self.notes: Counter[str] = Counter()
-        """How often something was skipped, taken otherwise, or is odd."""
+        """How often something was skipped, read differently, or is odd."""
         self._problems: list[str] = []
         self._seen: set[str] = set()
 
-    def problem(self, path: Path, line: int | None, message: str) -> None:
+    def add(self, path: Path, line: int | None, message: str) -> None:
         """Keep what is wrong with a file, or with a line of it (from 1).
 
-        Once, though two splits may hold the same file.
+        Two splits may hold the same file: a problem is kept once.
         """
         place = f"{path}:{line}" if line else str(path)
         problem = f"{place}: {message}"
@@ -30,9 +31,9 @@ class Problems:
             self._problems.append(problem)
         self._seen.add(problem)
 
-    def note(self, meaning: str, count: int = 1) -> None:
+    def note(self, text: str, count: int = 1) -> None:
         """Count something that the summary should say."""
-        self.notes[meaning] += count
+        self.notes[text] += count
 
     def stop_on_problems(self, source: Path) -> None:
         """Refuse a source with problems.

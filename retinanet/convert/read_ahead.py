@@ -11,21 +11,21 @@ T = TypeVar("T")
 
 _THREADS = 8
 _AT_ONCE = 64
-"""Files that a thread takes at once."""
+"""Files that a thread reads in one go."""
 
 
-def in_threads(look: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
+def map_in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
     """Yield what a function returns for each path, in their order; little is held ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(paths), _THREADS * _AT_ONCE):
             own = paths[start : start + _THREADS * _AT_ONCE]
             parts = [own[i : i + _AT_ONCE] for i in range(0, len(own), _AT_ONCE)]
-            for results in pool.map(lambda part: [look(path) for path in part], parts):
+            for results in pool.map(lambda part: [function(path) for path in part], parts):
                 yield from results
 
 
-def content(path: Path) -> bytes | OSError:
-    """Return a file's bytes, or why they cannot be had."""
+def read_bytes(path: Path) -> bytes | OSError:
+    """Return a file's bytes, or why they cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -25,25 +25,26 @@ def choose_val(
     that moving one image or two does not help, one may be missing: the summary names it.
 
     Args:
-        names: of the images (N), unique.
-        classes: those of each image (N); images without boxes are a class of their own here.
-        share: of all images that go to validation, 0 < share < 1.
+        names: names of the images (N), unique.
+        classes: classes of each image (N); images without boxes are a class of their own here.
+        share: share of all images that go to validation, 0 < share < 1.
         seed: another one gives another split.
     """
-    order = sorted(range(len(names)), key=lambda row: _shuffled(names[row], seed))
+    order = sorted(range(len(names)), key=lambda row: _shuffle_key(names[row], seed))
     groups = {row: classes[row] or frozenset([""]) for row in order}
-    val = _deal(groups, _wanted(groups, share), share)
-    _mend(groups, val)
+    val = _deal_out(groups, _wanted_counts(groups, share), share)
+    _move_missing_classes(groups, val)
     if len(order) > 1 and len(val) in (0, len(order)):  # so few that neither part should be empty
         val ^= {order[-1]}
     return val
 
 
-def _shuffled(name: str, seed: int) -> tuple[bytes, str]:
+def _shuffle_key(name: str, seed: int) -> tuple[bytes, str]:
+    """Return what sorts images at random: the same way for a seed, whatever their order."""
     return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogatepass")).digest(), name
 
 
-def _wanted(groups: dict[int, frozenset[str]], share: float) -> dict[str, float]:
+def _wanted_counts(groups: dict[int, frozenset[str]], share: float) -> dict[str, float]:
     """Return how many images of each class validation should get; at least one of two."""
     counts = Counter(group for own in groups.values() for group in own)
     return {
@@ -52,10 +53,12 @@ def _wanted(groups: dict[int, frozenset[str]], share: float) -> dict[str, float]
     }
 
 
-def _deal(groups: dict[int, frozenset[str]], wanted: dict[str, float], share: float) -> set[int]:
+def _deal_out(
+    groups: dict[int, frozenset[str]], wanted: dict[str, float], share: float
+) -> set[int]:
     """Deal out the images class by class, each to the part that lacks that class the most."""
     left = Counter(group for own in groups.values() for group in own)
-    lone = {group for group, count in left.items() if count == 1}
+    single = {group for group, count in left.items() if count == 1}
     to_val = dict(wanted)
     to_train = {group: left[group] - wanted[group] for group in left}
     all_to_val = share * len(groups)
@@ -72,14 +75,14 @@ def _deal(groups: dict[int, frozenset[str]], wanted: dict[str, float], share: fl
             if row in dealt:
                 continue
             dealt.add(row)
-            lacks = (to_val[rarest], all_to_val) > (to_train[rarest], all_to_train)
-            if rarest in lone:  # in val alone it could not be learnt
-                lacks = all_to_train <= 0
-            own_part = to_val if lacks else to_train
+            goes_to_val = (to_val[rarest], all_to_val) > (to_train[rarest], all_to_train)
+            if rarest in single:  # in val alone it could not be learnt
+                goes_to_val = all_to_train <= 0
+            own_part = to_val if goes_to_val else to_train
             for group in groups[row]:
                 own_part[group] -= 1
                 left[group] -= 1
-            if lacks:
+            if goes_to_val:
                 val.add(row)
                 all_to_val -= 1
             else:
@@ -87,7 +90,7 @@ def _deal(groups: dict[int, frozenset[str]], wanted: dict[str, float], share: fl
     return val
 
 
-def _mend(groups: dict[int, frozenset[str]], val: set[int]) -> None:
+def _move_missing_classes(groups: dict[int, frozenset[str]], val: set[int]) -> None:
     """Move images, singly or in pairs, as long as fewer classes are then missing in a part."""
     counts = Counter(group for own in groups.values() for group in own)
     in_val = Counter(group for row in val for group in groups[row])
@@ -106,7 +109,7 @@ def _mend(groups: dict[int, frozenset[str]], val: set[int]) -> None:
         found = [row for row, own in groups.items() if own & wanted]
         return sorted(found, key=lambda row: len(groups[row]))
 
-    def brings(group: str) -> bool:
+    def brings_in(group: str) -> bool:
         """Whether a move, or one and another that makes up for it, was found and done."""
         before = missing()
         for row in rows({group}):
@@ -123,7 +126,7 @@ def _mend(groups: dict[int, frozenset[str]], val: set[int]) -> None:
             move(row)
         return False
 
-    while any(map(brings, missing())):
+    while any(map(brings_in, missing())):
         pass
 
 

@@ -13,25 +13,25 @@ from retinanet.convert.problems import Problems
 _CLASSES_SHOWN = 30
 
 
-def summarize(data: DataSet, called: list[str], problems: Problems) -> list[str]:
+def summarize(data: DataSet, titles: list[str], problems: Problems) -> list[str]:
     """Return lines: each split's content, boxes by class, and what was skipped or is odd.
 
     Args:
         data: what was written.
-        called: each split's name or file.
-        problems: of the conversion.
+        titles: name or file of each split.
+        problems: problems and notes of the conversion; the notes are listed.
     """
-    width = max(map(len, called))
+    width = max(map(len, titles))
     lines = [
-        f"{name:<{width}}  {_content(split)}"
-        for name, split in zip(called, data.splits, strict=True)
+        f"{name:<{width}}  {_describe_split(split)}"
+        for name, split in zip(titles, data.splits, strict=True)
     ]
     lines += _class_table(data)
-    lines += [f"  {count:,} {meaning}" for meaning, count in problems.notes.items() if count]
+    lines += [f"  {count:,} {text}" for text, count in problems.notes.items() if count]
     return lines
 
 
-def _content(split: ConvertedSplit) -> str:
+def _describe_split(split: ConvertedSplit) -> str:
     boxes = [box for image in split.images for box in image.boxes]
     crowds = sum(box.crowd for box in boxes)
     empty = sum(not image.boxes for image in split.images)
@@ -57,17 +57,17 @@ def _class_table(data: DataSet) -> list[str]:
     absent = [name for name in data.classes if not any(own[name] for own in counts)]
     if absent:
         lines.append(
-            f"  {len(absent):,} classes have no box: {_some(absent)}; --classes FILE lists those "
-            "that you want"
+            f"  {len(absent):,} classes have no box: {_first_ten(absent)}; --classes FILE lists "
+            "those that you want"
         )
     for split, own in zip(data.splits, counts, strict=True):
         elsewhere = [name for name in data.classes if not own[name] and name not in absent]
         if elsewhere:
-            lines.append(f"  not in {split.name}: {_some(elsewhere)}")
-    return lines + _alike(data.classes)
+            lines.append(f"  not in {split.name}: {_first_ten(elsewhere)}")
+    return lines + _similar_names(data.classes)
 
 
-def _alike(classes: list[str]) -> list[str]:
+def _similar_names(classes: list[str]) -> list[str]:
     """Return a line for classes whose names differ in case or blanks only, typing errors mostly."""
     spellings: dict[str, list[str]] = {}
     for name in classes:
@@ -80,7 +80,7 @@ def _alike(classes: list[str]) -> list[str]:
     ]
 
 
-def _some(names: list[str]) -> str:
+def _first_ten(names: list[str]) -> str:
     return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 

@@ -1,8 +1,9 @@
-"""Lines and rows of text files, with their numbers, and lists of classes."""
+"""Text files: their lines and rows, the numbers in them, and lists of classes."""
 
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,18 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_number(text: str) -> float:
+    """Return a finite number.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    value = float(text)
+    if not math.isfinite(value) or "_" in text:  # Python reads 1_0 as 10
+        raise ValueError(text)
+    return value
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -56,7 +69,7 @@ def read_rows(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     except csv.Error as error:
-        problems.problem(path, line, f"not CSV: {error}")
+        problems.add(path, line, f"not CSV: {error}")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -76,7 +89,7 @@ def read_classes(path: Path, problems: Problems) -> list[str]:
     lines: dict[str, int] = {}
     for place, (line, row) in enumerate(rows):
         if len(row) != columns or columns > 2:
-            problems.problem(
+            problems.add(
                 path,
                 line,
                 f"should be name,id, or a name, as in every line; found {len(row)} columns",
@@ -84,15 +97,15 @@ def read_classes(path: Path, problems: Problems) -> list[str]:
             continue
         name, identity = row[0], row[1] if columns == 2 else str(place)
         if not identity.isdecimal():
-            problems.problem(path, line, f"id {identity!r:.60} should be a whole number from 0")
+            problems.add(path, line, f"id {identity!r:.60} should be a whole number from 0")
         elif int(identity) in ids:
-            problems.problem(path, line, f"id {identity} already belongs to {ids[int(identity)]!r}")
+            problems.add(path, line, f"id {identity} already belongs to {ids[int(identity)]!r}")
         elif not is_name(name):
-            problems.problem(path, line, f"class {name!r:.60} is not a name")
+            problems.add(path, line, f"class {name!r:.60} is not a name")
         elif name in lines:
-            problems.problem(path, line, f"class {name!r:.60} already stands in line {lines[name]}")
+            problems.add(path, line, f"class {name!r:.60} already stands in line {lines[name]}")
         else:
             ids[int(identity)], lines[name] = name, line
     if not rows:
-        problems.problem(path, None, "holds no class")
+        problems.add(path, None, "holds no class")
     return [ids[identity] for identity in sorted(ids)]

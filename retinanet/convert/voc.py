@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import XMLParser
 
-from retinanet.convert.assemble import number
 from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
-from retinanet.convert.image_files import find_images, name_inside
+from retinanet.convert.image_files import find_image_names, name_inside
 from retinanet.convert.problems import Problems
-from retinanet.convert.read_ahead import content, in_threads
-from retinanet.convert.tables import read_lines
+from retinanet.convert.read_ahead import map_in_threads, read_bytes
+from retinanet.convert.tables import parse_number, read_lines
 from retinanet.data.canvas import Size
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
@@ -36,7 +35,7 @@ class VocReader:
         """Find a folder's parts: Annotations, JPEGImages, or all files side by side.
 
         Args:
-            folder: of the data set, or of its XML files.
+            folder: folder of the data set, or of its XML files.
             images: image folder, if it is not JPEGImages.
             difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
             zero_based: corners are continuous px from 0, as some tools write them.
@@ -50,20 +49,20 @@ class VocReader:
         self._folder = folder
         self._difficult = difficult
         self._zero_based = zero_based
-        pictures = find_images(self.images)
-        self._pictures = frozenset(pictures)
-        self._by_stem = {str(PurePosixPath(p).with_suffix("")): p for p in reversed(pictures)}
+        self._image_names = frozenset(find_image_names(self.images))
 
     def read(self, set_name: str | None, problems: Problems) -> FoundImages:
         """Read the images of a list, in its order; or all XML files, sorted.
 
         Args:
-            set_name: of a list in ImageSets/Main, or a path of one.
-            problems: for problems and notes.
+            set_name: name of a list in ImageSets/Main, or the path of one.
+            problems: collects problems and notes.
         """
         part = FoundImages(name="", folder=self.images, normalized=False)
         if set_name is None:
-            names = sorted(path.relative_to(self.xml_folder) for path in _xml(self.xml_folder))
+            names = sorted(
+                path.relative_to(self.xml_folder) for path in _find_xml_files(self.xml_folder)
+            )
             if not names:
                 raise UserError(
                     f"{self.xml_folder}: holds no XML file; name a folder of Pascal VOC, with "
@@ -71,15 +70,15 @@ class VocReader:
                 )
         else:
             part.name = Path(set_name).stem
-            names = self._listed(set_name, problems)
+            names = self._read_list(set_name, problems)
         paths = [self.xml_folder / name for name in names]
-        for path, written in zip(paths, in_threads(content, paths), strict=True):
-            image = self._image(path, written, problems)
+        for path, content in zip(paths, map_in_threads(read_bytes, paths), strict=True):
+            image = self._parse_image(path, content, problems)
             if image is not None:
                 part.images.append(image)
         return part
 
-    def _listed(self, set_name: str, problems: Problems) -> list[Path]:
+    def _read_list(self, set_name: str, problems: Problems) -> list[Path]:
         path = self._folder / "ImageSets" / "Main" / f"{Path(set_name).name}"
         path = path if path.suffix == ".txt" else path.with_name(f"{path.name}.txt")
         if Path(set_name).is_file():
@@ -92,71 +91,71 @@ class VocReader:
             ):
                 name = Path(text).with_suffix(".xml")
             if name_inside(self.xml_folder, name) is None:
-                problems.problem(path, line, f"{text!r:.60} leads outside {self.xml_folder}")
+                problems.add(path, line, f"{text!r:.60} leads outside {self.xml_folder}")
             elif (self.xml_folder / name).is_file():
                 names.append(name)
             elif re.search(r"\s-?[01]$", text):
-                problems.problem(
+                problems.add(
                     path,
                     line,
                     f"{text!r:.60} is a line of one class's list; name a plain list, "
                     "such as trainval",
                 )
             else:
-                problems.problem(path, line, f"there is no {self.xml_folder / name}")
+                problems.add(path, line, f"there is no {self.xml_folder / name}")
         return names
 
-    def _image(self, path: Path, written: bytes | OSError, problems: Problems) -> FoundImage | None:
-        root = _parse(path, written, problems)
+    def _parse_image(
+        self, path: Path, content: bytes | OSError, problems: Problems
+    ) -> FoundImage | None:
+        root = _parse_xml(path, content, problems)
         if root is None:
             return None
         if root.tag != "annotation":
-            problems.problem(
-                path, root.line, f"is <{root.tag}>; expected Pascal VOC's <annotation>"
-            )
+            problems.add(path, root.line, f"is <{root.tag}>; expected Pascal VOC's <annotation>")
             return None
         name = self._file_name(path, root, problems)
         if name is None:
             return None
-        size = _size(path, root, problems)
+        size = _parse_size(path, root, problems)
         image = FoundImage(source=path, line=None, file_name=name, size=size)
         for found in root.findall("object"):
-            box = self._box(path, found, problems)
+            box = self._parse_box(path, found, problems)
             if box is not None:
                 image.boxes.append(box)
         return image
 
     def _file_name(self, path: Path, root: _Element, problems: Problems) -> str | None:
         """Return the image of an XML file: what <filename> says, or the one of the same name."""
-        written = _text(root, "filename")
+        filename = _child_text(root, "filename")
         beside = path.relative_to(self.xml_folder).with_suffix("")
         namesakes = [
             beside.as_posix() + suffix for suffix in (*SUFFIXES, *map(str.upper, SUFFIXES))
         ]
-        namesake = next((name for name in namesakes if name in self._pictures), None)
-        if not written:
+        namesake = next((name for name in namesakes if name in self._image_names), None)
+        if not filename:
             if namesake is None:
-                problems.problem(
+                problems.add(
                     path,
                     None,
                     f"has no <filename>, and there is no image {beside} in {self.images}",
                 )
             return namesake
-        inside = None if "\0" in written else name_inside(self.images, Path(written))
+        inside = None if "\0" in filename else name_inside(self.images, Path(filename))
         if inside is None:
-            problems.problem(
+            problems.add(
                 path,
-                _line(root, "filename"),
-                f"<filename> {written!r:.200} leads outside the image folder {self.images}",
+                _child_line(root, "filename"),
+                f"<filename> {filename!r:.200} leads outside the image folder {self.images}",
             )
             return None
-        said = [inside, (beside.parent / inside).as_posix()]
-        found = next((name for name in said if name in self._pictures), None)
+        candidates = [inside, (beside.parent / inside).as_posix()]
+        found = next((name for name in candidates if name in self._image_names), None)
         if found and namesake and found != namesake:
-            problems.problem(
+            problems.add(
                 path,
-                _line(root, "filename"),
-                f"<filename> is {written!r:.200}, but there is {namesake!r:.200}, too, which has "
+                _child_line(root, "filename"),
+                f"<filename> is {filename!r:.200}, but there is {namesake!r:.200}, too, which has "
                 "the XML file's name; correct <filename>",
             )
             return None
@@ -166,25 +165,25 @@ class VocReader:
             )
         return found or namesake or inside
 
-    def _box(self, path: Path, found: _Element, problems: Problems) -> FoundBox | None:
-        """Return an object's own box; those of its <part>s are not objects."""
-        name, boxes = _text(found, "name"), found.findall("bndbox")
+    def _parse_box(self, path: Path, found: _Element, problems: Problems) -> FoundBox | None:
+        """Return an object's own box; those of its <part> elements are not objects."""
+        name, boxes = _child_text(found, "name"), found.findall("bndbox")
         if not name:
-            problems.problem(path, found.line, "an <object> has no <name>")
+            problems.add(path, found.line, "an <object> has no <name>")
             return None
         if len(boxes) != 1:
-            problems.problem(
+            problems.add(
                 path, found.line, f"the <object> {name!r:.60} has {len(boxes)} <bndbox>; expected 1"
             )
             return None
-        texts = [_text(boxes[0], key) for key in _CORNERS]
+        texts = [_child_text(boxes[0], key) for key in _CORNERS]
         try:
-            x1, y1, x2, y2 = map(number, texts)
+            x1, y1, x2, y2 = map(parse_number, texts)
         except ValueError:
             shown = ", ".join(f"{k} {t!r:.20}" for k, t in zip(_CORNERS, texts, strict=True))
-            problems.problem(
+            problems.add(
                 path,
-                _line(found, "bndbox"),
+                _child_line(found, "bndbox"),
                 f"the <bndbox> of {name!r:.60} has {shown}; expected four numbers (px)",
             )
             return None
@@ -203,13 +202,15 @@ class VocReader:
             x1, y1 = x1 - 1, y1 - 1
         corners: Corners = (x1, y1, x2, y2)
         crowd = difficult and self._difficult == "ignore"
-        return FoundBox(_line(found, "bndbox"), name, corners, crowd)
+        return FoundBox(_child_line(found, "bndbox"), name, corners, crowd)
 
     def _is_difficult(self, path: Path, found: _Element, problems: Problems) -> bool:
-        text = _text(found, "difficult") or "0"
+        text = _child_text(found, "difficult") or "0"
         if text not in ("0", "1"):
-            problems.problem(
-                path, _line(found, "difficult"), f"<difficult> is {text!r:.60}; expected 0 or 1"
+            problems.add(
+                path,
+                _child_line(found, "difficult"),
+                f"<difficult> is {text!r:.60}; expected 0 or 1",
             )
         return text == "1"
 
@@ -223,10 +224,10 @@ class _Element(Element):
         return super().findall(path, namespaces)
 
 
-def _parse(path: Path, written: bytes | OSError, problems: Problems) -> _Element | None:
+def _parse_xml(path: Path, content: bytes | OSError, problems: Problems) -> _Element | None:
     """Return the root of an XML file; entities and the like, which could do harm, are refused."""
-    if isinstance(written, OSError):
-        problems.problem(path, None, f"cannot be read: {written.strerror}")
+    if isinstance(content, OSError):
+        problems.add(path, None, f"cannot be read: {content.strerror}")
         return None
 
     def make(tag: str, attributes: dict[str, str]) -> _Element:
@@ -236,26 +237,26 @@ def _parse(path: Path, written: bytes | OSError, problems: Problems) -> _Element
 
     parser: Any = XMLParser(target=TreeBuilder(element_factory=make))
     try:
-        parser.feed(written)
+        parser.feed(content)
         return parser.close()
     except ParseError as error:
-        problems.problem(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
+        problems.add(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
     except DefusedXmlException as error:
-        problems.problem(path, None, f"not read: {type(error).__name__}, which could do harm")
+        problems.add(path, None, f"not read: {type(error).__name__}, which could do harm")
     except (ValueError, LookupError) as error:  # an encoding that there is not
-        problems.problem(path, None, f"not XML that can be read: {error}")
+        problems.add(path, None, f"not XML that can be read: {error}")
     return None
 
 
-def _size(path: Path, root: _Element, problems: Problems) -> Size | None:
+def _parse_size(path: Path, root: _Element, problems: Problems) -> Size | None:
     """Return what <size> says; None where it says nothing, or 0 as some tools write."""
     element = root.find("size")
-    texts = [_text(element, key) for key in ("height", "width")] if element is not None else []
+    texts = [] if element is None else [_child_text(element, key) for key in ("height", "width")]
     if not any(texts):
         problems.note("XML files without <size>: taken from the image")
         return None
     try:
-        height, width = map(number, texts)
+        height, width = map(parse_number, texts)
         if height == width == 0:
             problems.note("XML files with a <size> of 0x0: taken from the image")
             return None
@@ -263,19 +264,20 @@ def _size(path: Path, root: _Element, problems: Problems) -> Size | None:
             return int(height), int(width)
     except ValueError:
         pass
-    problems.problem(
+    problems.add(
         path,
-        _line(root, "size"),
+        _child_line(root, "size"),
         f"<size> has height {texts[0]!r:.20}, width {texts[1]!r:.20}; expected whole numbers (px)",
     )
     return None
 
 
-def _text(element: Element, key: str) -> str:
+def _child_text(element: Element, key: str) -> str:
     return (element.findtext(key) or "").strip()
 
 
-def _line(element: Element, key: str) -> int | None:
+def _child_line(element: Element, key: str) -> int | None:
+    """Return the line of an element's child, if there is one."""
     child: Any = element.find(key)
     return None if child is None else child.line
 
@@ -285,7 +287,7 @@ def _first_folder(folder: Path, *names: str) -> Path:
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 
-def _xml(folder: Path) -> list[Path]:
+def _find_xml_files(folder: Path) -> list[Path]:
     return [
         Path(place) / name
         for place, _, names in os.walk(folder, followlinks=True)

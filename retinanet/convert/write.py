@@ -104,7 +104,7 @@ def check_new(folder: Path) -> None:
     """Refuse a folder that has something in it: an export is a folder of its own.
 
     Raises:
-        UserError: what stands there.
+        UserError: the folder is not empty, or cannot be written.
     """
     if folder.is_dir() and not any(folder.iterdir()):
         return
@@ -160,7 +160,7 @@ def _stems(images: list[Image]) -> list[str]:
     return list(seen)
 
 
-def _link(place: Path, images: Path) -> None:
+def _link_images(place: Path, images: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         place.symlink_to(images.absolute(), target_is_directory=True)
@@ -190,7 +190,7 @@ def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
             path.write_bytes(_voc_xml(image, problems))
         _write_lines(folder / "ImageSets" / "Main" / f"{split.name}.txt", stems)
     _write_lines(folder / "classes.txt", data.classes)
-    _link(folder / "JPEGImages", folders.pop())
+    _link_images(folder / "JPEGImages", folders.pop())
 
 
 def _voc_xml(image: Image, problems: Problems) -> bytes:
@@ -252,7 +252,7 @@ def _write_yolo(data: DataSet, folder: Path, final: Path, problems: Problems) ->
                 _write_lines(labels, rows)
             lines.append(f"./images/{split.name}/{image.file_name}")
         _write_lines(folder / f"{split.name}.txt", lines)
-        _link(folder / "images" / split.name, split.folder)
+        _link_images(folder / "images" / split.name, split.folder)
         names[split.name] = f"{split.name}.txt"
     config = {"path": str(final.absolute()), **names, "names": data.classes}
     write_yaml(config, folder / "data.yaml")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retinanet.convert.assemble import OTHER_CLASSES, number
+from retinanet.convert.assemble import OTHER_CLASSES
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
-from retinanet.convert.image_files import find_images, name_inside
+from retinanet.convert.image_files import find_image_names, name_inside
 from retinanet.convert.problems import Problems
-from retinanet.convert.read_ahead import content, in_threads
-from retinanet.convert.tables import read_lines
+from retinanet.convert.read_ahead import map_in_threads, read_bytes
+from retinanet.convert.tables import parse_number, read_lines
 from retinanet.convert.yolo_config import YoloConfig
 from retinanet.data.images.reading import SUFFIXES
 
@@ -38,46 +38,46 @@ def read_yolo(
     first of images/SPLIT, images, the root, and the folder they share, that holds all its images.
 
     Args:
-        config: of the data set.
+        config: what the data.yaml says.
         split: one of its splits.
-        problems: for problems and notes.
+        problems: collects problems and notes.
         missing_images: `refuse` or `skip` label files without an image.
         other_classes: `refuse` or `drop` labels whose class number is not in `names`.
     """
     paths: list[tuple[Path, Path, int | None]] = []  # image, the file that names it, its line
     for entry in config.splits[split]:
         if entry.is_dir():
-            found = [entry / name for name in find_images(entry)]
-            _find_orphans(entry, found, problems, missing_images)
+            found = [entry / name for name in find_image_names(entry)]
+            _report_labels_without_image(entry, found, problems, missing_images)
             paths += [(image, image, None) for image in found]
         else:
             paths += [
-                (image, entry, line)
+                (_listed_image(text, entry, config.root), entry, line)
                 for line, text in read_lines(entry)
-                if (image := _listed(text, entry, config.root))
             ]
     folder = _common_folder(config, split, [image for image, _, _ in paths])
     part = FoundImages(name=split, folder=folder, normalized=True)
     labels = [label_path(image) for image, _, _ in paths]
-    for (path, source, line), label, written in zip(
-        paths, labels, in_threads(content, labels), strict=True
+    for (path, source, line), label, content in zip(
+        paths, labels, map_in_threads(read_bytes, labels), strict=True
     ):
         name = name_inside(folder, path.absolute())
         if name is None or "\0" in name:
-            problems.problem(source, line, f"{str(path)!r:.200} leads outside {folder}")
+            problems.add(source, line, f"{str(path)!r:.200} leads outside {folder}")
             continue
-        made = FoundImage(source=source, line=line, file_name=name)
-        if not isinstance(written, FileNotFoundError):  # without a label file it has no boxes
-            made.source, made.line = label, None
-            made.boxes = _labels(label, written, config, other_classes, problems)
-        part.images.append(made)
+        image = FoundImage(source=source, line=line, file_name=name)
+        if not isinstance(content, FileNotFoundError):  # without a label file it has no boxes
+            image.source, image.line = label, None
+            image.boxes = _read_labels(label, content, config, other_classes, problems)
+        part.images.append(image)
     return part
 
 
-def _listed(text: str, entry: Path, root: Path) -> Path:
+def _listed_image(text: str, entry: Path, root: Path) -> Path:
     """Return the image of a line, which starts from its list's folder or from the root."""
-    ways = [entry.parent / text, root / text]
-    return Path(os.path.normpath(next((way for way in ways if way.exists()), ways[0])))
+    candidates = [entry.parent / text, root / text]
+    found = next((path for path in candidates if path.exists()), candidates[0])
+    return Path(os.path.normpath(found))
 
 
 def _common_folder(config: YoloConfig, split: str, images: list[Path]) -> Path:
@@ -99,7 +99,7 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _find_orphans(
+def _report_labels_without_image(
     folder: Path, images: list[Path], problems: Problems, missing_images: str
 ) -> None:
     """Name label files without an image."""
@@ -116,7 +116,7 @@ def _find_orphans(
                 problems.note("label files without an image: skipped")
                 continue
             wanted = folder / path.relative_to(labels).with_suffix("")
-            problems.problem(
+            problems.add(
                 path,
                 None,
                 f"there is no image {wanted}{SUFFIXES[0]} (or another suffix) for these labels; "
@@ -133,40 +133,40 @@ def _looks_like_labels(path: Path) -> bool:
         return False
 
 
-def _labels(
+def _read_labels(
     path: Path,
-    written: bytes | OSError,
+    content: bytes | OSError,
     config: YoloConfig,
     other_classes: str,
     problems: Problems,
 ) -> list[FoundBox]:
     """Return the boxes of a label file."""
-    if isinstance(written, OSError):
-        problems.problem(path, None, f"cannot be read: {written.strerror}")
+    if isinstance(content, OSError):
+        problems.add(path, None, f"cannot be read: {content.strerror}")
         return []
     try:
-        text = written.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        problems.problem(path, None, "not a text file in UTF-8")
+        problems.add(path, None, "not a text file in UTF-8")
         return []
     boxes = []
     for line, words in enumerate(map(str.split, text.split("\n")), 1):
         try:
             if words:
-                boxes.append(_label(line, words, config))
+                boxes.append(_parse_label(line, words, config))
         except _OtherClassError as error:
             if other_classes == "drop":
                 problems.note(OTHER_CLASSES)
             else:
-                problems.problem(path, line, str(error))
+                problems.add(path, line, str(error))
         except ValueError as error:
-            problems.problem(path, line, str(error))
+            problems.add(path, line, str(error))
     outlines = sum(bool(box.polygon) for box in boxes)
     problems.note("outlines: kept as segmentations, boxes drawn around them", outlines)
     return boxes
 
 
-def _label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
+def _parse_label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
     """Return the box of a label.
 
     Raises:
@@ -183,7 +183,7 @@ def _label(line: int, words: list[str], config: YoloConfig) -> FoundBox:
     if len(words) != 5 and (len(words) < 7 or len(words) % 2 == 0):
         raise ValueError(f"{len(words)} columns; {_LABEL_FORMS}")
     try:
-        values = [number(word) for word in words]
+        values = [parse_number(word) for word in words]
     except ValueError:
         raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}") from None
     label, places = values[0], values[1:]

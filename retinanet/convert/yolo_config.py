@@ -31,7 +31,7 @@ def read_yolo_config(path: Path, root: Path | None, sets: list[str] | None = Non
     """Read a data.yaml.
 
     Args:
-        path: of the file.
+        path: path of the file.
         root: in place of its `path`.
         sets: the splits to take, in this order; None for all. The others need not be there.
 
@@ -43,15 +43,15 @@ def read_yolo_config(path: Path, root: Path | None, sets: list[str] | None = Non
     values = read_yaml(path, number_keys=True)
     if "validation" in values:
         values.setdefault("val", values["validation"])
-    names = _names(path, values)
-    root = root or _root(path, values.get("path"))
-    splits = _splits(path, root, values, sets)
+    names = _class_names(path, values)
+    root = root or _root_folder(path, values.get("path"))
+    splits = _find_splits(path, root, values, sets)
     return YoloConfig(
         path=path, root=root, splits=splits, names=names, keypoints="kpt_shape" in values
     )
 
 
-def _names(path: Path, values: dict[Any, Any]) -> list[str]:
+def _class_names(path: Path, values: dict[Any, Any]) -> list[str]:
     names, count = values.get("names"), values.get("nc")
     if names is None and type(count) is int and count > 0:
         names = [f"class_{i}" for i in range(count)]  # as ultralytics calls them
@@ -76,7 +76,7 @@ def _names(path: Path, values: dict[Any, Any]) -> list[str]:
     return texts
 
 
-def _root(path: Path, value: Any) -> Path:
+def _root_folder(path: Path, value: Any) -> Path:
     """Return the folder that a data.yaml's `path` means: from the file's folder, or from here."""
     if value is None:
         return path.parent
@@ -88,7 +88,7 @@ def _root(path: Path, value: Any) -> Path:
     raise UserError(f"{path}: path is {value!r}, which is no folder here; give it with --root")
 
 
-def _splits(
+def _find_splits(
     path: Path, root: Path, values: dict[Any, Any], sets: list[str] | None
 ) -> dict[str, list[Path]]:
     """Return the folders and lists of the splits in `sets`, or of all that a data.yaml names."""
@@ -107,9 +107,9 @@ def _splits(
         for value in named[split]:
             if not isinstance(value, str):
                 raise UserError(f"{path}: {split} should name folders or lists, not {value!r:.60}")
-            entry = _entry(root, value)
+            entry = _find_entry(root, value)
             if entry is None:
-                there = [name for name in named if all(_entry(root, v) for v in named[name])]
+                there = [name for name in named if all(_find_entry(root, v) for v in named[name])]
                 raise UserError(
                     f"{path}: {split} names {value!r:.200}, and there is no folder or list (.txt) "
                     f"{root / value}; is --root right?"
@@ -119,12 +119,14 @@ def _splits(
     return splits
 
 
-def _entry(root: Path, value: Any) -> Path | None:
+def _find_entry(root: Path, value: Any) -> Path | None:
     """Return the folder or list that a split names, if it is there."""
     if not isinstance(value, str):
         return None
-    ways = [root / value]
+    candidates = [root / value]
     if value.startswith("../"):
-        ways.append(root / value[3:])  # Roboflow writes ../train/images for ./train/images
-    there = (way for way in ways if way.is_dir() or (way.suffix == ".txt" and way.is_file()))
-    return next((Path(os.path.normpath(way)) for way in there), None)
+        candidates.append(root / value[3:])  # Roboflow writes ../train/images for ./train/images
+    for path in candidates:
+        if path.is_dir() or (path.suffix == ".txt" and path.is_file()):
+            return Path(os.path.normpath(path))
+    return None

@@ -45,7 +45,7 @@ class Augment:
 
     @property
     def needs_full_size(self) -> bool:
-        """Whether a list of the user's is in px of the file, which then is not decoded smaller."""
+        """Whether the user has a list: its transforms are in px of the file at its full size."""
         return self._pipeline is not None
 
     def transform(
@@ -80,7 +80,7 @@ def _apply(
 
 
 def _check_image(image: Any) -> None:
-    """Refuse what the rest of the way would take for pixels and garble."""
+    """Refuse what later steps would take for pixels and garble."""
     shape, kind = tuple(image.shape), str(image.dtype)
     if kind != "uint8" or len(shape) != 3 or shape[2] != 3:
         raise UserError(
@@ -95,7 +95,7 @@ def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose
     Raises:
         UserError: an unknown transform or argument, with the place in `data.augment`.
     """
-    parts = [_build(entry, f"data.augment.{i}") for i, entry in enumerate(transforms)]
+    parts = [_build_transform(entry, f"data.augment.{i}") for i, entry in enumerate(transforms)]
     boxes = A.BboxParams(
         format="pascal_voc",
         label_fields=["rows"],
@@ -113,7 +113,7 @@ def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose
         raise UserError(f"data.augment: {error}") from None
 
 
-def _build(entry: Any, place: str) -> Any:
+def _build_transform(entry: Any, place: str) -> Any:
     """Build one transform; `transforms` inside its arguments (of OneOf, say) are built too."""
     if not isinstance(entry, dict) or len(entry) != 1:
         raise UserError(f"{place}: {entry!r:.80} is not of the form {{Name: {{argument: value}}}}")
@@ -127,7 +127,9 @@ def _build(entry: Any, place: str) -> Any:
     try:
         if "transforms" in arguments:
             inner = enumerate(arguments["transforms"])
-            arguments["transforms"] = [_build(part, f"{place}.{name}.{i}") for i, part in inner]
+            arguments["transforms"] = [
+                _build_transform(part, f"{place}.{name}.{i}") for i, part in inner
+            ]
         built = kind(**arguments)
         A.Compose([built], strict=True)  # a misspelt argument only warns otherwise
     except (TypeError, ValueError, NotImplementedError) as error:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from retinanet.data.coco.annotations import Annotations
 
-_IMAGES, _BOXES = 2**16, 2**13
-"""Images and boxes looked at together, at most: so few that they stay in the processor's cache."""
-_TOUCH = 1e-3
-"""px; what a box reaches over the border by less is rounding."""
+_IMAGES_AT_ONCE, _BOXES_AT_ONCE = 2**16, 2**13
+"""At most: so few that they stay in the processor's cache."""
+_ROUNDING = 1e-3
+"""px; a box that reaches over the border by less does so by rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,8 +45,8 @@ def cut_boxes(annotations: Annotations, first: int, last: int, *, min_box_side: 
     """Cut the boxes of the images first..last-1 to their images.
 
     Args:
-        annotations: of the split.
-        first: row of an image.
+        annotations: index of the split.
+        first: row of the first image.
         last: row after the last image.
         min_box_side: original px.
     """
@@ -65,7 +65,7 @@ def cut_boxes(annotations: Annotations, first: int, last: int, *, min_box_side: 
         empty=empty,
         outside=outside,
         small=~empty & ~outside & (shorter < min_box_side),
-        cut=(np.abs(inside - corners) > _TOUCH).any(axis=0) & ~outside & ~empty,
+        cut=(np.abs(inside - corners) > _ROUNDING).any(axis=0) & ~outside & ~empty,
     )
 
 
@@ -73,8 +73,8 @@ def parts(annotations: Annotations) -> Iterator[tuple[int, int]]:
     """Yield ranges of images (first, last) that cover a file, to look at its boxes in turn."""
     offsets, first = annotations.offsets, 0
     while first < len(annotations):
-        full = int(np.searchsorted(offsets, offsets[first] + _BOXES, side="right")) - 1
-        last = min(max(full, first + 1), first + _IMAGES, len(annotations))
+        full = int(np.searchsorted(offsets, offsets[first] + _BOXES_AT_ONCE, side="right")) - 1
+        last = min(max(full, first + 1), first + _IMAGES_AT_ONCE, len(annotations))
         yield first, last
         first = last
 
@@ -92,20 +92,20 @@ class Census:
 def take_census(annotations: Annotations, *, min_box_side: float) -> Census:
     """Look at every box of a file once."""
     learnable = np.zeros(len(annotations), bool)
-    words = {
+    meanings = {
         "empty": "without width or height: left out",
         "outside": "wholly outside the image: left out",
         "small": f"with a side under {min_box_side:g} px: left out",
         "cut": "reach over the image's border: cut",
     }
-    counts = dict.fromkeys(words, 0)
-    examples: dict[str, list[int]] = {kind: [] for kind in words}
+    counts = dict.fromkeys(meanings, 0)
+    examples: dict[str, list[int]] = {kind: [] for kind in meanings}
     for first, last in parts(annotations):
         boxes = cut_boxes(annotations, first, last, min_box_side=min_box_side)
         start, stop = annotations.offsets[[first, last]]
         owner = np.repeat(np.arange(first, last), np.diff(annotations.offsets[first : last + 1]))
         learnable[owner[boxes.keep & ~annotations.crowd[start:stop]]] = True
-        for kind in words:
+        for kind in meanings:
             found = np.flatnonzero(getattr(boxes, kind))
             counts[kind] += len(found)
             missing = max(0, 5 - len(examples[kind]))
@@ -113,7 +113,7 @@ def take_census(annotations: Annotations, *, min_box_side: float) -> Census:
     remarks = [
         f"{counts[kind]} boxes {text} (annotations {', '.join(map(str, examples[kind]))}"
         f"{', ...' if counts[kind] > 5 else ''})"
-        for kind, text in words.items()
+        for kind, text in meanings.items()
         if counts[kind]
     ]
     return Census(learnable=learnable, remarks=remarks)

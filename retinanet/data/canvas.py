@@ -54,7 +54,7 @@ class Buckets:
     def __init__(self, *, short_sides: tuple[int, ...], long_side: int) -> None:
         self._long_side = long_side
         short = max(short_sides)
-        limits = {_limit(aspect, short, long_side) for aspect in _ASPECTS}
+        limits = {_bucket_end(aspect, short, long_side) for aspect in _ASPECTS}
         self._limits = np.array([*sorted(limits), math.inf])
         canvases = [self.canvas(2 * row, short) for row in range(len(self._limits))]
         # Where rounding gives two buckets one canvas, they are one.
@@ -83,7 +83,7 @@ class Buckets:
         return round_up((long, short) if bucket % 2 else (short, long))
 
 
-def _limit(aspect: float, short_side: int, long_side: int) -> float:
+def _bucket_end(aspect: float, short_side: int, long_side: int) -> float:
     """Return where a bucket ends: near `aspect`, so that rounding up to 32 px wastes little."""
     if aspect * short_side < long_side:
         return round_up((short_side, math.ceil(short_side * aspect)))[1] / short_side

@@ -19,13 +19,11 @@ from retinanet.data.images.headers import stored_size
 from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.errors import UserError
 
-_MANY = 10
+_MIN_BOXES = 10
 """A wrong format is called systematic from this many boxes on."""
-
-
 CORNERS = "corners [x1, y1, x2, y2]"
 CENTRES = "[centre x, centre y, width, height]"
-_FITTING = {
+_FITTING_FORMAT = {
     "corners": CORNERS,
     "centres": CENTRES,
     "unclear": f"{CORNERS}, and as {CENTRES}",
@@ -44,9 +42,9 @@ class WrongFormat:
 
 
 def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
-    """Return what all boxes are written as, where it is not [x, y, width, height] px."""
+    """Return the format that all boxes are in, if it is not [x, y, width, height] px."""
     count = len(annotations.boxes)
-    if count < _MANY:
+    if count < _MIN_BOXES:
         return None
     highest, smallest, overshoots, first = 0.0, np.inf, 0, -1
     corners = centres = corner_areas = 0
@@ -66,10 +64,10 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
             kind="normalised",
             count=count,
             text=f"every coordinate of the {count} boxes is under 1.5, so they look normalised "
-            f"({_example(annotations, 0)})",
+            f"({_example_box(annotations, 0)})",
             remedy="multiply them by the images' width and height",
         )
-    if overshoots < max(_MANY / 2, 0.2 * count) or max(corners, centres) <= 0.99 * count:
+    if overshoots < max(_MIN_BOXES / 2, 0.2 * count) or max(corners, centres) <= 0.99 * count:
         return None
     kind: Literal["corners", "centres", "unclear"] = "corners"
     if centres > 0.99 * count and corner_areas < 0.5 * count:
@@ -78,7 +76,7 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
         kind=kind,
         count=overshoots,
         text=f"{overshoots} of {count} boxes leave their image, and all would fit as "
-        f"{_FITTING[kind]}: {_example(annotations, first)}",
+        f"{_FITTING_FORMAT[kind]}: {_example_box(annotations, first)}",
         remedy="write them as [x, y, width, height]",
     )
 
@@ -124,12 +122,12 @@ def corner_area(boxes: NDArray[Any], areas: NDArray[Any]) -> NDArray[np.bool_]:
     return (np.abs((w - x) * (h - y) - areas) <= slack) & (np.abs(w * h - areas) > slack)
 
 
-def _example(annotations: Annotations, place: int) -> str:
+def _example_box(annotations: Annotations, place: int) -> str:
     box = [round(value, 3) for value in annotations.boxes[place].tolist()]
     return f"annotation {annotations.annotation_ids[place]} has bbox {box}"
 
 
-def check_split(annotations: Annotations, *, split: str, learn: bool) -> None:
+def check_has_data(annotations: Annotations, *, split: str, learn: bool) -> None:
     """Refuse a split that holds nothing to learn from or to score.
 
     Raises:
@@ -154,7 +152,7 @@ def check_same_classes(
     Args:
         known: the categories.
         source: where they come from: another split's annotations, or a checkpoint.
-        annotations: of the split.
+        annotations: index of the split.
         classes: names that matter; None for all.
 
     Raises:
@@ -182,12 +180,8 @@ def class_differences(
         both = a.get(category), b.get(category)
         matters = classes is None or any(name in classes for name in both)
         if both[0] != both[1] and matters:
-            theirs, ours = _said(a.get(category)), _said(b.get(category))
+            theirs, ours = ("missing" if name is None else repr(name) for name in both)
             yield category, f"is {ours}, but {theirs} in {source}"
-
-
-def _said(name: str | None) -> str:
-    return "missing" if name is None else repr(name)
 
 
 def check_files(
@@ -196,14 +190,14 @@ def check_files(
     """Look at every image file once: it must be there, be a file and not be empty.
 
     Args:
-        annotations: of the split.
+        annotations: index of the split.
         images: folder that file_name starts from.
         remedy: a question for the end of the message.
 
     Raises:
         UserError: the wrong ones, counted, the first named.
     """
-    if not os.path.isdir(images):  # noqa: PTH112 (it takes a forbidden one, too)
+    if not os.path.isdir(images):  # noqa: PTH112 (it takes a folder that may not be read, too)
         is_file = os.path.isfile(images)  # noqa: PTH113 (as above)
         wrong = "is a file, not an image folder" if is_file else "there is no such image folder"
         raise UserError(f"{images}: {wrong} (for {annotations.path})")
@@ -228,7 +222,7 @@ def check_files(
 
 
 def check_whole(annotations: Annotations, images: Path) -> None:
-    """Look at the beginning and the end of every image file; decode those that raise a doubt.
+    """Look at the beginning and the end of every image file; decode the doubtful ones.
 
     For evaluation, which leaves no image out: it should stop before step 0, not after hours.
 
@@ -252,12 +246,12 @@ def shared_files(
     first, second = (os.path.realpath(folder) for folder in (folder_a, folder_b))
     if os.path.commonpath([first, second]) not in (first, second):
         return []
-    rows = {_join(first, name): row for row, name in enumerate(a.file_names)}
-    places = enumerate(_join(second, name) for name in b.file_names)
+    rows = {_normal_path(first, name): row for row, name in enumerate(a.file_names)}
+    places = enumerate(_normal_path(second, name) for name in b.file_names)
     return [(rows[place], row) for row, place in places if place in rows]
 
 
-def _join(folder: str, name: str) -> str:
+def _normal_path(folder: str, name: str) -> str:
     return os.path.normpath(os.path.join(folder, name))  # noqa: PTH118 (half the cost)
 
 
@@ -276,7 +270,7 @@ def describe_shared(
 
 
 def class_table(annotations: Annotations, census: Census | None = None) -> list[str]:
-    """Return lines that say what a split holds."""
+    """Return lines that say what is in a split."""
     counts = annotations.class_counts()
     empty = int((np.diff(annotations.offsets) == 0).sum())
     crowds = int(annotations.crowd.sum())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.data.canvas import Size
-from retinanet.data.views import lay
+from retinanet.data.views import resize_onto_canvas
 from retinanet.structures import BLANK, IGNORED, Batch, Target, find_assigned
 
 Match = Callable[[Size, Target], Tensor]
@@ -23,7 +23,7 @@ Match = Callable[[Size, Target], Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedImage:
-    """One decoded, augmented image; it is resized where it is laid on the canvas."""
+    """One decoded, augmented image; it is resized when it is laid on the canvas."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB."""
@@ -44,7 +44,7 @@ def empty_target() -> Target:
 
 
 def blank_image() -> LoadedImage:
-    """Return what stands in for an image that cannot be had; collate ignores its anchors."""
+    """Return what stands in for an image that cannot be read; collate ignores its anchors."""
     pixels = np.zeros((1, 1, 3), np.uint8)
     return LoadedImage(
         pixels=pixels, size=(1, 1), original_size=(1, 1), image_id=BLANK, target=empty_target()
@@ -55,8 +55,8 @@ def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) ->
     """Lay images in the top left corners of one canvas (height, width) and assign anchors."""
     # Height, width, channels, as images are decoded and convolutions are fastest.
     pixels = torch.empty(len(images), *canvas, 3, dtype=torch.uint8)
-    for place, image in zip(pixels.numpy(), images, strict=True):
-        lay(image.pixels, image.size, place)
+    for canvas_pixels, image in zip(pixels.numpy(), images, strict=True):
+        resize_onto_canvas(image.pixels, image.size, canvas_pixels)
     matches = torch.zeros(len(images), 0, dtype=torch.int32)
     if match is not None:
         matches = torch.stack([match(canvas, image.target) for image in images])  # (B, A)

@@ -22,9 +22,9 @@ from retinanet.data.canvas import Size
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.collate import LoadedImage, Match, blank_image, collate
 from retinanet.data.images.reading import UnreadableImageError
-from retinanet.data.presets import fill, quadrants
+from retinanet.data.presets import mosaic_view, quadrants
 from retinanet.data.sampler import Plan, Sample
-from retinanet.data.views import Boxes, View, cut_out, resize_image, whole
+from retinanet.data.views import Boxes, View, crop_to_view, resize_image, whole_view
 from retinanet.structures import Batch, Target
 
 Read = Callable[..., NDArray[np.uint8]]
@@ -32,15 +32,15 @@ Read = Callable[..., NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
-    """A picture, or a part of one, and its boxes."""
+class _CroppedImage:
+    """An image, or a part of one, or a mosaic of four, and its boxes."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB, not resized yet."""
     size: Size
-    """Height and width of the picture, px."""
+    """Height and width once resized, px."""
     boxes: Boxes
-    """(G, 4) xyxy px of the picture."""
+    """(G, 4) xyxy px of the resized image."""
     places: NDArray[np.int64]
     """(G,) rows of the annotation index."""
 
@@ -62,7 +62,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         """Describe a split.
 
         Args:
-            annotations: its index.
+            annotations: index of the split.
             images: folder that file_name starts from.
             min_box_side: original px; boxes with a shorter side are left out.
             long_side: px, limit of the longer side.
@@ -83,14 +83,14 @@ class DetectionDataset(torch.utils.data.Dataset):
 
         Such an image, and an empty plan, become a blank that takes no part in the losses.
         """
-        loaded, bad = [], []
+        loaded, unreadable = [], []
         for sample in plan.samples:
             try:
                 loaded.append(self.load(sample, plan.canvas))
             except UnreadableImageError as error:
-                bad.append(str(error))
+                unreadable.append(str(error))
                 loaded.append(blank_image())
-        return collate(loaded or [blank_image()], plan.canvas, self._match), bad
+        return collate(loaded or [blank_image()], plan.canvas, self._match), unreadable
 
     def load(self, sample: Sample, canvas: Size) -> LoadedImage:
         """Decode, augment and resize one image so that it fits on the canvas.
@@ -99,72 +99,78 @@ class DetectionDataset(torch.utils.data.Dataset):
             UnreadableImageError: see `read_image`.
         """
         if self._augment is None or sample.seed is None:
-            part = self._part(sample.row, lambda size, boxes: self._whole(size, sample, canvas))
+            cropped = self._load_cropped(
+                sample.row, lambda size, boxes: self._whole_view(size, sample, canvas)
+            )
         else:
-            part = self._augmented(self._augment, sample, canvas)
+            cropped = self._load_augmented(self._augment, sample, canvas)
         height, width = (int(side) for side in self.annotations.sizes[sample.row])
         target = Target(
-            boxes=torch.from_numpy(part.boxes),
-            labels=torch.from_numpy(self.annotations.labels[part.places].astype(np.int64)),
-            crowd=torch.from_numpy(self.annotations.crowd[part.places]),
+            boxes=torch.from_numpy(cropped.boxes),
+            labels=torch.from_numpy(self.annotations.labels[cropped.places].astype(np.int64)),
+            crowd=torch.from_numpy(self.annotations.crowd[cropped.places]),
         )
         return LoadedImage(
-            pixels=part.pixels,
-            size=part.size,
+            pixels=cropped.pixels,
+            size=cropped.size,
             original_size=(height, width),
             image_id=int(self.annotations.image_ids[sample.row]),
             target=target,
         )
 
-    def _whole(self, size: Size, sample: Sample, canvas: Size) -> View:
-        return whole(size, short_side=sample.short_side, long_side=self._long_side, canvas=canvas)
+    def _whole_view(self, size: Size, sample: Sample, canvas: Size) -> View:
+        return whole_view(
+            size, short_side=sample.short_side, long_side=self._long_side, canvas=canvas
+        )
 
-    def _augmented(self, augment: Augment, sample: Sample, canvas: Size) -> _Part:
-        """Draw a sample as its preset says: the user's list, the view, colours, the flip."""
+    def _load_augmented(self, augment: Augment, sample: Sample, canvas: Size) -> _CroppedImage:
+        """Load a sample as its preset says: the user's list, the view, colours, the flip."""
         assert sample.seed is not None
         random = np.random.default_rng(sample.seed)
         flip = random.random() < augment.hflip
 
-        def view(size: Size, boxes: Boxes) -> View:
-            seen = self._whole(size, sample, canvas)
-            return augment.preset.view(random, size, boxes, seen, canvas)
+        def draw_view(size: Size, boxes: Boxes) -> View:
+            all_of_it = self._whole_view(size, sample, canvas)
+            return augment.preset.view(random, size, boxes, all_of_it, canvas)
 
         if sample.partners:
-            part = self._mosaic(random, sample, canvas)
+            cropped = self._load_mosaic(random, sample, canvas)
         else:
-            part = self._part(sample.row, view, random)
-        part = replace(part, pixels=augment.recolour(part.pixels, random))
-        return _flipped(part) if flip else part
+            cropped = self._load_cropped(sample.row, draw_view, random)
+        cropped = replace(cropped, pixels=augment.recolour(cropped.pixels, random))
+        return _flipped(cropped) if flip else cropped
 
-    def _mosaic(self, random: np.random.Generator, sample: Sample, canvas: Size) -> _Part:
+    def _load_mosaic(
+        self, random: np.random.Generator, sample: Sample, canvas: Size
+    ) -> _CroppedImage:
         """Join an image and its three partners on one canvas."""
-        picture = np.zeros((*canvas, 3), np.uint8)
+        pixels = np.zeros((*canvas, 3), np.uint8)
         boxes, places = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
         rows = (sample.row, *sample.partners)
         for row, (x1, y1, x2, y2) in zip(rows, quadrants(random, canvas), strict=True):
-            view = partial(_fill, random, (y2 - y1, x2 - x1), canvas)
-            part = self._part(row, view, random)
-            picture[y1:y2, x1:x2] = resize_image(part.pixels, part.size)
-            boxes.append(part.boxes + np.array([x1, y1, x1, y1], np.float32))
-            places.append(part.places)
-        return _Part(
-            pixels=picture,
+            draw_view = partial(_mosaic_view, random, (y2 - y1, x2 - x1), canvas)
+            cropped = self._load_cropped(row, draw_view, random)
+            pixels[y1:y2, x1:x2] = resize_image(cropped.pixels, cropped.size)
+            boxes.append(cropped.boxes + np.array([x1, y1, x1, y1], np.float32))
+            places.append(cropped.places)
+        return _CroppedImage(
+            pixels=pixels,
             size=canvas,
             boxes=np.concatenate(boxes),
             places=np.concatenate(places),
         )
 
-    def _part(
+    def _load_cropped(
         self,
         row: int,
-        choose: Callable[[Size, Boxes], View],
+        choose_view: Callable[[Size, Boxes], View],
         random: np.random.Generator | None = None,
-    ) -> _Part:
+    ) -> _CroppedImage:
         """Read one image and cut a view out of it.
 
         Args:
-            row: of the image.
-            choose: the view, from size and boxes.
+            row: row of the image in the index.
+            choose_view: (size, boxes) of the image -> the view.
             random: None does not augment.
         """
         height, width = (int(side) for side in self.annotations.sizes[row])
@@ -177,25 +183,28 @@ class DetectionDataset(torch.utils.data.Dataset):
             if random is not None and self._augment is not None:
                 pixels, boxes, kept = self._augment.transform(pixels, boxes, random)
                 places = places[kept]
-            view = choose((pixels.shape[0], pixels.shape[1]), boxes)
+            view = choose_view((pixels.shape[0], pixels.shape[1]), boxes)
         else:
-            view = choose((height, width), boxes)
+            view = choose_view((height, width), boxes)
             pixels = self._read(path, (height, width), reduction=view.reduction)
             if pixels.shape[:2] != (height, width):
                 view, boxes = view.reduced(), boxes / np.float32(view.reduction)
-        pixels, boxes, kept = cut_out(pixels, boxes, self.annotations.crowd[places], view)
-        return _Part(pixels=pixels, size=view.size, boxes=boxes, places=places[kept])
+        pixels, boxes, kept = crop_to_view(pixels, boxes, self.annotations.crowd[places], view)
+        return _CroppedImage(pixels=pixels, size=view.size, boxes=boxes, places=places[kept])
 
 
-def _flipped(part: _Part) -> _Part:
-    """Mirror a picture and its boxes."""
-    boxes = part.boxes.copy()
-    boxes[:, 0] = part.size[1] - part.boxes[:, 2]
-    boxes[:, 2] = part.size[1] - part.boxes[:, 0]
-    pixels = cv2.flip(part.pixels, 1).astype(np.uint8, copy=False)
-    return replace(part, pixels=pixels, boxes=boxes)
+def _flipped(cropped: _CroppedImage) -> _CroppedImage:
+    """Mirror an image and its boxes from left to right."""
+    boxes = cropped.boxes.copy()
+    boxes[:, 0] = cropped.size[1] - cropped.boxes[:, 2]
+    boxes[:, 2] = cropped.size[1] - cropped.boxes[:, 0]
+    pixels = cv2.flip(cropped.pixels, 1).astype(np.uint8, copy=False)
+    return replace(cropped, pixels=pixels, boxes=boxes)
 
 
-def _fill(random: np.random.Generator, part: Size, canvas: Size, size: Size, boxes: Boxes) -> View:
+def _mosaic_view(
+    random: np.random.Generator, part: Size, canvas: Size, size: Size, boxes: Boxes
+) -> View:
+    """Call `mosaic_view` with what is known of an image last: its size and its boxes."""
     del boxes
-    return fill(random, size, part, canvas)
+    return mosaic_view(random, size, part, canvas)

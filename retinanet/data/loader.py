@@ -21,9 +21,9 @@ from retinanet.errors import UserError
 from retinanet.structures import BLANK, Batch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-"""Of glibc's mallopt(3)."""
-_GRACE = 300
-"""Seconds from SIGTERM to a worker's end."""
+"""Options of glibc's mallopt(3)."""
+_GRACE_SECONDS = 300
+"""From SIGTERM to a worker's end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class _RankPlan:
     micro_batches: list[Plan]
 
 
-class _Plans(Sampler[_RankPlan]):
+class _RankPlans(Sampler[_RankPlan]):
     """The plans of one rank, named in the training process: its workers need not know the order."""
 
     def __init__(
@@ -73,7 +73,7 @@ class _Plans(Sampler[_RankPlan]):
             yield _RankPlan(step=step, micro_batches=list(split(part, self._micro_batch)))
 
 
-class _Steps(Dataset):
+class _RankSteps(Dataset):
     """Plan of a step -> RankStep."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
@@ -92,7 +92,7 @@ class _Steps(Dataset):
 
 
 class Loader(DataLoader):
-    """torch's loader, with the user's mistakes as they were said in a worker.
+    """torch's loader, which raises a worker's `UserError` with its own message.
 
     An iterator is a generator: however it ends, and when it is closed, its workers end. torch
     leaves them to the iterator's `__del__`, which may hang for minutes: a worker's error holds
@@ -125,8 +125,8 @@ def training_loader(
     pin_memory: bool,
 ) -> Loader:
     """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
-    plans = _Plans(plan, range(start, stop), rank=rank, ranks=ranks, micro_batch=micro_batch)
-    return _loader(_Steps(dataset), plans, workers=workers, pin_memory=pin_memory)
+    plans = _RankPlans(plan, range(start, stop), rank=rank, ranks=ranks, micro_batch=micro_batch)
+    return _loader(_RankSteps(dataset), plans, workers=workers, pin_memory=pin_memory)
 
 
 def evaluation_loader(
@@ -167,7 +167,7 @@ def on_one_core() -> Iterator[None]:
 def keep_memory() -> None:
     """Let this process keep the memory that it frees.
 
-    glibc hands every large block back to the system; for pictures, faulting it in again costs as
+    glibc hands every large block back to the system; for images, faulting it in again costs as
     much as half of decoding them.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -191,4 +191,4 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):  # not on Windows
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE) and None)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS) and None)

@@ -20,7 +20,7 @@ _JITTER = (0.1, 2.0)
 _CROP = (0.5, 1.0)
 """Share of the sides that a crop of `strong` leaves."""
 _CENTRE, _ZOOM = (0.3, 0.7), (0.5, 1.5)
-"""Of a mosaic: where its four images meet, and their scales, 1 fits the whole image."""
+"""Where the four images of a mosaic meet, and their scales: 1 fits the whole image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Preset:
     partners: int = 0
     """Images that join another one on its canvas."""
     makes_canvas: bool = False
-    """Whether every image becomes a picture of one size."""
+    """Whether every image is shown on a canvas of one size."""
 
     def view(
         self, random: np.random.Generator, size: Size, boxes: Boxes, whole: View, canvas: Size
@@ -65,7 +65,7 @@ class Preset:
 def jitter(random: np.random.Generator, size: Size, canvas: Size) -> View:
     """Return a view at a scale between 0.1 and 2 of what fits; what is too large is cropped."""
     scale = min(canvas[0] / size[0], canvas[1] / size[1]) * random.uniform(*_JITTER)
-    return _window(random, size, scale, canvas)
+    return _random_view(random, size, scale, canvas)
 
 
 def safe_crop(random: np.random.Generator, size: Size, boxes: Boxes, view: View) -> View:
@@ -92,17 +92,17 @@ def quadrants(random: np.random.Generator, canvas: Size) -> list[tuple[int, int,
     return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
 
 
-def fill(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> View:
+def mosaic_view(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> View:
     """Return a view that fills a part of a mosaic."""
     fits = min(canvas[0] / size[0], canvas[1] / size[1])
     covers = max(part[0] / size[0], part[1] / size[1])
-    return _window(random, size, max(covers, fits * random.uniform(*_ZOOM)), part)
+    return _random_view(random, size, max(covers, fits * random.uniform(*_ZOOM)), part)
 
 
-def _window(random: np.random.Generator, size: Size, scale: float, limit: Size) -> View:
-    """Return a window at a scale, at a random place, no larger than `limit` on the picture."""
+def _random_view(random: np.random.Generator, size: Size, scale: float, limit: Size) -> View:
+    """Return a view at a scale, at a random place; once resized it is no larger than `limit`."""
     after = [max(1, min(most, round(side * scale))) for side, most in zip(size, limit, strict=True)]
-    # A side that fits is seen to its end, though its picture is rounded to whole px.
+    # A side that fits is seen to its end, though its size after is rounded to whole px.
     height, width = (min(side, most / scale) for side, most in zip(size, limit, strict=True))
     y, x = random.random(2) * (size[0] - height, size[1] - width)
     return View(window=(x, y, x + width, y + height), size=(after[0], after[1]))
@@ -129,4 +129,4 @@ PRESETS = {
     ),
     "mosaic": Preset(partners=3, makes_canvas=True),
 }
-"""By the name that `data.preset` gives."""
+"""The presets by their names in `data.preset`."""

@@ -1,4 +1,4 @@
-"""Repeat-factor sampling: images of rare classes stand several times in an epoch."""
+"""Repeat-factor sampling: images of rare classes occur several times in an epoch."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ from retinanet.data.coco.annotations import Annotations
 def repeat_factors(
     annotations: Annotations, rows: NDArray[np.int64], *, threshold: float
 ) -> NDArray[np.float64]:
-    """Return how often each of some images stands in an epoch, at least 1.
+    """Return how often each of some images occurs in an epoch, at least 1.
 
     The largest, over the classes c of an image, of sqrt(threshold / f(c)), where f(c) is the share
     of the images with a box of c (Gupta et al., *LVIS*, appendix B.2). Crowds do not count.
 
     Args:
-        annotations: of the split.
+        annotations: index of the split.
         rows: (N,) images to train on.
         threshold: share of the images, 0..1, under which a class is rare.
     """
-    there = np.zeros(len(annotations), bool)
-    there[rows] = True
+    is_trained_on = np.zeros(len(annotations), bool)
+    is_trained_on[rows] = True
     classes = len(annotations.categories)
     counts = np.zeros(classes, np.int64)
-    for owner, label in _pairs(annotations):
-        counts += np.bincount(label[there[owner]], minlength=classes)
+    for owner, label in _image_class_pairs(annotations):
+        counts += np.bincount(label[is_trained_on[owner]], minlength=classes)
     with np.errstate(divide="ignore"):
         of_class = np.maximum(1.0, np.sqrt(threshold * len(rows) / counts))
     factors = np.ones(len(annotations))
-    for owner, label in _pairs(annotations):
+    for owner, label in _image_class_pairs(annotations):
         np.maximum.at(factors, owner, of_class[label])
     return factors[rows]
 
 
-def _pairs(annotations: Annotations) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield images and labels, each pair once."""
+def _image_class_pairs(
+    annotations: Annotations,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the rows and labels of images and the classes in them, each pair once."""
     classes = len(annotations.categories)
     for first, last in parts(annotations):
         start, stop = annotations.offsets[[first, last]]

@@ -26,11 +26,11 @@ class Sample:
     """One image at one place of the training: everything its pixels depend on."""
 
     row: int
-    """Of the annotation index."""
+    """Row in the annotation index."""
     short_side: int
     """px after resizing."""
     seed: tuple[int, ...] | None
-    """Of its augmentation; None does not augment."""
+    """Seed of its augmentation; None does not augment."""
     partners: tuple[int, ...] = ()
     """Rows of the other images of a mosaic."""
 
@@ -54,9 +54,9 @@ def epoch_order(
 
     Args:
         groupings: (E,) group of each entry, from fine to coarse.
-        seed: of the experiment.
+        seed: seed of the experiment.
         epoch: from 0.
-        batch_size: of the global batch.
+        batch_size: images of the global batch.
     """
     count = len(groupings[0])
     permutation = np.random.default_rng((_ORDER, seed, epoch)).permutation(count)
@@ -66,35 +66,36 @@ def epoch_order(
         groups = grouping[left]
         places = np.argsort(groups, kind="stable")  # of `left`, group after group
         counts = np.bincount(groups)
-        within = np.arange(len(places)) - (np.cumsum(counts) - counts)[groups[places]]
-        full = within < (counts // batch_size * batch_size)[groups[places]]
-        batches = places[full].reshape(-1, batch_size)
+        place_in_group = np.arange(len(places)) - (np.cumsum(counts) - counts)[groups[places]]
+        in_full_batch = place_in_group < (counts // batch_size * batch_size)[groups[places]]
+        batches = places[in_full_batch].reshape(-1, batch_size)
         batches = batches[np.argsort(batches[:, -1])]
         done.append(left[batches.ravel()])
-        left = left[np.sort(places[~full])]
+        left = left[np.sort(places[~in_full_batch])]
     return np.concatenate([*done, left])
 
 
 def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return how often each image (N,) stands in an epoch: its factor, rounded at random.
+    """Return how often each image (N,) occurs in an epoch: its factor, rounded at random.
 
     The sum is the same in every epoch: that of the factors, without its fraction.
 
     Args:
         factors: (N,) of at least 1.
-        seed: of the experiment.
+        seed: seed of the experiment.
         epoch: from 0.
     """
     whole = np.floor(factors)
-    part = factors - whole
-    extra = math.floor(part.sum())  # up, the parts would have to grow, and one might pass 1
+    fraction = factors - whole
+    # Not rounded up: the fractions would have to grow, and one might pass 1.
+    extra = math.floor(fraction.sum())
     repeats = whole.astype(np.int64)
     if extra:
         random = np.random.default_rng((_REPEATS, seed, epoch))
         order = random.permutation(len(factors))
-        # Systematic sampling: the images lie in a row, each as long as its part; a comb of `extra`
-        # teeth at equal distances touches each as often as its part says.
-        ends = np.minimum(np.cumsum(part[order]) * (extra / part.sum()), extra)
+        # Systematic sampling: the images lie in a row, each as long as its fraction; a comb of
+        # `extra` teeth at equal distances touches each as often as its fraction says.
+        ends = np.minimum(np.cumsum(fraction[order]) * (extra / fraction.sum()), extra)
         ends[-1] = extra
         touched = np.diff(np.floor(ends + random.random()), prepend=0).astype(np.int64)
         repeats[order] += touched
@@ -124,9 +125,9 @@ class TrainingPlan:
         Args:
             sizes: (N, 2) heights and widths of the images, px.
             rows: images to train on.
-            factors: how often each of `rows` stands in an epoch, at least 1; None is once.
-            seed: of the experiment.
-            batch_size: of the global batch.
+            factors: how often each of `rows` occurs in an epoch, at least 1; None is once.
+            seed: seed of the experiment.
+            batch_size: images of the global batch.
             short_sides: px after resizing, drawn from.
             long_side: px, limit of the longer side.
             resize: one short side for a batch, or one for each image.
@@ -152,7 +153,7 @@ class TrainingPlan:
         self.entries = len(rows)
         """Images of an epoch, repeats counted."""
         if factors is not None:
-            self.entries = int(draw_repeats(factors, **self._at(0)).sum())
+            self.entries = int(draw_repeats(factors, seed=seed, epoch=0).sum())
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
@@ -165,12 +166,12 @@ class TrainingPlan:
         epoch, place = divmod(step, self.steps_per_epoch)
         rows, occurrences = self._order(epoch)
         part = slice(place * self._batch_size, (place + 1) * self._batch_size)
-        shared = self._draw_side((_BATCH, self._seed, epoch, place))
+        batch_side = self._draw_short_side((_BATCH, self._seed, epoch, place))
         samples = tuple(
-            self._sample(row, epoch, occurrence, shared)
+            self._sample(row, epoch, occurrence, batch_side)
             for row, occurrence in zip(rows[part].tolist(), occurrences[part].tolist(), strict=True)
         )
-        return Plan(samples=samples, canvas=self._canvas(samples, shared))
+        return Plan(samples=samples, canvas=self._canvas(samples, batch_side))
 
     def padding_share(self, steps: int) -> float:
         """Return the share of padding in the canvases of the first steps, 0..1."""
@@ -180,26 +181,25 @@ class TrainingPlan:
             image += sum(math.prod(self._resized(sample)) for sample in plan.samples)
         return 1 - image / canvas
 
-    def _at(self, epoch: int) -> dict[str, int]:
-        return {"seed": self._seed, "epoch": epoch}
-
     def _epoch_order(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the rows (E,) of an epoch, and which of its image's occurrences each is."""
         rows, occurrences = self._rows, np.zeros(len(self._rows), np.int32)
         if self._factors is not None:
-            repeats = draw_repeats(self._factors, **self._at(epoch))
+            repeats = draw_repeats(self._factors, seed=self._seed, epoch=epoch)
             rows = np.repeat(rows, repeats)
             first = np.cumsum(repeats) - repeats
             occurrences = (np.arange(len(rows)) - np.repeat(first, repeats)).astype(np.int32)
         buckets = self._bucket_of[rows]
         # What is left of the buckets keeps wide images from high ones: both want a square canvas.
-        order = epoch_order((buckets, buckets % 2), batch_size=self._batch_size, **self._at(epoch))
+        order = epoch_order(
+            (buckets, buckets % 2), seed=self._seed, epoch=epoch, batch_size=self._batch_size
+        )
         return rows[order], occurrences[order]
 
-    def _sample(self, row: int, epoch: int, occurrence: int, shared: int) -> Sample:
+    def _sample(self, row: int, epoch: int, occurrence: int, batch_side: int) -> Sample:
         # The occurrence in the epoch tells repeats of an image apart.
         name = (self._seed, epoch, row, occurrence)
-        side = shared if self._resize == "per_batch" else self._draw_side((_SIDE, *name))
+        side = batch_side if self._resize == "per_batch" else self._draw_short_side((_SIDE, *name))
         partners = ()
         if self._partners:
             random = np.random.default_rng((_PARTNERS, *name))
@@ -207,18 +207,18 @@ class TrainingPlan:
             partners = tuple(self._rows[drawn].tolist())
         return Sample(row=row, short_side=side, seed=(_SAMPLE, *name), partners=partners)
 
-    def _draw_side(self, seed: tuple[int, ...]) -> int:
+    def _draw_short_side(self, seed: tuple[int, ...]) -> int:
         if len(self._short_sides) == 1:
             return self._short_sides[0]
         return int(np.random.default_rng(seed).choice(self._short_sides))
 
-    def _canvas(self, samples: tuple[Sample, ...], shared: int) -> Size:
+    def _canvas(self, samples: tuple[Sample, ...], batch_side: int) -> Size:
         if self._fixed_canvas is not None:
             return self._fixed_canvas
         if self._buckets is None:
             return cover([self._resized(sample) for sample in samples])
         # With a size for each image, the canvas is that of the largest: few shapes stay few.
-        side = shared if self._resize == "per_batch" else max(self._short_sides)
+        side = batch_side if self._resize == "per_batch" else max(self._short_sides)
         return cover([self._buckets.canvas(int(self._bucket_of[s.row]), side) for s in samples])
 
     def _resized(self, sample: Sample) -> Size:
@@ -246,20 +246,20 @@ def evaluation_plans(
     An image's canvas depends on the image alone, so the detections do not depend on the batch size
     nor on the number of devices.
     """
-    kinds, kind_of = np.unique(sizes, axis=0, return_inverse=True)
-    places = [
+    distinct_sizes, size_of_image = np.unique(sizes, axis=0, return_inverse=True)
+    canvases = [
         evaluation_canvas(
             (height, width), short_side=short_side, long_side=long_side, policy=canvas
         )
-        for height, width in kinds.tolist()
+        for height, width in distinct_sizes.tolist()
     ]
     by_canvas: dict[Size, list[Sample]] = {}
-    for row, kind in enumerate(kind_of.reshape(-1).tolist()):
+    for row, size in enumerate(size_of_image.reshape(-1).tolist()):
         sample = Sample(row=row, short_side=short_side, seed=None)
-        by_canvas.setdefault(places[kind], []).append(sample)
+        by_canvas.setdefault(canvases[size], []).append(sample)
     return [
-        Plan(samples=tuple(samples[i : i + batch_size]), canvas=place)
-        for place, samples in sorted(by_canvas.items())
+        Plan(samples=tuple(samples[i : i + batch_size]), canvas=shared_canvas)
+        for shared_canvas, samples in sorted(by_canvas.items())
         for i in range(0, len(samples), batch_size)
     ]
 

@@ -1,7 +1,7 @@
 """The demo data set: drawn geometric shapes with exact boxes, in COCO format.
 
-Shipped as code, not as pictures. Each picture is a pure function of (seed, split, index): the same
-OpenCV and NumPy releases draw the same bytes, however many pictures are drawn.
+Shipped as code, not as images. Each image is a pure function of (seed, split, index): the same
+OpenCV and NumPy releases draw the same bytes, however many images are drawn.
 """
 
 import colorsys
@@ -32,12 +32,12 @@ _FINE, _SHIFT = 4, 4  # masks are drawn so many times finer, with so many fracti
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a picture shows. Sizes are square roots of areas of boxes, in px."""
+    """What an image shows. Sizes are square roots of areas of boxes, in px."""
 
     canvases: tuple[tuple[int, int], ...]
-    """(height, width) of the pictures."""
+    """(height, width) of the images."""
     empty_share: float
-    """Of pictures without objects."""
+    """Share of the images that have no object."""
     max_objects: int
     smallest: float
     """Uncut short sides are then 12 px or more, from 18 on."""
@@ -86,10 +86,10 @@ def write_synthetic(
 
     Args:
         folder: where to write; created when missing.
-        train_images: number of pictures, >= 0.
+        train_images: number of images, >= 0.
         val_images: likewise.
         seed: any integer >= 0.
-        scene: of SCENES.
+        scene: a name in `SCENES`.
     """
     for number, (split, count) in enumerate((("train", train_images), ("val", val_images))):
         target = folder / "annotations" / f"{split}.json"
@@ -98,7 +98,7 @@ def write_synthetic(
         info |= {} if scene == "demo" else {"scene": scene}
         if recorded_info(target) == info:
             continue
-        # Off first and back last: a run cut short leaves no annotations of half-drawn pictures.
+        # Off first and back last: a run cut short leaves no annotations of half-drawn images.
         target.unlink(missing_ok=True)
         coco = {
             "info": info,
@@ -110,7 +110,7 @@ def write_synthetic(
 
 
 def draw_image(rng: np.random.Generator, scene: Scene) -> tuple[Array, Array, Array]:
-    """Draws one picture of a scene, a function of the state of `rng` alone.
+    """Draws one image of a scene, a function of the state of `rng` alone.
 
     Returns:
         image: (H, W, 3) uint8 RGB.
@@ -146,7 +146,7 @@ def recorded_info(path: Path) -> Any:
 
 
 def _write_split(folder: Path, scene: Scene, seeds: list[int], count: int) -> dict[str, Any]:
-    """Draws pictures 1..count into `folder`; returns the COCO entries that describe them."""
+    """Draws images 1..count into `folder`; returns the COCO entries that describe them."""
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for index in range(1, count + 1):
@@ -185,7 +185,9 @@ def _draw_clutter(
     for _ in range(count):
         # Never tiny: a hexagon of 14 px cannot be told from an ellipse, by anyone.
         size = math.exp(rng.uniform(math.log(20.0), math.log(largest)))
-        masks.append(_placed_mask(rng, _posed(rng, _clutter_contours(rng), size), image))
+        masks.append(
+            _mask_at_random_place(rng, _stretch_and_turn(rng, _clutter_contours(rng), size), image)
+        )
         # In the colours of the classes: colour alone does not make an object.
         _paint(rng, image, masks[-1], hue_of=int(rng.integers(len(CLASSES))), outline=0)
     return masks
@@ -205,9 +207,9 @@ def _draw_objects(
     # Large ones first: dropped on small ones they would be refused, which would skew the sizes.
     for size in sorted(sizes.tolist(), reverse=True):
         label = int(rng.integers(len(CLASSES)))
-        contours = _posed(rng, _class_contours(CLASSES[label]), size)
+        contours = _stretch_and_turn(rng, _class_contours(CLASSES[label]), size)
         for _ in range(20):
-            mask = _placed_mask(rng, contours, image)
+            mask = _mask_at_random_place(rng, contours, image)
             hit = mask >= VISIBLE_ALPHA
             if _hides_little(hit, whole, seen, MAX_COVERED * rng.random()):
                 break
@@ -248,19 +250,19 @@ def _paint(
 def _contrasting_colour(rng: np.random.Generator, image: Array, mask: Array, label: int) -> Array:
     """(3,) float32 RGB about a class's hue, unlike what surrounds the mask: edges are visible."""
     around = image[(cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0) & (mask == 0)]
-    candidates = np.stack([_colour(rng, label) for _ in range(16)])
+    candidates = np.stack([_random_colour(rng, label) for _ in range(16)])
     distance = np.linalg.norm(around[None] - candidates[:, None], axis=2)
     return candidates[(distance < 100).mean(axis=1).argmin()]
 
 
-def _colour(rng: np.random.Generator, label: int) -> Array:
+def _random_colour(rng: np.random.Generator, label: int) -> Array:
     """(3,) float32 RGB in 0..255; the hues of neighbouring classes overlap a little."""
     hue = (label / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
     rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
     return np.array(rgb, np.float32) * 255
 
 
-def _posed(rng: np.random.Generator, contours: Contours, size: float) -> Contours:
+def _stretch_and_turn(rng: np.random.Generator, contours: Contours, size: float) -> Contours:
     """Stretches and turns contours at random; then their box is at 0 with sqrt(area) `size`."""
     stretch = math.exp(rng.uniform(0, math.log(MAX_STRETCH)))
     angle = rng.uniform(-MAX_TURN, MAX_TURN)
@@ -271,7 +273,7 @@ def _posed(rng: np.random.Generator, contours: Contours, size: float) -> Contour
     return [(contour - (low + high) / 2) * scale for contour in turned]
 
 
-def _placed_mask(rng: np.random.Generator, contours: Contours, image: Array) -> Array:
+def _mask_at_random_place(rng: np.random.Generator, contours: Contours, image: Array) -> Array:
     """(H, W) uint8 coverage of contours (px, centred at 0) moved to a random place in `image`."""
     height, width = image.shape[:2]
     extent = np.ptp(contours[0], axis=0)
@@ -290,7 +292,7 @@ def _placed_mask(rng: np.random.Generator, contours: Contours, image: Array) -> 
     return mask
 
 
-def _polar(radii: Array, sweep: float = 2 * math.pi, hole: float | None = None) -> Array:
+def _polar_points(radii: Array, sweep: float = 2 * math.pi, hole: float | None = None) -> Array:
     """(N, 2) points at the radii over `sweep` radians; and back at `hole` times the radii."""
     angles = np.arange(len(radii)) * (sweep / len(radii))
     edge = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
@@ -301,12 +303,12 @@ def _class_contours(name: str) -> Contours:
     a = 0.34  # half the width of an arm of the cross
     cross = [[1, -a], [1, a], [a, a], [a, 1], [-a, 1], [-a, a]]
     return {
-        "ellipse": [_polar(np.ones(72))],
-        "rectangle": [_polar(np.ones(4))],
-        "triangle": [_polar(np.ones(3))],
-        "star": [_polar(np.tile([1.0, 0.42], 5))],
+        "ellipse": [_polar_points(np.ones(72))],
+        "rectangle": [_polar_points(np.ones(4))],
+        "triangle": [_polar_points(np.ones(3))],
+        "star": [_polar_points(np.tile([1.0, 0.42], 5))],
         "cross": [np.array(cross + [[-x, -y] for x, y in cross])],
-        "ring": [_polar(np.ones(72)), _polar(np.full(72, 0.55))],
+        "ring": [_polar_points(np.ones(72)), _polar_points(np.full(72, 0.55))],
     }[name]
 
 
@@ -315,10 +317,10 @@ def _clutter_contours(rng: np.random.Generator) -> Contours:
     kinds: tuple[Contours, ...] = (
         [np.array([[-1, -0.04], [1, -0.04], [1, 0.04], [-1, 0.04]])],  # line
         [np.array([[-1, -1], [-0.5, -1], [-0.5, 0.5], [1, 0.5], [1, 1], [-1, 1]])],  # L
-        [_polar(np.ones(rng.integers(5, 7)))],  # pentagon or hexagon
+        [_polar_points(np.ones(rng.integers(5, 7)))],  # pentagon or hexagon
         [bare, 0.84 * bare],  # a class as an outline
-        [_polar(np.ones(48), math.pi, 0.0)],  # half an ellipse
-        [_polar(np.ones(48), rng.uniform(1.2, 3.6), 0.85)],
-        [_polar(np.ones(48), rng.uniform(4.4, 5.2), 0.55)],  # broken ring
+        [_polar_points(np.ones(48), math.pi, 0.0)],  # half an ellipse
+        [_polar_points(np.ones(48), rng.uniform(1.2, 3.6), 0.85)],
+        [_polar_points(np.ones(48), rng.uniform(4.4, 5.2), 0.55)],  # broken ring
     )
     return kinds[rng.integers(len(kinds))]

@@ -1,7 +1,7 @@
 """Which window of an image the network sees, and how large: cutting, resizing, laying on a canvas.
 
-Pure functions. Sizes are (height, width) px, windows and boxes
-xyxy px of the image, G boxes of an image.
+Pure functions. Sizes are (height, width) px, windows and boxes xyxy px of the image, G boxes of an
+image. What the network sees of an image is its view.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Boxes = NDArray[np.float32]
 _VISIBLE = 0.1
 """Share of a box that a window must leave; less is no longer the object."""
 _REDUCTIONS = (8, 4, 2)
-"""Sizes that a JPEG can be decoded at: 1/8, 1/4, 1/2."""
+"""A JPEG can be decoded at 1/8, 1/4 or 1/2 of its size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A window of an image, and its size on the picture."""
+    """A window of an image, and its size once resized."""
 
     window: tuple[float, float, float, float]
     """xyxy px of the image."""
     size: Size
-    """px of the picture."""
+    """px, once resized."""
 
     @property
     def reduction(self) -> int:
@@ -45,7 +45,7 @@ class View:
         return View(window=(x1, y1, x2, y2), size=self.size)
 
 
-def whole(size: Size, *, short_side: int, long_side: int, canvas: Size) -> View:
+def whole_view(size: Size, *, short_side: int, long_side: int, canvas: Size) -> View:
     """Return the view of a whole image; one that does not fit on the canvas becomes smaller."""
     after = resized(size, short_side=short_side, long_side=long_side)
     if after[0] > canvas[0] or after[1] > canvas[1]:
@@ -54,19 +54,19 @@ def whole(size: Size, *, short_side: int, long_side: int, canvas: Size) -> View:
     return View(window=(0, 0, size[1], size[0]), size=after)
 
 
-def cut_out(
+def crop_to_view(
     image: NDArray[np.uint8], boxes: NDArray[np.float32], crowd: NDArray[np.bool_], view: View
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-    """Cut the window of a view out of an image, not resized yet.
+    """Cut the window of a view out of an image; the pixels are not resized yet.
 
     Args:
         image: (H, W, 3) RGB.
         boxes: (G, 4) of the image.
         crowd: (G,) regions to ignore: any part of one is kept.
-        view: of the image; whole px are cut.
+        view: what to show of the image; its window is widened to whole px.
 
     Returns:
-        the window's pixels, the boxes left in px of the picture, and their rows in `boxes`.
+        The window's pixels, the boxes left in px of the resized view, and their rows in `boxes`.
     """
     height, width = image.shape[:2]
     x1, y1 = (max(0, int(value)) for value in view.window[:2])
@@ -78,13 +78,13 @@ def cut_out(
     cut = np.clip(boxes, (x1, y1, x1, y1), (x2, y2, x2, y2)).astype(np.float32)
     sides, before = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
     visible = sides.prod(axis=1) >= _VISIBLE * before.prod(axis=1)
-    there = (sides * scale[:2] >= 1).all(axis=1)
-    kept = np.flatnonzero(there & (visible | crowd))
+    has_size = (sides * scale[:2] >= 1).all(axis=1)
+    kept = np.flatnonzero(has_size & (visible | crowd))
     moved = (cut[kept] - np.array([x1, y1, x1, y1], np.float32)) * scale
     return image[y1:y2, x1:x2], moved.astype(np.float32), kept
 
 
-def lay(image: NDArray[np.uint8], size: Size, canvas: NDArray[np.uint8]) -> None:
+def resize_onto_canvas(image: NDArray[np.uint8], size: Size, canvas: NDArray[np.uint8]) -> None:
     """Resize an image (H, W, 3) into the top left corner of a canvas (H', W', 3), the rest 0.
 
     The pixels are those of `resize_image`, written once.
@@ -96,16 +96,16 @@ def lay(image: NDArray[np.uint8], size: Size, canvas: NDArray[np.uint8]) -> None
     if image.shape[:2] == size:
         corner[:] = image
     else:
-        cv2.resize(image, (width, height), dst=corner, interpolation=_mode(image, size))
+        cv2.resize(image, (width, height), dst=corner, interpolation=_interpolation(image, size))
 
 
 def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resize to (height, width), bilinear; from half the size down by area, against aliasing."""
     if image.shape[:2] == size:
         return image
-    resized_image = cv2.resize(image, (size[1], size[0]), interpolation=_mode(image, size))
+    resized_image = cv2.resize(image, (size[1], size[0]), interpolation=_interpolation(image, size))
     return resized_image.astype(np.uint8, copy=False)
 
 
-def _mode(image: NDArray[Any], size: Size) -> int:
+def _interpolation(image: NDArray[Any], size: Size) -> int:
     return cv2.INTER_AREA if size[0] * 2 < image.shape[0] else cv2.INTER_LINEAR

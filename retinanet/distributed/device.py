@@ -33,6 +33,7 @@ def has_own_memory(device: torch.device) -> bool:
 
 
 def forget_peak(device: torch.device) -> None:
+    """Measure the peak memory of a GPU anew from here on; a process cannot forget its own."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

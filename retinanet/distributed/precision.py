@@ -21,7 +21,7 @@ def resolve_precision(name: Asked, device: torch.device) -> Precision:
         UserError: the device cannot do it.
     """
     if name == "auto":
-        return "bf16" if _fast_bf16(device) else "fp32"
+        return "bf16" if _is_fast_at_bf16(device) else "fp32"
     if name == "fp16" and device.type == "cpu":
         raise UserError("train.precision: fp16 needs a GPU; on a CPU there are bf16, fp32, fp64")
     if name == "fp64" and device.type == "mps":
@@ -41,7 +41,7 @@ def inference_precision(name: Asked, device: torch.device) -> Precision:
     return resolve_precision("fp32" if missing else name, device)
 
 
-def _fast_bf16(device: torch.device) -> bool:
+def _is_fast_at_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

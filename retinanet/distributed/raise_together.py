@@ -34,6 +34,7 @@ def raise_together(world: World, *, error: Exception | None, signals: Sequence[i
 
 
 def _raise_first(world: World, error: Exception | None) -> None:
+    """Raise the error of the first rank that has an expected one; a bug on its own rank."""
     expected = error if isinstance(error, (UserError, TrainingError)) else None
     told = world.broadcast([one for one in world.gather(expected) if one is not None])
     if error is not None and expected is None:

@@ -55,13 +55,13 @@ def agree_on_attempt(store: dist.Store, rank: int, size: int, *, patience: timed
     store.set(f"name/{rank}", mine)
     while time.monotonic() < deadline:
         if rank == 0:
-            names = _read(store, [f"name/{other}" for other in range(size)])
+            names = _read_values(store, [f"name/{other}" for other in range(size)])
             store.set("announced", " ".join([mine, *names]))
-            answers = _read(store, [f"answer/{other}" for other in range(1, size)])
+            answers = _read_values(store, [f"answer/{other}" for other in range(1, size)])
             if answers == [mine] * (size - 1):
                 return mine
         else:
-            (announced,) = _read(store, ["announced"])
+            (announced,) = _read_values(store, ["announced"])
             attempt, *names = announced.split(" ") if announced else [""]
             if mine in names:
                 store.set(f"answer/{rank}", attempt)
@@ -72,6 +72,6 @@ def agree_on_attempt(store: dist.Store, rank: int, size: int, *, patience: timed
     )
 
 
-def _read(store: dist.Store, keys: list[str]) -> list[str]:
+def _read_values(store: dist.Store, keys: list[str]) -> list[str]:
     """Return the values of keys, an empty text for one that is not there yet."""
     return [store.get(key).decode() if store.check([key]) else "" for key in keys]

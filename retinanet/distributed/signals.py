@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
-_ECHO = 2.0
+_ECHO_SECONDS = 2.0
 """Seconds within which a signal that is repeated under torchrun is the same one: some schedulers
 signal every process of a job, and torchrun passes on what it was sent itself."""
 
@@ -21,7 +21,7 @@ def collect_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM: the step at hand ends before the run does; a second is final."""
     received: list[int] = []
     came: list[float] = []
-    echo = _ECHO if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+    echo = _ECHO_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
@@ -30,9 +30,9 @@ def collect_signals() -> Iterator[list[int]]:
             came.append(now)
             received.append(number)
             if not echo:
-                _set(before)
+                _set_handlers(before)
         elif now - came[0] >= echo:
-            _set(before)
+            _set_handlers(before)
             os.kill(os.getpid(), number)
 
     # What the parent has ignored stays ignored: `nohup`, a shell's `&`.
@@ -40,10 +40,10 @@ def collect_signals() -> Iterator[list[int]]:
         number: signal.getsignal(number) for number in _ENDING if number not in ignored_signals()
     }
     try:
-        _set(dict.fromkeys(before, note))
+        _set_handlers(dict.fromkeys(before, note))
         yield received
     finally:
-        _set(before)
+        _set_handlers(before)
 
 
 def ignored_signals() -> list[signal.Signals]:
@@ -51,6 +51,6 @@ def ignored_signals() -> list[signal.Signals]:
     return [number for number in _ENDING if signal.getsignal(number) == signal.SIG_IGN]
 
 
-def _set(handlers: Mapping[int, Any]) -> None:
+def _set_handlers(handlers: Mapping[int, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -31,7 +31,7 @@ class World:
     size: int
     device: torch.device
     host: dist.ProcessGroup | None = None
-    """What plain values are exchanged by: the device computes on meanwhile."""
+    """The group that exchanges plain values: the device computes on meanwhile."""
 
     @property
     def is_main(self) -> bool:
@@ -88,7 +88,7 @@ class World:
             gradient_as_bucket_view=True,
             **no_buffer,  # none of them is learned
         )
-        _settle(wrapped, self.device)
+        _settle_gradient_buckets(wrapped, self.device)
         return wrapped
 
     def fail(self, message: str, kind: type[TrainingError] = TrainingError) -> NoReturn:
@@ -123,7 +123,7 @@ class World:
             dist.destroy_process_group()
 
 
-def _settle(wrapped: nn.Module, device: torch.device) -> None:
+def _settle_gradient_buckets(wrapped: nn.Module, device: torch.device) -> None:
     """Let the gradients find their buckets before the first step.
 
     The first backward pass shows in which order gradients come, and the buckets are then laid out
@@ -149,11 +149,11 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    place = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    own_device = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1 and not dist.is_initialized():
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
-        backend = "nccl" if place.type == "cuda" else "gloo"
+        if own_device.type == "cuda":
+            torch.cuda.set_device(own_device)
+        backend = "nccl" if own_device.type == "cuda" else "gloo"
         store = fresh_store(rank, size)
         dist.init_process_group(
             backend,
@@ -163,4 +163,4 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
             world_size=-1 if store is None else size,
         )
     host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
-    return World(rank=rank, size=size, device=place, host=host)
+    return World(rank=rank, size=size, device=own_device, host=host)

@@ -1,13 +1,19 @@
-"""Anchors against the boxes at the size that the network sees."""
+"""Checks of the anchors against the boxes at the size that the network sees."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.doctor.findings import Entry, Findings, ReportSection, findings_of
+from retinanet.doctor.findings import Finding, Findings, ReportSection, findings_of
 from retinanet.doctor.fit_anchors import describe_fit, search_anchors, yaml_lines
 from retinanet.doctor.pictures import draw_samples, draw_unreached
-from retinanet.doctor.unreached import Unreached, describe_unreached, find_unreached, size_of
+from retinanet.doctor.unreached import (
+    Unreached,
+    UnreachedBox,
+    describe_unreached,
+    find_unreached,
+    size_of,
+)
 from retinanet.engine.preflight.anchor_coverage import (
     describe_coverage,
     measure_coverage,
@@ -19,8 +25,8 @@ from retinanet.schema import Config
 
 MANY_BOXES = 1_000_000
 """Boxes that the anchors are held against; of more, a sample."""
-_SAMPLES, _MISSED = 12, 12
-"""Pictures drawn."""
+_MAX_SAMPLES, _MAX_UNREACHED = 12, 12
+"""Pictures drawn of training samples, and of boxes that no anchor learns."""
 
 
 def check_anchors(
@@ -40,18 +46,19 @@ def check_anchors(
     boxes = find_training_boxes(train, limit=MANY_BOXES)
     if not len(boxes):
         return [], []
-    odd, sections = measure_anchors(config, train, boxes)
+    findings, sections = measure_anchors(config, train, boxes)
     unreached = find_unreached(config, train, boxes)
     path = train.annotations.path
-    odd += findings_of(
-        "unreached-box", path, [_entry(unreached, i) for i in range(len(unreached.boxes))]
+    findings += findings_of(
+        "unreached-box", path, [_unreached_finding(box) for box in unreached.boxes]
     )
-    missed = ReportSection(
-        title="boxes that no anchor learns",
-        lines=describe_unreached(unreached)[:1],  # each stands above
-        values={"unreached": unreached.as_dict()},
+    sections.append(
+        ReportSection(
+            title="boxes that no anchor learns",
+            lines=describe_unreached(unreached)[:1],  # each stands above
+            values={"unreached": unreached.as_dict()},
+        )
     )
-    sections.append(missed)
     if fit_anchors:
         fit = search_anchors(config, train, boxes)
         sections.append(
@@ -63,29 +70,27 @@ def check_anchors(
             )
         )
     if pictures is not None:
-        sections.append(_draw(config, train, unreached, pictures))
-    return odd, sections
+        sections.append(_draw_pictures(config, train, unreached, pictures))
+    return findings, sections
 
 
 def measure_anchors(
     config: Config, train: Split, boxes: TrainingBoxes
 ) -> tuple[list[Findings], list[ReportSection]]:
-    """Say what share of the boxes the anchors cover; no picture is looked at."""
+    """Say what share of the boxes the anchors cover; no image is looked at."""
     coverage = measure_coverage(config, train, boxes)
     warnings = warn_of_coverage(coverage)
-    odd = findings_of(
-        "uncovered-boxes", train.annotations.path, [Entry("", text) for text in warnings]
+    findings = findings_of(
+        "uncovered-boxes", train.annotations.path, [Finding("", text) for text in warnings]
     )
     table = describe_coverage(coverage)
     lines = table[: len(table) - len(warnings)]  # the warnings stand above
-    return odd, [
-        ReportSection(title="anchors", lines=lines, values={"coverage": coverage.as_dict()})
-    ]
+    section = ReportSection(title="anchors", lines=lines, values={"coverage": coverage.as_dict()})
+    return findings, [section]
 
 
-def _entry(unreached: Unreached, i: int) -> Entry:
-    box = unreached.boxes[i]
-    return Entry(
+def _unreached_finding(box: UnreachedBox) -> Finding:
+    return Finding(
         f"annotation {box.annotation_id} (image {box.image_id}, {box.name})",
         f"is {size_of(box.box)} px, resized {size_of(box.resized)}, best IoU {box.best_iou:.2f}: "
         f"{box.reason}",
@@ -93,9 +98,11 @@ def _entry(unreached: Unreached, i: int) -> Entry:
     )
 
 
-def _draw(config: Config, train: Split, unreached: Unreached, folder: Path) -> ReportSection:
-    paths = draw_samples(config, train, folder, _SAMPLES)
-    paths += draw_unreached(config, train, unreached, folder, _MISSED)
+def _draw_pictures(
+    config: Config, train: Split, unreached: Unreached, folder: Path
+) -> ReportSection:
+    paths = draw_samples(config, train, folder, _MAX_SAMPLES)
+    paths += draw_unreached(config, train, unreached, folder, _MAX_UNREACHED)
     sheets = [path for path in paths if path.stem in ("samples", "unreached")]
     lines = [f"{len(paths)} in {folder}; begin with {', '.join(path.name for path in sheets)}"]
     return ReportSection(

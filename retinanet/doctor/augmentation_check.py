@@ -6,13 +6,13 @@ import numpy as np
 
 from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.images.reading import UnreadableImageError
-from retinanet.doctor.findings import Entry, Findings, ReportSection, findings_of
+from retinanet.doctor.findings import Finding, Findings, ReportSection, findings_of
 from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.schema import Config
 
 _IMAGES = 64
-"""Tried."""
-_MANY = 0.2
+"""Images that are tried."""
+_MANY_LOST = 0.2
 """Share of lost boxes that is worth a warning."""
 
 
@@ -43,7 +43,8 @@ def try_augmentation(config: Config, split: Split) -> tuple[list[Findings], Repo
     share = lost / max(1, before)
     text = f"loses {lost} of {before} boxes ({share:.1%}) in {images} samples"
     # A preset's own crops are meant: a mosaic shows parts of its images.
-    odd = [Entry("data.augment", text)] if share > _MANY and config.data.augment else []
+    too_many = share > _MANY_LOST and config.data.augment
+    found = [Finding("data.augment", text)] if too_many else []
     values = {"images": images, "boxes": before, "lost": lost}
     section = ReportSection(title="augmentation", lines=[text], values=values)
-    return findings_of("augmentation-loses-boxes", split.annotations.path, odd), section
+    return findings_of("augmentation-loses-boxes", split.annotations.path, found), section

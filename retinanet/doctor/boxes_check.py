@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from retinanet.data.boxes_used import cut_boxes, parts
 from retinanet.data.coco.annotations import Annotations
-from retinanet.doctor.findings import Entry, Findings, findings_of
+from retinanet.doctor.findings import Finding, Findings, findings_of
 from retinanet.doctor.format_check import check_format
 
-_MOSTLY = 0.5
+_MOST_IMAGES = 0.5
 """Share of images without boxes from which it looks like a mistake."""
-_SLACK = 1.01
+_AREA_SLACK = 1.01
 """An area may be larger than its box by rounding: by 1 % and 1 px²."""
 
 Places = NDArray[np.int64]
+"""Of boxes, or rows of images, in the index."""
 
 
 def check_boxes(
@@ -30,12 +31,12 @@ def check_boxes(
     images_with_lost_boxes: frozenset[int] = frozenset(),
     chosen: Annotations | None = None,
 ) -> list[Findings]:
-    """Return all that is odd about the boxes of a file.
+    """Return the findings about the boxes of a file.
 
     Args:
         annotations: of the file.
         learn: it is to train on.
-        min_box_side: original px.
+        min_box_side: a narrower box is small; original px.
         max_detections: of an image.
         images_with_lost_boxes: ids of images whose boxes were set aside, and which only look empty.
         chosen: the classes of it that are trained on, where those are not all: they alone decide
@@ -44,22 +45,24 @@ def check_boxes(
     chosen = annotations if chosen is None else chosen
     path = annotations.path
     if not len(annotations):
-        return findings_of("no-images", path, [Entry("", "has no image")])
-    odd = check_format(annotations)
-    if not odd:  # otherwise every box would be named
-        odd += _odd_places(annotations, min_box_side) + _odd_areas(annotations)
-    odd += _repeated(annotations) + _by_image(chosen, max_detections, images_with_lost_boxes)
-    odd += _by_class(chosen)
+        return findings_of("no-images", path, [Finding("", "has no image")])
+    findings = check_format(annotations)
+    if not findings:  # otherwise every box would be named
+        findings += _boxes_left_out_or_cut(annotations, min_box_side)
+        findings += _too_large_areas(annotations)
+    findings += _duplicate_boxes(annotations)
+    findings += _check_images(chosen, max_detections, images_with_lost_boxes)
+    findings += _unused_classes(chosen)
     if chosen.crowd.all():
         kind = "no-boxes" if learn else "nothing-to-score"
         text = f"has {len(annotations)} images but no box"
-        odd += findings_of(kind, path, [Entry("", text)])
-    return odd
+        findings += findings_of(kind, path, [Finding("", text)])
+    return findings
 
 
-def _odd_places(annotations: Annotations, min_box_side: float) -> list[Findings]:
-    """Find the boxes that are left out or cut."""
+def _boxes_left_out_or_cut(annotations: Annotations, min_box_side: float) -> list[Findings]:
     fields = {"zero-area": "empty", "outside": "outside", "small-box": "small", "overshoot": "cut"}
+    remarks = {"outside": _image_size_remark, "overshoot": _overshoot_remark}
     places: dict[str, list[Places]] = {kind: [] for kind in fields}
     for first, last in parts(annotations):
         cut = cut_boxes(annotations, first, last, min_box_side=min_box_side)
@@ -69,16 +72,13 @@ def _odd_places(annotations: Annotations, min_box_side: float) -> list[Findings]
     return [
         one
         for kind in fields
-        for one in _boxes(
-            kind,
-            annotations,
-            np.concatenate(places[kind]),
-            _overshoot if kind == "overshoot" else _size if kind == "outside" else _nothing,
+        for one in _box_findings(
+            kind, annotations, np.concatenate(places[kind]), remarks.get(kind, _no_remark)
         )
     ]
 
 
-def _boxes(
+def _box_findings(
     kind: str,
     annotations: Annotations,
     places: Places,
@@ -86,46 +86,46 @@ def _boxes(
 ) -> list[Findings]:
     """Return findings about the boxes in some places of the index."""
 
-    def entry(i: int) -> Entry:
+    def finding(i: int) -> Finding:
         place = int(places[i])
         number = int(annotations.annotation_ids[place])
-        image = annotations.image_ids[_row(annotations, place)]
-        value = f"has bbox {shown(annotations, place)}{remark(annotations, place)}"
-        return Entry(f"annotation {number} (image {image})", value, number)
+        image = annotations.image_ids[_image_row(annotations, place)]
+        value = f"has bbox {_format_box(annotations, place)}{remark(annotations, place)}"
+        return Finding(f"annotation {number} (image {image})", value, number)
 
     if not len(places):
         return []
-    return [Findings(kind=kind, file=annotations.path, count=len(places), entry=entry)]
+    return [Findings(kind=kind, file=annotations.path, count=len(places), finding=finding)]
 
 
-def _row(annotations: Annotations, place: int) -> int:
+def _image_row(annotations: Annotations, place: int) -> int:
     """Return the row of the image that a box belongs to."""
     return int(np.searchsorted(annotations.offsets, place, side="right")) - 1
 
 
-def shown(annotations: Annotations, place: int) -> str:
+def _format_box(annotations: Annotations, place: int) -> str:
     """Return a box as a person would write it."""
     return "[" + ", ".join(f"{value:.6g}" for value in annotations.boxes[place].tolist()) + "]"
 
 
-def _nothing(annotations: Annotations, place: int) -> str:
+def _no_remark(annotations: Annotations, place: int) -> str:
     return ""
 
 
-def _size(annotations: Annotations, place: int) -> str:
-    height, width = annotations.sizes[_row(annotations, place)]
+def _image_size_remark(annotations: Annotations, place: int) -> str:
+    height, width = annotations.sizes[_image_row(annotations, place)]
     return f" in an image of {width}x{height} px"
 
 
-def _overshoot(annotations: Annotations, place: int) -> str:
-    height, width = annotations.sizes[_row(annotations, place)]
+def _overshoot_remark(annotations: Annotations, place: int) -> str:
+    height, width = annotations.sizes[_image_row(annotations, place)]
     x, y, w, h = annotations.boxes[place].astype(np.float64).tolist()
     over = max(-x, -y, x + w - width, y + h - height)
     return f", {over:.3g} px over the border of {width}x{height} px"
 
 
-def _repeated(annotations: Annotations) -> list[Findings]:
-    """Find boxes that stand twice, with their class, in one image."""
+def _duplicate_boxes(annotations: Annotations) -> list[Findings]:
+    """Find boxes that an image has twice, with their class."""
     places, originals = [], []
     for first, last in parts(annotations):
         start, stop = annotations.offsets[[first, last]].tolist()
@@ -151,20 +151,20 @@ def _repeated(annotations: Annotations) -> list[Findings]:
     def remark(annotations: Annotations, place: int) -> str:
         return f", as annotation {annotations.annotation_ids[first_of[place]]} has"
 
-    return _boxes("duplicate-box", annotations, np.sort(place), remark)
+    return _box_findings("duplicate-box", annotations, np.sort(place), remark)
 
 
-def _odd_areas(annotations: Annotations) -> list[Findings]:
+def _too_large_areas(annotations: Annotations) -> list[Findings]:
     sides = annotations.boxes[:, 2:].astype(np.float64)
-    odd = np.flatnonzero(annotations.areas > _SLACK * sides.prod(axis=1) + 1)
+    places = np.flatnonzero(annotations.areas > _AREA_SLACK * sides.prod(axis=1) + 1)
 
     def remark(annotations: Annotations, place: int) -> str:
         return f" but area {annotations.areas[place]:.6g}"
 
-    return _boxes("odd-area", annotations, odd, remark)
+    return _box_findings("odd-area", annotations, places, remark)
 
 
-def _by_image(
+def _check_images(
     annotations: Annotations, max_detections: int, images_with_lost_boxes: frozenset[int]
 ) -> list[Findings]:
     """Find images with too many boxes, with none, and files named twice."""
@@ -175,13 +175,16 @@ def _by_image(
         (np.diff(annotations.offsets) == 0)
         & ~np.isin(annotations.image_ids, list(images_with_lost_boxes))
     )
-    odd = image_findings("many-boxes", annotations, many, lambda row: f"has {objects[row]} boxes")
-    odd += image_findings("image-without-boxes", annotations, empty, lambda row: "")
-    if len(empty) > _MOSTLY * len(names):
+    findings = image_findings(
+        "many-boxes", annotations, many, lambda row: f"has {objects[row]} boxes"
+    )
+    findings += image_findings("image-without-boxes", annotations, empty, lambda row: "")
+    if len(empty) > _MOST_IMAGES * len(names):
         text = f"has {len(empty)} of {len(names)} images without boxes"
-        odd += findings_of("many-images-without-boxes", path, [Entry("", text)])
+        findings += findings_of("many-images-without-boxes", path, [Finding("", text)])
     crowds = np.flatnonzero(annotations.crowd)
-    return odd + _boxes("crowd", annotations, crowds, _nothing) + _named_twice(annotations)
+    findings += _box_findings("crowd", annotations, crowds, _no_remark)
+    return findings + _duplicate_file_names(annotations)
 
 
 def image_findings(
@@ -189,17 +192,17 @@ def image_findings(
 ) -> list[Findings]:
     """Return findings about images of the index."""
 
-    def entry(i: int) -> Entry:
+    def finding(i: int) -> Finding:
         row = int(rows[i])
         number = int(annotations.image_ids[row])
-        return Entry(f"image {number} ({annotations.file_names[row]})", value(row), number)
+        return Finding(f"image {number} ({annotations.file_names[row]})", value(row), number)
 
     if not len(rows):
         return []
-    return [Findings(kind=kind, file=annotations.path, count=len(rows), entry=entry)]
+    return [Findings(kind=kind, file=annotations.path, count=len(rows), finding=finding)]
 
 
-def _named_twice(annotations: Annotations) -> list[Findings]:
+def _duplicate_file_names(annotations: Annotations) -> list[Findings]:
     first: dict[str, int] = {}
     names = enumerate(annotations.file_names)
     again = [row for row, name in names if first.setdefault(name, row) != row]
@@ -211,8 +214,8 @@ def _named_twice(annotations: Annotations) -> list[Findings]:
     return image_findings("duplicate-file-name", annotations, np.array(again, np.int64), value)
 
 
-def _by_class(annotations: Annotations) -> list[Findings]:
+def _unused_classes(annotations: Annotations) -> list[Findings]:
     categories = annotations.categories
     rows = zip(categories.ids, categories.names, annotations.class_counts(), strict=True)
-    entries = [Entry(f"category {id} ({name!r})", "", id) for id, name, count in rows if not count]
-    return findings_of("unused-class", annotations.path, entries)
+    found = [Finding(f"category {id} ({name!r})", "", id) for id, name, count in rows if not count]
+    return findings_of("unused-class", annotations.path, found)

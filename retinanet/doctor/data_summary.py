@@ -19,74 +19,78 @@ _COCO_AREAS = (32**2, 96**2)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Named:
+class NamedSplit:
     """A split's index under the name that the report gives it."""
 
     name: str
     annotations: Annotations
 
 
-def describe_data(splits: list[Named]) -> list[ReportSection]:
+def describe_data(splits: list[NamedSplit]) -> list[ReportSection]:
     """Return the sections on classes, images and boxes."""
     filled = [split for split in splits if len(split.annotations)]
-    return [_classes(filled), _images(filled), _boxes(filled)] if filled else []
+    if not filled:
+        return []
+    return [_describe_classes(filled), _describe_images(filled), _describe_boxes(filled)]
 
 
-def _classes(splits: list[Named]) -> ReportSection:
+def _describe_classes(splits: list[NamedSplit]) -> ReportSection:
     """The table category id -> label -> name -> boxes; labels follow the sorted ids."""
-    counts = {split.name: _by_category(split.annotations) for split in splits}
-    names: dict[int, list[str]] = {}
-    for by in counts.values():
-        for key, (name, _) in by.items():
-            if name not in names.setdefault(key, []):
-                names[key].append(name)
-    known = {key: " | ".join(several) for key, several in names.items()}  # in the splits' order
+    counts = {split.name: _count_by_category(split.annotations) for split in splits}
+    names: dict[int, list[str]] = {}  # in the splits' order
+    for by_id in counts.values():
+        for category, (name, _) in by_id.items():
+            if name not in names.setdefault(category, []):
+                names[category].append(name)
     table: list[dict[str, Any]] = [
-        {"id": number, "label": label, "name": known[number]}
-        | {f"boxes {split}".strip(): by.get(number, ("", 0))[1] for split, by in counts.items()}
-        for label, number in enumerate(sorted(known))
+        {"id": category, "label": label, "name": " | ".join(names[category])}
+        | {
+            f"boxes {split}".strip(): by_id.get(category, ("", 0))[1]
+            for split, by_id in counts.items()
+        }
+        for label, category in enumerate(sorted(names))
     ]
-    shown = table if len(table) <= _ROWS else _selection(table)
-    lines = _align([list(table[0]), *([_cell(v) for v in row.values()] for row in shown)])
+    shown = table if len(table) <= _ROWS else _most_frequent_and_rarest(table)
+    cells = [
+        [f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()]
+        for row in shown
+    ]
+    lines = _align_table([list(table[0]), *cells])
     if len(shown) < len(table):
         lines.append(
             f"... {len(table)} classes: these are the {_ROWS - _RAREST} most frequent and the "
             f"{_RAREST} rarest that have boxes"
         )
-    lines += [_balance(split) for split in splits if split.annotations.class_counts().any()]
+    lines += [
+        _describe_balance(split) for split in splits if split.annotations.class_counts().any()
+    ]
     return ReportSection(title="classes", lines=lines, values={"classes": table})
 
 
-def _selection(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _most_frequent_and_rarest(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the classes with the most boxes of the first split, and those with the fewest."""
     counted = next(key for key in table[0] if key.startswith("boxes"))
     order = sorted((row for row in table if row[counted]), key=lambda row: -row[counted])
-    some = order[: _ROWS - _RAREST] + order[_ROWS - _RAREST :][-_RAREST:]
-    return sorted(some, key=lambda row: row["label"])
+    shown = order[: _ROWS - _RAREST] + order[_ROWS - _RAREST :][-_RAREST:]
+    return sorted(shown, key=lambda row: row["label"])
 
 
-def _cell(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _by_category(annotations: Annotations) -> dict[int, tuple[str, int]]:
+def _count_by_category(annotations: Annotations) -> dict[int, tuple[str, int]]:
+    """Return name and number of boxes by category id."""
     counts, known = annotations.class_counts().tolist(), annotations.categories
     return {n: (name, c) for n, name, c in zip(known.ids, known.names, counts, strict=True)}
 
 
-def _balance(split: Named) -> str:
+def _describe_balance(split: NamedSplit) -> str:
     counts, names = split.annotations.class_counts(), split.annotations.categories.names
     low, high = int(np.where(counts > 0, counts, counts.max() + 1).argmin()), int(counts.argmax())
     ratio = counts[high] / counts[low]
-    prefix = f"{split.name}: " if split.name else ""
-    return (
-        f"{prefix}{names[high]!r} has {ratio:.3g} times as many boxes as {names[low]!r}"
-        if low != high
-        else f"{prefix}only {names[high]!r} has boxes"
-    )
+    if low == high:
+        return f"{_prefix(split)}only {names[high]!r} has boxes"
+    return f"{_prefix(split)}{names[high]!r} has {ratio:.3g} times as many boxes as {names[low]!r}"
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def _align_table(rows: list[list[str]]) -> list[str]:
     """Lay out a table: numbers to the right, the name (third) to the left."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
@@ -98,7 +102,7 @@ def _align(rows: list[list[str]]) -> list[str]:
     ]
 
 
-def _images(splits: list[Named]) -> ReportSection:
+def _describe_images(splits: list[NamedSplit]) -> ReportSection:
     lines, values = [], {}
     for split in splits:
         sizes = split.annotations.sizes
@@ -114,16 +118,15 @@ def _images(splits: list[Named]) -> ReportSection:
             "long side": long,
             "aspect ratio": _spread(aspect),
         }
+        share = f", {empty:,} ({100 * empty / len(sizes):.3g} %) without boxes" if empty else ""
         lines.append(
-            _prefix(split)
-            + f"{len(sizes):,}{_share(empty, len(sizes), 'without boxes')}; short side "
-            f"{_range(short)} px, long side {_range(long)} px, long : short "
-            f"{_range(_spread(aspect))}"
+            f"{_prefix(split)}{len(sizes):,}{share}; short side {_format_spread(short)} px, long "
+            f"side {_format_spread(long)} px, long : short {_format_spread(_spread(aspect))}"
         )
     return ReportSection(title="images", lines=lines, values=values)
 
 
-def _boxes(splits: list[Named]) -> ReportSection:
+def _describe_boxes(splits: list[NamedSplit]) -> ReportSection:
     lines, values = [], {}
     for split in splits:
         annotations = split.annotations
@@ -151,18 +154,14 @@ def _boxes(splits: list[Named]) -> ReportSection:
         regions = f" and {crowds:,} crowd regions" if crowds else ""
         lines += [
             f"{_prefix(split)}{len(objects):,}{regions}; an image has "
-            f"{_range(_spread(counts))}; square root of the area {_range(side)} px",
+            f"{_format_spread(_spread(counts))}; square root of the area {_format_spread(side)} px",
             f"  {low} small (under 32² px), {middle} medium, {high} large (over 96² px)",
         ]
     return ReportSection(title="boxes", lines=lines, values=values)
 
 
-def _prefix(split: Named) -> str:
+def _prefix(split: NamedSplit) -> str:
     return f"{split.name}: " if split.name else ""
-
-
-def _share(count: int, whole: int, what: str) -> str:
-    return f", {count:,} ({100 * count / whole:.3g} %) {what}" if count else ""
 
 
 def _spread(values: NDArray[Any]) -> dict[str, float]:
@@ -173,7 +172,7 @@ def _spread(values: NDArray[Any]) -> dict[str, float]:
     }
 
 
-def _range(spread: dict[str, float]) -> str:
+def _format_spread(spread: dict[str, float]) -> str:
     """Return `1 to 9 (median 4)`, or the one value that there is."""
     if spread["min"] == spread["max"]:
         return f"{spread['min']:.4g}"

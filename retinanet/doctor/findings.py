@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from retinanet.doctor.kinds import KINDS, SEVERITIES, Severity
 
 
-class Entry(NamedTuple):
+class Finding(NamedTuple):
     """One finding; record and value read as a sentence."""
 
     record: str
@@ -20,6 +20,9 @@ class Entry(NamedTuple):
     id: int | None = None
     """Of the record, if it has one."""
 
+    def __str__(self) -> str:
+        return f"{self.record} {self.value}".strip()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
@@ -28,18 +31,18 @@ class Findings:
     kind: str
     file: Path
     count: int
-    entry: Callable[[int], Entry]
+    finding: Callable[[int], Finding]
     """Writes down finding number i."""
 
-    def __iter__(self) -> Iterator[Entry]:
-        return (self.entry(i) for i in range(self.count))
+    def __iter__(self) -> Iterator[Finding]:
+        return (self.finding(i) for i in range(self.count))
 
 
-def findings_of(kind: str, file: Path, entries: Sequence[Entry]) -> list[Findings]:
-    """Return findings that are written down already: a list of one, or of none."""
-    if not entries:
+def findings_of(kind: str, file: Path, found: Sequence[Finding]) -> list[Findings]:
+    """Return the findings of one kind in one file, or an empty list where there are none."""
+    if not found:
         return []
-    return [Findings(kind=kind, file=file, count=len(entries), entry=entries.__getitem__)]
+    return [Findings(kind=kind, file=file, count=len(found), finding=found.__getitem__)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +63,31 @@ class Report:
     """All that the doctor says."""
 
     subject: str
-    """What was looked at."""
-    found: list[Findings]
+    """What was checked."""
+    findings: list[Findings]
     sections: list[ReportSection]
 
     def by_kind(self, severity: Severity) -> dict[str, list[Findings]]:
-        """Return the findings of a severity by kind, in the order of `kinds`."""
-        grouped = {kind: [f for f in self.found if f.kind == kind] for kind in KINDS}
-        return {
-            kind: items
-            for kind, items in grouped.items()
-            if items and KINDS[kind].severity == severity
+        """Return the findings of a severity by kind, in the order of `KINDS`."""
+        grouped = {
+            kind: [findings for findings in self.findings if findings.kind == kind]
+            for kind in KINDS
+            if KINDS[kind].severity == severity
         }
+        return {kind: several for kind, several in grouped.items() if several}
 
     def count(self, severity: Severity) -> int:
         """Return the number of findings of a severity."""
-        return sum(f.count for f in self.found if KINDS[f.kind].severity == severity)
+        return sum(
+            findings.count
+            for findings in self.findings
+            if KINDS[findings.kind].severity == severity
+        )
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each kind that there is."""
-        kinds = [kind for severity in SEVERITIES for kind in self.by_kind(severity)]
-        return {kind: sum(f.count for f in self.found if f.kind == kind) for kind in kinds}
+        return {
+            kind: sum(findings.count for findings in several)
+            for severity in SEVERITIES
+            for kind, several in self.by_kind(severity).items()
+        }

@@ -38,15 +38,16 @@ _SCALES = tuple(2 ** (k / 6) for k in range(-6, 25))
 """Sizes / stride: 0.5 to 16 (the default's are 4 to 6.35)."""
 _RATIOS = tuple(2 ** (k / 4) for k in range(-12, 13))
 """Height / width: 1/8 to 8."""
-_SEARCHED = 5_000
+_MAX_SEARCHED = 5_000
 """Boxes that the search looks at: 775 anchors for each of them are 16 MB."""
-_HELD_OUT = 100_000
+_MAX_HELD_OUT = 100_000
 """Boxes that the result is measured on."""
-_ENOUGH = 200
+_MIN_TO_SPLIT = 200
 """Boxes from which half are kept out of the search."""
-_WORTH = 0.01
+_MIN_GAIN = 0.01
 """Share of the boxes that other anchors must gain to be worth their price."""
 LARGER = (1.25, 1.5, 2.0)
+"""Factors of a larger input that are tried beside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class AnchorFit:
         """Whether the change is worth it, and more than the chance of these boxes."""
         before, after = self.before.total, self.after.total
         chance = 2 * math.sqrt(before.covered * (1 - before.covered) / max(1, before.boxes))
-        return after.covered - before.covered >= max(_WORTH, chance)
+        return after.covered - before.covered >= max(_MIN_GAIN, chance)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain types."""
@@ -82,7 +83,7 @@ class AnchorFit:
             "held_out": self.held_out,
             "before": asdict(self.before),
             "after": asdict(self.after),
-            "larger": {overrides: asdict(found) for overrides, found in self.larger.items()},
+            "larger": {overrides: asdict(coverage) for overrides, coverage in self.larger.items()},
         }
 
 
@@ -112,12 +113,12 @@ def search_anchors(
     seen, unseen = _halves(boxes, seed)
     table = _iou_table(config, place_boxes(seen, config.data, training_short_side(config.data)))
     scales, ratios = _search(table, per_cell, config.assign.positive_iou)
-    found = _as_config(config.anchors, scales, ratios)
+    fitted = _rounded_anchors(config.anchors, scales, ratios)
     return AnchorFit(
-        anchors=found,
+        anchors=fitted,
         per_cell=per_cell,
         before=measure_coverage(config, split, unseen),
-        after=measure_coverage(config.model_copy(update={"anchors": found}), split, unseen),
+        after=measure_coverage(config.model_copy(update={"anchors": fitted}), split, unseen),
         larger={
             " ".join(overrides): measure_coverage(larger, split, unseen)
             for overrides, larger in _larger_inputs(config)
@@ -129,7 +130,7 @@ def search_anchors(
 
 def _halves(boxes: TrainingBoxes, seed: int) -> tuple[TrainingBoxes, TrainingBoxes]:
     """Return boxes to search on and boxes to measure on; they are of different images."""
-    if len(boxes) < _ENOUGH:
+    if len(boxes) < _MIN_TO_SPLIT:
         return boxes, boxes
     random = np.random.default_rng(seed)
     images, image_of = np.unique(boxes.rows, return_inverse=True)
@@ -138,18 +139,18 @@ def _halves(boxes: TrainingBoxes, seed: int) -> tuple[TrainingBoxes, TrainingBox
     half = np.zeros(len(images), bool)
     half[random.permutation(len(images))[: len(images) // 2]] = True
     parts = boxes.take(half[image_of]), boxes.take(~half[image_of])
-    limits = _SEARCHED, _HELD_OUT
+    limits = _MAX_SEARCHED, _MAX_HELD_OUT
     seen, unseen = (
-        part.take(_some(random, len(part), limit))
+        part.take(_random_subset(random, len(part), limit))
         for part, limit in zip(parts, limits, strict=True)
     )
     return (seen, unseen) if len(seen) and len(unseen) else (boxes, boxes)
 
 
-def _some(random: np.random.Generator, count: int, limit: int) -> NDArray[np.bool_]:
-    wanted = np.zeros(count, bool)
-    wanted[random.permutation(count)[:limit]] = True
-    return wanted
+def _random_subset(random: np.random.Generator, count: int, limit: int) -> NDArray[np.bool_]:
+    chosen = np.zeros(count, bool)
+    chosen[random.permutation(count)[:limit]] = True
+    return chosen
 
 
 def _iou_table(config: Config, boxes: PlacedBoxes) -> NDArray[np.float32]:
@@ -177,15 +178,15 @@ def _search(
 ) -> tuple[list[float], list[float]]:
     """Return the scales and ratios that cover most, of every split of a cell into both."""
     best: tuple[tuple[float, float], list[int], list[int]] | None = None
-    for scales, ratios in _starts(per_cell):
-        found = _climb(table, scales, ratios, positive_iou)
-        if best is None or found[0] > best[0]:
-            best = found
+    for scales, ratios in _starting_points(per_cell):
+        reached = _climb(table, scales, ratios, positive_iou)
+        if best is None or reached[0] > best[0]:
+            best = reached
     assert best is not None
     return [_SCALES[i] for i in sorted(best[1])], [_RATIOS[i] for i in sorted(best[2])]
 
 
-def _starts(per_cell: int) -> Iterator[tuple[list[int], list[int]]]:
+def _starting_points(per_cell: int) -> Iterator[tuple[list[int], list[int]]]:
     """Yield places (of scales, of ratios) that the search starts from."""
     default, square = _SCALES.index(4.0), _RATIOS.index(1.0)
     for count in (n for n in range(1, per_cell + 1) if per_cell % n == 0):
@@ -226,7 +227,9 @@ def _climb(
         reached = score
 
 
-def _as_config(present: AnchorConfig, scales: list[float], ratios: list[float]) -> AnchorConfig:
+def _rounded_anchors(
+    present: AnchorConfig, scales: list[float], ratios: list[float]
+) -> AnchorConfig:
     """Return the anchors with the numbers that are printed: rounded to what matters."""
     sizes = [[round(scale * stride, 1) for scale in scales] for stride in STRIDES]
     values = {"sizes": sizes, "ratios": [round(ratio, 2) for ratio in ratios]}
@@ -261,24 +264,27 @@ def yaml_lines(anchors: AnchorConfig) -> list[str]:
 def describe_fit(fit: AnchorFit) -> list[str]:
     """Return what the lines of `yaml_lines` change, and what a larger input would do instead."""
     before, after = fit.before, fit.after
-    of = f"{before.total.boxes:,} boxes" + (
+    measured_on = f"{before.total.boxes:,} boxes" + (
         f" of other images than the {fit.searched:,} boxes that were searched on"
         if fit.held_out
         else " (too few to keep some out of the search: the figures flatter the fit)"
     )
-    lines = [f"anchors fitted at short side {before.short_side}, {fit.per_cell} a cell; on {of}:"]
+    lines = [
+        f"anchors fitted at short side {before.short_side}, {fit.per_cell} a cell; on "
+        f"{measured_on}:"
+    ]
     rows = [("present anchors", before)]
     if fit.better:
         rows.append(("fitted anchors", after))
-    rows += [(f"present, {overrides}", found) for overrides, found in fit.larger.items()]
+    rows += [(f"present, {overrides}", coverage) for overrides, coverage in fit.larger.items()]
     width = max(len(name) for name, _ in rows)
     kinds = ["all", *(size.name for size in before.sizes)]
     lines.append(
         f"  {f'share with IoU >= {before.positive_iou:g}':{width}}"
         + "".join(f"  {kind:>7}" for kind in kinds)
     )
-    for name, found in rows:
-        shares = [found.total, *found.sizes]
+    for name, coverage in rows:
+        shares = [coverage.total, *coverage.sizes]
         lines.append(
             f"  {name:{width}}" + "".join(f"  {100 * share.covered:5.1f} %" for share in shares)
         )

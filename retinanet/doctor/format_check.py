@@ -1,4 +1,4 @@
-"""Boxes of which many leave their image: written in another format, or some of them?"""
+"""Whether the boxes of a file are [x, y, width, height] in px, or written in another format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retinanet.data.checks import (
     fit_as_corners,
 )
 from retinanet.data.coco.annotations import Annotations
-from retinanet.doctor.findings import Entry, Findings, findings_of
+from retinanet.doctor.findings import Finding, Findings, findings_of
 
 _MANY, _SHARE = 10, 0.2
 """Boxes, and share of the boxes, that leave their image by far: slips are fewer."""
@@ -29,27 +29,27 @@ def check_format(annotations: Annotations) -> list[Findings]:
     if wrong is not None:
         kinds = {"corners": "corner-boxes", "normalised": "normalised-boxes"}
         kind = kinds.get(wrong.kind, "suspicious-format")
-        return findings_of(kind, annotations.path, [Entry("", wrong.text)])
-    text = _suspicion(annotations)
-    return findings_of("suspicious-format", annotations.path, [Entry("", text)] if text else [])
+        return findings_of(kind, annotations.path, [Finding("", wrong.text)])
+    text = _describe_suspicion(annotations)
+    return findings_of("suspicious-format", annotations.path, [Finding("", text)] if text else [])
 
 
-def _suspicion(annotations: Annotations) -> str:
+def _describe_suspicion(annotations: Annotations) -> str:
     """Say what would fit, where many boxes leave their image."""
-    count = len(annotations.boxes)
+    total = len(annotations.boxes)
     far, areas = 0, 0
-    odd = {what: np.zeros(len(annotations), np.int64) for what in (CORNERS, CENTRES)}
+    misfits = {what: np.zeros(len(annotations), np.int64) for what in (CORNERS, CENTRES)}
     owners = annotations.image_of_box()
     for start, stop, size in box_parts(annotations):
         boxes, owner = annotations.boxes[start:stop], owners[start:stop]
-        far += int(_far(boxes, size).sum())
+        far += int(_leaves_far(boxes, size).sum())
         areas += int(corner_area(boxes, annotations.areas[start:stop]).sum())
         for what, fits in ((CORNERS, fit_as_corners), (CENTRES, fit_as_centres)):
-            odd[what] += np.bincount(owner[~fits(boxes, size)], minlength=len(annotations))
-    if far < max(_MANY, _SHARE * count):
+            misfits[what] += np.bincount(owner[~fits(boxes, size)], minlength=len(annotations))
+    if far < max(_MANY, _SHARE * total):
         return ""
     filled = np.diff(annotations.offsets) > 0
-    fitting = {what: int((filled & (misfits == 0)).sum()) for what, misfits in odd.items()}
+    fitting = {what: int((filled & (count == 0)).sum()) for what, count in misfits.items()}
     clues = [
         f"in {images} of {int(filled.sum())} images all boxes would fit as {what}"
         for what, images in fitting.items()
@@ -59,11 +59,11 @@ def _suspicion(annotations: Annotations) -> str:
     if not clues:  # objects drawn to where they end, beyond the border: each is an overshoot
         return ""
     clue = "; ".join(clues)
-    return f"{far} of {count} boxes leave their image by more than {_FAR} px and 1 %; {clue}"
+    return f"{far} of {total} boxes leave their image by more than {_FAR} px and 1 %; {clue}"
 
 
-def _far(boxes: NDArray[np.float32], size: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which boxes leave their image by more than a slip."""
+def _leaves_far(boxes: NDArray[np.float32], size: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which boxes leave their image by more than a slip."""
     (x, y, w, h), (height, width) = boxes.T, size.T
     wide, high = (np.maximum(_FAR, _FAR_SHARE * side) for side in (width, height))
     return (x < -wide) | (y < -high) | (x + w > width + wide) | (y + h > height + high)

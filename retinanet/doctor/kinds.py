@@ -117,7 +117,7 @@ BOXES = {
     ),
     "suspicious-format": _error(
         "a fifth of the boxes or more leave their image by far",
-        "compare some with their pictures; write all as [x, y, width, height]",
+        "compare some with their images; write all as [x, y, width, height]",
         "left alone, with all other boxes that leave their image",
     ),
     "zero-area": _warning(
@@ -166,7 +166,7 @@ BOXES = {
 }
 """The annotations."""
 
-PICTURES = {
+IMAGES = {
     "no-image-folder": _error("the image folder is not there, or no folder", "name the right one"),
     "missing-file": _error(
         "an image file is not there",
@@ -235,4 +235,4 @@ SPLITS = {
 }
 """Both splits, and the experiment."""
 
-KINDS = {**FILE, **BOXES, **PICTURES, **SPLITS}
+KINDS = {**FILE, **BOXES, **IMAGES, **SPLITS}

@@ -37,14 +37,15 @@ from retinanet.structures import BLANK, IGNORED, Batch
 
 _PER_STEP = 4
 """Samples of a step that are drawn: several steps show several canvases."""
-_LONGEST, _IN_SHEET = 1200, 620
+_LONG_SIDE, _LONG_SIDE_IN_SHEET = 1200, 620
 """px of a picture, and of one in the contact sheet."""
 _PADDING, _BORDER, _CROWD = (128, 128, 144), (255, 255, 255), (255, 255, 255)
-_MISSED, _RIVAL, _NEAREST, _OTHER = (255, 0, 0), (0, 255, 255), (255, 255, 0), (200, 200, 200)
+_UNREACHED, _RIVAL, _BEST_ANCHOR = (255, 0, 0), (0, 255, 255), (255, 255, 0)
+_OTHER_BOXES = (200, 200, 200)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class CanvasSample:
     """One image of a training step, on its canvas."""
 
     step: int
@@ -77,7 +78,7 @@ def draw_samples(config: Config, split: Split, folder: Path, count: int) -> list
         UserError: the folder cannot be written.
     """
     names = split.annotations.categories.names
-    return _draw_all(_samples(config, split, count), names, folder)
+    return _draw_and_write(_first_samples(config, split, count), names, folder)
 
 
 def draw_step(
@@ -95,21 +96,23 @@ def draw_step(
     Raises:
         UserError: the folder cannot be written.
     """
-    return _draw_all(
-        (seen for batch in batches for seen in _all_seen(config, step, batch)), names, folder
-    )
+    samples = (sample for batch in batches for sample in _samples_of_batch(config, step, batch))
+    return _draw_and_write(samples, names, folder)
 
 
-def _draw_all(samples: Iterable[Seen], names: Sequence[str], folder: Path) -> list[Path]:
-    pictures, small = {}, []
-    for seen in samples:
-        name = f"step_{seen.step:06}_image_{seen.image_id}.jpg"
-        pictures[name] = draw_seen(seen, names, _LONGEST)
-        small.append(draw_seen(seen, names, _IN_SHEET))
-    return _write(folder, grid(small, 3) if small else None, "samples.jpg", pictures)
+def _draw_and_write(
+    samples: Iterable[CanvasSample], names: Sequence[str], folder: Path
+) -> list[Path]:
+    pictures, thumbnails = {}, []
+    for sample in samples:
+        name = f"step_{sample.step:06}_image_{sample.image_id}.jpg"
+        pictures[name] = draw_sample(sample, names, _LONG_SIDE)
+        thumbnails.append(draw_sample(sample, names, _LONG_SIDE_IN_SHEET))
+    sheet = grid(thumbnails, 3) if thumbnails else None
+    return _write_pictures(folder, sheet, "samples.jpg", pictures)
 
 
-def _samples(config: Config, split: Split, count: int) -> Iterator[Seen]:
+def _first_samples(config: Config, split: Split, count: int) -> Iterator[CanvasSample]:
     """Yield images of training in order; those that cannot be read are left out."""
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True)
@@ -119,75 +122,72 @@ def _samples(config: Config, split: Split, count: int) -> Iterator[Seen]:
             return
         whole = plan.step(step)
         batch, _ = dataset[replace(whole, samples=whole.samples[: min(_PER_STEP, left)])]
-        for seen in _all_seen(config, step, batch):
-            yield seen
+        for sample in _samples_of_batch(config, step, batch):
+            yield sample
             left -= 1
 
 
-def _all_seen(config: Config, step: int, batch: Batch) -> Iterator[Seen]:
+def _samples_of_batch(config: Config, step: int, batch: Batch) -> Iterator[CanvasSample]:
     """Yield the images of a batch, but for blanks."""
-    height, width = batch.images.shape[-2:]
-    anchors = build_anchors(config.anchors)((height, width), torch.device("cpu")).numpy()
+    canvas = batch.images.shape[-2], batch.images.shape[-1]
+    anchors = build_anchors(config.anchors)(canvas, torch.device("cpu")).numpy()
     for i in np.flatnonzero(batch.image_ids.numpy() != BLANK).tolist():
-        yield _seen(step, batch, i, anchors)
+        target = batch.targets[i]
+        height, width = batch.sizes[i].tolist()
+        original_height, original_width = batch.original_sizes[i].tolist()
+        yield CanvasSample(
+            step=step,
+            image_id=int(batch.image_ids[i]),
+            pixels=batch.images[i].permute(1, 2, 0).cpu().numpy(),
+            size=(height, width),
+            original_size=(original_height, original_width),
+            boxes=target.boxes.numpy(),
+            labels=target.labels.numpy(),
+            crowd=target.crowd.numpy(),
+            matches=batch.matches[i].cpu().numpy(),
+            anchors=anchors,
+        )
 
 
-def _seen(step: int, batch: Batch, i: int, anchors: NDArray[np.float32]) -> Seen:
-    target = batch.targets[i]
-    height, width = batch.sizes[i].tolist()
-    original_height, original_width = batch.original_sizes[i].tolist()
-    return Seen(
-        step=step,
-        image_id=int(batch.image_ids[i]),
-        pixels=batch.images[i].permute(1, 2, 0).cpu().numpy(),
-        size=(height, width),
-        original_size=(original_height, original_width),
-        boxes=target.boxes.numpy(),
-        labels=target.labels.numpy(),
-        crowd=target.crowd.numpy(),
-        matches=batch.matches[i].cpu().numpy(),
-        anchors=anchors,
-    )
-
-
-def draw_seen(seen: Seen, names: Sequence[str], longest: int) -> Image:
-    """Draw one sample, its canvas enlarged or shrunk to `longest` px, under its title."""
-    scale = longest / max(seen.pixels.shape[:2])
-    picture = scaled(np.ascontiguousarray(seen.pixels), scale)
-    boxes = seen.boxes * scale
-    _shade_padding(picture, seen, scale)
-    _draw_anchors(picture, seen, scale)
-    positives = np.bincount(seen.matches[seen.matches >= 0], minlength=len(boxes))
+def draw_sample(sample: CanvasSample, names: Sequence[str], long_side: int) -> Image:
+    """Draw one sample, its canvas enlarged or shrunk to `long_side` px, under its title."""
+    scale = long_side / max(sample.pixels.shape[:2])
+    picture = scaled(np.ascontiguousarray(sample.pixels), scale)
+    boxes = sample.boxes * scale
+    _shade_padding(picture, sample, scale)
+    _draw_anchors(picture, sample, scale)
+    positives = np.bincount(sample.matches[sample.matches >= 0], minlength=len(boxes))
     order = np.argsort(-box_ops.area(torch.from_numpy(boxes)).numpy(), kind="stable")
     for i in order.tolist():  # small boxes on top
-        name = names[int(seen.labels[i])]
-        if seen.crowd[i]:
+        name = names[int(sample.labels[i])]
+        if sample.crowd[i]:
             _hatch_box(picture, boxes[i])
             draw_box(picture, boxes[i], _CROWD, f"crowd: {name}", 1)
         else:
             if not positives[i]:
                 _cross_out(picture, boxes[i])
-            colour = class_colour(i) if positives[i] else _MISSED
+            colour = class_colour(i) if positives[i] else _UNREACHED
             draw_box(picture, boxes[i], colour, f"{name} {positives[i]}", 2)
-    return titled(picture, *_titles(seen, positives))
+    return titled(picture, *_titles(sample, positives))
 
 
-def _titles(seen: Seen, positives: NDArray[np.int64]) -> list[str]:
-    (height, width), (canvas_height, canvas_width) = seen.size, seen.pixels.shape[:2]
-    missed = ((positives == 0) & ~seen.crowd).sum()
+def _titles(sample: CanvasSample, positives: NDArray[np.int64]) -> list[str]:
+    (height, width), (canvas_height, canvas_width) = sample.size, sample.pixels.shape[:2]
+    original_height, original_width = sample.original_size
+    missed = ((positives == 0) & ~sample.crowd).sum()
     return [
-        f"step {seen.step}, image {seen.image_id}: {seen.original_size[1]}x{seen.original_size[0]} "
+        f"step {sample.step}, image {sample.image_id}: {original_width}x{original_height} "
         f"px in the file, {width}x{height} on a canvas of {canvas_width}x{canvas_height}",
-        f"{(~seen.crowd).sum()} boxes with the number of their anchors (thin), "
-        f"{missed} without (crossed), {seen.crowd.sum()} crowds",
-        f"of {len(seen.matches):,} anchors {positives.sum():,} positive, "
-        f"{(seen.matches == IGNORED).sum():,} ignored",
+        f"{(~sample.crowd).sum()} boxes with the number of their anchors (thin), "
+        f"{missed} without (crossed), {sample.crowd.sum()} crowds",
+        f"of {len(sample.matches):,} anchors {positives.sum():,} positive, "
+        f"{(sample.matches == IGNORED).sum():,} ignored",
     ]
 
 
-def _shade_padding(picture: Image, seen: Seen, scale: float) -> None:
+def _shade_padding(picture: Image, sample: CanvasSample, scale: float) -> None:
     """Shade what is no image, which the network sees as zeros, behind a line along the border."""
-    height, width = (round(side * scale) for side in seen.size)
+    height, width = (round(side * scale) for side in sample.size)
     padding = np.ones(picture.shape[:2], bool)
     padding[:height, :width] = False
     hatch(picture, padding, _PADDING)
@@ -195,18 +195,18 @@ def _shade_padding(picture: Image, seen: Seen, scale: float) -> None:
         cv2.rectangle(picture, (-1, -1), (width, height), _BORDER, 1)
 
 
-def _draw_anchors(picture: Image, seen: Seen, scale: float) -> None:
+def _draw_anchors(picture: Image, sample: CanvasSample, scale: float) -> None:
     """Draw the positive anchors, half transparent, in the colour of their box."""
     lines = picture.copy()
-    for i in np.unique(seen.matches[seen.matches >= 0]).tolist():
-        outline(lines, seen.anchors[seen.matches == i] * scale, class_colour(i), 1)
+    for i in np.unique(sample.matches[sample.matches >= 0]).tolist():
+        outline(lines, sample.anchors[sample.matches == i] * scale, class_colour(i), 1)
     picture[:] = cv2.addWeighted(picture, 0.5, lines, 0.5, 0)
 
 
 def _cross_out(picture: Image, box: NDArray[np.float32]) -> None:
     x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-    cv2.line(picture, (x1, y1), (x2, y2), _MISSED, 1, cv2.LINE_AA)
-    cv2.line(picture, (x1, y2), (x2, y1), _MISSED, 1, cv2.LINE_AA)
+    cv2.line(picture, (x1, y1), (x2, y2), _UNREACHED, 1, cv2.LINE_AA)
+    cv2.line(picture, (x1, y2), (x2, y1), _UNREACHED, 1, cv2.LINE_AA)
 
 
 def _hatch_box(picture: Image, box: NDArray[np.float32]) -> None:
@@ -234,28 +234,28 @@ def draw_unreached(
         height, width = batch.sizes[0].tolist()
         pixels = batch.images[0, :, :height, :width].permute(1, 2, 0).contiguous().numpy()
         others = batch.targets[0].boxes.numpy()
-        pictures[f"unreached_{box.annotation_id}.jpg"] = _draw_missed(pixels, box, others)
+        pictures[f"unreached_{box.annotation_id}.jpg"] = _draw_unreached_box(pixels, box, others)
     sheet = grid(list(pictures.values()), 2) if pictures else None
-    return _write(folder, sheet, "unreached.jpg", pictures)
+    return _write_pictures(folder, sheet, "unreached.jpg", pictures)
 
 
-def _draw_missed(pixels: Image, box: UnreachedBox, others: NDArray[np.float32]) -> Image:
+def _draw_unreached_box(pixels: Image, box: UnreachedBox, others: NDArray[np.float32]) -> Image:
     """Draw a box in its image (left), and with its best anchor and its neighbours (right)."""
     own, anchor = np.array(box.resized, np.float32), np.array(box.best_anchor, np.float32)
-    scale = _IN_SHEET / max(pixels.shape[:2])
+    scale = _LONG_SIDE_IN_SHEET / max(pixels.shape[:2])
     left = scaled(pixels, scale)
     x, y = (round(float(value)) for value in scale * (own[:2] + own[2:]) / 2)
     radius = round(float(scale * (own[2:] - own[:2]).max() / 2)) + 12
-    cv2.circle(left, (x, y), radius, _MISSED, 2, cv2.LINE_AA)
+    cv2.circle(left, (x, y), radius, _UNREACHED, 2, cv2.LINE_AA)
     side = max(32.0, 2 * float((anchor[2:] - anchor[:2]).max()))
     side = round(min(side, float(max(pixels.shape[:2]))))
     corner = np.clip((own[:2] + own[2:] - side) / 2, 0, None).astype(int)
     part = pixels[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
     zoom = left.shape[0] / part.shape[0]
     right, shift = scaled(np.ascontiguousarray(part), zoom), np.tile(corner, 2)
-    outline(right, (others - shift) * zoom, _OTHER, 1)
-    outline(right, (anchor[None] - shift) * zoom, _NEAREST, 1)
-    draw_box(right, (own - shift) * zoom, _MISSED, box.name, 4)
+    outline(right, (others - shift) * zoom, _OTHER_BOXES, 1)
+    outline(right, (anchor[None] - shift) * zoom, _BEST_ANCHOR, 1)
+    draw_box(right, (own - shift) * zoom, _UNREACHED, box.name, 4)
     if box.rival:
         outline(right, (np.array([box.rival], np.float32) - shift) * zoom, _RIVAL, 2)
     gap = np.full((left.shape[0], 4, 3), 32, np.uint8)
@@ -267,7 +267,9 @@ def _draw_missed(pixels: Image, box: UnreachedBox, others: NDArray[np.float32]) 
     )
 
 
-def _write(folder: Path, sheet: Image | None, name: str, pictures: dict[str, Image]) -> list[Path]:
+def _write_pictures(
+    folder: Path, sheet: Image | None, name: str, pictures: dict[str, Image]
+) -> list[Path]:
     """Write a contact sheet, and each picture by its name; nothing where there are none."""
     whole = pictures if sheet is None else {name: sheet, **pictures}
     try:

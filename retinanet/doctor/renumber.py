@@ -1,4 +1,4 @@
-"""What is wrong with the numbers of a whole file: written as text, or category ids off by one."""
+"""Numbers that are wrong in a whole file: written as text, or category ids off by one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retinanet.data.coco.records import is_id, meant_number
+from retinanet.doctor.bad_records import Values
 
 _IDS = {
     "images": ("id",),
@@ -14,10 +15,8 @@ _IDS = {
 }
 _SIZES = {"images": ("width", "height"), "annotations": ("area",), "categories": ()}
 
-Values = dict[str, Any]
 
-
-def read_numbers(values: Values) -> int:
+def replace_by_numbers(values: Values) -> int:
     """Turn numbers written as text, and ids written as fractions, into what they mean.
 
     In all three lists alike, so that what refers to a record still does; return the count.
@@ -28,14 +27,14 @@ def read_numbers(values: Values) -> int:
             if not isinstance(record, dict):
                 continue
             for name in (*_IDS[key], *_SIZES[key]):
-                count += _read(record, name, whole=name in _IDS[key])
+                count += _replace_by_number(record, name, whole=name in _IDS[key])
             box = record.get("bbox")
             if key == "annotations" and isinstance(box, list):
-                count += sum([_read(box, i, whole=False) for i in range(len(box))])
+                count += sum([_replace_by_number(box, i, whole=False) for i in range(len(box))])
     return count
 
 
-def _read(holder: Any, key: str | int, *, whole: bool) -> bool:
+def _replace_by_number(holder: Any, key: str | int, *, whole: bool) -> bool:
     """Replace a value by the number that it means; return whether that changed it."""
     value = holder.get(key) if isinstance(holder, dict) else holder[key]
     if not isinstance(value, str) and not (whole and isinstance(value, float)):
@@ -60,8 +59,8 @@ class Shift:
 
 def find_shift(values: Values) -> Shift | None:
     """Return how the annotations' category ids are off, if some are unknown and a shift fits."""
-    known = _ids(values["categories"], "id")
-    used = _ids(values["annotations"], "category_id")
+    known = _sound_ids(values["categories"], "id")
+    used = _sound_ids(values["annotations"], "category_id")
     if not known or not used or used <= known:
         return None
     for step, based in ((1, "0-based"), (-1, "1-based")):
@@ -71,8 +70,8 @@ def find_shift(values: Values) -> Shift | None:
                 f"{min(known)}..{max(known)}: they look {based}"
             )
             sure = step == 1 and min(used) == 0 and known == set(range(1, len(known) + 1))
-            sound = [r for r in values["annotations"] if isinstance(r, dict)]
-            sure = sure and all(is_id(record.get("category_id")) for record in sound)
+            objects = [r for r in values["annotations"] if isinstance(r, dict)]
+            sure = sure and all(is_id(record.get("category_id")) for record in objects)
             return Shift(step=step, text=text, sure=sure)
     return None
 
@@ -85,5 +84,5 @@ def shift_categories(values: Values, step: int) -> int:
     return len(records)
 
 
-def _ids(records: list[Any], key: str) -> set[int]:
+def _sound_ids(records: list[Any], key: str) -> set[int]:
     return {r[key] for r in records if isinstance(r, dict) and is_id(r.get(key))}

@@ -7,38 +7,31 @@ until a round changes nothing, so that cleaning a cleaned file changes nothing e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from retinanet.data.canvas import Size
-from retinanet.data.coco.records import image_problems, is_id, is_name, number
-from retinanet.doctor.boxes_check import check_boxes
-from retinanet.doctor.image_check import look_at
-from retinanet.doctor.reader import (
-    LISTS,
-    Bad,
-    Values,
-    find_bad,
-    index_sound,
-    leave_out,
-    with_ids,
+from retinanet.data.coco.records import image_problems, is_id, is_name, number_or_nan
+from retinanet.doctor.bad_records import LISTS, BadRecord, Values, find_bad, records_with_ids
+from retinanet.doctor.image_check import check_image_file
+from retinanet.doctor.renumber import find_shift, replace_by_numbers, shift_categories
+from retinanet.doctor.repair_boxes import (
+    Changes,
+    Record,
+    fits,
+    may_fit,
+    mend_boxes,
+    set_box,
+    with_corners_in_order,
 )
-from retinanet.doctor.renumber import find_shift, read_numbers, shift_categories
 from retinanet.errors import UserError
 
 _ROUNDS = 6
 """Each ends with a check; a conversion of all boxes needs the most, three."""
-_SLACK = 1.0
-"""px that a box may leave the file's image by and still count as drawn in it."""
 LOST_BOXES = "boxes of removed images"
 NUMBERS = "numbers written as text or fractions"
 OTHER_CHANGES = {LOST_BOXES: "removed", NUMBERS: "turned into numbers"}
 """What is done beside mending a kind of finding, and how."""
-
-Record = dict[str, Any]
-Changes = Counter[str]
-"""Changes by kind of finding."""
 
 
 def repair(values: Values, path: Path, images: Path | None) -> Changes:
@@ -47,25 +40,26 @@ def repair(values: Values, path: Path, images: Path | None) -> Changes:
     Args:
         values: the content.
         path: of the file, for messages.
-        images: folder of its pictures, if they are to be looked at, too.
+        images: folder of its image files, if they are to be checked, too.
 
     Raises:
-        UserError: none of its pictures is in the folder, or its category ids may be off by one.
+        UserError: none of its image files is in the folder, or its category ids may be off by one.
     """
-    changes = Counter({NUMBERS: read_numbers(values)})
-    changes += _shift(values, path)
+    changes = Counter({NUMBERS: replace_by_numbers(values)})
+    changes += _shift_category_ids(values, path)
     for _ in range(_ROUNDS):
         latest = _mend_records(values) + _merge_images(values)
         if images is not None:
-            latest += _mend_pictures(values, path, images)
-        latest += _mend_boxes(values, path) + _fill(values["annotations"])
+            latest += _mend_images(values, path, images)
+        latest += mend_boxes(values, path, _shared_ids(values["images"]))
+        latest += _fill_gaps(values["annotations"])
         changes += latest
         if not latest:
             break
     return changes
 
 
-def _shift(values: Values, path: Path) -> Changes:
+def _shift_category_ids(values: Values, path: Path) -> Changes:
     """Shift category ids that are off by one, where nothing else can be meant."""
     shift = find_shift(values)
     if shift is None:
@@ -82,12 +76,12 @@ def _mend_records(values: Values) -> Changes:
     """Mend or remove the records that training refuses."""
     changes: Changes = Counter()
     bad = find_bad(values)
-    sizes = _sizes(values["images"])
+    sizes = _sizes_by_id(values["images"])
     first: dict[int, Record] = {}
     for image in _objects(values["images"]):
         if is_id(image.get("id")):
             first.setdefault(image["id"], image)
-    doubtful, shared = _doubtful(values, bad), _shared_ids(values["images"])
+    doubtful, shared = _doubtful_kinds(bad), _shared_ids(values["images"])
     removed: dict[str, set[int]] = {key: set() for key in LISTS}
     top = max((r["id"] for r in _objects(values["annotations"]) if is_id(r.get("id"))), default=0)
     for key in LISTS:
@@ -98,14 +92,14 @@ def _mend_records(values: Values) -> Changes:
             record = values[key][row]
             if kind == "duplicate-image-id":
                 lost = record.get("file_name") == first[record["id"]].get("file_name")
-            elif kind in doubtful or (kind == "negative-size" and _is_of(record, shared)):
+            elif kind in doubtful or (kind == "negative-size" and _image_id(record) in shared):
                 continue
             else:
-                lost = kind == "bad-record" or _is_lost(kind, record, sizes)
+                lost = kind == "bad-record" or _must_be_removed(kind, record, sizes)
             if lost:
                 removed[key].add(row)
             elif kind == "negative-size":
-                _set_box(record, _turned(record["bbox"]))
+                set_box(record, with_corners_in_order(record["bbox"]))
             elif key == "annotations" and kind in ("bad-id", "duplicate-annotation-id"):
                 top = max(top, 0) + 1
                 record["id"] = top
@@ -117,7 +111,7 @@ def _mend_records(values: Values) -> Changes:
     return changes
 
 
-def _doubtful(values: Values, bad: dict[str, list[Bad]]) -> set[str]:
+def _doubtful_kinds(bad: dict[str, list[BadRecord]]) -> set[str]:
     """Return the kinds of unknown ids that may be known once the ids referred to are mended."""
     doubtful = set()
     for kind, key, word in (
@@ -133,21 +127,24 @@ def _doubtful(values: Values, bad: dict[str, list[Bad]]) -> set[str]:
 def _shared_ids(images: list[Any]) -> set[int]:
     """Return the ids that several images have: nobody knows whose boxes are whose."""
     ids = Counter(r["id"] for r in _objects(images) if is_id(r.get("id")))
-    return {number_ for number_, count in ids.items() if count > 1}
+    return {image_id for image_id, count in ids.items() if count > 1}
 
 
-def _is_of(annotation: Record, images: set[int]) -> bool:
-    return is_id(annotation.get("image_id")) and annotation["image_id"] in images
+def _image_id(annotation: Record) -> int | None:
+    """Return the id of an annotation's image, if it is an id at all."""
+    image_id = annotation.get("image_id")
+    return image_id if is_id(image_id) else None
 
 
-def _is_lost(kind: str, record: Record, sizes: dict[int, Size]) -> bool:
+def _must_be_removed(kind: str, record: Record, sizes: dict[int, Size]) -> bool:
     """Whether nothing but removal helps an annotation."""
     if kind in ("unknown-image", "unknown-category", "bad-bbox"):
         return True
     if kind != "negative-size":
         return False
-    size = sizes.get(record["image_id"]) if is_id(record.get("image_id")) else None
-    return size is None or not _fits(_turned(record["bbox"]), size)
+    image_id = _image_id(record)
+    size = None if image_id is None else sizes.get(image_id)
+    return size is None or not fits(with_corners_in_order(record["bbox"]), size)
 
 
 def _objects(records: list[Any]) -> list[Record]:
@@ -159,35 +156,14 @@ def _remove(values: Values, key: str, rows: set[int]) -> None:
         values[key] = [record for row, record in enumerate(values[key]) if row not in rows]
 
 
-def _sizes(images: list[Any]) -> dict[int, Size]:
+def _sizes_by_id(images: list[Any]) -> dict[int, Size]:
     """Return height and width by id, of the records that give them."""
     return {
         record["id"]: (int(record["height"]), int(record["width"]))
         for record in _objects(images)
         if is_id(record.get("id"))
-        and all(1 <= number(record.get(side)) < 2**31 for side in ("height", "width"))
+        and all(1 <= number_or_nan(record.get(side)) < 2**31 for side in ("height", "width"))
     }
-
-
-def _fits(box: list[float], size: Size) -> bool:
-    x, y, width, height = box
-    within = x + width <= size[1] + _SLACK and y + height <= size[0] + _SLACK
-    return x >= -_SLACK and y >= -_SLACK and within
-
-
-def _turned(box: list[float]) -> list[float]:
-    """Return a box of negative width or height with its corners in order."""
-    x, y, width, height = box
-    return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
-
-
-def _set_box(record: Record, box: list[float]) -> None:
-    """Give an annotation another box; an area that was the box's, or is now too large, follows."""
-    before, after = record["bbox"], box[2] * box[3]
-    area = number(record.get("area"))
-    record["bbox"] = box
-    if not 0 <= area <= after or area == before[2] * before[3]:
-        record["area"] = after
 
 
 def _merge_images(values: Values) -> Changes:
@@ -199,141 +175,78 @@ def _merge_images(values: Values) -> Changes:
     for row, record in enumerate(values["images"]):
         if not isinstance(record, dict) or not is_name(record.get("file_name")):
             continue
-        number_: Any = record.get("id")
-        if not is_id(number_) or number_ in shared:
+        image_id: Any = record.get("id")
+        if not is_id(image_id) or image_id in shared:
             continue
-        original = first.setdefault(record["file_name"], number_)
-        if original != number_:
-            moved[number_] = original
+        original = first.setdefault(record["file_name"], image_id)
+        if original != image_id:
+            moved[image_id] = original
             rows.add(row)
     for annotation in _objects(values["annotations"]):
-        if is_id(annotation.get("image_id")) and annotation["image_id"] in moved:
+        if _image_id(annotation) in moved:
             annotation["image_id"] = moved[annotation["image_id"]]
     _remove(values, "images", rows)
     return Counter({"duplicate-file-name": len(rows)} if rows else {})
 
 
-def _mend_pictures(values: Values, path: Path, folder: Path) -> Changes:
+def _mend_images(values: Values, path: Path, folder: Path) -> Changes:
     """Take sizes from the files; remove the images whose file cannot be had."""
     changes: Changes = Counter()
     boxes: dict[int, list[list[float]]] = {}
     for annotation in _objects(values["annotations"]):
-        if is_id(annotation.get("image_id")):
-            boxes.setdefault(annotation["image_id"], []).append(annotation.get("bbox", []))
-    sizes, rows, seen = _sizes(values["images"]), set(), 0
+        image_id = _image_id(annotation)
+        if image_id is not None:
+            boxes.setdefault(image_id, []).append(annotation.get("bbox", []))
+    sizes, rows, checked = _sizes_by_id(values["images"]), set(), 0
     shared = _shared_ids(values["images"])
-    for row, fields in with_ids("images", values["images"]):
+    for row, fields in records_with_ids("images", values["images"]):
         bad_name = any(problem.kind == "bad-file-name" for problem in image_problems(fields))
         if bad_name or fields.id in shared:
             continue
         record = values["images"][row]
-        seen += 1
-        kind, size = _look(folder / record["file_name"], sizes.get(record["id"]))
+        checked += 1
+        kind, size = _check_file(folder / record["file_name"], sizes.get(record["id"]))
         if kind in ("missing-file", "unreadable-file"):
             rows.add(row)
-        elif size is not None and all(_may_fit(box, size) for box in boxes.get(record["id"], [])):
+        elif size is not None and all(may_fit(box, size) for box in boxes.get(record["id"], [])):
             record["height"], record["width"] = size
         else:
             continue
         changes[kind] += 1
-    if seen and changes["missing-file"] == seen:
+    if checked and changes["missing-file"] == checked:
         raise UserError(
-            f"{path}: none of its {seen} image files is in {folder}; name the right folder with "
+            f"{path}: none of its {checked} image files is in {folder}; name the right folder with "
             "--images, or leave it out to clean the records alone"
         )
     lost = {values["images"][row]["id"] for row in rows}
     gone = {
         row
         for row, record in enumerate(values["annotations"])
-        if isinstance(record, dict) and is_id(record.get("image_id")) and record["image_id"] in lost
+        if isinstance(record, dict) and _image_id(record) in lost
     }
     _remove(values, "images", rows)
     _remove(values, "annotations", gone)
     return changes + Counter({LOST_BOXES: len(gone)})
 
 
-def _look(path: Path, size: Size | None) -> tuple[str, Size | None]:
+def _check_file(path: Path, size: Size | None) -> tuple[str, Size | None]:
     """Return the kind of what is wrong with a file, and its size where the record's is wrong."""
-    picture = look_at(path, size or (0, 0), decode=False)
-    kinds = [kind for kind, _ in picture.odd]
+    image = check_image_file(path, size or (0, 0), decode=False)
+    kinds = [kind for kind, _ in image.remarks]
     wanted = ("missing-file", "unreadable-file", "wrong-size", "swapped-size")
     kind = next((kind for kind in wanted if kind in kinds), "")
-    if size is None and picture.size is not None:
+    if size is None and image.size is not None:
         kind = "bad-image-size"
-    return kind, picture.size
+    return kind, image.size
 
 
-def _may_fit(box: Any, size: Size) -> bool:
-    """Whether a box lies in the image, if it is a box at all."""
-    numbers = [number(value) for value in box] if isinstance(box, list) else []
-    return len(numbers) != 4 or _fits(numbers, size)
-
-
-def _mend_boxes(values: Values, path: Path) -> Changes:
-    """Convert, cut or remove the boxes that the checks of boxes name."""
-    sound = leave_out(values, find_bad(values))
-    shared = _shared_ids(values["images"])
-    sound["annotations"] = [r for r in sound["annotations"] if r["image_id"] not in shared]
-    if not sound["categories"] or not sound["images"]:
-        return Counter()
-    index = index_sound(sound, path)
-    odd = check_boxes(index, learn=True, min_box_side=0, max_detections=len(index.boxes) + 1)
-    records = {record["id"]: record for record in sound["annotations"]}
-    sizes = _sizes(sound["images"])
-    changes: Changes = Counter()
-    gone: set[int] = set()
-    for item in odd:
-        convert = _CONVERSIONS.get(item.kind)
-        if convert is not None:
-            for record in records.values():
-                _set_box(record, convert(record["bbox"], sizes[record["image_id"]]))
-            changes[item.kind] += len(records)
-        elif item.kind in ("zero-area", "outside", "duplicate-box", "overshoot"):
-            for entry in item:
-                assert entry.id is not None
-                if item.kind != "overshoot":
-                    changes[item.kind] += entry.id not in gone
-                    gone.add(entry.id)
-                else:
-                    record = records[entry.id]
-                    changes[item.kind] += _cut(record, sizes[record["image_id"]])
-    rows = {id(records[number_]) for number_ in gone}
-    values["annotations"] = [r for r in values["annotations"] if id(r) not in rows]
-    return +changes
-
-
-def _cut(record: Record, size: Size) -> bool:
-    """Cut a box to its image; return whether that changed it."""
-    x, y, width, height = record["bbox"]
-    left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + width, size[1]), min(y + height, size[0])
-    box = [left, top, right - left, bottom - top]
-    if box == record["bbox"]:
-        return False
-    _set_box(record, box)
-    return True
-
-
-def _from_corners(box: list[float], size: Size) -> list[float]:
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-
-
-def _from_shares(box: list[float], size: Size) -> list[float]:
-    return [box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]]
-
-
-_CONVERSIONS: dict[str, Callable[[list[float], Size], list[float]]] = {
-    "corner-boxes": _from_corners,
-    "normalised-boxes": _from_shares,
-}
-
-
-def _fill(annotations: list[Any]) -> Changes:
+def _fill_gaps(annotations: list[Any]) -> Changes:
     """Give annotations the area and the iscrowd that they lack."""
     changes: Changes = Counter()
     for record in _objects(annotations):
-        box = [number(v) for v in record["bbox"]] if isinstance(record.get("bbox"), list) else []
-        if len(box) == 4 and not number(record.get("area")) >= 0 and box[2] * box[3] >= 0:
+        bbox = record.get("bbox")
+        box = [number_or_nan(value) for value in bbox] if isinstance(bbox, list) else []
+        if len(box) == 4 and not number_or_nan(record.get("area")) >= 0 and box[2] * box[3] >= 0:
             changes["missing-area" if record.get("area") is None else "bad-area"] += 1
             record["area"] = record["bbox"][2] * record["bbox"][3]
         if record.get("iscrowd") is None:

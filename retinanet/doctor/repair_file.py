@@ -6,13 +6,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinanet.doctor.bad_records import Values
 from retinanet.doctor.kinds import KINDS
-from retinanet.doctor.reader import Values, read_values
-from retinanet.doctor.repair import OTHER_CHANGES, Changes, repair
+from retinanet.doctor.reader import read_values
+from retinanet.doctor.repair import OTHER_CHANGES, repair
+from retinanet.doctor.repair_boxes import Changes
 from retinanet.errors import UserError
 from retinanet.files import replacing
 
-_MUCH = 0.1
+_LARGE_LOSS = 0.1
 """Share of the boxes or of the images that is removed only where that is allowed."""
 
 
@@ -47,11 +49,11 @@ def repair_file(
     Args:
         path: of the file, which is not touched.
         out: of the copy.
-        images: folder of its pictures, if they are to be looked at, too.
+        images: folder of its image files, if they are to be checked, too.
         removes_much: a tenth of the boxes or images may go, and more.
 
     Raises:
-        UserError: it has not the form of a COCO file, none of its pictures is in the folder, or
+        UserError: it has not the form of a COCO file, none of its image files is in the folder, or
             more would be removed than is allowed. Then nothing is written.
     """
     values = read_values(path, path.read_bytes())
@@ -59,7 +61,7 @@ def repair_file(
     changes = repair(values, path, images)
     repaired = Repaired(changes=changes, before=before, after=_totals(values))
     if not removes_much:
-        _refuse_much(repaired, path)
+        _refuse_large_loss(repaired, path)
     out.parent.mkdir(parents=True, exist_ok=True)
     with replacing(out) as temporary:
         temporary.write_text(json.dumps(values))
@@ -70,11 +72,11 @@ def _totals(values: Values) -> Totals:
     return Totals(boxes=len(values["annotations"]), images=len(values["images"]))
 
 
-def _refuse_much(repaired: Repaired, path: Path) -> None:
+def _refuse_large_loss(repaired: Repaired, path: Path) -> None:
     """Refuse to remove more than a tenth: then it is the file that is misread, or mistaken."""
     before, after = repaired.before, repaired.after
     lost = Totals(boxes=before.boxes - after.boxes, images=before.images - after.images)
-    if lost.boxes <= _MUCH * before.boxes and lost.images <= _MUCH * before.images:
+    if lost.boxes <= _LARGE_LOSS * before.boxes and lost.images <= _LARGE_LOSS * before.images:
         return
     kinds = [
         f"{kind} ({count:,})"

@@ -1,4 +1,4 @@
-"""A report in words for the terminal, and whole as JSON."""
+"""A report as text for the terminal, and as a JSON file with all findings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from retinanet.doctor.findings import Entry, Findings, Report
+from retinanet.doctor.findings import Finding, Findings, Report
 from retinanet.doctor.kinds import KINDS, SEVERITIES, Severity
 from retinanet.files import replacing
 
-_SHOWN = 10
-"""Findings of a kind on the terminal."""
+_MAX_LISTED = 10
+"""Findings of a kind that the terminal shows."""
 _WIDTH = 100
+"""Columns of the text."""
 _START = b'{\n "subject": '
-"""Of a report that is written as JSON."""
+"""How the JSON file of a report begins."""
 
 
 def format_report(report: Report) -> str:
@@ -27,8 +28,9 @@ def format_report(report: Report) -> str:
         kinds = report.by_kind(severity)
         if kinds:
             lines += ["", f"{severity}s"]
-        for kind, items in kinds.items():
-            lines += _fact(kind, items) if severity == "fact" else _group(kind, items)
+        for kind, found in kinds.items():
+            describe = _describe_fact if severity == "fact" else _describe_kind
+            lines += describe(kind, found)
     for section in report.sections:
         lines += ["", section.title]
         for line in section.lines:
@@ -42,61 +44,53 @@ def summary(report: Report) -> str:
     errors, warnings = report.count("error"), report.count("warning")
     if not errors and not warnings:
         return "sound: no errors, no warnings"
-    return ", ".join(_sum(report, severity) for severity in SEVERITIES[:2])
+    return ", ".join(_count_of(report, severity) for severity in SEVERITIES[:2])
 
 
-def _sum(report: Report, severity: Severity) -> str:
+def _count_of(report: Report, severity: Severity) -> str:
     count, kinds = report.count(severity), len(report.by_kind(severity))
     if not count:
         return f"no {severity}s"
     return f"{count:,} {severity}{'s' * (count > 1)} of {kinds} kind{'s' * (kinds > 1)}"
 
 
-def _group(kind: str, items: list[Findings]) -> list[str]:
-    """Say a kind's meaning, its first findings and the remedy."""
-    count = sum(item.count for item in items)
+def _describe_kind(kind: str, found: list[Findings]) -> list[str]:
+    """Say the meaning of an error or a warning, its first findings and the remedy."""
+    count = sum(findings.count for findings in found)
     lines = _wrap(f"{kind} ({count:,}): {KINDS[kind].meaning}", "  ", "    ")
-    lines += _some(items)
-    if count > _SHOWN:
-        lines.append(f"    ... and {count - _SHOWN:,} more (--json FILE lists all)")
-    return lines + _wrap(f"-> {KINDS[kind].remedy}{_fix(kind)}", "    ", "       ")
+    lines += _first_lines(found)
+    if count > _MAX_LISTED:
+        lines.append(f"    ... and {count - _MAX_LISTED:,} more (--json FILE lists all)")
+    fix = f" (--fix: {KINDS[kind].fix})" if KINDS[kind].fix else ""
+    return lines + _wrap(f"-> {KINDS[kind].remedy}{fix}", "    ", "       ")
 
 
-def _fix(kind: str) -> str:
-    return f" (--fix: {KINDS[kind].fix})" if KINDS[kind].fix else ""
-
-
-def _some(items: list[Findings]) -> Iterator[str]:
+def _first_lines(found: list[Findings]) -> Iterator[str]:
     """Yield the first findings; those without a value share a line."""
-    for path, entries in _first(items):
-        bare = [entry.record for entry in entries if not entry.value]
-        yield from (f"    {path.name}: {sentence(entry)}" for entry in entries if entry.value)
+    for path, first in _first_findings(found):
+        bare = [finding.record for finding in first if not finding.value]
+        yield from (f"    {path.name}: {finding}" for finding in first if finding.value)
         if bare:
             yield from _wrap(f"{path.name}: {', '.join(bare)}", "    ", "      ")
 
 
-def _first(items: list[Findings]) -> Iterator[tuple[Path, list[Entry]]]:
-    left = _SHOWN
-    for item in items:
-        entries = list(islice(item, left))
-        left -= len(entries)
-        if entries:
-            yield item.file, entries
+def _first_findings(found: list[Findings]) -> Iterator[tuple[Path, list[Finding]]]:
+    left = _MAX_LISTED
+    for findings in found:
+        first = list(islice(findings, left))
+        left -= len(first)
+        if first:
+            yield findings.file, first
 
 
-def sentence(entry: Entry) -> str:
-    """Return a finding as a person would say it."""
-    return f"{entry.record} {entry.value}".strip()
-
-
-def _fact(kind: str, items: list[Findings]) -> list[str]:
-    """Say a fact in few lines."""
-    count = sum(item.count for item in items)
-    entries = chain.from_iterable(entries for _, entries in _first(items))
-    some = ", ".join(entry.record for entry in islice(entries, 3))
+def _describe_fact(kind: str, found: list[Findings]) -> list[str]:
+    """Say a fact's meaning and its first three records."""
+    count = sum(findings.count for findings in found)
+    first = chain.from_iterable(findings for _, findings in _first_findings(found))
+    records = ", ".join(finding.record for finding in islice(first, 3))
     more = ", ..." if count > 3 else ""
     lines = _wrap(f"{kind} ({count:,}): {KINDS[kind].meaning}", "  ", "    ")
-    return lines + _wrap(f"{some}{more}", "    ", "      ")
+    return lines + _wrap(f"{records}{more}", "    ", "      ")
 
 
 def _wrap(text: str, first: str, rest: str) -> list[str]:
@@ -118,9 +112,9 @@ def write_report(report: Report, path: Path, extra: dict[str, Any] | None = None
         "summary": {f"{severity}s": report.count(severity) for severity in SEVERITIES},
         "counts": report.counts(),
         "kinds": [
-            _kind_values(kind, items)
+            _kind_values(kind, found)
             for severity in SEVERITIES
-            for kind, items in report.by_kind(severity).items()
+            for kind, found in report.by_kind(severity).items()
         ],
         "sections": {
             section.title: section.values or {"text": section.lines} for section in report.sections
@@ -143,17 +137,22 @@ def is_report(path: Path) -> bool:
     return values.keys() >= {"subject", "summary", "counts", "kinds", "sections"}
 
 
-def _kind_values(kind: str, items: list[Findings]) -> dict[str, Any]:
+def _kind_values(kind: str, found: list[Findings]) -> dict[str, Any]:
     about = KINDS[kind]
     return {
         "kind": kind,
         "severity": about.severity,
-        "count": sum(item.count for item in items),
+        "count": sum(findings.count for findings in found),
         "meaning": about.meaning,
         "remedy": about.remedy,
         "findings": [
-            {"file": str(item.file), "record": entry.record, "id": entry.id, "value": entry.value}
-            for item in items
-            for entry in item
+            {
+                "file": str(findings.file),
+                "record": finding.record,
+                "id": finding.id,
+                "value": finding.value,
+            }
+            for findings in found
+            for finding in findings
         ],
     }

@@ -1,4 +1,4 @@
-"""Checks across files: the same picture twice, in one split or in both; other classes."""
+"""Checks across files: the same image twice, in one split or in both; other classes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,29 @@ import numpy as np
 from retinanet.data.checks import class_differences, shared_files
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.boxes_check import image_findings
-from retinanet.doctor.findings import Entry, Findings, findings_of
+from retinanet.doctor.findings import Finding, Findings, findings_of
 from retinanet.doctor.image_check import CheckedImage
+
+_Place = tuple[int, int]
+"""File and row."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Looked:
-    """An annotation file whose images have been looked at."""
+class SplitImages:
+    """An annotation file whose images have been checked."""
 
     split: str
     """`train` or `val`; empty for a file alone."""
     annotations: Annotations
-    images: Path | None
-    pictures: list[CheckedImage]
+    folder: Path | None
+    """Of the image files, if it is there."""
+    checked_images: list[CheckedImage]
     """(N,) of each image, or nothing."""
+
+    def path(self, row: int) -> Path:
+        """Return the path of an image file."""
+        assert self.folder is not None
+        return self.folder / self.annotations.file_names[row]
 
 
 def check_classes(
@@ -33,58 +42,48 @@ def check_classes(
 ) -> list[Findings]:
     """Find categories that differ between two files, among the chosen classes."""
     differences = class_differences(train.categories, train.path, val.categories, classes)
-    entries = [Entry(f"category {number}", text, number) for number, text in differences]
+    entries = [Finding(f"category {number}", text, number) for number, text in differences]
     return findings_of("different-categories", val.path, entries)
 
 
-def check_copies(files: list[Looked]) -> list[Findings]:
+def check_copies(files: list[SplitImages]) -> list[Findings]:
     """Find images of equal content within each split, and images of train that are in val."""
-    copies = _copies(files)
-    odd = []
+    copies = _find_copies(files)
+    findings = []
     for first in range(len(files)):
         for later in range(first, len(files)):
-            if files[first].split != files[later].split:
-                odd += _leaks(files, first, later, copies)
-                continue
-            same = {
+            pairs = {
                 row: other
-                for (mine, row), (theirs, other) in copies.items()
-                if (mine, theirs) == (later, first)
+                for (file, row), (other_file, other) in copies.items()
+                if (file, other_file) == (later, first)
             }
-            relation = "has the content of"
-            odd += _point("duplicate-content", files[later], same, files[first], relation)
-    return odd
+            if files[first].split != files[later].split:
+                findings += _leaks(files[first], files[later], pairs)
+            else:
+                findings += _refer_to_others(
+                    "duplicate-content", files[later], pairs, files[first], "has the content of"
+                )
+    return findings
 
 
-_Place = tuple[int, int]
-"""File and row."""
-
-
-def _leaks(
-    files: list[Looked], first: int, later: int, copies: dict[_Place, _Place]
-) -> list[Findings]:
-    """Find images of a file of val that are in one of train."""
-    train, val = files[first], files[later]
-    same: dict[int, int] = {}
-    if train.images and val.images:
-        pairs = shared_files(train.annotations, train.images, val.annotations, val.images)
-        same = {row: other for other, row in pairs}
-    equal = {
-        row: other
-        for (mine, row), (theirs, other) in copies.items()
-        if (mine, theirs) == (later, first) and row not in same
-    }
+def _leaks(train: SplitImages, val: SplitImages, copies: dict[int, int]) -> list[Findings]:
+    """Find images of a file of val that are in one of train: rows of val -> rows of train."""
+    same_file: dict[int, int] = {}
+    if train.folder and val.folder:
+        pairs = shared_files(train.annotations, train.folder, val.annotations, val.folder)
+        same_file = {row: other for other, row in pairs}
+    equal = {row: other for row, other in copies.items() if row not in same_file}
     kind = "train-image-in-val"
-    return _point(kind, val, same, train, "is the file of") + _point(
+    return _refer_to_others(kind, val, same_file, train, "is the file of") + _refer_to_others(
         kind, val, equal, train, "has the content of"
     )
 
 
-def _point(
-    kind: str, looked: Looked, pairs: dict[int, int], others: Looked, relation: str
+def _refer_to_others(
+    kind: str, images: SplitImages, pairs: dict[int, int], others: SplitImages, relation: str
 ) -> list[Findings]:
-    """Return findings about images, each of which points to another one."""
-    where = "" if looked is others else f" in {others.annotations.path.name}"
+    """Return findings about images, each of which refers to another one: row -> other row."""
+    where = "" if images is others else f" in {others.annotations.path.name}"
 
     def value(row: int) -> str:
         other = pairs[row]
@@ -92,37 +91,32 @@ def _point(
         return f"{relation} image {number} ({name}){where}"
 
     rows = np.array(sorted(pairs), np.int64)
-    return image_findings(kind, looked.annotations, rows, value)
+    return image_findings(kind, images.annotations, rows, value)
 
 
-def _copies(splits: list[Looked]) -> dict[_Place, _Place]:
+def _find_copies(files: list[SplitImages]) -> dict[_Place, _Place]:
     """Return, for each image whose content another file had before, the first that had it."""
     alike: dict[tuple[int, int], list[_Place]] = {}
-    for split, looked in enumerate(splits):
-        for row, picture in enumerate(looked.pictures):
-            if picture.bytes:
-                alike.setdefault((picture.bytes, picture.checksum), []).append((split, row))
+    for file, images in enumerate(files):
+        for row, image in enumerate(images.checked_images):
+            if image.bytes:
+                alike.setdefault((image.bytes, image.checksum), []).append((file, row))
     copies: dict[_Place, _Place] = {}
     for places in alike.values():
         first: dict[str, _Place] = {}
         seen: set[tuple[int, Path]] = set()
-        for split, row in places if len(places) > 1 else []:
-            path = _path(splits[split], row)
-            if (split, path) in seen:
+        for file, row in places if len(places) > 1 else []:
+            path = files[file].path(row)
+            if (file, path) in seen:
                 continue  # a duplicate-file-name
-            seen.add((split, path))
-            before = first.setdefault(_hash(path), (split, row))
-            if before != (split, row):
-                copies[split, row] = before
+            seen.add((file, path))
+            before = first.setdefault(_content_hash(path), (file, row))
+            if before != (file, row):
+                copies[file, row] = before
     return copies
 
 
-def _path(looked: Looked, row: int) -> Path:
-    assert looked.images is not None
-    return looked.images / looked.annotations.file_names[row]
-
-
-def _hash(path: Path) -> str:
+def _content_hash(path: Path) -> str:
     try:
         return hashlib.blake2b(path.read_bytes()).hexdigest()
     except OSError:  # gone meanwhile: like no other

@@ -99,12 +99,12 @@ def find_unreached(
     starts = np.flatnonzero(np.diff(boxes.rows, prepend=-1))
     weakest = np.minimum.reduceat(best, starts) if len(starts) else best
     stops = np.append(starts[1:], len(boxes))
-    look = _Look(config, split, boxes, placed, side)
-    found: list[UnreachedBox] = []
+    finder = _UnreachedFinder(config, split, boxes, placed, side)
+    unreached: list[UnreachedBox] = []
     for image in np.argsort(weakest, kind="stable")[:images].tolist():
-        found += look(np.arange(starts[image], stops[image]))
+        unreached += finder.find(np.arange(starts[image], stops[image]))
     return Unreached(
-        boxes=sorted(found, key=lambda box: (box.best_iou, box.annotation_id)),
+        boxes=sorted(unreached, key=lambda box: (box.best_iou, box.annotation_id)),
         images=min(images, len(starts)),
         weak_images=int((weakest < config.assign.positive_iou).sum()),
         all_images=len(starts),
@@ -112,7 +112,7 @@ def find_unreached(
     )
 
 
-class _Look:
+class _UnreachedFinder:
     """Finds the unreached boxes of one image after another."""
 
     def __init__(
@@ -126,7 +126,7 @@ class _Look:
         self._placed = placed
         self._side = side
 
-    def __call__(self, own: NDArray[np.int64]) -> list[UnreachedBox]:
+    def find(self, own: NDArray[np.int64]) -> list[UnreachedBox]:
         """Return the unreached ones among the boxes `own` of an image."""
         canvas = self._placed.canvases[self._placed.canvas_of[own[0]]]
         target = _target(torch.from_numpy(self._placed.xyxy[own]))
@@ -147,17 +147,19 @@ class _Look:
         anchors: Tensor,
         matches: Tensor,
     ) -> UnreachedBox:
+        """Say why box `i` of an image's boxes (G, 4) has no anchor."""
         index, place = self._index, int(self._boxes.places[own[i]])
         row = int(self._boxes.rows[own[i]])
         iou = box_ops.iou(anchors, boxes[i : i + 1])[:, 0]
         nearest = int(iou.argmax())
         best = float(iou[nearest])
+        # The anchors that it would have if it were the only box.
         alone = self._match(canvas, _target(boxes[i : i + 1])) >= 0
-        taken = bool(alone.any())
+        has_rival = bool(alone.any())
         rival = int(matches[torch.where(alone, iou, -1).argmax()])
         if best <= 0:
             reason = "no anchor touches it"
-        elif not taken:
+        elif not has_rival:
             reason = _NOT_GOOD_ENOUGH[self._kind]
         else:
             other = int(index.annotation_ids[self._boxes.places[own[rival]]])
@@ -174,7 +176,7 @@ class _Look:
             canvas=canvas,
             best_iou=best,
             best_anchor=tuple(anchors[nearest].tolist()),
-            rival=tuple(boxes[rival].tolist()) if taken else None,
+            rival=tuple(boxes[rival].tolist()) if has_rival else None,
             reason=reason,
         )
 

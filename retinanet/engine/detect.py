@@ -31,13 +31,13 @@ class RankDetections:
 
     results: list[Result] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=lambda: {"class": [], "box": []})
-    """Of each image: they are added up at the end, exactly, so that no order matters."""
+    """Losses of each image: they are added up at the end, exactly, so that no order matters."""
     positives: int = 0
     images: int = 0
     scores: int = 0
     highest_score: float = 0.0
     pictures: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
-    """With the number of their batch among those of all ranks."""
+    """Ground truth beside detections, with the number of their batch among those of all ranks."""
 
 
 @torch.inference_mode()
@@ -54,11 +54,11 @@ def detect(
     pictures: int,
     signals: Sequence[int],
 ) -> RankDetections:
-    """Take this rank's batches, in rounds of one a rank, after each of which the ranks agree."""
+    """Detect in this rank's batches; each round takes one of every rank, and then they agree."""
     found = RankDetections()
     criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
-    show = world.is_main and rounds > 20
-    for turn in tqdm(range(rounds), "evaluating", disable=None if show else True, leave=False):
+    shows_bar = world.is_main and rounds > 20
+    for turn in tqdm(range(rounds), "evaluating", disable=None if shows_bar else True, leave=False):
         error = None
         try:
             host_batch = _next_batch(batches)
@@ -78,7 +78,7 @@ def detect(
                         category_ids=categories.ids,
                     )
                     if len(found.pictures) < pictures:
-                        picture = _picture(host_batch, i, detected, categories.names)
+                        picture = _draw_picture(host_batch, i, detected, categories.names)
                         found.pictures.append((turn * world.size + world.rank, picture))
         except Exception as caught:
             error = caught
@@ -128,17 +128,17 @@ def _add_losses(
     found.positives += sum(batch.assigned.counts)
 
 
-def _picture(
+def _draw_picture(
     batch: Batch, i: int, detections: Detections, names: tuple[str, ...]
 ) -> NDArray[np.uint8]:
     """Draw the ground truth of an image beside its detections, on the resized image."""
     height, width = batch.sizes[i].tolist()
     pixels = batch.images[i, :, :height, :width].permute(1, 2, 0).numpy()
-    image, times = enlarge(pixels, 400)
+    image, factor = enlarge(pixels, 400)
     target = batch.targets[i]
-    truth = draw_boxes(image, target.boxes.numpy() * times, target.labels.numpy(), names)
+    truth = draw_boxes(image, target.boxes.numpy() * factor, target.labels.numpy(), names)
     shown = detections.above(0.3)
-    scale = times * width / int(batch.original_sizes[i, 1])
+    scale = factor * width / int(batch.original_sizes[i, 1])
     found = draw_boxes(
         image, shown.boxes.numpy() * scale, shown.labels.numpy(), names, shown.scores.numpy()
     )

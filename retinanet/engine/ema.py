@@ -17,15 +17,15 @@ class Ema:
         """Start from the weights as they are.
 
         Args:
-            model: that is trained.
-            decay: share that a step keeps, 0..1.
+            model: the network that is trained.
+            decay: share of the average that a step keeps, 0..1.
         """
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
-        learned = [(mean, new) for mean, new in pairs if new.requires_grad]
-        self._means: list[Tensor] = [mean for mean, _ in learned]
-        self._weights: list[Tensor] = [new for _, new in learned]
+        trainable = [(mean, weight) for mean, weight in pairs if weight.requires_grad]
+        self._means: list[Tensor] = [mean for mean, _ in trainable]
+        self._weights: list[Tensor] = [weight for _, weight in trainable]
         self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
@@ -40,8 +40,8 @@ class Ema:
             moves: scalar on the device, whether the step updated the weights.
         """
         share = 1 - min(self._decay, (1 + step) / (10 + step))
-        weight = moves.to(self._means[0].dtype) * share
-        torch._foreach_lerp_(self._means, self._weights, [weight] * len(self._means))
+        move = moves.to(self._means[0].dtype) * share
+        torch._foreach_lerp_(self._means, self._weights, [move] * len(self._means))
 
     @torch.no_grad()
     def refresh(self) -> Detector:

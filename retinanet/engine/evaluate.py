@@ -60,14 +60,14 @@ def evaluate(
     that cannot be read is an error.
 
     Args:
-        model: in any mode; it is restored.
+        model: the detector, in any mode, which is restored.
         config: the experiment.
-        split: to evaluate on.
+        split: the split to evaluate on.
         world: this process among the others.
-        precision: of the network's arithmetic.
-        losses: compute them too.
-        pictures: how many to draw.
-        limit: only the first images.
+        precision: precision of the network's arithmetic.
+        losses: compute the losses too.
+        pictures: how many pictures to draw.
+        limit: evaluate the first images only.
         signals: numbers of the signals that this process has received; more may join meanwhile.
 
     Raises:
@@ -119,6 +119,7 @@ def _score(
     pictures: int,
     limit: int | None,
 ) -> Evaluation:
+    """Join what the ranks have found, and score it."""
     # Ranks took batches in turn; sorting makes the file the same whatever their number.
     results = in_order(result for part in parts for result in part.results)
     metrics = evaluate_results(

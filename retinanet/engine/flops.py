@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from retinanet.distributed.device import wait_for
 from retinanet.distributed.precision import Precision
 
-_SMALLEST, _LARGEST = 512, 8192
+_SMALLEST_MATRIX, _LARGEST_MATRIX = 512, 8192
 """Rows and columns of the matrices that the device is measured with."""
-_LONGEST, _TIMES = 0.02, 5
+_LONGEST_PRODUCT, _TIMED_PRODUCTS = 0.02, 5
 """Seconds that one of their products should take at most, and how many are timed."""
 
 
@@ -30,7 +30,7 @@ class Work:
     """The arithmetic of training."""
 
     flops_per_pixel: float
-    """Of forward and backward pass, for each pixel of the canvas: the canvas of a step scales it"""
+    """FLOPs of forward and backward pass for each pixel of the canvas."""
     attainable: float
     """FLOP/s of a large matrix product on this device, in this precision."""
 
@@ -60,27 +60,27 @@ def attainable_flops(device: torch.device, precision: Precision) -> float:
     The matrices grow until one product takes a while: on a fast device small ones measure how fast
     the host can launch. fp32 is as `train.tf32` has it.
     """
-    kinds = {
+    types = {
         "fp32": torch.float32,
         "bf16": torch.bfloat16,
         "fp16": torch.float16,
         "fp64": torch.float64,
     }
-    size = _SMALLEST
+    size = _SMALLEST_MATRIX
     while True:
-        matrix = torch.full((size, size), 0.5, dtype=kinds[precision], device=device)
-        _seconds(matrix)  # chooses a kernel
-        once = _seconds(matrix)
-        if size == _LARGEST or 8 * once > _LONGEST:
+        matrix = torch.full((size, size), 0.5, dtype=types[precision], device=device)
+        _time_product(matrix)  # the first one chooses a kernel
+        once = _time_product(matrix)
+        if size == _LARGEST_MATRIX or 8 * once > _LONGEST_PRODUCT:
             break
         size *= 2
     seconds = [once]
-    while len(seconds) < _TIMES and sum(seconds) < _LONGEST * _TIMES:
-        seconds.append(_seconds(matrix))
+    while len(seconds) < _TIMED_PRODUCTS and sum(seconds) < _LONGEST_PRODUCT * _TIMED_PRODUCTS:
+        seconds.append(_time_product(matrix))
     return 2 * size**3 / median(seconds)
 
 
-def _seconds(matrix: torch.Tensor) -> float:
+def _time_product(matrix: torch.Tensor) -> float:
     """Time the product of a matrix with itself, to its end."""
     wait_for(matrix.device)
     started = time.perf_counter()

@@ -23,7 +23,7 @@ class GuardState:
     losses: tuple[float, float]
     """Class and box loss of that step."""
     norm: float
-    """Of that step's gradient."""
+    """Norm of that step's gradient."""
 
 
 class Guard:
@@ -37,14 +37,15 @@ class Guard:
         """Start counting.
 
         Args:
-            device: that trains.
+            device: the device that trains.
             allowed: bad steps that may be skipped.
             skipped: bad steps of the run so far, at most `allowed`.
         """
         assert skipped <= allowed
         self._allowed = allowed
         self._skipped = torch.full((), skipped, dtype=torch.int64, device=device)
-        self._facts = torch.full((4,), math.nan, device=device)  # step, class, box, norm
+        self._stopped_at = torch.full((4,), math.nan, device=device)
+        """Step, class loss, box loss and norm of the step that was one too many; NaN: none was."""
 
     @property
     def factor(self) -> Tensor:
@@ -55,23 +56,23 @@ class Guard:
         """Note a step; return, on the device, whether its update may be made.
 
         Args:
-            step: from 0.
+            step: number of the step, from 0.
             losses: (2,) class and box loss of the global batch.
-            norm: of its gradient.
-            loss_scale: of fp16, 0 without: while it is at least 1 an infinite gradient is an
+            norm: norm of its gradient.
+            loss_scale: scale of fp16, 0 without: while it is at least 1 an infinite gradient is an
                 overflow, for which it gets smaller, and no fault of the training.
         """
-        fine = losses.isfinite().all() & (norm.isfinite() | (loss_scale >= 1))
-        stops = ~fine & (self._skipped == self._allowed)
-        place = torch.full((1,), float(step), device=norm.device)
-        facts = torch.cat([place, losses.float(), norm.float().reshape(1)])
-        self._facts = torch.where(stops, facts, self._facts)
-        self._skipped = self._skipped + (~fine & (self._skipped <= self._allowed))
-        return fine
+        may_update = losses.isfinite().all() & (norm.isfinite() | (loss_scale >= 1))
+        stops = ~may_update & (self._skipped == self._allowed)
+        number = torch.full((1,), float(step), device=norm.device)
+        this_step = torch.cat([number, losses.float(), norm.float().reshape(1)])
+        self._stopped_at = torch.where(stops, this_step, self._stopped_at)
+        self._skipped = self._skipped + (~may_update & (self._skipped <= self._allowed))
+        return may_update
 
     def read(self) -> GuardState:
         """Wait for the device and return what was noted."""
-        step, class_loss, box_loss, norm = self._facts.tolist()
+        step, class_loss, box_loss, norm = self._stopped_at.tolist()
         stopped = not math.isnan(step)
         return GuardState(
             skipped=int(self._skipped) - stopped,

@@ -31,8 +31,8 @@ class Imbalance:
         loss = SparseLoss(self._term, self._weights, compiled=False)
         self._select = build_selection(options, loss)
         self._sums: Tensor | None = None
-        """Of the experiment's loss and of cross entropy, by level, group and measure; then of the
-        bins of p_t; then ignored anchors: one row, so that ranks add it up at once."""
+        """One row, so that ranks add it up at once: sums of the experiment's loss and of cross
+        entropy, by level, group and measure; then the bins of p_t; then the ignored anchors."""
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
         """Count the examples of a micro-batch, without waiting for the device."""
@@ -88,7 +88,7 @@ class Imbalance:
         }
         for name, table in (("", own), ("cross_entropy_", plain)):
             for i, measure in enumerate(MEASURES[1:], start=1):
-                values |= _shares(f"{name}{measure}", table[:, :, i])
+                values |= _shares_of_groups(f"{name}{measure}", table[:, :, i])
         shown = {
             "imbalance/p_t_of_negatives": bins[0].tolist(),
             "imbalance/p_t_of_positives": bins[1].tolist(),
@@ -96,7 +96,7 @@ class Imbalance:
         return {**values, "imbalance/p_t_edges": list(EDGES), **shown}, shown
 
 
-def _shares(name: str, table: Tensor) -> dict[str, float]:
+def _shares_of_groups(name: str, table: Tensor) -> dict[str, float]:
     """Return what share of a sum each group gives, on all levels and on each: (L, GROUPS)."""
     shares = table / table.sum().clamp(min=torch.finfo(table.dtype).tiny)
     values = {

@@ -27,6 +27,7 @@ from retinanet.engine.logs.log import Log
 from retinanet.engine.preflight.advice import advise
 from retinanet.engine.preflight.dry_run import try_first_step
 from retinanet.engine.preflight.micro_batch import fit_micro_batch, resolve_micro_batch
+from retinanet.engine.preflight.process_checks import check_ranks_agree, check_sync_bn
 from retinanet.engine.preflight.rehearsal import rehearse
 from retinanet.engine.preflight.summary import summarize_run
 from retinanet.engine.resume import (
@@ -34,7 +35,6 @@ from retinanet.engine.resume import (
     check_data,
     check_rates,
     describe_resume,
-    experiment,
     find_state,
     plan_resume,
 )
@@ -75,19 +75,21 @@ def train_experiment(
         dry_run: take one step and evaluate one batch, say what the run would be, and stop.
         auto_resume: go on with the run in the config's folder, if there is one.
         allow_changes: go on with it as another experiment, too.
-        world: that the caller has joined, and will leave; None joins one for this run.
+        world: a world that the caller has joined, and will leave; None joins one for this run.
 
     Raises:
         UserError: the user's input is wrong; nothing was written.
     """
     folder = run_folder(config)
-    own = world is None
+    owns_world = world is None
     world = world or join_world(config.train.device)
     try:
-        again = not dry_run and (auto_resume or _has_begun_here(folder, world))
-        if again and _has_state(folder):
-            resume = _plan(folder.path, lambda _: config, allow_changes=allow_changes)
-            return _run(resume.config, resume.folder, world, resume=resume, finished_is_fine=True)
+        resumes = not dry_run and (auto_resume or _has_begun_here(folder, world))
+        if resumes and _has_state(folder):
+            resume = _open_resume(folder.path, lambda _: config, allow_changes=allow_changes)
+            return _check_and_train(
+                resume.config, resume.folder, world, resume=resume, finished_is_fine=True
+            )
         if dry_run:
             check_writable(folder.path, "choose another output.dir")
         else:
@@ -95,9 +97,9 @@ def train_experiment(
         weights = None
         if config.model.init_from is not None:
             weights = read_detector(Path(config.model.init_from).expanduser())
-        return _run(config, folder, world, weights=weights, dry_run=dry_run)
+        return _check_and_train(config, folder, world, weights=weights, dry_run=dry_run)
     finally:
-        if own:
+        if owns_world:
             world.close()
 
 
@@ -125,19 +127,20 @@ def resume_experiment(
                 f"{folder.path}: there is no run to resume; leave --resume out to start one"
             )
         path = folder.path
-    resume = _plan(
+    resume = _open_resume(
         path, lambda saved: given or override_config(saved, overrides), allow_changes=allow_changes
     )
     world = join_world(resume.config.train.device)
     try:
-        outcome = _run(resume.config, resume.folder, world, resume=resume)
+        outcome = _check_and_train(resume.config, resume.folder, world, resume=resume)
     finally:
         world.close()
     assert outcome is not None
     return outcome
 
 
-def _plan(path: Path, asked: Callable[[Config], Config], *, allow_changes: bool) -> Resume:
+def _open_resume(path: Path, asked: Callable[[Config], Config], *, allow_changes: bool) -> Resume:
+    """Find the state to go on from; `asked` turns its config into the one that was asked for."""
     folder, checkpoint, remarks = find_state(path)
     return plan_resume(
         folder,
@@ -162,7 +165,7 @@ def _has_begun_here(folder: RunFolder, world: World) -> bool:
     return world.sum([float(here)]) != [0.0]
 
 
-def _run(
+def _check_and_train(
     config: Config,
     folder: RunFolder,
     world: World,
@@ -172,7 +175,7 @@ def _run(
     dry_run: bool = False,
     finished_is_fine: bool = False,
 ) -> Outcome | None:
-    """Check, rehearse, train."""
+    """Check everything, rehearse, and train, or try the first step alone."""
     started = time.monotonic()
     set_numerics(config.train, world.device)
     log = Log(active=world.is_main)
@@ -183,7 +186,7 @@ def _run(
                 resume.checkpoint.config, steps_per_epoch=run.plan.steps_per_epoch
             )
             resume = check_rates(resume, before, run.schedule)
-            run.environment["changed"] = resume.kept
+            run.environment["changed"] = resume.all_broken
             remarks += describe_resume(resume, before, run.schedule, run.environment)
         if is_finished(run):
             _say_finished(run, is_fine=finished_is_fine)
@@ -191,10 +194,16 @@ def _run(
         intro = "\n".join([*summarize_run(run), *remarks, *_describe_ignored_signals()])
         rehearse(run)
         if dry_run:
-            log.say("\n".join([intro, *try_first_step(run), *_taken(folder)]))
+            lines = [intro, *try_first_step(run)]
+            if _has_state(folder):  # what a launch would refuse
+                lines.append(
+                    f"there is a run in {folder.path} already: to start, give another --name, or "
+                    "--resume"
+                )
+            log.say("\n".join(lines))
             return None
         with run_lock(folder.path, active=world.is_main):
-            _begin(run, intro)
+            _begin_run(run, intro)
             with collect_signals() as signals, world.leaving_together(), run.saver:
                 progress = train(run, signals, started=started)
         return Outcome(folder=folder, progress=progress, is_main=world.is_main)
@@ -203,53 +212,6 @@ def _run(
         raise
     finally:
         log.close()
-
-
-def _describe_ignored_signals() -> list[str]:
-    """Say which signals will not reach a run that was started in the background."""
-    if signal.SIGINT not in ignored_signals():
-        return []
-    return [
-        f"Ctrl-C will not reach this run, which was started in the background; to stop it with its "
-        f"state saved: kill {os.getpid()}"
-    ]
-
-
-def _begin(run: Run, intro: str) -> None:
-    """Make the folder and write the first state: there always is one to resume from."""
-    if run.world.is_main:
-        run.folder.create(run.config, run.environment)
-        run.saver.save(state(run), run.folder.last)
-        run.saver.finish()
-    run.world.broadcast(None)  # nobody goes on before the folder is there
-    run.log.open(run.folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
-    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    run.log.keep(f"--- {now}: {run.environment['command']}")
-    run.log.say(intro)
-
-
-def _taken(folder: RunFolder) -> list[str]:
-    """Say in a dry run what a launch would refuse."""
-    if not _has_state(folder):
-        return []
-    return [f"there is a run in {folder.path} already: to start, give another --name, or --resume"]
-
-
-def _say_finished(run: Run, *, is_fine: bool) -> None:
-    """Say that nothing is left to do: to a scheduler that starts a job again, no mistake."""
-    step, steps = run.progress.step, run.schedule.steps
-    stale = f", {run.progress.stale} evaluations without a better AP"
-    remedy = "give a longer train.steps, train.epochs or train.patience beside --resume"
-    # A cosine of another length is another curve from its first step on.
-    if run.config.train.schedule == "cosine" and step == steps:
-        remedy = f"start from its weights: --init-from {run.folder.best} --name ANOTHER"
-    text = (
-        f"{run.folder.path}: the run has already finished: {step} of {steps} "
-        f"steps{stale if run.config.train.patience else ''}. To train on, {remedy}"
-    )
-    if not is_fine:
-        raise UserError(text)
-    run.log.say(text)
 
 
 def _prepare(
@@ -264,9 +226,9 @@ def _prepare(
     """Check everything and build the run; return it and what to say about its weights."""
     start, remarks = weights or (None, [])
     if start is not None:
-        config, taken = follow_config(config, start.config, source="--init-from")
+        config, adopted = follow_config(config, start.config, source="--init-from")
         remarks = [f"start from {config.model.init_from}", *remarks]
-        remarks += [f"  as there: {' '.join(taken)}"] if taken else []
+        remarks += [f"  as there: {' '.join(adopted)}"] if adopted else []
         check_same_network(config, start)
     precision = resolve_precision(config.train.precision, world.device)
     train_split, val_split = open_training_splits(config)
@@ -277,7 +239,7 @@ def _prepare(
     build_augment(config)  # a wrong name is the user's mistake: before step 0
     if resume is not None:
         check_data(resume, train_split, val_split)
-    _check_ranks_agree(world, config, train_split, val_split, resume, start)
+    check_ranks_agree(world, config, train_split, val_split, resume, start)
     model, matched = _build_model(config, train_split, start, fresh=resume is None)
     remarks += matched
     run = start_run(
@@ -293,7 +255,7 @@ def _prepare(
             **describe_environment(world.size, world.device),
             "launchers": sorted({*world.gather(launcher())} - {None}),
             "val_fingerprint": val_split.annotations.fingerprint,
-            "init_from": _digest(start, resume),
+            "init_from": _fingerprint_of_start(start, resume),
         },
         checkpoint=resume.checkpoint if resume else None,
     )
@@ -306,63 +268,15 @@ def _prepare(
         )
     if has_own_memory(world.device):
         remarks += fit_micro_batch(run, asked=asked)
-    _check_sync_bn(run.config, world)
+    check_sync_bn(run.config, world)
     return run, remarks
 
 
-def _digest(start: Checkpoint | None, resume: Resume | None) -> object:
-    """Return what tells the weights apart that a run has started from; None: it named none."""
+def _fingerprint_of_start(start: Checkpoint | None, resume: Resume | None) -> object:
+    """Return the fingerprint of the weights that a run has started from; None: it named none."""
     if resume is not None:
         return resume.checkpoint.environment.get("init_from")
     return fingerprint(start.weights) if start is not None else None
-
-
-def _check_sync_bn(config: Config, world: World) -> None:
-    """Refuse accumulation beside statistics of all processes: each forward pass waits for all.
-
-    Processes whose shares differ by an image could have another number of passes.
-
-    Raises:
-        UserError: with the micro-batch that it takes.
-    """
-    share, micro_batch = -(-config.train.batch_size // world.size), config.train.micro_batch
-    assert micro_batch != "auto"
-    if config.model.norm == "sync_bn" and world.size > 1 and micro_batch < share:
-        raise UserError(
-            f"model.norm: sync_bn takes each process's whole share of the batch at a time, but "
-            f"train.micro_batch is {micro_batch}: set it to {share}, or take model.norm=gn"
-        )
-
-
-def _check_ranks_agree(
-    world: World,
-    config: Config,
-    train_split: Split,
-    val_split: Split,
-    resume: Resume | None,
-    start: Checkpoint | None,
-) -> None:
-    """Refuse processes that would train different things: of two machines, one may be outdated.
-
-    Raises:
-        UserError: with what differs.
-    """
-    ours = {
-        **experiment(config),
-        f"{train_split.annotations.path}": train_split.annotations.fingerprint,
-        f"{val_split.annotations.path}": val_split.annotations.fingerprint,
-        "the state to resume from": resume and resume.checkpoint.progress,
-        "the weights to start from": start and world.size > 1 and fingerprint(start.weights),
-    }
-    theirs: list[dict[str, object]] = world.broadcast(world.gather(ours))
-    for values in zip(*(rank.items() for rank in theirs), strict=True):
-        (what, first), *others = values
-        for rank, (_, value) in enumerate(others, start=1):
-            if value != first:
-                raise UserError(
-                    f"{what} is {first} in process 0 but {value} in process {rank}: all machines "
-                    "need the same options and files, and the same folder of the run"
-                )
 
 
 def _build_model(
@@ -376,3 +290,47 @@ def _build_model(
     if weights is None:
         return model, []
     return model, load_matching(model, weights, categories, config.anchors)
+
+
+def _say_finished(run: Run, *, is_fine: bool) -> None:
+    """Say that nothing is left to do, which is no mistake of a scheduler that starts jobs again.
+
+    Raises:
+        UserError: it is one of the user, who asked for more.
+    """
+    step, steps = run.progress.step, run.schedule.steps
+    stale = f", {run.progress.stale} evaluations without a better AP"
+    remedy = "give a longer train.steps, train.epochs or train.patience beside --resume"
+    # A cosine of another length is another curve from its first step on.
+    if run.config.train.schedule == "cosine" and step == steps:
+        remedy = f"start from its weights: --init-from {run.folder.best} --name ANOTHER"
+    text = (
+        f"{run.folder.path}: the run has already finished: {step} of {steps} "
+        f"steps{stale if run.config.train.patience else ''}. To train on, {remedy}"
+    )
+    if not is_fine:
+        raise UserError(text)
+    run.log.say(text)
+
+
+def _describe_ignored_signals() -> list[str]:
+    """Say which signals will not reach a run that was started in the background."""
+    if signal.SIGINT not in ignored_signals():
+        return []
+    return [
+        f"Ctrl-C will not reach this run, which was started in the background; to stop it with its "
+        f"state saved: kill {os.getpid()}"
+    ]
+
+
+def _begin_run(run: Run, intro: str) -> None:
+    """Make the folder and write the first state: there always is one to resume from."""
+    if run.world.is_main:
+        run.folder.create(run.config, run.environment)
+        run.saver.save(state(run), run.folder.last)
+        run.saver.finish()
+    run.world.broadcast(None)  # nobody goes on before the folder is there
+    run.log.open(run.folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
+    now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    run.log.keep(f"--- {now}: {run.environment['command']}")
+    run.log.say(intro)

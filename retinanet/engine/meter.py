@@ -14,8 +14,8 @@ from retinanet.distributed.device import peak_memory
 from retinanet.engine.logs.log import duration
 from retinanet.engine.run import Run
 
-_Mark = float | torch.cuda.Event
-"""A moment by the clock of the device: seconds, or what a GPU has yet to come to."""
+_Moment = float | torch.cuda.Event
+"""A moment by the clock of the device: seconds, or an event that a GPU has yet to reach."""
 
 
 class Meter:
@@ -24,23 +24,24 @@ class Meter:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._warned = False
-        self._first = run.progress.step
-        self._total = self._total_waited = 0.0
-        self._bar = ""
-        self._saving = run.saver.pauses.seconds
+        self._first_step = run.progress.step
+        self._total_seconds = self._total_waited = 0.0
+        self._bar_text = ""
+        self._reported_saving = run.saver.pauses.seconds
         self.restart()
 
     def restart(self) -> None:
         """Begin a new window, without the time of an evaluation."""
-        self._window = time.perf_counter()
-        self._ended = self._mark()
-        self._gaps: list[tuple[_Mark, _Mark]] = []  # from the end of a step to its successor's data
+        self._window_started = time.perf_counter()
+        self._step_ended = self._now()
+        self._gaps: list[tuple[_Moment, _Moment]] = []
+        """From the end of each step to the moment when the next step's data were there."""
         self._steps = self._images = self._pixels = 0
         self._paused = self._run.saver.pauses.seconds
 
     def loaded(self) -> None:
         """Note that the loader has delivered."""
-        self._gaps.append((self._ended, self._mark()))
+        self._gaps.append((self._step_ended, self._now()))
 
     def stepped(self, part: RankStep) -> None:
         """Note a step, which the device may not have taken yet; every log_every say and record it.
@@ -51,15 +52,15 @@ class Meter:
         self._steps += 1
         self._images += self._global_images(part.step)
         self._pixels += canvas_pixels(part)
-        self._ended = self._mark()
+        self._step_ended = self._now()
         run, step = self._run, self._run.progress.step
         if step % run.config.train.log_every == 0 or step == run.schedule.steps:
             losses, norm = run.latest()  # waits for the device
             self._report(losses, norm)
             self.restart()
-        run.log.advance(self._bar)
+        run.log.advance(self._bar_text)
 
-    def _mark(self) -> _Mark:
+    def _now(self) -> _Moment:
         """Note a moment of the device, without waiting for it.
 
         A GPU runs behind the host: what the host waits for need not keep the GPU waiting.
@@ -76,16 +77,17 @@ class Meter:
         return min(size, plan.entries - step % plan.steps_per_epoch * size)
 
     def _report(self, losses: dict[str, float], norm: float) -> None:
+        """Log and record the window that ends now."""
         run, step = self._run, self._run.progress.step
         assert run.result is not None
         total, rate = sum(losses.values()), run.result.rate
-        elapsed = time.perf_counter() - self._window
+        elapsed = time.perf_counter() - self._window_started
         paused = run.saver.pauses.seconds - self._paused
-        waited = max(0.0, sum(_seconds(*gap) for gap in self._gaps) - paused)
+        waited = max(0.0, sum(_seconds_between(*gap) for gap in self._gaps) - paused)
         speed, waiting = self._images / elapsed, waited / elapsed
-        memory, arithmetic = peak_memory(run.world.device), self._arithmetic(elapsed)
-        saving = run.saver.pauses.seconds - self._saving  # an evaluation's, too
-        self._saving += saving
+        memory, utilisation = peak_memory(run.world.device), self._utilisation(elapsed)
+        saving = run.saver.pauses.seconds - self._reported_saving  # an evaluation's, too
+        self._reported_saving += saving
         run.log.record(
             step,
             {
@@ -99,23 +101,23 @@ class Meter:
                 "train/data_seconds": waited / self._steps,
                 "train/data_share": waiting,
                 "train/checkpoint_seconds": saving,
-                **arithmetic,
+                **utilisation,
                 "train/memory_gb": memory,
             },
         )
-        use = f"use {arithmetic['train/utilisation']:.0%}  " if arithmetic else ""
+        use = f"use {utilisation['train/utilisation']:.0%}  " if utilisation else ""
         eta = elapsed / self._steps * (run.schedule.steps - step)
         run.log.step_line(
             f"step {step}/{run.schedule.steps}  loss {total:.4f} (class {losses['class']:.4f} box "
             f"{losses['box']:.4f})  lr {rate:.3g}  norm {norm:.2f}  {speed:.1f} images/s  {use}"
             f"data {waiting:.0%}  {memory:.1f} GB  ETA {duration(eta)}"
         )
-        self._bar = f"loss {total:.3f} lr {rate:.2g} {speed:.1f} images/s"
-        self._total += elapsed
+        self._bar_text = f"loss {total:.3f} lr {rate:.2g} {speed:.1f} images/s"
+        self._total_seconds += elapsed
         self._total_waited += waited
         self._warn_of_waiting()
 
-    def _arithmetic(self, elapsed: float) -> dict[str, float]:
+    def _utilisation(self, elapsed: float) -> dict[str, float]:
         """Return what this process's device has computed, alone and as a share of what it could."""
         work = self._run.work
         if work is None:
@@ -126,8 +128,8 @@ class Meter:
     def _warn_of_waiting(self) -> None:
         """Say once that the loader is too slow, with what helps."""
         run = self._run
-        share = self._total_waited / self._total
-        if share > 0.2 and run.progress.step - self._first >= 10 and not self._warned:
+        share = self._total_waited / self._total_seconds
+        if share > 0.2 and run.progress.step - self._first_step >= 10 and not self._warned:
             self._warned = True
             run.log.say(
                 f"  training waits {share:.0%} of its time for data: more data.workers (now "
@@ -135,7 +137,7 @@ class Meter:
             )
 
 
-def _seconds(start: _Mark, end: _Mark) -> float:
+def _seconds_between(start: _Moment, end: _Moment) -> float:
     """Return the time between two moments that have come."""
     if isinstance(start, float) and isinstance(end, float):
         return end - start

@@ -20,11 +20,11 @@ def build_optimizer(
     learning rate.
 
     Args:
-        model: on its device.
-        config: of the training.
+        model: the network, on its device.
+        config: the config of the training.
         fused: one kernel for all parameters, which heeds `found_inf`: 1 there leaves out a step.
     """
-    exempt = {id(p) for p in _exempt(model, config.decay_exempt)}
+    exempt = {id(p) for p in _parameters_without_decay(model, config.decay_exempt)}
     backbone = {id(p) for p in model.backbone.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
@@ -72,7 +72,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _exempt(model: nn.Module, which: str) -> Iterator[nn.Parameter]:
+def _parameters_without_decay(model: nn.Module, which: str) -> Iterator[nn.Parameter]:
+    """Yield the parameters that `decay_exempt` names: none, norms, or norms and biases."""
     norms = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -18,7 +18,7 @@ from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.config import dump_config, follow_config, override_config
 from retinanet.engine.schedule import Schedule
 from retinanet.engine.splits import Split
-from retinanet.errors import UserError
+from retinanet.errors import UserError, some_of
 from retinanet.schema import Config
 
 _FREE = (
@@ -34,10 +34,13 @@ _FREE = (
     # when it gives up
     *("data.max_bad_images", "train.max_bad_steps", "train.max_minutes", "train.patience"),
 )
+"""Options that a resume may change: they are no part of the experiment."""
 _LENGTH = ("train.steps", "train.epochs")
-_SURROUNDINGS = ("processes", "threads", "device", "platform", "python", "torch", "torchvision")
-"""Of the environment: what equal bits depend on, beside the code."""
-_CODE = ("retinanet", "git")
+_SURROUNDINGS = (
+    *("processes", "threads", "device", "platform", "python", "torch", "torchvision"),
+    *("retinanet", "git"),  # the code
+)
+"""Entries of the environment that equal bits depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +52,13 @@ class Change:
     after: Any
 
     @property
-    def is_other_order(self) -> bool:
+    def is_reordering(self) -> bool:
         """Whether the same places follow each other in another order: folders of other files."""
         lists = isinstance(self.before, list) and isinstance(self.after, list)
         return lists and sorted(self.before) == sorted(self.after)
 
     def __str__(self) -> str:
-        return f"{self.key}: {_show(self.before)} -> {_show(self.after)}"
+        return f"{self.key}: {_as_text(self.before)} -> {_as_text(self.after)}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,15 +70,16 @@ class Resume:
     config: Config
     """As asked; what `auto` was resolved to stays."""
     remarks: tuple[str, ...] = ()
-    """What was said while a whole checkpoint was looked for."""
+    """Lines about the search for a whole checkpoint."""
     changes: tuple[Change, ...] = ()
+    """Changes that are allowed."""
     allow_changes: bool = False
     broken: tuple[Change, ...] = ()
     """Changes that make another experiment of it, which --allow-changes lets pass."""
 
     @property
-    def kept(self) -> list[str]:
-        """Every broken promise of the run so far: it travels with its state."""
+    def all_broken(self) -> list[str]:
+        """Every broken promise of the run so far: the list travels with its state."""
         before = self.checkpoint.environment.get("changed", [])
         step = self.checkpoint.progress.step
         return [*before, *(f"after step {step}: {change}" for change in self.broken)]
@@ -136,7 +140,7 @@ def plan_resume(
     """
     saved = checkpoint.config
     if saved.model.init_from is not None:  # much of it came from there, then
-        if asked.model.init_from is None or _is_same_file(asked, saved):
+        if asked.model.init_from is None or _start_from_same_file(asked, saved):
             asked = override_config(asked, [f"model.init_from={json.dumps(saved.model.init_from)}"])
         asked, _ = follow_config(asked, saved, source="--resume")
     if (asked.train.epochs is None) != (saved.train.epochs is None):
@@ -151,10 +155,10 @@ def plan_resume(
     changes = compare_configs(asked, saved)
     longer = any(change.key in _LENGTH for change in changes)
     free = (*_FREE, *_LENGTH, *(["train.milestones"] if longer else []))
-    broken = tuple(c for c in changes if c.key not in free or c.is_other_order)
+    broken = tuple(c for c in changes if c.key not in free or c.is_reordering)
     if broken and not allow_changes:
         lines = [
-            f"{change.key}: {_show(change.after)} here, {_show(change.before)} in the run"
+            f"{change.key}: {_as_text(change.after)} here, {_as_text(change.before)} in the run"
             for change in broken
         ]
         raise UserError(
@@ -173,7 +177,7 @@ def plan_resume(
     )
 
 
-def _is_same_file(asked: Config, saved: Config) -> bool:
+def _start_from_same_file(asked: Config, saved: Config) -> bool:
     """Whether two experiments start from one file, however its path is written."""
     one, other = (Path(str(c.model.init_from)).expanduser().resolve() for c in (asked, saved))
     return one == other
@@ -198,13 +202,13 @@ def check_data(resume: Resume, train: Split, val: Split) -> None:
     """Refuse other classes, and other images or boxes than the run's; where they lie is free.
 
     Raises:
-        UserError: with the file.
+        UserError: they differ; the message names the file.
     """
-    categories, ours = train.annotations.categories, resume.checkpoint.categories
-    if categories != ours:
+    categories, saved = train.annotations.categories, resume.checkpoint.categories
+    if categories != saved:
         raise UserError(
             f"{train.annotations.path}: its categories differ from the run's: "
-            f"{_some(categories.names)} against {_some(ours.names)}"
+            f"{some_of(categories.names)} against {some_of(saved.names)}"
         )
     validated = resume.checkpoint.environment.get("val_fingerprint")
     for split, known, use in (
@@ -218,10 +222,6 @@ def check_data(resume: Resume, train: Split, val: Split) -> None:
             )
 
 
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:8]) + (", .." if len(names) > 8 else "")
-
-
 def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
     """Refuse another length under which a learning rate that was used would be another.
 
@@ -233,10 +233,10 @@ def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
         now: the one that is asked for.
 
     Raises:
-        UserError: with the first such step and both rates.
+        UserError: there is such a step; the message names the first, and both rates.
     """
     lengths = tuple(change for change in resume.changes if change.key in _LENGTH)
-    moved = _first_other_rate(before, now, range(resume.checkpoint.progress.step))
+    moved = _first_different_rate(before, now, range(resume.checkpoint.progress.step))
     if not lengths or moved is None:
         return resume
     if resume.allow_changes:
@@ -245,11 +245,12 @@ def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
     step, used, would_be = moved
     raise UserError(
         f"--resume: {lengths[0]} moves the schedule into what was trained already: step "
-        f"{step + 1} had learning rate {used:.4g} and would have {would_be:.4g}. {_remedy(before)}"
+        f"{step + 1} had learning rate {used:.4g} and would have {would_be:.4g}. "
+        + _how_to_lengthen(before)
     )
 
 
-def _first_other_rate(
+def _first_different_rate(
     before: Schedule, now: Schedule, steps: range
 ) -> tuple[int, float, float] | None:
     """Return the first step with another learning rate, that before and that now."""
@@ -260,7 +261,7 @@ def _first_other_rate(
     return None
 
 
-def _remedy(before: Schedule) -> str:
+def _how_to_lengthen(before: Schedule) -> str:
     """Say how a run can be made longer in spite of its schedule."""
     whole = all(milestone % before.unit == 0 for milestone in before.milestones)
     if before.train.schedule == "multistep" and whole:
@@ -286,13 +287,14 @@ def describe_resume(
         environment: what it is computed with from here on.
     """
     step = resume.checkpoint.progress.step
+    changes = [*resume.changes, *_compare_surroundings(resume, environment)]
     lines = [*resume.remarks, f"resuming after step {step}"]
-    lines += [f"  {change}" for change in (*resume.changes, *_surroundings(resume, environment))]
+    lines += [f"  {change}" for change in changes]
     lines += [
         f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
         for change in resume.broken
     ]
-    moved = _first_other_rate(before, now, range(step, now.steps))
+    moved = _first_different_rate(before, now, range(step, now.steps))
     if moved and not resume.broken:
         at, was, rate = moved
         lines.append(
@@ -301,21 +303,23 @@ def describe_resume(
     return lines
 
 
-def _surroundings(resume: Resume, after: Mapping[str, Any]) -> list[Change]:
+def _compare_surroundings(resume: Resume, after: Mapping[str, Any]) -> list[Change]:
     """List what is other around the run: equal bits need equal surroundings."""
     before = resume.checkpoint.environment
     return [
         Change(key=key, before=before[key], after=after[key])
-        for key in (*_SURROUNDINGS, *_CODE)
+        for key in _SURROUNDINGS
         if key in before and key in after and before[key] != after[key]
     ]
 
 
-def _show(value: Any) -> str:
+def _as_text(value: Any) -> str:
+    """Return an option's value as YAML would have it."""
     return "null" if value is None else str(value)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested options in one dict, with names such as `train.lr`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -39,13 +39,13 @@ class StepResult:
     losses: Tensor
     """(2,) class and box loss of the global batch."""
     norm: Tensor
-    """Of the gradient, before clipping."""
+    """Norm of the gradient, before clipping."""
     rate: float
     """Learning rate."""
     divisor: float
-    """Of the sums of losses."""
+    """What the sums of losses were divided by."""
     imbalance: Imbalance | None
-    """What its class loss is made of, every `train.imbalance_every` steps."""
+    """What the class loss is made of, every `train.imbalance_every` steps."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,7 +76,7 @@ class Run:
     environment: dict[str, Any]
     progress: Progress
     result: StepResult | None = None
-    """The newest step."""
+    """Result of the newest step."""
     work: Work | None = None
     """The arithmetic of a step, which the rehearsal counts."""
 
@@ -111,17 +111,9 @@ def start_run(
     if ema is not None and checkpoint is not None:
         load_weights(ema.model, checkpoint.weights)
     optimizer = build_optimizer(model, config.train)
-    scaler = torch.amp.GradScaler(world.device.type, enabled=_uses_scaler(precision))
-    if checkpoint is not None and checkpoint.optimizer is not None:
-        try:
-            if checkpoint.config.train.optimizer == config.train.optimizer:  # --allow-changes
-                restore_optimizer(optimizer, checkpoint.optimizer)
-            if checkpoint.scaler:
-                scaler.load_state_dict(checkpoint.scaler)
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise UserError(
-                f"the checkpoint's optimiser state does not fit its own config: {error}"
-            ) from None
+    scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+    if checkpoint is not None:
+        _restore_optimization(optimizer, scaler, checkpoint, kind=config.train.optimizer)
     progress = checkpoint.progress if checkpoint else None
     progress = progress or Progress(normalizer=config.loss.normalizer_start)
     if progress.skipped_steps > config.train.max_bad_steps:
@@ -156,8 +148,29 @@ def start_run(
     )
 
 
-def _uses_scaler(precision: Precision) -> bool:
-    return precision == "fp16"
+def _restore_optimization(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    checkpoint: Checkpoint,
+    *,
+    kind: str,
+) -> None:
+    """Load the state of optimiser and scaler, where the checkpoint has one.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    if checkpoint.optimizer is None:
+        return
+    try:
+        if checkpoint.config.train.optimizer == kind:  # --allow-changes may have chosen another
+            restore_optimizer(optimizer, checkpoint.optimizer)
+        if checkpoint.scaler:
+            scaler.load_state_dict(checkpoint.scaler)
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"the checkpoint's optimiser state does not fit its own config: {error}"
+        ) from None
 
 
 def load_steps(run: Run, *, stop: int, workers: int) -> Iterator[RankStep]:
@@ -182,12 +195,13 @@ def checkpoint_size(run: Run) -> int:
     """Return the bytes that a checkpoint will take: weights, and their moments in the optimiser."""
     moments = {"sgd": 1, "adamw": 2}[run.config.train.optimizer]
     weights = sum(tensor.nbytes for tensor in run.model.state_dict().values())
-    learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
+    trainable = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
     copies = 1 if run.ema is None else 2
-    return copies * weights + moments * learned
+    return copies * weights + moments * trainable
 
 
 def state(run: Run) -> Checkpoint:
+    """Return the run's state as it is now: its tensors are those of the run, not copies."""
     return Checkpoint(
         config=run.config,
         categories=run.train.annotations.categories,

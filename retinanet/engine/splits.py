@@ -34,7 +34,7 @@ from retinanet.structures import Target
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """A checked annotation file, its pictures, and the boxes that losses use."""
+    """A checked annotation file, its images, and the boxes that losses use."""
 
     annotations: Annotations
     images: Path
@@ -51,7 +51,7 @@ class Matcher:
     assign: Assign
 
     def __call__(self, canvas: Size, target: Target) -> Tensor:
-        """Return the match (A,) of each anchor; see `losses.assign`."""
+        """Return the match (A,) of each anchor; see `retinanet.assign`."""
         anchors = self.anchors(canvas, torch.device("cpu"))
         return self.assign(anchors, self.anchors.levels(canvas), target)
 
@@ -60,7 +60,7 @@ def open_split(config: Config, name: str) -> Split:
     """Read and check `data.train` or `data.val`.
 
     Raises:
-        UserError: anything wrong with the file, its records or its pictures.
+        UserError: anything wrong with the file, its records or its images.
     """
     annotations, images = _open_files(
         locate_split(config, name),
@@ -92,9 +92,9 @@ def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
                 f"{root / file}: there is no such annotation file (data.{name}.annotations, "
                 f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
             )
-    twice = [file for file in files if files.count(file) > 1]
-    if twice:
-        raise UserError(f"data.{name}.annotations: {twice[0]} stands twice in the list")
+    duplicates = [file for file in files if files.count(file) > 1]
+    if duplicates:
+        raise UserError(f"data.{name}.annotations: {duplicates[0]} stands twice in the list")
     if len(folders) == 1:
         folders *= len(files)
     return [(root / file, root / folder) for file, folder in zip(files, folders, strict=True)]
@@ -107,7 +107,7 @@ def _as_list(paths: Paths) -> list[str]:
 def _open_files(
     places: list[tuple[Path, Path]], *, classes: Sequence[str] | None, limit: int | None
 ) -> tuple[Annotations, Path]:
-    """Return what is chosen of some files, and the folder that its file names start from."""
+    """Return the chosen part of some files, and the folder that its file names start from."""
     opened = [open_annotations(file) for file, _ in places]
     folders = [folder for _, folder in places]
     for other in opened[1:]:
@@ -125,13 +125,13 @@ def _open_files(
 
 
 def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:
-    """Check what was read against the pictures; the boxes of training are cut and chosen.
+    """Check what was read against the images; the boxes of training are cut and chosen.
 
     Raises:
-        UserError: nothing in it, a wrong box format, missing pictures.
+        UserError: nothing in it, a wrong box format, missing images.
     """
     learn = name == "train"
-    checks.check_split(annotations, split=name, learn=learn)
+    checks.check_has_data(annotations, split=name, learn=learn)
     checks.check_format(annotations)
     checks.check_files(annotations, images)
     if not learn:
@@ -244,7 +244,7 @@ def build_evaluation_loader(
 
 
 def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTruth:
-    """Return what detections of a split are scored against: every box as published."""
+    """Return the ground truth that detections are scored against: every box as published."""
     images = len(annotations) if limit is None else min(limit, len(annotations))
     stop = int(annotations.offsets[images])
     categories = annotations.categories

@@ -27,47 +27,38 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     """Take one optimiser step; `run.result` then tells of it.
 
     Args:
-        run: whose weights, averages and normaliser move.
+        run: the run whose weights, averages and normaliser move.
         part: this rank's images.
-        positives: anchors of the global batch.
-        images: of the global batch.
+        positives: positive anchors of the global batch.
+        images: images of the global batch.
     """
+    config, step = run.config.train, part.step
     # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
-    torch.manual_seed(_seed(run.config.train.seed, part.step, run.world.rank))
-    rate = run.schedule.learning_rate(part.step)
+    seed = np.random.SeedSequence((config.seed, step, run.world.rank)).generate_state(1)[0]
+    torch.manual_seed(int(seed))
+    rate = run.schedule.learning_rate(step)
     set_learning_rate(run.optimizer, rate)
     run.optimizer.zero_grad(set_to_none=True)
-    divisor = _divisor(run, positives, images)
-    imbalance = _imbalance(run, part.step)
+    divisor = _loss_divisor(run, positives, images)
+    is_looked_at = config.imbalance_every > 0 and (step + 1) % config.imbalance_every == 0
+    imbalance = Imbalance(run.config.loss) if is_looked_at else None
     losses = _accumulate(run, part.micro_batches, divisor, imbalance)
     run.world.add_up(losses)
     if imbalance is not None:
         imbalance.add_up(run.world)
-    _spoil_if_bad(run, losses)
+    if run.scaler.is_enabled():
+        _carry_bad_loss_to_gradient(run.optimizer, losses)
     run.scaler.unscale_(run.optimizer)
-    norm = _clip(run)
-    fine = run.guard.judge(part.step, losses, norm, _loss_scale(run))
-    run.optimizer.found_inf = (~fine).float()  # type: ignore[attr-defined]
+    norm = _clip_gradient(run.model, config.clip_norm)
+    may_update = run.guard.judge(step, losses, norm, _loss_scale(run.scaler, run.world.device))
+    run.optimizer.found_inf = (~may_update).float()  # type: ignore[attr-defined]
     run.scaler.step(run.optimizer)
     run.scaler.update()
     if run.ema is not None:
-        run.ema.update(part.step, fine & norm.isfinite())
+        run.ema.update(step, may_update & norm.isfinite())
     run.result = StepResult(
         losses=losses, norm=norm, rate=rate, divisor=divisor, imbalance=imbalance
     )
-
-
-def _spoil_if_bad(run: Run, losses: Tensor) -> None:
-    """Make the gradient NaN where a loss is not finite: fp16's scaler looks at gradients alone."""
-    if run.scaler.is_enabled():
-        any_parameter = run.optimizer.param_groups[0]["params"][0]
-        any_parameter.grad.mul_(torch.where(losses.isfinite().all(), 1.0, math.nan))
-
-
-def _imbalance(run: Run, step: int) -> Imbalance | None:
-    """Return what counts the examples of a step, where its turn has come."""
-    every = run.config.train.imbalance_every
-    return Imbalance(run.config.loss) if every and (step + 1) % every == 0 else None
 
 
 def _accumulate(
@@ -98,7 +89,7 @@ def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
-def _divisor(run: Run, positives: float, images: float) -> float:
+def _loss_divisor(run: Run, positives: float, images: float) -> float:
     """Return what the sums of the global batch are divided by, at least 1."""
     loss = run.config.loss
     if loss.normalizer == "per_image":
@@ -112,18 +103,19 @@ def _divisor(run: Run, positives: float, images: float) -> float:
     return after
 
 
-def _clip(run: Run) -> Tensor:
-    """Clip the gradients; return their norm before it."""
-    parameters = [p for p in run.model.parameters() if p.grad is not None]
-    limit = run.config.train.clip_norm or math.inf
-    return nn.utils.clip_grad_norm_(parameters, limit)
+def _carry_bad_loss_to_gradient(optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
+    """Make the gradient NaN where a loss is not finite: fp16's scaler looks at gradients alone."""
+    any_parameter = optimizer.param_groups[0]["params"][0]
+    any_parameter.grad.mul_(torch.where(losses.isfinite().all(), 1.0, math.nan))
 
 
-def _loss_scale(run: Run) -> Tensor:
+def _clip_gradient(model: nn.Module, limit: float) -> Tensor:
+    """Clip the gradient to a norm (0: any); return its norm before."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    return nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+
+
+def _loss_scale(scaler: torch.amp.GradScaler, device: torch.device) -> Tensor:
     """Return the factor of the loss in fp16, on the device; 0 where there is none."""
-    one = torch.ones((), device=run.world.device)
-    return run.scaler.scale(one) if run.scaler.is_enabled() else one * 0
-
-
-def _seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
+    one = torch.ones((), device=device)
+    return scaler.scale(one) if scaler.is_enabled() else one * 0

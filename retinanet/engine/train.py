@@ -1,4 +1,4 @@
-"""The training loop, whole: config and splits in, a run folder out."""
+"""The training loop, from top to bottom: load, take a step, log, evaluate, save."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def train(run: Run, signals: list[int], *, started: float) -> Progress:
     """Train to the end, or as long as `train.max_minutes` allows; return how far the run is then.
 
     Args:
-        run: to train.
+        run: the run to train.
         signals: numbers of the signals that this process has received; more may join.
-        started: by the monotonic clock, when this launch began.
+        started: when this launch began, by the monotonic clock.
 
     Raises:
         TrainingError: a non-finite loss, too many unreadable images, a full disk.
@@ -47,14 +47,14 @@ def train(run: Run, signals: list[int], *, started: float) -> Progress:
             run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
             break
         meter.loaded()
-        positives, images, is_late = _agree(run, part, signals, deadline)
+        positives, images, is_late = _agree_before_step(run, part, signals, deadline)
         if is_late:
             break
         take_step(run, part, positives=positives, images=images)
         step = part.step + 1
         run.progress = replace(run.progress, step=step)
         if step % run.config.train.log_every == 0 or step == run.schedule.steps:
-            _check(run)
+            _check_finite(run)
         meter.stepped(part)
         _record_imbalance(run)
         if run.schedule.is_evaluated(step):
@@ -64,11 +64,23 @@ def train(run: Run, signals: list[int], *, started: float) -> Progress:
         elif step % run.config.train.checkpoint_every == 0:
             _save(run)
         if step % (run.config.train.snapshot_every or step + 1) == 0:
-            _snapshot(run)
+            _check_finite(run)
+            run.saver.snapshot(state(run), step, run.config.train.keep_snapshots)
     return run.progress
 
 
-def _agree(
+def is_finished(run: Run) -> bool:
+    """Whether nothing is left to do, not even an evaluation that an interruption cut off."""
+    step, steps = run.progress.step, run.schedule.steps
+    return step > steps or _is_patience_over(run) or step == steps == run.progress.evaluated
+
+
+def _is_patience_over(run: Run) -> bool:
+    patience = run.config.train.patience
+    return 0 < patience <= run.progress.stale
+
+
+def _agree_before_step(
     run: Run, part: RankStep, signals: list[int], deadline: float
 ) -> tuple[float, float, bool]:
     """Add up over all ranks what concerns the step that comes; all of them then do the same.
@@ -86,22 +98,58 @@ def _agree(
     positives, images, bad, interrupts, ends, is_late = run.world.sum(counts)
     if interrupts or ends:
         _save(run)
-        _stop(run, signal.SIGTERM if ends else signal.SIGINT)
+        _raise_interrupted(run, signal.SIGTERM if ends else signal.SIGINT)
     if is_late:
         _save(run)
         run.log.say(
             f"stopped after {run.config.train.max_minutes:g} minutes (train.max_minutes), at step "
-            f"{run.progress.step} of {run.schedule.steps}; {_how_to_go_on(run)}"
+            f"{run.progress.step} of {run.schedule.steps}; {_how_to_continue(run)}"
         )
         return positives, images, True
     if bad:
-        _note_bad(run, part)
+        _note_unreadable_images(run, part)
     if not images:
         run.world.fail(f"step {part.step + 1}: none of its images could be read")
     return positives, images, False
 
 
-def _check(run: Run) -> None:
+def _note_unreadable_images(run: Run, part: RankStep) -> None:
+    """Name the images that a rank could not read, each once; stop past the limit, all together."""
+    parts: list[list[str]] = run.world.broadcast(run.world.gather(part.bad))
+    known = run.progress.bad_images
+    new = [message for bad in parts for message in bad if message not in known]
+    limit = run.config.data.max_bad_images
+    for i, message in enumerate(new, start=len(known) + 1):
+        run.log.say(f"step {part.step + 1}: left out: {message} ({i} so far, limit {limit})")
+    run.progress = replace(run.progress, bad_images=(*known, *new))
+    if len(known) + len(new) > limit:
+        run.world.fail(
+            f"{len(known) + len(new)} images could not be read, more than data.max_bad_images "
+            f"{limit}; the last was {new[-1]}"
+        )
+
+
+def _raise_interrupted(run: Run, number: int) -> NoReturn:
+    """End the run because of a signal, whose number is given; the state is saved.
+
+    Raises:
+        InterruptedRunError: always.
+    """
+    raise InterruptedRunError(
+        number,
+        f"{signal.Signals(number).name} after step {run.progress.step} of {run.schedule.steps}: "
+        f"{_how_to_continue(run)}",
+    )
+
+
+def _how_to_continue(run: Run) -> str:
+    return (
+        f"the state is in {run.folder.last}; continue with: {program()} train --resume "
+        f"{run.folder.path}"
+    )
+
+
+def _check_finite(run: Run) -> None:
     """Wait for the device and hear whether training is still finite.
 
     Raises:
@@ -109,7 +157,7 @@ def _check(run: Run) -> None:
     """
     reading = run.guard.read()
     if reading.step is not None:
-        message = _diverged(run, reading, reading.step) if run.world.is_main else ""
+        message = _describe_divergence(run, reading, reading.step) if run.world.is_main else ""
         run.world.fail(message, DivergedError)
     new = reading.skipped - run.progress.skipped_steps
     if new:
@@ -121,17 +169,41 @@ def _check(run: Run) -> None:
         )
 
 
+def _describe_divergence(run: Run, reading: GuardState, step: int) -> str:
+    """Say all that helps to find out why a step was not finite."""
+    batch, _ = build_dataset(run.config, run.train, augment=True, losses=False)[run.plan.step(step)]
+    images = [
+        f"  image {int(image)}: {len(target.boxes)} boxes, {target.boxes[:4].round().tolist()}"
+        for image, target in zip(batch.image_ids, batch.targets, strict=True)
+    ]
+    what = "loss" if not all(map(math.isfinite, reading.losses)) else "gradient"
+    parts = ", ".join(f"{n} {x:g}" for n, x in zip(("class", "box"), reading.losses, strict=True))
+    kept = run.folder.best if run.folder.best.exists() else "none yet"
+    return "\n".join(
+        [
+            f"step {step + 1}: the {what} is not finite: {parts}; learning rate "
+            f"{run.schedule.learning_rate(step):g}, gradient norm {reading.norm:g}",
+            *images[:16],
+            f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
+            f"{kept}. Look at the step with: {program()} replay {run.folder.path} --step "
+            f"{step + 1}. Try train.max_bad_steps to skip a few; or, as a new run or with "
+            f"--allow-changes, {_divergence_remedy(run.config.train)}.",
+        ]
+    )
+
+
+def _divergence_remedy(config: TrainConfig) -> str:
+    """Return the options that make a training diverge less easily."""
+    clipping = "a smaller train.clip_norm" if config.clip_norm else "train.clip_norm=10"
+    half = [] if config.precision in ("fp32", "fp64") else ["train.precision=fp32"]
+    *others, last = ["a lower train.lr", "a longer train.warmup_steps", clipping, *half]
+    return f"{', '.join(others)} or {last}"
+
+
 def _save(run: Run) -> None:
-    """Save the state, if it is a good one."""
-    _check(run)
+    """Save the state as last.pt, if it is finite."""
+    _check_finite(run)
     run.saver.save(state(run), run.folder.last)
-
-
-def _snapshot(run: Run) -> None:
-    """Save the state under the name of its step."""
-    _check(run)
-    keep = run.config.train.keep_snapshots
-    run.saver.snapshot(state(run), run.progress.step, keep)
 
 
 def _record_imbalance(run: Run) -> None:
@@ -145,18 +217,12 @@ def _record_imbalance(run: Run) -> None:
         run.log.histogram(run.progress.step, name, EDGES, counts)
 
 
-def is_finished(run: Run) -> bool:
-    """Whether nothing is left to do, not even an evaluation that an interruption cut off."""
-    step, steps = run.progress.step, run.schedule.steps
-    return step > steps or _is_patience_over(run) or step == steps == run.progress.evaluated
-
-
 def _evaluate(run: Run, signals: list[int]) -> None:
     """Evaluate, record, and keep the best; with an average of the weights, both."""
     started = time.perf_counter()
-    outcomes = {"val": _evaluation(run, run.model, signals)}
+    outcomes = {"val": _evaluate_model(run, run.model, signals)}
     if run.ema is not None:
-        outcomes["val_average"] = _evaluation(run, run.ema.refresh(), signals)
+        outcomes["val_average"] = _evaluate_model(run, run.ema.refresh(), signals)
     judged = list(outcomes.values())[-1]
     ap = run.world.broadcast(judged.metrics.figures["AP"] if judged else None)
     before = run.progress
@@ -175,7 +241,12 @@ def _evaluate(run: Run, signals: list[int]) -> None:
     _save(run)
 
 
-def _evaluation(run: Run, model: Detector, signals: list[int]) -> Evaluation | None:
+def _evaluate_model(run: Run, model: Detector, signals: list[int]) -> Evaluation | None:
+    """Evaluate a model on val; return the outcome on the main process.
+
+    Raises:
+        InterruptedRunError: a rank had a signal.
+    """
     try:
         return evaluate(
             model,
@@ -188,7 +259,7 @@ def _evaluation(run: Run, model: Detector, signals: list[int]) -> Evaluation | N
             signals=signals,
         )
     except InterruptedRunError as error:
-        _stop(run, error.number)
+        _raise_interrupted(run, error.number)
 
 
 def _record_evaluation(run: Run, outcomes: Mapping[str, Evaluation], seconds: float) -> None:
@@ -201,82 +272,15 @@ def _record_evaluation(run: Run, outcomes: Mapping[str, Evaluation], seconds: fl
         for i, picture in enumerate(outcome.pictures):
             run.log.picture(step, f"{name}/{i}", picture)
         figures = outcome.metrics.figures
-        shown = "  ".join(
+        aps = "  ".join(
             f"{name} {'n/a' if figures[name] is None else f'{figures[name]:.3f}'}"
             for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
         )
         losses = " + ".join(f"{key} {value:.3f}" for key, value in outcome.losses.items())
         what = "val of the average" if name == "val_average" else name
-        run.log.say(f"{what} at step {step}: {shown}  loss {losses}")
+        run.log.say(f"{what} at step {step}: {aps}  loss {losses}")
         for remark in outcome.metrics.remarks:
             run.log.say(f"  {remark}")
     best = ", the best so far" if run.progress.best_step == step else ""
     run.log.say(f"  {seconds:.0f} s{best}")
     run.log.record(step, {**values, "val/seconds": seconds})
-
-
-def _is_patience_over(run: Run) -> bool:
-    patience = run.config.train.patience
-    return 0 < patience <= run.progress.stale
-
-
-def _stop(run: Run, number: int) -> NoReturn:
-    raise InterruptedRunError(
-        number,
-        f"{signal.Signals(number).name} after step {run.progress.step} of {run.schedule.steps}: "
-        f"{_how_to_go_on(run)}",
-    )
-
-
-def _how_to_go_on(run: Run) -> str:
-    return (
-        f"the state is in {run.folder.last}; continue with: {program()} train --resume "
-        f"{run.folder.path}"
-    )
-
-
-def _note_bad(run: Run, part: RankStep) -> None:
-    """Name the images that a rank could not read, each once; stop past the limit, all together."""
-    parts: list[list[str]] = run.world.broadcast(run.world.gather(part.bad))
-    known = run.progress.bad_images
-    new = [message for bad in parts for message in bad if message not in known]
-    limit = run.config.data.max_bad_images
-    for i, message in enumerate(new, start=len(known) + 1):
-        run.log.say(f"step {part.step + 1}: left out: {message} ({i} so far, limit {limit})")
-    run.progress = replace(run.progress, bad_images=(*known, *new))
-    if len(known) + len(new) > limit:
-        run.world.fail(
-            f"{len(known) + len(new)} images could not be read, more than data.max_bad_images "
-            f"{limit}; the last was {new[-1]}"
-        )
-
-
-def _diverged(run: Run, reading: GuardState, step: int) -> str:
-    """Say all that helps to find out why a step was not finite."""
-    batch, _ = build_dataset(run.config, run.train, augment=True, losses=False)[run.plan.step(step)]
-    images = [
-        f"  image {int(image)}: {len(target.boxes)} boxes, {target.boxes[:4].round().tolist()}"
-        for image, target in zip(batch.image_ids, batch.targets, strict=True)
-    ]
-    what = "loss" if not all(map(math.isfinite, reading.losses)) else "gradient"
-    parts = ", ".join(f"{n} {x:g}" for n, x in zip(("class", "box"), reading.losses, strict=True))
-    kept = run.folder.best if run.folder.best.exists() else "none yet"
-    return "\n".join(
-        [
-            f"step {step + 1}: the {what} is not finite: {parts}; learning rate "
-            f"{run.schedule.learning_rate(step):g}, gradient norm {reading.norm:g}",
-            *images[:16],
-            f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
-            f"{kept}. Look at the step with: {program()} replay {run.folder.path} --step "
-            f"{step + 1}. Try train.max_bad_steps to skip a few; or, as a new run or with "
-            f"--allow-changes, {_calmer(run.config.train)}.",
-        ]
-    )
-
-
-def _calmer(config: TrainConfig) -> str:
-    """Return what lets a training diverge less easily than it does."""
-    clipping = "a smaller train.clip_norm" if config.clip_norm else "train.clip_norm=10"
-    half = [] if config.precision in ("fp32", "fp64") else ["train.precision=fp32"]
-    *others, last = ["a lower train.lr", "a longer train.warmup_steps", clipping, *half]
-    return f"{', '.join(others)} or {last}"

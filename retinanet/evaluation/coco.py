@@ -1,7 +1,9 @@
 """Detections + ground truth -> the twelve COCO figures and a table by class.
 
 pycocotools is the reference; hotcoco (extra `fast`) gives the same arrays in a fraction of the time
-and is used where it is installed. T IoU thresholds, R recalls, K classes, S sizes, M limits.
+and is used where it is installed.
+
+T IoU thresholds, R recalls, K classes, S sizes, M limits of detections, N boxes.
 """
 
 from __future__ import annotations
@@ -15,14 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.errors import some_of
 from retinanet.evaluation.results import Result, in_order
 
 _LIMITS = (1, 10, 100)
 """COCO's own: AR_1, AR_10, AR_100; a lower max_detections caps them, a higher one adds to AP."""
-_UNLEARNT, _LEARNT = 0.01, 0.5
+_UNLEARNT_AP50, _LEARNT_AP50 = 0.01, 0.5
 """AP50 of a class of which nearly nothing is found, and of one that is found well."""
-_NAMED = 8
-"""Classes in a message."""
 _SIZES = ("all", "small", "medium", "large")
 
 
@@ -35,15 +36,15 @@ class GroundTruth:
     """Ascending, the order of COCO's arrays."""
     category_names: Sequence[str]
     boxes: NDArray[np.float64]
-    """(M, 4) xywh as published."""
+    """(N, 4) xywh as published."""
     box_image_ids: NDArray[np.int64]
-    """(M,)"""
+    """(N,)"""
     box_category_ids: NDArray[np.int64]
-    """(M,)"""
+    """(N,)"""
     areas: NDArray[np.float64]
-    """(M,) px²."""
+    """(N,) px²."""
     crowd: NDArray[np.bool_]
-    """(M,)"""
+    """(N,)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,19 +83,19 @@ def evaluate_results(
     the order of the results changes a figure.
 
     Args:
-        truth: the ground truth; images without any are scored too.
-        results: detections of these images.
-        max_detections: highest-scored detections of an image and class that count (COCO: 100).
+        truth: The ground truth; images without any are scored too.
+        results: Detections in these images.
+        max_detections: Highest-scored detections of an image and class that count (COCO: 100).
     """
     limits = sorted({min(limit, max_detections) for limit in _LIMITS} | {max_detections})
     precision, recall, scores = _accumulate(truth, results, limits)
-    classes = _by_class(truth, precision, scores)
+    classes = _class_figures(truth, precision, scores)
     return Metrics(
         figures=_figures(precision, recall, limits),
         classes=classes,
         detections=len(results),
         max_detections=max_detections,
-        remarks=_remarks(truth, results, max_detections) + _unlearnt(classes),
+        remarks=_remarks(truth, results, max_detections) + _unlearnt_remarks(classes),
     )
 
 
@@ -107,8 +108,8 @@ def _accumulate(
     labels = {category: label for label, category in enumerate(truth.category_ids, 1)}
     with contextlib.redirect_stdout(io.StringIO()):  # both print their own progress
         evaluation = evaluation_kind(
-            _coco(coco_kind, truth, _ground_truth_records(truth, labels)),
-            _coco(coco_kind, truth, _result_records(results, labels)),
+            _make_coco(coco_kind, truth, _ground_truth_records(truth, labels)),
+            _make_coco(coco_kind, truth, _result_records(results, labels)),
             "bbox",
         )
         evaluation.params.maxDets = limits
@@ -129,7 +130,7 @@ def _backend() -> tuple[Any, Any]:
     return library.COCO, library.COCOeval
 
 
-def _coco(kind: Any, truth: GroundTruth, records: list[dict[str, Any]]) -> Any:
+def _make_coco(kind: Any, truth: GroundTruth, records: list[dict[str, Any]]) -> Any:
     dataset = {
         "images": [
             {"id": int(i), "width": 1, "height": 1, "file_name": ""} for i in truth.image_ids
@@ -177,7 +178,7 @@ def _result_records(results: Sequence[Result], labels: dict[int, int]) -> list[d
 def _figures(
     precision: NDArray[np.float64], recall: NDArray[np.float64], limits: list[int]
 ) -> dict[str, float | None]:
-    """Ema the arrays as COCO's summary does, at the limit that the caller set."""
+    """Average the arrays as COCO's summary does, at the limit that the caller set."""
     figures = {
         "AP": _mean(precision[:, :, :, 0, -1]),
         "AP50": _mean(precision[0, :, :, 0, -1]),
@@ -193,11 +194,11 @@ def _figures(
 
 def _mean(values: NDArray[np.float64]) -> float | None:
     """Return the mean of the values that exist; COCO marks the others with -1."""
-    there = values[values > -1]
-    return float(there.mean()) if there.size else None
+    known = values[values > -1]
+    return float(known.mean()) if known.size else None
 
 
-def _by_class(
+def _class_figures(
     truth: GroundTruth, precision: NDArray[np.float64], scores: NDArray[np.float64]
 ) -> list[ClassFigures]:
     rows = []
@@ -207,7 +208,7 @@ def _by_class(
         boxes = int(((truth.box_category_ids == category) & ~truth.crowd).sum())
         ap = _mean(precision[:, :, k, 0, -1])
         p = precision[0, :, k, 0, -1]
-        recalls = _recalls(boxes, len(p))
+        recalls = _reached_recalls(boxes, len(p))
         f1 = 2 * p * recalls / np.maximum(p + recalls, 1e-12)
         best = int(f1.argmax())
         known = ap is not None
@@ -226,7 +227,7 @@ def _by_class(
     return rows
 
 
-def _recalls(boxes: int, points: int) -> NDArray[np.float64]:
+def _reached_recalls(boxes: int, points: int) -> NDArray[np.float64]:
     """Return the recall of the detection that first reaches each point (R,) of COCO's grid.
 
     The grid's own values would show 2 of 3 boxes as 0.66.
@@ -255,17 +256,16 @@ def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int)
     return remarks
 
 
-def _unlearnt(classes: Sequence[ClassFigures]) -> list[str]:
+def _unlearnt_remarks(classes: Sequence[ClassFigures]) -> list[str]:
     """Name classes of which nearly nothing is found while another one is learnt."""
     known = [(row, row.ap50) for row in classes if row.ap50 is not None]
-    missed = [f"{row.name} ({row.boxes:,} boxes)" for row, ap50 in known if ap50 < _UNLEARNT]
-    if not missed or max(ap50 for _, ap50 in known) < _LEARNT:
+    missed = [f"{row.name} ({row.boxes:,} boxes)" for row, ap50 in known if ap50 < _UNLEARNT_AP50]
+    if not missed or max(ap50 for _, ap50 in known) < _LEARNT_AP50:
         return []
-    named = ", ".join(missed[:_NAMED]) + (", .." if len(missed) > _NAMED else "")
     return [
-        f"AP50 is under {_UNLEARNT} for {len(missed)} of {len(known)} classes: {named}. More "
-        "epochs or a higher train.lr may learn them, unless their boxes are few, or fit no anchor "
-        "(`retinanet check`)."
+        f"AP50 is under {_UNLEARNT_AP50} for {len(missed)} of {len(known)} classes: "
+        f"{some_of(missed)}. More epochs or a higher train.lr may learn them, unless their boxes "
+        "are few, or fit no anchor (`retinanet check`)."
     ]
 
 
@@ -292,14 +292,15 @@ def metrics_json(metrics: Metrics) -> dict[str, Any]:
 
 def format_metrics(metrics: Metrics) -> str:
     """Return the twelve figures and the table by class as text."""
-    lines = [f"{name:<10} {_cell(value)}" for name, value in metrics.figures.items()]
+    lines = [f"{name:<10} {_format_figure(value)}" for name, value in metrics.figures.items()]
     width = max(len("class"), *(len(row.name) for row in metrics.classes))
     titles = ("boxes", "AP", "AP50", "precision", "recall", "F1", "threshold")
     lines += ["", f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)]
     for row in metrics.classes:
         values = (row.ap, row.ap50, row.precision, row.recall, row.f1, row.threshold)
         lines.append(
-            f"{row.name:<{width}}{row.boxes:>11,}" + "".join(f"{_cell(v):>11}" for v in values)
+            f"{row.name:<{width}}{row.boxes:>11,}"
+            + "".join(f"{_format_figure(v):>11}" for v in values)
         )
     lines.append("precision, recall: at IoU 0.5 and the threshold with the best F1")
     if any(value is None for value in metrics.figures.values()):
@@ -307,5 +308,5 @@ def format_metrics(metrics: Metrics) -> str:
     return "\n".join(lines + list(metrics.remarks))
 
 
-def _cell(value: float | None) -> str:
+def _format_figure(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"

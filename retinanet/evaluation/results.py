@@ -36,9 +36,9 @@ def to_results(
     Args:
         boxes: (D, 4) xyxy, original px.
         scores: (D,).
-        labels: (D,), places in `category_ids`.
-        image_id: of the annotation file.
-        category_ids: of the classes, in the order of their labels.
+        labels: (D,), indices into `category_ids`.
+        image_id: Id of the image in the annotation file.
+        category_ids: Ids of the classes, in the order of their labels.
     """
     rows = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
     found = zip(rows, scores.tolist(), labels.tolist(), strict=True)

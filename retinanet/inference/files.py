@@ -1,4 +1,4 @@
-"""Detections in many image files: what to read, and what is written.
+"""Detections in many image files: which files to read, and which to write.
 
 Images are (H, W, 3) uint8 RGB; boxes are in original pixels.
 """
@@ -50,10 +50,12 @@ def find_images(inputs: Iterable[str]) -> list[InputImage]:
         path = Path(text)
         if path.is_dir():
             found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found = [p for p in found if p.parent == path or not _is_ours(p.parent)]
+            found = [p for p in found if p.parent == path or not _holds_drawn_pictures(p.parent)]
             problem = f"no image in this folder ({', '.join(SUFFIXES)})"
         else:
-            found = [p for p in ([path] if path.is_file() else _match(text)) if p.is_file()]
+            # The shell's patterns, absolute ones too, which pathlib's glob does not take.
+            names = [text] if path.is_file() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207
+            found = [Path(name) for name in names if Path(name).is_file()]
             problem = "there is no such file or folder, and as a pattern it matches nothing"
         if not found:
             raise UserError(f"{text}: {problem}")
@@ -61,14 +63,10 @@ def find_images(inputs: Iterable[str]) -> list[InputImage]:
     return [InputImage(path=path, image_id=i + 1) for i, path in enumerate(dict.fromkeys(paths))]
 
 
-def _is_ours(folder: Path) -> bool:
+def _holds_drawn_pictures(folder: Path) -> bool:
+    """Whether a prediction drew into a folder: its results are then beside it."""
     beside = [folder.parent / name for name in ("results.json", "images.json")]
     return folder.name == "pictures" and all(path.is_file() for path in beside)
-
-
-def _match(pattern: str) -> list[Path]:
-    # The shell's patterns, absolute ones too, which pathlib's glob does not take.
-    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
 
 
 def list_images(annotations: Annotations, images: Path) -> list[InputImage]:
@@ -83,13 +81,14 @@ def list_images(annotations: Annotations, images: Path) -> list[InputImage]:
 
 @dataclass(kw_only=True)
 class PredictionSummary:
-    """What a prediction over many images gave."""
+    """What a prediction on many images gave."""
 
     results: list[Result]
     images: int
     removed: int
-    """Detections under the threshold."""
+    """Number of detections under the threshold."""
     unreadable: list[str]
+    """A message for each image that was left out."""
     records: list[dict[str, Any]]
     """Image id, file name and size of what was read, for images.json."""
 
@@ -120,14 +119,14 @@ def predict_files(
     """
     summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[], records=[])
     world = predictor.world
-    mine = images[world.rank :: world.size]
+    share = images[world.rank :: world.size]
     # Under the checkpoint's own threshold, the network's must sink as well.
     lowest = min(threshold, predictor.config.postprocess.score_threshold)
     try:
         (output / "pictures" if draw else output).mkdir(parents=True, exist_ok=True)
         # Several batches' worth, so that images of one shape find each other.
-        for chunk in chunks(mine, 4 * predictor.config.eval.batch_size):
-            readable = list(_read(chunk, summary.unreadable))
+        for chunk in chunks(share, 4 * predictor.config.eval.batch_size):
+            readable = list(_read_images(chunk, summary.unreadable))
             found = predictor.predict([pixels for _, pixels in readable], lowest)
             for (source, pixels), detections in zip(readable, found, strict=True):
                 kept = detections.above(threshold)
@@ -149,7 +148,7 @@ def predict_files(
                 raise UserError(
                     f"none of the inputs is an image that can be read: {summary.unreadable[0]}"
                 )
-            _write_files(output, summary, predictor.categories)
+            _write_results(output, summary, predictor.categories)
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {error.strerror}") from None
     return summary
@@ -169,16 +168,17 @@ def _merge(parts: list[PredictionSummary], images: list[InputImage]) -> Predicti
     )
 
 
-def _write_files(output: Path, summary: PredictionSummary, categories: Categories) -> None:
+def _write_results(output: Path, summary: PredictionSummary, categories: Categories) -> None:
     pairs = zip(categories.ids, categories.names, strict=True)
     named = [{"id": category, "name": name} for category, name in pairs]
     _write_json(output / "results.json", summary.results)
     _write_json(output / "images.json", {"images": summary.records, "categories": named})
 
 
-def _read(
+def _read_images(
     images: list[InputImage], unreadable: list[str]
 ) -> Iterator[tuple[InputImage, NDArray[np.uint8]]]:
+    """Yield what can be read, with its pixels; append a message to `unreadable` for the rest."""
     for source in images:
         try:
             yield source, read_image(source.path, source.size)
@@ -202,7 +202,7 @@ def _write_picture(
     detections: Detections,
     categories: Categories,
 ) -> None:
-    pixels, times = enlarge(pixels, 400)  # labels would cover the objects of small pictures
+    pixels, times = enlarge(pixels, 400)  # labels would cover the objects of small images
     drawn = draw_boxes(
         pixels,
         detections.boxes.numpy() * times,

@@ -1,4 +1,4 @@
-"""Pictures -> detections, from a checkpoint alone.
+"""Images -> detections, from a checkpoint alone.
 
 Images are (H, W, 3) uint8 RGB; boxes come back in original pixels.
 """
@@ -95,11 +95,11 @@ class Predictor:
         postprocess = build_postprocess(options)
         prepared = [self._prepare(image) for image in images]
         found: dict[int, Detections] = {}
-        for canvas in sorted({place for _, place in prepared}):
-            rows = [i for i, (_, place) in enumerate(prepared) if place == canvas]
-            for part in chunks(rows, self.config.eval.batch_size):
-                batch = self._detect([prepared[i][0] for i in part], canvas, postprocess)
-                found |= dict(zip(part, batch, strict=True))
+        for canvas in sorted({own_canvas for _, own_canvas in prepared}):
+            rows = [i for i, (_, own_canvas) in enumerate(prepared) if own_canvas == canvas]
+            for chunk in chunks(rows, self.config.eval.batch_size):
+                batch = self._detect([prepared[i][0] for i in chunk], canvas, postprocess)
+                found |= dict(zip(chunk, batch, strict=True))
         return [found[i] for i in range(len(images))]
 
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[LoadedImage, Size]:
@@ -127,5 +127,6 @@ class Predictor:
 
 
 def chunks(items: list[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `size`; the last one may be shorter."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -24,7 +24,7 @@ _NEEDLESS = re.compile(
     r"^((stem\.)?fc|classifier|linear|pred|fc1000|_fc|_conv_head|_bn1)\.|num_batches_tracked$"
     r"|^stem\.conv1\.bias$"  # of Caffe2's stem: its norm has taken it in
 )
-"""Classifiers, and what a backbone here has no place for."""
+"""Names of classifiers, and of what a backbone here has no place for."""
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Blocks of EfficientNet-Lite0."""
 _LITE0 = [
@@ -34,7 +34,7 @@ _LITE0 = [
     "model.pixel_std=[128.0, 128.0, 128.0]",
     "model.freeze=none",
 ]
-"""Its weights come from TensorFlow, as do its padding, its eps of 1e-3 and these numbers."""
+"""Its options; its padding, its eps of 1e-3 and these numbers are TensorFlow's."""
 
 
 class _Network(NamedTuple):
@@ -42,6 +42,7 @@ class _Network(NamedTuple):
     key: Key
     options: list[str]
     what: str
+    """Its name, for the user."""
 
 
 def is_backbone(state: State) -> bool:
@@ -56,17 +57,21 @@ def convert_backbone(
     """Return an ImageNet network as a checkpoint that holds a backbone alone, and what it is.
 
     Args:
-        state: its weights, as in the file.
-        path: of the file, for messages.
+        state: Its weights, as in the file.
+        path: Path of the file, for messages.
         style: `caffe` or `pytorch`; None: Caffe's where the names are, else torchvision's.
-        overrides: `section.key=value` on top of what was recognised.
+        overrides: Options `section.key=value` on top of what was recognised.
 
     Raises:
         UserError: weights that are missing, left over or misshapen.
     """
     if "_conv_stem.weight" in state and style is not None:
         raise UserError("--style: EfficientNet-Lite0 has one")
-    network = _lite0(state) if "_conv_stem.weight" in state else _resnet(state, path, style)
+    network = (
+        _recognise_lite0(state)
+        if "_conv_stem.weight" in state
+        else _recognise_resnet(state, path, style)
+    )
     config = override_config(Config(), ["model.norm=frozen_bn", *network.options, *overrides])
     whole = build_detector(config, classes=1, pretrained=False).state_dict()
     wanted = {name: value for name, value in whole.items() if name.startswith("backbone.")}
@@ -87,7 +92,7 @@ def convert_backbone(
     return checkpoint, [f"{network.what}: a backbone without detector"]
 
 
-def _resnet(state: State, path: Path, style: str | None) -> _Network:
+def _recognise_resnet(state: State, path: Path, style: str | None) -> _Network:
     caffe = "conv1_w" in state
     if caffe:
         blobs = {name: v for name, v in state.items() if not name.endswith("_momentum")}
@@ -121,7 +126,7 @@ def _with_statistics(state: State) -> State:
     return {**added, **state}
 
 
-def _lite0(state: State) -> _Network:
+def _recognise_lite0(state: State) -> _Network:
     """Give the names of timm to EfficientNet-Lite0 as `efficientnet_pytorch` writes it."""
     blocks = [
         f"blocks.{stage}.{number}"

@@ -1,4 +1,4 @@
-"""Which class a row of foreign logits is."""
+"""Which class each row of a foreign detector's logits belongs to."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _REMEDY = (
 
 
 class _CocoFile(msgspec.Struct):
-    """Of a COCO file no more: its annotations may be gigabytes as objects."""
+    """The part of a COCO file that is read: annotations may be gigabytes as objects."""
 
     categories: list[Any]
 
 
-def _decode(content: bytes) -> Any:
+def _decode_json(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content, type=_CocoFile | list[Any])
     except msgspec.MsgspecError:  # with a NaN among its annotations, perhaps
@@ -39,7 +39,7 @@ def read_categories(path: Path) -> Categories:
         UserError: neither, or a name or an id that is there twice.
     """
     try:
-        content = _decode(path.read_bytes())
+        content = _decode_json(path.read_bytes())
         records = content.categories if isinstance(content, _CocoFile) else content
         records = records["categories"] if isinstance(records, dict) else records
         if not isinstance(records, list):
@@ -56,10 +56,10 @@ def read_categories(path: Path) -> Categories:
         raise UserError(
             f"--categories {path}: is neither a COCO file with categories nor a list of names"
         ) from None
-    return _categories(pairs, f"--categories {path}")
+    return _unique_categories(pairs, f"--categories {path}")
 
 
-def _categories(pairs: list[tuple[int, str]], where: str) -> Categories:
+def _unique_categories(pairs: list[tuple[int, str]], where: str) -> Categories:
     ids, names = zip(*pairs, strict=True) if pairs else ((), ())
     for values in (ids, names):
         twice = next((value for value in values if values.count(value) > 1), None)
@@ -74,10 +74,10 @@ def classes_by_id(rows: int, given: Categories | None, path: Path) -> tuple[Cate
     """Return the classes of logits whose row is the category's id (torchvision), and their rows.
 
     Args:
-        rows: logits of an anchor, that of background among them (where there is one: as many
+        rows: Logits of an anchor, that of background among them (where there is one: as many
             names as logits are in the order of the labels).
-        given: the user's classes.
-        path: of the checkpoint, for messages.
+        given: The classes that the user gave.
+        path: Path of the checkpoint, for messages.
 
     Raises:
         UserError: the classes are not known, or do not fit.
@@ -102,11 +102,11 @@ def classes_in_order(
     """Return the classes of logits whose order is that of names or ids, and their rows.
 
     Args:
-        rows: logits of an anchor.
-        given: the user's classes.
-        named: names of the rows that the checkpoint itself has (mmdetection); without them the
+        rows: Logits of an anchor.
+        given: The classes that the user gave.
+        named: Names of the rows that the checkpoint itself has (mmdetection); without them the
             rows are in the order of the ids.
-        path: of the checkpoint, for messages.
+        path: Path of the checkpoint, for messages.
 
     Raises:
         UserError: the classes are not known, or do not fit.
@@ -114,15 +114,15 @@ def classes_in_order(
     if named is not None and len(named) != rows:
         raise UserError(f"{path}: has logits of {rows} classes, but names {len(named)}; {_REMEDY}")
     if named is not None and given is not None:
-        named, spelt = _spelt(named), _spelt(given.names)
+        named, spelt = _coco_spelling(named), _coco_spelling(given.names)
         if sorted(named) != sorted(spelt):
             raise UserError(
                 f"--categories: {path} names other classes itself: {', '.join(named[:8])}"
             )
         return given, [named.index(name) for name in spelt]
     if named is not None:
-        own = _categories(list(enumerate(named, start=1)), str(path))
-        return (COCO if _spelt(named) == list(COCO.names) else own), list(range(rows))
+        own = _unique_categories(list(enumerate(named, start=1)), str(path))
+        return (COCO if _coco_spelling(named) == list(COCO.names) else own), list(range(rows))
     if given is None and rows != len(COCO):
         raise UserError(f"{path}: has {rows} classes and no names for them; {_REMEDY}")
     categories = given or COCO
@@ -131,7 +131,7 @@ def classes_in_order(
     return categories, list(range(rows))
 
 
-def _spelt(names: Sequence[str]) -> list[str]:
+def _coco_spelling(names: Sequence[str]) -> list[str]:
     """Return names as COCO spells them: older mmdetection says traffic_light."""
     return [name.replace("_", " ") for name in names]
 

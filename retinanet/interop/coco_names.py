@@ -15,7 +15,7 @@ cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, sci
 hair drier, toothbrush
 """
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-"""Of the ids 1..90."""
+"""Ids among 1..90 that no category has."""
 
 COCO = Categories(
     ids=tuple(number for number in range(1, 91) if number not in _UNUSED),

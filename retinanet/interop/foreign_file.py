@@ -26,12 +26,12 @@ from torch.serialization import MAGIC_NUMBER
 from retinanet.checkpoints.format import check_sums
 from retinanet.errors import UserError
 
-_INERT = {
+_PLACEHOLDER_PROJECTS = {
     *("mmengine", "mmcv", "mmdet", "mmcls", "mmpretrain", "addict", "yapf"),  # mmdetection's
     *("detectron2", "fvcore", "iopath", "yacs", "omegaconf"),  # detectron2's
 }
 """Projects whose classes become placeholders."""
-_INERT_NAMES = {
+_PLACEHOLDER_CLASSES = {
     "argparse.Namespace",  # of torchvision's training scripts
     "builtins.getattr",  # how Python 3 pickles the methods that mmengine's buffers name
     "__builtin__.getattr",
@@ -44,10 +44,9 @@ _INERT_NAMES = {
     "collections.deque",
     "collections.Counter",
 }
-
-
+"""Other classes that become placeholders."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""Of DistributedDataParallel, torch.compile, and modules around a model."""
+"""Prefixes of names: of DistributedDataParallel, torch.compile, and modules around a model."""
 
 
 class _Refused(pickle.UnpicklingError):
@@ -93,8 +92,8 @@ class _Function:
         raise _Refused("a change to a function")
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """How Python 2 pickled bytes are written down."""
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """Return bytes from the text that pickle protocols before 3 hold in their place."""
     if encoding != "latin1":
         raise _Refused(f"_codecs.encode to {encoding}")
     return _codecs.encode(text, "latin1")
@@ -120,10 +119,10 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
-        self.value = _values(raw, dtype, tuple(shape), "F" if fortran else "C")
+        self.value = _make_array(raw, dtype, tuple(shape), "F" if fortran else "C")
 
 
-def _values(raw: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any] | None:
+def _make_array(raw: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any] | None:
     """Return an array of the bytes of a pickle; None where they are not numbers."""
     if not isinstance(dtype, _Dtype) or dtype.kind is None:
         return None
@@ -133,18 +132,18 @@ def _values(raw: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> NDArray
 
 
 def _scalar(dtype: Any, raw: Any = b"") -> Any:
-    values = _values(raw, dtype, (1,), "C")
+    values = _make_array(raw, dtype, (1,), "C")
     return None if values is None else values[0].item()
 
 
 def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
     array = _Array()
-    array.value = _values(raw, dtype, tuple(shape), "F" if order == "F" else "C")
+    array.value = _make_array(raw, dtype, tuple(shape), "F" if order == "F" else "C")
     return array
 
 
-def _bytes(data: bytes = b"") -> bytes:
-    """Without what else they take: a number would be that many zeros."""
+def _only_bytes(data: bytes = b"") -> bytes:
+    """Return bytes as they are; `bytes` itself would make so many zeros of a number."""
     if not isinstance(data, bytes):
         raise _Refused(f"bytes of {type(data).__name__}")
     return data
@@ -154,14 +153,14 @@ _ADMITTED: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
     "__builtin__.set": set,
-    "builtins.bytearray": _Function(_bytes),
-    "__builtin__.bytearray": _Function(_bytes),
-    "__builtin__.bytes": _Function(_bytes),
+    "builtins.bytearray": _Function(_only_bytes),
+    "__builtin__.bytearray": _Function(_only_bytes),
+    "__builtin__.bytes": _Function(_only_bytes),
     "numpy.ndarray": _Array,
     "numpy.dtype": _Dtype,
     "torch.Size": torch.Size,
     "torch.device": torch.device,
-    "_codecs.encode": _Function(_encode),
+    "_codecs.encode": _Function(_encode_latin1),
     "torch._utils._rebuild_tensor": _Function(torch._utils._rebuild_tensor),
     "torch._utils._rebuild_tensor_v2": _Function(torch._utils._rebuild_tensor_v2),
     "torch._utils._rebuild_parameter": _Function(torch._utils._rebuild_parameter),
@@ -188,7 +187,7 @@ class _Unpickler(pickle.Unpickler):
             return _ADMITTED[full]
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        if full in _INERT_NAMES or module.partition(".")[0] in _INERT:
+        if full in _PLACEHOLDER_CLASSES or module.partition(".")[0] in _PLACEHOLDER_PROJECTS:
             return type(name.rpartition(".")[2], (_Placeholder,), {})
         raise _Refused(full)
 
@@ -204,7 +203,7 @@ def read_foreign(path: Path) -> Any:
     """Return what a file of another project holds, its tensors on the host.
 
     Args:
-        path: a file of torch (`.pth`), a pickle of arrays (`.pkl`), or `.safetensors`.
+        path: A file of torch (`.pth`), a pickle of arrays (`.pkl`), or `.safetensors`.
 
     Raises:
         UserError: missing, damaged, or a file that names more than arrays and plain values.
@@ -214,13 +213,13 @@ def read_foreign(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     try:
-        return _plain(_read(path), {})
+        return _with_arrays(_read_any_format(path), {})
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UserError:
         raise
     except Exception as error:  # pickle and torch raise nearly anything for a damaged file
-        refused = _refusal(error)
+        refused = _refused_name(error)
         if refused:
             raise UserError(
                 f"{path}: names {refused}; it was not read, because such a file can run code. "
@@ -231,12 +230,12 @@ def read_foreign(path: Path) -> Any:
         ) from None
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """Return what was read with arrays in the place of what stood for them.
+def _with_arrays(value: Any, done: dict[int, Any]) -> Any:
+    """Return what was read, with arrays in place of the objects that stood for them.
 
     Args:
-        value: what was read.
-        done: results by the identity of their source: a value may be in many places.
+        value: What was read.
+        done: Results by the identity of their source: a value may be in many places.
     """
     if isinstance(value, _Array):
         return value.value
@@ -244,14 +243,14 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         return value
     if id(value) not in done:
         if isinstance(value, dict):
-            plain: Any = {key: _plain(item, done) for key, item in value.items()}
+            plain: Any = {key: _with_arrays(item, done) for key, item in value.items()}
         else:
-            plain = type(value)(_plain(item, done) for item in value)
+            plain = type(value)(_with_arrays(item, done) for item in value)
         done[id(value)] = plain
     return done[id(value)]
 
 
-def _refusal(error: BaseException | None) -> str:
+def _refused_name(error: BaseException | None) -> str:
     """Return the name that was refused; torch wraps an error in others."""
     while error is not None:
         if isinstance(error, _Refused):
@@ -260,7 +259,7 @@ def _refusal(error: BaseException | None) -> str:
     return ""
 
 
-def _read(path: Path) -> Any:
+def _read_any_format(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     with path.open("rb") as file:

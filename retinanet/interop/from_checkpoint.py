@@ -12,17 +12,18 @@ from torch import Tensor
 
 from retinanet.categories import Categories
 from retinanet.checkpoints.format import Checkpoint, write_tensors
-from retinanet.errors import UserError
+from retinanet.errors import UserError, some_of
 from retinanet.interop.peers import PEERS
 from retinanet.schema import AnchorConfig, Config, ModelConfig
 
 _INVENTED_BIAS = -10.0
-"""Of logits that belong to no class: a score of 0.00005, far under any threshold."""
+"""Bias of logits that belong to no class: a score of 0.00005, far under any threshold."""
 _EPS = 1e-5
-"""Of batch norm, in both projects; it is no option of theirs."""
+"""Epsilon of batch norm in both projects; it is no option of theirs."""
 _MOST_ROWS = 10_000
-"""Ids that torchvision's logits are laid out for."""
+"""Most ids that logits are laid out for: torchvision has a row for each."""
 Order = Literal["size_major", "ratio_major"]
+"""Order of the anchors of a cell: by size first, or by ratio first."""
 Weights = dict[str, Tensor]
 
 
@@ -30,8 +31,8 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path, *, to: str) -> list[str
     """Write a checkpoint's weights as another project names them; return what to know of them.
 
     Args:
-        checkpoint: ours; of averaged weights, the average is written.
-        out: file to write: a state dict, for detectron2 under `model`.
+        checkpoint: Ours; where it has averaged weights, these are written.
+        out: Path of the file to write: a state dict, for detectron2 under `model`.
         to: `torchvision` or `detectron2`.
 
     Raises:
@@ -40,12 +41,12 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path, *, to: str) -> list[str
     """
     config = checkpoint.config
     _check_network(config.model, checkpoint.categories, to)
-    weights = _with_eps(checkpoint.weights, config.model.norm_eps)
+    weights = _with_their_eps(checkpoint.weights, config.model.norm_eps)
     if to == "torchvision":
-        weights = _reorder(weights, config.anchors, "ratio_major")
+        weights = _reorder_anchors(weights, config.anchors, "ratio_major")
         weights, lines = _for_torchvision(weights, config, checkpoint.categories)
     else:
-        weights = _reorder(weights, config.anchors, "size_major")
+        weights = _reorder_anchors(weights, config.anchors, "size_major")
         weights, lines = _for_detectron2(weights, config, checkpoint.categories)
     normed = config.model.head_norm == "gn"
     state = {PEERS[to].key(name, normed): value.contiguous() for name, value in weights.items()}
@@ -82,7 +83,7 @@ def _is_deep(model: ModelConfig) -> bool:
     return model.backbone not in ("resnet18", "resnet34")
 
 
-def _reorder(weights: Weights, anchors: AnchorConfig, order: Order) -> Weights:
+def _reorder_anchors(weights: Weights, anchors: AnchorConfig, order: Order) -> Weights:
     """Return the weights with the anchors of a cell in another order."""
     if anchors.cell_order == order:
         return weights
@@ -98,7 +99,11 @@ def _reorder(weights: Weights, anchors: AnchorConfig, order: Order) -> Weights:
 def _for_torchvision(
     weights: Weights, config: Config, categories: Categories
 ) -> tuple[Weights, list[str]]:
-    """Give logits to every id up to the highest; counters, as trainable batch norms have them."""
+    """Give logits to every id up to the highest, and batch norms their counters.
+
+    Returns:
+        The weights, and lines that say how to build the network.
+    """
     rows = max(categories.ids) + 1
     for part, rest in (("weight", 0.0), ("bias", _INVENTED_BIAS)):
         name = f"class_subnet.output.{part}"
@@ -128,8 +133,8 @@ def _for_torchvision(
     return weights, lines
 
 
-def _with_eps(weights: Weights, eps: float) -> Weights:
-    """Take another eps than theirs into the scales of batch norm."""
+def _with_their_eps(weights: Weights, eps: float) -> Weights:
+    """Fold an eps that differs from theirs into the scales of batch norm."""
     weights = dict(weights)
     if eps != _EPS:
         for name in [name for name in weights if name.endswith("running_var")]:
@@ -143,7 +148,11 @@ def _with_eps(weights: Weights, eps: float) -> Weights:
 def _for_detectron2(
     weights: Weights, config: Config, categories: Categories
 ) -> tuple[Weights, list[str]]:
-    """Leave counters out, and say which options build the network."""
+    """Leave counters out.
+
+    Returns:
+        The weights, and lines that say which options build the network.
+    """
     model = config.model
     weights = {n: value for n, value in weights.items() if not n.endswith("num_batches_tracked")}
     if model.head_norm == "gn":  # its convolutions before a norm have biases
@@ -164,8 +173,7 @@ def _for_detectron2(
         "MODEL.ANCHOR_GENERATOR.OFFSET": config.anchors.offset,
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in options.items()]
-    order = ", ".join(categories.names[:5]) + (", .." if len(categories) > 5 else "")
-    return weights, [*lines, f"classes in the order of their ids: {order}"]
+    return weights, [*lines, f"classes in the order of their ids: {some_of(categories.names, 5)}"]
 
 
 def detectron2_resnet(model: ModelConfig) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""What a foreign backbone is fed, and where it strides: weights alone do not show it."""
+"""How a foreign backbone's images are prepared, and where it strides.
+
+The weights alone do not show it.
+"""
 
 from __future__ import annotations
 
@@ -25,50 +28,51 @@ STYLES = {
         "model.pixel_std=[58.395, 57.12, 57.375]",
     ],
 }
-"""Backbones that come from MSRA's weights (Caffe), or from torchvision's."""
+"""Options of backbones that come from MSRA's weights (Caffe), or from torchvision's."""
 
 
 def describe_inputs(
     source: Peer,
     network: Network,
     state: State,
-    said: MmConfig,
+    mm_config: MmConfig,
     path: Path,
     style: str | None,
 ) -> tuple[list[str], list[str]]:
     """Return options of our config for a detector of detectron2 or mmdetection, and what they are.
 
     Args:
-        source: whose detector it is.
-        network: that its weights show; MSRA has no ResNet-18 and 34.
-        state: its weights, with what else detectron2 keeps among them.
-        said: what mmdetection's own config in the file says.
-        path: of the file, for messages.
-        style: as the user says; None: as the file says, or as is usual in the source.
+        source: The project that the detector is from.
+        network: The network that its weights show; MSRA has no ResNet-18 and 34.
+        state: Its weights, with what else detectron2 keeps among them.
+        mm_config: What mmdetection's own config in the file says.
+        path: Path of the file, for messages.
+        style: Style that the user gave; None: as the file says, or as is usual in the source.
 
     Raises:
         UserError: means that are no means, or a style that the file contradicts.
     """
-    numbers = _numbers_of_buffers(state, path) or said.pixels
-    told = said.style
-    if told is None and numbers:
-        told = "caffe" if set(numbers["std"]) == {1.0} else "pytorch"
-    if style and told and style != told:
+    pixels = _pixels_of_buffers(state, path) or mm_config.pixels
+    style_in_file = mm_config.style
+    if style_in_file is None and pixels:
+        style_in_file = "caffe" if set(pixels["std"]) == {1.0} else "pytorch"
+    if style and style_in_file and style != style_in_file:
         raise UserError(
-            f"--style {style}: {path} itself tells {told} style; what differs is an option of its "
-            "own: model.stride_in_1x1, model.channel_order, model.pixel_mean, model.pixel_std"
+            f"--style {style}: {path} itself tells {style_in_file} style; what differs is an "
+            "option of its own: model.stride_in_1x1, model.channel_order, model.pixel_mean, "
+            "model.pixel_std"
         )
     msra = source.name == "detectron2" and network.backbone not in ("resnet18", "resnet34")
-    chosen = style or told or ("caffe" if msra else "pytorch")
-    if style or told:
+    chosen = style or style_in_file or ("caffe" if msra else "pytorch")
+    if style or style_in_file:
         why = "as given" if style else "as the file tells"
     else:
         other = "pytorch" if chosen == "caffe" else "caffe"
         why = f"taken for granted, as usual in {source.name}; if it is not: --style {other}"
-    options = [*STYLES[chosen], *(f"model.pixel_{key}={value}" for key, value in numbers.items())]
-    order = said.order
-    if order is None and numbers and numbers["mean"][0] != numbers["mean"][2]:
-        order = "bgr" if numbers["mean"][0] < numbers["mean"][2] else "rgb"  # blue is the least
+    options = [*STYLES[chosen], *(f"model.pixel_{key}={value}" for key, value in pixels.items())]
+    order = mm_config.order
+    if order is None and pixels and pixels["mean"][0] != pixels["mean"][2]:
+        order = "bgr" if pixels["mean"][0] < pixels["mean"][2] else "rgb"  # blue is the least
     if order is not None:
         options.append(f"model.channel_order={order}")
     return options, [f"  backbone in {chosen} style ({why})"]
@@ -96,7 +100,7 @@ def torchvision_eps(network: Network, state: State, content: object) -> tuple[li
     return [], [line]
 
 
-def _numbers_of_buffers(state: State, path: Path) -> dict[str, list[float]]:
+def _pixels_of_buffers(state: State, path: Path) -> dict[str, list[float]]:
     """Return mean and std that older files of detectron2 hold among the weights."""
     if not {"pixel_mean", "pixel_std"} <= set(state):
         return {}

@@ -1,4 +1,4 @@
-"""Foreign weights to ours, name by name: every one has its place, and none stays without."""
+"""Foreign weights to ours, name by name: none may be missing, left over or misshapen."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def match_weights(
     """Return foreign weights by our names.
 
     Args:
-        state: in the file.
-        wanted: ours, of the shapes and types that they shall have.
-        key: our name -> theirs.
-        path: of the file, for messages.
-        is_needless: whether a name of theirs may be left over.
+        state: Weights in the file.
+        wanted: Our weights, for their names, shapes and types.
+        key: Our name -> theirs.
+        path: Path of the file, for messages.
+        is_needless: Whether a name of theirs may be left over.
 
     Raises:
         UserError: weights that are missing, left over, misshapen or not finite, with their names.
@@ -46,12 +46,12 @@ def match_weights(
             if not (value.is_floating_point() and value.isfinite().all())
         ],
     }
-    lines = [f"{path}: {verb} {_list(names)}" for verb, names in problems.items() if names]
+    lines = [f"{path}: {verb} {_first_names(names)}" for verb, names in problems.items() if names]
     if lines:
         raise UserError("\n".join(lines))
     return {name: value.to(wanted[name].dtype).clone() for name, value in found.items()}
 
 
-def _list(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

@@ -19,7 +19,7 @@ _PIXELS = "data_preprocessor|img_norm_cfg"
 """Where version 3 has means, and version 2."""
 _ANCHORS = "anchor_generator"
 _MOST_SCALES = 100
-"""Of an octave: a file is not to make us draw up a list of a billion."""
+"""Scales in an octave: no file is to make us build a list of a billion."""
 
 
 class MmConfig:
@@ -34,7 +34,7 @@ class MmConfig:
 
     @property
     def style(self) -> str | None:
-        """Of the backbone: `caffe` or `pytorch`."""
+        """Style of the backbone: `caffe` or `pytorch`."""
         style = self._value("backbone", "style")
         return style if style in ("caffe", "pytorch") else None
 
@@ -46,7 +46,7 @@ class MmConfig:
 
     @property
     def order(self) -> str | None:
-        """Of the channels: `rgb` or `bgr`; its images are read as BGR."""
+        """Order of the channels: `rgb` or `bgr`; its images are read as BGR."""
         for name in ("bgr_to_rgb", "to_rgb"):
             turned = self._value(_PIXELS, name)
             if isinstance(turned, bool):

@@ -1,4 +1,4 @@
-"""What a foreign network is, told by the names and shapes of its weights."""
+"""Which network a foreign file holds, told by the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Network:
     normed: bool
     """Whether its subnets have normalisation."""
     options: list[str]
-    """Of our config, `section.key=value`."""
+    """Options of our config that build it, `section.key=value`."""
     logits_per_cell: int
     """Anchors of a cell times classes, those that it does not use included."""
     deltas_per_cell: int
@@ -51,10 +51,11 @@ def name_resnet(state: State, key: Key, path: Path) -> str:
     Raises:
         UserError: none that there is here.
     """
-    blocks = tuple(
-        _count(state, lambda i, stage=stage: key(f"backbone.layer{stage}.{i}.conv1.weight"))  # type: ignore[misc]
-        for stage in (1, 2, 3, 4)
-    )
+
+    def count_blocks(stage: int) -> int:
+        return _count_numbered(state, lambda i: key(f"backbone.layer{stage}.{i}.conv1.weight"))
+
+    blocks = tuple(count_blocks(stage) for stage in (1, 2, 3, 4))
     second = state.get(key("backbone.layer1.0.conv2.weight"))
     third = state.get(key("backbone.layer1.0.conv3.weight"))
     if second is not None and second.dim() == 4:
@@ -89,7 +90,7 @@ def describe_detector(state: State, peer: Peer, path: Path) -> Network:
     pyramid, c5, p6 = (shape(f"fpn.{part}.weight") for part in ("output.0", "lateral.2", "p6"))
     logits, deltas = (shape(f"{part}_subnet.output.weight") for part in ("class", "box"))
     step = 3 if normed else 2
-    convolutions = _count(state, lambda i: key(f"class_subnet.tower.{step * i}.weight"))
+    convolutions = _count_numbered(state, lambda i: key(f"class_subnet.tower.{step * i}.weight"))
     backbone = name_resnet(state, key, path)
     return Network(
         key=key,
@@ -108,7 +109,7 @@ def describe_detector(state: State, peer: Peer, path: Path) -> Network:
     )
 
 
-def _count(state: State, name: Callable[[int], str]) -> int:
+def _count_numbered(state: State, name: Callable[[int], str]) -> int:
     """Return how many of the numbered names, from 0, there are."""
     number = 0
     while name(number) in state:

@@ -32,8 +32,9 @@ from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 
 _SAME_PX = 0.01
+"""Largest difference between coordinates of anchors that are the same."""
 _FIRST_ANCHORS = "anchor_generator.cell_anchors.0"
-"""In older files of detectron2."""
+"""Name of the anchors of P3 in older files of detectron2."""
 _NOT_WEIGHTS = re.compile(r"num_batches_tracked$|^pixel_(mean|std)$|^anchor_generator\.")
 
 
@@ -49,13 +50,14 @@ def convert_checkpoint(
     """Read a foreign detector; return it as a checkpoint of ours, and lines that say what it is.
 
     Args:
-        path: of its file; nothing in it is executed.
+        path: Path of its file; nothing in it is executed.
         peer: `torchvision`, `detectron2` or `mmdetection`; None: told by its names.
-        style: of its backbone, `caffe` or `pytorch`; None: told by the file, or the peer's usual.
-        categories: its classes; None: told by the file, or COCO's.
-        box_weights: by how much its dx, dy, dw, dh are larger than ours (detectron2's
+        style: Style of its backbone, `caffe` or `pytorch`; None: told by the file, or the peer's
+            usual one.
+        categories: Its classes; None: told by the file, or COCO's.
+        box_weights: Factors by which its dx, dy, dw, dh are larger than ours (detectron2's
             BBOX_REG_WEIGHTS); None: told by the file, or 1.
-        overrides: `section.key=value` on top of what was recognised.
+        overrides: Options `section.key=value` on top of what was recognised.
 
     Raises:
         UserError: not such a file, or one with weights that are missing, left over or misshapen.
@@ -67,57 +69,56 @@ def convert_checkpoint(
         raise UserError(f"{path}: is a checkpoint of this project already")
     given = state_dict_of(content, path)
     if is_backbone(given):
-        asked = {"--from": peer, "--categories": categories, "--box-weights": box_weights}
-        for option, value in asked.items():
-            if value is not None:
-                raise UserError(f"{option}: {path} is an ImageNet network, which has none")
+        detectors_own = {"--from": peer, "--categories": categories, "--box-weights": box_weights}
+        _refuse(detectors_own, f"{path} is an ImageNet network, which has none")
         return convert_backbone(given, path, style=style, overrides=overrides)
     state = {torchvision_today(name): value for name, value in given.items()}
-    source = _recognise(state, peer, path)
+    source = _recognise_source(state, peer, path)
     network = describe_detector(state, source, path)
-    said = MmConfig(content, path)
+    mm_config = MmConfig(content, path)
     if source.name == "torchvision":
-        for option, value in (("--style", style), ("--box-weights", box_weights)):
-            if value is not None:
-                raise UserError(f"{option}: torchvision has one kind alone")
+        _refuse({"--style": style, "--box-weights": box_weights}, "torchvision has one kind alone")
         options, lines = torchvision_eps(network, state, content)
     else:
-        options, lines = describe_inputs(source, network, state, said, path, style)
-    anchors = said.anchors()
-    config = _config(source, network, [*options, *anchors, *overrides])
+        options, lines = describe_inputs(source, network, state, mm_config, path, style)
+    anchors = mm_config.anchors()
+    config = _build_config(source, network, [*options, *anchors, *overrides])
     rows = _logits_per_anchor(network, config, path)
     _check_anchors(state, config, path)
     if source.name == "torchvision":
         classes, used = classes_by_id(rows, categories, path)
     else:
         classes, used = classes_in_order(rows, categories, names_in(content), path)
-    chosen = _choose_rows(state, network, rows, used)
-    chosen = _without_box_weights(chosen, network, box_weights or said.box_weights())
+    chosen = _keep_class_rows(state, network, rows, used)
+    chosen = _without_box_weights(chosen, network, box_weights or mm_config.box_weights())
     checkpoint = Checkpoint(
         config=config,
         categories=classes,
-        model=_match(chosen, network, config, len(classes), path),
+        model=_match_detector(chosen, network, config, len(classes), path),
         progress=Progress(),
         environment={"converted_from": source.name},
     )
     what = f"{source.name}: {network.backbone}, {len(classes)} classes"
     left = f", the others of {rows} logits an anchor left out" if rows > len(used) else ""
-    if source.name != "torchvision" and not anchors:
-        told = any(text.startswith("anchors.") for text in overrides)
-        known = {"anchors": told, "weights of deltas": box_weights is not None}
-        assumed = [] if _FIRST_ANCHORS in state else [name for name in known if not known[name]]
-        names = " and ".join(assumed)
-        if names:
-            lines.append(
-                f"  {names} taken for granted, as usual in {source.name}; if they are not: "
-                "anchors.sizes=.., --box-weights"
-            )
+    if source.name != "torchvision" and not anchors and _FIRST_ANCHORS not in state:
+        lines += _describe_assumptions(source, box_weights, overrides)
     if isinstance(content, Mapping) and "model_ema" in content:
         lines.append("  averaged weights are there, too (model_ema): they are left out")
     return checkpoint, [what + left, *lines]
 
 
-def _config(source: Peer, network: Network, options: Sequence[str]) -> Config:
+def _refuse(options: Mapping[str, object], reason: str) -> None:
+    """Refuse options that mean nothing for a file, if they were given.
+
+    Raises:
+        UserError: the first of them, and why.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise UserError(f"{option}: {reason}")
+
+
+def _build_config(source: Peer, network: Network, options: Sequence[str]) -> Config:
     """Return the experiment of a detector: the recipe of its project, and what is known of it."""
     recipe = source.recipe
     if source.name == "torchvision" and network.normed:
@@ -126,7 +127,24 @@ def _config(source: Peer, network: Network, options: Sequence[str]) -> Config:
     return override_config(recipe_config, [*network.options, "model.norm=frozen_bn", *options])
 
 
-def _recognise(state: State, wanted: str | None, path: Path) -> Peer:
+def _describe_assumptions(
+    source: Peer, box_weights: Sequence[float] | None, overrides: Sequence[str]
+) -> list[str]:
+    """Say in one line, or none, what neither the file nor the user has told."""
+    given = {
+        "anchors": any(text.startswith("anchors.") for text in overrides),
+        "weights of deltas": box_weights is not None,
+    }
+    assumed = " and ".join(name for name in given if not given[name])
+    if not assumed:
+        return []
+    return [
+        f"  {assumed} taken for granted, as usual in {source.name}; if they are not: "
+        "anchors.sizes=.., --box-weights"
+    ]
+
+
+def _recognise_source(state: State, wanted: str | None, path: Path) -> Peer:
     """Return whose detector it is, by names that no other project's has."""
     found = [peer for peer in PEERS.values() if any(name.startswith(peer.mark) for name in state)]
     if not found:
@@ -168,7 +186,7 @@ def _check_anchors(state: State, config: Config, path: Path) -> None:
             )
 
 
-def _choose_rows(state: State, network: Network, rows: int, used: list[int]) -> State:
+def _keep_class_rows(state: State, network: Network, rows: int, used: list[int]) -> State:
     """Return the weights with the logits of classes alone, of `rows` for each anchor of a cell."""
     chosen = {}
     for part in ("weight", "bias"):
@@ -192,21 +210,23 @@ def _without_box_weights(state: State, network: Network, weights: Sequence[float
     return {**state, **changed}
 
 
-def _is_zero_bias(state: State, name: str) -> bool:
-    """Whether it is a bias that does nothing: detectron2 has them before norms, too."""
-    return "_subnet." in name and name.endswith(".bias") and not state[name].any()
-
-
-def _match(
+def _match_detector(
     state: State, network: Network, config: Config, classes: int, path: Path
 ) -> dict[str, Tensor]:
     wanted = build_detector(config, classes=classes, pretrained=False).state_dict()
+
+    def is_needless(name: str) -> bool:
+        if _NOT_WEIGHTS.search(name):
+            return True
+        # A bias of 0 does nothing: detectron2 has them before norms, too.
+        return "_subnet." in name and name.endswith(".bias") and not state[name].any()
+
     return match_weights(
         state,
         {name: value for name, value in wanted.items() if not name.endswith("batches_tracked")},
         network.key,
         path,
-        is_needless=lambda name: bool(_NOT_WEIGHTS.search(name)) or _is_zero_bias(state, name),
+        is_needless=is_needless,
     )
 
 

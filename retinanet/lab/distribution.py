@@ -18,29 +18,30 @@ from retinanet.structures import Batch, Outputs
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 _POINTS = 201
+"""Of a curve."""
 _NEGATIVES = 10_000_000
-"""Drawn at random, as in the paper."""
+"""Negatives drawn at random, as in the paper."""
 
 Curves = dict[str, dict[str, list[float]]]
 """`foreground` and `background` -> γ -> share of the loss in each first share of the examples."""
 
 
-def loss_distribution(weights: Path, kept: Path, device: torch.device) -> Curves:
+def loss_distribution(weights: Path, cache: Path, device: torch.device) -> Curves:
     """Return the cumulative distributions of the normalised loss on val; keep them in a file.
 
     Args:
         weights: checkpoint of a trained network.
-        kept: file with the curves, which is read where it is there, and written where not.
+        cache: file with the curves, which is read where it is there, and written where not.
         device: to compute on.
     """
     try:
-        found: Curves = json.loads(kept.read_text(encoding="utf-8"))
+        curves: Curves = json.loads(cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there yet, or damaged
-        positives, negatives = _examples(weights, device)
-        found = {"foreground": _curves(-positives), "background": _curves(negatives)}
-        with replacing(kept, unique=True) as temporary:
-            temporary.write_text(json.dumps(found), encoding="utf-8")
-    return found
+        positives, negatives = _collect_logits(weights, device)
+        curves = {"foreground": _curves(-positives), "background": _curves(negatives)}
+        with replacing(cache, unique=True) as temporary:
+            temporary.write_text(json.dumps(curves), encoding="utf-8")
+    return curves
 
 
 def _curves(logits: Tensor) -> dict[str, list[float]]:
@@ -61,7 +62,7 @@ def cumulative(losses: Tensor) -> list[float]:
 
 
 @torch.inference_mode()
-def _examples(weights: Path, device: torch.device) -> tuple[Tensor, Tensor]:
+def _collect_logits(weights: Path, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the logits of positives and of some negatives of the val split: (N,) each."""
     checkpoint = load_checkpoint(weights)
     config = inference_config(checkpoint, [])
@@ -69,23 +70,24 @@ def _examples(weights: Path, device: torch.device) -> tuple[Tensor, Tensor]:
     precision = inference_precision(config.train.precision, device)
     model = restore_detector(checkpoint, device, precision)
     loader = build_evaluation_loader(config, split, losses=True, rank=0, ranks=1, pin_memory=False)
-    share = _NEGATIVES // len(split.annotations)
+    negatives_per_image = _NEGATIVES // len(split.annotations)
     positives, negatives = [], []
     generator = torch.Generator().manual_seed(0)
     for batch, _ in loader:
-        there = batch.to(device)
+        on_device = batch.to(device)
         with autocast(device, precision):
-            outputs = model(there.images, there.sizes)
-        own, others = _logits(outputs, batch)
-        positives.append(own)
-        wanted = share * len(batch.images)
-        if len(others) > wanted:
-            others = others[torch.randint(len(others), (wanted,), generator=generator)]
-        negatives.append(others)
+            outputs = model(on_device.images, on_device.sizes)
+        of_positives, of_negatives = _split_logits(outputs, batch)
+        positives.append(of_positives)
+        limit = negatives_per_image * len(batch.images)
+        if len(of_negatives) > limit:
+            drawn = torch.randint(len(of_negatives), (limit,), generator=generator)
+            of_negatives = of_negatives[drawn]
+        negatives.append(of_negatives)
     return torch.cat(positives), torch.cat(negatives)
 
 
-def _logits(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+def _split_logits(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return the logits of a batch's positives and negatives, on the host."""
     logits, assigned = outputs.logits.float().cpu().flatten(0, 1), batch.assigned
     is_negative = torch.ones(logits.shape, dtype=torch.bool)

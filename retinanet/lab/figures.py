@@ -42,47 +42,49 @@ def check_matplotlib() -> None:
 
 
 def draw_figures(results: Results, output: Path) -> list[Path]:
-    """Draw all for which there are data; return their paths.
+    """Draw every figure for which there are data; return their paths.
 
     Raises:
         TrainingError: the disk does not take them.
     """
     variants = results["variants"]
-    compared = _compared(variants)
-    figures: dict[str, list[Panel]] = {"loss_by_p_t": [_loss_by_p_t]}
+    compared = _group_by_comparison(variants)
+    figures: dict[str, list[Panel]] = {"loss_by_p_t": [_draw_loss_by_p_t]}
     curves: Curves | None = results.get("distribution")
     if curves:
         figures["distribution"] = [
-            partial(_distribution, kind=kind, curves=curves)
+            partial(_draw_distribution, kind=kind, curves=curves)
             for kind in ("foreground", "background")
         ]
-    sweeps = [name for name in ("gamma", "alpha") if len(_points(variants, name)) > 1]
+    sweeps = [name for name in ("gamma", "alpha") if len(_points_of_sweep(variants, name)) > 1]
     if sweeps:
         figures["ap_by_parameter"] = [
-            partial(_sweep, comparison=name, variants=variants) for name in sweeps
+            partial(_draw_sweep, comparison=name, variants=variants) for name in sweeps
         ]
     if variants:
         figures["learning_curves"] = [
-            partial(_learning, title=title, variants=some) for title, some in compared.items()
+            partial(_draw_learning_curves, title=title, variants=group)
+            for title, group in compared.items()
         ]
     first = next(iter(compared.values()))
     if any(variant["runs"][0]["easy_negatives"]["loss"] for variant in first.values()):
         figures["easy_negatives"] = [
-            partial(_easy, what=what, variants=first) for what in ("loss", "gradient")
+            partial(_draw_easy_negatives, what=what, variants=first)
+            for what in ("loss", "gradient")
         ]
-    return [_draw(panels, output / f"{name}.png") for name, panels in figures.items()]
+    return [_save_figure(panels, output / f"{name}.png") for name, panels in figures.items()]
 
 
-def _compared(variants: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _group_by_comparison(variants: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return title and variants of each comparison of which several were trained; else all."""
-    found = {
+    groups = {
         comparison.title: {name: variants[name] for name in comparison.variants if name in variants}
         for comparison in COMPARISONS.values()
     }
-    return {title: some for title, some in found.items() if len(some) > 1} or {"": variants}
+    return {title: group for title, group in groups.items() if len(group) > 1} or {"": variants}
 
 
-def _draw(panels: list[Panel], path: Path) -> Path:
+def _save_figure(panels: list[Panel], path: Path) -> Path:
     from matplotlib.figure import Figure
 
     columns, rows = min(len(panels), 2), (len(panels) + 1) // 2
@@ -99,7 +101,7 @@ def _draw(panels: list[Panel], path: Path) -> Path:
     return path
 
 
-def _loss_by_p_t(axes: Axes) -> None:
+def _draw_loss_by_p_t(axes: Axes) -> None:
     """The paper's figure 1."""
     p_t = torch.linspace(0.005, 0.999, 400, dtype=torch.float64)
     logits = torch.log(1 / p_t - 1)  # of a negative with this p_t
@@ -112,7 +114,7 @@ def _loss_by_p_t(axes: Axes) -> None:
     axes.legend()
 
 
-def _distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
+def _draw_distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
     """The paper's figure 4."""
     for gamma, shares in curves[kind].items():
         axes.plot([i / (len(shares) - 1) for i in range(len(shares))], shares, label=f"γ = {gamma}")
@@ -124,7 +126,9 @@ def _distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
     axes.legend()
 
 
-def _points(variants: dict[str, Any], comparison: str) -> list[tuple[float, dict[str, Any]]]:
+def _points_of_sweep(
+    variants: dict[str, Any], comparison: str
+) -> list[tuple[float, dict[str, Any]]]:
     """Return the value of the parameter and the AP of each variant of a sweep."""
     points = []
     for name in COMPARISONS[comparison].variants:
@@ -135,8 +139,8 @@ def _points(variants: dict[str, Any], comparison: str) -> list[tuple[float, dict
     return points
 
 
-def _sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> None:
-    points = _points(variants, comparison)
+def _draw_sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> None:
+    points = _points_of_sweep(variants, comparison)
     places = range(len(points))
     means = [ap["mean"] for _, ap in points]
     axes.errorbar(
@@ -147,7 +151,7 @@ def _sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> None:
     axes.set(xlabel=sign[comparison], ylabel="AP on val", ylim=(0, None))
 
 
-def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
+def _draw_learning_curves(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
     """The mean over the seeds, and thinly each of them."""
     for colour, (name, variant) in enumerate(variants.items()):
         curves = [dict(run["curve"]) for run in variant["runs"]]
@@ -161,14 +165,10 @@ def _learning(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")  # beside the curves
 
 
-def _easy(axes: Axes, *, what: str, variants: dict[str, Any]) -> None:
+def _draw_easy_negatives(axes: Axes, *, what: str, variants: dict[str, Any]) -> None:
     for colour, (name, variant) in enumerate(variants.items()):
         series = variant["runs"][0]["easy_negatives"][what]
-        axes.plot(*_columns(series), color=f"C{colour}", label=name)
+        steps, shares = [step for step, _ in series], [share for _, share in series]
+        axes.plot(steps, shares, color=f"C{colour}", label=name)
     axes.set(xlabel="step", ylabel=f"easy negatives' share of the {what}", ylim=(0, 1))
     axes.legend()
-
-
-def _columns(series: list[list[float]]) -> tuple[list[float], list[float]]:
-    """Return the steps and the values of a series, of which there may be none."""
-    return [step for step, _ in series], [value for _, value in series]

@@ -18,9 +18,9 @@ from retinanet.schema import Config
 Results = dict[str, Any]
 """What results.json holds: plain dicts, lists, numbers and strings."""
 
-_EASY = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
-_LAST = 10
-"""Looks at the end whose mean is shown: a single batch says little."""
+_EASY_SHARES = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
+_LAST_LOOKS = 10
+"""Looks at the imbalance, at the end, whose mean is shown: a single batch says little."""
 
 
 def collect(base: Config, output: Path) -> Results:
@@ -30,11 +30,11 @@ def collect(base: Config, output: Path) -> Results:
         outcomes = sorted((output / "runs" / name).glob("seed_*/outcome.json"))
         if not outcomes:
             continue
-        runs = sorted((_run(path) for path in outcomes), key=lambda run: run["seed"])
+        runs = sorted((_read_trial(path) for path in outcomes), key=lambda run: run["seed"])
         variants[name] = {
             "options": list(variant.options),
             "paper_coco_ap": variant.paper,
-            **{key: _summary([run[key] for run in runs]) for key in ("AP", "AP50")},
+            **{key: _summarize_seeds([run[key] for run in runs]) for key in ("AP", "AP50")},
             "diverged": sum(run["diverged"] is not None for run in runs),
             "runs": runs,
         }
@@ -61,13 +61,13 @@ def distribution(results: Results, base: Config, output: Path) -> Curves | None:
     return loss_distribution(trained, output / "distribution.json", device)
 
 
-def _run(outcome: Path) -> dict[str, Any]:
+def _read_trial(outcome: Path) -> dict[str, Any]:
     """Return what one trial recorded; AP is that of its last evaluation, not of the best."""
     try:
         run = json.loads(outcome.read_text(encoding="utf-8"))
         run = {"seed": int(run["seed"]), "steps": int(run["steps"]), "diverged": run["diverged"]}
         text = (outcome.parent / "metrics.jsonl").read_text(encoding="utf-8")
-        return {**run, **_recorded([json.loads(line) for line in text.splitlines()], run)}
+        return {**run, **_summarize_metrics([json.loads(line) for line in text.splitlines()], run)}
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(
             f"{outcome}, or metrics.jsonl beside it, is damaged; remove the folder "
@@ -75,50 +75,45 @@ def _run(outcome: Path) -> dict[str, Any]:
         ) from None
 
 
-def _recorded(lines: list[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
+def _summarize_metrics(lines: list[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
     """Return what a run's lines say; an average of the weights is what it is judged by."""
     averaged = any("val_average/AP" in line for line in lines)
     name = "val_average" if averaged else "val"
     evaluations = [line for line in lines if f"{name}/AP" in line]
     last = evaluations[-1] if evaluations and run["diverged"] is None else {}
     # A look at a step that is not finite has no shares.
-    seen = [line for line in lines if line.get("imbalance/loss/easy_negatives") is not None]
+    looks = [line for line in lines if line.get("imbalance/loss/easy_negatives") is not None]
+    p_t_counts = [line["imbalance/p_t_of_negatives"] for line in looks]
     return {
         "AP": last.get(f"{name}/AP"),
         "AP50": last.get(f"{name}/AP50"),
         "curve": [[line["step"], line[f"{name}/AP"]] for line in evaluations],
-        "examples": _examples(seen),
-        "easy_negatives": {
-            name: [[line["step"], line[f"imbalance/{name}/easy_negatives"]] for line in seen]
-            for name in _EASY
+        "examples": {
+            kind: statistics.fmean(line[f"imbalance/{kind}"] for line in looks)
+            for kind in ("positives", "negatives", "ignored")
+            if looks
         },
-        "far_negatives": [[line["step"], _far(line)] for line in seen],
+        "easy_negatives": {
+            share: [[line["step"], line[f"imbalance/{share}/easy_negatives"]] for line in looks]
+            for share in _EASY_SHARES
+        },
+        # The share of the negatives in the last bin: those with a p_t above 0.9999.
+        "far_negatives": [
+            [line["step"], float(counts[-1] / max(sum(counts), 1))]
+            for line, counts in zip(looks, p_t_counts, strict=True)
+        ],
     }
 
 
-def _far(line: dict[str, Any]) -> float:
-    """Return the share of the negatives in the last bin: those with a p_t above 0.9999."""
-    counts = line["imbalance/p_t_of_negatives"]
-    return float(counts[-1] / max(sum(counts), 1))
-
-
-def _examples(seen: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the mean numbers of anchors of a step."""
-    names = ("positives", "negatives", "ignored")
-    return {
-        name: statistics.fmean(line[f"imbalance/{name}"] for line in seen) for name in names if seen
-    }
-
-
-def _summary(values: list[float | None]) -> dict[str, Any]:
+def _summarize_seeds(values: list[float | None]) -> dict[str, Any]:
     """Return mean and spread (sample standard deviation) over the seeds that did not diverge."""
-    there = [value for value in values if value is not None]
+    known = [value for value in values if value is not None]
     return {
-        "mean": statistics.fmean(there) if there else None,
-        "spread": statistics.stdev(there) if len(there) > 1 else None,
-        "lowest": min(there, default=None),
-        "highest": max(there, default=None),
-        "seeds": len(there),
+        "mean": statistics.fmean(known) if known else None,
+        "spread": statistics.stdev(known) if len(known) > 1 else None,
+        "lowest": min(known, default=None),
+        "highest": max(known, default=None),
+        "seeds": len(known),
     }
 
 
@@ -144,19 +139,19 @@ def markdown(results: Results) -> str:
     parts = [
         f"Each training: {length} of {results['batch_size']} images. AP is of the last evaluation, "
         "mean ± standard deviation over the seeds. Easy negatives (p_t > 0.9): their share of the "
-        f"class loss at the first look and in the mean of the last {_LAST}; then of what cross "
-        "entropy would be of the same outputs; then the share of the negatives that have "
+        f"class loss at the first look and in the mean of the last {_LAST_LOOKS}; then of what "
+        "cross entropy would be of the same outputs; then the share of the negatives that have "
         "p_t > 0.9999; all three with the first seed. The paper's AP is its own, on COCO, in "
         "percent.",
     ]
-    left = dict.fromkeys(results["variants"])
+    alone = list(results["variants"])
     for comparison in COMPARISONS.values():
         rows = [name for name in comparison.variants if name in results["variants"]]
         if len(rows) > 1:
             parts.append("\n".join(_table(results, comparison.title, rows)))
-            left = {name: None for name in left if name not in rows}
-    if left:
-        parts.append("\n".join(_table(results, "Alone", list(left))))
+            alone = [name for name in alone if name not in rows]
+    if alone:
+        parts.append("\n".join(_table(results, "Alone", alone)))
     return "\n\n".join(parts)
 
 
@@ -168,18 +163,16 @@ def _table(results: Results, title: str, rows: list[str]) -> Iterator[str]:
     for name in rows:
         variant = results["variants"][name]
         options = ", ".join(option.split(".", 1)[1] for option in variant["options"])
-        cells = [
-            *(name, options, str(len(variant["runs"]))),
-            *(_cell(variant, key) for key in ("AP", "AP50")),
-            *(*_shares(variant["runs"][0]), variant["paper_coco_ap"]),
-        ]
+        cells = [name, options, str(len(variant["runs"]))]
+        cells += [_format_ap(variant, key) for key in ("AP", "AP50")]
+        cells += [*_format_easy_negatives(variant["runs"][0]), variant["paper_coco_ap"]]
         yield f"| {' | '.join(cells)} |"
     if "focal" in rows:
         yield ""
-        yield from (_difference(results, name) for name in rows if name != "focal")
+        yield from (_compare_with_focal(results, name) for name in rows if name != "focal")
 
 
-def _cell(variant: dict[str, Any], key: str) -> str:
+def _format_ap(variant: dict[str, Any], key: str) -> str:
     summary, diverged = variant[key], variant["diverged"]
     if summary["mean"] is None:
         return "diverged" if diverged else "n/a (no ground truth)"
@@ -187,21 +180,21 @@ def _cell(variant: dict[str, Any], key: str) -> str:
     return f"{summary['mean']:.3f}{spread}" + (f" ({diverged} diverged)" if diverged else "")
 
 
-def _shares(run: dict[str, Any]) -> list[str]:
+def _format_easy_negatives(run: dict[str, Any]) -> list[str]:
     """Return what the class loss of a run was made of, and how far its negatives lie."""
     loss = run["easy_negatives"]["loss"]
     if not loss:
         return ["-", "-", "-"]
     others = run["easy_negatives"]["cross_entropy_loss"], run["far_negatives"]
-    ends = [f"{_end(series):.1%}" for series in (loss, *others)]
+    ends = [f"{_mean_at_end(series):.1%}" for series in (loss, *others)]
     return [f"{loss[0][1]:.1%} → {ends[0]}", *ends[1:]]
 
 
-def _end(series: list[list[float]]) -> float:
-    return statistics.fmean(value for _, value in series[-_LAST:])
+def _mean_at_end(series: list[list[float]]) -> float:
+    return statistics.fmean(value for _, value in series[-_LAST_LOOKS:])
 
 
-def _difference(results: Results, name: str) -> str:
+def _compare_with_focal(results: Results, name: str) -> str:
     """Compare a variant with the focal loss, and say whether the seeds tell them apart."""
     focal, other = results["variants"]["focal"]["AP"], results["variants"][name]["AP"]
     if focal["mean"] is None or other["mean"] is None:

@@ -1,4 +1,4 @@
-"""Trainings of the laboratory: one experiment under several losses and seeds.
+"""The trainings of the laboratory: one experiment under several losses and seeds.
 
 Each is a run of its own, in a folder of its own. What was finished is kept, what was interrupted
 goes on where its last state was saved.
@@ -81,13 +81,13 @@ def plan_trials(base: Config, variants: list[Variant], *, seeds: int, output: Pa
             )
     first = base.train.seed
     return [
-        Trial(variant=variant, seed=seed, config=_config(base, variant, seed, output))
+        Trial(variant=variant, seed=seed, config=_config_of_trial(base, variant, seed, output))
         for seed in range(first, first + seeds)
         for variant in variants
     ]
 
 
-def _config(base: Config, variant: Variant, seed: int, output: Path) -> Config:
+def _config_of_trial(base: Config, variant: Variant, seed: int, output: Path) -> Config:
     own = [f"train.seed={seed}", f"output.name=seed_{seed}", "train.snapshot_every=0"]
     own += [f"output.dir={output / 'runs' / variant.name}"]
     return override_config(base, [*variant.options, *own])
@@ -114,14 +114,14 @@ def run_trials(
     world = join_world(base.train.device)
     busy = []
     try:
-        _keep_base(base, output, world)
+        _record_base(base, output, world)
         for number, trial in enumerate(trials, start=1):
             try:
-                with ExitStack() as held:
-                    _hold(trial, world, held)
+                with ExitStack() as locks:
+                    _lock_trial(trial, world, locks)
                     if world.broadcast(trial.outcome.exists()):
                         if world.is_main:
-                            _drop_states(trial)
+                            _remove_training_states(trial)
                         continue
                     if world.is_main:
                         print(f"\n== trial {number} of {len(trials)}: {trial} ==", flush=True)
@@ -135,7 +135,7 @@ def run_trials(
     return busy if world.is_main else None
 
 
-def _keep_base(base: Config, output: Path, world: World) -> None:
+def _record_base(base: Config, output: Path, world: World) -> None:
     """Note the experiment in the laboratory's folder: all its trials are of this one.
 
     Raises:
@@ -144,7 +144,7 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
     error = None
     if world.is_main:
         try:
-            _check_base(base, _fingerprints(base), output)
+            _write_or_compare_base(base, _fingerprints(base), output)
         except UserError as caught:
             error = caught
         except OSError as caught:
@@ -153,8 +153,8 @@ def _keep_base(base: Config, output: Path, world: World) -> None:
 
 
 def _fingerprints(base: Config) -> dict[str, str]:
-    """Return what tells data and first weights apart, after a look at what may be wrong."""
-    build_augment(base)
+    """Return the fingerprints of the data and of the first weights; all of them are checked."""
+    build_augment(base)  # only to see that it can be built
     splits = zip(("train", "val"), open_training_splits(base), strict=True)
     found = {name: split.annotations.fingerprint for name, split in splits}
     if base.model.init_from is not None:
@@ -163,20 +163,24 @@ def _fingerprints(base: Config) -> dict[str, str]:
     return found
 
 
-def _check_base(base: Config, data: dict[str, str], output: Path) -> None:
+def _write_or_compare_base(base: Config, data: dict[str, str], output: Path) -> None:
+    """Write the experiment where none is written yet, and compare it with what is there."""
     path, data_path = output / "config.yaml", output / "data.json"
     if not (output / "runs").exists():
         if output.exists() and any(output.iterdir()):
             raise UserError(f"{output}: the folder holds other files; give another --output")
         (output / "runs").mkdir(parents=True)
-    for file, write in ((path, partial(save_config, base)), (data_path, partial(_write, data))):
+    for file, write in (
+        (path, partial(save_config, base)),
+        (data_path, partial(_write_json, data)),
+    ):
         if not file.exists():
             with replacing(file, unique=True) as temporary:
                 write(temporary)
     before, now = experiment(load_config(path)), experiment(base)
     changed = [key for key in now if now[key] != before[key]]
     lines = [f"  {key}: {now[key]} here, {before[key]} there" for key in changed]
-    if _read(data_path) != data:
+    if _read_data_file(data_path) != data:
         lines.append("  other images, boxes or weights to start from")
     if lines:
         raise UserError(
@@ -185,7 +189,7 @@ def _check_base(base: Config, data: dict[str, str], output: Path) -> None:
         )
 
 
-def _read(path: Path) -> Any:
+def _read_data_file(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -194,12 +198,12 @@ def _read(path: Path) -> Any:
         ) from None
 
 
-def _write(values: dict[str, Any], path: Path) -> None:
+def _write_json(values: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _hold(trial: Trial, world: World, held: ExitStack) -> None:
-    """Let no other process be at a trial.
+def _lock_trial(trial: Trial, world: World, locks: ExitStack) -> None:
+    """Let no other process be at a trial while `locks` are held.
 
     Raises:
         RunLockedError: one is.
@@ -207,7 +211,7 @@ def _hold(trial: Trial, world: World, held: ExitStack) -> None:
     """
     error = None
     try:
-        held.enter_context(run_lock(trial.lock, active=world.is_main))
+        locks.enter_context(run_lock(trial.lock, active=world.is_main))
     except UserError as caught:
         error = caught
     raise_together(world, error=error, signals=())
@@ -229,23 +233,23 @@ def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
             error.number, f"{trial}: its state is saved; the same command goes on"
         ) from None
     if world.is_main:
-        _finish(trial, diverged)
+        _record_outcome(trial, diverged)
         report()
     world.broadcast(None)  # nobody begins the next one before this one is written
 
 
-def _finish(trial: Trial, diverged: str | None) -> None:
+def _record_outcome(trial: Trial, diverged: str | None) -> None:
     """Note the outcome; only the final weights stay beside it."""
     checkpoint = load_checkpoint(trial.folder.last)
     write_weights(checkpoint, trial.weights)
     # After a divergence this is the step of the last good state.
     steps = checkpoint.progress.step
     with replacing(trial.outcome) as temporary:
-        _write({"seed": trial.seed, "steps": steps, "diverged": diverged}, temporary)
-    _drop_states(trial)
+        _write_json({"seed": trial.seed, "steps": steps, "diverged": diverged}, temporary)
+    _remove_training_states(trial)
 
 
-def _drop_states(trial: Trial) -> None:
+def _remove_training_states(trial: Trial) -> None:
     """Remove what a resume would need; a kill may have come between the outcome and this."""
     for path in (trial.folder.best, trial.folder.last):
         path.unlink(missing_ok=True)

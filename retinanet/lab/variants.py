@@ -13,7 +13,7 @@ class Variant:
 
     name: str
     options: tuple[str, ...]
-    """In place of the experiment's own."""
+    """Replace the experiment's own."""
     paper: str
     """AP of the paper, COCO minival, R50 at 600 px if nothing else is said."""
 

@@ -25,6 +25,7 @@ from retinanet.schema import LossConfig
 from retinanet.structures import Assigned, Batch, Outputs
 
 Criterion = Callable[[Outputs, Batch], dict[str, Tensor]]
+"""Outputs and their batch -> the sum of each loss, by name."""
 ClassLoss = Callable[[Outputs, Assigned], Tensor]
 """Outputs and what is assigned to their anchors -> the sum (B,) over each image's anchors."""
 
@@ -59,12 +60,12 @@ def criterion(
     """Return `{"class": ..., "box": ...}`, each a sum over the batch, at least float32.
 
     Args:
-        outputs: of the network.
-        batch: with what is assigned to its anchors.
-        class_loss: of the outputs.
-        box_loss: of deltas, anchors and ground truth, (P, 4) each.
-        box_weight: of the box loss.
-        per_image: divide each image's sum by its own positives (at least 1); the engine then
+        outputs: What the network says of the batch.
+        batch: The batch, with what is assigned to its anchors.
+        class_loss: Class loss of each image.
+        box_loss: Loss of each positive, from deltas, anchors and ground truth, (P, 4) each.
+        box_weight: Weight of the box loss.
+        per_image: Divide each image's sum by its own positives (at least 1); the engine then
             divides by the number of images alone.
     """
     images, anchors = outputs.logits.shape[:2]

@@ -1,7 +1,7 @@
 """The class losses, each a function of one logit: cross entropy, focal loss and its relative.
 
 p is the sigmoid of a logit x. p_t is p for the class of a positive anchor and 1 - p for every other
-class of an anchor (Lin et al., arXiv 1708.02002, equation 2). N anchors, K classes.
+class of an anchor. Sections and equations are those of Lin et al., arXiv 1708.02002.
 """
 
 from __future__ import annotations
@@ -60,31 +60,6 @@ def class_weights(options: LossConfig) -> tuple[float, float]:
     if options.alpha is None or options.class_loss in ("cross_entropy", "ohem"):
         return 1.0, 1.0
     return options.alpha, 1 - options.alpha
-
-
-def anchor_losses(
-    logits: Tensor, labels: Tensor, *, term: Term, weights: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """Return the loss (N,) of each anchor, summed over the classes, and its gradient (N, K).
-
-    The plain version, against which `SparseLoss` is tested.
-
-    Args:
-        logits: (N, K); the arithmetic is float32 at least.
-        labels: (N,) int64: 0..K-1, or negative for background (all classes are negatives).
-        term: the loss of one logit.
-        weights: of positives and of negatives.
-    """
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    is_positive = classes == labels[:, None]
-    signed = torch.where(is_positive, -1, 1) * at_least_float32(logits)
-    loss, slope = term(signed)
-    positive, negative = weights
-    # Of products: a tensor of weights would be float32, even for float64.
-    return (
-        torch.where(is_positive, positive * loss, negative * loss).sum(dim=1),
-        torch.where(is_positive, -positive * slope, negative * slope),
-    )
 
 
 def at_least_float32(values: Tensor) -> Tensor:

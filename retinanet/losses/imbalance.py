@@ -41,25 +41,25 @@ def contributions(
 
     Args:
         logits: (B, A, K).
-        assigned: the positives; ignored anchors are no examples.
-        levels: anchors on each level; they sum to A.
-        term: the loss of one logit.
-        weights: of positives and of negatives.
+        assigned: The positives; ignored anchors are no examples.
+        levels: Anchors on each level; they sum to A.
+        term: Loss of one logit.
+        weights: Weights of positives and of negatives.
     """
-    rows, counted = logits.detach().flatten(0, 1), _counted(logits, assigned)  # (B * A, ..)
+    rows, counted = logits.detach().flatten(0, 1), _are_examples(logits, assigned)  # (B * A, ..)
     own, anchors = _own_logits(logits, assigned), assigned.places % logits.shape[1]  # (P,)
     own_counted = counted[assigned.places]
     sums, first = [], 0
     for level in levels:
-        negatives = torch.zeros(2, 3, dtype=_wide(logits), device=logits.device)
+        negatives = torch.zeros(2, 3, dtype=_sum_type(logits), device=logits.device)
         for image in range(len(logits)):
             start = image * logits.shape[1] + first
-            for some in chunks(rows, level):
-                there = slice(start + some.start, start + min(some.stop, level))
-                negatives += _of_negatives(rows[there], counted[there], term)
+            for chunk in chunks(rows, level):
+                there = slice(start + chunk.start, start + min(chunk.stop, level))
+                negatives += _measure_negatives(rows[there], counted[there], term)
         here = own_counted & (first <= anchors) & (anchors < first + level)
         # The positives' own logits were taken for negatives, too.
-        negatives -= _of_negatives(own[:, None], here, term)
+        negatives -= _measure_negatives(own[:, None], here, term)
         positives = _measure(*term(-own), here, negatives.dtype)
         for part, weight in zip((positives[None], negatives), weights, strict=True):
             part[:, 1:] *= weight
@@ -75,14 +75,14 @@ def histograms(logits: Tensor, assigned: Assigned) -> Tensor:
 
     Args:
         logits: (B, A, K).
-        assigned: the positives; ignored anchors are no examples.
+        assigned: The positives; ignored anchors are no examples.
     """
-    rows, counted = logits.detach().flatten(0, 1), _counted(logits, assigned)
+    rows, counted = logits.detach().flatten(0, 1), _are_examples(logits, assigned)
     own, own_counted = _own_logits(logits, assigned), counted[assigned.places]
-    negatives = -_above(own[:, None], own_counted)
-    for some in chunks(rows):
-        negatives += _above(rows[some], counted[some])
-    above = torch.stack([negatives, _above(-own[:, None], own_counted)])  # (2, bins)
+    negatives = -_count_above_edges(own[:, None], own_counted)
+    for chunk in chunks(rows):
+        negatives += _count_above_edges(rows[chunk], counted[chunk])
+    above = torch.stack([negatives, _count_above_edges(-own[:, None], own_counted)])  # (2, bins)
     return above - torch.nn.functional.pad(above[:, 1:], (0, 1))
 
 
@@ -93,26 +93,26 @@ def _own_logits(logits: Tensor, assigned: Assigned) -> Tensor:
     )
 
 
-def _counted(logits: Tensor, assigned: Assigned) -> Tensor:
+def _are_examples(logits: Tensor, assigned: Assigned) -> Tensor:
     """Return whether each anchor is an example: (B * A,)."""
     counted = torch.ones(logits.shape[0] * logits.shape[1], dtype=torch.bool, device=logits.device)
     return counted.index_fill_(0, assigned.ignored, False)
 
 
-def _wide(logits: Tensor) -> torch.dtype:
+def _sum_type(logits: Tensor) -> torch.dtype:
     """Return the type of sums and counts: float64 where the device has it."""
     return torch.float32 if logits.device.type == "mps" else torch.float64
 
 
-def _of_negatives(logits: Tensor, counted: Tensor, term: Term) -> Tensor:
+def _measure_negatives(logits: Tensor, counted: Tensor, term: Term) -> Tensor:
     """Return the measures of easy and of hard negatives: (2, 3).
 
     Args:
         logits: (N, K).
         counted: (N,) bool.
-        term: the loss of one logit.
+        term: Loss of one logit.
     """
-    values, wide = at_least_float32(logits), _wide(logits)
+    values, wide = at_least_float32(logits), _sum_type(logits)
     # No example has an infinite loss, and p = 0 gives none at all.
     values = values.masked_fill(~counted[:, None], -math.inf)
     loss, slope = term(values)
@@ -133,14 +133,14 @@ def _measure(loss: Tensor, slope: Tensor, which: Tensor, wide: torch.dtype) -> T
     )
 
 
-def _above(logits: Tensor, counted: Tensor) -> Tensor:
+def _count_above_edges(logits: Tensor, counted: Tensor) -> Tensor:
     """Return how many negatives have a p_t above each edge but the last: (bins,).
 
     Args:
         logits: (N, K).
         counted: (N,) bool.
     """
-    values, wide = at_least_float32(logits), _wide(logits)
+    values, wide = at_least_float32(logits), _sum_type(logits)
     values = values.masked_fill(~counted[:, None], math.inf)  # p_t = 0
     limits = [math.log(1 / edge - 1) for edge in EDGES[1:-1]]
     every = counted.sum(dtype=wide) * logits.shape[1]

@@ -22,9 +22,9 @@ from retinanet.schema import LossConfig
 from retinanet.structures import Assigned, Outputs
 
 Selection = Callable[[Outputs, Assigned], Assigned]
-"""What the network says and what is assigned -> the same with all ignored that do not count.
+"""Outputs and what is assigned to their anchors -> the same, all that do not count ignored.
 
-Their number is known to the device alone: `ignored_counts` stays that of the assignment.
+How many those are is known to the device alone: `ignored_counts` stays that of the assignment.
 """
 
 
@@ -55,14 +55,14 @@ def keep_hardest(
     To suppress, the host waits for the device: the number that stays is known to it alone.
 
     Args:
-        outputs: of the network.
-        assigned: positives and ignored anchors, which are never chosen.
-        loss: that scores an anchor.
-        examples: N.
-        nms_iou: overlap with a harder anchor from which one is left out.
-        negatives: for each positive, as in the paper's OHEM 1:3: then of both kinds the hardest
-            are taken (after suppression within the kind), N / (1 + negatives) positives at most.
-            None takes the hardest N, whatever they are.
+        outputs: What the network says of the batch.
+        assigned: Positives and ignored anchors; the latter are never chosen.
+        loss: Loss that scores an anchor.
+        examples: Anchors N that stay of an image.
+        nms_iou: IoU with a harder anchor from which one is left out.
+        negatives: Number for each positive, as in the paper's OHEM 1:3: then of both kinds the
+            hardest are taken (after suppression within the kind), N / (1 + negatives) positives at
+            most. None takes the hardest N, whatever they are.
     """
     losses = loss.of_anchors(outputs.logits, assigned).flatten()  # (B * A,)
     is_positive = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)

@@ -2,8 +2,8 @@
 
 Nearly all terms are of negatives, whose loss is a function of the logit alone. They are computed
 chunk by chunk, in one pass that writes the gradient into the one large buffer there is; then the
-terms of positives are put in, and those of ignored anchors set to 0. It equals `anchor_losses` of
-all anchors, which says the same plainly.
+terms of positives are put in, and those of ignored anchors set to 0. `scripts/plain_losses.py` says
+the same plainly.
 
 B images, A anchors, K classes, P positives.
 """
@@ -39,9 +39,9 @@ class SparseLoss:
         """Choose the loss.
 
         Args:
-            term: the loss of one logit.
-            weights: of positives and of negatives.
-            compiled: make one kernel of the pass over the negatives (needs a compiler).
+            term: Loss of one logit.
+            weights: Weights of positives and of negatives.
+            compiled: Make one kernel of the pass over the negatives (needs a compiler).
         """
         self.term = term
         self.weights = weights
@@ -54,11 +54,11 @@ class SparseLoss:
 
         Args:
             logits: (B, A, K).
-            assigned: positives, with their labels, and ignored anchors, which count nothing.
+            assigned: Positives, with their labels, and ignored anchors, which count nothing.
         """
         if not torch.is_grad_enabled():  # a Function is not told so, and would make a gradient
             logits = logits.detach()
-        return _Sums.apply(logits, assigned, self)
+        return _ImageSums.apply(logits, assigned, self)
 
     def of_anchors(self, logits: Tensor, assigned: Assigned) -> Tensor:
         """Return the loss (B, A) of each anchor, without a gradient."""
@@ -81,8 +81,9 @@ class SparseLoss:
         try:
             # Out of sight: the loss of a negative is exactly 0 there, and so is its slope.
             rows.flatten().index_fill_(0, own, -math.inf)
-            for some in chunks(rows):
-                self._negatives(rows[some], losses[some], None if slopes is None else slopes[some])
+            for chunk in chunks(rows):
+                chunk_slopes = None if slopes is None else slopes[chunk]
+                self._negatives(rows[chunk], losses[chunk], chunk_slopes)
         finally:
             rows.flatten().index_copy_(0, own, positives)
         loss, slope = self.term(-at_least_float32(positives))
@@ -101,7 +102,7 @@ class SparseLoss:
             gradient.copy_(slope * (self.weights[1] * headroom(gradient.dtype)))
 
 
-class _Sums(torch.autograd.Function):
+class _ImageSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, assigned: Assigned, loss: SparseLoss) -> Tensor:
         # Now, while each chunk is at hand; later it would be computed a second time.
@@ -122,8 +123,8 @@ class _Sums(torch.autograd.Function):
         rows = gradient.flatten(0, 1)
         # Not a single number, which would be rounded to a half type before it is multiplied with.
         factors = (outer / headroom(rows.dtype))[:, None].expand(gradient.shape[:2]).reshape(-1, 1)
-        for some in chunks(rows):
-            rows[some].mul_(factors[some])
+        for chunk in chunks(rows):
+            rows[chunk].mul_(factors[chunk])
         return gradient, None, None
 
 
@@ -133,12 +134,17 @@ def _buffer_like(logits: Tensor) -> Tensor:
 
 
 def chunks(rows: Tensor, count: int | None = None) -> Iterator[slice]:
-    """Yield slices of so many rows like (N, K) ones, or of all, that fit the device's cache."""
+    """Yield slices of rows (N, K), few enough at a time for the device's cache.
+
+    Args:
+        rows: (N, K).
+        count: How many rows of this kind to cut into slices; None is N.
+    """
     count = len(rows) if count is None else count
     size = max(1, _CHUNK.get(rows.device.type, _LARGE_CHUNK) // max(1, rows.shape[1]))
     yield from (slice(start, start + size) for start in range(0, count, size))
 
 
 def headroom(dtype: torch.dtype) -> float:
-    """Return the factor of a gradient that is kept in a type."""
+    """Return the factor by which a gradient that is kept in a type is larger than it is."""
     return _HEADROOM.get(dtype, 1.0)

@@ -16,7 +16,7 @@ from retinanet.schema import AnchorConfig
 from retinanet.structures import GridLevel
 
 STRIDES = (8, 16, 32, 64, 128)
-"""Of P3..P7."""
+"""px between the cells of P3..P7."""
 
 
 def cell_anchors(
@@ -48,7 +48,7 @@ def grid_shapes(canvas: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 class AnchorGenerator:
-    """Anchors of any canvas; the last few canvases are kept."""
+    """Makes the anchors of any canvas, and keeps those of the last few."""
 
     def __init__(
         self,
@@ -63,14 +63,15 @@ class AnchorGenerator:
         self.cells = [
             cell_anchors(level, ratios, rounding=rounding, cell_order=cell_order) for level in sizes
         ]
-        """Of each level: (per_cell, 4) around a cell's centre."""
+        """For each level, the anchors (per_cell, 4) of a cell centred on the origin."""
         self.offset = offset
-        """Of the first centre, in steps."""
+        """Place of the first centre, in steps."""
         self._stride_from = stride_from
         self._make_caches()
 
     def _make_caches(self) -> None:
-        self._cells_on = lru_cache(maxsize=None)(self._copy_cells)  # a few devices
+        # The first holds one entry a device: there are few.
+        self._cells_on = lru_cache(maxsize=None)(lambda d: [cell.to(d) for cell in self.cells])
         self._cached = lru_cache(maxsize=16)(self._generate)
 
     @property
@@ -106,9 +107,6 @@ class AnchorGenerator:
                 )
             )
         return levels
-
-    def _copy_cells(self, device: torch.device) -> list[Tensor]:
-        return [cell.to(device) for cell in self.cells]
 
     def _generate(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
         """Make the anchors on the device: training meets new canvases, and a copy would wait."""

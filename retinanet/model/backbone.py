@@ -1,7 +1,7 @@
 """Backbones: an image -> C3, C4, C5.
 
-ResNets come from torchvision, others from timm. Weights come from torchvision's site only where the
-config names them; with a path or none nothing touches the network.
+ResNets come from torchvision, others from timm. Weights are downloaded only where the config names
+them; with a path or none nothing goes online.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ RESNETS = (
     "wide_resnet101_2",
 )
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
-# What a pretrained file's classifier is called, by torchvision and by timm's families.
 _CLASSIFIER = ("fc.", "classifier.", "head.")
+"""What a pretrained file's classifier is called, by torchvision and by timm's families."""
 
 
 def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
         expansion = net.layer1[0].expansion
         self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
         self.frozen_stages = frozen_stages
-        for module in self._frozen():
+        for module in self._frozen_modules():
             module.requires_grad_(False)
 
     def stages(self) -> list[tuple[nn.Module, ...]]:
@@ -90,14 +90,14 @@ class ResNet(nn.Module):
             (self.layer4,),
         ]
 
-    def _frozen(self) -> list[nn.Module]:
+    def _frozen_modules(self) -> list[nn.Module]:
         # Looked up each time: a conversion to SyncBatchNorm puts other modules in their places.
         return [module for stage in self.stages()[: self.frozen_stages] for module in stage]
 
     def train(self, mode: bool = True) -> ResNet:
         """Switch the mode; frozen stages stay in evaluation mode, or batch norm would move."""
         super().train(mode)
-        for module in self._frozen():
+        for module in self._frozen_modules():
             module.eval()
         return self
 
@@ -162,45 +162,27 @@ def build_backbone(
     norm_eps: float,
     frozen_stages: int,
     stride_in_1x1: bool,
-    fed: Mapping[str, object] = MappingProxyType({}),
+    inputs: Mapping[str, object] = MappingProxyType({}),
 ) -> ResNet | TimmBackbone:
     """Build a backbone and load its weights.
 
     Args:
-        name: one of `RESNETS`, or `timm:<name>`.
+        name: One of `RESNETS`, or `timm:<name>`.
         weights: `IMAGENET1K_V1`, `IMAGENET1K_V2` (downloaded by torchvision, or found in its
             cache), a path to a state dict or to a checkpoint of ours, or `none`.
-        norm: normalisation; a network of timm has batch norm, frozen or not.
-        norm_eps: of a ResNet's batch norm; timm's networks keep their own.
+        norm: Normalisation; a network of timm has batch norm, frozen or not.
+        norm_eps: Epsilon of a ResNet's batch norm; timm's networks keep their own.
         frozen_stages: 0..5, counted from the stem; of timm's networks none or all.
-        stride_in_1x1: see `ModelConfig`.
-        fed: what it will be fed, `channel_order` and so on, which weights of a checkpoint of ours
-            must have been fed, too.
+        stride_in_1x1: See `ModelConfig`.
+        inputs: How images are prepared (`channel_order` and so on); a checkpoint of ours must have
+            been trained with the same.
 
     Raises:
         UserError: an unknown name, or weights that are missing or do not fit.
     """
-    wanted = {"backbone": name, "stride_in_1x1": stride_in_1x1, **fed}
+    wanted = {"backbone": name, "stride_in_1x1": stride_in_1x1, **inputs}
     if name.startswith("timm:"):
-        if norm == "gn":
-            raise UserError(
-                f"model.backbone: {name} keeps its own norms: set model.norm=frozen_bn or bn"
-            )
-        if 0 < frozen_stages < 5:
-            raise UserError(
-                f"model.backbone: the stages of {name} cannot be frozen one by one: set "
-                "model.freeze=none or model.freeze=backbone"
-            )
-        named = weights.startswith("IMAGENET")
-        other = TimmBackbone(
-            name=name.removeprefix("timm:"),
-            pretrained=named,
-            frozen_norm=norm == "frozen_bn",
-            frozen=frozen_stages == 5,
-        )
-        if not named and weights != "none":
-            _load_state(other.net, _read_state(Path(weights).expanduser(), wanted), weights)
-        return other
+        return _build_timm(name, weights, norm, frozen_stages, wanted)
     if name not in RESNETS:
         choices = ", ".join(RESNETS)
         raise UserError(
@@ -220,6 +202,30 @@ def build_backbone(
     elif weights != "none":
         _load_state(net, _read_state(Path(weights).expanduser(), wanted), weights)
     return net
+
+
+def _build_timm(
+    name: str, weights: str, norm: Norm, frozen_stages: int, wanted: Mapping[str, object]
+) -> TimmBackbone:
+    if norm == "gn":
+        raise UserError(
+            f"model.backbone: {name} keeps its own norms: set model.norm=frozen_bn or bn"
+        )
+    if 0 < frozen_stages < 5:
+        raise UserError(
+            f"model.backbone: the stages of {name} cannot be frozen one by one: set "
+            "model.freeze=none or model.freeze=backbone"
+        )
+    pretrained = weights.startswith("IMAGENET")
+    backbone = TimmBackbone(
+        name=name.removeprefix("timm:"),
+        pretrained=pretrained,
+        frozen_norm=norm == "frozen_bn",
+        frozen=frozen_stages == 5,
+    )
+    if not pretrained and weights != "none":
+        _load_state(backbone.net, _read_state(Path(weights).expanduser(), wanted), weights)
+    return backbone
 
 
 def _download(name: str, weights: str) -> dict[str, Any]:
@@ -244,8 +250,8 @@ def _read_state(path: Path, wanted: Mapping[str, object]) -> dict[str, Any]:
     """Read a state dict; nothing in the file is executed.
 
     Args:
-        path: of it, or of a checkpoint of ours.
-        wanted: options of the model that such a checkpoint must have been trained with.
+        path: Path of the state dict, or of a checkpoint of ours.
+        wanted: Options of the model that such a checkpoint must have been trained with.
     """
     if not path.is_file():
         raise UserError(
@@ -259,7 +265,7 @@ def _read_state(path: Path, wanted: Mapping[str, object]) -> dict[str, Any]:
             "or one that could run code, which is never done here. Other projects' "
             "files: --init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
         ) from None
-    state = _backbone_of(state, wanted, path) if isinstance(state, dict) else state
+    state = _backbone_state(state, wanted, path) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise UserError(f"model.weights: {path} holds {type(state).__name__}, not a state dict")
     for key, value in state.items():
@@ -270,13 +276,13 @@ def _read_state(path: Path, wanted: Mapping[str, object]) -> dict[str, Any]:
     return state
 
 
-def _backbone_of(content: dict[str, Any], wanted: Mapping[str, object], path: Path) -> Any:
+def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path: Path) -> Any:
     """Return the state dict in a file: of a checkpoint of ours, what belongs to the backbone."""
     if "categories" not in content or not isinstance(content.get("model"), dict):
         return content.get("state_dict", content)
     model = content.get("config", {}).get("model", {})
-    there = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items()}
-    others = [key for key in wanted if key in there and there[key] != wanted[key]]
+    trained = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items()}
+    others = [key for key in wanted if key in trained and trained[key] != wanted[key]]
     if others:
         words = " ".join(f"'model.{key}={json.dumps(model[key])}'" for key in others)
         raise UserError(

@@ -45,7 +45,7 @@ class Detector(nn.Module):
         self.anchors = anchors
         self.channel_order = channel_order
         self.layout = torch.channels_last
-        """Of images in memory; that of the weights is the engine's to choose, with this one."""
+        """Memory format of the images; the engine sets it together with that of the weights."""
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
@@ -54,7 +54,7 @@ class Detector(nn.Module):
 
         Args:
             images: (B, 3, H, W) uint8 RGB on one canvas.
-            sizes: (B, 2) height and width of each image on it; beyond them everything is padding.
+            sizes: (B, 2) height and width of each image on the canvas; the rest is padding.
         """
         x = self.normalise(images, sizes).contiguous(memory_format=self.layout)
         features = self.fpn(self.backbone(x))
@@ -71,22 +71,19 @@ class Detector(nn.Module):
         if self.channel_order == "bgr":
             images = images.flip(1)
         x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        rows = torch.arange(x.shape[2], device=x.device)
-        columns = torch.arange(x.shape[3], device=x.device)
-        inside = (rows < sizes[:, :1])[:, :, None] & (columns < sizes[:, 1:])[
-            :, None, :
-        ]  # (B, H, W)
-        return x * inside[:, None]
+        in_rows = torch.arange(x.shape[2], device=x.device) < sizes[:, :1]  # (B, H)
+        in_columns = torch.arange(x.shape[3], device=x.device) < sizes[:, 1:]  # (B, W)
+        return x * (in_rows[:, None, :, None] & in_columns[:, None, None, :])
 
 
 def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> Detector:
     """Build the network of an experiment.
 
     Args:
-        config: the experiment.
+        config: The experiment.
         classes: K, from the annotation file.
-        pretrained: load the backbone's weights; False where a checkpoint follows (and then nothing
-            touches the network).
+        pretrained: Load the backbone's weights. False where a checkpoint follows: then nothing is
+            downloaded.
     """
     model = config.model
     backbone = build_backbone(
@@ -96,7 +93,7 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
         norm_eps=model.norm_eps,
         frozen_stages=model.frozen_stages,
         stride_in_1x1=model.stride_in_1x1,
-        fed={key: getattr(model, key) for key in ("channel_order", "pixel_mean", "pixel_std")},
+        inputs={key: getattr(model, key) for key in ("channel_order", "pixel_mean", "pixel_std")},
     )
     fpn = FeaturePyramid(
         in_channels=backbone.channels,
@@ -106,8 +103,10 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
     )
     fpn.requires_grad_(model.freeze != "all_but_head")
     anchors = build_anchors(config.anchors)
-    subnets = [
-        class_subnet(
+    return Detector(
+        backbone=backbone,
+        fpn=fpn,
+        class_subnet=class_subnet(
             in_channels=model.fpn_channels,
             channels=model.head_channels,
             convs=model.head_convs,
@@ -116,7 +115,7 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
             classes=classes,
             prior=model.prior,
         ),
-        Subnet(
+        box_subnet=Subnet(
             in_channels=model.fpn_channels,
             channels=model.head_channels,
             convs=model.head_convs,
@@ -124,12 +123,6 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
             anchors_per_cell=anchors.per_cell,
             outputs=4,
         ),
-    ]
-    return Detector(
-        backbone=backbone,
-        fpn=fpn,
-        class_subnet=subnets[0],
-        box_subnet=subnets[1],
         anchors=anchors,
         channel_order=model.channel_order,
         pixel_mean=model.pixel_mean,

@@ -40,15 +40,15 @@ def postprocess(
     """Turn the outputs of a batch into detections, highest score first.
 
     Args:
-        outputs: of the network.
+        outputs: What the network says of the batch.
         sizes: (B, 2) height and width of each image on the canvas.
         original_sizes: (B, 2) height and width in the file; boxes are mapped back to them.
-        score_threshold: detections have a higher score.
-        topk_per_level: candidates of each level before suppression.
+        score_threshold: Detections have a higher score.
+        topk_per_level: Candidates of each level before suppression.
         nms_threshold: IoU above which the lower score is suppressed.
-        max_detections: of an image.
-        clip: when boxes are cut to the image; after_nms also drops those that are then empty.
-        class_agnostic_nms: suppress across classes.
+        max_detections: Largest number of detections of an image.
+        clip: When boxes are cut to the image; after_nms also drops those that are then empty.
+        class_agnostic_nms: Suppress across classes.
     """
     logits = outputs.logits.detach().float().split(outputs.anchors_per_level, dim=1)
     deltas = outputs.deltas.detach().float().split(outputs.anchors_per_level, dim=1)

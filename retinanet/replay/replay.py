@@ -1,6 +1,6 @@
-"""One step of a run again, from its number alone, with all that happens in it.
+"""Take one step of a run again, from its number alone, and say all that happens in it.
 
-Training repeats itself bit for bit, so a state that no file holds can be had: from the newest
+Training repeats itself bit for bit, so a state that no file holds can be reached: from the newest
 checkpoint before it, by taking the steps between again. The run's folder is only read.
 """
 
@@ -29,7 +29,7 @@ from retinanet.replay.step_probe import StepProbe, probe_step
 from retinanet.replay.step_report import describe_step
 from retinanet.schema import Config
 
-_FREE = ("data.root", "data.workers", "train.device", "train.micro_batch")
+_CHANGEABLE = ("data.root", "data.workers", "train.device", "train.micro_batch")
 """What a replay may change: where it computes."""
 
 
@@ -50,8 +50,8 @@ def replay(
     folder = RunFolder(path)
     if step < 1:
         raise UserError(f"--step {step}: steps count from 1, as in the log")
-    start, checkpoint, further, damaged = _find_start(folder, step)
-    config = _override(checkpoint.config, overrides)
+    start, checkpoint, newest_step, damaged = _find_start(folder, step)
+    config = _override_config(checkpoint.config, overrides)
     world = join_world(config.train.device)
     try:
         if world.size > 1:
@@ -63,19 +63,23 @@ def replay(
             raise UserError(f"--step {step}: the run has {run.schedule.steps} steps")
         yield f"step {step} of {run.schedule.steps} of {folder.path}"
         yield from (f"{name}: damaged; it was passed over" for name in damaged)
-        yield from _describe_start(run, checkpoint, start, step, further)
-        seen, part = _take(run, step)
-        yield from describe_step(run, seen, part)
+        yield from _describe_start(run, checkpoint, start, step, newest_step)
+        probe, rank_step = _take_steps(run, step)
+        yield from describe_step(run, probe, rank_step)
         if pictures is not None:
             names = run.train.annotations.categories.names
-            for written in draw_step(config, seen.batches, step, names, pictures):
+            for written in draw_step(config, probe.batches, step, names, pictures):
                 yield f"wrote {written}"
     finally:
         world.close()
 
 
 def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, int, list[str]]:
-    """Return the newest whole checkpoint before a step, how far the run is, and damaged files.
+    """Return the newest whole checkpoint before a step, with what else its folder holds.
+
+    Returns:
+        Path and content of that checkpoint, the newest step that a checkpoint holds, and the names
+        of damaged files.
 
     Raises:
         UserError: there is none.
@@ -98,11 +102,13 @@ def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, int, li
         if reached < step and (best is None or reached > best[1].progress.step):
             best = path, checkpoint
     if best is None:
-        raise UserError(_no_start(folder, step, states, damaged))
+        raise UserError(_describe_missing_start(folder, step, states, damaged))
     return *best, max(states), damaged
 
 
-def _no_start(folder: RunFolder, step: int, states: dict[int, str], damaged: list[str]) -> str:
+def _describe_missing_start(
+    folder: RunFolder, step: int, states: dict[int, str], damaged: list[str]
+) -> str:
     """Say why a step cannot be replayed, and which ones can."""
     if not states:
         hint = f" ({', '.join(damaged)}: damaged)" if damaged else ""
@@ -115,11 +121,11 @@ def _no_start(folder: RunFolder, step: int, states: dict[int, str], damaged: lis
     )
 
 
-def _override(config: Config, overrides: Sequence[str]) -> Config:
+def _override_config(config: Config, overrides: Sequence[str]) -> Config:
     for text in overrides:
-        if text.partition("=")[0].strip() not in _FREE:
+        if text.partition("=")[0].strip() not in _CHANGEABLE:
             raise UserError(
-                f"{text}: a replay is the run's own experiment; it takes {', '.join(_FREE)}"
+                f"{text}: a replay is the run's own experiment; it takes {', '.join(_CHANGEABLE)}"
             )
     # Compiled code cannot be looked into.
     return override_config(config, [*overrides, "train.compile=false"])
@@ -161,14 +167,14 @@ def _check_data(split: Split, checkpoint: Checkpoint) -> None:
 
 
 def _describe_start(
-    run: Run, checkpoint: Checkpoint, start: Path, step: int, further: int
+    run: Run, checkpoint: Checkpoint, start: Path, step: int, newest_step: int
 ) -> Iterator[str]:
     before = step - 1 - run.progress.step
     yield f"from {start}, the state after step {run.progress.step}" + (
         f"; {before} step{'s'[: before - 1]} between taken again" if before else ""
     )
-    if step > further:
-        yield f"no checkpoint has come so far yet (the newest is that after step {further})"
+    if step > newest_step:
+        yield f"no checkpoint has come so far yet (the newest is that after step {newest_step})"
     here = run.environment | {"precision": run.precision}
     there = checkpoint.environment | {"precision": checkpoint.config.train.precision}
     keys = ("device", "processes", "threads", "torch", "precision")
@@ -179,14 +185,14 @@ def _describe_start(
         yield f"the run computed on other hardware ({'; '.join(differing)}): its bits may differ"
 
 
-def _take(run: Run, step: int) -> tuple[StepProbe, RankStep]:
-    """Take the steps up to one, and watch that one."""
-    for part in load_steps(run, stop=step, workers=run.config.data.workers):
-        if not part.images:
-            raise TrainingError(f"step {part.step + 1}: none of its images could be read")
-        if part.step + 1 < step:
-            take_step(run, part, positives=part.positives, images=part.images)
-            run.progress = replace(run.progress, step=part.step + 1)
+def _take_steps(run: Run, step: int) -> tuple[StepProbe, RankStep]:
+    """Take the steps up to one, and probe that one."""
+    for rank_step in load_steps(run, stop=step, workers=run.config.data.workers):
+        if not rank_step.images:
+            raise TrainingError(f"step {rank_step.step + 1}: none of its images could be read")
+        if rank_step.step + 1 < step:
+            take_step(run, rank_step, positives=rank_step.positives, images=rank_step.images)
+            run.progress = replace(run.progress, step=rank_step.step + 1)
             continue
         bad = run.guard.read().step
         if bad is not None:
@@ -194,6 +200,6 @@ def _take(run: Run, step: int) -> tuple[StepProbe, RankStep]:
                 f"--step {step}: at step {bad + 1} a loss or gradient is not finite, and no update "
                 f"follows it; look at that one: --step {bad + 1}"
             )
-        with probe_step(run) as seen:
-            take_step(run, part, positives=part.positives, images=part.images)
-    return seen, part
+        with probe_step(run) as probe:
+            take_step(run, rank_step, positives=rank_step.positives, images=rank_step.images)
+    return probe, rank_step

@@ -1,4 +1,4 @@
-"""What happens inside one training step: every layer, every image, every part's gradient.
+"""Records what happens inside a training step: each layer, each image, each gradient.
 
 It reads values while they are computed, so the host waits for the device all the time; it changes
 none of them.
@@ -37,13 +37,13 @@ class ImageLosses:
 
 @dataclass(kw_only=True)
 class StepProbe:
-    """What was seen of one step."""
+    """What was recorded of a step."""
 
     images: list[ImageLosses] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     """The micro-batches."""
     largest: dict[str, float] = field(default_factory=dict)
-    """Of each layer, in the order of the forward pass: the largest absolute value it gave."""
+    """Of each layer, in the order of the forward pass: its largest finite absolute output."""
     not_finite: list[str] = field(default_factory=list)
     """Layers with an output that is not finite, the first one first."""
     weights: dict[str, float] = field(default_factory=dict)
@@ -54,54 +54,56 @@ class StepProbe:
 
 @contextmanager
 def probe_step(run: Run) -> Iterator[StepProbe]:
-    """Watch the steps that are taken inside the context; afterwards the run is as it was."""
-    seen, criterion = StepProbe(), run.criterion
+    """Record the step that is taken inside the context; afterwards the run is as it was."""
+    probe, criterion = StepProbe(), run.criterion
     handles: list[RemovableHandle] = []
     for name, module in run.model.named_modules():
         if not any(module.children()):
-            handles.append(module.register_forward_hook(partial(_see_output, seen, name)))
+            handles.append(module.register_forward_hook(partial(_record_output, probe, name)))
     for name, parameter in run.model.named_parameters():
-        seen.weights[name] = float(parameter.detach().abs().max())
+        probe.weights[name] = float(parameter.detach().abs().max())
         if parameter.requires_grad:
-            look = partial(_see_gradient, seen, name, run.scaler.get_scale())
-            handles.append(parameter.register_post_accumulate_grad_hook(look))
-    run.criterion = partial(_see_losses, seen, criterion)
+            hook = partial(_record_gradient, probe, name, run.scaler.get_scale())
+            handles.append(parameter.register_post_accumulate_grad_hook(hook))
+    run.criterion = partial(_record_losses, probe, criterion)
     try:
-        yield seen
+        yield probe
     finally:
         run.criterion = criterion
         for handle in handles:
             handle.remove()
 
 
-def _see_output(seen: StepProbe, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+def _record_output(
+    probe: StepProbe, name: str, module: nn.Module, inputs: Any, output: Any
+) -> None:
     del module, inputs
     if not isinstance(output, Tensor):
         return
     values = output.detach()
-    if not values.isfinite().all() and name not in seen.not_finite:
-        seen.not_finite.append(name)
-    finite = torch.where(values.isfinite(), values, 0).abs().max()
-    seen.largest[name] = max(float(finite), seen.largest.get(name, 0.0))
+    if not values.isfinite().all() and name not in probe.not_finite:
+        probe.not_finite.append(name)
+    largest = torch.where(values.isfinite(), values, 0).abs().max()
+    probe.largest[name] = max(float(largest), probe.largest.get(name, 0.0))
 
 
-def _see_gradient(seen: StepProbe, name: str, scale: float, parameter: Tensor) -> None:
+def _record_gradient(probe: StepProbe, name: str, scale: float, parameter: Tensor) -> None:
     # Gradients add up over micro-batches: the last one's norm is that of the step.
     assert parameter.grad is not None
-    seen.gradients[name] = float(parameter.grad.norm()) / scale
+    probe.gradients[name] = float(parameter.grad.norm()) / scale
 
 
-def _see_losses(
-    seen: StepProbe, criterion: Criterion, outputs: Outputs, batch: Batch
+def _record_losses(
+    probe: StepProbe, criterion: Criterion, outputs: Outputs, batch: Batch
 ) -> dict[str, Tensor]:
-    """Return the losses, and note those of each image alone."""
-    seen.batches.append(batch)
+    """Return the losses of a batch, and record those of each image alone."""
+    probe.batches.append(batch)
     with torch.no_grad():
         for i, image_id in enumerate(batch.image_ids.tolist()):
             one = slice(i, i + 1)
             alone = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
             losses = criterion(alone, batch.image(i))
-            seen.images.append(
+            probe.images.append(
                 ImageLosses(
                     image_id=image_id,
                     boxes=batch.targets[i].boxes,

@@ -1,4 +1,4 @@
-"""A checkpoint, or a file of results, and its figures: what `retinanet evaluate` does."""
+"""The evaluation of a checkpoint, or of a file of results: what `retinanet evaluate` does."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class OutputConfig(Section):
     name: str | None = option(None, "of the run's folder; null is the config file's name")
 
     @model_validator(mode="after")
-    def _one_folder(self) -> OutputConfig:
+    def _check_name(self) -> OutputConfig:
         if self.name is not None and (
             not self.name.strip(". ") or any(mark in self.name for mark in "/\\\0")
         ):
@@ -61,7 +61,7 @@ class Config(Section):
     output: OutputConfig = OutputConfig()
 
     @model_validator(mode="after")
-    def _no_bad_statistics(self) -> Config:
+    def _check_bad_steps(self) -> Config:
         if self.train.max_bad_steps and self.model.norm in ("bn", "sync_bn"):
             raise ValueError(
                 f"train.max_bad_steps: with model.norm {self.model.norm} a bad step cannot be left "

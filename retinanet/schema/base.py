@@ -21,8 +21,8 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_empty(cls, values: Any) -> Any:
-        """Take a section whose every line is a comment for one without lines."""
+    def _accept_empty(cls, values: Any) -> Any:
+        """Accept a section whose every line is a comment: YAML reads it as null."""
         return {} if values is None else values
 
 

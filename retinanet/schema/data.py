@@ -1,4 +1,4 @@
-"""Annotation files, pictures, and the way from them to batches."""
+"""Annotation files, images, and the way from them to batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pydantic import Field, field_validator, model_validator
 from retinanet.schema.base import Count, Fraction, Positive, Section, option
 
 Paths = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-
-
 CANVAS_PRESETS = ("large_scale_jitter", "mosaic")
-"""Those that make every image a picture of one size (see `data.presets`)."""
+"""Presets that make every image the same size (see `retinanet/data/presets.py`)."""
 
 
 class SplitConfig(Section):
-    """Annotation files and their pictures."""
+    """Annotation files and their images."""
 
     annotations: Paths = option(
         "", "COCO JSON, relative to data.root or absolute; or a list of files"
@@ -32,14 +30,14 @@ class SplitConfig(Section):
 
     @field_validator("annotations", "images", mode="before")
     @classmethod
-    def _path_or_paths(cls, value: Any) -> Any:
+    def _check_paths(cls, value: Any) -> Any:
         several = isinstance(value, list | tuple) and len(value) > 0
         if all(isinstance(path, str) for path in (value if several else [value])):
             return value
         raise ValueError(f"{value!r} is neither a path nor a list of paths")
 
     @model_validator(mode="after")
-    def _pairs(self) -> SplitConfig:
+    def _check_folders(self) -> SplitConfig:
         count = 1 if isinstance(self.annotations, str) else len(self.annotations)
         if not isinstance(self.images, str) and len(self.images) != count:
             problem = f"{len(self.images)} folders do not go with {self.annotations!r}"
@@ -108,7 +106,7 @@ class DataConfig(Section):
 
     @field_validator("short_side", mode="before")
     @classmethod
-    def _one_side(cls, value: Any) -> Any:
+    def _accept_one_side(cls, value: Any) -> Any:
         return [value] if type(value) is int else value
 
     @property
@@ -117,7 +115,7 @@ class DataConfig(Section):
         return self.eval_short_side or max(self.short_side)
 
     @model_validator(mode="after")
-    def _sides(self) -> DataConfig:
+    def _check_sides(self) -> DataConfig:
         longest = max(*self.short_side, self.eval_short_side or 0)
         if self.long_side < longest:
             raise ValueError(f"long_side: {self.long_side} is under a short side of {longest}")

@@ -33,7 +33,7 @@ class AssignConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _order(self) -> AssignConfig:
+    def _check_thresholds(self) -> AssignConfig:
         if self.negative_iou > self.positive_iou:
             raise ValueError(
                 f"negative_iou: {self.negative_iou} is above positive_iou: {self.positive_iou}"
@@ -81,7 +81,7 @@ class LossConfig(Section):
     normalizer_momentum: Fraction = option(0.9, "of the moving average")
 
     @model_validator(mode="after")
-    def _combinations(self) -> LossConfig:
+    def _check_combinations(self) -> LossConfig:
         if self.class_loss == "focal_star" and self.gamma == 0:
             raise ValueError(
                 "class_loss: focal_star divides by gamma: 0; the paper's are 2 (star_beta 1) and 4 "

@@ -65,7 +65,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _older(cls, values: Any) -> Any:
+    def _accept_frozen_stages(cls, values: Any) -> Any:
         """Read `frozen_stages`, as `freeze` was before it had names."""
         if isinstance(values, dict) and values.get("frozen_stages") in range(6):
             count = values["frozen_stages"]
@@ -81,7 +81,7 @@ class ModelConfig(Section):
 
     @field_validator("freeze")
     @classmethod
-    def _known_freeze(cls, value: str) -> str:
+    def _check_freeze(cls, value: str) -> str:
         if not re.fullmatch(r"none|stem|stages:[1-4]|backbone|all_but_head", value):
             raise ValueError(
                 f"{value} should be none, stem, stages:1 to stages:4, backbone or all_but_head"
@@ -96,7 +96,7 @@ class ModelConfig(Section):
         return {"none": 0, "stem": 1, "backbone": 5, "all_but_head": 5}[self.freeze]
 
     @model_validator(mode="after")
-    def _combinations(self) -> ModelConfig:
+    def _check_combinations(self) -> ModelConfig:
         if self.init_from is None:
             self._check_weights()
             if self.freeze == "all_but_head":
@@ -156,7 +156,7 @@ class AnchorConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _levels(self) -> AnchorConfig:
+    def _check_levels(self) -> AnchorConfig:
         if len(self.sizes) != LEVELS:
             raise ValueError(f"sizes: {len(self.sizes)} lists, but P3-P7 are {LEVELS} levels")
         if len({len(level) for level in self.sizes}) != 1 or not self.sizes[0]:

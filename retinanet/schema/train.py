@@ -92,13 +92,13 @@ class TrainConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_length(cls, values: Any) -> Any:
+    def _let_epochs_replace_steps(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("epochs") is not None and "steps" not in values:
             return {**values, "steps": None}
         return values
 
     @model_validator(mode="after")
-    def _length(self) -> TrainConfig:
+    def _check_length(self) -> TrainConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
         milestones = list(self.milestones or ())

@@ -357,7 +357,7 @@ def test_parts_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("k", [1, 2, 9, 25])
-def test_the_window_holds_the_nearest_cells_of_any_point(k: int) -> None:
+def test_the_cells_looked_at_hold_the_nearest_of_any_point(k: int) -> None:
     """And does not grow with the level: cells of 5 x 40 px, points in and far around it."""
     for rows, columns in ((1, 1), (1, 60), (60, 1), (7, 9), (60, 60)):
         level = GridLevel(
@@ -371,7 +371,7 @@ def test_the_window_holds_the_nearest_cells_of_any_point(k: int) -> None:
         row, column = module._nearest_cells(level, points, k)
         wanted = np.sort(far.argsort(axis=1, kind="stable")[:, :k], axis=1)
         assert (row * columns + column == wanted).all()
-    assert len(module._window(level, 9)[0]) == 129
+    assert len(module._neighbour_offsets(level, 9)[0]) == 129
 
 
 def test_options_of_max_iou_do_not_matter() -> None:

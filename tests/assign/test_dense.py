@@ -1,6 +1,7 @@
-"""Assignment: hand-made cases, crowds, nothing at all, and a thousand boxes (AN4).
+"""Max-IoU assignment: hand-made cases, crowds, nothing at all, and a thousand boxes.
 
-Anchors are 10 px high and boxes share their y, so that an IoU is a quotient of lengths.
+Anchors are 10 px high and boxes share their y, so that an IoU is a quotient of lengths. Each case
+is of the dense assignment, and of the one on a grid, for which all anchors belong to one cell.
 """
 
 import subprocess
@@ -14,9 +15,10 @@ from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
 from retinanet.assign import dense
+from retinanet.assign.build import build_assign
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import AnchorConfig, AssignConfig
-from retinanet.structures import BACKGROUND, IGNORED, Target
+from retinanet.structures import BACKGROUND, IGNORED, GridLevel, Target
 
 
 def span(*ends: tuple[float, float]) -> Tensor:
@@ -33,8 +35,13 @@ def target(boxes: Tensor, crowd: list[bool] | None = None) -> Target:
 
 
 def match(anchors: Tensor, boxes: Tensor, crowd: list[bool] | None = None, **options) -> list[int]:
-    found = build_plain_assign(AssignConfig(**options))(anchors, target(boxes, crowd))
+    """Return the matches, which are the same by the plain assignment and by the package's own."""
+    config, truth = AssignConfig(**options), target(boxes, crowd)
+    found = build_plain_assign(config)(anchors, truth)
     assert found.dtype == torch.int32
+    if len(anchors):
+        cell = GridLevel(cell=anchors, rows=1, columns=1, step_y=1, step_x=1, offset=0.0)
+        assert torch.equal(build_assign(config)(anchors, [cell], truth), found)
     return found.tolist()
 
 

@@ -378,7 +378,7 @@ def test_a_thousand_boxes_fit() -> None:
     "file", ["tiny_coco/annotations/instances_train2017.json", "bccd/annotations/val.json"]
 )
 def test_real_boxes(file: str, name: str) -> None:
-    """Every fourth picture of COCO and of blood cells, crowds among them, at two sizes."""
+    """Every fourth image of COCO and of blood cells, crowds among them, at two sizes."""
     root = os.environ.get("RETINANET_TEST_DATA")
     if not root:
         pytest.skip("RETINANET_TEST_DATA is not set: no real boxes")

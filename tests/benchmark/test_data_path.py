@@ -61,6 +61,6 @@ def test_decoding_is_told_from_augmenting(path: Path) -> None:
 
 
 def test_an_unreadable_image(path: Path) -> None:
-    (path.parent / path.stem / "000.jpg").write_bytes(b"no picture")
+    (path.parent / path.stem / "000.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"000\.jpg: not an image that can be decoded"):
         list(measure_data(experiment(path), images=8, workers=[]))

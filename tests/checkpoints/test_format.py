@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from retinanet.categories import Categories
-from retinanet.checkpoints import format as engine
+from retinanet.checkpoints import format as format_module
 from retinanet.checkpoints.environment import describe_environment
 from retinanet.checkpoints.format import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.config import override_config
@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_the_old_file(
             raise OSError(errno.ENOSPC, "No space left on device")
         write(data)
 
-    monkeypatch.setattr(engine, "write_all", write_all)
+    monkeypatch.setattr(format_module, "write_all", write_all)
     usage = shutil.disk_usage(tmp_path)._replace(free=3_400)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     message = (

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from retinanet.categories import Categories
-from retinanet.checkpoints import saver as engine
+from retinanet.checkpoints import saver as saver_module
 from retinanet.checkpoints.format import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.checkpoints.saver import Saver
@@ -69,7 +69,7 @@ class Gate:
         self.opened = threading.Event()
         self.written: list[str] = []
         self.error: Exception | None = None
-        patch.setattr(engine, "save_checkpoint", self._save)
+        patch.setattr(saver_module, "save_checkpoint", self._save)
 
     def _save(self, checkpoint: Checkpoint, path: Path, **options: Any) -> None:
         assert self.opened.wait(20)
@@ -271,7 +271,7 @@ def test_the_records_are_on_the_disk_before_the_state(
     (folder.path / "tensorboard").mkdir()
     for name in ("metrics.jsonl", "train.log", "tensorboard/events.out.tfevents.1"):
         (folder.path / name).touch()
-    monkeypatch.setattr(engine, "sync", lambda path: gate.written.append(path.name))
+    monkeypatch.setattr(saver_module, "sync", lambda path: gate.written.append(path.name))
     gate.opened.set()
     with Saver(folder, active=True) as saver:
         saver.save(state(), folder.last)

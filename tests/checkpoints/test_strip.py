@@ -63,9 +63,9 @@ def test_without_an_average_the_weights_stay(full: Path, tmp_path: Path) -> None
 def test_detections_are_those_of_the_original(full: Path, tmp_path: Path) -> None:
     save_checkpoint(replace(load_checkpoint(full), averaged=None), full)
     strip_checkpoint(full, tmp_path / "small.pt")
-    picture = torch.arange(64 * 96 * 3).remainder(251).byte().reshape(64, 96, 3).numpy()
+    image = torch.arange(64 * 96 * 3).remainder(251).byte().reshape(64, 96, 3).numpy()
     one, other = (
-        Predictor.from_checkpoint(path, "cpu").predict([picture])[0]
+        Predictor.from_checkpoint(path, "cpu").predict([image])[0]
         for path in (full, tmp_path / "small.pt")
     )
     assert len(one.boxes) > 0

@@ -41,7 +41,7 @@ def convert(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def picture() -> Callable[..., Path]:
+def write_image() -> Callable[..., Path]:
     """Write an image file of a size, all grey."""
 
     def write(path: Path, width: int, height: int, *, orientation: int = 0) -> Path:

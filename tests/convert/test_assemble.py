@@ -15,11 +15,11 @@ DROPPED = "  1 boxes without area, or outside their image: dropped\n"
 
 
 @pytest.fixture
-def one(tmp_path: Path, picture: Call, convert: Call) -> Call:
-    """Convert a CSV of one 40x30 px picture and the given boxes."""
+def one(tmp_path: Path, write_image: Call, convert: Call) -> Call:
+    """Convert a CSV of one 40x30 px image and the given boxes."""
 
     def run(corners: list[str], *words: object, orientation: int = 0) -> Any:
-        picture(tmp_path / "a.jpg", 40, 30, orientation=orientation)
+        write_image(tmp_path / "a.jpg", 40, 30, orientation=orientation)
         (tmp_path / "boxes.csv").write_text("".join(f"a.jpg,{c},ant\n" for c in corners))
         out = tmp_path / "out.json"
         return convert("csv", tmp_path / "boxes.csv", out, "--overwrite", *words)
@@ -99,7 +99,7 @@ def test_exif_that_no_size_can_tell(one: Call, tmp_path: Path) -> None:
     assert ran.err == (
         f"error: {tmp_path}/boxes.csv: 1 problem; nothing was written\n"
         f"  {tmp_path}/boxes.csv:1: {tmp_path}/a.jpg has EXIF orientation 3, which leaves its size "
-        "as it is, so that --ignore-exif cannot be told to training; save the picture without "
+        "as it is, so that --ignore-exif cannot be told to training; save the image without "
         "EXIF\n"
     )
 

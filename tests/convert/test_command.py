@@ -18,10 +18,10 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def rows(tmp_path: Path, picture: Call) -> Path:
-    """Write a CSV of 10 pictures of two classes."""
+def rows(tmp_path: Path, write_image: Call) -> Path:
+    """Write a CSV of 10 images of two classes."""
     for i in range(10):
-        picture(tmp_path / "my images" / f"{i}.jpg", 40, 30)
+        write_image(tmp_path / "my images" / f"{i}.jpg", 40, 30)
     lines = [f"{i}.jpg,1,2,{3 + i},4,{'ab'[i % 2]}\n" for i in range(10)]
     (tmp_path / "my images" / "boxes.csv").write_text("".join(lines))
     return tmp_path / "my images" / "boxes.csv"
@@ -102,9 +102,9 @@ def test_files_that_are_there(rows: Path, convert: Call, tmp_path: Path) -> None
 
 
 def test_a_name_that_training_would_refuse(
-    rows: Path, convert: Call, picture: Call, tmp_path: Path
+    rows: Path, convert: Call, write_image: Call, tmp_path: Path
 ) -> None:
-    picture(rows.parent / "C:x.jpg", 4, 3)
+    write_image(rows.parent / "C:x.jpg", 4, 3)
     ran = convert("csv", rows, tmp_path / "x.json", "--unlisted-images", "empty")
     assert ran.code == 2
     assert "image 11 has file_name 'C:x.jpg', which leads outside the image folder" in ran.err

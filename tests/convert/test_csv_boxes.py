@@ -12,12 +12,12 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def table(tmp_path: Path, picture: Call) -> Call:
+def table(tmp_path: Path, write_image: Call) -> Call:
     """Write a CSV beside images/{a,b}.jpg of 40x30 px."""
 
     def write(text: str, name: str = "boxes.csv") -> Path:
         for stem in "ab":
-            picture(tmp_path / "images" / f"{stem}.jpg", 40, 30)
+            write_image(tmp_path / "images" / f"{stem}.jpg", 40, 30)
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
         return path

@@ -20,10 +20,10 @@ def row(image: str, label: str, corners: str, group: int | str = 0) -> str:
 
 
 @pytest.fixture
-def openimages(tmp_path: Path, picture: Call, convert: Call) -> Call:
-    """Convert rows of boxes, beside pictures of 40x20 px."""
-    picture(tmp_path / "images" / "aa.jpg", 40, 20)
-    picture(tmp_path / "images" / "train_b" / "bb.jpg", 40, 20)
+def openimages(tmp_path: Path, write_image: Call, convert: Call) -> Call:
+    """Convert rows of boxes, beside images of 40x20 px."""
+    write_image(tmp_path / "images" / "aa.jpg", 40, 20)
+    write_image(tmp_path / "images" / "train_b" / "bb.jpg", 40, 20)
     (tmp_path / "names.csv").write_text("/m/2,Zebra\n/m/1,Ant\n")
 
     def run(rows: str, *words: object) -> Any:

@@ -100,7 +100,7 @@ def test_images_are_moved_for_a_class_that_would_be_missing(
         return [name for name in several if not 0 < found[name] < 1]
 
     assert missing() == []
-    monkeypatch.setattr("retinanet.convert.split._mend", lambda groups, val: None)
+    monkeypatch.setattr("retinanet.convert.split._move_missing_classes", lambda groups, val: None)
     assert missing() == ["f"]  # dealing out alone does not do it
 
 

@@ -19,14 +19,14 @@ def box(corners: tuple[Any, ...], name: str = "dog", more: str = "") -> str:
 
 
 @pytest.fixture
-def voc(tmp_path: Path, picture: Call) -> Call:
-    """Write a VOC folder: XML texts by name; each has a 40x30 px picture."""
+def voc(tmp_path: Path, write_image: Call) -> Call:
+    """Write a VOC folder: XML texts by name; each has a 40x30 px image."""
 
     def write(**files: str) -> Path:
         folder = tmp_path / "VOC"
         (folder / "Annotations").mkdir(parents=True)
         for name, content in files.items():
-            picture(folder / "JPEGImages" / f"{name}.jpg", 40, 30)
+            write_image(folder / "JPEGImages" / f"{name}.jpg", 40, 30)
             (folder / "Annotations" / f"{name}.xml").write_text(content)
         return folder
 
@@ -135,14 +135,14 @@ def test_no_size(
 
 
 def test_names_of_images(
-    voc: Call, picture: Call, convert: Call, boxes_of: Call, tmp_path: Path
+    voc: Call, write_image: Call, convert: Call, boxes_of: Call, tmp_path: Path
 ) -> None:
     """No <filename>, one without suffix, one that was renamed, and one in a folder."""
     one = box((1, 1, 5, 5))
     names = {"a": "", "b": "b", "c": "before.jpg", "d": "deep/x.jpg"}
     folder = voc(**{stem: xml(one, name=name) for stem, name in names.items()})
     (folder / "JPEGImages" / "d.jpg").unlink()
-    picture(folder / "JPEGImages" / "deep" / "x.jpg", 40, 30)
+    write_image(folder / "JPEGImages" / "deep" / "x.jpg", 40, 30)
     ran = convert("voc", folder, tmp_path / "out.json")
     assert ran.code == 0, ran.err
     found = [name for name, *_ in boxes_of(tmp_path / "out.json")]
@@ -150,8 +150,10 @@ def test_names_of_images(
     assert "2 XML files whose <filename> is not there: taken for the image of the same" in ran.out
 
 
-def test_files_side_by_side(picture: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> None:
-    picture(tmp_path / "all" / "train" / "a.png", 40, 30)
+def test_files_side_by_side(
+    write_image: Call, convert: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    write_image(tmp_path / "all" / "train" / "a.png", 40, 30)
     (tmp_path / "all" / "train" / "a.xml").write_text(xml(box((1, 1, 5, 5)), name="a.png"))
     assert convert("voc", tmp_path / "all", tmp_path / "out").code == 0
     assert [n for n, *_ in boxes_of(tmp_path / "out" / "annotations.json")] == ["train/a.png"]

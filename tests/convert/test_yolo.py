@@ -14,14 +14,14 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture
-def yolo(tmp_path: Path, picture: Call) -> Call:
-    """Write a data set of 40x20 px pictures: label texts by `split/name`; None for no file."""
+def yolo(tmp_path: Path, write_image: Call) -> Call:
+    """Write a data set of 40x20 px images: label texts by `split/name`; None for no file."""
 
     def write(config: str, **labels: str | None) -> Path:
         root = tmp_path / "set"
         for name, content in labels.items():
             inside = name.replace("__", "/")
-            picture(root / "images" / f"{inside}.jpg", 40, 20)
+            write_image(root / "images" / f"{inside}.jpg", 40, 20)
             if content is not None:
                 path = root / "labels" / f"{inside}.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,11 +94,11 @@ def test_several_folders_start_from_the_images(
 
 
 def test_digits_of_ultralytics_give_whole_px(
-    yolo: Call, convert: Call, boxes_of: Call, tmp_path: Path, picture: Call
+    yolo: Call, convert: Call, boxes_of: Call, tmp_path: Path, write_image: Call
 ) -> None:
     """x 67, y 314, width 219, height 166 of 640x480 px, written with 6 digits."""
     path = yolo(TRAIN, train__a="0 0.275781 0.827083 0.342188 0.345833")
-    picture(path.parent / "images" / "train" / "a.jpg", 640, 480)
+    write_image(path.parent / "images" / "train" / "a.jpg", 640, 480)
     assert convert("yolo", path, tmp_path / "out.json").code == 0
     (found,) = boxes_of(tmp_path / "out.json")
     assert found[2] == pytest.approx([67, 314, 219, 166], abs=1e-3)

@@ -129,7 +129,7 @@ def test_the_parts_that_are_looked_at_do_not_matter(
     whole = take_census(annotations, min_box_side=2)
     assert len(whole.remarks) == 4 and 0 < whole.learnable.sum() < 12
     assert not whole.learnable[9]  # crowds alone
-    monkeypatch.setattr(boxes_used, "_IMAGES", images)
+    monkeypatch.setattr(boxes_used, "_IMAGES_AT_ONCE", images)
     found = take_census(annotations, min_box_side=2)
     assert found.remarks == whole.remarks
     assert found.learnable.tolist() == whole.learnable.tolist()
@@ -144,8 +144,8 @@ def test_parts_cover_every_image_once_and_are_small(counts: list[int], images: i
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
     annotations = generated(offsets)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boxes_used, "_BOXES", 5)
-        patch.setattr(boxes_used, "_IMAGES", images)
+        patch.setattr(boxes_used, "_BOXES_AT_ONCE", 5)
+        patch.setattr(boxes_used, "_IMAGES_AT_ONCE", images)
         found = list(parts(annotations))
     assert [row for part in found for row in range(*part)] == list(range(len(counts)))
     for first, last in found:

@@ -15,8 +15,8 @@ from retinanet.data.boxes_used import take_census
 from retinanet.data.checks import (
     check_files,
     check_format,
+    check_has_data,
     check_same_classes,
-    check_split,
     check_whole,
     class_table,
     describe_shared,
@@ -135,7 +135,7 @@ def test_an_empty_split_stops(tmp_path: Path) -> None:
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
     path.write_text(json.dumps(content | {"categories": [{"id": 1, "name": "a"}]}))
     with pytest.raises(UserError, match=r'val\.json: "images" is empty: data\.val has nothing'):
-        check_split(read_annotations(path), split="val", learn=False)
+        check_has_data(read_annotations(path), split="val", learn=False)
 
 
 @pytest.mark.parametrize("crowd", [False, True])
@@ -143,8 +143,8 @@ def test_a_split_without_boxes_cannot_be_learned_from(tmp_path: Path, crowd: boo
     """Crowd regions alone teach nothing either."""
     annotations = index(tmp_path, [[1, 1, 5, 5]] if crowd else [], crowd=crowd)
     with pytest.raises(UserError, match=r"train\.json: data\.train has 1 images but no box to lea"):
-        check_split(annotations, split="train", learn=True)
-    check_split(annotations, split="val", learn=False)
+        check_has_data(annotations, split="train", learn=True)
+    check_has_data(annotations, split="val", learn=False)
 
 
 @pytest.mark.parametrize(

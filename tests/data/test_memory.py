@@ -26,9 +26,12 @@ from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.schema import Config
 from retinanet.structures import Batch
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/proc/self/smaps_rollup").exists(), reason="the system does not tell"
+    ),
+]
 MB = 2**20
 
 

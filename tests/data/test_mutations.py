@@ -552,6 +552,7 @@ def spoilt_files(count: int) -> Iterator[tuple[str, bytes, list[str] | None]]:
         yield name, content, None
 
 
+@pytest.mark.slow
 def test_every_spoilt_file_is_read_rightly_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

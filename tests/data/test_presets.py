@@ -208,7 +208,7 @@ def test_the_scales_of_large_scale_jitter(tmp_path: Path) -> None:
         boxes = training(step).targets[0].boxes
         scales.append(float((boxes[:, 2:] - boxes[:, :2]).max()) / 10)
     assert 0.09 < min(scales) < 0.15
-    assert 1.9 < max(scales) < 2.03  # whole px are cut out
+    assert 1.9 < max(scales) < 2.03  # whole px are cut
     assert 0.9 < float(np.median(scales)) < 1.2
 
 
@@ -285,7 +285,7 @@ def test_a_mosaic_whose_partner_cannot_be_read_is_a_named_blank(scenes: Path) ->
 
 @pytest.mark.parametrize("preset", ["large_scale_jitter", "strong", "mosaic"])
 def test_repeats_of_an_image_differ(tmp_path: Path, preset: str) -> None:
-    """Class 3 is in one image of four: at threshold 1, it stands twice in an epoch."""
+    """Class 3 is in one image of four: at threshold 1, it occurs twice in an epoch."""
     common: Boxes = [(4, 4, 20, 20, 0)]
     folder = write(tmp_path / "x", [((80, 80), common)] * 3 + [((80, 80), [(40, 40, 30, 30, 3)])])
     training = Training(folder, "train.batch_size=5", preset=preset, repeat_threshold=1.0)

@@ -164,7 +164,7 @@ def sequence(ranks: list[list[RankStep]]) -> list[tuple[int, int, int, list[Imag
 
 
 def test_the_reference_is_worth_comparing(case: Experiment) -> None:
-    """Its steps hold images, positives, and not one picture twice."""
+    """Its steps hold images, positives, and not one image twice."""
     steps = sequence([case.reference])
     assert [step for step, *_ in steps] == list(range(case.steps))
     assert all(count == len(images) > 0 for _, _, count, images in steps)

@@ -23,7 +23,7 @@ DEMO = SCENES["demo"]
 
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
-    """The pictures of a validation split of 200."""
+    """The images of a validation split of 200."""
     return [draw_image(np.random.default_rng([0, 1, index]), DEMO) for index in range(1, 201)]
 
 
@@ -50,13 +50,13 @@ def test_two_writes_give_identical_bytes(tmp_path: Path) -> None:
     assert len(first) == 9, "temporary files left behind"
 
 
-def test_a_picture_depends_only_on_seed_split_and_index(tmp_path: Path) -> None:
+def test_an_image_depends_only_on_seed_split_and_index(tmp_path: Path) -> None:
     write_synthetic(tmp_path / "few", train_images=1, val_images=2, seed=5)
     write_synthetic(tmp_path / "more", train_images=3, val_images=4, seed=5)
     few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
-    pictures = {name for name in few if name.endswith(".jpg")}
-    assert len({few[name] for name in pictures}) == 3, "train and val share pictures"
-    assert all(few[name] == more[name] for name in pictures)
+    images = {name for name in few if name.endswith(".jpg")}
+    assert len({few[name] for name in images}) == 3, "train and val share images"
+    assert all(few[name] == more[name] for name in images)
 
 
 def test_annotations_are_valid_coco(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_interrupted_redraw_is_resumed(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(cv2, "imwrite", lambda *_: False)
         with pytest.raises(OSError, match="000001"):
             write_synthetic(tmp_path, train_images=0, val_images=2, seed=4)
-    # The pictures may be a mixture now, so the old annotations must not vouch for them.
+    # The images may be a mixture now, so the old annotations must not vouch for them.
     assert not (tmp_path / "annotations" / "val.json").exists()
     write_synthetic(tmp_path, train_images=0, val_images=2, seed=4)
     assert annotations(tmp_path, "val")["info"]["seed"] == 4
@@ -150,7 +150,7 @@ def test_some_boxes_overlap(drawn: Drawn) -> None:
 
 
 def test_boxes_are_tight_on_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a flat ground, a lone object's box is where the picture differs from the ground."""
+    """On a flat ground, a lone object's box is where the image differs from the ground."""
     monkeypatch.setattr(
         synthetic, "_background", lambda rng, h, w: np.full((h, w, 3), 128, np.float32)
     )
@@ -165,7 +165,7 @@ def test_boxes_are_tight_on_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         contrast = np.linalg.norm(image.astype(float) - 128, axis=2)
         y, x = np.nonzero(contrast > 0.25 * np.percentile(contrast, 99.9))
         expected = [x.min(), y.min(), x.max() + 1, y.max() + 1]
-        np.testing.assert_allclose(boxes[0], expected, atol=1, err_msg=f"picture {index}")
+        np.testing.assert_allclose(boxes[0], expected, atol=1, err_msg=f"image {index}")
     assert len(seen) == len(CLASSES)
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from retinanet.data.canvas import Size
 from retinanet.data.images.reading import UnreadableImageError, read_image
-from retinanet.data.presets import fill, jitter, quadrants, safe_crop
-from retinanet.data.views import View, cut_out, lay, resize_image, whole
+from retinanet.data.presets import jitter, mosaic_view, quadrants, safe_crop
+from retinanet.data.views import View, crop_to_view, resize_image, resize_onto_canvas, whole_view
 
 
 class Scripted(np.random.Generator):
@@ -42,34 +42,34 @@ def boxes_of(*boxes: tuple[float, ...]) -> np.ndarray:
 def show(
     image: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, view: View
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return a view's picture, the boxes left on it, and their rows."""
-    window, left, rows = cut_out(image, boxes, crowd, view)
+    """Return what a view shows, the boxes left in it, and their rows."""
+    window, left, rows = crop_to_view(image, boxes, crowd, view)
     return resize_image(window, view.size), left, rows
 
 
 def kept_of(view: View, *boxes: tuple[float, ...], crowd: bool = False) -> tuple[list, list]:
     """Return boxes and rows that a view of 100 x 100 px leaves."""
     image = np.zeros((100, 100, 3), np.uint8)
-    _, left, rows = cut_out(image, boxes_of(*boxes), np.full(len(boxes), crowd), view)
+    _, left, rows = crop_to_view(image, boxes_of(*boxes), np.full(len(boxes), crowd), view)
     return left.tolist(), rows.tolist()
 
 
 # --- numbers by hand
 
 
-def test_whole() -> None:
+def test_a_whole_view() -> None:
     """480 x 640 at short side 240: half; on a canvas of 200 x 400 it must shrink to 200 high."""
-    view = whole((480, 640), short_side=240, long_side=1000, canvas=(256, 320))
+    view = whole_view((480, 640), short_side=240, long_side=1000, canvas=(256, 320))
     assert view == View(window=(0, 0, 640, 480), size=(240, 320))
-    view = whole((480, 640), short_side=240, long_side=1000, canvas=(200, 400))
+    view = whole_view((480, 640), short_side=240, long_side=1000, canvas=(200, 400))
     assert view == View(window=(0, 0, 640, 480), size=(200, 266))  # 320 * 200 / 240 = 266.7
-    assert whole((1, 900), short_side=64, long_side=96, canvas=(64, 96)).size == (1, 96)
+    assert whole_view((1, 900), short_side=64, long_side=96, canvas=(64, 96)).size == (1, 96)
 
 
 def test_jitter_enlarges_and_crops() -> None:
     """64 x 128 px fits on 128 x 128 as it is; at twice that, half of its width is seen."""
     view = jitter(Scripted(1.0, 0.5, 0.25), (64, 128), (128, 128))
-    assert view.size == (128, 128)  # scale 0.1 + 1.9 * 1 = 2: the picture would be 128 x 256
+    assert view.size == (128, 128)  # scale 0.1 + 1.9 * 1 = 2: it would be 128 x 256
     assert view.window == (16, 0, 80, 64)  # 64 px wide, at 0.25 of the 64 px that are free
 
 
@@ -115,12 +115,12 @@ def test_quadrants() -> None:
     ]
 
 
-def test_fill() -> None:
+def test_a_mosaic_view_fills_its_part() -> None:
     """On a canvas of 100 x 100, 50 x 100 px fits as it is; draw 1: at 1.5 times that."""
-    view = fill(Scripted(1, 0, 1), (50, 100), (60, 75), (100, 100))
+    view = mosaic_view(Scripted(1, 0, 1), (50, 100), (60, 75), (100, 100))
     assert view == View(window=(50, 0, 100, 40), size=(60, 75))  # 60 / 1.5 = 40, 75 / 1.5 = 50
     # Draw 0 is half of what fits, but 60 px of height need 1.2 times the image.
-    view = fill(Scripted(0, 0, 0), (50, 100), (60, 75), (100, 100))
+    view = mosaic_view(Scripted(0, 0, 0), (50, 100), (60, 75), (100, 100))
     assert view == View(window=(0, 0, 62.5, 50), size=(60, 75))
 
 
@@ -145,7 +145,7 @@ def test_reduction(window: tuple[float, float, float, float], size: Size, reduct
     assert view.reduced() == smaller
 
 
-def test_cut_out_moves_and_scales() -> None:
+def test_cropping_moves_and_scales_boxes() -> None:
     """The right lower quarter, twice as large: (60, 70) lies 10 and 20 px behind its corner."""
     view = View(window=(50, 50, 100, 100), size=(100, 100))
     assert kept_of(view, (60, 70, 80, 90), (50, 50, 100, 100)) == (
@@ -154,7 +154,7 @@ def test_cut_out_moves_and_scales() -> None:
     )
 
 
-def test_cut_out_takes_whole_px_and_boxes_follow_them() -> None:
+def test_cropping_takes_whole_px_and_boxes_follow_them() -> None:
     """10.5..29.5 are the px 10..29: 20 of them on 40, so a box of 12..20 is at 4..20."""
     view = View(window=(10.5, 0, 29.5, 100), size=(100, 40))
     assert kept_of(view, (12, 0, 20, 50)) == ([[4, 0, 20, 50]], [0])
@@ -174,7 +174,7 @@ def test_any_part_of_a_crowd_stays() -> None:
     assert kept_of(view, *cut, crowd=True) == ([[46, 0, 50, 10], [49, 0, 50, 10]], [0, 1])
 
 
-def test_a_part_under_one_px_of_the_picture_is_dropped() -> None:
+def test_a_part_under_one_px_of_the_view_is_dropped() -> None:
     """An eighth of the size: 8 px become 1, 7 px less."""
     view = View(window=(0, 0, 80, 80), size=(10, 10))
     assert kept_of(view, (0, 0, 8, 8), (0, 0, 7, 50)) == ([[0, 0, 1, 1]], [0])
@@ -237,7 +237,7 @@ def test_every_view_lies_in_the_image_and_on_the_canvas(
     size: Size, canvas: Size, seed: int, short_side: int
 ) -> None:
     random = np.random.default_rng(seed)
-    seen = whole(size, short_side=short_side, long_side=2 * short_side, canvas=canvas)
+    seen = whole_view(size, short_side=short_side, long_side=2 * short_side, canvas=canvas)
     inside(seen, size, canvas)
     assert seen.window == (0, 0, size[1], size[0])
     inside(jitter(random, size, canvas), size, canvas)
@@ -251,7 +251,7 @@ def test_a_mosaic_has_no_gap(size: Size, canvas: Size, seed: int) -> None:
     random = np.random.default_rng(seed)
     covered = np.zeros(canvas, int)
     for x1, y1, x2, y2 in quadrants(random, canvas):
-        view = fill(random, size, (y2 - y1, x2 - x1), canvas)
+        view = mosaic_view(random, size, (y2 - y1, x2 - x1), canvas)
         inside(view, size, canvas)
         assert view.size == (y2 - y1, x2 - x1)
         covered[y1:y2, x1:x2] += 1
@@ -264,7 +264,7 @@ def test_a_safe_crop_cuts_no_box_and_keeps_the_shape(
     image: tuple[Size, np.ndarray], seed: int
 ) -> None:
     size, boxes = image
-    seen = whole(size, short_side=64, long_side=128, canvas=(128, 128))
+    seen = whole_view(size, short_side=64, long_side=128, canvas=(128, 128))
     view = safe_crop(np.random.default_rng(seed), size, boxes, seen)
     inside(view, size, (128, 128))
     x1, y1, x2, y2 = view.window
@@ -286,16 +286,16 @@ def test_a_safe_crop_cuts_no_box_and_keeps_the_shape(
 
 @given(images_with_boxes(), canvases, seeds)
 @settings(max_examples=150, deadline=None)
-def test_boxes_that_are_left_lie_on_the_picture(
+def test_boxes_that_are_left_lie_in_the_view(
     image: tuple[Size, np.ndarray], canvas: Size, seed: int
 ) -> None:
     size, boxes = image
     pixels = np.zeros((*size, 3), np.uint8)
     crowd = np.arange(len(boxes)) % 2 == 1
     random = np.random.default_rng(seed)
-    for view in (jitter(random, size, canvas), fill(random, size, canvas, canvas)):
-        picture, left, rows = show(pixels, boxes, crowd, view)
-        assert picture.shape == (*view.size, 3)
+    for view in (jitter(random, size, canvas), mosaic_view(random, size, canvas, canvas)):
+        shown, left, rows = show(pixels, boxes, crowd, view)
+        assert shown.shape == (*view.size, 3)
         assert left.shape == (len(rows), 4) and left.dtype == np.float32
         assert (left >= 0).all()
         assert (left <= np.tile(np.array(view.size)[::-1], 2) + 1e-3).all()
@@ -334,15 +334,15 @@ def test_boxes_follow_the_pixels(way: str) -> None:
             view = jitter(random, size, canvas)
         elif way == "safe_crop":
             chosen = BOXES[[1, 3]]
-            seen = whole(size, short_side=96, long_side=192, canvas=canvas)
+            seen = whole_view(size, short_side=96, long_side=192, canvas=canvas)
             view = safe_crop(random, size, chosen, seen)
         else:
-            view = fill(random, size, (70, 90), canvas)
-        picture, left, rows = show(rectangles(), BOXES, np.zeros(4, bool), view)
+            view = mosaic_view(random, size, (70, 90), canvas)
+        shown, left, rows = show(rectangles(), BOXES, np.zeros(4, bool), view)
         for box, row in zip(left, rows, strict=True):
             if (box[2:] - box[:2]).min() >= 6:  # of less, interpolation leaves no pure colour
                 scale = view.size[0] / (view.window[3] - view.window[1])
-                np.testing.assert_allclose(box, seen_box(picture, row), atol=max(1.5, 0.75 * scale))
+                np.testing.assert_allclose(box, seen_box(shown, row), atol=max(1.5, 0.75 * scale))
                 found += 1
     assert found > 60
 
@@ -355,7 +355,7 @@ def test_an_image_is_laid_on_its_canvas_as_it_is_resized(
     """Bit for bit, in the top left corner, and 0 beside it."""
     image = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     canvas = np.full((after[0] + below, after[1] + right, 3), 7, np.uint8)
-    lay(image, after, canvas)
+    resize_onto_canvas(image, after, canvas)
     expected = np.zeros_like(canvas)
     expected[: after[0], : after[1]] = resize_image(image, after)
     assert np.array_equal(canvas, expected)
@@ -366,7 +366,7 @@ def test_a_part_of_an_image_is_laid_as_well(after: Size) -> None:
     """A window is a view into the decoded image: its rows are not contiguous."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)[5:25, 7:37]
     canvas = np.full((64, 96, 3), 7, np.uint8)
-    lay(image, after, canvas)
+    resize_onto_canvas(image, after, canvas)
     expected = resize_image(np.ascontiguousarray(image), after)
     assert np.array_equal(canvas[: after[0], : after[1]], expected)
     assert canvas.sum() == expected.sum()
@@ -402,7 +402,7 @@ def test_a_jpeg_decoded_smaller_shows_the_same(
     """At every orientation, as the JSON says rotated or unrotated.
 
     Odd sides, so that the fractions are rounded up: 301 px at 1/8 are 38, which stand for 304. The
-    picture is that much off, under 1 px of its own, and so are the boxes.
+    view is that much off, under 1 px of its own, and so are the boxes.
     """
     stored = (301, 403)
     path = save(tmp_path / "a.jpg", photo(*stored), orientation)
@@ -443,10 +443,10 @@ def test_boxes_follow_the_pixels_of_a_jpeg_decoded_smaller(tmp_path: Path, reduc
     view = View(window=(0, 0, size[1], size[0]), size=(100, 125))
     assert view.reduction == reduction
     small = read_image(tmp_path / "a.jpg", size, reduction=reduction)
-    picture, left, rows = show(small, BOXES, np.zeros(4, bool), view.reduced())
+    shown, left, rows = show(small, BOXES, np.zeros(4, bool), view.reduced())
     assert rows.tolist() == [0, 1, 2, 3]
     for box, row in zip(left, rows, strict=True):
-        np.testing.assert_allclose(box, seen_box(picture, row), atol=1.5)
+        np.testing.assert_allclose(box, seen_box(shown, row), atol=1.5)
 
 
 def test_other_formats_come_in_full(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def clean_content() -> Content:
     }
 
 
-def picture(i: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def noise(i: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
     """Return smooth noise that follows from i."""
     pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.blur(pixels, (5, 5))
@@ -84,7 +84,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pristine")
     (folder / "clean").mkdir()
     for i in range(IMAGES):
-        cv2.imwrite(str(folder / "clean" / f"{i:02}.jpg"), picture(i))
+        cv2.imwrite(str(folder / "clean" / f"{i:02}.jpg"), noise(i))
     (folder / "clean.json").write_text(json.dumps(clean_content()))
     return folder
 
@@ -103,12 +103,12 @@ def data(folder: Path) -> DataSet:
 
 @pytest.fixture
 def both(folder: Path) -> Callable[[], tuple[DataSet, DataSet]]:
-    """Return a function that makes train and val, whose pictures differ."""
+    """Return a function that makes train and val, whose images differ."""
 
     def make() -> tuple[DataSet, DataSet]:
         train, val = DataSet(folder), DataSet(folder, "val")
         for i in range(IMAGES):
-            cv2.imwrite(str(val.file(i)), picture(1000 + i))
+            cv2.imwrite(str(val.file(i)), noise(1000 + i))
         return train, val
 
     return make

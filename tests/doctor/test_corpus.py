@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from retinanet.data.images import headers, reading
+from retinanet.doctor.bad_records import LISTS
 from retinanet.doctor.check import check_annotations
 from retinanet.doctor.findings import Report
 from retinanet.doctor.kinds import KINDS
-from retinanet.doctor.reader import LISTS
 from retinanet.doctor.repair import repair
 from retinanet.doctor.repair_file import repair_file
 from retinanet.errors import UserError
@@ -36,7 +36,7 @@ class Defect:
     plant: Callable[[Any], None]
     counts: dict[str, int]
     left: dict[str, int] = field(default_factory=dict)
-    """Counts after `--fix` with the pictures at hand."""
+    """Counts after `--fix` with the image files at hand."""
 
 
 def boxes(values: dict[int, list[Any]]) -> Callable[[Any], None]:
@@ -361,9 +361,7 @@ DEFECTS = {
         left={"duplicate-image-id": 1, "unknown-image": 4, "unused-file": 2},
     ),
     "files that nobody names": Defect(more_files, {"unused-file": 3}, left={"unused-file": 3}),
-    "more boxes than detections": Defect(
-        "EV3", many_boxes, {"many-boxes": 1}, left={"many-boxes": 1}
-    ),
+    "more boxes than detections": Defect(many_boxes, {"many-boxes": 1}, left={"many-boxes": 1}),
     "records that are none": Defect(
         lambda data: (
             [data.content[key].append([1]) for key in ("images", "annotations", "categories")]
@@ -576,8 +574,8 @@ def test_an_image_over_the_limit_is_unreadable_and_removed(
     data.image(3)["height"] += 1
     report = check_annotations(data.write(), data.images, Config(), decode=False)
     assert report.counts() == {"unreadable-file": 1}
-    (found,) = [one for one in report.found if one.kind == "unreadable-file"]
-    assert [f"{entry.record} {entry.value}" for entry in found] == [
+    (found,) = [one for one in report.findings if one.kind == "unreadable-file"]
+    assert [str(finding) for finding in found] == [
         "image 4 (03.jpg) is 64x49 px; the limit is 3,072 pixels: scale it down or cut it into "
         "tiles"
     ]
@@ -590,8 +588,9 @@ def test_an_image_over_the_limit_is_unreadable_and_removed(
 def test_category_ids_off_by_one_are_shifted_where_nothing_else_can_be_meant(data: Any) -> None:
     before = [record["category_id"] for record in data.content["annotations"]]
     shifted(data)
-    (finding,) = [f for f in examine(data.write(), None).found if f.kind == "shifted-category-ids"]
-    assert next(iter(finding)).value == (
+    report = examine(data.write(), None)
+    (shift,) = [one for one in report.findings if one.kind == "shifted-category-ids"]
+    assert next(iter(shift)).value == (
         "ids of annotations are 0..2, those of categories 1..3: they look 0-based"
     )
     changes, content = fixed(data)
@@ -653,7 +652,7 @@ def test_numbers_written_as_text_are_named(data: Any) -> None:
     data.box(0).update(category_id="1", bbox=["3", 4, 5, 6])
     data.box(1)["image_id"] = 1.5
     data.box(2)["image_id"] = "two"
-    found = {item.record: item.value for f in examine(data.write(), None).found for item in f}
+    found = {item.record: item.value for f in examine(data.write(), None).findings for item in f}
     assert found["annotation 1 (image 1)"] == ("has bbox ['3', 4, 5, 6] (a number written as text)")
     assert found["annotation 2 (image 1.5)"].startswith("has image_id 1.5, which is not in")
     assert found["annotation 3 (image 'two')"].startswith("has image_id 'two', which is not in")
@@ -699,7 +698,7 @@ def test_many_boxes_over_the_border_are_not_cut(
     """Of a fifth of the boxes or more it is said what would fit."""
     plant(data)
     before = json.loads(json.dumps(data.content["annotations"]))
-    found = [f for f in examine(data.write(), None).found if f.kind == "suspicious-format"]
+    found = [f for f in examine(data.write(), None).findings if f.kind == "suspicious-format"]
     assert [next(iter(f)).value[: len(text)] for f in found] == ([text] if text else [])
     changes, content = fixed(data)
     assert (content["annotations"] == before) == bool(text)

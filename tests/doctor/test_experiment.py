@@ -9,7 +9,7 @@ import pytest
 from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
 from retinanet.doctor.check import check_experiment
-from retinanet.doctor.data_summary import Named, describe_data
+from retinanet.doctor.data_summary import NamedSplit, describe_data
 from retinanet.doctor.findings import Report
 from retinanet.doctor.report import format_report
 from retinanet.errors import UserError
@@ -37,7 +37,7 @@ def examine(train: Any, val: Any, *overrides: str) -> Report:
 
 
 def values_of(report: Report, kind: str) -> list[str]:
-    return [f"{e.record} {e.value}" for one in report.found if one.kind == kind for e in one]
+    return [f"{e.record} {e.value}" for one in report.findings if one.kind == kind for e in one]
 
 
 def test_a_sound_experiment(both: Pair) -> None:
@@ -217,7 +217,7 @@ def test_the_table_names_a_class_as_every_split_does(both: Any) -> None:
     train, val = both()
     val.content["categories"][1]["name"] = "wolf"
     splits = [
-        Named(name=d.path.stem, annotations=read_annotations(d.write())) for d in (train, val)
+        NamedSplit(name=d.path.stem, annotations=read_annotations(d.write())) for d in (train, val)
     ]
     lines = describe_data(splits)[0].lines
     assert lines[1:4] == [

@@ -13,7 +13,7 @@ import torch
 from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
 from retinanet.doctor import pictures as module
-from retinanet.doctor.pictures import Seen, draw_samples, draw_seen, draw_unreached
+from retinanet.doctor.pictures import CanvasSample, draw_sample, draw_samples, draw_unreached
 from retinanet.doctor.unreached import find_unreached
 from retinanet.drawing import Image, class_colour
 from retinanet.engine.preflight.training_boxes import find_training_boxes
@@ -53,11 +53,11 @@ def is_colour(pixel: np.ndarray, colour: tuple[int, int, int], tolerance: int = 
     return bool(np.abs(pixel.astype(int) - colour).max() <= tolerance)
 
 
-def grey(**changes: Any) -> Seen:
+def grey(**changes: Any) -> CanvasSample:
     """A grey image of 60 x 80 px on a canvas of 80 x 100, with a box, a crowd and a missed box."""
     pixels = np.zeros((80, 100, 3), np.uint8)
     pixels[:60, :80] = 128
-    seen = Seen(
+    sample = CanvasSample(
         step=7,
         image_id=42,
         pixels=pixels,
@@ -71,12 +71,12 @@ def grey(**changes: Any) -> Seen:
             [[8, 8, 32, 32], [0, 0, 9, 9], [1, 1, 5, 5], [2, 2, 9, 9], [12, 14, 34, 36]], np.float32
         ),
     )
-    return replace(seen, **changes)
+    return replace(sample, **changes)
 
 
 def test_a_sample_pixel_by_pixel() -> None:
     """At ten times its size: the canvas begins under the title."""
-    drawn = draw_seen(grey(), ("cat", "dog"), 1000)
+    drawn = draw_sample(grey(), ("cat", "dog"), 1000)
     assert drawn.shape == (800 + TITLE, 1000, 3)
     drawn = drawn[TITLE:]
     assert is_colour(drawn[300, 200], class_colour(0))  # lower edge of the box
@@ -96,19 +96,19 @@ def test_a_sample_pixel_by_pixel() -> None:
 
 
 def test_the_padding_is_hatched_behind_a_line() -> None:
-    drawn = draw_seen(grey(), ("cat", "dog"), 1000)[TITLE:]
+    drawn = draw_sample(grey(), ("cat", "dog"), 1000)[TITLE:]
     assert is_colour(drawn[590, 800], (255, 255, 255)) and is_colour(drawn[600, 20], (255,) * 3)
     padding = np.concatenate([drawn[610:].reshape(-1, 3), drawn[:, 810:].reshape(-1, 3)])
     values, counts = np.unique(padding, axis=0, return_counts=True)
     assert values.tolist() == [[0, 0, 0], [64, 64, 72]]
     assert counts[1] / counts.sum() == pytest.approx(1 / 6, abs=0.01)
     whole = grey(size=(80, 100), pixels=np.full((80, 100, 3), 128, np.uint8))
-    assert is_colour(draw_seen(whole, ("cat", "dog"), 1000)[-1, 500], (128, 128, 128))
+    assert is_colour(draw_sample(whole, ("cat", "dog"), 1000)[-1, 500], (128, 128, 128))
 
 
 def test_the_title_says_the_numbers() -> None:
-    seen = grey()
-    assert module._titles(seen, np.array([2, 0, 0])) == [
+    sample = grey()
+    assert module._titles(sample, np.array([2, 0, 0])) == [
         "step 7, image 42: 160x120 px in the file, 80x60 on a canvas of 100x80",
         "2 boxes with the number of their anchors (thin), 1 without (crossed), 1 crowds",
         "of 5 anchors 2 positive, 2 ignored",
@@ -121,34 +121,34 @@ def test_the_matched_anchors_of_the_batch_are_drawn(tiny_coco: Any) -> None:
     split = opened(tiny_coco([(96, 128)] * 5, BOXES), config)
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True)
-    samples = list(module._samples(config, split, 5))
-    assert [seen.step for seen in samples] == [0, 0, 1, 1, 2]
+    samples = list(module._first_samples(config, split, 5))
+    assert [sample.step for sample in samples] == [0, 0, 1, 1, 2]
     for step in range(3):
         batch, _ = dataset[plan.step(step)]
         anchors = build_anchors(SQUARES)(tuple(batch.images.shape[-2:]), torch.device("cpu"))
-        for i, seen in enumerate([seen for seen in samples if seen.step == step]):
-            assert seen.image_id == batch.image_ids[i]
-            assert np.array_equal(seen.pixels, batch.images[i].permute(1, 2, 0))
-            assert np.array_equal(seen.matches, batch.matches[i])
-            assert np.array_equal(seen.anchors, anchors)
-            assert np.array_equal(seen.boxes, batch.targets[i].boxes)
-            drawn = draw_seen(seen, split.annotations.categories.names, 1280)[TITLE:]
-            plain = draw_seen(
-                replace(seen, matches=np.full_like(seen.matches, BACKGROUND)),
+        for i, sample in enumerate([sample for sample in samples if sample.step == step]):
+            assert sample.image_id == batch.image_ids[i]
+            assert np.array_equal(sample.pixels, batch.images[i].permute(1, 2, 0))
+            assert np.array_equal(sample.matches, batch.matches[i])
+            assert np.array_equal(sample.anchors, anchors)
+            assert np.array_equal(sample.boxes, batch.targets[i].boxes)
+            drawn = draw_sample(sample, split.annotations.categories.names, 1280)[TITLE:]
+            plain = draw_sample(
+                replace(sample, matches=np.full_like(sample.matches, BACKGROUND)),
                 split.annotations.categories.names,
                 1280,
             )[TITLE:]
             lines = module.outline  # every changed px lies on a box or an anchor that is matched
             allowed = np.zeros(drawn.shape, np.uint8)
-            scale = 1280 / max(seen.pixels.shape[:2])
+            scale = 1280 / max(sample.pixels.shape[:2])
             for near in (-1, 0, 1):
-                own = seen.anchors[seen.matches >= 0] * scale + near
+                own = sample.anchors[sample.matches >= 0] * scale + near
                 lines(allowed, own.astype(np.float32), (1, 1, 1), 1)
-            for box in seen.boxes * scale:  # with their names above
+            for box in sample.boxes * scale:  # with their names above
                 x1, y1, x2, y2 = box.astype(int).tolist()
                 cv2.rectangle(allowed, (x1 - 3, y1 - 20), (x2 + 3, y2 + 3), (1, 1, 1), -1)
             changed = (drawn != plain).any(axis=-1)
-            assert changed.any() == (seen.matches >= 0).any()
+            assert changed.any() == (sample.matches >= 0).any()
             assert not (changed & (allowed[..., 0] == 0)).any()
 
 
@@ -220,6 +220,6 @@ def test_crowds_are_shown_as_such(tiny_coco: Any) -> None:
     content["annotations"][0]["iscrowd"] = 1
     path.write_text(json.dumps(content))
     config = experiment("data.hflip=0")
-    (seen,) = module._samples(config, opened(path, config), 1)
-    assert seen.crowd.tolist() == [True, False]
-    assert (seen.matches == IGNORED).sum() > 0 and set(seen.matches[seen.matches >= 0]) == {1}
+    (sample,) = module._first_samples(config, opened(path, config), 1)
+    assert sample.crowd.tolist() == [True, False]
+    assert (sample.matches == IGNORED).sum() > 0 and set(sample.matches[sample.matches >= 0]) == {1}

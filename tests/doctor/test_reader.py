@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from retinanet.doctor import reader
 from retinanet.doctor.check import check_annotations
-from retinanet.doctor.reader import read
+from retinanet.doctor.reader import read_file
 from retinanet.doctor.repair import repair
 from retinanet.doctor.repair_file import repair_file
 from retinanet.doctor.report import format_report, write_report
@@ -23,9 +23,9 @@ LISTS = "a COCO file has the lists images, annotations, categories"
 
 def only(path: Path) -> tuple[str, str]:
     """Return kind and text of the one finding."""
-    (one,) = read(path).found
-    (entry,) = one
-    return one.kind, f"{entry.record} {entry.value}".strip()
+    (one,) = read_file(path).findings
+    (finding,) = one
+    return one.kind, str(finding)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
 
 def test_no_categories(data: Any) -> None:
     data.content["categories"] = []
-    counts = {one.kind: one.count for one in read(data.write()).found}
+    counts = {one.kind: one.count for one in read_file(data.write()).findings}
     assert counts == {"no-categories": 1, "unknown-category": 80}
 
 
@@ -71,14 +71,14 @@ def test_a_rule_of_the_parser_that_the_doctor_does_not_know(
     assert only(data.write()) == ("refused", "a new rule")
     data.box(0)["bbox"] = None
     monkeypatch.setattr(reader, "index_sound", refuse)
-    kinds = [(one.kind, one.entry(0).value) for one in read(data.write()).found]
+    kinds = [(one.kind, one.finding(0).value) for one in read_file(data.write()).findings]
     assert kinds == [("bad-bbox", "has bbox None"), ("refused", "a new rule")]
 
 
 def test_the_index_holds_the_sound_records(data: Any) -> None:
     data.box(0)["category_id"] = 9
     data.image(5)["width"] = None
-    reading = read(data.write())
+    reading = read_file(data.write())
     assert reading.annotations is not None
     assert 6 not in reading.annotations.image_ids
     assert (len(reading.annotations), len(reading.annotations.boxes)) == (39, 77)

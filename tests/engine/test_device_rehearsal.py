@@ -277,7 +277,7 @@ def run_on(device: torch.device, optimizer: str, precision: str, options: Config
         model=model,
         wrapped=model,
         forward=model,
-        average=Ema(model, 0.99),
+        ema=Ema(model, 0.99),
         guard=Guard(device, allowed=1, skipped=0),
         optimizer=unfused(build_optimizer(model, train, fused=False)),
         scaler=scaler,

@@ -242,7 +242,7 @@ def test_files_and_round_trip(
     assert sorted(file.name for file in folder.iterdir()) == sorted(names)
     figures = (folder / "metrics.txt").read_text()
     assert printed == figures + "".join(f"wrote {folder / name}\n" for name in names)
-    # Pictures of 64 x 85 and 64 x 64 px, enlarged to at most 400 px: 4 and 6 times. One column of
+    # Images of 64 x 85 and 64 x 64 px, enlarged to at most 400 px: 4 and 6 times. One column of
     # three rows of two, each with a title of 18 px and 2 px around it, as large as the largest.
     sheet = cv2.imread(str(folder / "pictures.jpg"))
     assert sheet.shape == (3 * (6 * 64 + 18 + 4), 2 * 6 * 64 + 4, 3)

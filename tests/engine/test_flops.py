@@ -98,7 +98,7 @@ def test_what_a_matrix_product_reaches(precision: Precision, monkeypatch: Any) -
         shapes.append((len(matrix), matrix.dtype))
         return 2 * len(matrix) ** 3 / 100e9
 
-    monkeypatch.setattr("retinanet.engine.flops._seconds", seconds)
+    monkeypatch.setattr("retinanet.engine.flops._time_product", seconds)
     assert attainable_flops(CPU, precision) == pytest.approx(100e9)
     kind = {"fp32": torch.float32, "fp64": torch.float64}[precision]
     assert shapes == [(512, kind)] * 6
@@ -112,7 +112,7 @@ def test_a_fast_device_is_given_larger_matrices(monkeypatch: Any) -> None:
         shapes.append(len(matrix))
         return 1e-5 + 2 * len(matrix) ** 3 / 10e12
 
-    monkeypatch.setattr("retinanet.engine.flops._seconds", seconds)
+    monkeypatch.setattr("retinanet.engine.flops._time_product", seconds)
     monkeypatch.setattr(torch, "full", lambda shape, *_, **__: range(shape[0]))
     assert attainable_flops(CPU, "bf16") == pytest.approx(10e12, rel=0.01)
     assert shapes == [512] * 2 + [1024] * 2 + [2048] * 2 + [4096] * 6

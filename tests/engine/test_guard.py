@@ -5,7 +5,10 @@ import math
 import pytest
 import torch
 
+from retinanet.config import override_config
 from retinanet.engine.guard import Guard
+from retinanet.errors import UserError
+from retinanet.schema import Config
 
 CPU = torch.device("cpu")
 FINE, BAD = (1.0, 2.0), (math.nan, 2.0)
@@ -18,8 +21,7 @@ def judge(
     norm: float = 3.0,
     scale: float = 0.0,
 ) -> bool:
-    fine = guard.judge(step, torch.tensor(losses), torch.tensor(norm), torch.tensor(scale))
-    return bool(fine)
+    return bool(guard.judge(step, torch.tensor(losses), torch.tensor(norm), torch.tensor(scale)))
 
 
 def test_finite_steps_pass() -> None:
@@ -33,7 +35,7 @@ def test_finite_steps_pass() -> None:
     ("losses", "norm"),
     [(BAD, 3.0), ((1.0, math.inf), 3.0), (FINE, math.nan), (FINE, math.inf)],
 )
-def test_the_first_bad_step_is_kept_with_its_facts(
+def test_the_first_bad_step_is_kept_with_its_losses_and_norm(
     losses: tuple[float, float], norm: float
 ) -> None:
     """Later steps, made bad by the factor, do not replace it."""
@@ -68,3 +70,8 @@ def test_an_overflow_of_fp16_is_no_fault_while_the_scale_may_fall() -> None:
     other = Guard(CPU, allowed=0, skipped=0)
     assert not judge(other, 3, norm=math.inf, scale=0.5)
     assert other.read().step == 3
+
+
+def test_bad_steps_are_not_left_out_of_running_statistics() -> None:
+    with pytest.raises(UserError, match=r"train.max_bad_steps: with model.norm bn a bad step"):
+        override_config(Config(), ["model.norm=bn", "train.max_bad_steps=1"])

@@ -33,12 +33,12 @@ def pretend_run(log: Log, device: torch.device, work: Work | None) -> Any:
     return SimpleNamespace(
         config=Config.model_validate({"train": {"log_every": 20, "batch_size": 8}}),
         log=log,
-        steps=100,
+        schedule=SimpleNamespace(steps=100),
         plan=SimpleNamespace(steps_per_epoch=13, entries=102),
         world=SimpleNamespace(device=device),
         progress=SimpleNamespace(step=0),
         saver=SimpleNamespace(pauses=SimpleNamespace(seconds=5.0)),
-        taken=SimpleNamespace(rate=0.01),
+        result=SimpleNamespace(rate=0.01),
         latest=lambda: ({"class": 0.75, "box": 0.5}, 3.0),
         work=work,
     )

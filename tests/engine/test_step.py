@@ -73,7 +73,7 @@ def run_of(model: Detector, config: Config, *overrides: str, allowed: int = 0) -
         model=own,
         wrapped=own,
         forward=own,
-        average=Ema(own, 0.9),
+        ema=Ema(own, 0.9),
         guard=Guard(CPU, allowed=allowed, skipped=0),
         optimizer=build_optimizer(own, config.train),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
@@ -141,7 +141,7 @@ def test_what_the_sums_are_divided_by(model: Detector, small_config: Config) -> 
     empty = collate([image(small_config, 1, [])], CANVAS, build_matcher(small_config))
     take(run, RankStep(step=0, micro_batches=[empty], positives=0, images=1, bad=[]))
     assert run.result.losses.isfinite().all() and float(run.result.losses[0]) > 0
-    assert all(p.grad is not None for p in run.model.parameters() if p.requires_grad)  # MG1
+    assert all(p.grad is not None for p in run.model.parameters() if p.requires_grad)
 
 
 def spoil(run: Any) -> None:

@@ -36,7 +36,7 @@ def noise(height: int, width: int, seed: int) -> Image:
     return cv2.blur(pixels, (5, 5)).astype(np.uint8)
 
 
-def write_picture(path: Path, height: int = 90, width: int = 120) -> Path:
+def write_image(path: Path, height: int = 90, width: int = 120) -> Path:
     """Write noise that follows from the file's name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = noise(height, width, sum(map(ord, path.name)))
@@ -97,7 +97,7 @@ def test_a_batch_is_no_larger_than_in_evaluation(
 
 
 def test_detections_of_any_size(predictor: Predictor) -> None:
-    """Boxes inside the original picture, highest score first, labels 0..2."""
+    """Boxes inside the original image, highest score first, labels 0..2."""
     images = [noise(*size, seed=i) for i, size in enumerate([*SIZES, (1, 1), (400, 7), (700, 500)])]
     for image, found in zip(images, predictor.predict(images), strict=True):
         height, width = image.shape[:2]
@@ -109,7 +109,7 @@ def test_detections_of_any_size(predictor: Predictor) -> None:
 
 
 def test_boxes_are_in_original_pixels(predictor: Predictor) -> None:
-    """A picture of twice the size, each pixel four times, has the same boxes at twice the size."""
+    """An image of twice the size, each pixel four times, has the same boxes at twice the size."""
     image = noise(64, 64, 0)
     double = image.repeat(2, axis=0).repeat(2, axis=1)
     one, two = predictor.predict([image, double])
@@ -173,17 +173,17 @@ def test_no_network_is_touched(
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
-def names(pictures: list[InputImage], folder: Path) -> list[str]:
-    return [str(picture.path.relative_to(folder)) for picture in pictures]
+def names(images: list[InputImage], folder: Path) -> list[str]:
+    return [str(image.path.relative_to(folder)) for image in images]
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Four pictures at three depths, and a text."""
+    """Four images at three depths, and a text."""
     folder = tmp_path / "photos"
     for name in ("b.png", "a.png", "deep/c.png", "deep/er/d.PNG"):
-        write_picture(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+        write_image(folder / name)
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -191,8 +191,8 @@ def test_find_in_a_folder(photos: Path) -> None:
     """Nested ones too, sorted, suffixes in any case, ids from 1; other files are left alone."""
     found = find_images([str(photos)])
     assert names(found, photos) == ["a.png", "b.png", "deep/c.png", "deep/er/d.PNG"]
-    assert [picture.image_id for picture in found] == [1, 2, 3, 4]
-    assert {picture.size for picture in found} == {None}
+    assert [image.image_id for image in found] == [1, 2, 3, 4]
+    assert {image.size for image in found} == {None}
 
 
 @pytest.mark.parametrize(
@@ -210,13 +210,13 @@ def test_find_by_name_and_pattern(photos: Path, inputs: list[str], wanted: list[
     """In the order of the inputs, each file once; a file that is named is taken as it is."""
     found = find_images([str(photos / text) for text in inputs])
     assert names(found, photos) == wanted
-    assert [picture.image_id for picture in found] == list(range(1, len(wanted) + 1))
+    assert [image.image_id for image in found] == list(range(1, len(wanted) + 1))
 
 
 def test_a_name_like_a_pattern(tmp_path: Path) -> None:
     """A file that is there is no pattern, whatever is in its name."""
-    path = write_picture(tmp_path / "a[1].png")
-    assert [picture.path for picture in find_images([str(path)])] == [path]
+    path = write_image(tmp_path / "a[1].png")
+    assert [image.path for image in find_images([str(path)])] == [path]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_nothing_found(photos: Path, name: str, message: str) -> None:
         find_images([str(photos), str(photos / name)])
 
 
-def test_pictures_of_an_annotation_file(tiny_coco: Any, tmp_path: Path) -> None:
+def test_images_of_an_annotation_file(tiny_coco: Any, tmp_path: Path) -> None:
     annotations = read_annotations(tiny_coco([(30, 40), (50, 20)], [[], []], name="val"))
     assert list_images(annotations, tmp_path) == [
         InputImage(path=tmp_path / "000.jpg", image_id=11, size=(30, 40)),
@@ -243,11 +243,11 @@ def test_pictures_of_an_annotation_file(tiny_coco: Any, tmp_path: Path) -> None:
 
 
 def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
-    """Results and image list in COCO's format; small pictures are enlarged for their labels."""
+    """Results and image list in COCO's format; small images are enlarged for their labels."""
     output, done = tmp_path / "new" / "output", []
-    pictures = find_images([str(photos)])
+    images = find_images([str(photos)])
     summary = predict_files(
-        predictor, pictures, output=output, threshold=0.3, draw=True, progress=done.append
+        predictor, images, output=output, threshold=0.3, draw=True, progress=done.append
     )
     assert (summary.images, summary.unreadable, done[-1]) == (4, [], 4)
     results = json.loads((output / "results.json").read_text())
@@ -277,14 +277,14 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
 
 def test_the_threshold_counts_what_it_removes(predictor: Predictor, photos: Path) -> None:
     """Kept and removed are what the network gave, and every score is in its part."""
-    pictures = find_images([str(photos)])
+    images = find_images([str(photos)])
     output = photos.parent / "output"
-    everything = predict_files(predictor, pictures, output=output, threshold=0.05, draw=False)
+    everything = predict_files(predictor, images, output=output, threshold=0.05, draw=False)
     assert (len(everything.results), everything.removed) == (400, 0)  # max_detections is 100
-    some = predict_files(predictor, pictures, output=output, threshold=0.4, draw=False)
+    some = predict_files(predictor, images, output=output, threshold=0.4, draw=False)
     assert some.results == [r for r in everything.results if r["score"] >= 0.4]
     assert 0 < len(some.results) == 400 - some.removed < 400
-    none = predict_files(predictor, pictures, output=output, threshold=1.0, draw=False)
+    none = predict_files(predictor, images, output=output, threshold=1.0, draw=False)
     assert (none.results, none.removed, none.images) == ([], 400, 4)
     assert json.loads((output / "results.json").read_text()) == []
     assert not (output / "pictures").exists()
@@ -297,8 +297,8 @@ def test_a_threshold_under_the_checkpoints(
     strict = Predictor.from_checkpoint(
         changed(small_checkpoint, tmp_path, "postprocess.score_threshold=0.6")
     )
-    pictures = find_images([str(photos)])
-    summary = predict_files(strict, pictures, output=tmp_path, threshold=0.3, draw=False)
+    images = find_images([str(photos)])
+    summary = predict_files(strict, images, output=tmp_path, threshold=0.3, draw=False)
     scores = [r["score"] for r in summary.results]
     assert min(scores) == pytest.approx(0.3, abs=0.01)
     assert min(strict.predict([noise(90, 120, 0)])[0].scores) > 0.6
@@ -306,7 +306,7 @@ def test_a_threshold_under_the_checkpoints(
 
 def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
     """They are left out, counted as done, and their ids stay their own."""
-    (photos / "a.png").write_text("not a picture")
+    (photos / "a.png").write_text("not an image")
     jpeg = cv2.imencode(".jpg", noise(90, 120, 0))[1].tobytes()
     (photos / "b.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     done: list[int] = []
@@ -329,8 +329,8 @@ def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
 
 
 def test_other_sizes_than_the_annotation_file_says(predictor: Predictor, tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", 30, 40)
-    whole = write_picture(tmp_path / "b.png")
+    path = write_image(tmp_path / "a.png", 30, 40)
+    whole = write_image(tmp_path / "b.png")
     summary = predict_files(
         predictor,
         [InputImage(path=path, image_id=5, size=(50, 20)), InputImage(path=whole, image_id=6)],
@@ -349,10 +349,10 @@ def test_an_output_that_is_a_file(predictor: Predictor, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_written(predictor: Predictor, tmp_path: Path) -> None:
-    pictures = [InputImage(path=write_picture(tmp_path / "x.png"), image_id=1)]
+    images = [InputImage(path=write_image(tmp_path / "x.png"), image_id=1)]
     (tmp_path / "pictures" / "000001_x.jpg").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cannot be written: Is a directory"):
-        predict_files(predictor, pictures, output=tmp_path, threshold=0.5, draw=True)
+        predict_files(predictor, images, output=tmp_path, threshold=0.5, draw=True)
 
 
 def test_command_line(
@@ -374,7 +374,7 @@ def test_command_line_options(
     small_checkpoint: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Options stand anywhere; an unreadable file is named on stderr and the rest goes on."""
-    (photos / "a.png").write_text("not a picture")
+    (photos / "a.png").write_text("not an image")
     words = ["--threshold", "0.5", str(small_checkpoint), "--no-pictures", str(photos / "*.png")]
     assert main(["predict", *words, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
     captured = capsys.readouterr()
@@ -387,7 +387,7 @@ def test_command_line_options(
 def test_command_line_with_an_image_list(small_checkpoint: Path, tmp_path: Path) -> None:
     """Images without annotations keep their ids, and the checkpoint's own threshold counts."""
     for name in ("x.png", "sub/y.png"):
-        write_picture(tmp_path / "images" / name)
+        write_image(tmp_path / "images" / name)
     images = [
         {"id": 70, "file_name": "x.png", "width": 120, "height": 90},
         {"id": 5, "file_name": "sub/y.png", "width": 120, "height": 90},
@@ -554,9 +554,9 @@ def test_options_on_the_command_line(
     small_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One object, one class, on request; a wrong option is the user's mistake."""
-    picture = tmp_path / "a.png"
-    cv2.imwrite(str(picture), np.full((64, 96, 3), 99, np.uint8))
-    words = ["predict", str(small_checkpoint), str(picture), "--threshold", "0"]
+    image = tmp_path / "a.png"
+    cv2.imwrite(str(image), np.full((64, 96, 3), 99, np.uint8))
+    words = ["predict", str(small_checkpoint), str(image), "--threshold", "0"]
     words += ["--output", str(tmp_path / "out")]
     assert main([*words, "postprocess.max_detections=3"]) == 0
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 3
@@ -571,17 +571,17 @@ def test_inputs_that_are_no_images_leave_earlier_results(
     output = tmp_path / "out"
     output.mkdir()
     (output / "results.json").write_text("earlier")
-    pictures = find_images([str(tmp_path / "text.jpg")])
+    images = find_images([str(tmp_path / "text.jpg")])
     with pytest.raises(UserError, match=r"none of the inputs is an image .*text\.jpg: not"):
-        predict_files(predictor, pictures, output=output, threshold=0.5, draw=False)
+        predict_files(predictor, images, output=output, threshold=0.5, draw=False)
     assert (output / "results.json").read_text() == "earlier"
 
 
 def test_a_very_long_name(predictor: Predictor, tmp_path: Path) -> None:
     """The number before it and the suffix after it would be too many."""
-    path = write_picture(tmp_path / f"{'n' * 246}.png")
-    pictures = find_images([str(path)])
-    predict_files(predictor, pictures, output=tmp_path / "out", threshold=0.5, draw=True)
+    path = write_image(tmp_path / f"{'n' * 246}.png")
+    images = find_images([str(path)])
+    predict_files(predictor, images, output=tmp_path / "out", threshold=0.5, draw=True)
     assert [p.name for p in (tmp_path / "out" / "pictures").iterdir()] == [f"000001_{'n' * 80}.jpg"]
 
 
@@ -589,8 +589,8 @@ def test_our_own_pictures_are_not_looked_at_again(tmp_path: Path) -> None:
     """`retinanet predict best.pt .` twice in the same folder."""
     own = tmp_path / "predictions" / "pictures"
     own.mkdir(parents=True)
-    write_picture(tmp_path / "a.jpg")
-    write_picture(own / "000001_a.jpg")
+    write_image(tmp_path / "a.jpg")
+    write_image(own / "000001_a.jpg")
     assert len(find_images([str(tmp_path)])) == 2  # somebody else's
     for name in ("results.json", "images.json"):
         (own.parent / name).write_text("")

@@ -8,6 +8,8 @@ import pytest
 from retinanet.cli import main
 from retinanet.commands import demo
 
+pytestmark = pytest.mark.slow
+
 
 def test_demo_ends_with_figures_and_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

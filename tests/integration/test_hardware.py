@@ -18,6 +18,8 @@ from retinanet.data.coco.index import read_annotations
 from retinanet.data.sampler import TrainingPlan, share
 from retinanet.engine.splits import open_split, training_plan
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 Losses = Callable[[Path], list[float]]
 ROOT = Path(__file__).parents[2]
@@ -98,7 +100,7 @@ def last_figures(folder: Path) -> dict[str, float]:
 
 
 def test_the_steps_cover_the_cases(plan: TrainingPlan, synthetic: Path) -> None:
-    """The three steps hold a rank without boxes and a rank without images (MG1)."""
+    """The three steps hold a rank without boxes and a rank without images."""
     sparse = read_annotations(synthetic / "annotations" / "sparse.json")
     counts = sparse.offsets[1:] - sparse.offsets[:-1]
     rows = [

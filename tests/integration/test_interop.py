@@ -20,6 +20,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.yaml_reader import read_yaml, write_yaml
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., "Ran"]  # type: ignore[name-defined]  # noqa: F821
 
 

@@ -16,6 +16,8 @@ from same_run import run_differences
 
 from retinanet.checkpoints.format import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 KILLED = -signal.SIGKILL
 ROOT = Path(__file__).parents[2]
 DYING = Path(__file__).with_name("dying.py")

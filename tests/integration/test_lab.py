@@ -22,6 +22,8 @@ from retinanet.errors import TrainingError
 from retinanet.lab import trials
 from retinanet.yaml_reader import read_yaml, write_yaml
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("matplotlib")
 
 NAMES = ["cross_entropy", "focal", "ohem"]
@@ -402,7 +404,7 @@ def test_drawing_a_set(cli: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     sizes = ["--train-images", "3", "--val-images", "2"]
     ran = cli("lab", "draw", "hard", folder, *sizes)
-    assert ran.code == 0 and ran.out == f"drew 3 + 2 pictures into {folder}\n"
+    assert ran.code == 0 and ran.out == f"drew 3 + 2 images into {folder}\n"
     info = json.loads((folder / "annotations" / "train.json").read_text())["info"]
     assert (info["scene"], info["image_count"]) == ("hard", 3)
     drawn = (folder / "images" / "val" / "000002.jpg").read_bytes()

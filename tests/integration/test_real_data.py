@@ -18,13 +18,14 @@ Cli = Callable[..., Any]
 CONFIGS = Path(__file__).parents[2] / "configs"
 DATA = os.environ.get("RETINANET_TEST_DATA", "")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.real_data,
     pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder of real data"),
 ]
 
 
 def test_coco(cli: Cli, tmp_path: Path) -> None:
-    """COCO's files as published: gapped ids (DA1), crowds (DA8), images without boxes (DA3)."""
+    """COCO's files as published: gapped ids, crowds, images without boxes."""
     weights = tmp_path / "resnet50.pth"
     torch.manual_seed(0)
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), weights)
@@ -65,20 +66,16 @@ def test_coco(cli: Cli, tmp_path: Path) -> None:
     assert len(figures["classes"]) == 80
     assert any(row["AP"] is None for row in figures["classes"].values())
 
-    ran = cli("train", "--resume", tmp_path / name, "train.steps=3", "train.milestones=[1, 2]")
-    assert ran.code == 0
-    assert load_checkpoint(checkpoint).progress.step == 3
-
     out = tmp_path / "predicted"
-    pictures = root / "images" / "val2017"
-    ran = cli("predict", checkpoint, pictures, "--output", out, "--device", "cpu")
+    images = root / "images" / "val2017"
+    ran = cli("predict", checkpoint, images, "--output", out, "--device", "cpu")
     assert ran.code == 0
     assert len(list((out / "pictures").iterdir())) == 6
     assert len(json.loads((out / "images.json").read_text())["images"]) == 6
 
 
 def test_blood_cells(cli: Cli, tmp_path: Path) -> None:
-    """One annotation of 1x1 px in train is left out and counted (DA4); val keeps every box."""
+    """One annotation of 1x1 px in train is left out and counted; val keeps every box."""
     root = Path(DATA) / "bccd"
     overrides = [
         f"data.root={root}",

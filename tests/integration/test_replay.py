@@ -15,6 +15,8 @@ import torch
 
 from .conftest import EVALUATED_AT, STEPS, Ran
 
+pytestmark = pytest.mark.slow
+
 
 def fingerprints(folder: Path) -> dict[str, str]:
     """Return the hash of every file."""

@@ -20,6 +20,8 @@ from retinanet.distributed.world import World
 from retinanet.engine import detect
 from retinanet.engine.schedule import Schedule
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 Metrics = Callable[[Path], list[dict[str, Any]]]
 

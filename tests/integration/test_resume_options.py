@@ -18,6 +18,8 @@ from retinanet.checkpoints.format import Checkpoint, load_checkpoint, save_check
 from retinanet.commands.arguments import command_parser
 from retinanet.config import load_config, override_config
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 Metrics = Callable[[Path], list[dict[str, Any]]]
 

@@ -16,6 +16,8 @@ from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import load_config
 from retinanet.engine.splits import build_evaluation_loader, open_split
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
 DATA = os.environ.get("RETINANET_TEST_DATA", "")

@@ -21,6 +21,8 @@ from retinanet.data.loader import training_loader
 from retinanet.engine.splits import build_dataset, open_split, training_plan
 from retinanet.structures import BLANK
 
+pytestmark = pytest.mark.slow
+
 DATA = os.environ.get("RETINANET_TEST_DATA", "")
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prove_hardware.py"
 Train = Callable[..., Any]

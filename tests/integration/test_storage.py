@@ -23,6 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from retinanet.checkpoints import format as checkpoint
 from retinanet.checkpoints.format import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 SmallDisk = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -109,7 +111,7 @@ def test_a_disk_that_says_that_it_is_full(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As above, without a disk of its own: the second checkpoint does not fit."""
-    write, calls = checkpoint._Sink.write, count()
+    write, calls = checkpoint._CheckpointFile.write, count()
 
     def full(sink: Any, data: Any) -> int:
         if not sink.tell():
@@ -118,7 +120,7 @@ def test_a_disk_that_says_that_it_is_full(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(sink, data)
 
-    monkeypatch.setattr(checkpoint._Sink, "write", full)
+    monkeypatch.setattr(checkpoint._CheckpointFile, "write", full)
     ran = cli("train", experiment)
     folder = experiment.parent / "runs" / "small"
     assert ran.code == 1
@@ -166,5 +168,5 @@ def test_a_damaged_checkpoint_is_refused_by_every_command(
     ):
         ran = cli(*command)
         assert ran.code == 2
-        if command[0] != "predict":  # it looks for pictures first
+        if command[0] != "predict":  # it looks for images first
             assert f"error: {path}: is damaged or cut off" in ran.err

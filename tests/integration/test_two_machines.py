@@ -17,6 +17,8 @@ from typing import IO
 import pytest
 from same_run import run_differences
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "launch_multi_node.sh"
 FIRST, SECOND = "10.213.7.1", "10.213.7.2"

@@ -11,7 +11,7 @@ import prove_detectron2 as proof
 import pytest
 import torch
 
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

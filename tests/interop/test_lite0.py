@@ -73,9 +73,9 @@ def test_it_sees_what_imagenet_taught(number: int, converted: Checkpoint) -> Non
     network = timm.create_model("tf_efficientnet_lite0").eval()
     network.load_state_dict(weights)
     path = Path(DATA) / "tiny_coco" / "images" / "train2017" / f"{number:012}.jpg"
-    picture = cv2.resize(read_image(path), (224, 224), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(read_image(path), (224, 224), interpolation=cv2.INTER_AREA)
     detector = build_detector(converted.config, classes=1, pretrained=False)
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     with torch.no_grad():
         scores = network(detector.normalise(pixels, torch.tensor([[224, 224]]))).softmax(dim=1)
     assert scores.argmax().item() == 861 and scores.max() > 0.4

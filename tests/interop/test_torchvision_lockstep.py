@@ -13,7 +13,7 @@ import pytest
 import torch
 
 SMALL: dict[str, Any] = {"backbone": "resnet18", "short_side": 64, "channels": 64}
-pytestmark = pytest.mark.real_data
+pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from retinanet.errors import UserError
-from retinanet.lab.distribution import _logits, cumulative
-from retinanet.lab.figures import _compared, _points, draw_figures
-from retinanet.lab.results import _recorded, _summary, markdown
+from retinanet.lab.distribution import _split_logits, cumulative
+from retinanet.lab.figures import _group_by_comparison, _points_of_sweep, draw_figures
+from retinanet.lab.results import _summarize_metrics, _summarize_seeds, markdown
 from retinanet.lab.variants import COMPARISONS, VARIANTS, choose_variants
 from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs
 
@@ -21,8 +21,8 @@ def variant(name: str, values: list[float | None], diverged: int = 0) -> dict[st
     return {
         "options": list(VARIANTS[name].options),
         "paper_coco_ap": VARIANTS[name].paper,
-        "AP": _summary(values),
-        "AP50": _summary(values),
+        "AP": _summarize_seeds(values),
+        "AP50": _summarize_seeds(values),
         "diverged": diverged,
         "runs": [
             {
@@ -45,11 +45,11 @@ def table(**variants: dict[str, Any]) -> str:
 
 def test_mean_and_spread_of_the_seeds() -> None:
     """0.1, 0.2, 0.3: the sample standard deviation is 0.1; one that diverged has no AP."""
-    found = _summary([0.1, 0.3, None, 0.2])
+    found = _summarize_seeds([0.1, 0.3, None, 0.2])
     assert (found["mean"], found["spread"]) == (pytest.approx(0.2), pytest.approx(0.1))
     assert (found["lowest"], found["highest"], found["seeds"]) == (0.1, 0.3, 3)
-    assert _summary([0.4])["spread"] is None
-    assert _summary([None])["mean"] is None
+    assert _summarize_seeds([0.4])["spread"] is None
+    assert _summarize_seeds([None])["mean"] is None
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_which_logits_are_positives_and_negatives(
 ) -> None:
     """Of three anchors one is a positive of the second class, one background, one neither."""
     logits = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
-    seen = scored([[0, BACKGROUND, IGNORED]], logits, levels=[3, 0, 0, 0, 0])
-    positives, negatives = _logits(*seen)
+    outputs_and_batch = scored([[0, BACKGROUND, IGNORED]], logits, levels=[3, 0, 0, 0, 0])
+    positives, negatives = _split_logits(*outputs_and_batch)
     assert (positives.tolist(), negatives.tolist()) == ([2.0], [1.0, 3.0, 4.0])
 
 
@@ -134,9 +134,9 @@ def test_a_run_is_judged_by_its_average_where_it_keeps_one() -> None:
         {"step": 2, "val/AP": 0.3, "val/AP50": 0.4},
     ]
     run = {"seed": 0, "steps": 2, "diverged": None}
-    assert _recorded(lines, run)["AP"] == 0.3
+    assert _summarize_metrics(lines, run)["AP"] == 0.3
     averages = [{"step": 2, "val_average/AP": 0.5, "val_average/AP50": 0.6}]
-    found = _recorded([*lines, *averages], run)
+    found = _summarize_metrics([*lines, *averages], run)
     assert (found["AP"], found["AP50"], found["curve"]) == (0.5, 0.6, [[2, 0.5]])
 
 
@@ -153,7 +153,7 @@ def test_a_look_at_a_step_that_was_not_finite_has_no_shares() -> None:
         }
         for step, share in ((1, 0.5), (2, None))
     ]
-    found = _recorded(lines, {"seed": 0, "steps": 2, "diverged": "at step 2"})
+    found = _summarize_metrics(lines, {"seed": 0, "steps": 2, "diverged": "at step 2"})
     assert found["easy_negatives"]["loss"] == [[1, 0.5]]
     assert found["far_negatives"] == [[1, 0.75]]
     assert found["examples"] == {"positives": 3.0, "negatives": 5.0, "ignored": 1.0}
@@ -170,9 +170,9 @@ def test_a_sweep_is_drawn_by_its_parameter(tmp_path: Path) -> None:
         "focal": variant("focal", [0.4]),
         "alpha_0.9": variant("alpha_0.9", [0.5]),
     }
-    by_gamma = [(value, ap["mean"]) for value, ap in _points(some, "gamma")]
+    by_gamma = [(value, ap["mean"]) for value, ap in _points_of_sweep(some, "gamma")]
     assert by_gamma == [(0.0, 0.2), (1.0, 0.3), (2.0, 0.4)]
-    assert [(value, ap["mean"]) for value, ap in _points(some, "alpha")] == [
+    assert [(value, ap["mean"]) for value, ap in _points_of_sweep(some, "alpha")] == [
         (0.75, 0.2),
         (0.9, 0.5),
     ]
@@ -187,10 +187,11 @@ def test_curves_are_drawn_by_comparison() -> None:
     """Of comparisons with several variants; without any, of all that there are."""
     names = "focal", "ohem", "gamma_1"
     some = {name: variant(name, [0.1]) for name in names}
-    assert {title.partition(" ")[0]: list(group) for title, group in _compared(some).items()} == {
+    groups = _group_by_comparison(some)
+    assert {title.partition(" ")[0]: list(group) for title, group in groups.items()} == {
         "Losses": ["focal", "ohem"],
         "Focal": ["gamma_1", "focal"],
         "Hard": ["ohem", "focal"],
     }
     alone = {"focal": some["focal"]}
-    assert _compared(alone) == {"": alone}
+    assert _group_by_comparison(alone) == {"": alone}

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_assign import build_plain_assign
+from plain_losses import anchor_losses
 from torch import Tensor
 
 from retinanet.losses.box import box_loss
 from retinanet.losses.criterion import build_criterion
-from retinanet.losses.focal import anchor_losses, build_term, class_weights
+from retinanet.losses.focal import build_term, class_weights
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config, LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_losses import anchor_losses
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from retinanet.losses.focal import (
-    anchor_losses,
     at_least_float32,
     build_term,
     class_weights,

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_losses import anchor_losses
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.ops import sigmoid_focal_loss
 
-from retinanet.losses.focal import anchor_losses, build_term, class_weights
+from retinanet.losses.focal import build_term, class_weights
 from retinanet.losses.sparse import SparseLoss, chunks, headroom
 from retinanet.schema import LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Assigned, Target, find_assigned

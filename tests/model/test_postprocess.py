@@ -154,7 +154,7 @@ def test_boxes_are_cut_before_suppression() -> None:
 
 
 def test_boxes_are_mapped_back_to_the_original_pixels() -> None:
-    """A 200x50 (height x width) picture seen at 100x100: y doubles, x halves."""
+    """A 200x50 (height x width) image seen at 100x100: y doubles, x halves."""
     found = detect(outputs([[0.9], [0.0], [0.8], [0.0]]), size=(100, 100), original=(200, 50))
     assert found.boxes.tolist() == [[0.0, 0.0, 5.0, 20.0], [25.0, 100.0, 30.0, 120.0]]
 

@@ -27,13 +27,13 @@ from retinanet.files import replacing
 _MAGIC = b"retinanet index 1\n"
 """The number changes with what an index holds or how its records are checked."""
 _ALIGN = 64
-_CHECKED = 2**27
+_MAX_CHECKED_BYTES = 2**27
 """Indexes up to 128 MB are checked for damage at each opening; larger ones by header and length."""
-_WINDOW = 2**18
+_BYTES_AT_ONCE = 2**18
 """Bytes checked at a time."""
-_BLOCK = 2**22
-"""Boxes looked at together, where a look at all at once would hold hundreds of MB."""
-_NAMES = 2**12
+_BOXES_AT_ONCE = 2**22
+"""Boxes counted together: all at once would take hundreds of MB."""
+_NAMES_AT_ONCE = 2**12
 """File names decoded together."""
 _ARRAYS = (
     "image_ids",
@@ -79,8 +79,8 @@ class FileNames(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         start = 0
-        for first in range(0, len(self), _NAMES):
-            ends = self.ends[first : first + _NAMES].tolist()
+        for first in range(0, len(self), _NAMES_AT_ONCE):
+            ends = self.ends[first : first + _NAMES_AT_ONCE].tolist()
             names = self.blob[start : ends[-1]].tobytes()
             at = 0
             for end in ends:
@@ -133,8 +133,8 @@ class Annotations:
     def class_counts(self) -> NDArray[np.int64]:
         """Return the number of boxes (K,) of each class, crowds left out."""
         counts = np.zeros(len(self.categories), np.int64)
-        for start in range(0, len(self.labels), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for start in range(0, len(self.labels), _BOXES_AT_ONCE):
+            block = slice(start, start + _BOXES_AT_ONCE)
             wanted = self.labels[block][~self.crowd[block]]
             counts += np.bincount(wanted, minlength=len(counts))
         return counts
@@ -152,7 +152,7 @@ class Annotations:
         """Write the index to one file that `map_annotations` opens.
 
         Args:
-            place: of the file.
+            place: path of the file.
             source: what tells the annotation file apart, kept in the header.
 
         Raises:
@@ -162,7 +162,8 @@ class Annotations:
         arrays |= {"names": self.file_names.blob, "name_ends": self.file_names.ends}
         table, offset = {}, 0
         for name, array in arrays.items():
-            table[name] = [array.dtype.str, list(array.shape), offset, _checksum(array)]
+            checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data)
+            table[name] = [array.dtype.str, list(array.shape), offset, checksum]
             offset += -(-array.nbytes // _ALIGN) * _ALIGN
         fields = {
             "source": source,
@@ -183,12 +184,12 @@ class Annotations:
             file.write(bytes(-file.tell() % _ALIGN))
 
     def __reduce__(self) -> Any:
-        """Hand a mapped index to another process by the name of its file, while that is the same.
+        """Hand a mapped index to another process by the name of its file, while it is the same.
 
         Once the annotations were edited and opened anew, the file is another one; this index, which
         a run goes on with, then travels as arrays.
         """
-        if self.mapped_from is None or not _holds(self.mapped_from, self.fingerprint):
+        if self.mapped_from is None or not _has_fingerprint(self.mapped_from, self.fingerprint):
             return super().__reduce__()
         return _reopen, (self.mapped_from, self.path, self.fingerprint)
 
@@ -199,21 +200,21 @@ def map_annotations(
     """Open a saved index; None if it is damaged, of another release, or not the right one.
 
     Args:
-        place: of the index.
-        path: of its annotation file.
+        place: path of the index.
+        path: path of its annotation file.
         belongs: whether the source that the header names is the right one.
     """
     try:
         with place.open("rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            fields, start = _header(mapped)
+            fields, start = _read_header(mapped)
             if len(mapped) != start + fields["bytes"] or not belongs(fields["source"]):
                 return None
             table = fields["arrays"]
-            if len(mapped) <= _CHECKED:
+            if len(mapped) <= _MAX_CHECKED_BYTES:
                 _check_arrays(file, start, table)
         arrays = {
-            name: _array(mapped[start:], kind, shape, offset)
+            name: _array_at(mapped[start:], kind, shape, offset)
             for name, (kind, shape, offset, _) in table.items()
         }
         ids, names = fields["categories"]
@@ -237,16 +238,17 @@ def _reopen(place: Path, path: Path, fingerprint: str) -> Annotations:
     return found
 
 
-def _holds(place: Path, fingerprint: str) -> bool:
+def _has_fingerprint(place: Path, fingerprint: str) -> bool:
+    """Whether a file is still the index of this content."""
     try:
         with place.open("rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return bool(_header(mapped)[0]["fingerprint"] == fingerprint)
+        return bool(_read_header(mapped)[0]["fingerprint"] == fingerprint)
     except (OSError, ValueError, KeyError):
         return False
 
 
-def _header(mapped: memoryview) -> tuple[dict[str, Any], int]:
+def _read_header(mapped: memoryview) -> tuple[dict[str, Any], int]:
     """Return a file's header and where its arrays start.
 
     Raises:
@@ -270,18 +272,15 @@ def _check_arrays(file: BinaryIO, start: int, table: dict[str, Any]) -> None:
     for kind, shape, offset, checksum in table.values():
         file.seek(start + offset)
         left, found = math.prod(shape) * np.dtype(kind).itemsize, 0
-        while left and (window := file.read(min(left, _WINDOW))):
+        while left and (window := file.read(min(left, _BYTES_AT_ONCE))):
             found = zlib.crc32(window, found)
             left -= len(window)
         if found != checksum:
             raise ValueError("damaged")
 
 
-def _array(mapped: memoryview, kind: str, shape: list[int], offset: int) -> NDArray[Any]:
+def _array_at(mapped: memoryview, kind: str, shape: list[int], offset: int) -> NDArray[Any]:
+    """Return an array that lies in mapped memory."""
     count = math.prod(shape)
     array = np.frombuffer(mapped, np.dtype(kind), count, offset) if count else np.zeros(0, kind)
     return array.reshape(shape)
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    return zlib.crc32(array.reshape(-1).view(np.uint8).data)

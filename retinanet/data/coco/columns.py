@@ -120,6 +120,7 @@ class GrowingBoxColumns:
         self._filled += part.filled
 
     def _grow(self, least: int) -> None:
+        """Make room for at least so many boxes."""
         while self._room < least:
             self._room *= 2
         for name, column in self._columns.items():

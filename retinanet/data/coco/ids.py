@@ -20,7 +20,7 @@ class Ids:
             self._table[self._sorted] = self._order
 
     def __call__(self, wanted: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Return the row of each id, -1 for one that there is not."""
+        """Return the row of each id, -1 for an unknown one."""
         if len(self._table):
             inside = (wanted >= 0) & (wanted < len(self._table))
             return np.where(inside, self._table[np.where(inside, wanted, 0)], -1)
@@ -33,6 +33,6 @@ class Ids:
         return bool(self(np.array([value]))[0] >= 0)
 
     def __str__(self) -> str:
-        """Some of them, for messages."""
+        """The first ids, for messages."""
         some = ", ".join(map(str, self._ids[:10].tolist()))
         return some + (", ..." if len(self._ids) > 10 else "")

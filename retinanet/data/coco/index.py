@@ -9,14 +9,13 @@ another release.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retinanet.data.coco.annotations import Annotations, FileNames, map_annotations
 from retinanet.data.coco.locks import alone
@@ -24,7 +23,7 @@ from retinanet.data.coco.parsing import CocoColumns, parse_coco
 from retinanet.errors import UserError
 from retinanet.files import user_cache
 
-_WINDOW = 2**22
+_BYTES_AT_ONCE = 2**22
 """Bytes hashed at a time."""
 
 
@@ -39,7 +38,7 @@ def open_annotations(path: Path) -> Annotations:
     except OSError:
         return read_annotations(path)  # which says why not
     source: dict[str, Any] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    digest = cache(lambda: _sha256_of(path))
+    digest = cache(lambda: _hash_file(path))
 
     def is_current(saved: dict[str, Any]) -> bool:
         return source == {key: saved[key] for key in source}
@@ -48,7 +47,7 @@ def open_annotations(path: Path) -> Annotations:
         return source["size"] == saved["size"] and saved["sha256"] == digest()
 
     def cached(belongs: Callable[[dict[str, Any]], bool]) -> Annotations | None:
-        found = (map_annotations(place, path, belongs) for place in _places(path))
+        found = (map_annotations(place, path, belongs) for place in _cache_places(path))
         return next((annotations for annotations in found if annotations is not None), None)
 
     annotations = cached(is_current)
@@ -57,12 +56,12 @@ def open_annotations(path: Path) -> Annotations:
         with alone(path):
             annotations = cached(is_current)
             if annotations is None and (copied := cached(has_content)) is not None:
-                return _renew(copied, {**source, "sha256": digest()})
-            annotations = annotations or _make(path, source)
+                return _save_with_new_source(copied, {**source, "sha256": digest()})
+            annotations = annotations or _make_index(path, source)
     return annotations
 
 
-def _renew(annotations: Annotations, source: dict[str, Any]) -> Annotations:
+def _save_with_new_source(annotations: Annotations, source: dict[str, Any]) -> Annotations:
     """Note the time of a file that was touched or copied, so that it is hashed only once."""
     place = annotations.mapped_from
     assert place is not None
@@ -73,22 +72,23 @@ def _renew(annotations: Annotations, source: dict[str, Any]) -> Annotations:
     return map_annotations(place, annotations.path) or annotations
 
 
-def _places(path: Path) -> list[Path]:
+def _cache_places(path: Path) -> list[Path]:
     """Return where the cache may lie: beside the file, or in the user's cache folder."""
-    digest = _sha256(str(path.absolute()).encode())[:16]
+    digest = _hash_bytes(str(path.absolute()).encode())[:16]
     beside = path.with_name(f".{path.name}.index")
     return [beside, user_cache() / f"{path.stem}-{digest}.index"]
 
 
-def _make(path: Path, source: dict[str, Any]) -> Annotations:
-    content = _read(path)
+def _make_index(path: Path, source: dict[str, Any]) -> Annotations:
+    """Read a file and keep its index in the first place that takes it."""
+    content = _read_file(path)
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the parser
-        digest = pool.submit(_sha256, content)
+        digest = pool.submit(_hash_bytes, content)
         columns = parse_coco(content, path, images_only=False)
         source = {**source, "sha256": digest.result()}
     del content
-    annotations = _index(path, columns)
-    for place in _places(path):
+    annotations = _to_index(path, columns)
+    for place in _cache_places(path):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             annotations.save(place, source)
@@ -102,13 +102,13 @@ def read_annotations(path: Path, *, images_only: bool = False) -> Annotations:
     """Read and check a COCO JSON file into memory; the cache takes no part.
 
     Args:
-        path: of the file.
+        path: path of the file.
         images_only: an image list such as test-dev's: it needs neither annotations nor categories.
 
     Raises:
         UserError: a record that is wrong, with its place, value and remedy.
     """
-    return _index(path, parse_coco(_read(path), path, images_only=images_only))
+    return _to_index(path, parse_coco(_read_file(path), path, images_only=images_only))
 
 
 def index_content(content: bytes, path: Path) -> Annotations:
@@ -117,10 +117,10 @@ def index_content(content: bytes, path: Path) -> Annotations:
     Raises:
         UserError: a record that is wrong, with its place, value and remedy.
     """
-    return _index(path, parse_coco(content, path, images_only=False))
+    return _to_index(path, parse_coco(content, path, images_only=False))
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _index(path: Path, columns: CocoColumns) -> Annotations:
+def _to_index(path: Path, columns: CocoColumns) -> Annotations:
     """Order the boxes of a file by image; its columns go over to the index."""
     images, boxes = columns.images, columns.boxes
     boxes.sort()
@@ -148,31 +148,27 @@ def _index(path: Path, columns: CocoColumns) -> Annotations:
         "crowd": boxes.crowd,
         "areas": boxes.areas,
     }
+    fingerprint = hashlib.sha256()
     learned = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd")
+    for array in (*(arrays[name] for name in learned), names.blob, names.ends):
+        fingerprint.update(np.ascontiguousarray(array).data)
     return Annotations(
         path=path,
         categories=columns.categories,
         file_names=names,
         remarks=(f"{filled} annotations without area: filled with width x height",) * (filled > 0),
-        fingerprint=_hash([*(arrays[name] for name in learned), names.blob, names.ends]),
+        fingerprint=fingerprint.hexdigest()[:16],
         **arrays,
     )
 
 
-def _hash(arrays: Sequence[NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
-
-
-def _sha256_of(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while window := file.read(_WINDOW):
+        while window := file.read(_BYTES_AT_ONCE):
             digest.update(window)
     return digest.hexdigest()
 
 
-def _sha256(content: bytes) -> str:
+def _hash_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

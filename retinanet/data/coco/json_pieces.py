@@ -13,30 +13,33 @@ import msgspec
 from retinanet.errors import UserError
 
 T = TypeVar("T", bound=Sized)
+
 PIECE = 2**18
 """Bytes decoded at a time: their objects stay in the processor's cache."""
 _BOUNDARY = re.compile(rb"\}\s*,\s*\{")
+"""Between two records."""
 _END = re.compile(rb'(?<=\})\s*\]\s*,\s*"(?:images|categories|licenses|info)"\s*:')
-_PLACE = re.compile(r"\$\[(\d+)\]")
-
+"""From the end of a list of records to the next key."""
+_RECORD_NUMBER = re.compile(r"\$\[(\d+)\]")
+"""In msgspec's messages: `$[7]` is the eighth record of a list."""
 MARK = b"[[8128, 496, 28, 6]]"
 """Stands for a list that was cut out."""
-_TAIL = 2**20
+_TAIL_BYTES = 2**20
 """Bytes at the end of a file among which a list's end is looked for."""
 
 
-def cut_out(content: bytes, key: str) -> tuple[bytes, memoryview] | None:
-    """Cut the list `key` out of a JSON object; return the rest, with `MARK` in its place, and it.
+def cut_list_out(content: bytes, key: str) -> tuple[bytes, memoryview] | None:
+    """Cut the list `key` out of a JSON object; return the rest, with `MARK` for it, and the list.
 
-    A guess by what such files look like, which spares a pass over the list; None is for what does
-    not look like it. It was right if the rest is an object whose `key` is `MARK`, and what was cut
-    out is a list: a value may stand for another.
+    A guess by what such files look like, which spares a pass over the list; None where the content
+    does not look like one. The guess was right if the rest is an object whose `key` is `MARK`, and
+    what was cut out is a list: the text may also stand inside another value.
     """
     opening = re.search(rb'"%b"\s*:\s*\[' % key.encode(), content)
     if opening is None:
         return None
     start = opening.end() - 1
-    tail = max(start, len(content) - _TAIL)
+    tail = max(start, len(content) - _TAIL_BYTES)
     following = _END.search(content, tail)
     end = 1 + content.rfind(b"]", tail, following.end() if following else len(content))
     before, after = content[:start], content[end:]
@@ -56,18 +59,18 @@ def read_list(
     """Read the records of a list, piece by piece.
 
     Args:
-        path: of the file, for messages.
-        key: of the list, for messages.
+        path: path of the file, for messages.
+        key: key of the list, for messages.
         values: the list as it stands in the file, or decoded already.
         kind: the lenient record type.
-        strict: reads a piece, or returns None where it is not as it should be.
+        strict: reads a piece, or returns None if a record is not as it should be.
         lenient: reads records of `kind`, or says what is wrong with one of them.
     """
     decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
 
     def read(piece: bytes) -> T:
-        found = strict(piece)
-        return lenient(_decode(piece, decoder, kind)) if found is None else found
+        part = strict(piece)
+        return lenient(_decode(piece, decoder, kind)) if part is None else part
 
     count = 0
     try:
@@ -78,8 +81,8 @@ def read_list(
             yield part
             count += len(part)
     except msgspec.ValidationError as error:
-        place = _PLACE.search(str(error))
-        record = f" record {count + int(place[1])}" if place else ""
+        number = _RECORD_NUMBER.search(str(error))
+        record = f" record {count + int(number[1])}" if number else ""
         problem = str(error).partition(" - at ")[0]
         raise UserError(f'{path}: not a COCO file: "{key}"{record}: {problem}') from None
     except UnicodeEncodeError:  # msgspec cannot print a text with half of a surrogate
@@ -105,20 +108,20 @@ def _decode(piece: bytes, decoder: msgspec.json.Decoder[list[Any]], kind: type[A
 def _read_pieces(values: memoryview, read: Callable[[bytes], T]) -> Iterator[T]:
     """Cut a JSON list between its records and read each piece, which is a list, too."""
     start, end = 1, len(values) - 1
-    look = start + PIECE
+    search_from = start + PIECE
     while start < end:
-        boundary = _BOUNDARY.search(values, look, end) if look < end else None
+        boundary = _BOUNDARY.search(values, search_from, end) if search_from < end else None
         stop = boundary.start() + 1 if boundary else end
         try:
             yield read(b"".join((b"[", values[start:stop], b"]")))
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            # What ends inside a text or a nested list is no list: look for the next place. A piece
-            # that is one ends between two records, for its brackets match.
+            # A piece that ends inside a text or a nested list is no list: look for the next
+            # boundary. One that is a list ends between two records, for its brackets match.
             if boundary is None:
                 raise
-            look = stop + PIECE // 8
+            search_from = stop + PIECE // 8
             continue
         start = boundary.end() - 1 if boundary else end
-        look = start + PIECE
+        search_from = start + PIECE

@@ -25,6 +25,9 @@ def alone(path: Path, *, patience: float = 600.0) -> Iterator[bool]:
     network drives, Windows), or the holder takes longer than `patience`, one goes on without: what
     is done inside must be right all the same, and only be done twice.
 
+    Not by `filelock`: it needs a file of its own, that stays and that a folder must take, and some
+    of its releases wait in vain on a drive without locks.
+
     Args:
         path: of a file that can be read.
         patience: seconds to wait at most.
@@ -35,10 +38,11 @@ def alone(path: Path, *, patience: float = 600.0) -> Iterator[bool]:
         yield False
         return
     with file:
-        yield _lock(file.fileno(), time.monotonic() + patience)
+        yield _wait_for_lock(file.fileno(), time.monotonic() + patience)
 
 
-def _lock(descriptor: int, deadline: float) -> bool:
+def _wait_for_lock(descriptor: int, deadline: float) -> bool:
+    """Return whether the lock could be had by a time."""
     while fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

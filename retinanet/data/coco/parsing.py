@@ -1,8 +1,8 @@
 """A COCO file's bytes -> checked columns, piece by piece.
 
-Records are read twice where it must be: strictly and fast, their types checked by the decoder and
-their values as arrays; and a piece that this refuses once more record by record, to say what is
-wrong or to allow what is only unusual (an `area` that is a text). N images, M boxes.
+Each piece of a list is first read strictly and fast: the decoder checks the types, arrays check the
+values. A piece that this refuses is read once more, record by record, to say what is wrong or to
+allow what is only unusual (an `area` that is a text). N images, M boxes.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from numpy.typing import NDArray
 from retinanet.categories import Categories
 from retinanet.data.coco.columns import BoxColumns, GrowingBoxColumns, ImageColumns
 from retinanet.data.coco.ids import Ids
-from retinanet.data.coco.json_pieces import MARK, cut_out, read_list
+from retinanet.data.coco.json_pieces import MARK, cut_list_out, read_list
 from retinanet.data.coco.records import (
     MAX_ID,
     check_annotation,
     check_ids,
     check_image,
     is_name,
-    number,
+    number_or_nan,
 )
 from retinanet.errors import UserError
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
 """Names that need no closer look, if they are not blank; without `..` they stay in their folder."""
 
-_LENIENT = 2**28
-"""Bytes up to which a file is read once more by Python's json, which takes ten times the memory."""
+_MAX_LENIENT_BYTES = 2**28
+"""Larger files are not read once more by Python's json, which takes ten times the memory."""
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_BYTE = re.compile(r" \(byte (\d+)\)")
+_BYTE_NUMBER = re.compile(r" \(byte (\d+)\)")
+"""In msgspec's messages."""
 
 
 class _File(msgspec.Struct):
@@ -108,8 +109,8 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
     """Parse and check the content of a COCO file.
 
     Args:
-        content: of the file.
-        path: of the file, for messages.
+        content: bytes of the file.
+        path: path of the file, for messages.
         images_only: an image list such as test-dev's: it needs neither annotations nor categories.
 
     Raises:
@@ -118,23 +119,25 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
     outline, file = _read_outline(content), None
     if outline is not None:
         with suppress(UserError, *_NOT_JSON):  # which the whole file then says better
-            return _columns(path, outline, images_only=images_only)
+            return _read_columns(path, outline, images_only=images_only)
     try:
         file = msgspec.json.decode(content, type=_File)
-        return _columns(path, file, images_only=images_only)
+        return _read_columns(path, file, images_only=images_only)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not a COCO file: {error}") from None
     except _NOT_JSON as error:
-        if len(content) > _LENIENT:
+        if len(content) > _MAX_LENIENT_BYTES:
             # In a list that was cut, the decoder counts bytes from the start of a piece.
-            text = _place(content, error) if file is None else _BYTE.sub("", str(error))
+            text = (
+                _with_context(content, error) if file is None else _BYTE_NUMBER.sub("", str(error))
+            )
             raise UserError(f"{path}: not JSON: {text}") from None
-        return _columns(path, parse_leniently(path, content), images_only=images_only)
+        return _read_columns(path, parse_leniently(path, content), images_only=images_only)
 
 
 def _read_outline(content: bytes) -> _File | None:
     """Find the lists of a file that looks as most do, without a pass over its annotations."""
-    cut = cut_out(content, "annotations")
+    cut = cut_list_out(content, "annotations")
     if cut is None:
         return None
     with suppress(*_NOT_JSON):
@@ -144,9 +147,9 @@ def _read_outline(content: bytes) -> _File | None:
     return None
 
 
-def _place(content: bytes, error: Exception) -> str:
-    """Return an error of the decoder, with the text that it met."""
-    byte = _BYTE.search(str(error))
+def _with_context(content: bytes, error: Exception) -> str:
+    """Return an error of the decoder, with the text that stands before it."""
+    byte = _BYTE_NUMBER.search(str(error))
     at = int(byte[1]) if byte else len(content)
     return f"{error}, after {content[max(0, at - 60) : at].decode(errors='replace')!r}"
 
@@ -176,24 +179,24 @@ def parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
     return values
 
 
-def _columns(path: Path, file: _File | dict[str, Any], *, images_only: bool) -> CocoColumns:
-    lists = {key: _list(path, file, key) for key in ("images", "annotations", "categories")}
+def _read_columns(path: Path, file: _File | dict[str, Any], *, images_only: bool) -> CocoColumns:
+    """Read the lists of a file, decoded already or not."""
+    lists = {key: _find_list(path, file, key) for key in ("images", "annotations", "categories")}
     needed = ["images"] if images_only else ["images", "annotations", "categories"]
     for key in needed:
         if lists[key] is None:
             raise UserError(f'{path}: has no "{key}" list; a COCO file has {", ".join(needed)}')
-    records = list(
-        chain(*read_list(path, "categories", lists["categories"], _Category, _refuse, list))
-    )
+    parts = read_list(path, "categories", lists["categories"], _Category, _read_none_strictly, list)
+    records = list(chain(*parts))
     categories = Categories(ids=(), names=())
     if records or not images_only:
-        categories = _categories(path, records)
-    images = _images(path, lists["images"])
-    boxes = _boxes(path, lists["annotations"], images, categories)
+        categories = _read_categories(path, records)
+    images = _read_images(path, lists["images"])
+    boxes = _read_boxes(path, lists["annotations"], images, categories)
     return CocoColumns(categories=categories, images=images, boxes=boxes)
 
 
-def _list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview | list[Any] | None:
+def _find_list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview | list[Any] | None:
     """Return a list of the file, decoded or not, or None."""
     if isinstance(file, dict):
         value = file.get(key)
@@ -208,12 +211,12 @@ def _list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview | li
     return raw
 
 
-def _refuse(piece: bytes) -> None:
-    """Read nothing strictly: categories are few."""
+def _read_none_strictly(piece: bytes) -> None:
+    """Leave every category to the lenient way: there are few."""
 
 
 def _check_unique(path: Path, word: str, ids: NDArray[np.int64]) -> None:
-    """Refuse an id that stands twice, by the numbers of its first two records."""
+    """Refuse a duplicate id, by the numbers of its first two records."""
     if (ids[1:] > ids[:-1]).all():
         return
     ordered = np.sort(ids)  # several times as fast as the argsort that says which
@@ -226,7 +229,7 @@ def _check_unique(path: Path, word: str, ids: NDArray[np.int64]) -> None:
     raise UserError(f"{path}: {word} records {a} and {b} both have id {ids[a]}; ids must be unique")
 
 
-def _categories(path: Path, records: list[_Category]) -> Categories:
+def _read_categories(path: Path, records: list[_Category]) -> Categories:
     if not records:
         raise UserError(f'{path}: "categories" is empty; there is no class to learn')
     ids = [record.id for record in records]
@@ -246,7 +249,7 @@ def _categories(path: Path, records: list[_Category]) -> Categories:
     return Categories(ids=tuple(r.id for r in ordered), names=tuple(r.name for r in ordered))
 
 
-def _images(path: Path, values: memoryview | list[Any] | None) -> ImageColumns:
+def _read_images(path: Path, values: memoryview | list[Any] | None) -> ImageColumns:
     decoder = msgspec.json.Decoder(list[_Image])
     count = 0
 
@@ -290,7 +293,7 @@ def _is_plain_name(name: str) -> bool:
     return bool(_PLAIN_NAME.fullmatch(name)) and ".." not in name and not name.isspace()
 
 
-def _boxes(
+def _read_boxes(
     path: Path,
     values: memoryview | list[Any] | None,
     images: ImageColumns,
@@ -353,6 +356,6 @@ def _lenient_columns(records: list[Any], image_rows: Ids, label_rows: Ids) -> Bo
         rows=image_rows(np.array([record.image_id for record in records], np.int64)),
         labels=label_rows(np.array([record.category_id for record in records], np.int64)),
         boxes=np.array([record.bbox for record in records], np.float64).reshape(-1, 4),
-        areas=np.array([number(record.area) for record in records], np.float64),
+        areas=np.array([number_or_nan(record.area) for record in records], np.float64),
         crowd=np.array([record.iscrowd or 0 for record in records], np.int64),
     )

@@ -1,6 +1,6 @@
 """What is wrong with a record of a COCO file, in words: file, record, value, remedy.
 
-The careful half of `coco_json`: one record at a time, of whatever types it came in.
+The careful half of `parsing`: one record at a time, of whatever types it came in.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MAX_ID = 2**53
 
 
 def is_id(value: Any) -> bool:
+    """Whether a value is a whole number that every reader of JSON keeps exactly."""
     return type(value) is int and abs(value) < MAX_ID
 
 
@@ -29,12 +30,20 @@ def is_name(value: Any) -> bool:
     return value == value.encode(errors="ignore").decode()
 
 
+def leads_outside(name: str) -> bool:
+    """Whether a name is absolute, on this system or another, or has `..` in it."""
+    return any(
+        flavour(name).anchor or ".." in flavour(name).parts
+        for flavour in (PurePosixPath, PureWindowsPath)
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """What is wrong with a record."""
 
     kind: str
-    """A short name; see `diagnostics.kinds`."""
+    """A short name, under which `retinanet check` counts it."""
     record: str
     """Which one: `annotation 812 (image 37)`."""
     value: str
@@ -51,20 +60,21 @@ class Problem:
 def check_ids(path: Path, word: str, values: Sequence[Any], first: int = 0) -> None:
     """Refuse ids that are not whole numbers."""
     for row, value in enumerate(values, first):
-        _refuse(path, id_problems(word, row, value))
+        _raise_first(path, id_problems(word, row, value))
 
 
 def check_image(path: Path, image: Any) -> None:
     """Refuse an image's record whose values are wrong."""
-    _refuse(path, image_problems(image))
+    _raise_first(path, image_problems(image))
 
 
 def check_annotation(path: Path, record: Any, *, images: Ids, categories: Ids) -> None:
     """Check an annotation's values against the file's images and categories."""
-    _refuse(path, annotation_problems(record, images=images, categories=categories))
+    _raise_first(path, annotation_problems(record, images=images, categories=categories))
 
 
-def _refuse(path: Path, problems: Iterator[Problem]) -> None:
+def _raise_first(path: Path, problems: Iterator[Problem]) -> None:
+    """Refuse a record that has a problem."""
     for problem in problems:
         raise UserError(f"{path}: {problem}")
 
@@ -77,7 +87,7 @@ def id_problems(word: str, row: int, value: Any) -> Iterator[Problem]:
             record=f"{word} record {row}",
             value=f"has id {value!r:.60}",
             remedy="ids must be whole numbers",
-            hint=_hint(value, whole=True),
+            hint=_hint_at_number(value, whole=True),
         )
 
 
@@ -94,13 +104,13 @@ def image_problems(image: Any) -> Iterator[Problem]:
                 record=where,
                 value=f"has {side} {value!r:.60}",
                 remedy="it must be the file's size in whole px, at least 1",
-                hint=_hint(value, whole=False),
+                hint=_hint_at_number(value, whole=False),
             )
     name = image.file_name
     if not is_name(name):
         value = f"has file_name {name!r:.60}"
         yield Problem(kind="bad-file-name", record=where, value=value, remedy="it must be a name")
-    elif any(f(name).anchor or ".." in f(name).parts for f in (PurePosixPath, PureWindowsPath)):
+    elif leads_outside(name):
         yield Problem(
             kind="bad-file-name",
             record=where,
@@ -127,7 +137,7 @@ def annotation_problems(
         value = getattr(record, key)
         if not is_id(value) or value not in known:
             text = f"has {key} {value!r:.60}, which is not in {place} ({known})"
-            hint = _hint(value, whole=True)
+            hint = _hint_at_number(value, whole=True)
             yield Problem(kind=kind, record=where, value=text, hint=hint)
     yield from _box_problems(where, record.bbox)
     if record.iscrowd is not None and record.iscrowd not in (0, 1):
@@ -136,8 +146,9 @@ def annotation_problems(
 
 
 def _box_problems(where: str, box: Any) -> Iterator[Problem]:
-    numbers = [number(value) for value in box] if isinstance(box, list | tuple) else []
-    hints = [_hint(value, whole=False) for value in box] if numbers else []
+    """Yield what is wrong with the `bbox` of an annotation."""
+    numbers = [number_or_nan(value) for value in box] if isinstance(box, list | tuple) else []
+    hints = [_hint_at_number(value, whole=False) for value in box] if numbers else []
     if len(numbers) != 4 or any(map(math.isnan, numbers)):
         yield Problem(
             kind="bad-bbox",
@@ -161,7 +172,7 @@ def _box_problems(where: str, box: Any) -> Iterator[Problem]:
         yield Problem(kind="bad-bbox", record=where, value=value, remedy=remedy)
 
 
-def number(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
     """Return a finite number as a float, NaN for anything else."""
     if type(value) not in (int, float):
         return math.nan
@@ -183,7 +194,7 @@ def meant_number(value: Any) -> int | float | None:
     return value if type(value) is int else None
 
 
-def _hint(value: Any, *, whole: bool) -> str:
+def _hint_at_number(value: Any, *, whole: bool) -> str:
     """Say that a refused value means a number, if it does."""
     meant = meant_number(value)
     if isinstance(value, str) and meant is not None:

@@ -19,6 +19,8 @@ from retinanet.data.coco.annotations import Annotations, FileNames, map_annotati
 from retinanet.errors import UserError, nearest
 from retinanet.files import user_cache
 
+_COLUMNS = ("image_ids", "sizes", "annotation_ids", "boxes", "labels", "crowd", "areas")
+
 
 def select(
     files: Sequence[Annotations],
@@ -30,13 +32,14 @@ def select(
     """Return the chosen classes and images of files in which those classes have the same ids.
 
     Args:
-        files: their indexes.
-        folders: of each, what its file names are put behind; may be empty.
+        files: indexes of the annotation files.
+        folders: what the file names of each are put behind; may be empty.
         classes: names to keep, None for all; images that lose all their boxes stay.
-        limit: images to keep, None for all: the same ones each time, of a smaller limit some.
+        limit: images to keep, None for all. They are the same ones each time, and those of a
+            smaller limit are among those of a larger one.
 
     Raises:
-        UserError: a class that there is not.
+        UserError: an unknown class.
     """
     names = files[0].categories.names
     for name in classes or ():
@@ -47,18 +50,18 @@ def select(
             )
     choices = [None if classes is None else sorted(set(classes)), limit]
     # A resume may find the same files elsewhere: where they lie is no part of the fingerprint.
-    fingerprint = _digest([[file.fingerprint for file in files], choices])
-    # What a fingerprint leaves out (names of classes, areas) is told by the time of change.
-    stamps = [_stamp(file.path) for file in files]
+    fingerprint = _short_hash([[file.fingerprint for file in files], choices])
+    # What a fingerprint leaves out (names of classes, areas) shows in the time of change.
+    stamps = [_size_and_time(file.path) for file in files]
     source = {"files": stamps, "folders": list(folders), "content": fingerprint}
     path = Path(" + ".join(str(file.path) for file in files))
-    place = user_cache() / f"selection-{_digest(source)}.index"
+    place = user_cache() / f"selection-{_short_hash(source)}.index"
     found = map_annotations(place, path, lambda saved: saved == source)
     if found is not None:
         return found
     if any(file.categories != files[0].categories for file in files):
         files = [take_classes(file, classes) for file in files]
-    chosen = _take(_join(files, folders, path), classes, limit, fingerprint=fingerprint)
+    chosen = _subset(_concatenate(files, folders, path), classes, limit, fingerprint=fingerprint)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         chosen.save(place, source)
@@ -69,20 +72,20 @@ def select(
 
 def take_classes(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:
     """Return an index of the named classes, as far as there are any; of all for None."""
-    return _take(annotations, classes, None, fingerprint="")
+    return _subset(annotations, classes, None, fingerprint="")
 
 
-def _stamp(path: Path) -> list[str | int]:
+def _size_and_time(path: Path) -> list[str | int]:
     status = path.stat()
     return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
-def _digest(values: Any) -> str:
+def _short_hash(values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
-def _join(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> Annotations:
-    """Put files one after the other; ids that stand in two of them move up in the later one."""
+def _concatenate(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> Annotations:
+    """Put files one after the other; ids that occur in an earlier one are moved up."""
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
     remarks = [remark for file in files for remark in file.remarks]
     ends = [np.zeros(1, np.int64)]
@@ -90,7 +93,7 @@ def _join(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> A
     for file, folder in zip(files, folders, strict=True):
         for name in _COLUMNS:
             column = getattr(file, name)
-            shift = _shift(arrays[name], column) if name.endswith("ids") else 0
+            shift = _id_shift(arrays[name], column) if name.endswith("ids") else 0
             if shift and name == "image_ids":
                 remarks.append(
                     f"{file.path.name}: ids of images stand in another file, too: here they are "
@@ -111,18 +114,15 @@ def _join(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> A
     )
 
 
-_COLUMNS = ("image_ids", "sizes", "annotation_ids", "boxes", "labels", "crowd", "areas")
-
-
-def _shift(before: list[NDArray[Any]], ids: NDArray[Any]) -> int:
-    """Return what to add to ids so that none of them stands in the files before."""
+def _id_shift(before: list[NDArray[Any]], ids: NDArray[Any]) -> int:
+    """Return what to add to ids so that none of them occurs in the files before."""
     known = np.concatenate(before) if before else np.zeros(0, np.int64)
     if not np.isin(ids, known).any():
         return 0
     return int(known.max()) + 1 - min(0, int(ids.min()))
 
 
-def _take(
+def _subset(
     all_of: Annotations, classes: Sequence[str] | None, limit: int | None, *, fingerprint: str
 ) -> Annotations:
     """Return an index of some classes and images of another."""
@@ -158,15 +158,15 @@ def _take(
         labels=of_label[all_of.labels[places]],
         crowd=all_of.crowd[places],
         areas=all_of.areas[places],
-        remarks=(*all_of.remarks, *_said(all_of, rows, wanted, others)),
+        remarks=(*all_of.remarks, *_remarks(all_of, rows, wanted, others)),
         fingerprint=fingerprint,
     )
 
 
-def _said(
+def _remarks(
     all_of: Annotations, rows: NDArray[np.int64], wanted: list[int], others: int
 ) -> Iterator[str]:
-    """Say what was not taken: images, and boxes of other classes."""
+    """Yield what was not taken: images, and boxes of other classes."""
     if len(rows) < len(all_of):
         yield f"limit: {len(rows):,} of {len(all_of):,} images are taken"
     if len(wanted) < len(all_of.categories):

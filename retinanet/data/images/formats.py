@@ -1,23 +1,32 @@
-"""The size that an image claims, in every format that is read, before any pixel is decoded."""
+"""What the header of an image says, in every format that is read, before any pixel is decoded.
+
+Not by Pillow: it finds no size in files that OpenCV decodes (a PNG with a damaged or large remark,
+a BMP or TIFF with unusual channels), and keeps one limit of pixels for the whole process.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from struct import calcsize, unpack_from
 from struct import error as struct_error
 
 from retinanet.data.canvas import Size
 
-_HEAD = 65_536
-"""Bytes in which a box is looked for."""
-JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_BOXES = 65_536
+"""Bytes in which a JPEG 2000's box is looked for."""
+PNG, JPEG, JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
 # Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
 FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
-_ALONE = {0x01, *range(0xD0, 0xD9)}
-"""Markers of a JPEG without a segment."""
+_WITHOUT_SEGMENT = {0x01, *range(0xD0, 0xD9)}
+"""Markers of a JPEG that no length and content follow."""
+_TIFF = rb"II[*+]\0|MM\0[*+]"
 _TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}
+"""How numbers are stored, by the type of their entry."""
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+"""Tags of a TIFF."""
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})")
 
@@ -38,10 +47,22 @@ def has_end(content: bytes) -> bool:
 
     JPEG's takes zeros for pixels: those of a file whose rest was never written.
     """
-    if not content.startswith(JPEG) or content.endswith(_JPEG_END):
+    if not content.startswith(JPEG) or content.endswith(JPEG_END):
         return True
     scan = first_scan(content)
-    return scan >= 0 and content.rfind(_JPEG_END, scan) >= 0
+    return scan >= 0 and content.rfind(JPEG_END, scan) >= 0
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Return the orientation that an EXIF block (a TIFF without pixels) gives; 1 if none."""
+    if not re.match(_TIFF, exif):
+        return 1
+    with suppress(struct_error, OverflowError):  # it is cut off, or rubbish
+        for tag, _, place in _tiff_entries(exif):
+            if tag == _ORIENTATION:
+                (value,) = unpack_from(_byte_order(exif) + "H", exif, place)
+                return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def segments(content: bytes) -> Iterator[tuple[int, int]]:
@@ -49,7 +70,7 @@ def segments(content: bytes) -> Iterator[tuple[int, int]]:
     place = 2
     while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
         marker = content[place + 1]
-        if marker in (0x00, 0xFF) or marker in _ALONE:  # bytes between segments, padding
+        if marker in (0x00, 0xFF) or marker in _WITHOUT_SEGMENT:  # bytes between segments, padding
             place += 1
             continue
         yield marker, place + 4
@@ -100,21 +121,31 @@ def _webp(content: bytes) -> Size:
 
 
 def _tiff(content: bytes) -> Size | None:
-    """Look for width (tag 256) and height (257) in the first directory of a TIFF or BigTIFF."""
-    order = "<" if content.startswith(b"II") else ">"
+    order = _byte_order(content)
+    sides = {
+        tag: unpack_from(order + _TIFF_NUMBERS[kind], content, place)[0]
+        for tag, kind, place in _tiff_entries(content)
+        if tag in (_WIDTH, _HEIGHT) and kind in _TIFF_NUMBERS
+    }
+    return (sides[_HEIGHT], sides[_WIDTH]) if len(sides) == 2 else None
+
+
+def _tiff_entries(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield tag, type and place of each value in the first directory of a TIFF or BigTIFF."""
+    order = _byte_order(content)
     if unpack_from(order + "H", content, 2)[0] == 43:
-        count, entry, at = "Q", 20, unpack_from(order + "Q", content, 8)[0]
+        count, entry, value, at = "Q", 20, 12, unpack_from(order + "Q", content, 8)[0]
     else:
-        count, entry, at = "H", 12, unpack_from(order + "I", content, 4)[0]
-    sides: dict[int, int] = {}
+        count, entry, value, at = "H", 12, 8, unpack_from(order + "I", content, 4)[0]
     (entries,) = unpack_from(order + count, content, at)
     for i in range(min(entries, 4096)):
         place = at + calcsize(order + count) + i * entry
         tag, kind = unpack_from(order + "HH", content, place)
-        if tag in (256, 257) and kind in _TIFF_NUMBERS:
-            value = place + (12 if entry == 20 else 8)
-            (sides[tag],) = unpack_from(order + _TIFF_NUMBERS[kind], content, value)
-    return (sides[257], sides[256]) if len(sides) == 2 else None
+        yield tag, kind, place + value
+
+
+def _byte_order(content: bytes) -> str:
+    return "<" if content.startswith(b"II") else ">"
 
 
 def _jpeg_2000(content: bytes) -> Size | None:
@@ -122,7 +153,7 @@ def _jpeg_2000(content: bytes) -> Size | None:
     if content.startswith(b"\xff"):
         width, height = unpack_from(">II", content, 8)
         return height, width
-    place = content.find(b"ihdr", 0, _HEAD)
+    place = content.find(b"ihdr", 0, _BOXES)
     if place < 0:
         return None
     height, width = unpack_from(">II", content, place + 4)
@@ -144,10 +175,10 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] =
     (re.compile(start, re.DOTALL), size)
     for start, size in (
         (JPEG, _jpeg),
-        (rb"\x89PNG\r\n\x1a\n", _png),
+        (PNG, _png),
         (b"RIFF....WEBP", _webp),
         (b"BM", _bmp),
-        (rb"II[*+]\0|MM\0[*+]", _tiff),
+        (_TIFF, _tiff),
         (b"GIF8", _gif),
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg_2000),
         (b"....ftyp", _avif),

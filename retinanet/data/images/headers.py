@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from struct import unpack_from
 
 from retinanet.data.canvas import Size
-from retinanet.data.images.formats import FRAMES, first_scan, segments
+from retinanet.data.images.formats import (
+    FRAMES,
+    JPEG,
+    JPEG_END,
+    PNG,
+    exif_orientation,
+    first_scan,
+    image_size,
+    segments,
+)
 from retinanet.data.images.reading import MAX_PIXELS
 
 _HEAD, _TAIL = 65_536, 12
@@ -60,74 +70,46 @@ def read_ends(path: Path) -> tuple[bytes, bytes, int]:
 
 
 def parse_header(head: bytes, tail: bytes, length: int) -> Header:
-    """Return what the ends of a file tell; nothing of another format or a file without its end."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
-        kind = head[25] if len(head) > 25 else -1
-        size = _number(head[20:24]), _number(head[16:20])
-        return Header(
-            size=size if tail == _PNG_END and _may_be_read(size) else None,
-            channels=_PNG_CHANNELS.get(kind),
-            bits=8 if kind == 3 else head[24] if len(head) > 24 else None,
-            palette=kind == 3,
-            orientation=_png_orientation(head),
-        )
-    if head.startswith(b"\xff\xd8"):
-        # A thumbnail in the metadata has an end of its own: the picture's comes after its scan.
-        whole = tail.endswith(b"\xff\xd9") and 0 <= first_scan(head) < length - 2
-        return _jpeg_header(head, whole=whole)
-    return Header()
+    """Return what the ends of a file tell; nothing of another format, no size without an end."""
+    size = image_size(head)
+    if head.startswith(PNG) and size is not None and len(head) >= 26:
+        header, is_whole = _png_header(head), tail == _PNG_END
+    elif head.startswith(JPEG):
+        # A thumbnail in the metadata has an end of its own: the image's comes after its scan.
+        is_whole = tail.endswith(JPEG_END) and 0 <= first_scan(head) < length - 2
+        header = _jpeg_header(head)
+    else:
+        return Header()
+    if is_whole and size is not None and size[0] * size[1] <= MAX_PIXELS:
+        return replace(header, size=size)
+    return header
 
 
-def _may_be_read(size: Size) -> bool:
-    return size[0] * size[1] <= MAX_PIXELS
+def _png_header(head: bytes) -> Header:
+    """Look at a PNG's chunks (length, type, content, checksum) up to the one that holds EXIF."""
+    bits, kind = head[24], head[25]
+    orientation, place = 1, 8
+    while place + 8 <= len(head):
+        length, name = unpack_from(">I4s", head, place)
+        if name == b"eXIf":
+            orientation = exif_orientation(head[place + 8 : place + 8 + length])
+            break
+        place += 12 + length
+    return Header(
+        channels=_PNG_CHANNELS.get(kind),
+        bits=8 if kind == 3 else bits,
+        palette=kind == 3,
+        orientation=orientation,
+    )
 
 
-def _jpeg_header(head: bytes, *, whole: bool) -> Header:
+def _jpeg_header(head: bytes) -> Header:
     """Look at a JPEG's segments up to the one that holds the size."""
     orientation = 1
     for marker, start in segments(head):
         if marker == 0xE1 and head[start : start + 6] == b"Exif\0\0":
-            orientation = _orientation(head[start + 6 : start + _HEAD])
+            orientation = exif_orientation(head[start + 6 :])
         if marker in FRAMES and start + 6 <= len(head):
-            size = _number(head[start + 1 : start + 3]), _number(head[start + 3 : start + 5])
-            channels = head[start + 5]
-            return Header(
-                size=size if whole and _may_be_read(size) else None,
-                channels=channels,
-                bits=head[start],
-                orientation=orientation,
-                cmyk=channels == 4,
-            )
+            bits, channels = head[start], head[start + 5]
+            return Header(channels=channels, bits=bits, orientation=orientation, cmyk=channels == 4)
     return Header(orientation=orientation)
-
-
-def _png_orientation(head: bytes) -> int:
-    """Walk a PNG's chunks (length, type, content, checksum) to the one that holds EXIF."""
-    place = 8
-    while place + 8 <= len(head):
-        length, kind = _number(head[place : place + 4]), head[place + 4 : place + 8]
-        if kind == b"eXIf":
-            return _orientation(head[place + 8 : place + 8 + length])
-        place += 12 + length
-    return 1
-
-
-def _orientation(exif: bytes) -> int:
-    """Return the orientation that a TIFF block gives: tag 0x0112 of its first directory."""
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
-    if order is None:
-        return 1
-    little = order == "little"
-    entries = _number(exif[4:8], little=little)
-    for i in range(_number(exif[entries : entries + 2], little=little)):
-        entry = exif[entries + 2 + 12 * i :][:12]
-        if len(entry) < 12:
-            break
-        if _number(entry[:2], little=little) == 0x0112:
-            value = _number(entry[8:10], little=little)
-            return value if 1 <= value <= 8 else 1
-    return 1
-
-
-def _number(content: bytes, *, little: bool = False) -> int:
-    return int.from_bytes(content, "little" if little else "big")

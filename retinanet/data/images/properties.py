@@ -37,15 +37,15 @@ def look_at_image(path: Path, ends: tuple[bytes, bytes, int], *, decode: bool) -
     """
     header = parse_header(*ends)
     if header.size is None:
-        return _decoded(path, header)
+        return _look_by_decoding(path, header)
     if decode:
         pixels = read_image(path)
         return ImageFile(stored=header.size, shown=pixels.shape[:2], header=header)
-    return ImageFile(stored=header.size, shown=_turned(path, header), header=header)
+    return ImageFile(stored=header.size, shown=_size_as_shown(path, header), header=header)
 
 
-def _turned(path: Path, header: Header) -> Size:
-    """Return the size as shown; whether the decoder heeds a quarter turn is tried, cheaply."""
+def _size_as_shown(path: Path, header: Header) -> Size:
+    """Return the size after EXIF; whether the decoder heeds a quarter turn is tried, cheaply."""
     assert header.size is not None
     if header.orientation <= 4:
         return header.size
@@ -58,7 +58,7 @@ def _turned(path: Path, header: Header) -> Size:
     return turned
 
 
-def _decoded(path: Path, header: Header) -> ImageFile:
+def _look_by_decoding(path: Path, header: Header) -> ImageFile:
     """Look at a file whose ends do not tell its size."""
     pixels = read_image(path)
     shown = pixels.shape[0], pixels.shape[1]

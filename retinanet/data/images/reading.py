@@ -14,24 +14,20 @@ from retinanet.data.images.formats import JPEG, has_end, image_size
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before their pixels take memory (600 MB at the limit)."""
-
-
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 """Of the files of a folder that are taken for images, in small letters."""
-
-
-class UnreadableImageError(Exception):
-    """An image file that cannot be decoded, or whose size is not what the JSON says."""
-
-
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+
+
+class UnreadableImageError(Exception):
+    """An image file that cannot be decoded, or whose size is not what the JSON says."""
 
 
 def read_image(
@@ -47,7 +43,7 @@ def read_image(
     are multiplied by its alpha: transparent is black).
 
     EXIF orientation is followed as viewers do (not in AVIF), unless the annotation file gives the
-    size of the unrotated picture: its boxes then belong to that one.
+    size of the unrotated image: its boxes then belong to that one.
 
     A truncated file is refused. Damage inside one is noticed where the format has checksums (PNG),
     not inside a JPEG whose end is there.

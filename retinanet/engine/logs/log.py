@@ -50,7 +50,7 @@ class Log:
 
         metrics, board = folder / "metrics.jsonl", folder / "tensorboard"
         try:
-            damaged = _forget_after(metrics, step, evaluated)
+            damaged = _cut_metrics(metrics, step, evaluated)
             cut_events(board, lambda tag, at: at <= (evaluated if of_evaluation(tag) else step))
         except OSError as error:
             raise write_failure(folder, error) from None
@@ -113,14 +113,14 @@ class Log:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._board.scalar(name, value, step)
 
-    def picture(self, step: int, name: str, image: NDArray[np.uint8]) -> None:
-        """Show an (H, W, 3) RGB image in tensorboard.
+    def picture(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
+        """Show a picture, (H, W, 3) RGB, in tensorboard.
 
         Raises:
             TrainingError: the disk does not take it.
         """
         if self._board is not None:
-            self._board.picture(name, image, step)
+            self._board.picture(name, pixels, step)
 
     def histogram(
         self, step: int, name: str, edges: Sequence[float], counts: Sequence[float]
@@ -150,7 +150,7 @@ def of_evaluation(tag: str) -> bool:
     return tag.startswith(("val/", "val_average/")) or tag.endswith(("/val", "/val_average"))
 
 
-def _forget_after(path: Path, step: int, evaluated: int) -> int:
+def _cut_metrics(path: Path, step: int, evaluated: int) -> int:
     """Keep the lines of metrics.jsonl up to a step; return how many others are no such lines.
 
     A crash may have cut the last one, or, when the power fails, left other bytes in its place.

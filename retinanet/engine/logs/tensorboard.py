@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class EventFile:
         self._add(Event(step=step, summary=scalar(tag, value)))
 
     def picture(self, tag: str, pixels: NDArray[np.uint8], step: int) -> None:
-        """Add an (H, W, 3) RGB image."""
+        """Add a picture, (H, W, 3) RGB."""
         self._add(Event(step=step, summary=image(tag, pixels, dataformats="HWC")))
 
     def histogram(
@@ -70,6 +70,9 @@ class EventFile:
 def cut_events(folder: Path, keep: Callable[[str, int], bool]) -> None:
     """Remove events from a folder's files, and what a crash has left of a last one.
 
+    A START event (`purge_step` of TensorBoard's own writer) would not do: the viewer ignores it,
+    and it knows one step for all tags.
+
     Args:
         folder: of the event files.
         keep: whether an event of a tag at a step stays.
@@ -82,7 +85,7 @@ def cut_events(folder: Path, keep: Callable[[str, int], bool]) -> None:
             path.unlink()
             continue
         kept, size, values = [], 0, 0
-        for record in _records(path):
+        for record in RawEventFileLoader(str(path)).Load():  # up to the first damaged one
             event = Event.FromString(record)
             if all(keep(value.tag, event.step) for value in event.summary.value):
                 kept.append(record)
@@ -95,8 +98,3 @@ def cut_events(folder: Path, keep: Callable[[str, int], bool]) -> None:
                 writer = RecordWriter(file)
                 for record in kept:
                     writer.write(record)
-
-
-def _records(path: Path) -> Iterator[bytes]:
-    """Yield the records of a file up to its end, or to the first damaged one."""
-    yield from RawEventFileLoader(str(path)).Load()

@@ -14,9 +14,9 @@ _RATES: dict[str, dict[Start, float]] = {
     "adamw": {"random weights": 1e-3, "a backbone": 7e-4, "a detector": 4e-4},
     "sgd": {"random weights": 2e-2, "a backbone": 1e-2, "a detector": 2e-3},
 }
-"""Of a batch of 16. SGD from a backbone is the paper's (section 4.1); those of AdamW lie around
-what was measured on blood cells, batches of 8 (docs/finetuning.md), where more than is said here
-did no harm to subnets with group norm; the two others are rules of thumb."""
+"""Learning rates of a batch of 16. SGD from a backbone is the paper's (section 4.1); those of AdamW
+lie around what was measured on blood cells, batches of 8 (docs/finetuning.md), where more than is
+said here did no harm to subnets with group norm; the two others are rules of thumb."""
 
 
 def usual_epochs(images: int, start: Start) -> float:
@@ -40,9 +40,9 @@ def advise(config: Config, images: int, weights: Checkpoint | None) -> str:
     """Say what is usual for a number of training images, and what the config has.
 
     Args:
-        config: of the run.
-        images: of an epoch.
-        weights: the run starts from; None: those that the config names, if any.
+        config: the run's config.
+        images: images of an epoch.
+        weights: what the run starts from; None: the weights that the config names, if any.
     """
     start: Start = "random weights"
     if weights is not None:
@@ -50,7 +50,7 @@ def advise(config: Config, images: int, weights: Checkpoint | None) -> str:
     elif config.model.weights != "none":
         start = "a backbone"
     train = config.train
-    low, high = (_rounded(usual_epochs(images, start) * factor) for factor in (0.7, 1.4))
+    low, high = (_round_epochs(usual_epochs(images, start) * factor) for factor in (0.7, 1.4))
     steps = [max(round(epochs * images / train.batch_size, -1), 10) for epochs in (low, high)]
     epochs = train.epochs or (train.steps or 0) * train.batch_size / images
     rate = usual_rate(train.optimizer, train.batch_size, start)
@@ -61,5 +61,6 @@ def advise(config: Config, images: int, weights: Checkpoint | None) -> str:
     )
 
 
-def _rounded(epochs: float) -> int:
+def _round_epochs(epochs: float) -> int:
+    """Round to whole epochs, and from 20 on to a multiple of five."""
     return round(epochs / 5) * 5 if epochs >= 20 else round(epochs)

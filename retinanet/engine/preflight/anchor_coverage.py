@@ -1,7 +1,7 @@
 """How well anchors cover the boxes that training learns from, at the size that the network sees.
 
-A box that no anchor overlaps by `assign.positive_iou` is learnt from one weak anchor, or not at all
-; with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
+A box that no anchor overlaps by `assign.positive_iou` is learnt from one weak anchor, or not at
+all; with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ _CHUNK = 2**15
 """Boxes looked at together: their columns stay in the cache."""
 COCO_SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
 """Areas in original square px, as COCO's AP_S, AP_M and AP_L."""
-_ANY = float(np.finfo(np.float32).tiny)
+_LEAST_IOU = float(np.finfo(np.float32).tiny)
 """Least IoU of an anchor that touches a box: a threshold of 0 asks for no less."""
-_FEW = 20
+_ENOUGH_BOXES = 20
 """Boxes from which a share is worth a warning."""
-_WORST, _NAME = 20, 32
-"""Classes that the table shows, and letters of a name."""
+_CLASSES_SHOWN = 20
+"""Classes of the table: the worst ones."""
+_LETTERS_SHOWN = 32
+"""Letters of a class name in the table."""
 
 
 def best_iou(anchors: AnchorGenerator, boxes: PlacedBoxes) -> NDArray[np.float32]:
@@ -72,10 +74,10 @@ def level_iou(corners: Tensor, cells: Tensor, grid: Tensor, offset: float) -> It
     The arithmetic is that of the anchors and of `boxes.iou`, so that rounding agrees with them.
 
     Args:
-        corners: (4, n) of the boxes.
+        corners: (4, n) x1, y1, x2, y2 of the boxes.
         cells: (per_cell, 4) anchors around a cell's centre: all are symmetric, rounded ones too.
         grid: (4, n) rows, columns, step_y, step_x of the canvas of each box.
-        offset: of the first centre, in steps.
+        offset: offset of the first centre, in steps.
     """
     x1, y1, x2, y2 = corners
     rows, columns, step_y, step_x = grid
@@ -95,7 +97,7 @@ def level_iou(corners: Tensor, cells: Tensor, grid: Tensor, offset: float) -> It
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How many boxes of a kind the anchors cover."""
+    """How many boxes of a group (all, a size, a class) the anchors cover."""
 
     name: str
     boxes: int
@@ -121,7 +123,7 @@ class Coverage:
     short_side: int
     """px; the middle one of multi-scale."""
     long_side: int
-    """px, the limit."""
+    """px, the limit of the long side."""
     kind: str
     """assign.kind; atss assigns by none of the next three."""
     positive_iou: float
@@ -159,8 +161,8 @@ def measure_coverage(config: Config, split: Split, boxes: TrainingBoxes) -> Cove
         return Share(
             name=name,
             boxes=len(of),
-            positive=int((of >= max(assign.positive_iou, _ANY)).sum()),
-            near=int((of >= max(assign.negative_iou, _ANY)).sum()),
+            positive=int((of >= max(assign.positive_iou, _LEAST_IOU)).sum()),
+            near=int((of >= max(assign.negative_iou, _LEAST_IOU)).sum()),
             low_quality=int(((of > 0) & (of < assign.positive_iou)).sum()),
             untouched=int((of <= 0).sum()),
         )
@@ -195,12 +197,12 @@ def describe_briefly(coverage: Coverage) -> list[str]:
     if not total.boxes:
         return []
     sizes = ", ".join(f"{size.name} {_percent(size.covered)}" for size in coverage.sizes)
-    some = f" ({total.boxes:,} boxes looked at)" if coverage.sampled else ""
+    sample = f" ({total.boxes:,} boxes looked at)" if coverage.sampled else ""
     lines = [
         f"anchors at short side {coverage.short_side}: {_percent(total.covered)} of the boxes have "
         f"one with IoU >= {coverage.positive_iou:g} ({sizes}), "
         f"{_percent(total.near / total.boxes)} one with IoU >= {coverage.negative_iou:g}"
-        f"{some}"
+        f"{sample}"
     ]
     return lines + [f"  warning: {text}" for text in warn_of_coverage(coverage)]
 
@@ -214,21 +216,23 @@ def warn_of_coverage(coverage: Coverage) -> list[str]:
     """
     limits = [(coverage.total, 0.75), *((size, 1 / 2) for size in coverage.sizes)]
     limits += [(group, 1 / 3) for group in coverage.classes]
-    missed = [group for group, least in limits if group.boxes >= _FEW and group.covered < least]
+    missed = [
+        group for group, least in limits if group.boxes >= _ENOUGH_BOXES and group.covered < least
+    ]
     if not missed:
         return []
     shown = ", ".join(f"{m.boxes - m.positive:,} of {m.boxes:,} ({m.name})" for m in missed[:5])
     more = f" and {len(missed) - 5} classes more" if len(missed) > 5 else ""
     return [
         f"many boxes have no anchor with IoU >= {coverage.positive_iou:g}: {shown}{more}. "
-        f"{_fate(coverage)}. "
+        f"{_describe_uncovered(coverage)}. "
         f"Remedy: a larger data.short_side (now {coverage.short_side}), or other anchors: "
         "`retinanet check CONFIG --fit-anchors`"
     ]
 
 
-def _fate(coverage: Coverage) -> str:
-    """Return what training makes of the boxes that are not covered."""
+def _describe_uncovered(coverage: Coverage) -> str:
+    """Say what training makes of the boxes that are not covered."""
     if coverage.kind == "atss":
         return (
             "With assign.kind=atss a box is learnt from the best anchors near its centre, however "
@@ -248,9 +252,9 @@ def describe_coverage(coverage: Coverage) -> list[str]:
     ]
     words = {"small": "small < 32² px", "medium": "medium", "large": "large >= 96² px"}
     classes = sorted(coverage.classes, key=lambda group: group.covered)
-    shown = classes[:_WORST]
+    shown = classes[:_CLASSES_SHOWN]
     rows = [("all", total), *((words[size.name], size) for size in coverage.sizes)]
-    rows += [(group.name[:_NAME], group) for group in shown]
+    rows += [(group.name[:_LETTERS_SHOWN], group) for group in shown]
     width = max(len(name) for name, _ in rows)
     positive, near = (f"IoU >= {x:g}" for x in (coverage.positive_iou, coverage.negative_iou))
     weak = "low-quality" if coverage.low_quality_rule else "too weak"
@@ -263,9 +267,10 @@ def describe_coverage(coverage: Coverage) -> list[str]:
         for name, group in rows
         if group.boxes
     ]
-    if len(classes) > _WORST:
-        least = _percent(classes[_WORST].covered)
-        lines.append(f"  and {len(classes) - _WORST} classes more, each with at least {least}")
+    if len(classes) > _CLASSES_SHOWN:
+        least = _percent(classes[_CLASSES_SHOWN].covered)
+        more = len(classes) - _CLASSES_SHOWN
+        lines.append(f"  and {more} classes more, each with at least {least}")
     if coverage.ends:
         ends = ", ".join(f"{_percent(share)} at {side}" for side, share in coverage.ends.items())
         lines.append(f"  of the other short sides: {ends} px ({positive})")

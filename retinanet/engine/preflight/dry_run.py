@@ -33,8 +33,8 @@ def try_first_step(run: Run) -> list[str]:
         # In this process, so that its time can be taken.
         part = next(load_steps(run, stop=run.progress.step + 1, workers=0))
         loading = time.perf_counter() - started
-    bad = _unreadable(run, part)
-    trial = _try(run, part, loading)
+    bad = _gather_unreadable(run, part)
+    trial = _step_and_evaluate(run, part, loading)
     return [
         f"dry run: one step of {run.config.train.batch_size} images and the evaluation of "
         f"{trial.evaluated} went well; nothing was written",
@@ -43,8 +43,8 @@ def try_first_step(run: Run) -> list[str]:
     ]
 
 
-def _try(run: Run, part: RankStep, loading: float) -> DryRunTimes:
-    """Take a step, and evaluate as many images as a batch has."""
+def _step_and_evaluate(run: Run, part: RankStep, loading: float) -> DryRunTimes:
+    """Take a step, and evaluate as many images as a batch has; measure both."""
     device = run.world.device
     positives, images = run.world.sum([part.positives, part.images])
     forget_peak(device)
@@ -55,7 +55,7 @@ def _try(run: Run, part: RankStep, loading: float) -> DryRunTimes:
         take_step(run, part, positives=positives, images=images)
         wait_for(device)
         stepping = time.perf_counter() - started
-    _check_finite(run)
+    _check_step(run)
     step_memory = peak_memory(device)
     forget_peak(device)
     limit = min(run.config.eval.batch_size, len(run.val.annotations))
@@ -81,8 +81,8 @@ def _try(run: Run, part: RankStep, loading: float) -> DryRunTimes:
     )
 
 
-def _unreadable(run: Run, part: RankStep) -> list[str]:
-    """Return what is said of the images that could not be read.
+def _gather_unreadable(run: Run, part: RankStep) -> list[str]:
+    """Return the messages of all ranks about images that could not be read.
 
     Raises:
         TrainingError: too many of them, or all.
@@ -99,7 +99,12 @@ def _unreadable(run: Run, part: RankStep) -> list[str]:
     return bad
 
 
-def _check_finite(run: Run) -> None:
+def _check_step(run: Run) -> None:
+    """End the dry run if the step it took is not finite.
+
+    Raises:
+        TrainingError: it is not.
+    """
     losses, norm = run.latest()
     reading = run.guard.read()
     if reading.step is not None or reading.skipped > run.progress.skipped_steps:

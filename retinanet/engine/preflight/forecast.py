@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from retinanet.engine.flops import Work
 from retinanet.engine.logs.log import duration
 from retinanet.engine.run import Run, checkpoint_size
+from retinanet.engine.schedule import Schedule
 from retinanet.model.backbone import ResNet
 from retinanet.model.detector import Detector
 
@@ -20,26 +22,29 @@ class DryRunTimes:
     """What one step and one evaluation batch took on this process."""
 
     images: int
-    """Of this rank's share of the step."""
+    """Images of this rank's share of the step."""
     pixels: int
-    """Of their canvases."""
+    """Pixels of their canvases."""
     load_seconds: float
-    """To load them, by one process."""
+    """Seconds in which one process loaded them."""
     step_seconds: float
     step_memory: float
-    """Peak in GB, of the device or of the process."""
+    """Peak memory in GB, of the device or of the process."""
     evaluated: int
     """Images of the evaluation batch."""
     evaluation_seconds: float
-    """With loading it by one process."""
+    """Seconds of the evaluation, with loading by one process."""
     evaluation_memory: float
-    """Peak in GB."""
+    """Peak memory in GB."""
 
 
 def forecast(run: Run, trial: DryRunTimes) -> list[str]:
     """Return what a dry run prints."""
     parts = (
-        ("schedule", [*describe_schedule(run), *describe_events(run)]),
+        (
+            "schedule",
+            [*describe_schedule(run.schedule, run.plan.steps_per_epoch), *describe_events(run)],
+        ),
         ("parameters", describe_parameters(run.model, run.optimizer)),
         ("memory", describe_memory(run, trial)),
         ("time", describe_time(run, trial)),
@@ -59,27 +64,25 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def describe_schedule(run: Run) -> list[str]:
+def describe_schedule(schedule: Schedule, steps_per_epoch: int) -> list[str]:
     """Return the learning rate at the steps where it turns."""
-    per_epoch = run.plan.steps_per_epoch
     rows = [("", "step", "epoch", "learning rate")]
     rows += [
-        (name, f"{step:,}", f"{step / per_epoch:.2f}", f"{run.schedule.learning_rate(step):.4g}")
-        for step, name in _turns(run)
+        (name, f"{step:,}", f"{step / steps_per_epoch:.2f}", f"{schedule.learning_rate(step):.4g}")
+        for step, name in _turns(schedule)
     ]
     return aligned(rows)
 
 
-def _turns(run: Run) -> list[tuple[int, str]]:
+def _turns(schedule: Schedule) -> list[tuple[int, str]]:
     """Return the steps, from 0, at which the learning rate turns, and what happens there."""
-    config, steps = run.config.train, run.schedule.steps
+    config, steps = schedule.train, schedule.steps
     turns = {0: "first step"}
     if 0 < config.warmup_steps < steps:
         turns[config.warmup_steps] = "warm-up is over"
     if config.schedule == "multistep":
-        turns |= {
-            step: f"times {config.lr_drop:g}" for step in run.schedule.milestones if step < steps
-        }
+        drops = [step for step in schedule.milestones if step < steps]
+        turns |= dict.fromkeys(drops, f"times {config.lr_drop:g}")
     else:
         quarters = {steps * i // 4: f"cosine, {i} of 4" for i in (1, 2, 3)}
         turns |= {step: name for step, name in quarters.items() if step > config.warmup_steps}
@@ -96,7 +99,7 @@ def describe_events(run: Run) -> list[str]:
     both = ", of the weights and of their average" if run.ema is not None else ""
     snapshots = schedule.steps // config.snapshot_every if config.snapshot_every else 0
     kept = min(snapshots, config.keep_snapshots or snapshots)
-    shown = f", the newest {kept} of {snapshots} step_*.pt" if snapshots else ""
+    newest = f", the newest {kept} of {snapshots} step_*.pt" if snapshots else ""
     size = checkpoint_size(run) / 1e6
     return [
         f"{schedule.steps:,} steps of {config.batch_size} images, "
@@ -104,7 +107,7 @@ def describe_events(run: Run) -> list[str]:
         f"{evaluations} evaluation(s) of {len(run.val.annotations):,} images: {every}at the end"
         + both,
         f"checkpoints: last.pt every {config.checkpoint_every:,} steps and at evaluations, best.pt"
-        f"{shown}: {2 + kept} files of {size:,.1f} MB, {(2 + kept) * size:,.1f} MB in all",
+        f"{newest}: {2 + kept} files of {size:,.1f} MB, {(2 + kept) * size:,.1f} MB in all",
     ]
 
 
@@ -117,7 +120,7 @@ def describe_parameters(model: Detector, optimizer: torch.optim.Optimizer) -> li
     """Return what is trained of each part of the network, and how."""
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     rows = [("", "parameters", "frozen", "trainable", "lr factor", "weight decay")]
-    for name, modules in [*_parts(model), ("all", (model,))]:
+    for name, modules in [*_network_parts(model), ("all", (model,))]:
         parameters = [p for module in modules for p in module.parameters()]
         own = [groups[id(p)] for p in parameters if id(p) in groups]
         trainable = sum(p.numel() for p in parameters if id(p) in groups)
@@ -128,14 +131,15 @@ def describe_parameters(model: Detector, optimizer: torch.optim.Optimizer) -> li
                 f"{total:,}",
                 f"{total - trainable:,}",
                 f"{trainable:,}",
-                _values(own, "factor"),
-                _values(own, "weight_decay"),
+                _distinct_values(own, "factor"),
+                _distinct_values(own, "weight_decay"),
             )
         )
     return aligned(rows)
 
 
-def _parts(model: Detector) -> list[tuple[str, tuple[nn.Module, ...]]]:
+def _network_parts(model: Detector) -> list[tuple[str, tuple[nn.Module, ...]]]:
+    """Return the modules of each part of the network, by its name; a ResNet's stages apart."""
     backbone = model.backbone
     parts: list[tuple[str, tuple[nn.Module, ...]]] = [("backbone", (backbone,))]
     if isinstance(backbone, ResNet):
@@ -149,7 +153,7 @@ def _parts(model: Detector) -> list[tuple[str, tuple[nn.Module, ...]]]:
     ]
 
 
-def _values(groups: Iterable[dict[str, Any]], key: str) -> str:
+def _distinct_values(groups: Iterable[dict[str, Any]], key: str) -> str:
     """Return the different values of an option, the largest first."""
     values = sorted({group[key] for group in groups}, reverse=True)
     return ", ".join(f"{value:g}" for value in values) or "-"
@@ -157,13 +161,13 @@ def _values(groups: Iterable[dict[str, Any]], key: str) -> str:
 
 def describe_memory(run: Run, trial: DryRunTimes) -> list[str]:
     """Return what the device holds, and the most that a step and an evaluation took."""
-    learned = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
+    trainable = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
     moments = [x for state in run.optimizer.state.values() for x in state.values()]
     held = {
-        "weights": _bytes(run.model),
-        "gradients": learned,
+        "weights": _tensor_bytes(run.model),
+        "gradients": trainable,
         "optimiser": sum(x.nbytes for x in moments if isinstance(x, torch.Tensor)),
-        "average of the weights": 0 if run.ema is None else _bytes(run.ema.model),
+        "average of the weights": 0 if run.ema is None else _tensor_bytes(run.ema.model),
     }
     text = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items() if size)
     whose, then = "this process, loaders apart", "with the evaluation after it"
@@ -176,7 +180,7 @@ def describe_memory(run: Run, trial: DryRunTimes) -> list[str]:
     ]
 
 
-def _bytes(model: nn.Module) -> int:
+def _tensor_bytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
@@ -189,14 +193,13 @@ def describe_time(run: Run, trial: DryRunTimes) -> list[str]:
     images = len(run.val.annotations)
     evaluation = passes * per_image * images / ranks
     left = run.schedule.steps - run.progress.step
-    training, evaluations = (
-        period * left,
-        count_evaluations(run.schedule.steps, run.schedule.evaluation_interval),
-    )
+    training = period * left
+    evaluations = count_evaluations(run.schedule.steps, run.schedule.evaluation_interval)
     speed = min(run.config.train.batch_size, run.plan.entries) / period
     where = "" if ranks == 1 else f", the share of one of {ranks} processes"
     return [
-        f"step {trial.step_seconds:.3f} s for {trial.images} images{where}{_use(run, trial)}",
+        f"step {trial.step_seconds:.3f} s for {trial.images} images{where}"
+        f"{_describe_utilisation(run.work, trial)}",
         f"loading them {trial.load_seconds:.3f} s by one process; with data.workers {workers}, "
         f"{waiting:.0%} of the time waits for data: {speed:.1f} images/s",
         f"evaluation {per_image:.3f} s an image, loading and scoring included",
@@ -205,13 +208,13 @@ def describe_time(run: Run, trial: DryRunTimes) -> list[str]:
     ]
 
 
-def _use(run: Run, trial: DryRunTimes) -> str:
-    """Say what the step's arithmetic is of what the device can do."""
-    if run.work is None:
+def _describe_utilisation(work: Work | None, trial: DryRunTimes) -> str:
+    """Say what share of what the device can compute the step's arithmetic is."""
+    if work is None:
         return ""
-    rate = run.work.flops_per_pixel * trial.pixels / trial.step_seconds
+    rate = work.flops_per_pixel * trial.pixels / trial.step_seconds
     return (
-        f": {rate / 1e12:.3g} TFLOP/s, {rate / run.work.attainable:.0%} of what a large matrix "
+        f": {rate / 1e12:.3g} TFLOP/s, {rate / work.attainable:.0%} of what a large matrix "
         "product reaches here"
     )
 
@@ -222,7 +225,7 @@ def step_period(step: float, load: float, workers: int) -> tuple[float, float]:
     Args:
         step: seconds that a step computes.
         load: seconds in which one process loads it.
-        workers: that load beside the training; without any it stands still meanwhile.
+        workers: processes that load beside the training; without any it stands still meanwhile.
     """
     period = max(step, load / workers) if workers else step + load
     return period, 1 - step / period

@@ -20,6 +20,7 @@ from retinanet.distributed.precision import autocast
 from retinanet.distributed.world import World
 from retinanet.engine.run import Run
 from retinanet.engine.splits import Split, training_canvas
+from retinanet.model.anchors import AnchorGenerator
 from retinanet.schema import Config
 from retinanet.structures import BACKGROUND, Batch, Target
 
@@ -38,7 +39,7 @@ def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
     share = -(-config.train.batch_size // world.size)
     if has_own_memory(world.device):
         return share
-    return min(share, max(1, _HOST_PIXELS // max(map(math.prod, _canvases(config, train)))))
+    return min(share, max(1, _HOST_PIXELS // max(map(math.prod, _image_canvases(config, train)))))
 
 
 def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
@@ -58,13 +59,14 @@ def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
         TrainingError: the number that was asked for does not fit, or not even one image.
     """
     config = run.config
-    first = config.train.micro_batch
-    assert first != "auto"
+    micro_batch = config.train.micro_batch
+    assert micro_batch != "auto"
     share = -(-config.train.batch_size // run.world.size)
-    canvas = _largest_canvas(config, run.train)
-    tried = min(first, share)
+    canvas = largest_canvas(config, run.train)
+    tried = min(micro_batch, share)
     fitting = largest_that_fits(tried, lambda images: _fits(run, images, canvas), run.world)
-    size, memory = f"{canvas[1]}x{canvas[0]} px", f"the device's memory{_capacity(run)}"
+    size = f"{canvas[1]}x{canvas[0]} px"
+    memory = f"the device's memory{_memory_size(run.world.device)}"
     if fitting is None:
         run.world.fail(
             f"train.micro_batch: not even one image of {size} fits into {memory}: lower "
@@ -97,7 +99,7 @@ def largest_that_fits(images: int, fits: Callable[[int], bool], world: World) ->
 def _fits(run: Run, images: int, canvas: Size) -> bool:
     """Whether a micro-batch can go forward and back beside all that training keeps in memory."""
     try:
-        _pass(run, images, canvas)
+        _forward_and_back(run, images, canvas)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -118,32 +120,32 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def _pass(run: Run, images: int, canvas: Size) -> None:
+def _forward_and_back(run: Run, images: int, canvas: Size) -> None:
     """Take blank images forward and back, and leave no trace.
 
     The gradients are asked for, not added to the parameters': so DistributedDataParallel, whose
     hooks wait for the others, sees nothing of it.
     """
-    learned = [p for p in run.model.parameters() if p.requires_grad]
+    trainable = [p for p in run.model.parameters() if p.requires_grad]
     # The gradients of the micro-batches before, and the moments that AdamW makes in its first step.
-    kept = 1 if run.optimizer.state else {"sgd": 1, "adamw": 3}[run.config.train.optimizer]
-    beside = [torch.empty_like(p) for p in learned for _ in range(kept)]
-    batch = _blank_batch(run, images, canvas)
+    copies = 1 if run.optimizer.state else {"sgd": 1, "adamw": 3}[run.config.train.optimizer]
+    reserved = [torch.empty_like(p) for p in trainable for _ in range(copies)]
+    batch = _blank_batch(run.model.anchors, images, canvas).to(run.world.device)
     training = run.model.training
     run.model.eval()  # batch norm must not move
     try:
         with autocast(run.world.device, run.precision):
             outputs = run.model(batch.images, batch.sizes)
         losses = run.criterion(outputs, batch)
-        torch.autograd.grad(losses["class"] + losses["box"], learned, allow_unused=True)
+        torch.autograd.grad(losses["class"] + losses["box"], trainable, allow_unused=True)
     finally:
         run.model.train(training)
     wait_for(run.world.device)  # an error of the device comes here
-    del beside
+    del reserved
 
 
-def _blank_batch(run: Run, images: int, canvas: Size) -> Batch:
-    """Return images without boxes on a canvas, on the device; their anchors are negatives."""
+def _blank_batch(anchors: AnchorGenerator, images: int, canvas: Size) -> Batch:
+    """Return images without boxes on a canvas; all their anchors are negatives."""
     image = LoadedImage(
         pixels=np.zeros((1, 1, 3), np.uint8),
         size=(1, 1),
@@ -154,29 +156,29 @@ def _blank_batch(run: Run, images: int, canvas: Size) -> Batch:
 
     def match(place: Size, target: Target) -> Tensor:
         del target
-        anchors = sum(run.model.anchors.per_level(place))
-        return torch.full((anchors,), BACKGROUND, dtype=torch.int32)
+        return torch.full((sum(anchors.per_level(place)),), BACKGROUND, dtype=torch.int32)
 
-    return collate([image] * images, canvas, match).to(run.world.device)
+    return collate([image] * images, canvas, match)
 
 
-def _capacity(run: Run) -> str:
-    if run.world.device.type != "cuda":
+def _memory_size(device: torch.device) -> str:
+    """Return a GPU's memory in brackets for a message, "" for another device."""
+    if device.type != "cuda":
         return ""
-    total = torch.cuda.get_device_properties(run.world.device).total_memory
+    total = torch.cuda.get_device_properties(device).total_memory
     return f" ({total / 2**30:.1f} GiB)"
 
 
-def _largest_canvas(config: Config, train: Split) -> Size:
+def largest_canvas(config: Config, train: Split) -> Size:
     """Return the largest canvas that a step may have.
 
     What is left of the buckets at the end of an epoch goes together on one that covers them all.
     """
-    canvases = _canvases(config, train)
+    canvases = _image_canvases(config, train)
     return cover(canvases) if config.train.batch_size > 1 else max(canvases, key=math.prod)
 
 
-def _canvases(config: Config, train: Split) -> list[Size]:
+def _image_canvases(config: Config, train: Split) -> list[Size]:
     """Return the canvases of the images, one by one, at the largest short side."""
     data = config.data
     fixed = training_canvas(data)

@@ -27,7 +27,7 @@ def rehearse(run: Run) -> None:
         UserError: an image that cannot be read.
     """
     plan = run.plan.step(0)
-    flops = _forward_and_back(run, replace(plan, samples=plan.samples[:_IMAGES]))
+    flops = _count_flops(run, replace(plan, samples=plan.samples[:_IMAGES]))
     run.work = Work(
         flops_per_pixel=flops / (min(_IMAGES, len(plan.samples)) * math.prod(plan.canvas)),
         attainable=attainable_flops(run.world.device, run.precision),
@@ -43,8 +43,13 @@ def rehearse(run: Run) -> None:
     )
 
 
-def _forward_and_back(run: Run, plan: Plan) -> int:
-    """Return the FLOPs that a few images take."""
+def _count_flops(run: Run, plan: Plan) -> int:
+    """Take a few images forward and back; return the FLOPs that it takes.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+        UserError: an image that cannot be read.
+    """
     batch, bad = build_dataset(run.config, run.train, augment=True, losses=True)[plan]
     if bad and run.config.data.max_bad_images == 0:
         raise UserError(bad[0])
@@ -55,21 +60,22 @@ def _forward_and_back(run: Run, plan: Plan) -> int:
             outputs = run.model(batch.images, batch.sizes)
         losses = run.criterion(outputs, batch)
         total = losses["class"] + losses["box"]
-        _check_finite(run, total, losses)
+        _check_losses(total, losses, step=run.progress.step)
         # Asked for, the gradients are not added to the parameters', and no hook is called.
-        learned = [p for p in run.model.parameters() if p.requires_grad]
-        torch.autograd.grad(total, learned, allow_unused=True)
+        trainable = [p for p in run.model.parameters() if p.requires_grad]
+        torch.autograd.grad(total, trainable, allow_unused=True)
     return counter.get_total_flops()
 
 
-def _check_finite(run: Run, total: Tensor, losses: dict[str, Tensor]) -> None:
+def _check_losses(total: Tensor, losses: dict[str, Tensor], *, step: int) -> None:
+    """Refuse losses that are not finite, at the start of a run or after some steps of it."""
     if math.isfinite(float(total.detach())):
         return
     parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
     remedy = (
         "the run had diverged before this state was saved: start a new one from its best "
         "checkpoint with --init-from and a lower train.lr"
-        if run.progress.step
+        if step
         else "are model.weights, model.pixel_mean and model.pixel_std those of the backbone?"
     )
     raise TrainingError(f"the loss of the first two images is not finite: {parts}; {remedy}")

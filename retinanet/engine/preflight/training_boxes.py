@@ -1,6 +1,6 @@
 """The boxes that training learns from, and where resizing lays them.
 
-Augmentation takes no part: this is the size that most pictures of a training have. m boxes.
+Augmentation takes no part: this is the size that most images of a training have. m boxes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class TrainingBoxes:
     xyxy: NDArray[np.float32]
     """(m, 4)."""
     rows: NDArray[np.int64]
-    """(m,) image of each box, ascending."""
+    """(m,) row of each box's image, ascending."""
     places: NDArray[np.int64]
-    """(m,) of each box in the annotation index."""
+    """(m,) place of each box in the annotation index."""
     sizes: NDArray[np.int64]
     """(m, 2) height and width of the image of each box."""
     sampled: bool
@@ -65,21 +65,25 @@ def find_training_boxes(split: Split, *, limit: int, seed: int = 0) -> TrainingB
     """Collect the boxes that training learns from.
 
     Args:
-        split: of training.
-        limit: of a file with more boxes, random images that hold about so many are taken.
-        seed: of that choice.
+        split: the split of training.
+        limit: most boxes; of a file with more, random images that hold about so many are taken.
+        seed: seed of that choice.
     """
     annotations = split.annotations
-    found = [
-        _learned(annotations, first, last, split.min_box_side)
-        for first, last in _ranges(annotations, limit, seed)
-    ]
-    places = np.concatenate([places for places, _ in found])
-    rows = np.searchsorted(annotations.offsets, places, side="right") - 1
+    places: list[NDArray[np.int64]] = []
+    xyxy: list[NDArray[np.float32]] = []
+    for first, last in _image_ranges(annotations, limit, seed):
+        start, stop = annotations.offsets[[first, last]]
+        cut = cut_boxes(annotations, first, last, min_box_side=split.min_box_side)
+        wanted = cut.keep & ~annotations.crowd[start:stop]
+        places.append(start + np.flatnonzero(wanted))
+        xyxy.append(cut.xyxy[wanted])
+    all_places = np.concatenate(places)
+    rows = np.searchsorted(annotations.offsets, all_places, side="right") - 1
     return TrainingBoxes(
-        xyxy=np.concatenate([xyxy for _, xyxy in found]),
+        xyxy=np.concatenate(xyxy),
         rows=rows,
-        places=places,
+        places=all_places,
         sizes=annotations.sizes[rows],
         sampled=_is_sampled(annotations, limit),
     )
@@ -89,26 +93,16 @@ def _is_sampled(annotations: Annotations, limit: int) -> bool:
     return int(annotations.offsets[-1]) > limit
 
 
-def _ranges(annotations: Annotations, limit: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of images: all, or random blocks."""
+def _image_ranges(annotations: Annotations, limit: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of images, first to last (exclusive): all of them, or random blocks."""
     if not _is_sampled(annotations, limit):
         yield from parts(annotations)
         return
     blocks = -(-len(annotations) // _BLOCK)
     share = limit / int(annotations.offsets[-1])
-    some = np.random.default_rng(seed).permutation(blocks)[: max(1, round(blocks * share))]
-    for block in np.sort(some).tolist():
+    chosen = np.random.default_rng(seed).permutation(blocks)[: max(1, round(blocks * share))]
+    for block in np.sort(chosen).tolist():
         yield block * _BLOCK, min((block + 1) * _BLOCK, len(annotations))
-
-
-def _learned(
-    annotations: Annotations, first: int, last: int, min_box_side: float
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return places (m,) and boxes (m, 4) of the images first..last-1."""
-    start, stop = annotations.offsets[[first, last]]
-    cut = cut_boxes(annotations, first, last, min_box_side=min_box_side)
-    wanted = cut.keep & ~annotations.crowd[start:stop]
-    return start + np.flatnonzero(wanted), cut.xyxy[wanted]
 
 
 def training_short_side(data: DataConfig) -> int:
@@ -118,7 +112,7 @@ def training_short_side(data: DataConfig) -> int:
     return sides[len(sides) // 2]
 
 
-def _lay(size: Size, data: DataConfig, short_side: int) -> tuple[Size, Size]:
+def _resize_to_canvas(size: Size, data: DataConfig, short_side: int) -> tuple[Size, Size]:
     """Return an image's size after resizing and its canvas; a preset's random scale is 1 here."""
     fixed = training_canvas(data)
     if fixed is None:
@@ -132,9 +126,10 @@ def place_boxes(boxes: TrainingBoxes, data: DataConfig, short_side: int) -> Plac
     """Resize boxes as the data path does; each image lies on the canvas that it has by itself."""
     keys, image_of = np.unique(boxes.sizes[:, 0] << 32 | boxes.sizes[:, 1], return_inverse=True)
     sizes = [(key >> 32, key & (2**32 - 1)) for key in keys.tolist()]
-    laid = [_lay(size, data, short_side) for size in sizes]
-    after, canvases = [size for size, _ in laid], [canvas for _, canvas in laid]
-    factor = np.array(after, np.float64).reshape(-1, 2) / np.array(sizes).reshape(-1, 2)
+    resized_and_canvas = [_resize_to_canvas(size, data, short_side) for size in sizes]
+    resized_sizes = [resized_size for resized_size, _ in resized_and_canvas]
+    canvases = [canvas for _, canvas in resized_and_canvas]
+    factor = np.array(resized_sizes, np.float64).reshape(-1, 2) / np.array(sizes).reshape(-1, 2)
     factors = np.tile(factor[:, ::-1], 2).astype(np.float32)  # (images, 4): x, y, x, y
     different = sorted(set(canvases))
     number = {canvas: row for row, canvas in enumerate(different)}

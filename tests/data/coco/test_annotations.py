@@ -463,7 +463,7 @@ def test_a_wrong_annotation_is_named_by_its_id(
 @pytest.mark.parametrize("part", ["images", "annotations", "categories"])
 @given(st.data())
 @settings(shared_folder, max_examples=8)
-def test_an_id_that_stands_twice_is_named(tmp_path: Path, part: str, data: st.DataObject) -> None:
+def test_a_duplicate_id_is_named(tmp_path: Path, part: str, data: st.DataObject) -> None:
     file = data.draw(valid_files())
     twin = data.draw(st.sampled_from(file[part]))
     file[part].append(dict(twin))

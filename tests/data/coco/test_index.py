@@ -130,8 +130,8 @@ def test_a_touched_file_is_hashed_once(path: Path, monkeypatch: pytest.MonkeyPat
     open_annotations(path)
     os.utime(path, ns=(0, 0))
     hashed: list[Path] = []
-    plain = index._sha256_of
-    monkeypatch.setattr(index, "_sha256_of", lambda p: [hashed.append(p), plain(p)][1])
+    plain = index._hash_file
+    monkeypatch.setattr(index, "_hash_file", lambda p: [hashed.append(p), plain(p)][1])
     boxes = [open_annotations(path).boxes.tolist() for _ in range(3)]
     assert hashed == [path]
     assert boxes[0] == boxes[1] == boxes[2]
@@ -306,7 +306,7 @@ def test_several_processes_without_a_lock(path: Path, monkeypatch: pytest.Monkey
 def test_file_names_come_out_as_they_went_in(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["b.jpg", "süd/a.jpg", "", "日本.png", "b.jpg"]
     for together in (1, 2, 3, 5, 100):
-        monkeypatch.setattr(annotations_module, "_NAMES", together)
+        monkeypatch.setattr(annotations_module, "_NAMES_AT_ONCE", together)
         packed = FileNames.of(names)
         assert list(packed) == names == [packed[i] for i in range(5)]
     assert list(FileNames.of([])) == []
@@ -321,7 +321,7 @@ def test_counting_block_by_block(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         box |= {"category_id": (2, 5, 5)[i % 3], "iscrowd": int(i == 4)}
     path.write_text(json.dumps(content))
     for together in (1, 3, 100):
-        monkeypatch.setattr(annotations_module, "_BLOCK", together)
+        monkeypatch.setattr(annotations_module, "_BOXES_AT_ONCE", together)
         assert open_annotations(path).class_counts().tolist() == [3, 3]
 
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data.coco import json_pieces
-from retinanet.data.coco import parsing as coco_json
-from retinanet.data.coco.json_pieces import MARK, cut_out
+from retinanet.data.coco import json_pieces, parsing
+from retinanet.data.coco.json_pieces import MARK, cut_list_out
 from retinanet.data.coco.parsing import CocoColumns, parse_coco
 from retinanet.errors import UserError
 
@@ -49,7 +48,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
 def slowly(content: bytes) -> CocoColumns:
     """Parse record by record alone."""
     values = json.loads(content)
-    return coco_json._columns(PATH, values, images_only=False)
+    return parsing._read_columns(PATH, values, images_only=False)
 
 
 def assert_same(a: CocoColumns, b: CocoColumns) -> None:
@@ -112,8 +111,8 @@ def test_any_cut_gives_the_same_verdict(
 
 def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """The careful way costs ten times as much: it is for what is unusual alone."""
-    monkeypatch.setattr(coco_json, "check_annotation", pytest.fail)
-    monkeypatch.setattr(coco_json, "check_image", pytest.fail)
+    monkeypatch.setattr(parsing, "check_annotation", pytest.fail)
+    monkeypatch.setattr(parsing, "check_image", pytest.fail)
     file = {
         "images": [{"id": 1, "file_name": "a b/c-1.jpg", "width": 9, "height": 8}],
         "annotations": [
@@ -127,11 +126,11 @@ def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyP
 
 def test_a_long_name_that_is_not_plain_costs_no_time() -> None:
     """A pattern that backtracks would take longer than the test's limit of minutes."""
-    assert not coco_json._is_plain_name("a" * 5000 + "\u00e9")
-    assert not coco_json._is_plain_name("a/" * 5000)
-    assert coco_json._is_plain_name("a b/" * 5000 + "c-1.jpg")
+    assert not parsing._is_plain_name("a" * 5000 + "\u00e9")
+    assert not parsing._is_plain_name("a/" * 5000)
+    assert parsing._is_plain_name("a b/" * 5000 + "c-1.jpg")
     for name in ("", " ", "/a", "a/../b", "a\\b", "c:a", "a\n"):
-        assert not coco_json._is_plain_name(name)
+        assert not parsing._is_plain_name(name)
 
 
 def test_a_record_that_is_none_is_counted_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +173,7 @@ def test_a_large_file_that_is_no_json_is_not_read_by_json(
     monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
 ) -> None:
     """Its objects would take many times the file's size: the process would be killed instead."""
-    monkeypatch.setattr(coco_json, "_LENIENT", 10)
+    monkeypatch.setattr(parsing, "_MAX_LENIENT_BYTES", 10)
     with pytest.raises(UserError, match=rf"train\.json: not JSON: {message}"):
         parse_coco(content, PATH, images_only=False)
 
@@ -207,17 +206,17 @@ CATEGORIES = '"categories": [{"id": 3, "name": "c"}]'
 def test_lists_are_found_wherever_they_stand(parts: list[str], is_found: bool) -> None:
     """A quick guess finds the annotations, or is found out."""
     content = ("{" + ", ".join(parts) + "}").encode()
-    assert (coco_json._read_outline(content) is not None) == is_found
+    assert (parsing._read_outline(content) is not None) == is_found
     assert_same(parse_coco(content, PATH, images_only=False), slowly(content))
 
 
 def test_the_list_is_found_without_reading_it() -> None:
     content = ("{" + ", ".join([IMAGES, BOXES, CATEGORIES]) + "}").encode()
-    rest, values = cut_out(content, "annotations") or (b"", memoryview(b""))
+    rest, values = cut_list_out(content, "annotations") or (b"", memoryview(b""))
     assert rest == b'{%b, "annotations": [[8128, 496, 28, 6]], %b}' % (
         IMAGES.encode(),
         CATEGORIES.encode(),
     )
     assert b'"annotations": ' + bytes(values) == BOXES.encode()
-    assert cut_out(content, "nothing") is None
-    assert cut_out(b'{"annotations": [', "annotations") is None
+    assert cut_list_out(content, "nothing") is None
+    assert cut_list_out(b'{"annotations": [', "annotations") is None

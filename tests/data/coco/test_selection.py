@@ -189,13 +189,13 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from retinanet.data.coco import selection
 
     seen: list[str] = []
-    take = selection._take
+    subset = selection._subset
 
     def noting(*arguments: Any, **options: Any) -> Annotations:
         seen.append("taken")
-        return take(*arguments, **options)
+        return subset(*arguments, **options)
 
-    monkeypatch.setattr(selection, "_take", noting)
+    monkeypatch.setattr(selection, "_subset", noting)
     return seen
 
 
@@ -357,7 +357,7 @@ def test_a_missing_file_of_several_is_named(folders: Path) -> None:
         open_from(folders, annotations=["a.json", "c.json"], images=["first", "second"])
 
 
-def test_a_missing_picture_of_several_files_is_named(folders: Path) -> None:
+def test_a_missing_image_of_several_files_is_named(folders: Path) -> None:
     (folders / "second" / "8.jpg").unlink()
     message = r"1 of 5 image files are missing in .*, the first is 'second/8\.jpg' \(image 15\)"
     with pytest.raises(UserError, match=message):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retinanet.data.images.headers import Header, parse_header, read_ends, stored_size
-from retinanet.data.images.reading import read_image
+from retinanet.data.images.reading import UnreadableImageError, read_image
 
 
 def encode(suffix: str, height: int, width: int, *options: int) -> bytes:
@@ -34,7 +34,7 @@ def test_progressive_jpeg(tmp_path: Path) -> None:
 
 
 def test_a_jpeg_with_metadata_and_padding_before_its_frame(tmp_path: Path) -> None:
-    """A thumbnail in the metadata has a frame of its own, which is not the picture's."""
+    """A thumbnail in the metadata has a frame of its own, which is not the image's."""
     plain, thumbnail = encode(".jpg", 40, 50), encode(".jpg", 8, 8)
     exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     path = tmp_path / "a.jpg"
@@ -90,6 +90,14 @@ def test_others_need_decoding(tmp_path: Path) -> None:
         assert stored_size(path) is None
     assert stored_size(tmp_path / "missing") is None
     assert stored_size(tmp_path) is None
+
+
+def test_junk_after_a_jpeg_s_start_is_refused_as_reading_does(tmp_path: Path) -> None:
+    content = encode(".jpg", 4, 4)
+    path = cut(tmp_path / "a", content[:2] + b"junk" + content[2:])
+    assert stored_size(path) is None
+    with pytest.raises(UnreadableImageError, match="not an image that can be decoded"):
+        read_image(path)
 
 
 def header(path: Path, content: bytes) -> Header:

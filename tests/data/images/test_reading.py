@@ -17,7 +17,7 @@ from retinanet.data.images.reading import UnreadableImageError, read_image
 HEIGHT, WIDTH = 40, 60
 
 
-def picture() -> np.ndarray:
+def quartered_image() -> np.ndarray:
     """Return 40 x 60 px RGB: top left quarter red, bottom right quarter blue, the rest grey."""
     image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
     image[:20, :30] = (250, 10, 10)
@@ -42,7 +42,7 @@ def close(image: np.ndarray, expected: list[list[int]], tolerance: int = 8) -> b
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "tif"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"größe.{suffix}"
-    Image.fromarray(picture()).save(path)
+    Image.fromarray(quartered_image()).save(path)
     image = read_image(path, (HEIGHT, WIDTH))
     assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
     assert close(image, [RED, GREY, GREY, BLUE])
@@ -142,7 +142,7 @@ change places."""
 def test_every_exif_orientation_is_followed(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    (tmp_path / "a").write_bytes(encoded(picture(), kind, exif=exif))
+    (tmp_path / "a").write_bytes(encoded(quartered_image(), kind, exif=exif))
     size = (WIDTH, HEIGHT) if orientation >= 5 else (HEIGHT, WIDTH)
     image = read_image(tmp_path / "a", size)
     assert image.shape[:2] == size
@@ -153,10 +153,10 @@ def test_every_exif_orientation_is_followed(tmp_path: Path, kind: str, orientati
 
 
 def save_rotated(path: Path) -> None:
-    """Write the picture with EXIF orientation 6: viewers turn it by 90 degrees clockwise."""
+    """Write the image with EXIF orientation 6: viewers turn it by 90 degrees clockwise."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(picture()).save(path, exif=exif, quality=95)
+    Image.fromarray(quartered_image()).save(path, exif=exif, quality=95)
 
 
 def test_exif_rotation_is_followed_where_the_json_has_the_rotated_size(tmp_path: Path) -> None:
@@ -244,11 +244,29 @@ def test_a_file_whose_rest_was_never_written_is_refused(
 @pytest.mark.parametrize("name", ["baseline.jpg", "progressive.jpg", "black.jpg", "a.png"])
 @pytest.mark.parametrize("after", [b"\0" * 100, b"garbage" * 20, FILES["black.jpg"]])
 def test_bytes_after_the_end_do_not_matter(tmp_path: Path, name: str, after: bytes) -> None:
-    """Padding, a phone's video, a second picture."""
+    """Padding, a phone's video, a second image."""
     (tmp_path / name).write_bytes(FILES[name])
     whole = read_image(tmp_path / name)
     (tmp_path / name).write_bytes(FILES[name] + after)
     assert np.array_equal(read_image(tmp_path / name), whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        (b"tEXt", b"a\0b"),  # with a wrong checksum, below
+        (b"zTXt", b"a\0\0" + zlib.compress(b"x" * 3_000_000)),
+        (b"pHYs", b"\0\0"),
+    ],
+)
+def test_a_png_with_a_damaged_or_a_large_remark_is_read(
+    tmp_path: Path, name: bytes, data: bytes
+) -> None:
+    """Its pixels are whole."""
+    content, checksum = FILES["a.png"], zlib.crc32(name + data) ^ (name == b"tEXt")
+    remark = len(data).to_bytes(4, "big") + name + data + checksum.to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content[:33] + remark + content[33:])
+    assert np.array_equal(read_image(tmp_path / "a.png"), NOISE)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +281,7 @@ def test_what_is_not_an_image_is_refused(tmp_path: Path, content: bytes) -> None
 
 def claiming(width: int, height: int) -> bytes:
     """Return a small PNG whose header, checksum included, claims another size."""
-    content = bytearray(encoded(picture(), "PNG"))
+    content = bytearray(encoded(quartered_image(), "PNG"))
     content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     return bytes(content)

@@ -155,14 +155,14 @@ def test_boxes_lie_where_the_data_path_lays_them(tiny_coco: Any, canvas: str) ->
     path = tiny_coco(sizes, boxes)
     config = experiment("data.short_side=[143]", "data.long_side=300", f"data.canvas={canvas}")
     split = opened(path, config)
-    learned = find_training_boxes(split, limit=100)
-    placed = place_boxes(learned, config.data, 143)
+    training_boxes = find_training_boxes(split, limit=100)
+    placed = place_boxes(training_boxes, config.data, 143)
     plans = evaluation_plans(
         split.annotations.sizes, batch_size=1, short_side=143, long_side=300, canvas=canvas
     )
     dataset = build_dataset(config, split, augment=False, losses=False)
     for plan in plans:
-        own = np.flatnonzero(learned.rows == plan.samples[0].row)
+        own = np.flatnonzero(training_boxes.rows == plan.samples[0].row)
         target = dataset[plan][0].targets[0]
         assert placed.xyxy[own].tolist() == target.boxes.tolist()
         assert [placed.canvases[i] for i in placed.canvas_of[own]] == [plan.canvas] * len(own)

@@ -103,7 +103,8 @@ def detector(config: Config) -> Detector:
     ],
 )
 def test_the_learning_rate_at_its_turns(overrides: list[str], expected: list[str]) -> None:
-    assert describe_schedule(planned(*overrides)) == expected
+    config = override_config(Config(), overrides)
+    assert describe_schedule(build_schedule(config, steps_per_epoch=100), 100) == expected
 
 
 def test_evaluations_and_checkpoints() -> None:

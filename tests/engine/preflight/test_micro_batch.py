@@ -16,8 +16,8 @@ from retinanet.data.coco.index import read_annotations
 from retinanet.distributed.world import World
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.preflight.micro_batch import (
-    _largest_canvas,
     fit_micro_batch,
+    largest_canvas,
     largest_that_fits,
     resolve_micro_batch,
 )
@@ -89,7 +89,7 @@ def test_the_largest_canvas_is_one_that_the_plan_may_draw(
 ) -> None:
     config = override_config(Config(), [*SMALL, *overrides])
     split = split_of(tiny_coco, config, *sizes)
-    assert _largest_canvas(config, split) == canvas
+    assert largest_canvas(config, split) == canvas
     plan = training_plan(config, split)
     drawn = {plan.step(step).canvas for step in range(20)}
     assert canvas in drawn
