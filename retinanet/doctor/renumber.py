@@ -59,8 +59,8 @@ class Shift:
 
 def find_shift(values: Values) -> Shift | None:
     """Return how the annotations' category ids are off, if some are unknown and a shift fits."""
-    known = _sound_ids(values["categories"], "id")
-    used = _sound_ids(values["annotations"], "category_id")
+    known = _meant_ids(values["categories"], "id")
+    used = _meant_ids(values["annotations"], "category_id")
     if not known or not used or used <= known:
         return None
     for step, based in ((1, "0-based"), (-1, "1-based")):
@@ -70,8 +70,9 @@ def find_shift(values: Values) -> Shift | None:
                 f"{min(known)}..{max(known)}: they look {based}"
             )
             sure = step == 1 and min(used) == 0 and known == set(range(1, len(known) + 1))
-            objects = [r for r in values["annotations"] if isinstance(r, dict)]
-            sure = sure and all(is_id(record.get("category_id")) for record in objects)
+            for key, name in (("annotations", "category_id"), ("categories", "id")):
+                objects = [record for record in values[key] if isinstance(record, dict)]
+                sure = sure and all(is_id(record.get(name)) for record in objects)
             return Shift(step=step, text=text, sure=sure)
     return None
 
@@ -84,5 +85,7 @@ def shift_categories(values: Values, step: int) -> int:
     return len(records)
 
 
-def _sound_ids(records: list[Any], key: str) -> set[int]:
-    return {r[key] for r in records if isinstance(r, dict) and is_id(r.get(key))}
+def _meant_ids(records: list[Any], key: str) -> set[int]:
+    """Return ids, also those written as text or as fractions, which `--fix` reads first."""
+    meant = [meant_number(record.get(key)) for record in records if isinstance(record, dict)]
+    return {number for number in meant if isinstance(number, int) and is_id(number)}

@@ -361,6 +361,7 @@ print(len(anchors), (after - before) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux only")
 def test_a_thousand_boxes_fit() -> None:
     """201,600 anchors x 1,000 boxes are 806 MB as one float32 matrix."""

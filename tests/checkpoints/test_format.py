@@ -294,6 +294,7 @@ def test_a_full_disk_leaves_the_old_file(
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.pt"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_for_real(tmp_path: Path, on_small_disk: SmallDisk) -> None:
     """A disk of 1 MB holds the first checkpoint, but not beside it the second."""
     script = """

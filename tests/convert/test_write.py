@@ -97,6 +97,7 @@ def plain(content: dict[str, Any], *, crowds: bool) -> dict[str, Any]:
     return {**{key: content[key] for key in ("images", "categories")}, "annotations": annotations}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(content=coco_files())

@@ -127,6 +127,19 @@ def small_content() -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
+def test_ids_off_by_one_are_found_though_one_is_written_as_a_fraction(tmp_path: Path) -> None:
+    """As `--fix` reads them: categories 0 and 1, annotations 1 and 2."""
+    content = small_content()
+    content["categories"] = [{"id": 1, "name": "cat"}, {"id": 0.0, "name": "dog"}]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content))
+    report = check_annotations(path, None, Config(), decode=False)
+    assert report.counts()["shifted-category-ids"] == 1
+    with pytest.raises(UserError, match=r"those of categories 0\.\.1: they look 1-based"):
+        repair(content, path, None)
+
+
+@pytest.mark.slow
 @settings(
     max_examples=250,
     deadline=None,

@@ -236,6 +236,7 @@ def test_predict_keeps_the_ids_of_an_image_list(
     assert scored.out.startswith((learned_run / "evaluation" / "metrics.txt").read_text())
 
 
+@pytest.mark.slow
 def test_overfitting_four_images_brings_the_loss_down(
     learned_run: Path, losses_of: Callable[[Path], list[float]]
 ) -> None:
@@ -411,6 +412,7 @@ def test_the_anchors_are_held_against_the_boxes_before_step_0(cli: Cli, experime
     assert "many boxes have no anchor" not in enough
 
 
+@pytest.mark.slow
 def test_a_loader_that_is_too_slow_is_named_with_the_remedy(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def test_torchvisions_old_names(file: Path) -> None:
     assert all(torch.equal(found.model[name], value) for name, value in new.model.items())
 
 
+@pytest.mark.slow
 def test_eps_of_torchvisions_own_file(file: Path) -> None:
     """0 in COCO_V1, a bare state dict; 1e-5 in what its training script saves."""
     state = torchvision_state()
@@ -565,6 +566,7 @@ def caffe2_names(state: dict[str, Tensor], whole: bool) -> dict[str, np.ndarray]
     return {**blobs, "conv1_w_momentum": np.zeros(1), "conv1_b": np.zeros(64)}
 
 
+@pytest.mark.slow
 def test_msras_resnet_of_detectron2(tmp_path: Path) -> None:
     """R-50.pkl, by the names that detectron2 prints when it loads it."""
     net = resnet50(weights=None)
@@ -595,6 +597,7 @@ def test_torchvisions_resnet_of_detectron2(tmp_path: Path) -> None:
     assert len(checkpoint.model) == 100
 
 
+@pytest.mark.slow
 def test_resnets_of_detectron(tmp_path: Path) -> None:
     """Norms without statistics: the variance that the eps is added to makes 1 of it."""
     net = resnet50(weights=None)

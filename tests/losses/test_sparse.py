@@ -465,6 +465,7 @@ def test_chunks_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 # Compiled
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="no C++ compiler to compile with"
 )
