@@ -34,11 +34,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.assign.build import build_assign
-from retinanet.engine.imbalance import Imbalance
+from retinanet.batch import Batch
+from retinanet.engine.imbalance_meter import Imbalance
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.anchors import AnchorGenerator, build_anchors
+from retinanet.positives import find_assigned
 from retinanet.schema import AnchorConfig, AssignConfig, LossConfig
-from retinanet.structures import Batch, Outputs, Target, find_assigned
+from retinanet.structures import Outputs, Target
 
 IMAGES = 4
 CASES = {

@@ -27,15 +27,17 @@ from numpy.typing import NDArray
 from plain_assign import build_plain_assign
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.data.canvas import cover
-from retinanet.interop.peers import PEERS
 from retinanet.interop.to_checkpoint import convert_checkpoint
+from retinanet.interop.weight_names import PEERS
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.model.postprocess import build_postprocess
+from retinanet.positives import find_assigned
 from retinanet.schema import Config
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
 STYLES = {"r18_torchvision_a": "pytorch", "r50_msra_a": "caffe"}
 CHOICES = [  # what the golden runs have other than the recipe: one rank, smooth-L1, no threshold

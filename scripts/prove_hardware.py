@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from retinanet import cli
+from retinanet.batch import Batch
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import load_config
 from retinanet.data.loader import RankStep
@@ -35,7 +36,7 @@ from retinanet.data.synthetic import write_synthetic
 from retinanet.engine import train as engine
 from retinanet.engine.run import Run
 from retinanet.engine.splits import open_split, training_plan
-from retinanet.structures import Batch, Outputs
+from retinanet.structures import Outputs
 
 ROOT = Path(__file__).parents[1]
 STEPS, IMAGES, BATCH = 30, 17, 4

@@ -29,18 +29,18 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.config import override_config
 from retinanet.data.loader import training_loader
 from retinanet.engine.splits import Split, build_dataset, open_split, training_plan
 from retinanet.errors import UserError
-from retinanet.interop.peers import PEERS
 from retinanet.interop.to_checkpoint import convert_checkpoint
+from retinanet.interop.weight_names import PEERS
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.backbone import RESNETS
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
-from retinanet.structures import Batch
 
 TOLERANCES = {torch.float64: (1e-8, 1e-7), torch.float32: (1e-4, None)}
 """Relative of a loss, absolute of a weight: training in float32 is chaotic, its end no proof."""

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.checkpoints.format import Checkpoint, Progress, save_checkpoint
 from retinanet.config import build_config
 from retinanet.model.detector import build_detector
+from retinanet.positives import find_assigned
 from retinanet.schema import Config
-from retinanet.structures import Batch, Outputs, Target, find_assigned
+from retinanet.structures import Outputs, Target
 
 CocoWriter = Callable[..., Path]
 

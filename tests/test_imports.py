@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "retinanet"
 SHARED = (
     *("errors", "option_aliases", "exit_codes", "files", "yaml_reader", "categories"),
-    *("structures", "boxes", "drawing", "schema", "config"),
+    *("structures", "positives", "batch", "boxes", "drawing", "schema", "config"),
 )
 """The words that every room shares; each may import those before it."""
 ROOMS = {"model", "assign", "losses", "data", "evaluation"}

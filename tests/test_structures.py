@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Target, find_assigned
+from retinanet.batch import Batch
+from retinanet.positives import find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Target
 
 LISTS = ("places", "labels", "boxes", "ignored")
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from retinanet.data.canvas import Size
 from retinanet.data.collate import Match, collate
+from retinanet.data.crops import resize_image
 from retinanet.data.dataset import DetectionDataset, Read
 from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.data.loader import keep_memory, on_one_core, training_loader
 from retinanet.data.sampler import Plan, TrainingPlan
-from retinanet.data.views import resize_image
 from retinanet.engine.splits import build_dataset, build_matcher, open_split, training_plan
 from retinanet.errors import UserError
 from retinanet.schema import Config

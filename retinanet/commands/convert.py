@@ -10,17 +10,18 @@ from pathlib import Path
 from retinanet.commands.arguments import command_parser
 from retinanet.convert.assemble import Rules, assemble, check_not_empty
 from retinanet.convert.coco_writer import output_paths, write_coco
-from retinanet.convert.csv_boxes import read_csv
 from retinanet.convert.dataset import FoundImages
-from retinanet.convert.openimages import read_descriptions, read_openimages
 from retinanet.convert.problems import Problems
+from retinanet.convert.readers.coco import name_splits, read_coco_files
+from retinanet.convert.readers.csv_boxes import read_csv
+from retinanet.convert.readers.openimages import read_descriptions, read_openimages
+from retinanet.convert.readers.voc import VocReader
+from retinanet.convert.readers.yolo import read_yolo
+from retinanet.convert.readers.yolo_config import read_yolo_config
 from retinanet.convert.split import divide
 from retinanet.convert.summary import next_commands, summarize
 from retinanet.convert.tables import read_classes
-from retinanet.convert.voc import VocReader
-from retinanet.convert.write import check_new, export, name_splits, read_coco_files
-from retinanet.convert.yolo import read_yolo
-from retinanet.convert.yolo_config import read_yolo_config
+from retinanet.convert.write import check_new, export
 from retinanet.errors import UserError, nearest
 
 _OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]

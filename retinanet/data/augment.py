@@ -15,8 +15,8 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.crops import Boxes
 from retinanet.data.presets import Preset
-from retinanet.data.views import Boxes
 from retinanet.errors import UserError, nearest
 
 Image = NDArray[np.uint8]

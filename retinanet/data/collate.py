@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.data.canvas import Size
-from retinanet.data.views import resize_onto_canvas
-from retinanet.structures import BLANK, IGNORED, Batch, Target, find_assigned
+from retinanet.data.crops import resize_onto_canvas
+from retinanet.positives import find_assigned
+from retinanet.structures import BLANK, IGNORED, Target
 
 Match = Callable[[Size, Target], Tensor]
 """(canvas, target) -> the match (A,) int32 of each anchor; see `assign.max_iou`."""

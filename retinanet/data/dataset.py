@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from retinanet.batch import Batch
 from retinanet.data.augment import Augment
 from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.canvas import Size
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.collate import LoadedImage, Match, blank_image, collate
+from retinanet.data.crops import Boxes, View, crop_to_view, resize_image, whole_view
 from retinanet.data.images.reading import UnreadableImageError
 from retinanet.data.presets import mosaic_view, quadrants
 from retinanet.data.sampler import Plan, Sample
-from retinanet.data.views import Boxes, View, crop_to_view, resize_image, whole_view
-from retinanet.structures import Batch, Target
+from retinanet.structures import Target
 
 Read = Callable[..., NDArray[np.uint8]]
 """(path, size, reduction) -> the pixels (H, W, 3) of a file; see `read_image`."""

@@ -15,10 +15,11 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from retinanet.batch import Batch
 from retinanet.data.dataset import DetectionDataset
 from retinanet.data.sampler import Plan, TrainingPlan, share, split
 from retinanet.errors import UserError
-from retinanet.structures import BLANK, Batch
+from retinanet.structures import BLANK
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Options of glibc's mallopt(3)."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retinanet.data.canvas import Size, round_up
-from retinanet.data.views import Boxes, View
+from retinanet.data.crops import Boxes, View
 
 _JITTER = (0.1, 2.0)
 """Scales of large-scale jitter (Ghiasi et al., *Simple Copy-Paste*, section 3)."""

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from retinanet import boxes as box_ops
+from retinanet.batch import Batch
 from retinanet.data.sampler import Plan, Sample
-from retinanet.doctor.unreached import Unreached, UnreachedBox, size_of
+from retinanet.doctor.unmatched_boxes import Unreached, UnreachedBox, size_of
 from retinanet.drawing import (
     Image,
     class_colour,
@@ -33,7 +34,7 @@ from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.errors import UserError
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
-from retinanet.structures import BLANK, IGNORED, Batch
+from retinanet.structures import BLANK, IGNORED
 
 _PER_STEP = 4
 """Samples of a step that are drawn: several steps show several canvases."""

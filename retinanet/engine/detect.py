@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.distributed.precision import Precision, autocast
 from retinanet.distributed.raise_together import raise_together
@@ -22,7 +23,7 @@ from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import Batch, Detections, Outputs
+from retinanet.structures import Detections, Outputs
 
 
 @dataclass(kw_only=True)

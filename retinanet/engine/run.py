@@ -17,10 +17,10 @@ from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.sampler import TrainingPlan
 from retinanet.distributed.precision import Precision
 from retinanet.distributed.world import World
+from retinanet.engine.divergence import Guard
 from retinanet.engine.ema import Ema
 from retinanet.engine.flops import Work
-from retinanet.engine.guard import Guard
-from retinanet.engine.imbalance import Imbalance
+from retinanet.engine.imbalance_meter import Imbalance
 from retinanet.engine.logs.log import Log
 from retinanet.engine.optimizer import build_optimizer, restore_optimizer
 from retinanet.engine.schedule import Schedule, build_schedule

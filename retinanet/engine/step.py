@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from retinanet.batch import Batch
 from retinanet.data.loader import RankStep
 from retinanet.distributed.precision import autocast
-from retinanet.engine.imbalance import Imbalance
+from retinanet.engine.imbalance_meter import Imbalance
 from retinanet.engine.optimizer import set_learning_rate
 from retinanet.engine.run import Run, StepResult
-from retinanet.structures import Batch
 
 
 def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> None:

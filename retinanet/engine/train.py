@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from retinanet.checkpoints.environment import program
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
+from retinanet.engine.divergence import GuardState
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
-from retinanet.engine.guard import GuardState
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.splits import build_dataset

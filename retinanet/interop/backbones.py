@@ -16,7 +16,7 @@ from retinanet.errors import UserError
 from retinanet.interop.inputs import STYLES
 from retinanet.interop.matching import match_weights
 from retinanet.interop.networks import Key, State, name_resnet
-from retinanet.interop.peers import PEERS, detectron2_of_caffe2
+from retinanet.interop.weight_names import PEERS, detectron2_of_caffe2
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from retinanet.categories import Categories
 from retinanet.checkpoints.format import Checkpoint, write_tensors
 from retinanet.errors import UserError, some_of
-from retinanet.interop.peers import PEERS
+from retinanet.interop.weight_names import PEERS
 from retinanet.schema import AnchorConfig, Config, ModelConfig
 
 _INVENTED_BIAS = -10.0

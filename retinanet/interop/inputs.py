@@ -12,7 +12,7 @@ from torch import Tensor
 from retinanet.errors import UserError
 from retinanet.interop.mm_config import MmConfig
 from retinanet.interop.networks import Network, State
-from retinanet.interop.peers import Peer
+from retinanet.interop.weight_names import Peer
 
 STYLES = {
     "caffe": [

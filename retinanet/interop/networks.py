@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from retinanet.errors import UserError
-from retinanet.interop.peers import Peer
+from retinanet.interop.weight_names import Peer
 
 State = Mapping[str, Tensor]
 Key = Callable[[str], str]

@@ -26,7 +26,7 @@ from retinanet.interop.inputs import describe_inputs, torchvision_eps
 from retinanet.interop.matching import match_weights
 from retinanet.interop.mm_config import MmConfig
 from retinanet.interop.networks import Network, State, describe_detector
-from retinanet.interop.peers import PEERS, Peer, torchvision_today
+from retinanet.interop.weight_names import PEERS, Peer, torchvision_today
 from retinanet.model.anchors import build_anchors
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.checkpoints.restore import inference_config, restore_detector
 from retinanet.distributed.precision import autocast, inference_precision
 from retinanet.engine.splits import build_evaluation_loader, open_split
 from retinanet.files import replacing
 from retinanet.losses.focal import focal
-from retinanet.structures import Batch, Outputs
+from retinanet.structures import Outputs
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 _POINTS = 201

@@ -17,12 +17,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.losses.box import box_loss
 from retinanet.losses.focal import build_term, class_weights
 from retinanet.losses.ohem import build_selection
 from retinanet.losses.sparse import SparseLoss
+from retinanet.positives import Assigned
 from retinanet.schema import LossConfig
-from retinanet.structures import Assigned, Batch, Outputs
+from retinanet.structures import Outputs
 
 Criterion = Callable[[Outputs, Batch], dict[str, Tensor]]
 """Outputs and their batch -> the sum of each loss, by name."""

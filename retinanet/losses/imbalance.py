@@ -17,7 +17,7 @@ from torch import Tensor
 
 from retinanet.losses.focal import Term, at_least_float32
 from retinanet.losses.sparse import chunks
-from retinanet.structures import Assigned
+from retinanet.positives import Assigned
 
 GROUPS = ("easy_negatives", "hard_negatives", "positives")
 MEASURES = ("examples", "loss", "gradient")

@@ -18,8 +18,9 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from retinanet.losses.sparse import SparseLoss
+from retinanet.positives import Assigned
 from retinanet.schema import LossConfig
-from retinanet.structures import Assigned, Outputs
+from retinanet.structures import Outputs
 
 Selection = Callable[[Outputs, Assigned], Assigned]
 """Outputs and what is assigned to their anchors -> the same, all that do not count ignored.

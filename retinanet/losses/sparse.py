@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from retinanet.losses.focal import Term, at_least_float32
-from retinanet.structures import Assigned
+from retinanet.positives import Assigned
 
 _CHUNK = {"cpu": 2**16}
 """Logits at a time: so many stay in a core's cache."""

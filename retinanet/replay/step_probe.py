@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from retinanet.batch import Batch
 from retinanet.engine.run import Run
 from retinanet.losses.criterion import Criterion
-from retinanet.structures import Batch, Outputs
+from retinanet.structures import Outputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.batch import Batch
 from retinanet.config import override_config
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.coco.index import open_annotations, read_annotations
@@ -18,8 +19,9 @@ from retinanet.engine.splits import (
     training_plan,
 )
 from retinanet.errors import UserError
+from retinanet.positives import find_assigned
 from retinanet.schema import Config
-from retinanet.structures import IGNORED, Batch, find_assigned
+from retinanet.structures import IGNORED
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
+from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.config import override_config
 from retinanet.data.boxes_used import take_census
@@ -24,7 +25,6 @@ from retinanet.data.loader import training_loader
 from retinanet.data.sampler import Plan
 from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.schema import Config
-from retinanet.structures import Batch
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from retinanet.batch import Batch
 from retinanet.config import build_config, override_config
 from retinanet.data.augment import Augment
 from retinanet.data.canvas import Size
@@ -23,7 +24,6 @@ from retinanet.engine.splits import (
 )
 from retinanet.errors import UserError
 from retinanet.schema import Config
-from retinanet.structures import Batch
 
 PRESETS = ["flip", "multiscale", "large_scale_jitter", "strong", "mosaic"]
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)

@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 import pytest
 
+from retinanet.batch import Batch
 from retinanet.config import override_config
 from retinanet.data.canvas import Buckets
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.sampler import Plan, share, split
 from retinanet.engine.splits import Split, build_dataset, open_split, training_plan
 from retinanet.schema import Config
-from retinanet.structures import Batch
 
 DATA = os.environ.get("RETINANET_TEST_DATA", "")
 USERS_LIST = (

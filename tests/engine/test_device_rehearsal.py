@@ -19,18 +19,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from retinanet.batch import Batch
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
 from retinanet.distributed.world import World
+from retinanet.engine.divergence import Guard
 from retinanet.engine.ema import Ema
-from retinanet.engine.guard import Guard
-from retinanet.engine.imbalance import Imbalance
+from retinanet.engine.imbalance_meter import Imbalance
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.step import take_step
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
+from retinanet.positives import Assigned
 from retinanet.schema import Config, LossConfig
-from retinanet.structures import Assigned, Batch, Outputs, Target
+from retinanet.structures import Outputs, Target
 
 CANVAS = (256, 320)
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
@@ -299,6 +301,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy
 @pytest.mark.parametrize(("device", "optimizer", "precision"), STEPS)
 @pytest.mark.parametrize(

@@ -11,20 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.checkpoints.format import Progress
 from retinanet.config import override_config
 from retinanet.data.collate import LoadedImage, collate
 from retinanet.data.loader import RankStep
 from retinanet.distributed.world import World
+from retinanet.engine.divergence import Guard
 from retinanet.engine.ema import Ema
-from retinanet.engine.guard import Guard
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.splits import build_matcher
 from retinanet.engine.step import take_step
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
-from retinanet.structures import Batch, Target
+from retinanet.structures import Target
 
 CPU = torch.device("cpu")
 CANVAS = (64, 64)

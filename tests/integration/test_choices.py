@@ -15,6 +15,8 @@ from retinanet.checkpoints.format import load_checkpoint
 from retinanet.config import load_config
 from retinanet.yaml_reader import parse_yaml
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 CHOICES = [
     "data.classes=[star, ring]",

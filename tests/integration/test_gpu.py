@@ -17,8 +17,9 @@ from same_run import run_differences, state_differences
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.engine import train as loop
 from retinanet.losses.criterion import build_class_loss
+from retinanet.positives import find_assigned
 from retinanet.schema import LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
 pytestmark = [
     pytest.mark.gpu,

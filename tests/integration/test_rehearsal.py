@@ -14,6 +14,8 @@ from retinanet.config import load_config
 from retinanet.engine import launch
 from retinanet.model.detector import Detector
 
+pytestmark = pytest.mark.slow
+
 Cli = Callable[..., Any]
 
 

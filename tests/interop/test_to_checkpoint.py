@@ -27,8 +27,8 @@ from retinanet.config import override_config
 from retinanet.errors import UserError
 from retinanet.interop.coco_names import COCO
 from retinanet.interop.networks import name_resnet
-from retinanet.interop.peers import PEERS
 from retinanet.interop.to_checkpoint import convert_checkpoint
+from retinanet.interop.weight_names import PEERS
 from retinanet.model.anchors import build_anchors
 from retinanet.model.backbone import RESNETS
 from retinanet.model.detector import build_detector

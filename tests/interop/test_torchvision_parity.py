@@ -22,13 +22,17 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.interop.to_checkpoint import convert_checkpoint
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import build_detector
 from retinanet.model.postprocess import build_postprocess
+from retinanet.positives import find_assigned
 from retinanet.schema import Config, LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
+
+pytestmark = pytest.mark.slow
 
 CLASSES = 91
 HEIGHT, WIDTH = 192, 256

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.batch import Batch
 from retinanet.errors import UserError
 from retinanet.lab.distribution import _split_logits, cumulative
 from retinanet.lab.figures import _group_by_comparison, _points_of_sweep, draw_figures
 from retinanet.lab.results import _summarize_metrics, _summarize_seeds, markdown
 from retinanet.lab.variants import COMPARISONS, VARIANTS, choose_variants
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs
+from retinanet.structures import BACKGROUND, IGNORED, Outputs
 
 
 def variant(name: str, values: list[float | None], diverged: int = 0) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from plain_assign import build_plain_assign
 from plain_losses import anchor_losses
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.losses.box import box_loss
 from retinanet.losses.criterion import build_criterion
 from retinanet.losses.focal import build_term, class_weights
 from retinanet.model.detector import Detector, build_detector
+from retinanet.positives import find_assigned
 from retinanet.schema import Config, LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
 ONE = 0.25 * math.log(2)
 """(1 - p_t)² · -ln p_t at p_t = 0.5, before α: the loss of a logit of 0."""

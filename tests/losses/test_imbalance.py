@@ -13,8 +13,9 @@ from torch import Tensor
 from retinanet.losses.focal import build_term, class_weights
 from retinanet.losses.imbalance import EDGES, GROUPS, MEASURES, contributions, histograms
 from retinanet.losses.sparse import SparseLoss
+from retinanet.positives import Assigned, find_assigned
 from retinanet.schema import LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Assigned, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Target
 
 KINDS: list[dict[str, Any]] = [
     {},

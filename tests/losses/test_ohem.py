@@ -11,20 +11,14 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from retinanet import boxes as box_ops
+from retinanet.batch import Batch
 from retinanet.losses.criterion import build_class_loss, build_criterion
 from retinanet.losses.focal import build_term, class_weights
 from retinanet.losses.ohem import build_selection, hardest
 from retinanet.losses.sparse import SparseLoss
+from retinanet.positives import Assigned, find_assigned
 from retinanet.schema import LossConfig
-from retinanet.structures import (
-    BACKGROUND,
-    IGNORED,
-    Assigned,
-    Batch,
-    Outputs,
-    Target,
-    find_assigned,
-)
+from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
 # Four anchors that overlap, 1 px from each to the next, and four far away; all 10x10.
 LEFT = [0, 1, 2, 3, 100, 200, 300, 400]

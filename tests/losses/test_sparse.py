@@ -17,8 +17,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from retinanet.losses.focal import build_term, class_weights
 from retinanet.losses.sparse import SparseLoss, chunks, headroom
+from retinanet.positives import Assigned, find_assigned
 from retinanet.schema import LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Assigned, Target, find_assigned
+from retinanet.structures import BACKGROUND, IGNORED, Target
 
 KINDS: list[dict[str, Any]] = [
     {},

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.config import override_config
 from retinanet.data.canvas import Size, cover, evaluation_canvas
 from retinanet.data.collate import LoadedImage, collate, empty_target
@@ -22,7 +23,7 @@ from retinanet.engine.run import Run
 from retinanet.engine.splits import Split, training_canvas
 from retinanet.model.anchors import AnchorGenerator
 from retinanet.schema import Config
-from retinanet.structures import BACKGROUND, Batch, Target
+from retinanet.structures import BACKGROUND, Target
 
 _HOST_PIXELS = 2_500_000
 """Canvas pixels of a micro-batch on a CPU: two images of COCO. More are no faster there."""

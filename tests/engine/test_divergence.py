@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.engine.guard import Guard
+from retinanet.engine.divergence import Guard
 from retinanet.errors import UserError
 from retinanet.schema import Config
 

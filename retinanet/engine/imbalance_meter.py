@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retinanet.batch import Batch
 from retinanet.distributed.world import World
 from retinanet.losses.focal import build_term, class_weights, focal
 from retinanet.losses.imbalance import EDGES, GROUPS, MEASURES, contributions, histograms
 from retinanet.losses.ohem import build_selection
 from retinanet.losses.sparse import SparseLoss
 from retinanet.schema import LossConfig
-from retinanet.structures import Batch, Outputs
+from retinanet.structures import Outputs
 
 _LEVELS = ("P3", "P4", "P5", "P6", "P7")
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.data.canvas import Size
+from retinanet.data.crops import View, crop_to_view, resize_image, resize_onto_canvas, whole_view
 from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.data.presets import jitter, mosaic_view, quadrants, safe_crop
-from retinanet.data.views import View, crop_to_view, resize_image, resize_onto_canvas, whole_view
 
 
 class Scripted(np.random.Generator):

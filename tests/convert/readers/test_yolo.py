@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retinanet.convert.yolo import label_path
+from retinanet.convert.readers.yolo import label_path
 
 Call = Callable[..., Any]
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from retinanet.engine.imbalance import Imbalance
+from retinanet.batch import Batch
+from retinanet.engine.imbalance_meter import Imbalance
 from retinanet.schema import LossConfig
-from retinanet.structures import BACKGROUND, IGNORED, Batch, Outputs
+from retinanet.structures import BACKGROUND, IGNORED, Outputs
 
 
 @pytest.fixture

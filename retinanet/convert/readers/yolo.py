@@ -14,8 +14,8 @@ from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.image_files import find_image_names, name_inside
 from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import map_in_threads, read_bytes
+from retinanet.convert.readers.yolo_config import YoloConfig
 from retinanet.convert.tables import parse_number, read_lines
-from retinanet.convert.yolo_config import YoloConfig
 from retinanet.data.images.reading import SUFFIXES
 
 _SLACK = 1e-3
