@@ -19,7 +19,8 @@ COMMANDS = {
     "retinanet convert voc VOC2007 voc.json;\n"
     "torchvision's, detectron2's, mmdetection's checkpoints: retinanet convert checkpoint",
     "benchmark": "how many images a second the data path gives, stage by stage",
-    "replay": "take one step of a run again: what happened, and where it stopped being finite",
+    "replay": "take one step of a run again: what happened in it, "
+    "and where it stopped being finite",
     "strip": "a checkpoint without optimiser state, to keep or to give away: half the size or less",
     "lab": "train under each loss of the focal loss paper: a table beside the paper's, figures",
     "demo": "draw a data set, train on it, evaluate, draw detections",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -17,13 +17,24 @@ from retinanet.schema import Config, Paths, Section
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
 _EXPECTED = {
-    "model_type": "a section with options in it",
-    "tuple_type": "a list, in [brackets]",
-    "too_short": "a longer list",
-    "too_long": "a shorter list",
+    "bool_type": "boolean",
+    "dict_type": "dictionary",
+    "finite_number": "a finite number",
+    "float_type": "number",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "greater than or equal to {ge:g}",
+    "int_type": "integer",
+    "invalid_key": "a name",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "less than or equal to {le:g}",
     "missing": "a longer list",  # only the lists of three numbers have required entries
+    "model_type": "a section with options in it",
+    "string_type": "string",
+    "too_long": "a shorter list",
+    "too_short": "a longer list",
+    "tuple_type": "a list, in [brackets]",
 }
-"""What was expected, where pydantic's own words mean nothing to a user."""
+"""What was expected, by pydantic's type of error: its messages may change with a release."""
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
@@ -295,16 +306,25 @@ def _dotted_names(key: str, value: Any) -> list[str]:
 
 def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     """Say what is wrong with the value of an option that there is."""
-    key = ".".join(location)
-    message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        return f"{key}: {message}" if key else message
+        return ": ".join([*filter(None, [".".join(location)]), str(problem["ctx"]["error"])])
     # Where a field has several types, the location ends in the name of one of them.
     if location and not (location[-1].isidentifier() or location[-1].isdigit()):
-        key = ".".join(location[:-1])
-    message = message.removeprefix("Input should be ").removeprefix("a valid ")
-    expected = _EXPECTED.get(problem["type"], message)
-    return f"{key or 'the config'} is {problem['input']!r}; it should be {expected}"
+        location = location[:-1]
+    if problem["type"] == "literal_error":
+        expected = _list_words(_type_of(location))
+    elif problem["type"] in _EXPECTED:
+        expected = _EXPECTED[problem["type"]].format(**problem.get("ctx", {}))
+    else:
+        expected = problem["msg"]
+    return f"{'.'.join(location) or 'the config'} is {problem['input']!r}; it should be {expected}"
+
+
+def _list_words(kind: Any) -> str:
+    """Return the words of a `Literal`, or of the one among several types: `'sgd' or 'adamw'`."""
+    words = next(part for part in (kind, *get_args(kind)) if get_origin(part) is Literal)
+    *others, last = map(repr, get_args(words))
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _did_you_mean(name: str) -> str:

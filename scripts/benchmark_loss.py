@@ -35,7 +35,7 @@ from torch import Tensor
 
 from retinanet.assign.build import build_assign
 from retinanet.batch import Batch
-from retinanet.engine.imbalance_meter import Imbalance
+from retinanet.engine.imbalance_meter import ImbalanceMeter
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.positives import find_assigned
@@ -155,7 +155,7 @@ def look(inputs: Inputs) -> Callable[[], None]:
     """Return a look at what the class loss is made of."""
     batch = load(inputs, start_loaders(inputs))
     outputs = outputs_of(inputs)
-    return lambda: Imbalance(LossConfig()).add(outputs, batch)
+    return lambda: ImbalanceMeter(LossConfig()).add(outputs, batch)
 
 
 def start_loaders(inputs: Inputs) -> Pool:

@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
 # Train, evaluate and use a detector on a drawn data set: about 5 minutes on two cores.
+#
+#   scripts/demo.sh [--locked] [--output DIR]    --locked: in your environment, with the versions of
+#                                                constraints.txt
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # The caller's shell will not have entered .venv: what is said at the end should work there.

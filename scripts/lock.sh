@@ -5,16 +5,24 @@
 #   scripts/lock.sh --upgrade                    the newest releases that the ranges admit
 #   scripts/lock.sh --upgrade-package torch      the newest of one package
 #
-# One file serves every platform and Python from 3.10 on. Run scripts/test.sh before you commit it.
+# One file serves every platform and Python from 3.10 on. Nothing is installed, but for uv, in a
+# folder that is removed again. Run scripts/test.sh before you commit the file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-extras=dev,fast,timm versions=locked
-source scripts/setup.sh
-command -v uv >/dev/null || python -m pip install --quiet 'uv>=0.5,<1'
-uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --quiet \
+uv=uv
+if ! command -v uv >/dev/null; then
+  work="$(mktemp -d)"
+  trap 'rm -rf "$work"' EXIT
+  "${PYTHON:-python3}" -m venv "$work"
+  "$work/bin/python" -m pip install --quiet 'uv>=0.5,<1'
+  uv="$work/bin/uv"
+fi
+"$uv" pip compile pyproject.toml --all-extras --universal --python-version 3.10 --quiet \
   --no-annotate --no-header --output-file constraints.txt "$@"
-sed -i.old '1i\
-# The versions that the tests run with, on Python 3.11. Other Pythons are resolved, not tested.\
-# Written by scripts/lock.sh.' constraints.txt
-rm constraints.txt.old
+{
+  echo "# The versions that the tests run with, on Python 3.11. Other Pythons are resolved, not tested."
+  echo "# Written by scripts/lock.sh."
+  cat constraints.txt
+} >constraints.new
+mv constraints.new constraints.txt
 echo "wrote constraints.txt; now run scripts/test.sh"

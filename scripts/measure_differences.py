@@ -28,7 +28,7 @@ from retinanet.checkpoints.format import load_checkpoint
 from retinanet.checkpoints.restore import restore_detector
 from retinanet.config import override_config
 from retinanet.data.canvas import Size, evaluation_canvas, resized, round_up
-from retinanet.data.crops import resize_image
+from retinanet.data.image_views import resize_image
 from retinanet.data.images.reading import read_image
 from retinanet.engine.splits import ground_truth, open_split
 from retinanet.errors import UserError

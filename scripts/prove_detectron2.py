@@ -30,8 +30,8 @@ from torch import Tensor
 from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.data.canvas import cover
+from retinanet.interop.projects import PROJECTS
 from retinanet.interop.to_checkpoint import convert_checkpoint
-from retinanet.interop.weight_names import PEERS
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.model.postprocess import build_postprocess
@@ -92,7 +92,7 @@ def open_case(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Ca
         facts=facts,
         config=found.config,
         model=model.to(dtype),
-        names={PEERS["detectron2"].key(ours, False): ours for ours in found.model},
+        names={PROJECTS["detectron2"].key(ours, False): ours for ours in found.model},
         batch=_make_batch(golden, model, found.config),
     )
 

@@ -35,8 +35,8 @@ from retinanet.config import override_config
 from retinanet.data.loader import training_loader
 from retinanet.engine.splits import Split, build_dataset, open_split, training_plan
 from retinanet.errors import UserError
+from retinanet.interop.projects import PROJECTS
 from retinanet.interop.to_checkpoint import convert_checkpoint
-from retinanet.interop.weight_names import PEERS
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.backbone import RESNETS
 from retinanet.model.detector import Detector, build_detector
@@ -212,7 +212,7 @@ class Proof:
         """Return by how much a weight differs at most."""
         theirs, normed = self.peer.state_dict(), self.config.model.head_norm == "gn"
         return max(
-            float((value - theirs[PEERS["torchvision"].key(name, normed)]).abs().max())
+            float((value - theirs[PROJECTS["torchvision"].key(name, normed)]).abs().max())
             for name, value in self.ours.state_dict().items()
         )
 

@@ -12,6 +12,10 @@ place="${VIRTUAL_ENV:-.venv}"
 if [ "${versions:-}" = newest ]; then place=.venv-newest; fi
 if [ "$place" -ef .venv ] || [ "$place" = .venv ]; then versions="${versions:-locked}"; fi
 if [ ! -x "$place/bin/python" ]; then
+  if [ "$place" = "${VIRTUAL_ENV:-}" ]; then
+    echo "error: VIRTUAL_ENV is $place, but there is no $place/bin/python: activate another, or unset it" >&2
+    exit 2
+  fi
   echo "Making $place ..."
   "${PYTHON:-python3}" -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
   "${PYTHON:-python3}" -m venv "$place" || { rm -rf "$place"; exit 1; }

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from retinanet.data.canvas import Size
 from retinanet.data.collate import Match, collate
-from retinanet.data.crops import resize_image
 from retinanet.data.dataset import DetectionDataset, Read
+from retinanet.data.image_views import resize_image
 from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.data.loader import keep_memory, on_one_core, training_loader
 from retinanet.data.sampler import Plan, TrainingPlan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,6 @@ from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
 from retinanet.config import find_config, load_config, override_config
 from retinanet.doctor.findings import Report
 from retinanet.doctor.kinds import KINDS
-from retinanet.doctor.repair import OTHER_CHANGES
-from retinanet.doctor.repair_file import Repaired, repair_file
 from retinanet.doctor.report import format_report, is_report, summary, write_report
 from retinanet.errors import UserError
 from retinanet.files import check_writable
@@ -140,6 +139,7 @@ def _check_annotation_file(
 ) -> int:
     """Check an annotation file alone, and perhaps write a cleaned copy."""
     from retinanet.doctor.check import check_annotations
+    from retinanet.doctor.repair_file import repair_file
 
     if not path.is_file():
         raise UserError(f"{path}: there is no such annotation file")
@@ -154,7 +154,9 @@ def _check_annotation_file(
     print(format_report(report) + "\n")
     repaired = repair_file(path, fix, images, removes_much=fix_removes_much)
     after = check_annotations(fix, images, config, decode=decode)
-    _print_fix(path, fix, repaired, after)
+    print(f"wrote {fix}; {path} is as it was\n  {repaired}")
+    _print_changes(repaired.changes)
+    _print_left(fix, after)
     if json is not None:
         fixed = {
             "path": str(fix),
@@ -199,14 +201,18 @@ def _write_json(report: Report, path: Path, extra: dict[str, Any]) -> None:
     print(f"wrote {path}")
 
 
-def _print_fix(path: Path, out: Path, repaired: Repaired, after: Report) -> None:
-    """Say what was changed in the cleaned copy, and what is left."""
-    print(f"wrote {out}; {path} is as it was")
-    print(f"  {repaired}")
-    for kind, count in repaired.changes.items():
+def _print_changes(changes: Mapping[str, int]) -> None:
+    """Say what was changed in the cleaned copy."""
+    from retinanet.doctor.repair import OTHER_CHANGES
+
+    for kind, count in changes.items():
         print(f"  {kind} ({count:,}): {OTHER_CHANGES.get(kind) or KINDS[kind].fix}")
-    if not repaired.changes:
+    if not changes:
         print("  nothing to change: a copy")
+
+
+def _print_left(out: Path, after: Report) -> None:
+    """Say what is left in the cleaned copy."""
     print(f"left in {out.name}: {summary(after)}")
     for kind, count in after.counts().items():
         if KINDS[kind].severity != "fact":

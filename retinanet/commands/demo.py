@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from retinanet.commands.arguments import command_parser
-from retinanet.data.synthetic import write_synthetic
 from retinanet.errors import UserError
 
 TRAIN_IMAGES, VAL_IMAGES, SEED = 1200, 200, 0
@@ -27,6 +26,8 @@ def main(words: list[str]) -> int:
 
 def run_demo(output: Path) -> int:
     """Draw, train, evaluate and show; everything lies under `output`. Returns the exit code."""
+    from retinanet.data.synthetic import write_synthetic
+
     started = time.perf_counter()
     data = output / "demo-data"
     print(f"drawing {TRAIN_IMAGES} + {VAL_IMAGES} images into {data}", flush=True)

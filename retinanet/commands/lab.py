@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
-from retinanet.data.synthetic import SCENES, recorded_info, write_synthetic
 from retinanet.errors import UserError
 from retinanet.files import check_writable
 from retinanet.schema import Config
@@ -140,6 +139,8 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
 
 
 def _draw_data_set(words: list[str]) -> int:
+    from retinanet.data.synthetic import SCENES, write_synthetic
+
     parser = command_parser(
         "lab draw",
         "Draw images of shapes with exact boxes, in COCO format: `hard` has few small objects "
@@ -178,6 +179,8 @@ def _refuse_other_drawing(path: Path, wanted: tuple[str, int, int]) -> None:
     Raises:
         UserError: with what is there.
     """
+    from retinanet.data.synthetic import recorded_info
+
     if not path.exists():
         return
     info = recorded_info(path)

@@ -15,7 +15,7 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.data.crops import Boxes
+from retinanet.data.image_views import Boxes
 from retinanet.data.presets import Preset
 from retinanet.errors import UserError, nearest
 

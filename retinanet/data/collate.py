@@ -15,7 +15,7 @@ from torch import Tensor
 
 from retinanet.batch import Batch
 from retinanet.data.canvas import Size
-from retinanet.data.crops import resize_onto_canvas
+from retinanet.data.image_views import resize_onto_canvas
 from retinanet.positives import find_assigned
 from retinanet.structures import BLANK, IGNORED, Target
 

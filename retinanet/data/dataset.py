@@ -22,7 +22,7 @@ from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.canvas import Size
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.collate import LoadedImage, Match, blank_image, collate
-from retinanet.data.crops import Boxes, View, crop_to_view, resize_image, whole_view
+from retinanet.data.image_views import Boxes, ImageView, crop_to_view, resize_image, whole_view
 from retinanet.data.images.reading import UnreadableImageError
 from retinanet.data.presets import mosaic_view, quadrants
 from retinanet.data.sampler import Plan, Sample
@@ -119,7 +119,7 @@ class DetectionDataset(torch.utils.data.Dataset):
             target=target,
         )
 
-    def _whole_view(self, size: Size, sample: Sample, canvas: Size) -> View:
+    def _whole_view(self, size: Size, sample: Sample, canvas: Size) -> ImageView:
         return whole_view(
             size, short_side=sample.short_side, long_side=self._long_side, canvas=canvas
         )
@@ -130,7 +130,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         random = np.random.default_rng(sample.seed)
         flip = random.random() < augment.hflip
 
-        def draw_view(size: Size, boxes: Boxes) -> View:
+        def draw_view(size: Size, boxes: Boxes) -> ImageView:
             all_of_it = self._whole_view(size, sample, canvas)
             return augment.preset.view(random, size, boxes, all_of_it, canvas)
 
@@ -164,7 +164,7 @@ class DetectionDataset(torch.utils.data.Dataset):
     def _load_cropped(
         self,
         row: int,
-        choose_view: Callable[[Size, Boxes], View],
+        choose_view: Callable[[Size, Boxes], ImageView],
         random: np.random.Generator | None = None,
     ) -> _CroppedImage:
         """Read one image and cut a view out of it.
@@ -205,7 +205,7 @@ def _flipped(cropped: _CroppedImage) -> _CroppedImage:
 
 def _mosaic_view(
     random: np.random.Generator, part: Size, canvas: Size, size: Size, boxes: Boxes
-) -> View:
+) -> ImageView:
     """Call `mosaic_view` with what is known of an image last: its size and its boxes."""
     del boxes
     return mosaic_view(random, size, part, canvas)

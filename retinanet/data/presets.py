@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from retinanet.data.canvas import Size, round_up
-from retinanet.data.crops import Boxes, View
+from retinanet.data.image_views import Boxes, ImageView
 
 _JITTER = (0.1, 2.0)
 """Scales of large-scale jitter (Ghiasi et al., *Simple Copy-Paste*, section 3)."""
@@ -41,8 +41,8 @@ class Preset:
     """Whether every image is shown on a canvas of one size."""
 
     def view(
-        self, random: np.random.Generator, size: Size, boxes: Boxes, whole: View, canvas: Size
-    ) -> View:
+        self, random: np.random.Generator, size: Size, boxes: Boxes, whole: ImageView, canvas: Size
+    ) -> ImageView:
         """Return what is seen of an image; `whole` is the view of all of it."""
         if self.jitters:
             return jitter(random, size, canvas)
@@ -62,13 +62,13 @@ class Preset:
         return given or round_up((side, side))
 
 
-def jitter(random: np.random.Generator, size: Size, canvas: Size) -> View:
+def jitter(random: np.random.Generator, size: Size, canvas: Size) -> ImageView:
     """Return a view at a scale between 0.1 and 2 of what fits; what is too large is cropped."""
     scale = min(canvas[0] / size[0], canvas[1] / size[1]) * random.uniform(*_JITTER)
     return _random_view(random, size, scale, canvas)
 
 
-def safe_crop(random: np.random.Generator, size: Size, boxes: Boxes, view: View) -> View:
+def safe_crop(random: np.random.Generator, size: Size, boxes: Boxes, view: ImageView) -> ImageView:
     """Return a view of a part of the image, of its own shape, that cuts no box (G, 4)."""
     share = random.uniform(*_CROP)
     least = np.array([size[1], size[0]], np.float64)  # of the boxes' common corners, x and y
@@ -82,7 +82,7 @@ def safe_crop(random: np.random.Generator, size: Size, boxes: Boxes, view: View)
     high = np.minimum(limit - side, least)
     corner = low + random.random(2) * np.maximum(0, high - low)
     window = (*corner.tolist(), *(corner + side).tolist())
-    return View(window=window, size=view.size)
+    return ImageView(window=window, size=view.size)
 
 
 def quadrants(random: np.random.Generator, canvas: Size) -> list[tuple[int, int, int, int]]:
@@ -92,20 +92,20 @@ def quadrants(random: np.random.Generator, canvas: Size) -> list[tuple[int, int,
     return [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
 
 
-def mosaic_view(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> View:
+def mosaic_view(random: np.random.Generator, size: Size, part: Size, canvas: Size) -> ImageView:
     """Return a view that fills a part of a mosaic."""
     fits = min(canvas[0] / size[0], canvas[1] / size[1])
     covers = max(part[0] / size[0], part[1] / size[1])
     return _random_view(random, size, max(covers, fits * random.uniform(*_ZOOM)), part)
 
 
-def _random_view(random: np.random.Generator, size: Size, scale: float, limit: Size) -> View:
+def _random_view(random: np.random.Generator, size: Size, scale: float, limit: Size) -> ImageView:
     """Return a view at a scale, at a random place; once resized it is no larger than `limit`."""
     after = [max(1, min(most, round(side * scale))) for side, most in zip(size, limit, strict=True)]
     # A side that fits is seen to its end, though its size after is rounded to whole px.
     height, width = (min(side, most / scale) for side, most in zip(size, limit, strict=True))
     y, x = random.random(2) * (size[0] - height, size[1] - width)
-    return View(window=(x, y, x + width, y + height), size=(after[0], after[1]))
+    return ImageView(window=(x, y, x + width, y + height), size=(after[0], after[1]))
 
 
 PRESETS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from retinanet.doctor.findings import Finding, Findings, ReportSection, findings_of
 from retinanet.doctor.fit_anchors import describe_fit, search_anchors, yaml_lines
 from retinanet.doctor.pictures import draw_samples, draw_unreached
-from retinanet.doctor.unmatched_boxes import (
+from retinanet.doctor.unreached_boxes import (
     Unreached,
     UnreachedBox,
     describe_unreached,

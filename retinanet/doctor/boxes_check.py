@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retinanet.data.boxes_used import cut_boxes, parts
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.findings import Finding, Findings, findings_of
-from retinanet.doctor.format_check import check_format
+from retinanet.doctor.format_check import find_format_faults
 
 _MOST_IMAGES = 0.5
 """Share of images without boxes from which it looks like a mistake."""
@@ -34,10 +34,10 @@ def check_boxes(
     """Return the findings about the boxes of a file.
 
     Args:
-        annotations: of the file.
-        learn: it is to train on.
-        min_box_side: a narrower box is small; original px.
-        max_detections: of an image.
+        annotations: Index of the file.
+        learn: Whether the file is to train on.
+        min_box_side: Side (original px) under which a box is small.
+        max_detections: Detections of an image that an evaluation counts.
         images_with_lost_boxes: ids of images whose boxes were set aside, and which only look empty.
         chosen: the classes of it that are trained on, where those are not all: they alone decide
             what an image and a class lack.
@@ -46,7 +46,7 @@ def check_boxes(
     path = annotations.path
     if not len(annotations):
         return findings_of("no-images", path, [Finding("", "has no image")])
-    findings = check_format(annotations)
+    findings = find_format_faults(annotations)
     if not findings:  # otherwise every box would be named
         findings += _boxes_left_out_or_cut(annotations, min_box_side)
         findings += _too_large_areas(annotations)

@@ -23,7 +23,7 @@ _FAR, _FAR_SHARE = 2, 0.01
 """px, and share of the image's side, that a box may leave it by."""
 
 
-def check_format(annotations: Annotations) -> list[Findings]:
+def find_format_faults(annotations: Annotations) -> list[Findings]:
     """Find boxes that all, or many of which, are not [x, y, width, height] px."""
     wrong = find_wrong_format(annotations)
     if wrong is not None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from retinanet import boxes as box_ops
 from retinanet.batch import Batch
 from retinanet.data.sampler import Plan, Sample
-from retinanet.doctor.unmatched_boxes import Unreached, UnreachedBox, size_of
+from retinanet.doctor.unreached_boxes import Unreached, UnreachedBox, size_of
 from retinanet.drawing import (
     Image,
     class_colour,
@@ -61,7 +61,7 @@ class CanvasSample:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     matches: NDArray[np.int32]
-    """(A,): see `structures.Batch`."""
+    """(A,): see `batch.Batch`."""
     anchors: NDArray[np.float32]
     """(A, 4)."""
 

@@ -26,7 +26,7 @@ class GuardState:
     """Norm of that step's gradient."""
 
 
-class Guard:
+class DivergenceGuard:
     """Counts steps with a loss or gradient that is not finite; past a limit, stops all updates.
 
     It stops them by `factor`, which multiplies the loss: NaN makes every later step a bad one, and

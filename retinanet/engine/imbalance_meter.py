@@ -24,7 +24,7 @@ from retinanet.structures import Outputs
 _LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
 
-class Imbalance:
+class ImbalanceMeter:
     """The sums of one step, micro-batch by micro-batch."""
 
     def __init__(self, options: LossConfig) -> None:

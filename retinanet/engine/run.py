@@ -17,10 +17,10 @@ from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.sampler import TrainingPlan
 from retinanet.distributed.precision import Precision
 from retinanet.distributed.world import World
-from retinanet.engine.divergence import Guard
+from retinanet.engine.divergence import DivergenceGuard
 from retinanet.engine.ema import Ema
 from retinanet.engine.flops import Work
-from retinanet.engine.imbalance_meter import Imbalance
+from retinanet.engine.imbalance_meter import ImbalanceMeter
 from retinanet.engine.logs.log import Log
 from retinanet.engine.optimizer import build_optimizer, restore_optimizer
 from retinanet.engine.schedule import Schedule, build_schedule
@@ -44,7 +44,7 @@ class StepResult:
     """Learning rate."""
     divisor: float
     """What the sums of losses were divided by."""
-    imbalance: Imbalance | None
+    imbalance: ImbalanceMeter | None
     """What the class loss is made of, every `train.imbalance_every` steps."""
 
 
@@ -63,7 +63,7 @@ class Run:
     """`wrapped`, compiled where the config says so."""
     ema: Ema | None
     """The moving average of the weights, where the config keeps one."""
-    guard: Guard
+    guard: DivergenceGuard
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     criterion: Criterion
@@ -142,7 +142,7 @@ def start_run(
         environment=environment,
         progress=progress,
         ema=ema,
-        guard=Guard(
+        guard=DivergenceGuard(
             world.device, allowed=config.train.max_bad_steps, skipped=progress.skipped_steps
         ),
     )

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from retinanet.batch import Batch
 from retinanet.data.loader import RankStep
 from retinanet.distributed.precision import autocast
-from retinanet.engine.imbalance_meter import Imbalance
+from retinanet.engine.imbalance_meter import ImbalanceMeter
 from retinanet.engine.optimizer import set_learning_rate
 from retinanet.engine.run import Run, StepResult
 
@@ -41,7 +41,7 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     run.optimizer.zero_grad(set_to_none=True)
     divisor = _loss_divisor(run, positives, images)
     is_looked_at = config.imbalance_every > 0 and (step + 1) % config.imbalance_every == 0
-    imbalance = Imbalance(run.config.loss) if is_looked_at else None
+    imbalance = ImbalanceMeter(run.config.loss) if is_looked_at else None
     losses = _accumulate(run, part.micro_batches, divisor, imbalance)
     run.world.add_up(losses)
     if imbalance is not None:
@@ -62,7 +62,7 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
 
 
 def _accumulate(
-    run: Run, batches: list[Batch], divisor: float, imbalance: Imbalance | None
+    run: Run, batches: list[Batch], divisor: float, imbalance: ImbalanceMeter | None
 ) -> Tensor:
     """Add up the gradients of this rank's micro-batches; return its share (2,) of the losses."""
     total = torch.zeros(2, device=run.world.device)

@@ -16,7 +16,7 @@ from retinanet.errors import UserError
 from retinanet.interop.inputs import STYLES
 from retinanet.interop.matching import match_weights
 from retinanet.interop.networks import Key, State, name_resnet
-from retinanet.interop.weight_names import PEERS, detectron2_of_caffe2
+from retinanet.interop.projects import PROJECTS, detectron2_of_caffe2
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 
@@ -100,7 +100,7 @@ def _recognise_resnet(state: State, path: Path, style: str | None) -> _Network:
     if "stem.conv1.weight" in state:
 
         def key(name: str) -> str:
-            theirs = PEERS["detectron2"].key(name, False)
+            theirs = PROJECTS["detectron2"].key(name, False)
             return theirs.removeprefix("backbone.bottom_up.")
 
     else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from retinanet.categories import Categories
 from retinanet.checkpoints.format import Checkpoint, write_tensors
 from retinanet.errors import UserError, some_of
-from retinanet.interop.weight_names import PEERS
+from retinanet.interop.projects import PROJECTS
 from retinanet.schema import AnchorConfig, Config, ModelConfig
 
 _INVENTED_BIAS = -10.0
@@ -49,7 +49,7 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path, *, to: str) -> list[str
         weights = _reorder_anchors(weights, config.anchors, "size_major")
         weights, lines = _for_detectron2(weights, config, checkpoint.categories)
     normed = config.model.head_norm == "gn"
-    state = {PEERS[to].key(name, normed): value.contiguous() for name, value in weights.items()}
+    state = {PROJECTS[to].key(name, normed): value.contiguous() for name, value in weights.items()}
     content: dict[str, Any] = {"model": state} if to == "detectron2" else state
     write_tensors(content, out)
     return [*lines, *_anchor_remarks(config.anchors, to)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from retinanet.errors import UserError
 from retinanet.interop.mm_config import MmConfig
 from retinanet.interop.networks import Network, State
-from retinanet.interop.weight_names import Peer
+from retinanet.interop.projects import Project
 
 STYLES = {
     "caffe": [
@@ -32,7 +32,7 @@ STYLES = {
 
 
 def describe_inputs(
-    source: Peer,
+    source: Project,
     network: Network,
     state: State,
     mm_config: MmConfig,

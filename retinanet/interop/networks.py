@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from retinanet.errors import UserError
-from retinanet.interop.weight_names import Peer
+from retinanet.interop.projects import Project
 
 State = Mapping[str, Tensor]
 Key = Callable[[str], str]
@@ -70,7 +70,7 @@ def name_resnet(state: State, key: Key, path: Path) -> str:
     )
 
 
-def describe_detector(state: State, peer: Peer, path: Path) -> Network:
+def describe_detector(state: State, peer: Project, path: Path) -> Network:
     """Read backbone, pyramid and subnets of a foreign detector off its weights.
 
     Raises:

@@ -26,7 +26,7 @@ from retinanet.interop.inputs import describe_inputs, torchvision_eps
 from retinanet.interop.matching import match_weights
 from retinanet.interop.mm_config import MmConfig
 from retinanet.interop.networks import Network, State, describe_detector
-from retinanet.interop.weight_names import PEERS, Peer, torchvision_today
+from retinanet.interop.projects import PROJECTS, Project, torchvision_today
 from retinanet.model.anchors import build_anchors
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
@@ -118,7 +118,7 @@ def _refuse(options: Mapping[str, object], reason: str) -> None:
             raise UserError(f"{option}: {reason}")
 
 
-def _build_config(source: Peer, network: Network, options: Sequence[str]) -> Config:
+def _build_config(source: Project, network: Network, options: Sequence[str]) -> Config:
     """Return the experiment of a detector: the recipe of its project, and what is known of it."""
     recipe = source.recipe
     if source.name == "torchvision" and network.normed:
@@ -128,7 +128,7 @@ def _build_config(source: Peer, network: Network, options: Sequence[str]) -> Con
 
 
 def _describe_assumptions(
-    source: Peer, box_weights: Sequence[float] | None, overrides: Sequence[str]
+    source: Project, box_weights: Sequence[float] | None, overrides: Sequence[str]
 ) -> list[str]:
     """Say in one line, or none, what neither the file nor the user has told."""
     given = {
@@ -144,12 +144,14 @@ def _describe_assumptions(
     ]
 
 
-def _recognise_source(state: State, wanted: str | None, path: Path) -> Peer:
+def _recognise_source(state: State, wanted: str | None, path: Path) -> Project:
     """Return whose detector it is, by names that no other project's has."""
-    found = [peer for peer in PEERS.values() if any(name.startswith(peer.mark) for name in state)]
+    found = [
+        peer for peer in PROJECTS.values() if any(name.startswith(peer.mark) for name in state)
+    ]
     if not found:
         raise UserError(
-            f"{path}: is no RetinaNet of {', '.join(PEERS)}: its names begin with "
+            f"{path}: is no RetinaNet of {', '.join(PROJECTS)}: its names begin with "
             f"{next(iter(state))}"
         )
     if wanted not in (None, found[0].name):

@@ -16,7 +16,7 @@ class EvalConfig(Section):
         "5000 steps, or 1 epoch",
     )
     batch_size: Positive = option(8, "images at a time")
-    pictures: Count = option(8, "images drawn into tensorboard at each evaluation")
+    pictures: Count = option(8, "pictures drawn into tensorboard at each evaluation")
 
 
 class PostprocessConfig(Section):

@@ -12,8 +12,8 @@ import torch
 from retinanet.data.augment import Augment
 from retinanet.data.coco.index import read_annotations
 from retinanet.data.collate import LoadedImage, Match, collate, empty_target
-from retinanet.data.crops import resize_image
 from retinanet.data.dataset import DetectionDataset
+from retinanet.data.image_views import resize_image
 from retinanet.data.images.reading import read_image
 from retinanet.data.presets import PRESETS
 from retinanet.data.sampler import Plan, Sample

@@ -14,7 +14,7 @@ from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
 from retinanet.doctor import pictures as module
 from retinanet.doctor.pictures import CanvasSample, draw_sample, draw_samples, draw_unreached
-from retinanet.doctor.unmatched_boxes import find_unreached
+from retinanet.doctor.unreached_boxes import find_unreached
 from retinanet.drawing import Image, class_colour
 from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import Split, build_dataset, check_split, training_plan

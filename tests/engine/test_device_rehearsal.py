@@ -23,9 +23,9 @@ from retinanet.batch import Batch
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
 from retinanet.distributed.world import World
-from retinanet.engine.divergence import Guard
+from retinanet.engine.divergence import DivergenceGuard
 from retinanet.engine.ema import Ema
-from retinanet.engine.imbalance_meter import Imbalance
+from retinanet.engine.imbalance_meter import ImbalanceMeter
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.step import take_step
 from retinanet.losses.criterion import build_criterion
@@ -222,7 +222,7 @@ def test_looking_at_the_imbalance_asks_the_device_nothing(
         )
         host_batch = batch_of(sum(levels))
         with NoWaiting(device):
-            imbalance = Imbalance(LossConfig(**loss))
+            imbalance = ImbalanceMeter(LossConfig(**loss))
             for _ in range(2):
                 imbalance.add(outputs, host_batch.to(device))
             imbalance.add_up(World(rank=0, size=1, device=device))
@@ -280,7 +280,7 @@ def run_on(device: torch.device, optimizer: str, precision: str, options: Config
         wrapped=model,
         forward=model,
         ema=Ema(model, 0.99),
-        guard=Guard(device, allowed=1, skipped=0),
+        guard=DivergenceGuard(device, allowed=1, skipped=0),
         optimizer=unfused(build_optimizer(model, train, fused=False)),
         scaler=scaler,
         criterion=build_criterion(options.loss),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinanet.config import override_config
-from retinanet.engine.divergence import Guard
+from retinanet.engine.divergence import DivergenceGuard
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -15,7 +15,7 @@ FINE, BAD = (1.0, 2.0), (math.nan, 2.0)
 
 
 def judge(
-    guard: Guard,
+    guard: DivergenceGuard,
     step: int,
     losses: tuple[float, float] = FINE,
     norm: float = 3.0,
@@ -25,7 +25,7 @@ def judge(
 
 
 def test_finite_steps_pass() -> None:
-    guard = Guard(CPU, allowed=0, skipped=0)
+    guard = DivergenceGuard(CPU, allowed=0, skipped=0)
     assert all(judge(guard, step) for step in range(3))
     reading = guard.read()
     assert (reading.step, reading.skipped, float(guard.factor)) == (None, 0, 1.0)
@@ -39,7 +39,7 @@ def test_the_first_bad_step_is_kept_with_its_losses_and_norm(
     losses: tuple[float, float], norm: float
 ) -> None:
     """Later steps, made bad by the factor, do not replace it."""
-    guard = Guard(CPU, allowed=0, skipped=0)
+    guard = DivergenceGuard(CPU, allowed=0, skipped=0)
     assert judge(guard, 4)
     assert not judge(guard, 5, losses, norm)
     assert math.isnan(float(guard.factor))  # no later loss is finite
@@ -51,7 +51,7 @@ def test_the_first_bad_step_is_kept_with_its_losses_and_norm(
 
 def test_as_many_as_allowed_are_skipped_and_the_next_one_stops() -> None:
     """Three are allowed, one of which an earlier launch has used up."""
-    guard = Guard(CPU, allowed=3, skipped=1)
+    guard = DivergenceGuard(CPU, allowed=3, skipped=1)
     assert not judge(guard, 10, BAD)
     assert judge(guard, 11)
     assert not judge(guard, 12, BAD)
@@ -62,12 +62,12 @@ def test_as_many_as_allowed_are_skipped_and_the_next_one_stops() -> None:
 
 
 def test_an_overflow_of_fp16_is_no_fault_while_the_scale_may_fall() -> None:
-    guard = Guard(CPU, allowed=0, skipped=0)
+    guard = DivergenceGuard(CPU, allowed=0, skipped=0)
     assert judge(guard, 0, norm=math.inf, scale=65536.0)
     assert judge(guard, 1, norm=math.nan, scale=1.0)
     assert not judge(guard, 2, BAD, scale=65536.0)  # the losses themselves are float32
     assert guard.read().step == 2
-    other = Guard(CPU, allowed=0, skipped=0)
+    other = DivergenceGuard(CPU, allowed=0, skipped=0)
     assert not judge(other, 3, norm=math.inf, scale=0.5)
     assert other.read().step == 3
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retinanet.batch import Batch
-from retinanet.engine.imbalance_meter import Imbalance
+from retinanet.engine.imbalance_meter import ImbalanceMeter
 from retinanet.schema import LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Outputs
 
@@ -20,7 +20,7 @@ def read(scored: Callable[..., tuple[Outputs, Batch]]) -> Callable[..., dict[str
     """Return a function that reads what a run records, anchors on P3, P3, P4, P5."""
 
     def look(matches: list[list[int]], logits: torch.Tensor) -> dict[str, Any]:
-        imbalance = Imbalance(LossConfig())
+        imbalance = ImbalanceMeter(LossConfig())
         imbalance.add(*scored(matches, logits, levels=[2, 1, 1, 0, 0]))
         values, _ = imbalance.read()
         return values

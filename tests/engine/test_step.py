@@ -17,7 +17,7 @@ from retinanet.config import override_config
 from retinanet.data.collate import LoadedImage, collate
 from retinanet.data.loader import RankStep
 from retinanet.distributed.world import World
-from retinanet.engine.divergence import Guard
+from retinanet.engine.divergence import DivergenceGuard
 from retinanet.engine.ema import Ema
 from retinanet.engine.optimizer import build_optimizer
 from retinanet.engine.splits import build_matcher
@@ -75,7 +75,7 @@ def run_of(model: Detector, config: Config, *overrides: str, allowed: int = 0) -
         wrapped=own,
         forward=own,
         ema=Ema(own, 0.9),
-        guard=Guard(CPU, allowed=allowed, skipped=0),
+        guard=DivergenceGuard(CPU, allowed=allowed, skipped=0),
         optimizer=build_optimizer(own, config.train),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         criterion=build_criterion(config.loss),

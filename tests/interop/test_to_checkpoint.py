@@ -27,8 +27,8 @@ from retinanet.config import override_config
 from retinanet.errors import UserError
 from retinanet.interop.coco_names import COCO
 from retinanet.interop.networks import name_resnet
+from retinanet.interop.projects import PROJECTS
 from retinanet.interop.to_checkpoint import convert_checkpoint
-from retinanet.interop.weight_names import PEERS
 from retinanet.model.anchors import build_anchors
 from retinanet.model.backbone import RESNETS
 from retinanet.model.detector import build_detector
@@ -56,7 +56,7 @@ def state_of(peer: str, *options: str, classes: int = 80) -> dict[str, Tensor]:
     config = override_config(Config(), words)
     weights = build_detector(config, classes=classes, pretrained=False).state_dict()
     normed = config.model.head_norm == "gn"
-    return {PEERS[peer].key(name, normed): value for name, value in weights.items()}
+    return {PROJECTS[peer].key(name, normed): value for name, value in weights.items()}
 
 
 def write(content: object, path: Path) -> Path:
@@ -239,11 +239,11 @@ def test_a_style_that_the_file_contradicts_is_refused(file: Path) -> None:
     ],
 )
 def test_names_of_mmdetection(ours: str, theirs: str) -> None:
-    assert PEERS["mmdetection"].key(ours, False) == theirs
+    assert PROJECTS["mmdetection"].key(ours, False) == theirs
 
 
 def test_names_of_mmdetections_group_norm() -> None:
-    key = PEERS["mmdetection"].key
+    key = PROJECTS["mmdetection"].key
     assert key("class_subnet.tower.3.weight", True) == "bbox_head.cls_convs.1.conv.weight"
     assert key("class_subnet.tower.4.weight", True) == "bbox_head.cls_convs.1.gn.weight"
     assert key("box_subnet.tower.1.bias", True) == "bbox_head.reg_convs.0.gn.bias"
@@ -263,7 +263,7 @@ def test_mmdetection(style: str, file: Path) -> None:
     assert checkpoint.categories == COCO
     assert lines[1] == f"  backbone in {style} style (as the file tells)"
     for name, value in checkpoint.model.items():
-        assert torch.equal(value, state[PEERS["mmdetection"].key(name, False)])
+        assert torch.equal(value, state[PROJECTS["mmdetection"].key(name, False)])
 
 
 MM_CONFIG = """
@@ -422,7 +422,7 @@ def test_classes_go_by_name_where_the_file_has_names(file: Path) -> None:
         convert_checkpoint(file, categories=others)
 
 
-@pytest.mark.parametrize("peer", list(PEERS))
+@pytest.mark.parametrize("peer", list(PROJECTS))
 @pytest.mark.parametrize("norm", ["none", "gn"])
 def test_every_weight_has_one_name(peer: str, norm: str, file: Path) -> None:
     """There and back: each of ours is one of theirs, with group norm in the subnets and without."""
@@ -583,7 +583,7 @@ def test_msras_resnet_of_detectron2(tmp_path: Path) -> None:
 
 def test_torchvisions_resnet_of_detectron2(tmp_path: Path) -> None:
     """As its tools/convert-torchvision-to-d2.py writes it: the classifier is called stem.fc."""
-    key = PEERS["detectron2"].key
+    key = PROJECTS["detectron2"].key
     named = {
         key(f"backbone.{name}", False).removeprefix("backbone.bottom_up."): value.numpy()
         for name, value in resnet18(weights=None).state_dict().items()

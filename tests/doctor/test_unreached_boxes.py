@@ -7,7 +7,7 @@ import pytest
 
 from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
-from retinanet.doctor.unmatched_boxes import Unreached, describe_unreached, find_unreached
+from retinanet.doctor.unreached_boxes import Unreached, describe_unreached, find_unreached
 from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import check_split
 from retinanet.schema import AnchorConfig, Config

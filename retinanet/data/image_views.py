@@ -24,7 +24,7 @@ _REDUCTIONS = (8, 4, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
+class ImageView:
     """A window of an image, and its size once resized."""
 
     window: tuple[float, float, float, float]
@@ -39,23 +39,23 @@ class View:
         shrink = min((y2 - y1) / self.size[0], (x2 - x1) / self.size[1])
         return next((factor for factor in _REDUCTIONS if shrink >= factor), 1)
 
-    def reduced(self) -> View:
+    def reduced(self) -> ImageView:
         """Return the same view of the image decoded smaller."""
         x1, y1, x2, y2 = (value / self.reduction for value in self.window)
-        return View(window=(x1, y1, x2, y2), size=self.size)
+        return ImageView(window=(x1, y1, x2, y2), size=self.size)
 
 
-def whole_view(size: Size, *, short_side: int, long_side: int, canvas: Size) -> View:
+def whole_view(size: Size, *, short_side: int, long_side: int, canvas: Size) -> ImageView:
     """Return the view of a whole image; one that does not fit on the canvas becomes smaller."""
     after = resized(size, short_side=short_side, long_side=long_side)
     if after[0] > canvas[0] or after[1] > canvas[1]:
         scale = min(canvas[0] / after[0], canvas[1] / after[1])
         after = (max(1, int(after[0] * scale)), max(1, int(after[1] * scale)))
-    return View(window=(0, 0, size[1], size[0]), size=after)
+    return ImageView(window=(0, 0, size[1], size[0]), size=after)
 
 
 def crop_to_view(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], crowd: NDArray[np.bool_], view: View
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], crowd: NDArray[np.bool_], view: ImageView
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     """Cut the window of a view out of an image; the pixels are not resized yet.
 

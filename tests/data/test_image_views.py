@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retinanet.data.canvas import Size
-from retinanet.data.crops import View, crop_to_view, resize_image, resize_onto_canvas, whole_view
+from retinanet.data.image_views import (
+    ImageView,
+    crop_to_view,
+    resize_image,
+    resize_onto_canvas,
+    whole_view,
+)
 from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.data.presets import jitter, mosaic_view, quadrants, safe_crop
 
@@ -40,14 +46,14 @@ def boxes_of(*boxes: tuple[float, ...]) -> np.ndarray:
 
 
 def show(
-    image: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, view: View
+    image: np.ndarray, boxes: np.ndarray, crowd: np.ndarray, view: ImageView
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what a view shows, the boxes left in it, and their rows."""
     window, left, rows = crop_to_view(image, boxes, crowd, view)
     return resize_image(window, view.size), left, rows
 
 
-def kept_of(view: View, *boxes: tuple[float, ...], crowd: bool = False) -> tuple[list, list]:
+def kept_of(view: ImageView, *boxes: tuple[float, ...], crowd: bool = False) -> tuple[list, list]:
     """Return boxes and rows that a view of 100 x 100 px leaves."""
     image = np.zeros((100, 100, 3), np.uint8)
     _, left, rows = crop_to_view(image, boxes_of(*boxes), np.full(len(boxes), crowd), view)
@@ -60,9 +66,9 @@ def kept_of(view: View, *boxes: tuple[float, ...], crowd: bool = False) -> tuple
 def test_a_whole_view() -> None:
     """480 x 640 at short side 240: half; on a canvas of 200 x 400 it must shrink to 200 high."""
     view = whole_view((480, 640), short_side=240, long_side=1000, canvas=(256, 320))
-    assert view == View(window=(0, 0, 640, 480), size=(240, 320))
+    assert view == ImageView(window=(0, 0, 640, 480), size=(240, 320))
     view = whole_view((480, 640), short_side=240, long_side=1000, canvas=(200, 400))
-    assert view == View(window=(0, 0, 640, 480), size=(200, 266))  # 320 * 200 / 240 = 266.7
+    assert view == ImageView(window=(0, 0, 640, 480), size=(200, 266))  # 320 * 200 / 240 = 266.7
     assert whole_view((1, 900), short_side=64, long_side=96, canvas=(64, 96)).size == (1, 96)
 
 
@@ -77,7 +83,7 @@ def test_jitter_makes_smaller() -> None:
     """Draw 9/19: scale 0.1 + 1.9 * 9 / 19 = 1; draw 0: a tenth, and nothing is cropped."""
     assert jitter(Scripted(9 / 19, 0, 0), (64, 128), (128, 128)).size == (64, 128)
     view = jitter(Scripted(0, 0.7, 0.7), (64, 128), (128, 128))
-    assert view == View(window=(0, 0, 128, 64), size=(6, 13))
+    assert view == ImageView(window=(0, 0, 128, 64), size=(6, 13))
 
 
 def test_safe_crop() -> None:
@@ -85,21 +91,21 @@ def test_safe_crop() -> None:
 
     Its place is drawn inside that: 0.5 and 1 of the way.
     """
-    view = View(window=(0, 0, 200, 100), size=(50, 100))
+    view = ImageView(window=(0, 0, 200, 100), size=(50, 100))
     cropped = safe_crop(Scripted(0, 0.5, 1), (100, 200), boxes_of((60, 30, 140, 70)), view)
-    assert cropped == View(window=(50, 30, 150, 80), size=(50, 100))
+    assert cropped == ImageView(window=(50, 30, 150, 80), size=(50, 100))
 
 
 def test_safe_crop_grows_to_hold_the_boxes() -> None:
     """Boxes 160 px apart need 0.8 of the width, so 0.8 of the height is seen as well."""
-    view = View(window=(0, 0, 200, 100), size=(50, 100))
+    view = ImageView(window=(0, 0, 200, 100), size=(50, 100))
     boxes = boxes_of((20, 50, 30, 60), (170, 50, 180, 60))
     cropped = safe_crop(Scripted(0, 0.3, 0), (100, 200), boxes, view)
     assert cropped.window == (20, 0, 180, 80)
 
 
 def test_safe_crop_without_boxes_and_with_one_that_covers_everything() -> None:
-    view = View(window=(0, 0, 200, 100), size=(50, 100))
+    view = ImageView(window=(0, 0, 200, 100), size=(50, 100))
     assert safe_crop(Scripted(0, 1, 1), (100, 200), NONE, view).window == (100, 50, 200, 100)
     everything = boxes_of((0, 0, 200, 100))
     assert safe_crop(Scripted(0, 0.5, 0.5), (100, 200), everything, view) == view
@@ -118,10 +124,10 @@ def test_quadrants() -> None:
 def test_a_mosaic_view_fills_its_part() -> None:
     """On a canvas of 100 x 100, 50 x 100 px fits as it is; draw 1: at 1.5 times that."""
     view = mosaic_view(Scripted(1, 0, 1), (50, 100), (60, 75), (100, 100))
-    assert view == View(window=(50, 0, 100, 40), size=(60, 75))  # 60 / 1.5 = 40, 75 / 1.5 = 50
+    assert view == ImageView(window=(50, 0, 100, 40), size=(60, 75))  # 60 / 1.5 = 40, 75 / 1.5 = 50
     # Draw 0 is half of what fits, but 60 px of height need 1.2 times the image.
     view = mosaic_view(Scripted(0, 0, 0), (50, 100), (60, 75), (100, 100))
-    assert view == View(window=(0, 0, 62.5, 50), size=(60, 75))
+    assert view == ImageView(window=(0, 0, 62.5, 50), size=(60, 75))
 
 
 @pytest.mark.parametrize(
@@ -139,15 +145,15 @@ def test_a_mosaic_view_fills_its_part() -> None:
     ],
 )
 def test_reduction(window: tuple[float, float, float, float], size: Size, reduction: int) -> None:
-    view = View(window=window, size=size)
+    view = ImageView(window=window, size=size)
     assert view.reduction == reduction
-    smaller = View(window=tuple(value / reduction for value in window), size=size)
+    smaller = ImageView(window=tuple(value / reduction for value in window), size=size)
     assert view.reduced() == smaller
 
 
 def test_cropping_moves_and_scales_boxes() -> None:
     """The right lower quarter, twice as large: (60, 70) lies 10 and 20 px behind its corner."""
-    view = View(window=(50, 50, 100, 100), size=(100, 100))
+    view = ImageView(window=(50, 50, 100, 100), size=(100, 100))
     assert kept_of(view, (60, 70, 80, 90), (50, 50, 100, 100)) == (
         [[20, 40, 60, 80], [0, 0, 100, 100]],
         [0, 1],
@@ -156,40 +162,40 @@ def test_cropping_moves_and_scales_boxes() -> None:
 
 def test_cropping_takes_whole_px_and_boxes_follow_them() -> None:
     """10.5..29.5 are the px 10..29: 20 of them on 40, so a box of 12..20 is at 4..20."""
-    view = View(window=(10.5, 0, 29.5, 100), size=(100, 40))
+    view = ImageView(window=(10.5, 0, 29.5, 100), size=(100, 40))
     assert kept_of(view, (12, 0, 20, 50)) == ([[4, 0, 20, 50]], [0])
 
 
 def test_a_box_of_which_too_little_is_seen_is_dropped() -> None:
     """40 px wide boxes of which 4, 3.9 and 0 px lie in the left half: 10 %, less, nothing."""
-    view = View(window=(0, 0, 50, 100), size=(100, 50))
+    view = ImageView(window=(0, 0, 50, 100), size=(100, 50))
     cut = [(46, 0, 86, 10), (46.1, 0, 86.1, 10), (50, 0, 90, 10)]
     assert kept_of(view, *cut) == ([[46, 0, 50, 10]], [0])
 
 
 def test_any_part_of_a_crowd_stays() -> None:
     """What a crop leaves of an ignored region is still not background."""
-    view = View(window=(0, 0, 50, 100), size=(100, 50))
+    view = ImageView(window=(0, 0, 50, 100), size=(100, 50))
     cut = [(46, 0, 86, 10), (49, 0, 89, 10), (50, 0, 90, 10)]
     assert kept_of(view, *cut, crowd=True) == ([[46, 0, 50, 10], [49, 0, 50, 10]], [0, 1])
 
 
 def test_a_part_under_one_px_of_the_view_is_dropped() -> None:
     """An eighth of the size: 8 px become 1, 7 px less."""
-    view = View(window=(0, 0, 80, 80), size=(10, 10))
+    view = ImageView(window=(0, 0, 80, 80), size=(10, 10))
     assert kept_of(view, (0, 0, 8, 8), (0, 0, 7, 50)) == ([[0, 0, 1, 1]], [0])
 
 
 def test_a_whole_image_keeps_every_box() -> None:
     """As evaluation and training without a preset do: small boxes are a matter of min_box_side."""
-    view = View(window=(0, 0, 100, 100), size=(10, 10))
+    view = ImageView(window=(0, 0, 100, 100), size=(10, 10))
     assert kept_of(view, (0, 0, 3, 3))[1] == [0]
 
 
 def test_no_boxes() -> None:
     """(0, 4)."""
     for window in ((0, 0, 100, 100), (20, 20, 40, 40)):
-        view = View(window=window, size=(10, 10))
+        view = ImageView(window=window, size=(10, 10))
         image = np.zeros((100, 100, 3), np.uint8)
         pixels, boxes, rows = show(image, NONE, NO_CROWD, view)
         assert pixels.shape == (10, 10, 3)
@@ -222,7 +228,7 @@ def images_with_boxes(draw: st.DrawFn) -> tuple[Size, np.ndarray]:
     return (height, width), corners.reshape(count, 4).astype(np.float32)
 
 
-def inside(view: View, size: Size, limit: Size) -> None:
+def inside(view: ImageView, size: Size, limit: Size) -> None:
     x1, y1, x2, y2 = view.window
     assert 0 <= x1 < x2 <= size[1] + 1e-6
     assert 0 <= y1 < y2 <= size[0] + 1e-6
@@ -411,11 +417,11 @@ def test_a_jpeg_decoded_smaller_shows_the_same(
     assert small.shape[:2] == (-(-size[0] // reduction), -(-size[1] // reduction))
     full = read_image(path, size)
     assert full.shape[:2] == size
-    view = View(window=(0, 0, size[1], size[0]), size=(32, 40))
+    view = ImageView(window=(0, 0, size[1], size[0]), size=(32, 40))
     boxes = boxes_of((20, 30, 200, 250), (0, 0, size[1], size[0]))
     crowd = np.zeros(2, bool)
     a, a_boxes, a_rows = show(full, boxes, crowd, view)
-    reduced = View(window=tuple(value / reduction for value in view.window), size=view.size)
+    reduced = ImageView(window=tuple(value / reduction for value in view.window), size=view.size)
     b, b_boxes, b_rows = show(small, boxes / np.float32(reduction), crowd, reduced)
     assert a.shape == b.shape and a_rows.tolist() == b_rows.tolist() == [0, 1]
     np.testing.assert_allclose(a_boxes, b_boxes, atol=1)
@@ -440,7 +446,7 @@ def test_the_test_above_would_notice_another_orientation(tmp_path: Path) -> None
 def test_boxes_follow_the_pixels_of_a_jpeg_decoded_smaller(tmp_path: Path, reduction: int) -> None:
     Image.fromarray(rectangles(factor=reduction)).save(tmp_path / "a.jpg", quality=98)
     size = (128 * reduction, 160 * reduction)
-    view = View(window=(0, 0, size[1], size[0]), size=(100, 125))
+    view = ImageView(window=(0, 0, size[1], size[0]), size=(100, 125))
     assert view.reduction == reduction
     small = read_image(tmp_path / "a.jpg", size, reduction=reduction)
     shown, left, rows = show(small, BOXES, np.zeros(4, bool), view.reduced())

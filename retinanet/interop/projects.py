@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Peer:
+class Project:
     """A project whose detectors convert."""
 
     name: str
@@ -95,22 +95,22 @@ def _mmdetection_key(name: str, normed: bool) -> str:
     )
 
 
-PEERS = {
+PROJECTS = {
     peer.name: peer
     for peer in (
-        Peer(
+        Project(
             name="torchvision",
             recipe="torchvision_v1_coco",
             mark="head.classification_head.",
             key=_torchvision_key,
         ),
-        Peer(
+        Project(
             name="detectron2",
             recipe="detectron2_r50_1x_coco",
             mark="head.cls_s",
             key=_detectron2_key,
         ),
-        Peer(
+        Project(
             name="mmdetection",
             recipe="mmdetection_r50_1x_coco",
             mark="bbox_head.retina_",
