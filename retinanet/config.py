@@ -24,7 +24,6 @@ _EXPECTED = {
     "greater_than": "greater than {gt:g}",
     "greater_than_equal": "greater than or equal to {ge:g}",
     "int_type": "integer",
-    "invalid_key": "a name",
     "less_than": "less than {lt:g}",
     "less_than_equal": "less than or equal to {le:g}",
     "missing": "a longer list",  # only the lists of three numbers have required entries
@@ -172,6 +171,10 @@ def apply_override(values: dict[str, Any], text: str) -> None:
 
     Setting `train.steps` takes the place of `train.epochs`, and the other way round.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text!r}: holds bytes that are not UTF-8") from None
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
@@ -307,7 +310,8 @@ def _dotted_names(key: str, value: Any) -> list[str]:
 def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     """Say what is wrong with the value of an option that there is."""
     if problem["type"] == "value_error":
-        return ": ".join([*filter(None, [".".join(location)]), str(problem["ctx"]["error"])])
+        message = str(problem["ctx"]["error"])
+        return f"{'.'.join(location)}: {message}" if location else message
     # Where a field has several types, the location ends in the name of one of them.
     if location and not (location[-1].isidentifier() or location[-1].isdigit()):
         location = location[:-1]

@@ -2,10 +2,10 @@
 
     python scripts/prove_detectron2.py GOLDEN_FOLDER --precision fp64
 
-Rebuilds the weights of each golden file by the rule of its README, converts them as `retinanet
-convert checkpoint` does, and prints how far our canvas, anchors, labels, features, outputs,
-detections, and losses and weights over ten steps of SGD lie from what detectron2 wrote (in
-float32), beside the tolerance of the README. Ends with 1 where one is beyond it.
+Rebuilds the weights of each golden file from their names (see `_rebuild_weight`), converts them as
+`retinanet convert checkpoint` does, and prints how far our canvas, anchors, labels, features,
+outputs, detections, and losses and weights over ten steps of SGD lie from what detectron2 wrote
+(in float32), beside a tolerance. Ends with 1 where one is beyond it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def open_case(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Ca
 
 
 def _rebuild_weight(name: str, key: str, shape: list[int]) -> NDArray[np.float32]:
-    """Rebuild one weight by the rule of the README."""
+    """Rebuild one weight as the golden files' maker drew it: noise seeded by its name."""
     salt = name.rsplit("_", 1)[1]
     generator = np.random.default_rng(zlib.crc32(f"{salt}:{key}".encode()))
     z = generator.standard_normal(shape, dtype=np.float32)

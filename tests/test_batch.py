@@ -1,9 +1,8 @@
-"""What the folders hand each other, on its way between processes."""
+"""A batch: its way between processes and to a device, and one image of it."""
 
 import pickle
 from dataclasses import replace
 
-import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -59,34 +58,6 @@ def same(a: Batch, b: Batch) -> bool:
     return counts[0] == counts[1] and all(
         torch.equal(x, y) and x.shape == y.shape and x.dtype == y.dtype for x, y in pairs
     )
-
-
-def test_positives_and_ignored_anchors_are_looked_up() -> None:
-    """Image by image, anchor by anchor: the place among all anchors, and what is learned there."""
-    found = three_images().assigned
-    assert found.places.tolist() == [1, 5, 6, 2 * 7 + 4]
-    assert found.labels.tolist() == [0, 1, 0, 0]
-    assert found.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 4], [9, 9, 10, 12]]
-    assert found.counts == [3, 0, 1]
-    assert found.ignored.tolist() == [3, 2 * 7, 2 * 7 + 6]
-    assert found.ignored_counts == [1, 0, 2]
-
-
-@pytest.mark.parametrize("images", [0, 2])
-def test_there_may_be_no_positives(images: int) -> None:
-    found = find_assigned([target()] * images, torch.full((images, 4), IGNORED))
-    assert found.counts == [0] * images
-    assert found.boxes.shape == (0, 4) and found.places.shape == (0,)
-    assert (found.places.dtype, found.labels.dtype) == (torch.int64, torch.int64)
-    assert found.ignored.tolist() == list(range(4 * images))
-    assert found.ignored_counts == [4] * images
-
-
-def test_there_may_be_nothing_but_negatives() -> None:
-    found = find_assigned([target([1, 2, 3, 4])], torch.full((1, 4), BACKGROUND))
-    assert (found.counts, found.ignored_counts) == ([0], [0])
-    assert (found.places.shape, found.ignored.shape) == ((0,), (0,))
-    assert found.ignored.dtype == torch.int64
 
 
 def test_a_batch_travels_as_three_tensors() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from retinanet.config import (
     apply_override,
@@ -277,6 +277,8 @@ def test_each_wrong_key_has_its_line() -> None:
         ("train: 3", r"exp\.yaml: train is 3; it should be a section with options in it"),
         ("output: 3", r"exp\.yaml: output is 3; it should be a section with options in it"),
         ("data: {train: [1]}", r"data\.train is \[1\]; it should be a section"),
+        ("model: {backbone: 3}", r"exp\.yaml: model\.backbone is 3; it should be string$"),
+        ("data: {preset_canvas: [32, 32, 32]}", r"is \[32, 32, 32\]; it should be a shorter list$"),
         ("train: {steps: 5, epochs: 2}", "train: give either steps or epochs"),
         ("train: {steps: null}", "train: give either steps or epochs"),
         ("data: {augment: &a [*a]}", r"data\.augment\.0 is"),
@@ -406,7 +408,7 @@ def test_an_unknown_section_is_named() -> None:
 
 
 def test_a_config_cannot_be_changed() -> None:
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(ValidationError):
         Config().train.lr = 3  # type: ignore[misc]
 
 
@@ -575,3 +577,9 @@ def test_a_recipe_that_is_mistyped(
     assert str(wrong.value) == expected
     with pytest.raises(UserError, match=r"_smal is neither .*; did you mean finetune_small"):
         describe("finetune_smal")
+
+
+def test_bytes_that_are_not_utf_8_are_refused() -> None:
+    """As a shell passes them on: `model.freeze=$'\\xff'`."""
+    with pytest.raises(UserError, match=r"model\.freeze=.*: holds bytes that are not UTF-8"):
+        override_config(Config(), ["model.freeze=\udcff"])

@@ -49,7 +49,7 @@ def test_scalars_are_what_they_look_like(text: str, value: Any) -> None:
         ("1: 2", "^x, line 1: the key 1 is not a word$"),
         ("? [1]\n: 2", "^x, line 1: the key \\[1\\] is not a word$"),
         ("a: [1,\nb: 2", "^x, line 2: "),
-        ("a: *b", "^x, line 1: found undefined alias"),
+        ("a: *b", "^x, line 1: "),
         ("a: \x07", "^x: not YAML$"),
         ("a: " + "9" * 5000, "^x: not YAML that can be read$"),
     ],

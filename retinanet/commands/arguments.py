@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any
 
 OVERRIDE_HELP = "an option in place of the file's, such as train.lr=0.005"
 
@@ -22,12 +22,27 @@ def command_parser(name: str, meaning: str, example: str) -> argparse.ArgumentPa
 class _Parser(argparse.ArgumentParser):
     """Tells those who write options of an experiment with dashes how they are written here."""
 
-    def error(self, message: str) -> NoReturn:
-        _, _, rest = message.partition("unrecognized arguments: --")
-        if rest.strip() and any(action.dest in ("overrides", "inputs") for action in self._actions):
-            option = _as_override(rest.split())
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        self._refuse(unknown)
+        return options
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_intermixed_args(args, namespace)
+        self._refuse(unknown)
+        return options
+
+    def _refuse(self, unknown: list[str]) -> None:
+        """Refuse words that are no options of the command; argparse's own message has no hint."""
+        if not unknown:
+            return
+        message = f"unrecognized arguments: {' '.join(unknown)}"
+        takes_overrides = any(action.dest in ("overrides", "inputs") for action in self._actions)
+        first = unknown[0].removeprefix("--")
+        if takes_overrides and first and first != unknown[0]:
+            option = _as_override([first, *unknown[1:]])
             message += f" (options of an experiment have no dashes: {option})"
-        super().error(message)
+        self.error(message)
 
 
 def _as_override(words: list[str]) -> str:

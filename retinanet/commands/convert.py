@@ -6,23 +6,14 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinanet.commands.arguments import command_parser
-from retinanet.convert.assemble import Rules, assemble, check_not_empty
-from retinanet.convert.coco_writer import output_paths, write_coco
-from retinanet.convert.dataset import FoundImages
-from retinanet.convert.problems import Problems
-from retinanet.convert.readers.coco import name_splits, read_coco_files
-from retinanet.convert.readers.csv_boxes import read_csv
-from retinanet.convert.readers.openimages import read_descriptions, read_openimages
-from retinanet.convert.readers.voc import VocReader
-from retinanet.convert.readers.yolo import read_yolo
-from retinanet.convert.readers.yolo_config import read_yolo_config
-from retinanet.convert.split import divide
-from retinanet.convert.summary import next_commands, summarize
-from retinanet.convert.tables import read_classes
-from retinanet.convert.write import check_new, export
 from retinanet.errors import UserError, nearest
+
+if TYPE_CHECKING:  # what reads and writes is imported where it is used, so that help comes at once
+    from retinanet.convert.dataset import FoundImages
+    from retinanet.convert.problems import Problems
 
 _OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
 
@@ -38,7 +29,7 @@ example:
 
 `retinanet convert FORMAT --help` tells more."""
 
-Found = tuple[list[FoundImages], list[str] | None]
+Found = tuple[list["FoundImages"], list[str] | None]
 """The splits as the source says them, and its classes if it gives them an order."""
 
 
@@ -58,7 +49,23 @@ def main(words: list[str]) -> int:
             f"there is no format {kind!r}{nearest(kind, names) or '.'} Formats: {', '.join(names)}"
         )
     make_parser, read = _FORMATS[kind]
-    options = make_parser().parse_args(rest)
+    return _convert(kind, make_parser().parse_args(rest), read)
+
+
+def _convert(
+    kind: str,
+    options: argparse.Namespace,
+    read: Callable[[argparse.Namespace, Problems], Found],
+) -> int:
+    """Read, check, perhaps divide, write, and say what was done; return the exit code."""
+    from retinanet.convert.assemble import Rules, assemble, check_not_empty
+    from retinanet.convert.coco_writer import output_paths, write_coco
+    from retinanet.convert.problems import Problems
+    from retinanet.convert.split import divide
+    from retinanet.convert.summary import next_commands, summarize
+    from retinanet.convert.tables import read_classes
+    from retinanet.convert.write import export
+
     problems = Problems()
     found, classes = read(options, problems)
     source = Path(options.source[0] if isinstance(options.source, list) else options.source)
@@ -91,6 +98,9 @@ def main(words: list[str]) -> int:
 
 def _check_output(options: argparse.Namespace, names: list[str]) -> None:
     """Look at once whether the splits of these names can be written."""
+    from retinanet.convert.coco_writer import output_paths
+    from retinanet.convert.write import check_new
+
     if options.split is not None:
         if len(names) > 1:
             raise UserError(
@@ -195,6 +205,8 @@ def _voc_parser() -> argparse.ArgumentParser:
 
 
 def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
+    from retinanet.convert.readers.voc import VocReader
+
     if options.sets and options.unlisted_images == "empty":
         raise UserError("--unlisted-images empty does not go with --sets, which name the images")
     names = [Path(name).stem for name in options.sets or []]
@@ -227,6 +239,9 @@ def _yolo_parser() -> argparse.ArgumentParser:
 
 
 def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
+    from retinanet.convert.readers.yolo import read_yolo
+    from retinanet.convert.readers.yolo_config import read_yolo_config
+
     root = Path(options.root) if options.root else None
     config = read_yolo_config(Path(options.source), root, options.sets)
     sets = list(config.splits)
@@ -257,6 +272,8 @@ def _csv_parser() -> argparse.ArgumentParser:
 
 
 def _read_csv(options: argparse.Namespace, problems: Problems) -> Found:
+    from retinanet.convert.readers.csv_boxes import read_csv
+
     _check_output(options, [""])
     path = Path(options.source)
     return [read_csv(path, _image_folder(options.images, path.parent), problems)], None
@@ -279,6 +296,8 @@ def _openimages_parser() -> argparse.ArgumentParser:
 
 
 def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
+    from retinanet.convert.readers.openimages import read_descriptions, read_openimages
+
     if not options.images:
         raise UserError("give the image folder with --images")
     _check_output(options, [""])
@@ -306,6 +325,8 @@ def _coco_parser() -> argparse.ArgumentParser:
 
 
 def _read_coco(options: argparse.Namespace, problems: Problems) -> Found:
+    from retinanet.convert.readers.coco import name_splits, read_coco_files
+
     del problems
     sources = [Path(source) for source in options.source]
     names = name_splits(sources, options.to)
@@ -326,7 +347,10 @@ def _image_folder(given: str | None, otherwise: Path) -> Path:
 
 _FORMATS: dict[
     str,
-    tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace, Problems], Found]],
+    tuple[
+        Callable[[], argparse.ArgumentParser],
+        Callable[[argparse.Namespace, Problems], Found],
+    ],
 ] = {
     "voc": (_voc_parser, _read_voc),
     "yolo": (_yolo_parser, _read_yolo),

@@ -29,7 +29,7 @@ from retinanet.replay.step_probe import StepProbe, probe_step
 from retinanet.replay.step_report import describe_step
 from retinanet.schema import Config
 
-_CHANGEABLE = ("data.root", "data.workers", "train.device", "train.micro_batch")
+CHANGEABLE = ("data.root", "data.workers", "train.device", "train.micro_batch")
 """What a replay may change: where it computes."""
 
 
@@ -123,9 +123,9 @@ def _describe_missing_start(
 
 def _override_config(config: Config, overrides: Sequence[str]) -> Config:
     for text in overrides:
-        if text.partition("=")[0].strip() not in _CHANGEABLE:
+        if text.partition("=")[0].strip() not in CHANGEABLE:
             raise UserError(
-                f"{text}: a replay is the run's own experiment; it takes {', '.join(_CHANGEABLE)}"
+                f"{text}: a replay is the run's own experiment; it takes {', '.join(CHANGEABLE)}"
             )
     # Compiled code cannot be looked into.
     return override_config(config, [*overrides, "train.compile=false"])

@@ -50,7 +50,7 @@ def rows(tensor: Tensor, classes: int, label: int) -> Tensor:
     return tensor.view(9, classes, *tensor.shape[1:])[:, label]
 
 
-def transfer(
+def init_from(
     new: Categories, checkpoint: Checkpoint, config: Config = SMALL
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Return the state before, the state after, and what was said."""
@@ -67,7 +67,7 @@ def test_same_named_classes_keep_their_rows_and_others_start_at_the_prior() -> N
     """Ids do not matter, names do."""
     checkpoint = trained()
     new = Categories(ids=(7, 8, 9, 20), names=("car", "bird", "cat", "fish"))
-    before, after, lines = transfer(new, checkpoint)
+    before, after, lines = init_from(new, checkpoint)
     for old_label, label in ((2, 0), (0, 2)):  # car, cat
         for name in (WEIGHT, BIAS):
             kept = rows(after[name], 4, label)
@@ -86,7 +86,7 @@ def test_same_named_classes_keep_their_rows_and_others_start_at_the_prior() -> N
 
 def test_everything_but_the_class_logits_is_taken_bit_for_bit() -> None:
     checkpoint = trained()
-    _, after, _ = transfer(Categories(ids=(1,), names=("bird",)), checkpoint)
+    _, after, _ = init_from(Categories(ids=(1,), names=("bird",)), checkpoint)
     others = [name for name in after if name not in (WEIGHT, BIAS)]
     assert len(others) > 50
     assert all(torch.equal(after[name], checkpoint.model[name]) for name in others)
@@ -94,7 +94,7 @@ def test_everything_but_the_class_logits_is_taken_bit_for_bit() -> None:
 
 def test_the_same_classes_in_the_same_order_are_the_checkpoint_itself() -> None:
     checkpoint = trained()
-    _, after, lines = transfer(OLD, checkpoint)
+    _, after, lines = init_from(OLD, checkpoint)
     assert all(torch.equal(after[name], value) for name, value in checkpoint.model.items())
     assert lines[1:] == [
         "  class logits kept for 3 classes of the same name (cat, dog, car), fresh for 0"
@@ -102,7 +102,7 @@ def test_the_same_classes_in_the_same_order_are_the_checkpoint_itself() -> None:
 
 
 def test_no_class_in_common() -> None:
-    before, after, lines = transfer(Categories(ids=(1,), names=("bird",)), trained())
+    before, after, lines = init_from(Categories(ids=(1,), names=("bird",)), trained())
     assert torch.equal(after[WEIGHT], before[WEIGHT])
     assert torch.equal(after[BIAS], before[BIAS])
     total = len(after)
@@ -113,7 +113,7 @@ def test_no_class_in_common() -> None:
 
 
 def test_names_that_are_only_written_otherwise_are_pointed_out() -> None:
-    _, _, lines = transfer(Categories(ids=(1, 2), names=("CAR", "bird")), trained())
+    _, _, lines = init_from(Categories(ids=(1, 2), names=("CAR", "bird")), trained())
     assert lines[1:3] == [
         "  class logits kept for 0 classes of the same name, fresh for 2 (CAR, bird)",
         "  only the same name keeps logits, and these are written otherwise (CAR, there car)",
@@ -133,7 +133,7 @@ def test_anchors_in_another_order_keep_their_rows() -> None:
     theirs = load_config(CONFIGS / "torchvision_v1_coco.yaml").anchors
     checkpoint = trained()
     other = SMALL.model_copy(update={"anchors": theirs})
-    _, after, lines = transfer(OLD, checkpoint, other)
+    _, after, lines = init_from(OLD, checkpoint, other)
     ratio_major = [3 * size + ratio for ratio in range(3) for size in range(3)]
     for name in OUTPUTS:
         assert torch.equal(cells(after[name], 9), cells(checkpoint.model[name], 9)[ratio_major])
@@ -146,7 +146,7 @@ def test_new_anchors_are_fresh_and_the_others_keep_their_rows() -> None:
     """Of the ratios 0.5, 1 and 3 the last is new."""
     checkpoint = trained()
     other = override_config(SMALL, ["anchors.ratios=[0.5, 1, 3]"])
-    before, after, lines = transfer(OLD, checkpoint, other)
+    before, after, lines = init_from(OLD, checkpoint, other)
     for name in OUTPUTS:
         for anchor in range(9):
             source = before if anchor % 3 == 2 else checkpoint.model
@@ -160,7 +160,7 @@ def test_new_anchors_are_fresh_and_the_others_keep_their_rows() -> None:
 def test_fewer_anchors_take_theirs() -> None:
     checkpoint = trained()
     fewer = override_config(SMALL, ["anchors.ratios=[1, 2]"])
-    _, after, lines = transfer(OLD, checkpoint, fewer)
+    _, after, lines = init_from(OLD, checkpoint, fewer)
     kept = [3 * size + ratio for size in range(3) for ratio in (1, 2)]
     for name in OUTPUTS:
         assert torch.equal(cells(after[name], 6), cells(checkpoint.model[name], 9)[kept])
@@ -172,7 +172,7 @@ def test_fewer_anchors_take_theirs() -> None:
 def test_anchors_of_other_sizes_are_all_fresh() -> None:
     sizes = "[[20, 25, 31], [40, 50, 62], [80, 100, 124], [160, 200, 248], [320, 400, 496]]"
     other = override_config(SMALL, [f"anchors.sizes={sizes}"])
-    before, after, lines = transfer(OLD, trained(), other)
+    before, after, lines = init_from(OLD, trained(), other)
     fresh = [
         torch.equal(cells(after[n], 9)[i], cells(before[n], 9)[i]) for n in OUTPUTS for i in (0, 3)
     ]
@@ -184,7 +184,7 @@ def test_anchors_of_other_sizes_are_all_fresh() -> None:
 def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
     """Rows on top of features that they have not learnt would be noise."""
     other = override_config(SMALL, [f"model.{option}"])
-    before, after, lines = transfer(OLD, trained(), other)
+    before, after, lines = init_from(OLD, trained(), other)
     subnets = [name for name in after if "_subnet." in name]
     assert all(torch.equal(after[name], before[name]) for name in subnets)
     assert "  skipped class_subnet: its convolutions are others than in the checkpoint" in lines
@@ -200,13 +200,13 @@ def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
 
 def test_anchors_are_not_said_to_be_kept_where_the_subnets_are_fresh() -> None:
     other = override_config(SMALL, ["model.head_convs=2", "anchors.ratios=[1, 2]"])
-    _, _, lines = transfer(OLD, trained(), other)
+    _, _, lines = init_from(OLD, trained(), other)
     assert "  skipped box_subnet: its convolutions are others than in the checkpoint" in lines
     assert not any("anchors of a cell" in line for line in lines)
 
 
 def test_classes_that_are_not_there_any_more_are_named() -> None:
-    _, _, lines = transfer(Categories(ids=(1,), names=("dog",)), trained())
+    _, _, lines = init_from(Categories(ids=(1,), names=("dog",)), trained())
     assert "  2 of the checkpoint's classes left out (cat, car)" in lines
 
 
@@ -216,7 +216,7 @@ def test_anchors_from_the_corner_of_a_cell_are_not_those_from_its_middle() -> No
     No row of the outputs is kept then, nor said to be.
     """
     other = override_config(SMALL, ["anchors.offset=0.5"])
-    before, after, lines = transfer(OLD, trained(), other)
+    before, after, lines = init_from(OLD, trained(), other)
     assert all(torch.equal(after[name], before[name]) for name in OUTPUTS)
     total = len(after)
     assert lines == [
@@ -234,7 +234,7 @@ def test_what_would_stay_random_is_not_frozen() -> None:
     with pytest.raises(
         UserError, match=r"model.freeze: fpn\.\S+ \(and \d+ more\) would stay random"
     ):
-        transfer(OLD, trained(), frozen)
+        init_from(OLD, trained(), frozen)
 
 
 def test_counters_of_batch_norm_are_no_weights() -> None:
@@ -245,7 +245,7 @@ def test_counters_of_batch_norm_are_no_weights() -> None:
         for n in ("bn", "frozen_bn")
     )
     for old, new in ((moving, still), (still, moving)):
-        _, _, lines = transfer(OLD, trained(old), new)
+        _, _, lines = init_from(OLD, trained(old), new)
         assert not any("num_batches_tracked" in line for line in lines)
         assert len(lines) == 2
 
@@ -254,7 +254,7 @@ def test_an_average_is_what_is_taken() -> None:
     """What evaluation judged, and `best.pt` was chosen by."""
     checkpoint = trained()
     averaged = {name: value + 5 for name, value in checkpoint.model.items()}
-    _, after, _ = transfer(OLD, dataclasses.replace(checkpoint, averaged=averaged))
+    _, after, _ = init_from(OLD, dataclasses.replace(checkpoint, averaged=averaged))
     assert all(torch.equal(after[name], value) for name, value in averaged.items())
 
 
@@ -263,7 +263,7 @@ def test_a_backbone_alone() -> None:
     whole = trained()
     cut = {name: value for name, value in whole.model.items() if name.startswith("backbone.")}
     alone = dataclasses.replace(whole, model=cut, categories=Categories(ids=(), names=()))
-    before, after, lines = transfer(OLD, alone)
+    before, after, lines = init_from(OLD, alone)
     assert all(torch.equal(after[name], value) for name, value in cut.items())
     assert all(torch.equal(after[n], before[n]) for n in after if not n.startswith("backbone."))
     assert lines[2:] == [

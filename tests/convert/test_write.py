@@ -215,35 +215,6 @@ def test_what_is_written(tmp_path: Path, convert: Call) -> None:
     ]
 
 
-def test_several_files_become_splits(tmp_path: Path, convert: Call, coco: Call) -> None:
-    path = small(tmp_path)
-    for name in ("instances_val2017.json", "test.json"):
-        (tmp_path / name).write_text(path.read_text())
-    sources = [path, tmp_path / "instances_val2017.json", tmp_path / "test.json"]
-    out = tmp_path / "yolo"
-    assert convert("coco", *sources, out, "--to", "yolo", "--images", tmp_path / "images").code == 0
-    assert convert("yolo", out / "data.yaml", tmp_path / "back").code == 0
-    for name in ("train", "val", "test"):
-        images = coco(tmp_path / "back" / f"{name}.json")["images"]
-        assert [image["file_name"] for image in images] == ["a.png"]
-
-
-def test_a_coco_file_into_train_and_val(tmp_path: Path, convert: Call, boxes_of: Call) -> None:
-    names = [f"{k:02}.png" for k in range(10)]
-    images = [{"id": k, "file_name": n, "width": 9, "height": 9} for k, n in enumerate(names)]
-    box = {"bbox": [1, 2, 3, 4], "category_id": 7, "iscrowd": 0}
-    annotations = [{"id": k, "image_id": k, **box} for k in range(10)]
-    content = {"images": images, "annotations": annotations}
-    path = write({**content, "categories": [{"id": 7, "name": "a"}]}, tmp_path)
-    words = ["coco", path, tmp_path / "out", "--to", "coco", "--images", tmp_path / "images"]
-    ran = convert(*words, "--split", "0.3")
-    assert ran.code == 0, ran.err
-    train, val = (boxes_of(tmp_path / "out" / f"{name}.json") for name in ("train", "val"))
-    assert (len(train), len(val)) == (7, 3)
-    assert sorted(name for name, *_ in train + val) == names
-    assert "train.json  7 images, 7 boxes\n" in ran.out
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
@@ -268,25 +239,13 @@ def test_names_that_a_format_does_not_carry(
 
 def test_exports_that_are_refused(tmp_path: Path, convert: Call) -> None:
     path, images = small(tmp_path), tmp_path / "images"
-    other = tmp_path / "val.json"
-    other.write_text(path.read_text().replace('"no"', '"yes"'))
     end = ["--to", "voc", "--images", images]
     assert convert("coco", path, images, *end).err == (
         f"error: {images}: is already there; name a new folder, or remove it first\n"
     )
     out = tmp_path / "out"
-    assert convert("coco", path, other, out, *end).err == (
-        f"error: {other}: has the classes yes, but {path} has no; all files need the same, in the "
-        "same order\n"
-    )
-    assert convert("coco", path, path, out, *end).err == (
-        "error: the files would be called train, train; rename one of them\n"
-    )
     some = tmp_path / "some.json"
     some.write_text(path.read_text())
-    assert convert("coco", path, some, out, "--to", "yolo", "--images", images).err == (
-        "error: YOLO has the splits train, val and test; rename the files so: train, some\n"
-    )
     again = tmp_path / "again" / "a.png"
     again.parent.mkdir()
     again.write_bytes((images / "a.png").read_bytes())

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from retinanet.batch import Batch
 from retinanet.config import build_config, override_config
 from retinanet.data.augment import Augment
 from retinanet.data.canvas import Size
+from retinanet.data.presets import PRESETS
 from retinanet.data.sampler import TrainingPlan
 from retinanet.engine.splits import (
     build_dataset,
@@ -23,9 +24,9 @@ from retinanet.engine.splits import (
     training_short_sides,
 )
 from retinanet.errors import UserError
-from retinanet.schema import Config
+from retinanet.schema import Config, DataConfig
+from retinanet.schema.data import CANVAS_PRESETS
 
-PRESETS = ["flip", "multiscale", "large_scale_jitter", "strong", "mosaic"]
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)], np.uint8)
 Boxes = Sequence[tuple[int, int, int, int, int]]
 """x, y, width, height, class 0..3 (the colour)."""
@@ -102,6 +103,12 @@ def masks(image: np.ndarray, boxes: np.ndarray, grow: float) -> np.ndarray:
         first_y, first_x = (max(0, int(np.ceil(value - grow))) for value in (y1, x1))
         inside[first_y : max(0, int(y2 + grow)), first_x : max(0, int(x2 + grow))] = True
     return inside
+
+
+def test_the_schema_knows_every_preset() -> None:
+    """Which there are, and which make a canvas of their own."""
+    assert set(get_args(DataConfig.model_fields["preset"].annotation)) == set(PRESETS)
+    assert set(CANVAS_PRESETS) == {name for name, preset in PRESETS.items() if preset.makes_canvas}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

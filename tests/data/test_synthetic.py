@@ -154,9 +154,8 @@ def test_boxes_are_tight_on_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         synthetic, "_background", lambda rng, h, w: np.full((h, w, 3), 128, np.float32)
     )
-    monkeypatch.setattr(synthetic, "_draw_clutter", lambda *_: [])
     seen: set[int] = set()
-    alone = replace(DEMO, max_objects=1)
+    alone = replace(DEMO, max_objects=1, clutter=(0, 0))
     for index in range(40):
         image, boxes, labels = draw_image(np.random.default_rng([9, index]), alone)
         if len(boxes) != 1:

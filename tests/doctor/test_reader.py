@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def only(path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "not JSON: Expecting value at line 1, column 1"),
-        (b"{", "not JSON: Expecting property name enclosed in double quotes at line 1, column 2"),
+        (b"", "not JSON: .* at line 1, column 1"),
+        (b"{", "not JSON: .* at line 1, column 2"),
         (b"\xff\xfe{", "not JSON: not utf-16-le from byte 2 on"),
         (b"[" * 100_000, "not JSON: lists in lists, hundreds of levels deep"),
         (b"[]", "not a COCO file: list in place of an object"),
@@ -45,7 +46,9 @@ def test_what_is_no_coco_file(tmp_path: Path, content: bytes, text: str) -> None
     """And it cannot be fixed."""
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    assert only(path) == ("no-coco-file", text)
+    kind, said = only(path)
+    assert kind == "no-coco-file"
+    assert re.fullmatch(text, said)
     with pytest.raises(UserError, match=r"a\.json: "):
         repair_file(path, tmp_path / "out.json", None)
     assert not (tmp_path / "out.json").exists()

@@ -585,7 +585,7 @@ def test_no_network(experiment: Path, refuse: Refuse, monkeypatch: pytest.Monkey
     def download(*arguments: Any, **options: Any) -> None:
         raise URLError("no network")
 
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", download)
     text = refuse("train", experiment, *PRETRAINED, "model.weights=IMAGENET1K_V1")
     assert text.startswith("model.weights: IMAGENET1K_V1 of resnet18 could not be downloaded from ")
     assert "no network" in text
@@ -608,7 +608,7 @@ def test_a_checkpoint_needs_no_network(
     content["model"] = {k: v for k, v in content["model"].items() if k not in drop} | plain
     torch.save(content, tmp_path / "pretrained.pt")
     assert load_checkpoint(tmp_path / "pretrained.pt").config.model.weights == "IMAGENET1K_V1"
-    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", download)
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", download)
     ran = cli("evaluate", tmp_path / "pretrained.pt", "--output", tmp_path / "out")
     assert ran.code == 0, ran.err
 

@@ -1,4 +1,4 @@
-"""`retinanet demo`, with a handful of pictures."""
+"""`retinanet demo`, with a handful of images."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def test_demo_ends_with_figures_and_a_picture(
 ) -> None:
     monkeypatch.setattr(demo, "TRAIN_IMAGES", 4)
     monkeypatch.setattr(demo, "VAL_IMAGES", 3)
-    for name in ("demo", "demo-2"):  # a second call takes a free name and the pictures there are
+    for name in ("demo", "demo-2"):  # a second call takes a free name and the images there are
         assert main(["demo", "--output", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
         assert "AP50" in printed and "ellipse" in printed

@@ -1,4 +1,4 @@
-"""Fine-tuning real pictures from a real ImageNet backbone, and a detector that learns a class."""
+"""Fine-tuning real images from a real ImageNet backbone, and a detector that learns a class."""
 
 from __future__ import annotations
 

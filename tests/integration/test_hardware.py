@@ -42,7 +42,7 @@ def sparse_data(synthetic: Path, learned_run: Path) -> list[str]:
         "data.train.annotations=annotations/sparse.json",
         f"data.val.annotations={synthetic}/annotations/few.json",
         "data.val.images=images/train",
-        "data.canvas=batch_max",  # the order then follows from the seed, not from the pictures
+        "data.canvas=batch_max",  # the order then follows from the seed, not from the images
         "train.steps=3",
         # Neither Adam nor clipping, which would hide gradients of another scale.
         "train.optimizer=sgd",
@@ -236,8 +236,8 @@ def test_two_processes_evaluate_and_predict_as_one(
 ) -> None:
     """Each image is computed once; one process writes."""
     checkpoint = learned_run / "checkpoints" / "last.pt"
-    pictures = synthetic / "images" / "val"
-    calls = {"evaluate": [checkpoint], "predict": [checkpoint, pictures, "--threshold", "0.05"]}
+    images = synthetic / "images" / "val"
+    calls = {"evaluate": [checkpoint], "predict": [checkpoint, images, "--threshold", "0.05"]}
     for tool, words in calls.items():
         one, two = tmp_path / f"{tool}_one", tmp_path / f"{tool}_two"
         assert cli(tool, *words, "--output", one).code == 0

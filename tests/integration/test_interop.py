@@ -54,12 +54,12 @@ def test_convert_evaluate_predict(peer: Path, synthetic: Path, cli: Cli, tmp_pat
     ran = cli("convert", "checkpoint", peer, ours, "--categories", val)
     assert ran.code == 0 and ran.out.splitlines()[0].startswith("torchvision: resnet18, 6 classes")
     assert f"wrote {ours}" in ran.out
-    pictures = synthetic / "images" / "val"
+    images = synthetic / "images" / "val"
     small = ["data.short_side=[64]", "postprocess.score_threshold=0.001"]
-    where = ["--annotations", val, "--images", pictures, "--output", tmp_path / "figures"]
+    where = ["--annotations", val, "--images", images, "--output", tmp_path / "figures"]
     ran = cli("evaluate", ours, *where, *small)
     assert ran.code == 0 and "AP" in ran.out
-    ran = cli("predict", ours, pictures, "--output", tmp_path / "found", *small)
+    ran = cli("predict", ours, images, "--output", tmp_path / "found", *small)
     assert ran.code == 0
 
 

@@ -304,7 +304,7 @@ def test_the_folder_of_a_run_is_left_alone(
 def test_other_data_are_another_experiment(
     laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """The options are the same, but the pictures lie elsewhere and are others."""
+    """The options are the same, but the images lie elsewhere and are others."""
     write_synthetic(tmp_path / "set", train_images=12, val_images=6, seed=4)
     root = f"data.root={tmp_path / 'set'}"
     ran = cli("lab", *words(shared_experiment, laboratory, "--seeds", 2, root))
@@ -434,7 +434,7 @@ def test_data_of_others_are_not_drawn_over(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [[], ["los"], ["--", "losses"], ["draw", "harder", "x"]])
 def test_the_actions_are_named(cli: Cli, arguments: list[str]) -> None:
     ran = cli("lab", *arguments)
-    assert ran.code == 2 and "usage: retinanet lab" in ran.err
+    assert ran.code == 2 and "retinanet lab" in ran.err
 
 
 def test_an_experiment_is_needed(cli: Cli) -> None:

@@ -1,4 +1,4 @@
-"""Real pictures through the shipped configs, with only path, step and size overrides."""
+"""Real images through the shipped configs, with only path, step and size overrides."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_blood_cells(cli: Cli, tmp_path: Path) -> None:
     assert sum(counts.values()) == 945
     assert set(counts) == {"RBC", "WBC", "Platelets"}
 
-    picture = root / "images" / "BloodImage_00007.jpg"
-    ran = cli("predict", checkpoint, picture, "--output", tmp_path / "predicted")
+    image = root / "images" / "BloodImage_00007.jpg"
+    ran = cli("predict", checkpoint, image, "--output", tmp_path / "predicted")
     assert ran.code == 0
     listed = json.loads((tmp_path / "predicted" / "images.json").read_text())
     assert (listed["images"][0]["width"], listed["images"][0]["height"]) == (640, 480)

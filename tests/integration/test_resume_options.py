@@ -420,7 +420,7 @@ def test_options_as_other_tools_write_them(experiment: Path, cli: Cli) -> None:
 def test_a_command_without_options_of_an_experiment_names_none(cli: Cli) -> None:
     ran = cli("strip", "a.pt", "b.pt", "--weights", "x")
     assert ran.code == 2
-    assert ran.err.endswith("error: unrecognized arguments: --weights x\n")
+    assert ran.err.splitlines()[-1].endswith("--weights x")
 
 
 def test_dashes_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_any_number_of_processes_writes_the_same_files(
 
 @pytest.mark.real_data
 @pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder of real data")
-def test_of_real_pictures(blood_cells: Path, evaluate: Callable[..., Path]) -> None:
+def test_of_real_images(blood_cells: Path, evaluate: Callable[..., Path]) -> None:
     """22 batches for three processes."""
     compare(blood_cells, evaluate, results=1000, ap50=0.01)
 

@@ -140,7 +140,9 @@ def test_a_wrong_normaliser_would_be_found(train: Train, whole: Any, case: Any) 
     assert min(differences) > 1e-4  # 100,000 times the tolerance
 
 
-def pictures(experiment: Any, *, ranks: int, micro_batch: int, workers: int) -> list[list[Any]]:
+def hashed_images(
+    experiment: Any, *, ranks: int, micro_batch: int, workers: int
+) -> list[list[Any]]:
     """Return (id, pixels, boxes, matches) of each image of each step of two epochs, hashed."""
     config = load_config(experiment.config, experiment.overrides)
     split = open_split(config, "train")
@@ -173,9 +175,9 @@ def pictures(experiment: Any, *, ranks: int, micro_batch: int, workers: int) -> 
 @both
 def test_a_step_sees_the_same_pixels_however_it_is_cut(experiment: Any) -> None:
     """The images of a step in their order, augmented, with their boxes and matched anchors."""
-    whole = pictures(experiment, ranks=1, micro_batch=4, workers=0)
+    whole = hashed_images(experiment, ranks=1, micro_batch=4, workers=0)
     assert [len(step) for step in whole] == [4, 4, 4, 4, 1] * 2
     assert len({image for step in whole for image in step}) > 17  # an epoch draws them anew
-    assert pictures(experiment, ranks=1, micro_batch=1, workers=3) == whole
-    assert pictures(experiment, ranks=2, micro_batch=1, workers=0) == whole
-    assert pictures(experiment, ranks=3, micro_batch=2, workers=1) == whole
+    assert hashed_images(experiment, ranks=1, micro_batch=1, workers=3) == whole
+    assert hashed_images(experiment, ranks=2, micro_batch=1, workers=0) == whole
+    assert hashed_images(experiment, ranks=3, micro_batch=2, workers=1) == whole

@@ -17,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from retinanet.checkpoints.format import load_checkpoint
+from retinanet.cli import COMMANDS
 from retinanet.config import dump_config, load_config
 from retinanet.engine import train as loop
 
@@ -279,9 +280,7 @@ def test_an_alpha_that_is_for_focal_loss_is_pointed_out(experiment: Path, cli: C
     assert "weighs the few" not in cli(*words, "loss.alpha=0.75").out
 
 
-@pytest.mark.parametrize(
-    "command", ["train", "evaluate", "predict", "strip", "lab", "demo", "convert", "config"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(cli: Cli, command: str) -> None:
     ran = cli(command, "--help")
     assert ran.code == 0

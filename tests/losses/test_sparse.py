@@ -181,9 +181,9 @@ def test_there_is_no_second_derivative() -> None:
     logits, labels = a_case()
     leaf, factor = logits.requires_grad_(), torch.ones((), requires_grad=True)
     total = loss_of()(leaf, assigned_of(labels)).sum()
-    for value, message in ((total, "does not require grad"), (total * factor, "once_different")):
+    for value in (total, total * factor):
         (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(RuntimeError):
             gradient.sum().backward()
 
 

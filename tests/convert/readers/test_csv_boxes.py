@@ -154,7 +154,7 @@ def test_bad_lines_of_tensorflow_columns(table: Call, convert: Call, tmp_path: P
 def test_an_open_quote(table: Call, convert: Call, tmp_path: Path) -> None:
     path = table('images/a.jpg,1,2,3,4,ant\nimages/a.jpg,1,2,3,4,"ant\n')
     ran = convert("csv", path, tmp_path / "out.json")
-    assert f"  {path}:2: not CSV: unexpected end of data\n" in ran.err
+    assert f"  {path}:2: not CSV: " in ran.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def test_every_bad_line_is_named(voc: Call, convert: Call, tmp_path: Path) -> No
     assert ran.code == 2
     assert not (tmp_path / "out.json").exists()
     place = f"{tmp_path}/VOC/Annotations"
-    assert ran.err.splitlines() == [
+    assert re.sub("not XML: .*", "not XML: <what expat says>", ran.err).splitlines() == [
         f"error: {tmp_path}/VOC: 11 problems; nothing was written",
         f"  {place}/a.xml:4: the <bndbox> of 'dog' has xmin '1', ymin '1', xmax 'x', ymax '5'; "
         "expected four numbers (px)",
@@ -206,7 +207,7 @@ def test_every_bad_line_is_named(voc: Call, convert: Call, tmp_path: Path) -> No
         f"  {place}/b.xml:5: the <object> 'dog' has 0 <bndbox>; expected 1",
         f"  {place}/c.xml:4: <difficult> is 'yes'; expected 0 or 1",
         f"  {place}/d.xml:3: <size> has height '3.5', width '40'; expected whole numbers (px)",
-        f"  {place}/f.xml:2: not XML: mismatched tag",
+        f"  {place}/f.xml:2: not XML: <what expat says>",
         f"  {place}/g.xml: not read: EntitiesForbidden, which could do harm",
         f"  {place}/h.xml:1: is <html>; expected Pascal VOC's <annotation>",
         f"  {place}/a.xml:5: the box of 'dog' has no area (it must have x1 < x2 and y1 < y2): "

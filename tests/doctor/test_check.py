@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from retinanet.config import override_config
-from retinanet.data.coco.index import read_annotations
 from retinanet.doctor.check import check_experiment
-from retinanet.doctor.data_summary import NamedSplit, describe_data
 from retinanet.doctor.findings import Report
 from retinanet.doctor.report import format_report
 from retinanet.errors import UserError
@@ -210,18 +208,4 @@ def test_a_limit_is_said(both: Pair) -> None:
     files = report.sections[0]
     assert files.lines[2:] == [
         "data.train.limit: 5 of 40 images are trained on; the whole file is checked"
-    ]
-
-
-def test_the_table_names_a_class_as_every_split_does(both: Any) -> None:
-    train, val = both()
-    val.content["categories"][1]["name"] = "wolf"
-    splits = [
-        NamedSplit(name=d.path.stem, annotations=read_annotations(d.write())) for d in (train, val)
-    ]
-    lines = describe_data(splits)[0].lines
-    assert lines[1:4] == [
-        " 1      0  cat                  27         27",
-        " 2      1  dog | wolf           27         27",
-        " 3      2  cow                  26         26",
     ]

@@ -1,0 +1,23 @@
+"""What the doctor tells of the data: a table of the classes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from retinanet.data.coco.index import read_annotations
+from retinanet.doctor.data_summary import NamedSplit, describe_data
+
+Pair = Callable[[], tuple[Any, Any]]
+
+
+def test_the_table_names_a_class_as_every_split_does(both: Pair) -> None:
+    train, val = both()
+    val.content["categories"][1]["name"] = "wolf"
+    splits = [
+        NamedSplit(name=d.path.stem, annotations=read_annotations(d.write())) for d in (train, val)
+    ]
+    lines = describe_data(splits)[0].lines
+    assert lines[1:4] == [
+        " 1      0  cat                  27         27",
+        " 2      1  dog | wolf           27         27",
+        " 3      2  cow                  26         26",
+    ]
