@@ -1,4 +1,4 @@
-# Sourced by demo.sh, test.sh and lock.sh: an environment with the project in it, made once.
+# Sourced by demo.sh and test.sh: an environment with the project in it, made once.
 #
 #   extras=dev,fast versions=locked
 #   source scripts/setup.sh

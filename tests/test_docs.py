@@ -1,6 +1,8 @@
 """What the documents name is there."""
 
+import ast
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,19 @@ def test_every_file_of_the_project_that_a_page_names_is_there(page: Path) -> Non
     assert [link for link in sorted(linked) if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_imports_is_there(page: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for block in blocks:
+        nodes = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+        for node in nodes:
+            assert node.module is not None
+            there = import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(there, alias.name)] == []
+
+
 def test_the_design_names_every_room() -> None:
     text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    rooms = [path.parent.name for path in (ROOT / "retinanet").glob("*/__init__.py")]
-    assert [room for room in sorted(rooms) if f"`{room}/`" not in text] == []
+    rooms = [f"{path.parent.name}/" for path in (ROOT / "retinanet").glob("*/__init__.py")]
+    rooms += [path.stem for path in (ROOT / "retinanet").glob("[a-z]*.py")]
+    assert [room for room in sorted(rooms) if f"`{room}`" not in text] == []

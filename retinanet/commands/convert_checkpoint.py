@@ -32,7 +32,7 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument(
         "--style",
-        choices=["pytorch", "caffe"],
+        choices=["caffe", "pytorch"],
         help="of the backbone: caffe is MSRA's (BGR, stride in the 1x1 convolution); default: by "
         "the file, or the usual one",
     )

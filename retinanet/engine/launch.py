@@ -191,7 +191,7 @@ def _check_and_train(
         if is_finished(run):
             _say_finished(run, is_fine=finished_is_fine)
             return Outcome(folder=folder, progress=run.progress, is_main=world.is_main)
-        intro = "\n".join([*summarize_run(run), *remarks, *_describe_ignored_signals()])
+        intro = "\n".join([*summarize_run(run), *remarks])
         rehearse(run)
         if dry_run:
             lines = [intro, *try_first_step(run)]
@@ -203,7 +203,7 @@ def _check_and_train(
             log.say("\n".join(lines))
             return None
         with run_lock(folder.path, active=world.is_main):
-            _begin_run(run, intro)
+            _begin_run(run, "\n".join([intro, *_describe_ignored_signals()]))
             with collect_signals() as signals, world.leaving_together(), run.saver:
                 progress = train(run, signals, started=started)
         return Outcome(folder=folder, progress=progress, is_main=world.is_main)
@@ -315,12 +315,13 @@ def _say_finished(run: Run, *, is_fine: bool) -> None:
 
 def _describe_ignored_signals() -> list[str]:
     """Say which signals will not reach a run that was started in the background."""
-    if signal.SIGINT not in ignored_signals():
+    ignored = ignored_signals()
+    if signal.SIGINT not in ignored:
         return []
-    return [
-        f"Ctrl-C will not reach this run, which was started in the background; to stop it with its "
-        f"state saved: kill {os.getpid()}"
-    ]
+    text = "Ctrl-C will not reach this run, which was started in the background"
+    if signal.SIGTERM not in ignored:
+        text += f"; to stop it with its state saved: kill {os.getpid()}"
+    return [text]
 
 
 def _begin_run(run: Run, intro: str) -> None:
