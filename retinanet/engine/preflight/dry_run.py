@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 
 from retinanet.data.loader import RankStep, on_one_core
 from retinanet.distributed.device import forget_peak, peak_memory, wait_for
-from retinanet.engine.evaluate import evaluate
 from retinanet.engine.meter import canvas_pixels
 from retinanet.engine.preflight.forecast import DryRunTimes, forecast
+from retinanet.engine.preflight.rehearsal import evaluate_first
 from retinanet.engine.run import Run, load_steps
 from retinanet.engine.step import take_step
 
@@ -60,15 +59,7 @@ def _step_and_evaluate(run: Run, part: RankStep, loading: float) -> DryRunTimes:
     forget_peak(device)
     limit = min(run.config.eval.batch_size, len(run.val.annotations))
     started = time.perf_counter()
-    evaluate(
-        run.model,
-        run.config,
-        run.val,
-        world=replace(run.world, rank=0, size=1),  # each rank on its own
-        precision=run.precision,
-        losses=True,
-        limit=limit,
-    )
+    evaluate_first(run, limit)
     return DryRunTimes(
         images=part.images,
         pixels=canvas_pixels(part),

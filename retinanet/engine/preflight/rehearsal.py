@@ -32,14 +32,24 @@ def rehearse(run: Run) -> None:
         flops_per_pixel=flops / (min(_IMAGES, len(plan.samples)) * math.prod(plan.canvas)),
         attainable=attainable_flops(run.world.device, run.precision),
     )
+    evaluate_first(run, _IMAGES)
+
+
+def evaluate_first(run: Run, images: int) -> None:
+    """Evaluate the first images of val, on each rank by itself; nothing of it is kept.
+
+    Raises:
+        TrainingError: the outputs are not finite.
+        UserError: an image that cannot be read.
+    """
     evaluate(
         run.model,
         run.config,
         run.val,
-        world=replace(run.world, rank=0, size=1),  # each rank on its own
+        world=replace(run.world, rank=0, size=1),
         precision=run.precision,
         losses=True,
-        limit=_IMAGES,
+        limit=images,
     )
 
 
