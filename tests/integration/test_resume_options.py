@@ -15,7 +15,6 @@ import torch
 from same_run import run_differences
 
 from retinanet.checkpoints.format import Checkpoint, load_checkpoint, save_checkpoint
-from retinanet.commands.arguments import command_parser
 from retinanet.config import load_config, override_config
 
 pytestmark = pytest.mark.slow
@@ -421,12 +420,3 @@ def test_a_command_without_options_of_an_experiment_names_none(cli: Cli) -> None
     ran = cli("strip", "a.pt", "b.pt", "--weights", "x")
     assert ran.code == 2
     assert ran.err.splitlines()[-1].endswith("--weights x")
-
-
-def test_dashes_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """What argparse makes of a second `--` is another thing in each Python."""
-    parser = command_parser("train", "", "")
-    parser.add_argument("overrides", nargs="*")
-    with pytest.raises(SystemExit):
-        parser.error("unrecognized arguments: --")
-    assert capsys.readouterr().err.endswith("error: unrecognized arguments: --\n")
