@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import map_in_threads
 from retinanet.data.canvas import Size
+from retinanet.data.images.folders import find_files
 from retinanet.data.images.headers import read_ends
 from retinanet.data.images.properties import look_at_image
 from retinanet.data.images.reading import SUFFIXES, UnreadableImageError
@@ -55,11 +57,15 @@ def read_image_infos(paths: list[Path]) -> list[ImageInfo | str]:
 
 def find_image_names(folder: Path) -> list[str]:
     """Return the names of the image files in a folder and its folders, relative to it, sorted."""
-    found = []
-    for parent, _, files in os.walk(folder, followlinks=True):
-        inside = Path(parent).relative_to(folder)
-        found += [(inside / f).as_posix() for f in files if f.lower().endswith(SUFFIXES)]
-    return sorted(found)
+    return find_files(folder, SUFFIXES).names
+
+
+def note_hidden_files(folder: Path, problems: Problems) -> None:
+    """Count the image files of a folder that are not taken for the data set's own."""
+    hidden = find_files(folder, SUFFIXES).hidden
+    problems.note(
+        "image files whose name, or folder, begins with a dot (or is __MACOSX): not read", hidden
+    )
 
 
 def name_inside(folder: Path, path: Path) -> str | None:

@@ -1,17 +1,17 @@
 """Checks of the image files: is each there, whole, of the size its record gives, plain RGB?
 
-Files are looked at by their first and last bytes, several at a time; those that raise a doubt, or
-all of them, are decoded.
+Files are looked at by their first and last bytes, several at a time; those that raise a doubt are
+decoded. Or all of them are, in processes of their own.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,17 @@ from tqdm import tqdm
 
 from retinanet.data.canvas import Size
 from retinanet.data.coco.annotations import Annotations
-from retinanet.data.images.headers import Header, read_ends
+from retinanet.data.images.decoder_lines import map_with_lines
+from retinanet.data.images.folders import find_image_names
+from retinanet.data.images.headers import read_ends
 from retinanet.data.images.properties import ImageFile, look_at_image
-from retinanet.data.images.reading import SUFFIXES, UnreadableImageError
+from retinanet.data.images.reading import UnreadableImageError, describe_error
+from retinanet.data.images.size_mismatch import describe_mismatch, meant_size, mismatch_of
 from retinanet.doctor.boxes_check import image_findings
 from retinanet.doctor.findings import Finding, Findings, findings_of
 
+_DARK = 32
+"""An image of more than 8 bits without a brighter value does not use its upper bits."""
 _THREADS = 8
 """Files looked at together: mostly waiting for a disk."""
 
@@ -36,7 +41,8 @@ class CheckedImage:
     remarks: tuple[tuple[str, str], ...] = ()
     """Kinds of findings, each with what the file is."""
     size: Size | None = None
-    """Height and width as viewers show it, where it differs from its record."""
+    """Height and width of the file, where the record's differ: as viewers show it; or as stored,
+    where the record is one pixel off that, or of a scaled copy of it."""
     bytes: int = 0
     """Length of the file; 0 if it cannot be read."""
     checksum: int = 0
@@ -53,16 +59,23 @@ def check_image_files(
         folder: that file_name starts from.
         decode: every file, not only the doubtful ones.
     """
-
-    def check(row: int) -> CheckedImage:
-        height, width = annotations.sizes[row].tolist()
-        path = folder / annotations.file_names[row]
-        return check_image_file(path, (height, width), decode=decode)
-
+    sizes = [(height, width) for height, width in annotations.sizes.tolist()]
+    files = list(zip((folder / name for name in annotations.file_names), sizes, strict=True))
+    hidden = not sys.stderr.isatty()
+    bar = partial(tqdm, desc="image files", total=len(files), disable=hidden, leave=False)
+    if decode:
+        check = partial(check_image_file, decode=True)
+        return [_with_damage(*pair) for pair in bar(map_with_lines(check, files))]
     with ThreadPoolExecutor(_THREADS) as pool:
-        rows = pool.map(check, range(len(annotations)))
-        hidden = not sys.stderr.isatty()
-        return list(tqdm(rows, "image files", len(annotations), disable=hidden, leave=False))
+        return list(bar(pool.map(lambda file: check_image_file(*file, decode=False), files)))
+
+
+def _with_damage(image: CheckedImage, lines: str) -> CheckedImage:
+    """Add what the decoder said of an image that it decoded none the less."""
+    if not lines.strip() or any(kind == "unreadable-file" for kind, _ in image.remarks):
+        return image
+    remark = ("damaged-image", f"makes its decoder say: {lines.strip().splitlines()[0]}")
+    return replace(image, remarks=(*image.remarks, remark))
 
 
 def check_image_file(path: Path, size: Size, *, decode: bool) -> CheckedImage:
@@ -70,14 +83,17 @@ def check_image_file(path: Path, size: Size, *, decode: bool) -> CheckedImage:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            return CheckedImage(remarks=(("unreadable-file", "is a folder"),))
+            return CheckedImage(
+                remarks=(("unreadable-file", "is a folder: name the image itself"),)
+            )
         ends = read_ends(path)
     except (FileNotFoundError, NotADirectoryError):
         return CheckedImage(remarks=(("missing-file", ""),))
     except (OSError, ValueError) as error:
-        return CheckedImage(remarks=(("unreadable-file", f"cannot be read: {error}"),))
+        text = f"cannot be read: {describe_error(error)}"
+        return CheckedImage(remarks=(("unreadable-file", text),))
     if not status.st_size:
-        return CheckedImage(remarks=(("unreadable-file", "is empty"),))
+        return CheckedImage(remarks=(("unreadable-file", "is empty: copy or download it again"),))
     try:
         checked = _compare_with_record(look_at_image(path, ends, decode=decode), size)
     except UnreadableImageError as error:
@@ -87,30 +103,32 @@ def check_image_file(path: Path, size: Size, *, decode: bool) -> CheckedImage:
 
 
 def _compare_with_record(file: ImageFile, size: Size) -> CheckedImage:
-    stored, shown, orientation = file.stored, file.shown, file.header.orientation
-    remarks = _format_remarks(file.header)
-    if orientation != 1:
-        remarks.append(_exif_remark(orientation, size, shown, stored))
-    elif shown != size:
-        text = f"is {shown[1]}x{shown[0]} px, but its record says {size[1]}x{size[0]}"
-        remarks.append(("swapped-size" if shown == size[::-1] else "wrong-size", text))
-    return CheckedImage(remarks=tuple(remarks), size=None if size in (shown, stored) else shown)
+    remarks, orientation = _format_remarks(file), file.header.orientation
+    if size in (file.shown, file.stored):
+        if orientation != 1:
+            kind = "exif-rotated" if size == file.shown else "exif-unrotated"
+            kind = "exif-ambiguous" if file.shown == file.stored else kind
+            remarks.append((kind, f"has EXIF orientation {orientation}"))
+        return CheckedImage(remarks=tuple(remarks))
+    kind, actual = _wrong_size(file, size)
+    turned = f"has EXIF orientation {orientation} and " if orientation != 1 else ""
+    text = f"{turned}is {actual[1]}x{actual[0]} px, but its record says {size[1]}x{size[0]}"
+    remarks.append((kind, text + describe_mismatch(actual, size)))
+    return CheckedImage(remarks=tuple(remarks), size=actual)
 
 
-def _exif_remark(orientation: int, size: Size, upright: Size, stored: Size) -> tuple[str, str]:
-    """Say whether the record has the size before or after EXIF turns the image."""
-    text = f"has EXIF orientation {orientation}"
-    if size not in (upright, stored):
-        text += f" and is {upright[1]}x{upright[0]} px, but its record says {size[1]}x{size[0]}"
-        return "wrong-size", text
-    if upright == stored:
-        return "exif-ambiguous", text
-    return ("exif-rotated" if size == upright else "exif-unrotated"), text
+def _wrong_size(file: ImageFile, size: Size) -> tuple[str, Size]:
+    """Return the kind of a wrong size, and the file's size that the record should have."""
+    actual = meant_size(file.shown, file.stored, size)
+    near = {one for one in (file.shown, file.stored) if mismatch_of(one, size) == "off by one"}
+    if near == {actual}:  # not both ways round of a turned image that is almost square
+        return "size-off-by-one", actual
+    return ("swapped-size" if actual == size[::-1] else "wrong-size"), actual
 
 
-def _format_remarks(header: Header) -> list[tuple[str, str]]:
+def _format_remarks(file: ImageFile) -> list[tuple[str, str]]:
     """Say what makes a file other than 8-bit RGB."""
-    remarks = []
+    header, remarks = file.header, []
     if header.palette:
         remarks.append(("palette", ""))
     if header.cmyk:
@@ -120,7 +138,11 @@ def _format_remarks(header: Header) -> list[tuple[str, str]]:
     if header.channels in (1, 2):
         remarks.append(("grey", ""))
     if header.bits is not None and header.bits > 8:
-        remarks.append(("deep", f"has {header.bits} bits a channel"))
+        dark = file.highest is not None and file.highest < _DARK
+        read = f" and is read as almost black (at most {file.highest} of 255)" if dark else ""
+        remarks.append(("deep", f"has {header.bits} bits a channel{read}"))
+    if header.frames > 1:
+        remarks.append(("several-frames", f"has {header.frames:,}"))
     return remarks
 
 
@@ -149,10 +171,5 @@ def unused_files(folder: Path, used: set[str]) -> list[Findings]:
         folder: to look through.
         used: absolute paths.
     """
-    unused = sorted(
-        str(path.relative_to(folder))
-        for where, _, names in os.walk(folder)
-        for path in (Path(where, name) for name in names if name.lower().endswith(SUFFIXES))
-        if str(path) not in used
-    )
+    unused = [name for name in find_image_names(folder) if str(folder / name) not in used]
     return findings_of("unused-file", folder, [Finding(name, "") for name in unused])

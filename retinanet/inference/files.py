@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from retinanet.categories import Categories
 from retinanet.data.canvas import Size
 from retinanet.data.coco.annotations import Annotations
+from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.reading import SUFFIXES, UnreadableImageError, read_image
 from retinanet.drawing import draw_boxes, enlarge, write_jpeg
 from retinanet.errors import UserError
@@ -40,7 +41,8 @@ class InputImage:
 def find_images(inputs: Iterable[str]) -> list[InputImage]:
     """Return the images that files, folders and globs name, numbered from 1.
 
-    Pictures that an earlier prediction drew inside a named folder are passed over.
+    Pictures that an earlier prediction drew inside a named folder are passed over, and what
+    begins with a dot: copies and thumbnails that a computer keeps there.
 
     Raises:
         UserError: an input that matches nothing.
@@ -49,7 +51,7 @@ def find_images(inputs: Iterable[str]) -> list[InputImage]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = sorted(path / name for name in find_image_names(path))
             found = [p for p in found if p.parent == path or not _holds_drawn_pictures(p.parent)]
             problem = f"no image in this folder ({', '.join(SUFFIXES)})"
         else:

@@ -17,7 +17,7 @@ from retinanet.data.images import headers, reading
 Call = Callable[..., Any]
 GREY = np.full((20, 30, 3), 90, np.uint8)
 JPEG = cv2.imencode(".jpg", GREY)[1].tobytes()
-NO_IMAGE = "is not an image that can be decoded, or a truncated one"
+NO_IMAGE = "is not an image that can be decoded: "
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -61,9 +61,13 @@ def test_other_formats_are_decoded(tmp_path: Path) -> None:
 def test_what_is_not_an_image(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     assert read_image_info(path) == "there is no such image file"
-    for content in (b"", b"text", JPEG[:200]):
+    for content, what in (
+        (b"", "an empty file; copy or download it again"),
+        (b"text", "a text file; put the image itself in its place"),
+        (JPEG[:200], "a truncated JPEG file, whose end is missing; copy or download it again"),
+    ):
         path.write_bytes(content)
-        assert read_image_info(path) == NO_IMAGE
+        assert read_image_info(path) == NO_IMAGE + what
     assert read_image_info(tmp_path) == "cannot be read: Is a directory"
     assert read_image_info(tmp_path / "a\0b") == "cannot be read: embedded null byte"
 
@@ -96,7 +100,10 @@ def test_a_jpeg_whose_rest_was_never_written(tmp_path: Path) -> None:
     content = noise.tobytes()
     half = len(content) // 2
     (tmp_path / "a.jpg").write_bytes(content[:half] + bytes(half))
-    assert read_image_info(tmp_path / "a.jpg") == NO_IMAGE
+    assert read_image_info(tmp_path / "a.jpg") == (
+        f"{NO_IMAGE}a JPEG file whose last {len(content) // 2:,} bytes are zeros: it was not fully "
+        "written; copy or download it again"
+    )
 
 
 def test_an_image_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

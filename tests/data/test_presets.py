@@ -284,7 +284,8 @@ def test_a_mosaic_whose_partner_cannot_be_read_is_a_named_blank(scenes: Path) ->
         assert len(bad) == sum(hit)
         for message in bad:
             assert message == (
-                f"{scenes}/3.png: not an image that can be decoded, or a truncated one"
+                f"{scenes}/3.png: not an image that can be decoded: a text file; put the image "
+                "itself in its place"
             )
         blanks += sum(hit)
     assert blanks > 1

@@ -24,6 +24,15 @@ def names(images: list[InputImage], folder: Path) -> list[str]:
     return [str(image.path.relative_to(folder)) for image in images]
 
 
+def test_files_that_begin_with_a_dot_are_passed_over(
+    write_image: WriteImage, tmp_path: Path
+) -> None:
+    for name in ("a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png"):
+        write_image(tmp_path / name)
+    assert names(find_images([str(tmp_path)]), tmp_path) == ["a.png"]
+    assert len(find_images([str(tmp_path / "._a.png")])) == 1  # asked for by name
+
+
 def test_find_in_a_folder(photos: Path) -> None:
     """Nested ones too, sorted, suffixes in any case, ids from 1; other files are left alone."""
     found = find_images([str(photos)])

@@ -140,9 +140,9 @@ def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, c
         r"^step [123]: left out: (.*) \((\d) so far, limit 10\)$", log, re.MULTILINE
     )
     messages = sorted(message for message, _ in left_out)
-    assert [message.split(",")[0] for message in messages] == [
-        f"{spoilt}: not an image that can be decoded",
-        f"{cut}: not an image that can be decoded",
+    assert [message.split(";")[0] for message in messages] == [
+        f"{spoilt}: not an image that can be decoded: a text file",
+        f"{cut}: not an image that can be decoded: a truncated JPEG file, whose end is missing",
     ]
     assert [count for _, count in left_out] == ["1", "2"]
     last = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "last.pt")

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from struct import calcsize, unpack_from
 from struct import error as struct_error
+from struct import unpack_from
 
 from retinanet.data.canvas import Size
+from retinanet.data.images.isobmff import AVIF_BRANDS, brands
+from retinanet.data.images.tiff import TIFF, tiff_size
 
 _BOXES = 65_536
 """Bytes in which a JPEG 2000's box is looked for."""
 PNG, JPEG, JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
+WEBP = b"RIFF....WEBP"
+"""A pattern, as TIFF is."""
 # Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
 FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
 _WITHOUT_SEGMENT = {0x01, *range(0xD0, 0xD9)}
 """Markers of a JPEG that no length and content follow."""
-_TIFF = rb"II[*+]\0|MM\0[*+]"
-_TIFF_NUMBERS = {3: "H", 4: "I", 16: "Q"}
-"""How numbers are stored, by the type of their entry."""
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
-"""Tags of a TIFF."""
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})")
 
@@ -37,9 +35,15 @@ def image_size(content: bytes) -> Size | None:
     None for what is not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or PNM.
     """
     try:
-        return next((size(content) for start, size in _FORMATS if start.match(content)), None)
+        return next((size(content) for _, start, size in _FORMATS if start.match(content)), None)
     except (struct_error, OverflowError):  # it is too short for its header, or that is rubbish
         return None
+
+
+def format_name(content: bytes) -> str | None:
+    """Return the format that a file starts as, of those that are read; None for other files."""
+    found = next((name for name, start, _ in _FORMATS if start.match(content)), None)
+    return None if found == "AVIF" and not brands(content) & AVIF_BRANDS else found
 
 
 def has_end(content: bytes) -> bool:
@@ -51,18 +55,6 @@ def has_end(content: bytes) -> bool:
         return True
     scan = first_scan(content)
     return scan >= 0 and content.rfind(JPEG_END, scan) >= 0
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Return the orientation that an EXIF block (a TIFF without pixels) gives; 1 if none."""
-    if not re.match(_TIFF, exif):
-        return 1
-    with suppress(struct_error, OverflowError):  # it is cut off, or rubbish
-        for tag, _, place in _tiff_entries(exif):
-            if tag == _ORIENTATION:
-                (value,) = unpack_from(_byte_order(exif) + "H", exif, place)
-                return value if 1 <= value <= 8 else 1
-    return 1
 
 
 def segments(content: bytes) -> Iterator[tuple[int, int]]:
@@ -82,6 +74,29 @@ def segments(content: bytes) -> Iterator[tuple[int, int]]:
 def first_scan(content: bytes) -> int:
     """Return where a JPEG's first scan is, -1 if it is not in these bytes."""
     return next((place for marker, place in segments(content) if marker == _SCAN), -1)
+
+
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of content of each chunk of a PNG that is there in full.
+
+    Four bytes of length and four of name come before the content, four of checksum after it.
+    """
+    place = len(PNG)
+    while place + 12 <= len(content):
+        length, name = unpack_from(">I4s", content, place)
+        if place + 12 + length > len(content):
+            return
+        yield name, place + 8, place + 8 + length
+        place += 12 + length
+
+
+def webp_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of content of each chunk of a WebP."""
+    place = 12
+    while place + 8 <= len(content):
+        name, length = unpack_from("<4sI", content, place)
+        yield name, place + 8, min(place + 8 + length, len(content))
+        place += 8 + length + length % 2
 
 
 def _jpeg(content: bytes) -> Size | None:
@@ -120,34 +135,6 @@ def _webp(content: bytes) -> Size:
     return height & 0x3FFF, width & 0x3FFF
 
 
-def _tiff(content: bytes) -> Size | None:
-    order = _byte_order(content)
-    sides = {
-        tag: unpack_from(order + _TIFF_NUMBERS[kind], content, place)[0]
-        for tag, kind, place in _tiff_entries(content)
-        if tag in (_WIDTH, _HEIGHT) and kind in _TIFF_NUMBERS
-    }
-    return (sides[_HEIGHT], sides[_WIDTH]) if len(sides) == 2 else None
-
-
-def _tiff_entries(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield tag, type and place of each value in the first directory of a TIFF or BigTIFF."""
-    order = _byte_order(content)
-    if unpack_from(order + "H", content, 2)[0] == 43:
-        count, entry, value, at = "Q", 20, 12, unpack_from(order + "Q", content, 8)[0]
-    else:
-        count, entry, value, at = "H", 12, 8, unpack_from(order + "I", content, 4)[0]
-    (entries,) = unpack_from(order + count, content, at)
-    for i in range(min(entries, 4096)):
-        place = at + calcsize(order + count) + i * entry
-        tag, kind = unpack_from(order + "HH", content, place)
-        yield tag, kind, place + value
-
-
-def _byte_order(content: bytes) -> str:
-    return "<" if content.startswith(b"II") else ">"
-
-
 def _jpeg_2000(content: bytes) -> Size | None:
     """Read the size in the box "ihdr", or, where there are no boxes, in the code stream itself."""
     if content.startswith(b"\xff"):
@@ -162,6 +149,8 @@ def _jpeg_2000(content: bytes) -> Size | None:
 
 def _avif(content: bytes) -> Size | None:
     """Return the largest of the sizes that are noted: tiles have theirs, too."""
+    if not brands(content) & AVIF_BRANDS:  # HEIC, a film
+        return None
     found = (unpack_from(">II", content, m.end() + 4) for m in re.finditer(b"ispe", content))
     return max(((h, w) for w, h in found), key=lambda size: size[0] * size[1], default=None)
 
@@ -171,17 +160,17 @@ def _pnm(content: bytes) -> Size | None:
     return (int(found[2]), int(found[1])) if found else None
 
 
-_FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Size | None]], ...] = tuple(
-    (re.compile(start, re.DOTALL), size)
-    for start, size in (
-        (JPEG, _jpeg),
-        (PNG, _png),
-        (b"RIFF....WEBP", _webp),
-        (b"BM", _bmp),
-        (_TIFF, _tiff),
-        (b"GIF8", _gif),
-        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg_2000),
-        (b"....ftyp", _avif),
-        (b"P[1-6]", _pnm),
+_FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[bytes], Size | None]], ...] = tuple(
+    (name, re.compile(start, re.DOTALL), size)
+    for name, start, size in (
+        ("JPEG", JPEG, _jpeg),
+        ("PNG", PNG, _png),
+        ("WebP", WEBP, _webp),
+        ("BMP", b"BM", _bmp),
+        ("TIFF", TIFF, tiff_size),
+        ("GIF", b"GIF8", _gif),
+        ("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg_2000),
+        ("AVIF", b"....ftyp", _avif),
+        ("PNM", rb"P[1-6][\s#]", _pnm),
     )
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from struct import unpack_from
@@ -13,15 +14,20 @@ from retinanet.data.images.formats import (
     JPEG,
     JPEG_END,
     PNG,
-    exif_orientation,
     first_scan,
     image_size,
+    png_chunks,
     segments,
 )
-from retinanet.data.images.reading import MAX_PIXELS
+from retinanet.data.images.frames import frame_count
+from retinanet.data.images.orientation import image_orientation
+from retinanet.data.images.reading import MAX_PIXELS, open_image
+from retinanet.data.images.tiff import exif_orientation
 
 _HEAD, _TAIL = 65_536, 12
-"""Bytes looked at. Large metadata may push a JPEG's size beyond them; then one must decode."""
+"""Bytes looked at. Large metadata may push what matters beyond them; then one must decode."""
+_COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Baseline, extended and progressive JPEG, of Huffman's code."""
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 """Channels by colour type; 3 is a palette of RGB."""
@@ -29,11 +35,11 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A JPEG's or PNG's properties; None where only decoding can tell."""
+    """An image file's properties; None where only decoding can tell."""
 
     size: Size | None = None
-    """Height and width as stored, of a file that looks whole and is not too large to be read
-    (EXIF may turn it)."""
+    """Height and width as stored (EXIF may turn it), of a file that looks whole, of a common kind
+    and not too large to be read."""
     channels: int | None = None
     """1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha (PNG) or CMYK (JPEG)."""
     bits: int | None = None
@@ -42,6 +48,8 @@ class Header:
     orientation: int = 1
     """EXIF: 1 upright, 2-4 turned by 180° or mirrored, 5-8 turned by 90°."""
     cmyk: bool = False
+    frames: int = 1
+    """Or pages; the first one is read."""
 
 
 def stored_size(path: Path) -> Size | None:
@@ -62,10 +70,11 @@ def read_ends(path: Path) -> tuple[bytes, bytes, int]:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_image(path) as file:
         head = file.read(_HEAD)
         length = file.seek(0, os.SEEK_END)
-        file.seek(-min(_TAIL, length), os.SEEK_END)
+        # Behind a PNG's pixels may be its EXIF.
+        file.seek(-min(_HEAD if head.startswith(PNG) else _TAIL, length), os.SEEK_END)
         return head, file.read(), length
 
 
@@ -73,10 +82,11 @@ def parse_header(head: bytes, tail: bytes, length: int) -> Header:
     """Return what the ends of a file tell; nothing of another format, no size without an end."""
     size = image_size(head)
     if head.startswith(PNG) and size is not None and len(head) >= 26:
-        header, is_whole = _png_header(head), tail == _PNG_END
+        header, is_whole = _png_header(head, tail), tail.endswith(_PNG_END) and b"IDAT" in head
     elif head.startswith(JPEG):
         # A thumbnail in the metadata has an end of its own: the image's comes after its scan.
         is_whole = tail.endswith(JPEG_END) and 0 <= first_scan(head) < length - 2
+        is_whole = is_whole and _is_common_jpeg(head)
         header = _jpeg_header(head)
     else:
         return Header()
@@ -85,30 +95,42 @@ def parse_header(head: bytes, tail: bytes, length: int) -> Header:
     return header
 
 
-def _png_header(head: bytes) -> Header:
-    """Look at a PNG's chunks (length, type, content, checksum) up to the one that holds EXIF."""
+def _png_header(head: bytes, tail: bytes) -> Header:
     bits, kind = head[24], head[25]
-    orientation, place = 1, 8
-    while place + 8 <= len(head):
-        length, name = unpack_from(">I4s", head, place)
-        if name == b"eXIf":
-            orientation = exif_orientation(head[place + 8 : place + 8 + length])
-            break
-        place += 12 + length
+    in_head = any(name == b"eXIf" for name, _, _ in png_chunks(head))
     return Header(
         channels=_PNG_CHANNELS.get(kind),
         bits=8 if kind == 3 else bits,
         palette=kind == 3,
-        orientation=orientation,
+        orientation=image_orientation(head) if in_head else _late_orientation(tail),
+        frames=frame_count(head),
     )
+
+
+def _late_orientation(tail: bytes) -> int:
+    """Return the orientation of an EXIF chunk among a PNG's last bytes; 1 if there is none."""
+    place = tail.rfind(b"eXIf")
+    if place < 4:
+        return 1
+    (length,) = unpack_from(">I", tail, place - 4)
+    end = place + 4 + length
+    checksum = int.from_bytes(tail[end : end + 4], "big")
+    is_chunk = zlib.crc32(tail[place:end]) == checksum
+    return exif_orientation(tail[place + 4 : end]) if is_chunk else 1
+
+
+def _is_common_jpeg(head: bytes) -> bool:
+    """Whether a JPEG is of a kind that is surely decoded: not lossless, not of 12 bits."""
+    for marker, start in segments(head):
+        if marker in FRAMES and start + 6 <= len(head):
+            return marker in _COMMON_FRAMES and head[start] == 8 and head[start + 5] in (1, 3, 4)
+    return False
 
 
 def _jpeg_header(head: bytes) -> Header:
     """Look at a JPEG's segments up to the one that holds the size."""
-    orientation = 1
+    orientation = image_orientation(head)
     for marker, start in segments(head):
-        if marker == 0xE1 and head[start : start + 6] == b"Exif\0\0":
-            orientation = exif_orientation(head[start + 6 :])
         if marker in FRAMES and start + 6 <= len(head):
             bits, channels = head[start], head[start + 5]
             return Header(channels=channels, bits=bits, orientation=orientation, cmyk=channels == 4)

@@ -56,6 +56,7 @@ def test_the_size_of_an_avif_is_that_of_the_whole_not_of_a_tile() -> None:
     sizes = [b"\0\0\0\x14ispe" + struct.pack(">III", 0, w, h) for w, h in ((8, 8), (61, 37))]
     assert image_size(start + b"".join(sizes)) == (37, 61)
     assert image_size(start) is None
+    assert image_size(b"\0\0\0\x1cftypheic" + bytes(16) + sizes[0]) is None  # a relative
 
 
 @given(

@@ -1,5 +1,6 @@
 """The size of an image without decoding it."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -144,6 +145,21 @@ def test_orientation(tmp_path: Path, order: str, value: int, orientation: int) -
     chunk = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
     turned = header(tmp_path / "a", png[:33] + chunk + png[33:])
     assert (turned.size, turned.orientation) == ((8, 9), orientation)
+
+
+@pytest.mark.parametrize(("place", "value"), [(1, 0xC3), (1, 0xC9), (4, 12)])
+def test_an_uncommon_jpeg_needs_decoding(tmp_path: Path, place: int, value: int) -> None:
+    """Lossless, of an arithmetic code, of 12 bits."""
+    content = bytearray(encode(".jpg", 8, 9))
+    content[content.index(b"\xff\xc0") + place] = value
+    assert stored_size(cut(tmp_path / "a", bytes(content))) is None
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert stored_size(tmp_path / "a.jpg") is None
+    with pytest.raises(OSError, match="Is a pipe, a socket or a device, not a file"):
+        read_ends(tmp_path / "a.jpg")
 
 
 @given(head=st.binary(max_size=90), start=st.sampled_from([b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"]))
