@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from retinanet.data.coco.annotation_records import reference_problems
 from retinanet.data.coco.ids import Ids
 from retinanet.data.coco.records import (
     Problem,
-    annotation_problems,
     id_problems,
     image_problems,
     is_id,
     is_name,
+    meant_number,
+    name_in_url,
 )
+from retinanet.data.coco.resolve import find_unclear, image_sizes, is_plain, resolve
 from retinanet.doctor.findings import Finding, Findings, findings_of
 
 Values = dict[str, Any]
@@ -53,16 +57,97 @@ def find_bad(values: Values) -> dict[str, list[BadRecord]]:
     for row, record in records_with_ids("images", values["images"]):
         bad["images"] += [BadRecord(row=row, problem=problem) for problem in image_problems(record)]
     bad["annotations"] = _bad_ids("annotation", values["annotations"], set())
-    known_images, known_categories = _KnownIds(image_ids), _KnownIds(category_ids)
-    for row, record in records_with_ids("annotations", values["annotations"]):
-        if _is_clearly_sound(record, image_ids, category_ids):
-            continue
-        problems = annotation_problems(record, images=known_images, categories=known_categories)
-        bad["annotations"] += [BadRecord(row=row, problem=problem) for problem in problems]
+    unknown = _find_unknown(values, bad, image_ids, category_ids)
+    bad["annotations"] += [*unknown, *_bad_boxes(values)]
+    for key, reference in (("images", "image_id"), ("categories", "category_id")):
+        bad[key] = _with_references(values, key, bad[key], reference)
     if not categories:
         problem = Problem(kind="no-categories", record="", value='has no "categories"')
         bad["categories"] = [BadRecord(row=-1, problem=problem)]
     return bad
+
+
+def _find_unknown(
+    values: Values, bad: dict[str, list[BadRecord]], images: set[int], categories: set[int]
+) -> Iterator[BadRecord]:
+    """Yield annotations of an image or class that is not there.
+
+    Not those that refer to a record whose id is wrong: it is that id that has to be mended.
+    """
+    known_images, known_categories = _KnownIds(images), _KnownIds(categories)
+    wrong = {
+        kind: _wrong_ids(values[key], bad[key])
+        for kind, key in (("unknown-image", "images"), ("unknown-category", "categories"))
+    }
+    for row, record in _annotations(values):
+        image_id, category_id = record.get("image_id"), record.get("category_id")
+        are_ids = type(image_id) is int and type(category_id) is int
+        if are_ids and image_id in images and category_id in categories:
+            continue
+        for problem in reference_problems(record, images=known_images, categories=known_categories):
+            is_image = problem.kind == "unknown-image"
+            named = _id_key(image_id if is_image else category_id)
+            if named not in wrong[problem.kind] and (is_image or values["categories"]):
+                yield BadRecord(row=row, problem=problem)
+
+
+def _with_references(
+    values: Values, key: str, bad: list[BadRecord], reference: str
+) -> list[BadRecord]:
+    """Add to wrong ids how many annotations refer to them, which are set aside with them."""
+    if not any(item.problem.kind == "bad-id" for item in bad):
+        return bad
+    records = (record for record in values["annotations"] if isinstance(record, dict))
+    used = Counter(_id_key(record.get(reference)) for record in records)
+    told = []
+    for item in bad:
+        record = values[key][item.row]
+        count = used[_id_key(record.get("id"))] if item.problem.kind == "bad-id" else 0
+        if count and record.get("id") is not None:
+            value = f"{item.problem.value}, and {count:,} annotation{'s' * (count > 1)} with it"
+            item = replace(item, problem=replace(item.problem, value=value))
+        told.append(item)
+    return told
+
+
+def _wrong_ids(records: list[Any], bad: list[BadRecord]) -> set[Any]:
+    """Return ids that are wrong themselves, and the numbers that they mean."""
+    rows = [item.row for item in bad if item.problem.kind == "bad-id"]
+    ids = [records[row].get("id") if isinstance(records[row], dict) else None for row in rows]
+    return {_id_key(value) for value in ids if value is not None}
+
+
+def _id_key(value: Any) -> Any:
+    """Return what ids are compared by: the number that a text or a fraction means."""
+    meant = meant_number(value)
+    if meant is not None:
+        return meant
+    return value if isinstance(value, str) else repr(value)
+
+
+def _bad_boxes(values: Values) -> Iterator[BadRecord]:
+    """Yield annotations whose box or flags are wrong, or clear only in other files."""
+    sizes = image_sizes(values["images"])
+    rows: dict[int, int] = {}
+    clear: list[dict[str, Any]] = []
+    for row, record in _annotations(values):
+        if _is_clearly_sound(record):
+            continue
+        image_id = record.get("image_id")
+        found = resolve(record, sizes.get(image_id) if type(image_id) is int else None)
+        if isinstance(found, Problem):
+            yield BadRecord(row=row, problem=found)
+        rows[id(record)] = row
+        clear.append(record)
+    for unclear, problem in find_unclear(clear, sizes, len(values["annotations"])):
+        yield BadRecord(row=rows[id(unclear)], problem=problem)
+
+
+def _annotations(values: Values) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of annotations that have a whole number for an id, and themselves."""
+    for row, record in enumerate(values["annotations"]):
+        if isinstance(record, dict) and is_id(record.get("id")):
+            yield row, record
 
 
 class _KnownIds(frozenset[int]):
@@ -72,18 +157,12 @@ class _KnownIds(frozenset[int]):
         return str(Ids(np.array(sorted(self), np.int64)))
 
 
-def _is_clearly_sound(record: Any, images: set[int], categories: set[int]) -> bool:
+def _is_clearly_sound(record: dict[str, Any]) -> bool:
     """Whether an annotation needs no closer look: nearly all do not."""
     return (
-        type(record.image_id) is int
-        and record.image_id in images
-        and type(record.category_id) is int
-        and record.category_id in categories
-        and type(record.bbox) is list
-        and len(record.bbox) == 4
-        and all(type(value) in (int, float) and abs(value) < 2**31 for value in record.bbox)
-        and record.bbox[2] >= 0 <= record.bbox[3]
-        and (record.iscrowd is None or record.iscrowd in (0, 1))
+        is_plain(record)
+        and all(abs(value) < 2**31 for value in record["bbox"])
+        and (record.get("iscrowd") is None or record["iscrowd"] in (0, 1))
     )
 
 
@@ -116,7 +195,10 @@ def records_with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
     """Yield the rows and the fields of records that have a whole number for an id."""
     for row, record in enumerate(records):
         if isinstance(record, dict) and is_id(record.get("id")):
-            yield row, SimpleNamespace(**{name: record.get(name) for name in FIELDS[key]})
+            fields = {name: record.get(name) for name in FIELDS[key]}
+            if key == "images" and fields["file_name"] is None:
+                fields["file_name"] = name_in_url(record.get("coco_url"))
+            yield row, SimpleNamespace(**fields)
 
 
 def _bad_names(categories: list[Any]) -> list[BadRecord]:
@@ -149,7 +231,10 @@ def sound_records(values: Values, bad: dict[str, list[BadRecord]]) -> Values:
     sound["annotations"] = [
         record
         for record in sound["annotations"]
-        if record["image_id"] in images and record["category_id"] in categories
+        if is_id(record.get("image_id"))
+        and record["image_id"] in images
+        and is_id(record.get("category_id"))
+        and record["category_id"] in categories
     ]
     return sound
 
@@ -159,7 +244,10 @@ def group_by_kind(path: Path, bad: dict[str, list[BadRecord]]) -> list[Findings]
     found: dict[str, list[Finding]] = {}
     for key in ("categories", "images", "annotations"):
         for problem in (item.problem for item in bad[key]):
-            finding = Finding(problem.record, problem.value + problem.hint, _id_of(problem))
+            value = problem.value + problem.hint
+            if problem.kind == "unclear-rotation":  # each has a remedy of its own
+                value += f"; {problem.remedy}"
+            finding = Finding(problem.record, value, _id_of(problem))
             found.setdefault(problem.kind, []).append(finding)
     return [one for kind in found for one in findings_of(kind, path, found[kind])]
 

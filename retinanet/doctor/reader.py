@@ -7,18 +7,21 @@ record: the bad ones are named and set aside, and the index is made of the other
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.content import read_content
+from retinanet.data.coco.foreign import name_values
 from retinanet.data.coco.index import index_content, open_annotations
 from retinanet.data.coco.json_pieces import read_list
-from retinanet.data.coco.parsing import parse_leniently
-from retinanet.data.coco.records import is_id, is_name, number_or_nan
+from retinanet.data.coco.parsing import name_foreign, parse_leniently
+from retinanet.data.coco.records import is_id, is_name
+from retinanet.data.coco.resolve import GEOMETRY, image_sizes, is_plain
 from retinanet.doctor.bad_records import (
     FIELDS,
     LISTS,
@@ -28,6 +31,7 @@ from retinanet.doctor.bad_records import (
     sound_records,
 )
 from retinanet.doctor.findings import Finding, Findings, findings_of
+from retinanet.doctor.record_findings import find_named_by_url, find_odd_records
 from retinanet.doctor.renumber import find_shift, shift_categories
 from retinanet.errors import UserError
 
@@ -42,35 +46,33 @@ class Reading:
     findings: list[Findings]
     images_with_lost_boxes: frozenset[int] = frozenset()
     """Ids of images some of whose annotations were set aside."""
+    classes_with_lost_boxes: frozenset[int] = frozenset()
+    """Ids of categories some of whose annotations were set aside."""
+    aside: dict[str, int] = field(default_factory=dict)
+    """How many records of each list were set aside, if any: what is left may look empty."""
     named: frozenset[str] = frozenset()
     """File names of the images that were set aside."""
 
 
 class _RawFile(msgspec.Struct):
-    """A COCO file whose annotations are not parsed yet."""
+    """A COCO file whose records are not parsed yet."""
 
+    images: msgspec.Raw = msgspec.Raw(b"null")
     annotations: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _OptionalFields(msgspec.Struct):
-    """What an annotation may lack."""
-
-    id: Any = None
-    area: Any = None
-    iscrowd: Any = None
 
 
 def read_file(path: Path) -> Reading:
     """Read a file as training does, or record by record where that refuses it."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return _no_coco_file(path, f"cannot be read: {error.strerror}")
+        content = read_content(path)
+    except UserError as error:
+        return _no_coco_file(path, _without_path(path, error))
     try:
         annotations = open_annotations(path)
-        return Reading(path=path, annotations=annotations, findings=_read_gaps(path, content))
     except UserError as error:
         return _read_record_by_record(path, content, _without_path(path, error))
+    findings = _find_odd(path, content, annotations)
+    return Reading(path=path, annotations=annotations, findings=findings)
 
 
 def _read_record_by_record(path: Path, content: bytes, refusal: str) -> Reading:
@@ -96,13 +98,16 @@ def _read_record_by_record(path: Path, content: bytes, refusal: str) -> Reading:
     aside = {
         key: [r for r in values[key] if isinstance(r, dict) and id(r) not in kept] for key in LISTS
     }
+    sizes = image_sizes(sound["images"])
     return Reading(
         path=path,
         annotations=annotations,
-        findings=findings + _find_gaps(path, _optional_fields(sound["annotations"])),
-        images_with_lost_boxes=frozenset(
-            r["image_id"] for r in aside["annotations"] if is_id(r.get("image_id"))
-        ),
+        findings=findings
+        + find_named_by_url(path, sound["images"])
+        + find_odd_records(path, sound["annotations"], sizes),
+        images_with_lost_boxes=_ids_of(aside["annotations"], "image_id"),
+        classes_with_lost_boxes=_ids_of(aside["annotations"], "category_id"),
+        aside={key: len(values[key]) - len(sound[key]) for key in LISTS},
         named=frozenset(r["file_name"] for r in aside["images"] if is_name(r.get("file_name"))),
     )
 
@@ -120,13 +125,23 @@ def _without_path(path: Path, error: UserError) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
+def _ids_of(records: list[dict[str, Any]], key: str) -> frozenset[int]:
+    return frozenset(record[key] for record in records if is_id(record.get(key)))
+
+
 def read_values(path: Path, content: bytes) -> Values:
     """Return the content of a COCO file as plain values, with its three lists.
 
     Raises:
-        UserError: not JSON, or a list is missing.
+        UserError: not JSON, not COCO JSON of boxes, or a list is missing.
     """
-    values = parse_leniently(path, content)
+    try:
+        values = parse_leniently(path, content)
+    except UserError as error:
+        raise UserError(name_foreign(content, path) or str(error)) from None
+    named = name_values(values, path)
+    if named is not None:
+        raise UserError(f"{path}: {named}")
     for key in LISTS:
         if not isinstance(values.get(key), list):
             state = "is not a list" if key in values else "is missing"
@@ -138,53 +153,37 @@ def read_values(path: Path, content: bytes) -> Values:
 
 def index_sound(sound: Values, path: Path) -> Annotations:
     """Return the index of records that are as they should be."""
-    needed = {
-        key: [{name: r[name] for name in FIELDS[key] if name in r} for r in sound[key]]
-        for key in LISTS
-    }
+    needed = {key: [_needed_fields(key, record) for record in sound[key]] for key in LISTS}
     return index_content(json.dumps(needed).encode(), path)
 
 
-def _read_gaps(path: Path, content: bytes) -> list[Findings]:
-    """Say which annotations of a sound file lack what is then filled in."""
+def _needed_fields(key: str, record: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a record decides about its place in an index."""
+    fields = FIELDS[key]
+    if key == "annotations" and not is_plain(record):
+        fields = (*fields, *GEOMETRY)
+    elif key == "images" and record.get("file_name") is None:
+        fields = (*fields, "coco_url")
+    return {name: record[name] for name in fields if name in record}
+
+
+def _find_odd(path: Path, content: bytes, annotations: Annotations) -> list[Findings]:
+    """Say which annotations of a sound file lack what is filled in, or are read differently."""
+    heights_and_widths = annotations.sizes.tolist()
+    pairs = zip(annotations.image_ids.tolist(), heights_and_widths, strict=True)
+    sizes = {image_id: (height, width) for image_id, (height, width) in pairs}
     try:
-        raw = memoryview(msgspec.json.decode(content, type=_RawFile).annotations)
+        file = msgspec.json.decode(content, type=_RawFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN, for example
-        return _find_gaps(path, _optional_fields(parse_leniently(path, content)["annotations"]))
-    pieces = read_list(path, "annotations", raw, _OptionalFields, lambda piece: None, list)
-    return _find_gaps(path, (record for piece in pieces for record in piece))
+        values = parse_leniently(path, content)
+        findings = find_named_by_url(path, values["images"])
+        return findings + find_odd_records(path, values["annotations"], sizes)
 
+    def records(key: str, raw: msgspec.Raw) -> Iterator[dict[str, Any]]:
+        for piece in read_list(
+            path, key, memoryview(raw), dict[str, Any], lambda piece: None, list
+        ):
+            yield from piece
 
-def _optional_fields(records: list[Any]) -> Iterator[_OptionalFields]:
-    return (_OptionalFields(r.get("id"), r.get("area"), r.get("iscrowd")) for r in records)
-
-
-def _find_gaps(path: Path, records: Iterable[_OptionalFields]) -> list[Findings]:
-    without_area: list[int] = []
-    bad_areas: list[Finding] = []
-    without_iscrowd: list[int] = []
-    count = 0
-    for record in records:
-        count += 1
-        if record.area is None:
-            without_area.append(record.id)
-        elif not number_or_nan(record.area) >= 0:
-            value = f"has area {record.area!r:.60}"
-            bad_areas.append(Finding(f"annotation {record.id}", value, record.id))
-        if record.iscrowd is None:
-            without_iscrowd.append(record.id)
-    findings = _annotations_named("missing-area", path, without_area)
-    findings += findings_of("bad-area", path, bad_areas)
-    # Files of data sets without crowds leave it out altogether, and nothing is wrong with that.
-    if len(without_iscrowd) < count:
-        findings += _annotations_named("missing-iscrowd", path, without_iscrowd)
-    return findings
-
-
-def _annotations_named(kind: str, path: Path, ids: list[int]) -> list[Findings]:
-    """Return findings that name annotations and say no more."""
-
-    def finding(i: int) -> Finding:
-        return Finding(f"annotation {ids[i]}", "", ids[i])
-
-    return [Findings(kind=kind, file=path, count=len(ids), finding=finding)] if ids else []
+    findings = find_named_by_url(path, records("images", file.images))
+    return findings + find_odd_records(path, records("annotations", file.annotations), sizes)

@@ -47,7 +47,7 @@ def valid_file(seed: int) -> File:
     ]
     annotations = [
         {
-            "segmentation": [[1.5, 2, 3, 4, 5, 6], ["}, {", '"}, {"', "\\"]],
+            "segmentation": [[1.5, 2, 3, 2, 5, 2], ["}, {", '"}, {"', "\\"]],
             "id": number,
             "image_id": rng.choice(ids),
             "category_id": rng.choice(categories),
@@ -156,7 +156,8 @@ def read_plainly(content: bytes) -> dict[str, list[Any]]:
 
 def read_ours(path: Path) -> dict[str, list[Any]]:
     found = read_annotations(path)
-    filled = [int(re.match(r"(\d+) annotations without area", x)[1]) for x in found.remarks]  # type: ignore[index]
+    told = [re.match(r"(\d+) annotations without area", remark) for remark in found.remarks]
+    filled = [int(match[1]) for match in told if match]
     names = ("image_ids", "sizes", "annotation_ids", "boxes", "labels", "crowd", "areas")
     return {
         **{name: getattr(found, name).tolist() for name in names},
@@ -572,7 +573,9 @@ def test_every_spoilt_file_is_read_rightly_or_refused(
             refused += 1
             message = str(error)
             assert message.startswith(f"{path}: ") and "\n" not in message, name
-            assert expected is None, f"{name}: {message}"
+            # A box without height sends its record, and what else is in it, to the careful reader.
+            is_text = content == content.decode(errors="replace").encode()
+            assert expected is None or not is_text, f"{name}: {message}"
             assert name not in HARMLESS and name not in REWRITES, name
             if patterns is not None:
                 assert any(re.search(pattern, message) for pattern in patterns), (name, message)

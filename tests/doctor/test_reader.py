@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from retinanet.doctor import reader
 from retinanet.doctor.check import check_annotations
 from retinanet.doctor.reader import read_file
-from retinanet.doctor.repair import repair
-from retinanet.doctor.repair_file import repair_file
+from retinanet.doctor.repair.choices import Choices
+from retinanet.doctor.repair.records import repair
+from retinanet.doctor.repair.whole_file import repair_file
 from retinanet.doctor.report import format_report, write_report
 from retinanet.errors import UserError
 from retinanet.schema import Config
@@ -32,11 +33,11 @@ def only(path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "not JSON: .* at line 1, column 1"),
-        (b"{", "not JSON: .* at line 1, column 2"),
-        (b"\xff\xfe{", "not JSON: not utf-16-le from byte 2 on"),
+        (b"", "is empty; copy or download it again"),
+        (b"{", "not JSON: .* at line 1, column 2: the file is cut off; copy or download it again"),
+        (b"\xff\xfe{", "not JSON: not utf-16-le from byte 2 on; save it as UTF-8"),
         (b"[" * 100_000, "not JSON: lists in lists, hundreds of levels deep"),
-        (b"[]", "not a COCO file: list in place of an object"),
+        (b"[]", "is an empty list; export COCO JSON, Pascal VOC or YOLO from the tool that .*"),
         (b"{}", f'"images" is missing; {LISTS}'),
         (b'{"images": [], "annotations": []}', f'"categories" is missing; {LISTS}'),
         (b'{"images": {}}', f'"images" is not a list; {LISTS}'),
@@ -55,13 +56,13 @@ def test_what_is_no_coco_file(tmp_path: Path, content: bytes, text: str) -> None
 
 
 def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
-    assert only(tmp_path) == ("no-coco-file", "cannot be read: Is a directory")
+    assert only(tmp_path) == ("no-coco-file", "is a folder, not an annotation file")
 
 
 def test_no_categories(data: Any) -> None:
     data.content["categories"] = []
     counts = {one.kind: one.count for one in read_file(data.write()).findings}
-    assert counts == {"no-categories": 1, "unknown-category": 80}
+    assert counts == {"no-categories": 1}
 
 
 def test_a_rule_of_the_parser_that_the_doctor_does_not_know(
@@ -72,10 +73,16 @@ def test_a_rule_of_the_parser_that_the_doctor_does_not_know(
 
     monkeypatch.setattr(reader, "open_annotations", refuse)
     assert only(data.write()) == ("refused", "a new rule")
-    data.box(0)["bbox"] = None
+    data.box(0)["bbox"] = "x"
     monkeypatch.setattr(reader, "index_sound", refuse)
     kinds = [(one.kind, one.finding(0).value) for one in read_file(data.write()).findings]
-    assert kinds == [("bad-bbox", "has bbox None"), ("refused", "a new rule")]
+    assert kinds == [
+        (
+            "bad-bbox",
+            "has bbox 'x'; or remove the bbox: then the box around its segmentation is taken",
+        ),
+        ("refused", "a new rule"),
+    ]
 
 
 def test_the_index_holds_the_sound_records(data: Any) -> None:
@@ -139,7 +146,7 @@ def test_ids_off_by_one_are_found_though_one_is_written_as_a_fraction(tmp_path: 
     report = check_annotations(path, None, Config(), decode=False)
     assert report.counts()["shifted-category-ids"] == 1
     with pytest.raises(UserError, match=r"those of categories 0\.\.1: they look 1-based"):
-        repair(content, path, None)
+        repair(content, path, None, Choices())
 
 
 @pytest.mark.slow
@@ -170,10 +177,10 @@ def test_rubbish_anywhere_never_ends_in_a_traceback(tmp_path: Path, data: Any) -
         assert report.counts()["no-coco-file"] == 1
         return
     try:
-        repair(values, path, None)
-    except UserError:  # ids that may be off by one: nothing is guessed
-        assert report.counts()["shifted-category-ids"] == 1
+        repair(values, path, None, Choices())
+    except UserError as error:  # what is not clear is not guessed
+        assert str(error).endswith("(nothing was written)")
         return
     once = copy.deepcopy(values)
-    assert repair(values, path, None) == {}
+    assert repair(values, path, None, Choices()) == {}
     assert json.dumps(values) == json.dumps(once)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from retinanet.categories import Categories
 from retinanet.files import replacing
 
-_MAGIC = b"retinanet index 1\n"
+_MAGIC = b"retinanet index 2\n"
 """The number changes with what an index holds or how its records are checked."""
 _ALIGN = 64
 _MAX_CHECKED_BYTES = 2**27

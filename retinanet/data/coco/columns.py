@@ -5,7 +5,8 @@ N images, M boxes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ class ImageColumns:
     sizes: NDArray[np.int64]
     """(N, 2) height and width, px."""
     names: list[str]
+    from_url: int = 0
+    """Names that the file gives as `coco_url` alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +44,8 @@ class BoxColumns:
     """(M,)"""
     filled: int
     """Areas that the file does not give."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """How many were read differently than as four numbers, by kind."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +60,7 @@ class BoxColumns:
         boxes: NDArray[np.float64],
         areas: NDArray[np.float64],
         crowd: NDArray[np.int64],
+        kinds: Counter[str] | None = None,
     ) -> BoxColumns:
         """Fill the areas that are not given, which are NaN or make no sense."""
         given = np.isfinite(areas) & (areas >= 0)
@@ -66,6 +72,7 @@ class BoxColumns:
             areas=np.where(given, areas, boxes[:, 2] * boxes[:, 3]),
             crowd=crowd.astype(bool),
             filled=int((~given).sum()),
+            kinds=kinds or Counter(),
         )
 
     def sort(self) -> None:
@@ -97,6 +104,7 @@ class GrowingBoxColumns:
         self._room = room
         self._count = 0
         self._filled = 0
+        self._kinds: Counter[str] = Counter()
         self._columns: dict[str, NDArray[Any]] = {
             "ids": np.empty(self._room, np.int64),
             "rows": np.empty(self._room, np.int32),
@@ -118,6 +126,7 @@ class GrowingBoxColumns:
             column[self._count : end] = getattr(part, name)
         self._count = end
         self._filled += part.filled
+        self._kinds += part.kinds
 
     def _grow(self, least: int) -> None:
         """Make room for at least so many boxes."""
@@ -131,4 +140,4 @@ class GrowingBoxColumns:
     def columns(self) -> BoxColumns:
         """Return what was added."""
         columns = {name: column[: self._count] for name, column in self._columns.items()}
-        return BoxColumns(filled=self._filled, **columns)
+        return BoxColumns(filled=self._filled, kinds=self._kinds, **columns)

@@ -9,7 +9,7 @@ another release.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from retinanet.data.coco.annotations import Annotations, FileNames, map_annotations
+from retinanet.data.coco.content import read_bytes, read_content, unpack
 from retinanet.data.coco.locks import alone
 from retinanet.data.coco.parsing import CocoColumns, parse_coco
-from retinanet.errors import UserError
+from retinanet.data.coco.resolve import REMARKS
 from retinanet.files import user_cache
 
 _BYTES_AT_ONCE = 2**22
@@ -81,10 +82,10 @@ def _cache_places(path: Path) -> list[Path]:
 
 def _make_index(path: Path, source: dict[str, Any]) -> Annotations:
     """Read a file and keep its index in the first place that takes it."""
-    content = _read_file(path)
+    content = read_bytes(path)
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the parser
         digest = pool.submit(_hash_bytes, content)
-        columns = parse_coco(content, path, images_only=False)
+        columns = parse_coco(unpack(path, content), path, images_only=False)
         source = {**source, "sha256": digest.result()}
     del content
     annotations = _to_index(path, columns)
@@ -108,7 +109,7 @@ def read_annotations(path: Path, *, images_only: bool = False) -> Annotations:
     Raises:
         UserError: a record that is wrong, with its place, value and remedy.
     """
-    return _to_index(path, parse_coco(_read_file(path), path, images_only=images_only))
+    return _to_index(path, parse_coco(read_content(path), path, images_only=images_only))
 
 
 def index_content(content: bytes, path: Path) -> Annotations:
@@ -120,23 +121,11 @@ def index_content(content: bytes, path: Path) -> Annotations:
     return _to_index(path, parse_coco(content, path, images_only=False))
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such annotation file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not an annotation file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def _to_index(path: Path, columns: CocoColumns) -> Annotations:
     """Order the boxes of a file by image; its columns go over to the index."""
     images, boxes = columns.images, columns.boxes
     boxes.sort()
     counts = np.bincount(boxes.rows, minlength=len(images.ids))
-    filled = boxes.filled
     names = FileNames.of(images.names)
     arrays: dict[str, Any] = {
         "image_ids": images.ids,
@@ -156,10 +145,21 @@ def _to_index(path: Path, columns: CocoColumns) -> Annotations:
         path=path,
         categories=columns.categories,
         file_names=names,
-        remarks=(f"{filled} annotations without area: filled with width x height",) * (filled > 0),
+        remarks=tuple(_remarks(columns)),
         fingerprint=fingerprint.hexdigest()[:16],
         **arrays,
     )
+
+
+def _remarks(columns: CocoColumns) -> Iterator[str]:
+    """Yield what was filled in or read differently, counted."""
+    if count := columns.images.from_url:
+        yield f"{count} images without file_name: the last part of coco_url is taken"
+    if columns.boxes.filled:
+        yield f"{columns.boxes.filled} annotations without area: filled with width x height"
+    for kind, text in REMARKS.items():
+        if columns.boxes.kinds[kind]:
+            yield f"{columns.boxes.kinds[kind]} {text}"
 
 
 def _hash_file(path: Path) -> str:

@@ -17,19 +17,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from retinanet.categories import Categories
-from retinanet.data.coco.columns import BoxColumns, GrowingBoxColumns, ImageColumns
-from retinanet.data.coco.ids import Ids
+from retinanet.data.coco.annotation_records import read_boxes
+from retinanet.data.coco.columns import BoxColumns, ImageColumns
+from retinanet.data.coco.foreign import name_text, name_values
 from retinanet.data.coco.json_pieces import MARK, cut_list_out, read_list
 from retinanet.data.coco.records import (
     MAX_ID,
-    check_annotation,
     check_ids,
     check_image,
+    check_unique,
     is_name,
-    number_or_nan,
+    name_in_url,
 )
 from retinanet.errors import UserError
 
@@ -60,17 +60,6 @@ class _Image(msgspec.Struct, gc=False):
     height: float
 
 
-class _Annotation(msgspec.Struct, gc=False):
-    """A record as it should be; segmentations are skipped, not built."""
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float | None = None
-    iscrowd: int | bool | None = None
-
-
 class _AnyImage(msgspec.Struct):
     """A record as it may come."""
 
@@ -78,17 +67,7 @@ class _AnyImage(msgspec.Struct):
     file_name: Any = None
     width: Any = None
     height: Any = None
-
-
-class _AnyAnnotation(msgspec.Struct):
-    """A record as it may come."""
-
-    id: Any = None
-    image_id: Any = None
-    category_id: Any = None
-    bbox: Any = None
-    area: Any = None
-    iscrowd: Any = None
+    coco_url: Any = None
 
 
 class _Category(msgspec.Struct):
@@ -114,8 +93,29 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
         images_only: an image list such as test-dev's: it needs neither annotations nor categories.
 
     Raises:
-        UserError: a record that is wrong, with its place, value and remedy.
+        UserError: a record that is wrong, with its place, value and remedy; or what the file is in
+            place of a COCO file.
     """
+    try:
+        return _parse(content, path, images_only=images_only)
+    except UserError as error:
+        raise UserError(name_foreign(content, path) or str(error)) from None
+
+
+def name_foreign(content: bytes, path: Path) -> str | None:
+    """Say what a file is that is no COCO file of boxes; None if it is one, or cannot be told."""
+    try:
+        if len(content) > _MAX_LENIENT_BYTES:
+            named = None if content[:1] in b"{[" else name_text(path, content)
+        else:
+            named = name_values(json.loads(content), path)
+    except (ValueError, RecursionError):
+        named = name_text(path, content)
+    return f"{path}: {named}" if named else None
+
+
+def _parse(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
+    """Parse the content of a COCO file: by a guess, as a whole, or by Python's json."""
     outline, file = _read_outline(content), None
     if outline is not None:
         with suppress(UserError, *_NOT_JSON):  # which the whole file then says better
@@ -163,12 +163,15 @@ def parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
     try:
         values = json.loads(content)
     except json.JSONDecodeError as error:
+        cut = not error.doc[error.pos :].strip() and error.pos > 0
+        cut = cut or error.msg.startswith("Unterminated string")
+        hint = ": the file is cut off; copy or download it again" if cut else ""
         raise UserError(
-            f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}{hint}"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: not JSON: not {error.encoding} from byte {error.start} on"
+            f"{path}: not JSON: not {error.encoding} from byte {error.start} on; save it as UTF-8"
         ) from None
     except RecursionError:
         raise UserError(f"{path}: not JSON: lists in lists, hundreds of levels deep") from None
@@ -192,7 +195,8 @@ def _read_columns(path: Path, file: _File | dict[str, Any], *, images_only: bool
     if records or not images_only:
         categories = _read_categories(path, records)
     images = _read_images(path, lists["images"])
-    boxes = _read_boxes(path, lists["annotations"], images, categories)
+    ids = np.array(categories.ids, np.int64)
+    boxes = read_boxes(path, lists["annotations"], images, ids)
     return CocoColumns(categories=categories, images=images, boxes=boxes)
 
 
@@ -201,13 +205,15 @@ def _find_list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview
     if isinstance(file, dict):
         value = file.get(key)
         if value is not None and not isinstance(value, list):
-            raise UserError(f'{path}: not a COCO file: "{key}" is not a list')
+            raise UserError(
+                f'{path}: not a COCO file: "{key}" is not a list; write a list of objects'
+            )
         return value
     raw = memoryview(getattr(file, key))
     if raw[:1] == b"n":  # null
         return None
     if raw[:1] != b"[":
-        raise UserError(f'{path}: not a COCO file: "{key}" is not a list')
+        raise UserError(f'{path}: not a COCO file: "{key}" is not a list; write a list of objects')
     return raw
 
 
@@ -215,26 +221,15 @@ def _read_none_strictly(piece: bytes) -> None:
     """Leave every category to the lenient way: there are few."""
 
 
-def _check_unique(path: Path, word: str, ids: NDArray[np.int64]) -> None:
-    """Refuse a duplicate id, by the numbers of its first two records."""
-    if (ids[1:] > ids[:-1]).all():
-        return
-    ordered = np.sort(ids)  # several times as fast as the argsort that says which
-    if (ordered[1:] > ordered[:-1]).all():
-        return
-    order = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
-    first = twice[order[twice + 1].argmin()]
-    a, b = order[first], order[first + 1]
-    raise UserError(f"{path}: {word} records {a} and {b} both have id {ids[a]}; ids must be unique")
-
-
 def _read_categories(path: Path, records: list[_Category]) -> Categories:
     if not records:
-        raise UserError(f'{path}: "categories" is empty; there is no class to learn')
+        raise UserError(
+            f'{path}: "categories" is empty; there is no class to learn: '
+            'write {"id": 1, "name": ".."} and so on'
+        )
     ids = [record.id for record in records]
     check_ids(path, "category", ids)
-    _check_unique(path, "category", np.array(ids, np.int64))
+    check_unique(path, "category", np.array(ids, np.int64))
     names: dict[str, int] = {}
     for record in records:
         if not is_name(record.name):
@@ -251,7 +246,7 @@ def _read_categories(path: Path, records: list[_Category]) -> Categories:
 
 def _read_images(path: Path, values: memoryview | list[Any] | None) -> ImageColumns:
     decoder = msgspec.json.Decoder(list[_Image])
-    count = 0
+    count = from_url = 0
 
     def strict(piece: bytes) -> list[Any] | None:
         try:
@@ -261,8 +256,12 @@ def _read_images(path: Path, values: memoryview | list[Any] | None) -> ImageColu
         return records if _are_plain(records) else None
 
     def lenient(records: list[Any]) -> list[Any]:
+        nonlocal from_url
         check_ids(path, "image", [record.id for record in records], count)
         for record in records:
+            if record.file_name is None:
+                record.file_name = name_in_url(record.coco_url)
+                from_url += record.file_name is not None
             check_image(path, record)
         return records
 
@@ -272,8 +271,10 @@ def _read_images(path: Path, values: memoryview | list[Any] | None) -> ImageColu
         sizes.append(np.array([(r.height, r.width) for r in records], np.int64).reshape(-1, 2))
         names += [record.file_name for record in records]
         count += len(records)
-    columns = ImageColumns(ids=np.concatenate(ids), sizes=np.concatenate(sizes), names=names)
-    _check_unique(path, "image", columns.ids)
+    columns = ImageColumns(
+        ids=np.concatenate(ids), sizes=np.concatenate(sizes), names=names, from_url=from_url
+    )
+    check_unique(path, "image", columns.ids)
     return columns
 
 
@@ -291,71 +292,3 @@ def _are_plain(records: list[_Image]) -> bool:
 
 def _is_plain_name(name: str) -> bool:
     return bool(_PLAIN_NAME.fullmatch(name)) and ".." not in name and not name.isspace()
-
-
-def _read_boxes(
-    path: Path,
-    values: memoryview | list[Any] | None,
-    images: ImageColumns,
-    categories: Categories,
-) -> BoxColumns:
-    image_rows, label_rows = Ids(images.ids), Ids(np.array(categories.ids, np.int64))
-    decoder = msgspec.json.Decoder(list[_Annotation])
-    found = GrowingBoxColumns()
-
-    def strict(piece: bytes) -> BoxColumns | None:
-        try:
-            return _strict_columns(decoder.decode(piece), image_rows, label_rows)
-        except msgspec.ValidationError:
-            return None
-
-    def lenient(records: list[Any]) -> BoxColumns:
-        check_ids(path, "annotation", [record.id for record in records], len(found))
-        for record in records:
-            check_annotation(path, record, images=image_rows, categories=label_rows)
-        return _lenient_columns(records, image_rows, label_rows)
-
-    for part in read_list(path, "annotations", values, _AnyAnnotation, strict, lenient):
-        found.add(part)
-    boxes = found.columns()
-    _check_unique(path, "annotation", boxes.ids)
-    return boxes
-
-
-def _strict_columns(
-    records: list[_Annotation], image_rows: Ids, label_rows: Ids
-) -> BoxColumns | None:
-    """Return the columns of records whose types are right, or None if a value is not."""
-    try:
-        ids = np.array([record.id for record in records], np.int64)
-        rows = image_rows(np.array([record.image_id for record in records], np.int64))
-        labels = label_rows(np.array([record.category_id for record in records], np.int64))
-        crowd = np.array([record.iscrowd or 0 for record in records], np.int64)
-    except OverflowError:
-        return None
-    flat = chain.from_iterable([record.bbox for record in records])
-    boxes = np.fromiter(flat, np.float64, 4 * len(records)).reshape(-1, 4)
-    areas = np.array([record.area for record in records], np.float64)  # None becomes NaN
-    fine = (
-        (np.abs(ids) < MAX_ID).all()
-        and (rows >= 0).all()
-        and (labels >= 0).all()
-        and (np.abs(boxes) < 2**31).all()
-        and (boxes[:, 2:] >= 0).all()
-        and ((crowd == 0) | (crowd == 1)).all()
-    )
-    if not fine:
-        return None
-    return BoxColumns.of(ids=ids, rows=rows, labels=labels, boxes=boxes, areas=areas, crowd=crowd)
-
-
-def _lenient_columns(records: list[Any], image_rows: Ids, label_rows: Ids) -> BoxColumns:
-    """Return the columns of records that have been checked one by one."""
-    return BoxColumns.of(
-        ids=np.array([record.id for record in records], np.int64),
-        rows=image_rows(np.array([record.image_id for record in records], np.int64)),
-        labels=label_rows(np.array([record.category_id for record in records], np.int64)),
-        boxes=np.array([record.bbox for record in records], np.float64).reshape(-1, 4),
-        areas=np.array([number_or_nan(record.area) for record in records], np.float64),
-        crowd=np.array([record.iscrowd or 0 for record in records], np.int64),
-    )

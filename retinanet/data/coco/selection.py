@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,9 @@ def select(
     fingerprint = _short_hash([[file.fingerprint for file in files], choices])
     # What a fingerprint leaves out (names of classes, areas) shows in the time of change.
     stamps = [_size_and_time(file.path) for file in files]
-    source = {"files": stamps, "folders": list(folders), "content": fingerprint}
+    # File names may be others than in the file (data.find_images).
+    sums = [zlib.crc32(file.file_names.blob.data) for file in files]
+    source = {"files": stamps, "names": sums, "folders": list(folders), "content": fingerprint}
     path = Path(" + ".join(str(file.path) for file in files))
     place = user_cache() / f"selection-{_short_hash(source)}.index"
     found = map_annotations(place, path, lambda saved: saved == source)
@@ -102,6 +106,7 @@ def _concatenate(files: Sequence[Annotations], folders: Sequence[str], path: Pat
             arrays[name].append(column + shift if shift else column)
         ends.append(file.offsets[1:] + ends[-1][-1])
         names += [f"{folder}/{name}" if folder else name for name in file.file_names]
+    remarks += _images_in_several(files, names)
     columns: dict[str, Any] = {name: np.concatenate(parts) for name, parts in arrays.items()}
     return Annotations(
         path=path,
@@ -112,6 +117,21 @@ def _concatenate(files: Sequence[Annotations], folders: Sequence[str], path: Pat
         fingerprint="",
         **columns,
     )
+
+
+def _images_in_several(files: Sequence[Annotations], names: list[str]) -> Iterator[str]:
+    """Yield a warning if files annotate the same images, one class each, for example."""
+    owner = np.repeat(np.arange(len(files)), [len(file) for file in files]).tolist()
+    first: dict[str, int] = {}
+    places = ((posixpath.normpath(name), file) for name, file in zip(names, owner, strict=True))
+    shared = {name for name, file in places if first.setdefault(name, file) != file}
+    if shared:
+        words = " ".join(str(file.path) for file in files)
+        yield (
+            f"warning: {len(shared):,} images are in several annotation files, for example "
+            f"{min(shared)!r}: the boxes of one file are background to the other. `retinanet "
+            f"convert coco {words} OUT.json --to coco --images FOLDER --merge` brings them together"
+        )
 
 
 def _id_shift(before: list[NDArray[Any]], ids: NDArray[Any]) -> int:

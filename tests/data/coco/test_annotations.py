@@ -157,9 +157,9 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
     ("content", "message"),
     [
         # The file as a whole.
-        (b"", "not JSON: .* at line 1, column 1"),
+        (b"", "is empty; copy or download it again"),
         (b'{"images": [{},]}', "not JSON: .* at line 1, column"),
-        (b'{"images": [', "not JSON: .* at line 1, column 13"),
+        (b'{"images": [', "not JSON: .* at line 1, column 13: the file is cut off; copy"),
         (b"\xff\xfe\x00", "not JSON: not utf-16-le from byte 2 on"),
         (b'{"images": "\xff"}', "not a COCO file|not JSON"),
         (b'{"images": [NaN, "\xff"]}', "not JSON: not utf-8 from byte 18 on"),
@@ -168,8 +168,8 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
             b'{"annotations": [{"bbox": ' + b"[" * 100_000,
             "not JSON: lists in lists, hundreds of levels deep",
         ),
-        ([], "not a COCO file: "),
-        (None, "not a COCO file: "),
+        ([], "is an empty list; export COCO JSON"),
+        (None, "is JSON, but null in place of an object; export COCO JSON"),
         ({}, 'has no "images" list; a COCO file has images, annotations, categories'),
         ({"images": [], "categories": []}, 'has no "annotations" list'),
         ({"images": [], "annotations": []}, 'has no "categories" list'),
@@ -248,11 +248,10 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
             )
             for box in (
                 [1, 2, 3],
-                [1, 2, 3, 4, 5],
+                [1, 2, 3, 4, 5, 6],
                 [],
                 None,
                 "1 2 3 4",
-                {"x": 1},
                 [1, 2, 3, "4"],
                 [1, 2, 3, None],
                 [1, 2, 3, True],

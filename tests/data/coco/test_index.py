@@ -165,7 +165,7 @@ def test_an_index_of_another_release_is_made_anew(path: Path, parsed: list[Path]
     place = path.parent / ".train.json.index"
     content = place.read_bytes()
     place.unlink()
-    place.write_bytes(content.replace(b"retinanet index 1\n", b"retinanet index 0\n"))
+    place.write_bytes(content.replace(b"retinanet index 2\n", b"retinanet index 0\n"))
     open_annotations(path)
     assert len(parsed) == 2
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data.coco import json_pieces, parsing
+from retinanet.data.coco import annotation_records, json_pieces, parsing
 from retinanet.data.coco.json_pieces import MARK, cut_list_out
 from retinanet.data.coco.parsing import CocoColumns, parse_coco
 from retinanet.errors import UserError
@@ -111,7 +111,7 @@ def test_any_cut_gives_the_same_verdict(
 
 def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """The careful way costs ten times as much: it is for what is unusual alone."""
-    monkeypatch.setattr(parsing, "check_annotation", pytest.fail)
+    monkeypatch.setattr(annotation_records, "resolve", pytest.fail)
     monkeypatch.setattr(parsing, "check_image", pytest.fail)
     file = {
         "images": [{"id": 1, "file_name": "a b/c-1.jpg", "width": 9, "height": 8}],

@@ -97,6 +97,9 @@ def test_two_files_by_hand(two: tuple[Path, Path]) -> None:
     assert joined.areas.tolist() == [20, 80, 40, 20, 40, 60]
     assert joined.remarks == (
         "b.json: ids of images stand in another file, too: here they are higher by 7",
+        "warning: 2 images are in several annotation files, for example '5.jpg': the boxes of one "
+        f"file are background to the other. `retinanet convert coco {two[0]} {two[1]} OUT.json "
+        "--to coco --images FOLDER --merge` brings them together",
     )
     assert str(joined.path) == f"{two[0]} + {two[1]}"
     assert joined.categories.names == ("cat", "dog", "owl")
@@ -135,7 +138,7 @@ def test_a_subset_of_the_classes(two: tuple[Path, Path]) -> None:
     assert [category for _, _, category, _ in boxes_of(subset)] == [3, 9, 3, 3, 9]
     assert subset.crowd.tolist() == [False, True, False, False, False]
     assert subset.class_counts().tolist() == [3, 1]
-    assert subset.remarks[1:] == ("classes: 2 of 3 are taken; 1 boxes of the others are left out",)
+    assert subset.remarks[2:] == ("classes: 2 of 3 are taken; 1 boxes of the others are left out",)
 
 
 def test_the_order_of_the_names_does_not_matter(two: tuple[Path, Path]) -> None:
@@ -348,7 +351,8 @@ def test_files_with_other_categories_are_refused(folders: Path) -> None:
         open_from(folders, annotations=FILES, images=["first", "second"])
     assert str(raised.value) == (
         f"{path}: category 7 is 'wolf', but 'dog' in {folders / 'a.json'}; both files need the "
-        "same categories"
+        f"same categories: `retinanet convert coco {folders / 'a.json'} {path} OUT --to coco "
+        "--images FOLDER` writes both so, by the names of the classes"
     )
 
 
@@ -394,4 +398,4 @@ def test_files_may_differ_in_classes_that_are_not_chosen(tmp_path: Path) -> None
     message = f"{b}: category 3 is 'bee', but 'cat' in {a}; both files need the same categories"
     with pytest.raises(UserError) as error:
         open_split(build_config(options, "test"), "train")
-    assert str(error.value) == message
+    assert str(error.value).startswith(f"{message}: `retinanet convert coco ")
