@@ -89,7 +89,8 @@ def predict(
     check_writable(output or Path("predictions"), "choose another --output")
     if annotations is not None:
         index = read_annotations(annotations, images_only=True)
-        check_files(index, images, remedy="is --images right?")
+        find = "correct file_name, or name the files in place of --annotations"
+        check_files(index, images, remedy="is --images right?", find=find)
         files = list_images(index, images)
     else:
         files = find_images(inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,20 @@ from numpy.typing import NDArray
 from retinanet.categories import Categories
 from retinanet.data.boxes_used import Census, parts
 from retinanet.data.coco.annotations import Annotations
+from retinanet.data.found_files import describe_found
 from retinanet.data.images.headers import stored_size
-from retinanet.data.images.reading import UnreadableImageError, read_image
+from retinanet.data.images.reading import UnreadableImageError, WrongSizeError, read_image
+from retinanet.data.images.size_mismatch import mismatch_remedy
 from retinanet.errors import UserError
 
 _MIN_BOXES = 10
 """A wrong format is called systematic from this many boxes on."""
 CORNERS = "corners [x1, y1, x2, y2]"
 CENTRES = "[centre x, centre y, width, height]"
+_REMEDY = (
+    "write them as [x, y, width, height] px: `retinanet check {path} --fix OUT.json` does, or says "
+    "what it needs to know"
+)
 _FITTING_FORMAT = {
     "corners": CORNERS,
     "centres": CENTRES,
@@ -44,7 +51,7 @@ class WrongFormat:
 def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
     """Return the format that all boxes are in, if it is not [x, y, width, height] px."""
     count = len(annotations.boxes)
-    if count < _MIN_BOXES:
+    if not count:
         return None
     highest, smallest, overshoots, first = 0.0, np.inf, 0, -1
     corners = centres = corner_areas = 0
@@ -65,9 +72,13 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
             count=count,
             text=f"every coordinate of the {count} boxes is under 1.5, so they look normalised "
             f"({_example_box(annotations, 0)})",
-            remedy="multiply them by the images' width and height",
+            remedy=_REMEDY.format(path=annotations.path),
         )
-    if overshoots < max(_MIN_BOXES / 2, 0.2 * count) or max(corners, centres) <= 0.99 * count:
+    if (
+        count < _MIN_BOXES
+        or overshoots < max(_MIN_BOXES / 2, 0.2 * count)
+        or max(corners, centres) <= 0.99 * count
+    ):
         return None
     kind: Literal["corners", "centres", "unclear"] = "corners"
     if centres > 0.99 * count and corner_areas < 0.5 * count:
@@ -77,7 +88,7 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
         count=overshoots,
         text=f"{overshoots} of {count} boxes leave their image, and all would fit as "
         f"{_FITTING_FORMAT[kind]}: {_example_box(annotations, first)}",
-        remedy="write them as [x, y, width, height]",
+        remedy=_REMEDY.format(path=annotations.path),
     )
 
 
@@ -136,8 +147,16 @@ def check_has_data(annotations: Annotations, *, split: str, learn: bool) -> None
     if not len(annotations):
         raise UserError(f'{annotations.path}: "images" is empty: data.{split} has nothing in it')
     if learn and annotations.crowd.all():
+        remedy = ""
+        if len(annotations.crowd):
+            remedy = (
+                f": all {len(annotations.crowd)} are regions to ignore (iscrowd 1); if they are "
+                f"objects, `retinanet check {annotations.path} --fix OUT.json --fix-as "
+                "crowds=objects` makes them so"
+            )
         raise UserError(
             f"{annotations.path}: data.{split} has {len(annotations)} images but no box to learn"
+            f"{remedy}"
         )
 
 
@@ -158,9 +177,16 @@ def check_same_classes(
     Raises:
         UserError: the first category that differs.
     """
+    remedy = ""
+    if source.suffix in (".json", ".gz"):
+        remedy = (
+            f": `retinanet convert coco {source} {annotations.path} OUT --to coco --images FOLDER` "
+            "writes both so, by the names of the classes"
+        )
     for category, text in class_differences(known, source, annotations.categories, classes):
         raise UserError(
             f"{annotations.path}: category {category} {text}; both files need the same categories"
+            f"{remedy}"
         )
 
 
@@ -185,7 +211,13 @@ def class_differences(
 
 
 def check_files(
-    annotations: Annotations, images: Path, *, remedy: str = "is data.*.images right?"
+    annotations: Annotations,
+    images: Path,
+    *,
+    remedy: str = "is data.*.images right?",
+    find: str = "set data.find_images=true",
+    leave_out: str = "",
+    parts: Sequence[tuple[Annotations, Path]] = (),
 ) -> None:
     """Look at every image file once: it must be there, be a file and not be empty.
 
@@ -193,6 +225,9 @@ def check_files(
         annotations: index of the split.
         images: folder that file_name starts from.
         remedy: a question for the end of the message.
+        find: what takes files that are there under nearly their names.
+        leave_out: what makes an annotation file without some of its images.
+        parts: the annotation files of the split and their image folders, if there are several.
 
     Raises:
         UserError: the wrong ones, counted, the first named.
@@ -214,10 +249,15 @@ def check_files(
             empty.append(row)
     for bad, what in ((missing, "missing"), (other, "folders or devices"), (empty, "empty")):
         if bad:
+            found = ""
+            if bad is missing:
+                found = describe_found(parts or [(annotations, images)], find)
+            if leave_out and not found and len(bad) < len(annotations):
+                remedy = f"{remedy} {leave_out}"
             raise UserError(
                 f"{annotations.path}: {len(bad)} of {len(annotations)} image files are {what} in "
                 f"{images}, the first is {annotations.file_names[bad[0]]!r} (image "
-                f"{annotations.image_ids[bad[0]]}); {remedy}"
+                f"{annotations.image_ids[bad[0]]}); {found or remedy}"
             )
 
 
@@ -235,6 +275,12 @@ def check_whole(annotations: Annotations, images: Path) -> None:
         if stored_size(images / name) != (height, width):
             try:
                 read_image(images / name, (height, width))
+            except WrongSizeError as error:
+                paths = (shlex.quote(str(path)) for path in (annotations.path, images))
+                remedy = mismatch_remedy(error.mismatch, *paths)
+                raise UserError(
+                    f"{error.found} (evaluation leaves no image out); {remedy}"
+                ) from None
             except UnreadableImageError as error:
                 raise UserError(f"{error} (evaluation leaves no image out)") from None
 

@@ -24,7 +24,7 @@ from retinanet.schema import Config
 _FREE = (
     # where the data lie: that they are the same is known by their fingerprints
     *("data.root", "data.train.annotations", "data.train.images"),
-    *("data.val.annotations", "data.val.images"),
+    *("data.val.annotations", "data.val.images", "data.find_images"),
     # what it runs on
     *("data.workers", "train.device", "train.micro_batch"),
     # what is reported and kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from retinanet.data.coco.annotations import Annotations
 from retinanet.data.coco.index import open_annotations
 from retinanet.data.coco.selection import select
 from retinanet.data.dataset import DetectionDataset, Read
+from retinanet.data.found_files import find_files
 from retinanet.data.images.reading import read_image
 from retinanet.data.loader import Loader, evaluation_loader
 from retinanet.data.presets import PRESETS
@@ -62,12 +64,10 @@ def open_split(config: Config, name: str) -> Split:
     Raises:
         UserError: anything wrong with the file, its records or its images.
     """
-    annotations, images = _open_files(
-        locate_split(config, name),
-        classes=config.data.classes,
-        limit=getattr(config.data, name).limit,
-    )
-    return check_split(annotations, images, config.data, name=name)
+    places = locate_split(config, name)
+    parts = _open_parts(places, find=config.data.find_images)
+    annotations, images = _join_parts(config, name, parts)
+    return check_split(annotations, images, config.data, name=name, parts=parts)
 
 
 def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
@@ -104,12 +104,18 @@ def _as_list(paths: Paths) -> list[str]:
     return [paths] if isinstance(paths, str) else list(paths)
 
 
-def _open_files(
-    places: list[tuple[Path, Path]], *, classes: Sequence[str] | None, limit: int | None
+def _open_parts(places: list[tuple[Path, Path]], *, find: bool) -> list[tuple[Annotations, Path]]:
+    """Return the index and the image folder of each file; `find` looks for its missing images."""
+    opened = [(open_annotations(file), folder) for file, folder in places]
+    return [(find_files(index, folder), folder) for index, folder in opened] if find else opened
+
+
+def _join_parts(
+    config: Config, name: str, parts: list[tuple[Annotations, Path]]
 ) -> tuple[Annotations, Path]:
-    """Return the chosen part of some files, and the folder that its file names start from."""
-    opened = [open_annotations(file) for file, _ in places]
-    folders = [folder for _, folder in places]
+    """Return the chosen part of a split's files, and the folder that its file names start from."""
+    classes, limit = config.data.classes, getattr(config.data, name).limit
+    opened, folders = [index for index, _ in parts], [folder for _, folder in parts]
     for other in opened[1:]:
         checks.check_same_classes(opened[0].categories, opened[0].path, other, classes)
     if len(opened) == 1 and classes is None and limit is None:
@@ -124,8 +130,22 @@ def _open_files(
     return select(opened, prefixes, classes=classes, limit=limit), Path(common)
 
 
-def check_split(annotations: Annotations, images: Path, config: DataConfig, *, name: str) -> Split:
+def check_split(
+    annotations: Annotations,
+    images: Path,
+    config: DataConfig,
+    *,
+    name: str,
+    parts: Sequence[tuple[Annotations, Path]] = (),
+) -> Split:
     """Check what was read against the images; the boxes of training are cut and chosen.
+
+    Args:
+        annotations: index of the split.
+        images: folder that its file names start from.
+        config: data options.
+        name: `train` or `val`.
+        parts: what the split was put together from, if it was.
 
     Raises:
         UserError: nothing in it, a wrong box format, missing images.
@@ -133,7 +153,13 @@ def check_split(annotations: Annotations, images: Path, config: DataConfig, *, n
     learn = name == "train"
     checks.check_has_data(annotations, split=name, learn=learn)
     checks.check_format(annotations)
-    checks.check_files(annotations, images)
+    leave_out = ""
+    if len(parts) == 1:
+        words = ["retinanet", "check", str(annotations.path), "--images", str(images)]
+        leave_out = f"`{shlex.join([*words, '--fix', 'OUT.json'])}` leaves them out"
+    checks.check_files(
+        annotations, images, leave_out=leave_out, parts=parts if len(parts) > 1 else ()
+    )
     if not learn:
         checks.check_whole(annotations, images)
     side = config.min_box_side if learn else 0.0
@@ -154,7 +180,36 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
     """
     train, val = open_split(config, "train"), open_split(config, "val")
     checks.check_same_classes(train.annotations.categories, train.annotations.path, val.annotations)
+    if config.data.find_images:
+        _check_found_once(config, train, val)
     return train, val
+
+
+def _check_found_once(config: Config, train: Split, val: Split) -> None:
+    """Refuse a file that was found for an image of each split, if these have two names.
+
+    Raises:
+        UserError: the first of them.
+    """
+    shared = checks.shared_files(train.annotations, train.images, val.annotations, val.images)
+    if not shared:
+        return
+    written = [
+        _join_parts(config, name, _open_parts(locate_split(config, name), find=False))[0]
+        for name in ("train", "val")
+    ]
+    for rows in shared:
+        names = [
+            os.path.normpath(split.images / index.file_names[row])
+            for split, index, row in zip((train, val), written, rows, strict=True)
+        ]
+        if names[0] != names[1]:
+            raise UserError(
+                f"{val.images / val.annotations.file_names[rows[1]]}: data.find_images finds it "
+                f"for image {train.annotations.image_ids[rows[0]]} of data.train ({names[0]}) and "
+                f"for image {val.annotations.image_ids[rows[1]]} of data.val ({names[1]}); name "
+                "each split's own folder in data.train.images and data.val.images"
+            )
 
 
 def training_plan(config: Config, split: Split) -> TrainingPlan:

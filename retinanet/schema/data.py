@@ -51,6 +51,11 @@ class DataConfig(Section):
     root: str = option("", "folder of the data set; relative paths start from the working folder")
     train: SplitConfig = option(SplitConfig(), "training split")
     val: SplitConfig = option(SplitConfig(), "validation split")
+    find_images: bool = option(
+        False,
+        "an image file that is missing is taken under another spelling of its name (folders in "
+        "front, suffix, case, ..), if only one file can be meant",
+    )
     classes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = option(
         None, "names of the classes to learn and to score; null is all of the files'"
     )

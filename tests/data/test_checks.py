@@ -74,7 +74,7 @@ def test_centres_instead_of_corners_are_refused(tmp_path: Path) -> None:
     message = (
         r"20 of 40 boxes leave their image, and all would fit as \[centre x, centre y, width, "
         r"height\]: annotation 101 has bbox \[160\.0, 60\.0, 70\.0, 60\.0\]; write them as "
-        r"\[x, y, width, height\]$"
+        r"\[x, y, width, height\] px: `retinanet check .*train\.json --fix OUT\.json` does, or says"
     )
     with pytest.raises(UserError, match=message):
         check_format(annotations)
@@ -93,11 +93,14 @@ def test_boxes_that_fit_as_corners_and_as_centres_are_not_taken_for_one(tmp_path
     assert wrong.kind == "corners"
 
 
-def test_normalised_boxes_are_refused(tmp_path: Path) -> None:
-    annotations = index(tmp_path, [[0.25, 0.5, 0.125, 0.25]] * 12)
+@pytest.mark.parametrize("count", [1, 12])
+def test_normalised_boxes_are_refused(tmp_path: Path, count: int) -> None:
+    """One is enough: no box is as small as that in px."""
+    annotations = index(tmp_path, [[0.25, 0.5, 0.125, 0.25]] * count)
     message = (
-        r"every coordinate of the 12 boxes is under 1\.5, so they look normalised \(annotation 101 "
-        r"has bbox \[0\.25, 0\.5, 0\.125, 0\.25\]\); multiply them by the images' width and height"
+        rf"every coordinate of the {count} boxes is under 1\.5, so they look normalised "
+        r"\(annotation 101 has bbox \[0\.25, 0\.5, 0\.125, 0\.25\]\); write them as "
+        r"\[x, y, width, height\] px: "
     )
     with pytest.raises(UserError, match=message):
         check_format(annotations)
@@ -114,7 +117,7 @@ def test_good_boxes_are_not_refused(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize(
     "boxes",
     [
-        [[0.1, 0.1, 0.5, 0.5]] * 9,  # too few to speak of a system
+        [[110, 60, 150, 90]] * 9,  # too few to speak of a system
         [[190, 90, 5, 5]] * 30,  # small ones in the far corner
         [[0, 0, 200, 100]] * 30,  # the whole image
         [[150, 50, 80, 60]] * 30 + [[0, 0, 5, 5]],  # overshoot; neither corners nor centres fit
@@ -208,13 +211,21 @@ def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny
     whole = path.read_bytes()
     larger = cv2.imencode(".jpg", np.zeros((18, 16, 3), np.uint8))[1].tobytes()
     for content, message in (
-        (whole[:-100], "not an image that can be decoded, or a truncated one"),
+        (whole[:-100], "not an image that can be decoded: a truncated JPEG file, whose end is"),
         (larger, "is 16x18 px, but the annotation file says 9x8"),
-        (b"text", "not an image that can be decoded"),
+        (b"text", "not an image that can be decoded: a text file; put the image"),
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"001\.jpg: {message}.* \(evaluation leaves no image"):
             check_whole(annotations, images)
+    path.write_bytes(cv2.imencode(".jpg", np.zeros((8, 10, 3), np.uint8))[1].tobytes())
+    with pytest.raises(UserError) as error:
+        check_whole(annotations, images)
+    assert str(error.value) == (
+        f"{path}: is 10x8 px, but the annotation file says 9x8: off by one pixel, as after "
+        "rounding (evaluation leaves no image out); write the file's size: `retinanet check "
+        f"{annotations.path} --images {images} --fix OUT.json` does"
+    )
     path.write_bytes(whole + b"some camera's appendix" * 9)  # decoded, and fine
     check_whole(annotations, images)
 
