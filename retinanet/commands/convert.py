@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retinanet.commands.arguments import command_parser
+from retinanet.commands.convert_options import (
+    coco_parser,
+    csv_parser,
+    openimages_parser,
+    voc_parser,
+    yolo_parser,
+)
 from retinanet.errors import UserError, nearest
 
 if TYPE_CHECKING:  # what reads and writes is imported where it is used, so that help comes at once
@@ -18,8 +23,8 @@ if TYPE_CHECKING:  # what reads and writes is imported where it is used, so that
 _OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
 
   voc         Pascal VOC: a folder with Annotations and JPEGImages, or of XML files and images
-  yolo        YOLO: its data.yaml
-  csv         keras-retinanet: path,x1,y1,x2,y2,class_name; or TensorFlow's, with its header row
+  yolo        YOLO: its data.yaml, or a folder of images and labels with a list of classes
+  csv         a table of boxes with a header row; or path,x1,y1,x2,y2,class_name without one
   openimages  OpenImages: a CSV of boxes
   checkpoint  a detector of torchvision, detectron2 or mmdetection into a checkpoint; or back
   coco        the way back: COCO JSON to Pascal VOC, YOLO or CSV; or a COCO file into train and val
@@ -60,6 +65,7 @@ def _convert(
     """Read, check, perhaps divide, write, and say what was done; return the exit code."""
     from retinanet.convert.assemble import Rules, assemble, check_not_empty
     from retinanet.convert.coco_writer import output_paths, write_coco
+    from retinanet.convert.image_files import note_hidden_files
     from retinanet.convert.problems import Problems
     from retinanet.convert.split import divide
     from retinanet.convert.summary import next_commands, summarize
@@ -73,6 +79,7 @@ def _convert(
         classes = read_classes(Path(options.classes), problems)
     rules = Rules(
         bad_boxes=options.bad_boxes,
+        swapped_corners=options.swapped_corners,
         missing_images=options.missing_images,
         unlisted_images=options.unlisted_images,
         other_classes=options.other_classes,
@@ -80,7 +87,10 @@ def _convert(
     )
     data = assemble(found, classes, rules, problems)
     problems.stop_on_problems(source)
-    check_not_empty(data, source)
+    if kind in ("voc", "openimages") or options.unlisted_images == "empty":
+        for folder in {split.folder for split in data.splits}:
+            note_hidden_files(folder, problems)
+    check_not_empty(data, source, options.unlabelled, problems)
     if options.split is not None:
         data = divide(data, options.split, options.seed)
     output = Path(options.output)
@@ -114,98 +124,8 @@ def _check_output(options: argparse.Namespace, names: list[str]) -> None:
         check_new(Path(options.output))
 
 
-def _add_shared_options(
-    parser: argparse.ArgumentParser, *, images: str | None, unlisted: bool = True
-) -> None:
-    """Add the options that all formats share."""
-    parser.add_argument("output", metavar="OUT", help="a file (.json), or a folder for files")
-    if images:
-        parser.add_argument("--images", metavar="D", help=images)
-    parser.add_argument(
-        "--classes",
-        metavar="FILE",
-        help="the classes, in the order of their ids: one name a line; a .csv may have name,id",
-    )
-    parser.add_argument(
-        "--split",
-        type=_split_share,
-        metavar="SHARE",
-        help="divide into train and val, which gets this share; classes keep their proportions",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
-    choices = {
-        "--bad-boxes": (
-            ["refuse", "clip", "drop"],
-            "without area, or more than 2 px outside their image; clip cuts them to it",
-        ),
-        "--missing-images": (
-            ["refuse", "skip"],
-            "what is annotated, but has no image file, or one that cannot be read",
-        ),
-        "--other-classes": (["refuse", "drop"], "boxes of classes that the list has not"),
-    }
-    if unlisted:
-        choices["--unlisted-images"] = (
-            ["skip", "empty"],
-            "image files that the source does not name; empty takes them as without boxes",
-        )
-    for option, (values, meaning) in choices.items():
-        parser.add_argument(
-            option, choices=values, default=values[0], help=f"{meaning} (default: {values[0]})"
-        )
-    parser.add_argument(
-        "--ignore-exif",
-        action="store_true",
-        help="boxes belong to the pixels as stored, not to the image that viewers turn by EXIF",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.set_defaults(to="coco", unlisted_images="skip")
-
-
-def _split_share(text: str) -> float:
-    """Parse the share of the images that go to val."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.2")
-    return value
-
-
-def _voc_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "convert voc",
-        "Pascal VOC to COCO JSON. VOC counts pixels from 1 and includes the last one.",
-        "retinanet convert voc VOCdevkit/VOC2007 data/voc07.json --sets trainval test\n"
-        "  retinanet convert voc my_folder data/ --split 0.2 --zero-based",
-    )
-    parser.add_argument("source", metavar="FOLDER", help="with Annotations, or XML files, in it")
-    _add_shared_options(parser, images="image folder (default: JPEGImages, images, or FOLDER)")
-    parser.add_argument(
-        "--sets",
-        nargs="+",
-        metavar="LIST",
-        help="lists of ImageSets/Main, or files of names: a file is written for each (default: "
-        "all XML files)",
-    )
-    parser.add_argument(
-        "--difficult",
-        choices=["ignore", "keep", "drop"],
-        default="ignore",
-        help="ignore: regions to ignore (iscrowd 1), neither learnt nor scored, as VOC evaluates; "
-        "keep: objects like others; drop: background (default: ignore)",
-    )
-    parser.add_argument(
-        "--zero-based",
-        action="store_true",
-        help="corners are continuous px from 0: x = xmin, width = xmax - xmin",
-    )
-    return parser
-
-
 def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
-    from retinanet.convert.readers.voc import VocReader
+    from retinanet.convert.readers.voc.reader import VocReader
 
     if options.sets and options.unlisted_images == "empty":
         raise UserError("--unlisted-images empty does not go with --sets, which name the images")
@@ -223,76 +143,55 @@ def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
     return [reader.read(name, problems) for name in options.sets or [None]], None
 
 
-def _yolo_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "convert yolo",
-        "YOLO (ultralytics) to COCO JSON: a file for each of train, val and test.",
-        "retinanet convert yolo data.yaml data/",
-    )
-    parser.add_argument("source", metavar="data.yaml")
-    _add_shared_options(parser, images=None, unlisted=False)
-    parser.add_argument("--root", metavar="D", help="folder in place of data.yaml's `path`")
-    parser.add_argument(
-        "--sets", nargs="+", metavar="SPLIT", help="of train, val, test (default: all there are)"
-    )
-    return parser
-
-
 def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
-    from retinanet.convert.readers.yolo import read_yolo
-    from retinanet.convert.readers.yolo_config import read_yolo_config
+    from retinanet.convert.readers.yolo.folder import read_yolo_source
+    from retinanet.convert.readers.yolo.reader import read_yolo
+    from retinanet.convert.readers.yolo.rows import LabelRules
 
-    root = Path(options.root) if options.root else None
-    config = read_yolo_config(Path(options.source), root, options.sets)
-    sets = list(config.splits)
-    _check_output(options, sets)
-    found = [
-        read_yolo(
-            config,
-            name,
-            problems,
-            missing_images=options.missing_images,
-            other_classes=options.other_classes,
-        )
-        for name in sets
-    ]
+    root, classes, labels = (
+        Path(given) if given else None for given in (options.root, options.classes, options.labels)
+    )
+    for folder in (root, labels):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder")
+    config = read_yolo_source(Path(options.source), root, options.sets, classes, problems)
+    if config.names_path == classes:
+        options.classes = None  # names in this order already
+    _check_output(options, list(config.splits))
+    rules = LabelRules(
+        names=config.names,
+        names_path=config.names_path,
+        keypoints=config.keypoints,
+        other_classes=options.other_classes,
+        form=options.box_form,
+        units=options.units,
+    )
+    found = read_yolo(
+        config,
+        rules,
+        problems,
+        labels=labels,
+        missing_images=options.missing_images,
+        unlabelled=options.unlabelled,
+    )
     return found, config.names
 
 
-def _csv_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "convert csv",
-        "keras-retinanet's CSV to COCO JSON: path,x1,y1,x2,y2,class_name, corners in px. "
-        "TensorFlow's columns (filename,width,height,class,xmin,..) are known by their header row.",
-        "retinanet convert csv annotations.csv data/mine.json --classes classes.csv",
-    )
-    parser.add_argument("source", metavar="annotations.csv")
-    _add_shared_options(parser, images="image folder, with all images in it (default: the CSV's)")
-    return parser
-
-
 def _read_csv(options: argparse.Namespace, problems: Problems) -> Found:
-    from retinanet.convert.readers.csv_boxes import read_csv
+    from retinanet.convert.readers.csv.reader import CsvOptions, read_csv
+    from retinanet.convert.tables import read_class_ids
 
     _check_output(options, [""])
     path = Path(options.source)
-    return [read_csv(path, _image_folder(options.images, path.parent), problems)], None
-
-
-def _openimages_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "convert openimages",
-        "OpenImages to COCO JSON. Boxes around groups (IsGroupOf) become regions to ignore.",
-        "retinanet convert openimages validation-annotations-bbox.csv data/val.json \\\n"
-        "    --class-descriptions class-descriptions-boxable.csv --images validation/ \\\n"
-        "    --missing-images skip",
+    csv_options = CsvOptions(
+        columns=options.columns,
+        units=options.units,
+        label=options.label,
+        unlabelled=options.unlabelled,
+        class_ids=read_class_ids(Path(options.classes), problems) if options.classes else None,
     )
-    parser.add_argument("source", metavar="boxes.csv")
-    _add_shared_options(parser, images="image folder, with ImageID.jpg in it (needed)")
-    parser.add_argument(
-        "--class-descriptions", metavar="FILE", required=True, help="LabelName,DisplayName rows"
-    )
-    return parser
+    folder = _image_folder(options.images, path.parent)
+    return [read_csv(path, folder, csv_options, problems)], None
 
 
 def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
@@ -303,38 +202,31 @@ def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
     _check_output(options, [""])
     images = _image_folder(options.images, Path())
     names = read_descriptions(Path(options.class_descriptions), problems)
-    found = read_openimages(Path(options.source), images, names, problems)
+    found = read_openimages(
+        Path(options.source), images, names, problems, other_classes=options.other_classes
+    )
     return [found], list(names.values())
 
 
-def _coco_parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "convert coco",
-        "COCO JSON to Pascal VOC, YOLO or keras-retinanet's CSV, in a new folder; or divided into "
-        "train and val. Boxes alone are converted: segmentations and keypoints are left out.",
-        "retinanet convert coco train.json val.json OUT --to yolo --images images/\n"
-        "  retinanet convert coco all.json data/mine.json --to coco --images images/ --split 0.2",
-    )
-    parser.add_argument("source", nargs="+", metavar="IN.json", help="one or more: its splits")
-    _add_shared_options(parser, images=None, unlisted=False)
-    parser.add_argument("--to", choices=["voc", "yolo", "csv", "coco"], required=True)
-    parser.add_argument(
-        "--images", metavar="D", nargs="+", required=True, help="image folder, or one a file"
-    )
-    return parser
-
-
 def _read_coco(options: argparse.Namespace, problems: Problems) -> Found:
-    from retinanet.convert.readers.coco import name_splits, read_coco_files
+    from retinanet.convert.readers.coco import merge_images, name_splits, read_coco_files
 
-    del problems
     sources = [Path(source) for source in options.source]
-    names = name_splits(sources, options.to)
+    if options.merge:
+        names = ["" if options.to == "coco" else "train"]
+    else:
+        names = name_splits(sources, options.to)
     folders = [_image_folder(folder, Path()) for folder in options.images]
     if len(folders) not in (1, len(sources)):
         raise UserError(f"--images names {len(folders)} folders for {len(sources)} files")
     _check_output(options, names)
-    return read_coco_files(sources, names, folders * (len(sources) if len(folders) == 1 else 1))
+    folders *= len(sources) if len(folders) == 1 else 1
+    if not options.merge:
+        return read_coco_files(sources, names, folders, problems)
+    found, classes = read_coco_files(sources, [""] * len(sources), folders, problems)
+    whole = merge_images(found, problems)
+    whole.name = names[0]
+    return [whole], classes
 
 
 def _image_folder(given: str | None, otherwise: Path) -> Path:
@@ -352,10 +244,10 @@ _FORMATS: dict[
         Callable[[argparse.Namespace, Problems], Found],
     ],
 ] = {
-    "voc": (_voc_parser, _read_voc),
-    "yolo": (_yolo_parser, _read_yolo),
-    "csv": (_csv_parser, _read_csv),
-    "openimages": (_openimages_parser, _read_openimages),
-    "coco": (_coco_parser, _read_coco),
+    "voc": (voc_parser, _read_voc),
+    "yolo": (yolo_parser, _read_yolo),
+    "csv": (csv_parser, _read_csv),
+    "openimages": (openimages_parser, _read_openimages),
+    "coco": (coco_parser, _read_coco),
 }
 """Of each format: its parser, and what reads its source."""

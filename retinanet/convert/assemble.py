@@ -6,49 +6,30 @@ are treated alike.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from retinanet.convert.checked_box import checked_box
 from retinanet.convert.dataset import (
-    Box,
     ConvertedSplit,
-    Corners,
     DataSet,
     FoundBox,
     FoundImage,
     FoundImages,
     Image,
 )
+from retinanet.convert.form_evidence import check_reading
 from retinanet.convert.image_files import ImageInfo, find_image_names, read_image_infos
+from retinanet.convert.missing_images import look_for_missing
 from retinanet.convert.problems import Problems
+from retinanet.convert.rules import Rules as Rules
 from retinanet.data.canvas import Size
-from retinanet.data.coco.records import is_name
+from retinanet.data.coco.records import is_name, leads_outside
 from retinanet.errors import UserError
 
-MARGIN = 2.0
-"""Px that a box may reach over its image's border: rounding, and tools that count from 1 or 0."""
 OTHER_CLASSES = "boxes of classes that are not in the class list: dropped"
 """The note of `Rules.other_classes`."""
-_PX, _SHARE = 6, 3
-"""Decimals of a px kept: of px only the noise of a subtraction goes; a share of a side, as YOLO
-and OpenImages write it, is not known more exactly."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """What the user decided; every word's first choice is the default."""
-
-    bad_boxes: str
-    """`refuse`, `clip` to the image, or `drop` boxes without area or far outside their image."""
-    missing_images: str
-    """`refuse` or `skip` what has no image file, or one that cannot be read."""
-    unlisted_images: str
-    """`skip` image files that the source does not name, or take them as `empty`."""
-    other_classes: str
-    """`refuse` or `drop` boxes of a class that is not in the class list."""
-    ignore_exif: bool
-    """Where the source gives no size, its boxes belong to the pixels as stored."""
 
 
 def assemble(
@@ -64,28 +45,49 @@ def assemble(
     """
     used: set[str] = set()
     splits = []
+    reasons = look_for_missing(found, rules.missing_images, problems)
     for part in found:
         if rules.unlisted_images == "empty":
             _add_unlisted(part, problems)
         _report_duplicates(part, problems)
-        images = list(_checked_images(part, classes, rules, problems))
+        images = list(_checked_images(part, classes, rules, problems, reasons))
         used |= {box.category for image in images for box in image.boxes}
         splits.append(ConvertedSplit(name=part.name, folder=part.folder, images=images))
     return DataSet(classes=sorted(used) if classes is None else classes, splits=splits)
 
 
-def check_not_empty(data: DataSet, source: Path) -> None:
-    """Refuse a data set without images in some split, or without boxes.
+def check_not_empty(data: DataSet, source: Path, unlabelled: str, problems: Problems) -> None:
+    """Refuse a data set without images or boxes in some split: most likely they were overlooked.
+
+    Regions to ignore are no boxes: there is nothing to learn from them, nor to score.
+
+    Args:
+        data: what was read.
+        source: begins the message.
+        unlabelled: `refuse` splits without boxes, or take them as `empty`.
+        problems: its notes say what was left out on the way.
 
     Raises:
         UserError: with the source that it comes from.
     """
+    left_out = "".join(f"\n  {count:,} {text}" for text, count in problems.notes.items() if count)
+    bare = []
     for split in data.splits:
+        where = f"{split.name} of {source}" if split.name else str(source)
         if not split.images:
-            where = f"{split.name} of {source}" if split.name else str(source)
-            raise UserError(f"{where}: there is no image in it; nothing was written")
+            raise UserError(f"{where}: there is no image in it; nothing was written{left_out}")
+        boxes = [box for image in split.images for box in image.boxes]
+        if all(box.crowd for box in boxes):
+            also = f", only {len(boxes):,} regions to ignore" if boxes else ""
+            bare.append(f"{where}: there is no box in its {len(split.images):,} images{also}")
+    if bare and unlabelled == "refuse":
+        empty = "; if that is meant, give --unlabelled empty" if data.classes else ""
+        raise UserError(f"{'; '.join(bare)}; nothing was written{empty}{left_out}")
     if not data.classes:
-        raise UserError(f"{source}: there is no box in it; nothing was written")
+        raise UserError(
+            f"{source}: there is no box in it, so that there are no classes; give --classes FILE "
+            f"with their names, one a line; nothing was written{left_out}"
+        )
 
 
 def _add_unlisted(part: FoundImages, problems: Problems) -> None:
@@ -104,55 +106,88 @@ def _report_duplicates(part: FoundImages, problems: Problems) -> None:
         if other is not image:
             place = f"{other.source}:{other.line}" if other.line else str(other.source)
             problems.add(
-                image.source, image.line, f"names {image.file_name!r} again, after {place}"
+                image.source,
+                image.line,
+                f"names {image.file_name!r} again, after {place}; remove one "
+                "of the two, or correct the name",
             )
 
 
 def _checked_images(
-    part: FoundImages, classes: list[str] | None, rules: Rules, problems: Problems
+    part: FoundImages,
+    classes: list[str] | None,
+    rules: Rules,
+    problems: Problems,
+    reasons: dict[Path, str],
 ) -> Iterator[Image]:
     known = None if classes is None else frozenset(classes)
-    infos = read_image_infos([part.folder / image.file_name for image in part.images])
+    names = [image.file_name for image in part.images]
+    paths = [part.folder / ("" if leads_outside(name) else name) for name in names]
+    infos = read_image_infos(paths)
+    sizes = [
+        image.size or (None if isinstance(info, str) else info.shown)
+        for image, info in zip(part.images, infos, strict=True)
+    ]
+    are_sound = check_reading(part, sizes, rules, problems)
     for image, info in zip(part.images, infos, strict=True):
-        size = _checked_size(image, info, part.folder, rules, problems)
+        size = None
+        if isinstance(info, str) or leads_outside(image.file_name):
+            _report_missing(image, info, part.folder, rules, problems, reasons)
+        else:
+            size = _checked_size(image, info, part.folder, rules, problems)
         boxes = [
             made
             for box in image.boxes
             if _check_class(image, box, known, rules, problems)
             and size is not None
-            and (made := _checked_box(image, box, size, part.normalized, rules, problems))
+            and are_sound
+            and (made := checked_box(image, box, size, part.normalized, rules, problems))
         ]
         if size is not None:
             yield Image(file_name=image.file_name, size=size, boxes=boxes)
 
 
+def _report_missing(
+    image: FoundImage,
+    info: ImageInfo | str,
+    folder: Path,
+    rules: Rules,
+    problems: Problems,
+    reasons: dict[Path, str],
+) -> None:
+    """Refuse or skip an image without a file that can be read."""
+    path = folder / image.file_name
+    if "skip" in rules.missing_images:
+        there = path.exists() and not leads_outside(image.file_name)
+        which = "images whose file cannot be read" if there else "images without a file"
+        problems.note(f"{which}: skipped")
+        problems.note(f"boxes of {which}: skipped", len(image.boxes))
+        return
+    if reasons.get(path) == "":
+        return
+    outside = "the name leads outside the image folder"
+    what = outside if leads_outside(image.file_name) else info
+    skip = "find-or-skip" if rules.missing_images == "find" else "skip"
+    problems.add(
+        image.source,
+        image.line,
+        f"{path}: {what}{reasons.get(path, '')}; --missing-images {skip} leaves it out",
+    )
+
+
 def _checked_size(
-    image: FoundImage, info: ImageInfo | str, folder: Path, rules: Rules, problems: Problems
+    image: FoundImage, info: ImageInfo, folder: Path, rules: Rules, problems: Problems
 ) -> Size | None:
     """Return the size that an image's boxes belong to; None for one that cannot be taken."""
-    if isinstance(info, str):
-        if rules.missing_images == "skip":
-            there = (folder / image.file_name).exists()
-            which = "images whose file cannot be read" if there else "images without a file"
-            problems.note(f"{which}: skipped")
-            problems.note(f"boxes of {which}: skipped", len(image.boxes))
-            return None
-        problems.add(
-            image.source,
-            image.line,
-            f"{folder / image.file_name}: {info}; --missing-images skip leaves it out",
-        )
-        return None
     if image.size is not None:
-        if image.size not in (info.shown, info.stored):
-            problems.add(
-                image.source,
-                image.line,
-                f"says that {image.file_name!r} is {_format_size(image.size)} px, but the file is "
-                f"{_format_size(info.shown)}; correct the size, or remove it to take the file's",
-            )
-            return None  # boxes outside a wrong size would only hide other problems
-        return image.size
+        if image.size in (info.shown, info.stored):
+            return image.size
+        size = _rounded_size(image.size, info)
+        if size is not None:
+            problems.note("images whose size is 1 px off: taken as the file is")
+            return size
+        problems.add(image.source, image.line, _size_problem(image, info.shown, folder))
+        return None  # boxes outside a wrong size would only hide other problems
     if info.orientation > 1 and rules.ignore_exif:
         if info.shown == info.stored:
             problems.add(
@@ -170,6 +205,39 @@ def _checked_size(
             "stored)"
         )
     return info.shown
+
+
+def _rounded_size(size: Size, info: ImageInfo) -> Size | None:
+    """Return the size of a file that one of its record differs from by 1 px, as rounding does."""
+    if size in (info.shown[::-1], info.stored[::-1]):
+        return None  # width and height of an almost square image are exchanged
+    for of_file in (info.shown, info.stored):
+        if max(abs(a - b) for a, b in zip(size, of_file, strict=True)) <= 1:
+            return of_file
+    return None
+
+
+def _size_problem(image: FoundImage, size: Size, folder: Path) -> str:
+    """Say how the size that a source gives differs from that of the file, and what to do."""
+    assert image.size is not None
+    (height, width), (own_height, own_width) = image.size, size
+    text = (
+        f"says that {image.file_name!r} is {_format_size(image.size)} px, but the file is "
+        f"{_format_size(size)}"
+    )
+    if abs(width * own_height - height * own_width) <= max(own_height, own_width):
+        text += (
+            ", of the same shape: is it a scaled copy? Take the image that was annotated, or "
+            f"multiply the boxes by {own_width / width:.4g} and write the file's size"
+        )
+        mend = ""
+    else:
+        text += ": width and height are exchanged" if image.size == size[::-1] else ""
+        mend = "correct the size, or remove it to take the file's"
+    if image.source.suffix.lower() in (".json", ".gz"):
+        command = ["retinanet", "check", str(image.source), "--images", str(folder)]
+        mend = f"`{shlex.join([*command, '--fix', 'OUT.json'])}` looks at boxes and files"
+    return f"{text}; {mend}" if mend else text
 
 
 def _format_size(size: Size) -> str:
@@ -201,62 +269,3 @@ def _check_class(
         "--other-classes drop",
     )
     return False
-
-
-def _checked_box(
-    image: FoundImage,
-    box: FoundBox,
-    size: Size,
-    normalized: bool,
-    rules: Rules,
-    problems: Problems,
-) -> Box | None:
-    """Return a box in px, checked against its image; None for one that was refused or dropped."""
-    height, width = size
-    x1, y1, x2, y2 = box.corners
-    polygon = box.polygon
-    if normalized:
-        x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
-        sides = (width, height) * (len(polygon) // 2)
-        polygon = tuple(round(v * s, _SHARE) for v, s in zip(polygon, sides, strict=True))
-    digits = _SHARE if normalized else _PX
-    over = max(-x1, -y1, x2 - width, y2 - height)
-    if over > 10**-digits:
-        if over <= MARGIN:
-            problems.note(
-                f"boxes that reach over their image's border by up to {MARGIN:g} px: kept"
-            )
-        elif rules.bad_boxes == "clip":
-            x1, x2 = max(x1, 0.0), min(x2, width)
-            y1, y2 = max(y1, 0.0), min(y2, height)
-            polygon = ()
-            problems.note("boxes that reach over their image's border: clipped")
-    fault = _box_fault((x1, y1, x2, y2), size)
-    if fault is None:
-        x, y = round(x1, digits), round(y1, digits)
-        w, h = round(x2 - x1, digits), round(y2 - y1, digits)
-        if w > 0 and h > 0:
-            return Box(box.category, x, y, w, h, box.crowd, polygon)
-        fault = "has no area"
-    if rules.bad_boxes == "refuse":
-        corners = ", ".join(f"{value:.6g}" for value in (x1, y1, x2, y2))
-        problems.add(
-            image.source,
-            box.line,
-            f"the box of {box.category!r:.60} {fault}: [{corners}] px in "
-            f"{image.file_name!r}, {_format_size(size)} px; correct it, or give --bad-boxes clip "
-            "or drop",
-        )
-    else:
-        problems.note("boxes without area, or outside their image: dropped")
-    return None
-
-
-def _box_fault(corners: Corners, size: Size) -> str | None:
-    """Say what is wrong with a box, if anything."""
-    x1, y1, x2, y2 = corners
-    if x2 <= x1 or y2 <= y1:
-        return "has no area (it must have x1 < x2 and y1 < y2)"
-    if max(-x1, -y1, x2 - size[1], y2 - size[0]) > MARGIN:
-        return f"lies more than {MARGIN:g} px outside its image"
-    return None

@@ -96,7 +96,7 @@ def _coco_content(classes: list[str], split: ConvertedSplit, description: str) -
                     image_id,
                     category_ids[box.category],
                     (box.x, box.y, box.width, box.height),
-                    round(box.width * box.height, 6),
+                    round(box.width * box.height if box.area is None else box.area, 6),
                     int(box.crowd),
                     (box.polygon,) if box.polygon else (),
                 )

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from retinanet.convert.box_forms import Corners as Corners
+from retinanet.convert.box_forms import TableReading
 from retinanet.data.canvas import Size
-
-Corners = tuple[float, float, float, float]
-"""x1, y1, x2, y2."""
 
 
 class Box(NamedTuple):
@@ -27,6 +26,8 @@ class Box(NamedTuple):
     """A region to ignore."""
     polygon: tuple[float, ...] = ()
     """Its outline x1, y1, x2, y2, .., px, if the source has one."""
+    area: float | None = None
+    """px², if the source says it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +70,7 @@ class FoundBox(NamedTuple):
     """Px, or shares of width and height (see `FoundImages.normalized`)."""
     crowd: bool = False
     polygon: tuple[float, ...] = ()
+    area: float | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -94,3 +96,5 @@ class FoundImages:
     normalized: bool
     """Coordinates are shares of the image's width and height, not px."""
     images: list[FoundImage] = field(default_factory=list)
+    reading: TableReading | None = None
+    """How the numbers of a table were read; None where the format says it."""

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from retinanet.convert.dataset import DataSet, Image
 from retinanet.convert.problems import Problems
-from retinanet.convert.readers.yolo import label_path
+from retinanet.convert.readers.yolo.labels import label_path
 from retinanet.errors import UserError
 from retinanet.files import check_writable
 from retinanet.yaml_reader import write_yaml

@@ -11,6 +11,7 @@ import pytest
 Call = Callable[..., Any]
 OVER = "  1 boxes that reach over their image's border by up to 2 px: kept\n"
 CLIPPED = "  1 boxes that reach over their image's border: clipped\n"
+SWAPPED = "  1 boxes whose corners are swapped: dropped\n"
 DROPPED = "  1 boxes without area, or outside their image: dropped\n"
 
 
@@ -36,7 +37,7 @@ def one(tmp_path: Path, write_image: Call, convert: Call) -> Call:
         ("50,5,60,10", "clip", None, DROPPED),
         ("5,5,5,10", "clip", None, DROPPED),
         ("-3,5,10,40", "drop", None, DROPPED),
-        ("9,5,5,10", "drop", None, DROPPED),
+        ("9,5,5,10", "drop", None, SWAPPED),
         ("5,5,5.0000001,10", "drop", None, DROPPED),
     ],
 )
@@ -58,8 +59,30 @@ def test_bad_boxes(
 
 def test_no_noise_of_subtraction(one: Call, boxes_of: Call, tmp_path: Path) -> None:
     assert 0.3 - 0.1 != 0.2
-    one(["0.1,0.1,0.3,0.4"])
+    one(["0.1,0.1,0.3,0.4"], "--units", "px")
     assert boxes_of(tmp_path / "out.json")[0][2] == [0.1, 0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("how", ["refuse", "clip"])
+def test_swapped_corners(one: Call, boxes_of: Call, tmp_path: Path, how: str) -> None:
+    """They have an area: nothing but the user's word drops them, or puts them in order."""
+    rows = ["9,5,5,10", "1,9,30,2", "1,1,2,2", "50,5,-5,40"]
+    path = tmp_path / "boxes.csv"
+    words = ["--columns", "image,x1,y1,x2,y2,label", "--bad-boxes", how]
+    ran = one(rows, *words)
+    assert ran.err.splitlines()[:2] == [
+        f"error: {path}: 3 problems; nothing was written",
+        f"  {path}:1: the box of 'ant' has swapped corners (it must have x1 < x2 and y1 < y2): "
+        "[9, 5, 5, 10] px in 'a.jpg', 40x30 px; correct it, or give --swapped-corners order, which "
+        "exchanges them, or --bad-boxes drop",
+    ]
+    ran = one(rows[:3], *words, "--swapped-corners", "order")
+    assert ran.code == 0, ran.err
+    found = [box for _, _, box, _ in boxes_of(tmp_path / "out.json")]
+    assert found == [[5, 5, 4, 5], [1, 2, 29, 7], [1, 1, 1, 1]]
+    assert "  2 boxes whose corners are swapped: put in order\n" in ran.out
+    ran = one(rows, *words, "--swapped-corners", "order")
+    assert (ran.code == 2) == (how == "refuse")  # the last one leaves its image, too
 
 
 @pytest.mark.parametrize(
@@ -118,8 +141,8 @@ def test_images_that_cannot_be_read_are_refused_or_skipped(
     assert ran.code == 2
     assert "2 problems; " in ran.err
     assert (
-        "b.jpg: is not an image that can be decoded, or a truncated one; --missing-images skip "
-        "leaves it out\n"
+        "b.jpg: is not an image that can be decoded: a truncated JPEG file, whose end is missing; "
+        "copy or download it again; --missing-images skip leaves it out\n"
     ) in ran.err
     ran = convert(*words, "--missing-images", "skip")
     assert ran.code == 0

@@ -15,6 +15,7 @@ from retinanet.data.coco.index import read_annotations
 from retinanet.engine.splits import open_training_splits
 
 Call = Callable[..., Any]
+READ = "  1 tables without a header row: read as path,x1,y1,x2,y2,class_name"
 
 
 @pytest.fixture
@@ -41,6 +42,7 @@ def test_a_split(rows: Path, convert: Call, tmp_path: Path) -> None:
         "  class     train       val",
         "  a             3         2",
         "  b             3         2",
+        READ,
         f"next: retinanet check {tmp_path}/x_train.json --images '{tmp_path}/my images'",
         f"next: retinanet check {tmp_path}/x_val.json --images '{tmp_path}/my images'",
         "then: retinanet train finetune_small \\",
@@ -107,7 +109,7 @@ def test_a_name_that_training_would_refuse(
     write_image(rows.parent / "C:x.jpg", 4, 3)
     ran = convert("csv", rows, tmp_path / "x.json", "--unlisted-images", "empty")
     assert ran.code == 2
-    assert "image 11 has file_name 'C:x.jpg', which leads outside the image folder" in ran.err
+    assert "C:x.jpg: the name leads outside the image folder; --missing-images skip" in ran.err
     assert not (tmp_path / "x.json").exists()
 
 
@@ -147,7 +149,7 @@ def test_a_split_of_one_image(rows: Path, convert: Call, tmp_path: Path) -> None
 def test_many_classes_are_not_all_shown(rows: Path, convert: Call, tmp_path: Path) -> None:
     rows.write_text("".join(f"1.jpg,1,2,3,4,c{k:03}\n" for k in range(40)))
     ran = convert("csv", rows, tmp_path / "x.json")
-    assert "  c029          1\n  ... and 10 more classes\nnext" in ran.out
+    assert f"  c029          1\n  ... and 10 more classes\n{READ}\nnext" in ran.out
 
 
 def test_classes_whose_names_are_nearly_equal(
@@ -161,7 +163,7 @@ def test_classes_whose_names_are_nearly_equal(
         "  'RBC' and 'rbc' differ in case or blanks only, but are 2 classes; if one is meant, "
         "correct the source\n"
         "  'Redcell' and 'red  cell' and 'red cell' differ in case or blanks only, but are 3 "
-        "classes; if one is meant, correct the source\nnext"
+        f"classes; if one is meant, correct the source\n{READ}\nnext"
     ) in ran.out
     assert [category["name"] for category in coco(tmp_path / "x.json")["categories"]] == sorted(
         names

@@ -35,7 +35,8 @@ def there_and_back(annotations: Path, images: Path, kind: str, out: Path) -> dic
     elif kind == "yolo":
         run("yolo", out / "data.yaml", back)
     else:
-        run("csv", out / "train.csv", back, "--images", images, "--classes", out / "classes.csv")
+        words = ["--images", images, "--classes", out / "classes.csv", "--units", "px"]
+        run("csv", out / "train.csv", back, *words)
     return json.loads(back.read_text(encoding="utf-8"))
 
 
@@ -177,6 +178,7 @@ def test_what_is_written(tmp_path: Path, convert: Call) -> None:
         "train  1 images, 1 boxes, 1 regions to ignore",
         "  class     train",
         "  no            1",
+        "  2 annotations without area: filled with width x height",
         "  1 regions to ignore (iscrowd), which YOLO has not: left out",
         f"wrote {tmp_path}/yolo",
     ]

@@ -1,28 +1,36 @@
-"""COCO JSON as a source: read to be written in another format, or divided."""
+"""COCO JSON as a source: read to be written in another format, divided, or brought together."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
+from retinanet.convert.problems import Problems
 from retinanet.data.coco.index import read_annotations
 from retinanet.errors import UserError
 
 
-def read_coco(path: Path, name: str, images: Path) -> tuple[FoundImages, list[str]]:
+def read_coco(
+    path: Path, name: str, images: Path, problems: Problems
+) -> tuple[FoundImages, list[str]]:
     """Read a COCO file; return its images and its classes by id.
 
     Raises:
         UserError: a record is wrong.
     """
     annotations = read_annotations(path)
+    for remark in annotations.remarks:
+        count, _, text = remark.partition(" ")
+        problems.note(text, int(count))
     names = annotations.categories.names
     # The shortest decimals that give the float32: what the file says, without the cast's noise.
     boxes = annotations.boxes.astype(str).astype(np.float64)
     x, y, width, height = boxes.reshape(-1, 4).T
     corners = np.stack([x, y, x + width, y + height], 1).tolist()
+    areas = annotations.areas.tolist()
     part = FoundImages(name=name, folder=images, normalized=False)
     for row, file_name in enumerate(annotations.file_names):
         own = range(annotations.offsets[row], annotations.offsets[row + 1])
@@ -32,6 +40,7 @@ def read_coco(path: Path, name: str, images: Path) -> tuple[FoundImages, list[st
                 names[annotations.labels[i]],
                 tuple(corners[i]),
                 bool(annotations.crowd[i]),
+                area=areas[i],
             )
             for i in own
         ]
@@ -49,36 +58,77 @@ def read_coco(path: Path, name: str, images: Path) -> tuple[FoundImages, list[st
 
 
 def read_coco_files(
-    paths: list[Path], names: list[str], folders: list[Path]
+    paths: list[Path], names: list[str], folders: list[Path], problems: Problems
 ) -> tuple[list[FoundImages], list[str]]:
     """Read COCO files as splits of these names; return them and their classes.
 
-    Raises:
-        UserError: files with other classes than the first has.
+    Files with other categories are brought together by the names of the classes: those of the
+    first file, then those that the next one adds.
     """
     found: list[FoundImages] = []
-    known: list[str] = []
+    known: dict[str, None] = {}
+    first: list[str] = []
     for path, name, folder in zip(paths, names, folders, strict=True):
-        part, classes = read_coco(path, name, folder)
-        if found and classes != known:
-            raise UserError(
-                f"{path}: has the classes {', '.join(classes)[:200]}, but {paths[0]} has "
-                f"{', '.join(known)[:200]}; all files need the same, in the same order"
+        part, classes = read_coco(path, name, folder, problems)
+        first = first or classes
+        if classes != first:
+            problems.note(
+                f"files whose categories are not those of {paths[0].name}: brought together by name"
             )
         found.append(part)
-        known = classes
-    return found, known
+        known |= dict.fromkeys(classes)
+    return found, list(known)
+
+
+def merge_images(parts: list[FoundImages], problems: Problems) -> FoundImages:
+    """Bring files together whose images may be the same; each has the boxes of all files.
+
+    An image that two files give another size is a problem: their boxes belong to two versions.
+    """
+    folders = [part.folder.absolute() for part in parts]
+    common = Path(os.path.commonpath(folders))
+    whole = FoundImages(name="", folder=common, normalized=False)
+    by_name: dict[str, FoundImage] = {}
+    for part, folder in zip(parts, folders, strict=True):
+        for image in part.images:
+            image.file_name = os.path.normpath((folder / image.file_name).relative_to(common))
+            other = by_name.get(image.file_name)
+            if other is None or other.source == image.source:
+                by_name.setdefault(image.file_name, image)
+                whole.images.append(image)
+            elif other.size != image.size:
+                problems.add(image.source, None, _describe_sizes(image, other))
+            else:
+                problems.note("images of several files: their boxes are brought together")
+                known = {(box.category, box.corners, box.crowd) for box in other.boxes}
+                new = [b for b in image.boxes if (b.category, b.corners, b.crowd) not in known]
+                problems.note("boxes of several files: taken once", len(image.boxes) - len(new))
+                other.boxes += new
+    return whole
+
+
+def _describe_sizes(image: FoundImage, other: FoundImage) -> str:
+    assert image.size is not None and other.size is not None
+    sizes = [f"{width}x{height}" for height, width in (image.size, other.size)]
+    return (
+        f"{image.file_name!r} is {sizes[0]} px, but {sizes[1]} px in {other.source}: the boxes are "
+        "of two versions of it; correct the size, or the boxes, of one of the files"
+    )
 
 
 def name_splits(sources: list[Path], to: str) -> list[str]:
     """Return train, val or test where a file's name has that word in it, otherwise its name."""
     names = []
     for source in sources:
-        words = [word for word in ("train", "val", "test") if word in source.stem.lower()]
-        plain = "train" if to == "yolo" and len(sources) == 1 else source.stem
+        stem = source.name.removesuffix(".gz").removesuffix(".json")
+        words = [word for word in ("train", "val", "test") if word in stem.lower()]
+        plain = "train" if to == "yolo" and len(sources) == 1 else stem
         names.append(words[0] if len(words) == 1 else plain)
     if len(set(names)) < len(names):
-        raise UserError(f"the files would be called {', '.join(names)}; rename one of them")
+        raise UserError(
+            f"the files would be called {', '.join(names)}; rename one of them, or bring them "
+            "together with --merge"
+        )
     if to == "yolo" and not set(names) <= {"train", "val", "test"}:
         raise UserError(
             f"YOLO has the splits train, val and test; rename the files so: {', '.join(names)}"

@@ -60,16 +60,14 @@ def test_a_file_into_train_and_val(
 
 def test_files_that_do_not_go_together(tmp_path: Path, convert: Call, coco_file: Call) -> None:
     path, some = coco_file("train.json"), coco_file("some.json")
-    other = coco_file("val.json", class_name="yes")
     out = tmp_path / "out"
     for sources, to, message in (
         (
-            [path, other],
+            [path, path],
             "voc",
-            f"{other}: has the classes yes, but {path} has no; all files need the same, in the "
-            "same order",
+            "the files would be called train, train; rename one of them, or bring them together "
+            "with --merge",
         ),
-        ([path, path], "voc", "the files would be called train, train; rename one of them"),
         (
             [path, some],
             "yolo",
@@ -79,3 +77,62 @@ def test_files_that_do_not_go_together(tmp_path: Path, convert: Call, coco_file:
         ran = convert("coco", *sources, out, "--to", to, "--images", tmp_path / "images")
         assert (ran.code, ran.err) == (2, f"error: {message}\n")
     assert not out.exists()
+
+
+def test_categories_that_differ_are_brought_together_by_name(
+    tmp_path: Path, convert: Call, coco: Call, coco_file: Call
+) -> None:
+    """Id 1 is `no` in one file, `yes` in the other."""
+    paths = [coco_file("train.json"), coco_file("val.json", class_name="yes")]
+    out = tmp_path / "out"
+    ran = convert("coco", *paths, out, "--to", "coco", "--images", tmp_path / "images")
+    assert ran.code == 0, ran.err
+    assert "1 files whose categories are not those of train.json: brought together" in ran.out
+    train, val = (coco(out / f"{name}.json") for name in ("train", "val"))
+    assert train["categories"] == val["categories"]
+    assert [c["name"] for c in train["categories"]] == ["no", "yes"]
+    assert [content["annotations"][0]["category_id"] for content in (train, val)] == [1, 2]
+
+
+def test_files_of_one_class_each_are_merged_by_image(
+    tmp_path: Path, convert: Call, coco: Call, coco_file: Call
+) -> None:
+    """Whatever the splits they would be; a box that both have is there once."""
+    paths = [coco_file("a.json", images=3), coco_file("b.json", images=4, class_name="yes")]
+    again = coco_file("c.json", images=1)
+    out = tmp_path / "all.json"
+    words = ["--to", "coco", "--images", tmp_path / "images", "--merge"]
+    ran = convert("coco", *paths, again, out, *words)
+    assert ran.code == 0, ran.err
+    content = coco(out)
+    assert [image["file_name"] for image in content["images"]] == [f"{i:02}.png" for i in range(4)]
+    owners = [(a["image_id"], a["category_id"]) for a in content["annotations"]]
+    assert owners == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 2)]
+    assert "  4 images of several files: their boxes are brought together\n" in ran.out
+    assert "  1 boxes of several files: taken once\n" in ran.out
+
+
+def test_an_image_of_two_sizes_is_not_merged(
+    tmp_path: Path, convert: Call, coco_file: Call
+) -> None:
+    paths = [coco_file("a.json"), coco_file("b.json")]
+    content = json.loads(paths[1].read_text())
+    content["images"][0].update(width=9, height=7)
+    paths[1].write_text(json.dumps(content))
+    words = ["--to", "coco", "--images", tmp_path / "images", "--merge"]
+    ran = convert("coco", *paths, tmp_path / "all.json", *words)
+    assert ran.code == 2
+    assert "'00.png' is 9x7 px, but" in ran.err and "the boxes are of two versions" in ran.err
+
+
+def test_the_area_of_an_outline_is_kept(
+    tmp_path: Path, convert: Call, coco: Call, coco_file: Call
+) -> None:
+    """It decides about small, medium and large."""
+    path = coco_file("train.json")
+    content = json.loads(path.read_text())
+    content["annotations"][0]["area"] = 7.5
+    path.write_text(json.dumps(content))
+    out = tmp_path / "out.json"
+    convert("coco", path, out, "--to", "coco", "--images", tmp_path / "images")
+    assert coco(out)["annotations"][0]["area"] == 7.5

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 Call = Callable[..., Any]
 HEADER = (
@@ -79,10 +81,15 @@ def test_every_bad_line_is_named(openimages: Call, tmp_path: Path) -> None:
     assert ran.code == 2
     assert ran.err.splitlines() == [
         f"error: {path}: 7 problems; nothing was written",
-        f"  {path}:2: LabelName '/m/3' is not in the file of --class-descriptions",
-        f"  {path}:3: XMin, YMin, XMax, YMax are 0, 0, 1, 40; expected four numbers from 0 to 1",
-        f"  {path}:4: XMin, YMin, XMax, YMax are 0, 0, x, 1; expected four numbers from 0 to 1",
-        f"  {path}:5: ImageID '../aa' is not the name of an image",
+        f"  {path}:2: LabelName '/m/3' is not in the file of --class-descriptions; add it there, "
+        "or give --other-classes drop",
+        f"  {path}:3: XMin, YMin, XMax, YMax are 0, 0, 1, 40; expected four numbers from 0 to 1; "
+        f"if they are px: retinanet convert csv {path} OUT --units px --images D --missing-images "
+        "find",
+        f"  {path}:4: XMin, YMin, XMax, YMax are 0, 0, x, 1; expected four numbers from 0 to 1; "
+        "correct the row",
+        f"  {path}:5: ImageID '../aa' is not the name of an image; write its file's name without "
+        "folders and suffix",
         f"  {path}:6: IsGroupOf is '2'; expected 0, 1, or -1 (unknown)",
         f"  {path}:7: expected 13 columns, as in the header; found 2",
         f"  {path}:8: the box of 'Ant' has no area (it must have x1 < x2 and y1 < y2): "
@@ -94,19 +101,152 @@ def test_headers(openimages: Call, tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     assert openimages(row("aa", "/m/1", "0,1,0,1")).err == (
         f"error: {path}:1: expected OpenImages' header row, with ImageID, LabelName, XMin, XMax, "
-        "YMin, YMax; ImageID, LabelName, XMin, XMax, YMin, YMax missing\n"
+        "YMin, YMax; ImageID, LabelName, XMin, XMax, YMin, YMax missing; correct the header row\n"
     )
-    assert openimages(HEADER.replace("Source", "XMin")).err.endswith("; a column stands twice\n")
+    assert openimages(HEADER.replace("Source", "XMin")).err.endswith(
+        "; duplicate column XMin; correct the header row\n"
+    )
+    assert openimages("ImageID,Source,LabelName,Confidence\naa,x,/m/1,1\n").err.endswith(
+        "; it has labels of whole images, which are no boxes; name the file of boxes, such as "
+        "validation-annotations-bbox.csv\n"
+    )
+    assert openimages("ImageID,LabelName,x,y,w,h\n").err.endswith(
+        "; XMin, XMax, YMin, YMax missing; `retinanet convert csv` reads tables with other "
+        "columns\n"
+    )
 
 
 def test_descriptions(openimages: Call, convert: Call, tmp_path: Path) -> None:
     path = tmp_path / "names.csv"
     path.write_text("LabelName,DisplayName\n/m/1,Ant\n/m/1,Bee\n/m/2,Ant\n/m/3\n")
     assert openimages(HEADER + row("aa", "/m/1", "0,1,0,1")).err.splitlines()[1:] == [
-        f"  {path}:3: label '/m/1' stands twice",
-        f"  {path}:4: class 'Ant' already stands in line 2; the file of the boxable classes has "
-        "unique names",
+        f"  {path}:3: duplicate label '/m/1'; remove one of the two",
+        f"  {path}:4: class 'Ant' already has a label in line 2; the file of the boxable classes "
+        "has unique names",
         f"  {path}:5: expected LabelName,DisplayName, such as /m/0199g,Bicycle",
     ]
     words = ["openimages", "x.csv", tmp_path / "out.json", "--class-descriptions", path]
     assert convert(*words).err == "error: give the image folder with --images\n"
+
+
+def test_names_and_columns_as_tools_write_them(
+    openimages: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    """Columns in another case and order, image names with suffix, display names as labels."""
+    rows = "image_id,label_name,x_max,x_min,y_min,y_max,Source\naa.jpg,Ant,0.5,0.25,0.1,1,me\n"
+    ran = openimages(rows + "bb,/m/2,1,0,0,1,me\n")
+    assert ran.code == 0, ran.err
+    assert boxes_of(tmp_path / "out.json") == [
+        ("aa.jpg", "Ant", [10, 2, 10, 18], 0),
+        ("train_b/bb.jpg", "Zebra", [0, 0, 40, 20], 0),
+    ]
+
+
+def test_two_files_of_one_image_id(
+    openimages: Call, write_image: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    write_image(tmp_path / "images" / "aa.png", 40, 20)
+    write_image(tmp_path / "images" / "val" / "bb.jpg", 40, 20)
+    path = tmp_path / "boxes.csv"
+    rows = HEADER + row("aa", "/m/1", "0,1,0,1") * 2 + row("bb", "/m/1", "0,1,0,1")
+    what = "remove or rename the files that are not meant, or name one folder with --images"
+    assert openimages(rows).err.splitlines() == [
+        f"error: {path}: 2 problems; nothing was written",
+        f"  {path}:2: ImageID 'aa' may be 'aa.jpg' or 'aa.png'; {what}",
+        f"  {path}:4: ImageID 'bb' may be 'train_b/bb.jpg' or 'val/bb.jpg'; {what}",
+    ]
+    ran = openimages(HEADER + row("aa.png", "/m/1", "0,1,0,1"))
+    assert ran.code == 0, ran.err
+    assert boxes_of(tmp_path / "out.json") == [("aa.png", "Ant", [0, 0, 40, 20], 0)]
+
+
+def test_labels_without_a_name_are_dropped_on_request(
+    openimages: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    rows = HEADER + row("aa", "/m/3", "0,1,0,1") + row("aa", "/m/1", "0,1,0,1")
+    ran = openimages(rows, "--other-classes", "drop")
+    assert ran.code == 0, ran.err
+    assert boxes_of(tmp_path / "out.json") == [("aa.jpg", "Ant", [0, 0, 40, 20], 0)]
+    assert "  1 boxes of classes that are not in the class list: dropped\n" in ran.out
+
+
+def test_boxes_that_are_no_labels(openimages: Call, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    rows = "ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax\naa,/m/1,0.7,0,1,0,1\n"
+    assert openimages(rows).err.splitlines()[1:] == [
+        f"  {path}:2: Confidence is '0.7', but that of a label is 1: a prediction, or a class that "
+        "is not in the image; remove such rows, or the column to keep them"
+    ]
+    assert openimages(rows.replace("0.7", "1")).code == 0
+
+
+def test_swapped_corners_and_boxes_that_leave_the_image(
+    openimages: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    rows = HEADER + row("aa", "/m/1", "0.9,0.5,0.8,0.9") + row("aa", "/m/1", "0,1.2,0,1")
+    ran = openimages(rows)
+    assert "[36, 16, 20, 18] px in 'aa.jpg', 40x20 px; correct it, or give --swapped-corners" in (
+        ran.err
+    )
+    assert "lies more than 2 px outside its image: [0, 0, 48, 20] px" in ran.err
+    ran = openimages(rows, "--swapped-corners", "order", "--bad-boxes", "clip")
+    assert ran.code == 0, ran.err
+    assert [box for _, _, box, _ in boxes_of(out)] == [[20, 16, 16, 2], [0, 0, 40, 20]]
+    assert "  1 boxes whose corners are swapped: put in order\n" in ran.out
+
+
+SHARES = st.floats(-0.2, 1.2).map(lambda value: round(value, 3))
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from(["aa", "bb.jpg", "cc"]),
+            st.sampled_from(["/m/1", "/m/2", "Ant", "/m/3"]),
+            st.tuples(SHARES, SHARES, SHARES, SHARES),
+            st.sampled_from([0, 1, -1]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    words=st.sets(
+        st.sampled_from(
+            [
+                "--missing-images=skip",
+                "--other-classes=drop",
+                "--bad-boxes=clip",
+                "--bad-boxes=drop",
+                "--swapped-corners=order",
+            ]
+        )
+    ),
+)
+def test_every_box_is_written_or_counted(
+    openimages: Call,
+    coco: Call,
+    tmp_path: Path,
+    rows: list[tuple[str, str, tuple[float, ...], int]],
+    words: set[str],
+) -> None:
+    """Boxes of the output and boxes that the summary counts are those of the input."""
+    lines = (row(image, label, ",".join(map(str, c)), group) for image, label, c, group in rows)
+    out = tmp_path / "out.json"
+    out.unlink(missing_ok=True)
+    ran = openimages(HEADER + "".join(lines), *sorted(words))
+    if ran.code:
+        assert ran.code == 2
+        assert not out.exists()
+        return
+    left_out = (
+        "boxes of classes that are not in the class list: dropped",
+        "boxes of images without a file: skipped",
+        "boxes whose corners are swapped: dropped",
+        "boxes without area, or outside their image: dropped",
+    )
+    notes = [line.strip().partition(" ") for line in ran.out.splitlines()]
+    counted = sum(int(count) for count, _, what in notes if what in left_out)
+    assert len(coco(out)["annotations"]) + counted == len(rows)

@@ -1,4 +1,4 @@
-"""keras-retinanet's CSV, with and without a class file, and every message."""
+"""Tables of boxes: with and without a header row, with a class file, and every message."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_image_folder_and_a_header(
     ran = convert("csv", table(text), tmp_path / "out.json", "--images", tmp_path / "images")
     assert ran.code == 0, ran.err
     assert [name for name, *_ in boxes_of(tmp_path / "out.json")] == ["a.jpg", "b.jpg"]
-    assert "  1 header row: skipped\n" in ran.out
+    assert "  1 header row: image path, box x1,y1,x2,y2 (x1,y1,x2,y2), class class\n" in ran.out
 
 
 def test_a_class_file_orders_the_classes(
@@ -67,11 +67,10 @@ def test_a_class_file_orders_the_classes(
 
 def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> None:
     path = table(
-        "images/a.jpg,1,2,3,4\n"
         "images/a.jpg,1,2,x,,ant\n"
+        "images/a.jpg,1,2,3,4\n"
         "images/a.jpg,1,2,3,4,\n"
         ",1,2,3,4,ant\n"
-        "../a.jpg,1,2,3,4,ant\n"
         "images/a.jpg,3,2,1,4,ant\n"
         "images/a.jpg,1,2,44,4,ant\n"
         "images/a.jpg,1,2,1e999,4,ant\n"
@@ -80,21 +79,20 @@ def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> 
     ran = convert("csv", path, tmp_path / "out.json")
     assert ran.code == 2
     assert not (tmp_path / "out.json").exists()
-    form = "expected four numbers (px) and a class, or nothing but the path for an image without"
+    form = "expected four numbers and a class, or nothing but the path for an image without boxes"
     fix = "px in 'images/a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop"
     assert ran.err.splitlines() == [
-        f"error: {path}: 9 problems; nothing was written",
-        f"  {path}:1: expected 6 columns path,x1,y1,x2,y2,class_name; found 5",
-        f"  {path}:2: x2 is 'x', y2 is ''; {form} boxes",
-        f"  {path}:3: class_name is empty; {form} boxes",
+        f"error: {path}: 8 problems; nothing was written",
+        f"  {path}:1: x2 is 'x', y2 is ''; {form}",
+        f"  {path}:2: expected 6 columns path,x1,y1,x2,y2,class_name; found 5; correct the row",
+        f"  {path}:3: class_name is empty; {form}",
         f"  {path}:4: path '' is not the name of an image",
-        f"  {path}:5: path '../a.jpg' leads outside the image folder {tmp_path}; name a folder "
-        "that holds all images with --images",
-        f"  {path}:8: x2 is '1e999'; {form} boxes",
-        f"  {path}:6: the box of 'ant' has no area (it must have x1 < x2 and y1 < y2): "
-        f"[3, 2, 1, 4] {fix}",
-        f"  {path}:7: the box of 'ant' lies more than 2 px outside its image: [1, 2, 44, 4] {fix}",
-        f"  {path}:9: {tmp_path}/images/c.jpg: there is no such image file; --missing-images skip "
+        f"  {path}:7: x2 is '1e999'; {form}",
+        f"  {path}:5: the box of 'ant' has swapped corners (it must have x1 < x2 and y1 < y2): "
+        "[3, 2, 1, 4] px in 'images/a.jpg', 40x30 px; correct it, or give --swapped-corners order, "
+        "which exchanges them, or --bad-boxes drop",
+        f"  {path}:6: the box of 'ant' lies more than 2 px outside its image: [1, 2, 44, 4] {fix}",
+        f"  {path}:8: {tmp_path}/images/c.jpg: there is no such image file; --missing-images skip "
         "leaves it out",
     ]
 
@@ -114,10 +112,13 @@ def test_tensorflow_columns(table: Call, convert: Call, coco: Call, tmp_path: Pa
     assert [image["file_name"] for image in content["images"]] == ["b.jpg", "a.jpg"]
     found = [(a["image_id"], a["category_id"], a["bbox"]) for a in content["annotations"]]
     assert found == [(1, 1, [1, 2, 10.5, 20]), (1, 2, [0, 0, 40, 30])]
-    assert "  1 header row: TensorFlow's columns\n" in ran.out
+    assert (
+        "  1 header row: image filename, box xmin,ymin,xmax,ymax (x1,y1,x2,y2), class class\n"
+    ) in ran.out
     again = table("ymax,xmax,ymin,xmin,source,filename,class\n9,8,7,6,me,a.jpg,x\n", "again.csv")
     assert convert("csv", again, tmp_path / "again.json", *words).code == 0
     assert coco(tmp_path / "again.json")["annotations"][0]["bbox"] == [6, 7, 2, 2]
+    assert "  1 columns not read: 'source'\n" in convert("csv", again, tmp_path / "x", *words).out
 
 
 def test_bad_lines_of_tensorflow_columns(table: Call, convert: Call, tmp_path: Path) -> None:
@@ -132,23 +133,18 @@ def test_bad_lines_of_tensorflow_columns(table: Call, convert: Call, tmp_path: P
     ]
     words = [tmp_path / "out.json", "--images", tmp_path / "images"]
     path = table("\n".join([header, *rows]))
-    form = "expected four numbers (px) and a class, or nothing but the path for an image without"
-    assert convert("csv", path, *words).err.splitlines() == [
+    form = "expected four numbers and a class, or nothing but the filename for an image without"
+    lines = convert("csv", path, *words).err.splitlines()
+    assert [line.partition(": width and height")[0] for line in lines] == [
         f"error: {path}: 6 problems; nothing was written",
         f"  {path}:2: xmax is 'x'; {form} boxes",
         f"  {path}:3: class is empty; {form} boxes",
+        f"  {path}:7: expected 8 columns {header}; found 6; correct the row",
         f"  {path}:4: says that 'a.jpg' is 40x31 px, but an earlier row says 40x30; correct one of "
-        "them",
+        "them, or leave both columns out by --columns with _ in their place",
         f"  {path}:5: width is '40', height ''; expected whole numbers (px)",
-        f"  {path}:7: expected 8 columns {header}; found 6",
-        f"  {path}:6: says that 'b.jpg' is 30x40 px, but the file is 40x30; correct the size, or "
-        "remove it to take the file's",
+        f"  {path}:6: says that 'b.jpg' is 30x40 px, but the file is 40x30",
     ]
-    path = table("a.jpg,40,30,RBC,1,2,3,4\n")
-    assert convert("csv", path, *words).err.splitlines()[1] == (
-        f"  {path}:1: expected 6 columns path,x1,y1,x2,y2,class_name; found 8; TensorFlow's "
-        "columns need their header row, filename,width,height,class,xmin,.."
-    )
 
 
 def test_an_open_quote(table: Call, convert: Call, tmp_path: Path) -> None:
@@ -209,11 +205,19 @@ def test_files_that_cannot_be_read(table: Call, convert: Call, tmp_path: Path) -
         f"error: {path}: there is no image in it; nothing was written\n"
     )
     table("images/a.jpg,,,,,\n")
-    assert convert("csv", path, out).err == (
-        f"error: {path}: there is no box in it; nothing was written\n"
+    assert convert("csv", path, out).err.startswith(
+        f"error: {path}: there is no box in its 1 images; nothing was written"
     )
     path.write_bytes(b"images/\xff.jpg,,,,,\n")
-    assert convert("csv", path, out).err == f"error: {path}: not a text file in UTF-8\n"
+    assert convert("csv", path, out).err == (
+        f"error: {path}: not a text file in UTF-8; save it as UTF-8, or if it is WINDOWS-1252: "
+        f"iconv -f WINDOWS-1252 -t UTF-8 {path} > {tmp_path}/boxes-utf8.csv\n"
+    )
+    path.write_bytes(b"PK\3\4\0\0")
+    assert convert("csv", path, out).err == (
+        f"error: {path}: is a ZIP file, as workbooks of Excel are, not a text; save it as CSV "
+        "UTF-8\n"
+    )
     assert convert("csv", tmp_path / "no.csv", out).err == (
         f"error: {tmp_path}/no.csv: there is no such file\n"
     )

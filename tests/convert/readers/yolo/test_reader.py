@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retinanet.convert.readers.yolo import label_path
+from retinanet.convert.readers.yolo.labels import label_path
 
 Call = Callable[..., Any]
 
@@ -45,7 +45,7 @@ def test_boxes_outlines_and_empty_images(
         train__c="",
         val__d=None,
     )
-    ran = convert("yolo", path, tmp_path / "out")
+    ran = convert("yolo", path, tmp_path / "out", "--unlabelled", "empty")
     assert ran.code == 0, ran.err
     train = coco(tmp_path / "out" / "train.json")
     assert [image["file_name"] for image in train["images"]] == ["a.jpg", "b.jpg", "c.jpg"]
@@ -139,8 +139,8 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
     fix = "px in 'a.jpg', 40x20 px; correct it, or give --bad-boxes clip or drop"
     assert ran.err.splitlines() == [
         f"error: {path}: 10 problems; nothing was written",
-        f"  {place}:1: 6 columns: a 6th (a confidence or a track id) belongs to predictions, not "
-        "to labels; cut it off",
+        f"  {place}:1: 6 columns: a 6th is a confidence or a track id, which belong to "
+        "predictions, or an angle; labels have 5: remove that column",
         f"  {place}:2: class 2 is not one of the 2 in data.yaml (0 to 1); add it there, or give "
         "--other-classes drop",
         f"  {place}:3: class 0.5 is not a whole number from 0",
@@ -149,7 +149,7 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
         f"  {place}:6: '0 a .5 .5 .5' are not all numbers; {forms}ints",
         f"  {place}:7: '0 nan .5 .5 .5' are not all numbers; {forms}ints",
         f"  {place}:8: '20 10 5 5': coordinates are shares of the image's width and height, from 0 "
-        "to 1",
+        "to 1; correct the row, or, if all rows are so, give --units px or percent",
         f"  {place}:9: the box of 'cat' has no area (it must have x1 < x2 and y1 < y2): "
         f"[20, 5, 20, 15] {fix}",
         f"  {place}:10: the box of 'cat' lies more than 2 px outside its image: "
@@ -184,7 +184,7 @@ def test_a_damaged_image_of_both_splits_is_named_once(
 
 
 def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_path: Path) -> None:
-    path = yolo("train: list.txt\nnames: [cat]\n", train__a=None)
+    path = yolo("train: list.txt\nnames: [cat]\n", train__a="0 .5 .5 .5 .5")
     (path.parent / "list.txt").write_text("images/train/a.jpg\nimages/train/b.jpg\n")
     ran = convert("yolo", path, tmp_path / "out.json")
     assert ran.err.splitlines()[1] == (
@@ -202,10 +202,14 @@ def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_p
         ("train: images\nnames: {0: a, 2: b}\n", "the keys of names should be 0 to 1, not 0, 2"),
         ("train: images\nnames: {0: a, 0: b}\n", "the key 0 stands twice"),
         ("train: images\nnames: [a, true]\n", "the name True is not a word; put it in quotes"),
-        ("train: images\nnames: [a, a]\n", "the name 'a' stands twice; rename one of them"),
+        ("train: images\nnames: [a, a]\n", "the name 'a' is there twice; rename one of them"),
         ("train: images\nnames: [a]\nnc: 2\n", "nc is 2, but names has 1"),
         ("train: 3\nnames: [a]\n", "train should name folders or lists, not 3"),
         ("train: no\nnames: [a]\n", "train names 'no', and there is no folder or list (.txt) "),
+        ("train: images/*.jpg\nnames: [a]\n", "write the folder of the images, such as "),
+        ("train: images/a.jpg\nnames: [a]\n", "write the folder of the images, such as "),
+        ("train: images\nnames: a\n", "not 'a'; write, for example, `names: [cat, dog]`"),
+        ("train: images/empty\nnames: [a]\n", "there is no image of train in "),
         ("path: no\ntrain: i\nnames: [a]\n", "path is 'no', which is no folder here; give it with"),
         ("path: 1\ntrain: i\nnames: [a]\n", "path should be a folder, not 1"),
     ],
@@ -214,6 +218,7 @@ def test_a_data_yaml_that_is_refused(
     yolo: Call, convert: Call, tmp_path: Path, config: str, message: str
 ) -> None:
     path = yolo(config, a=None)
+    (path.parent / "images" / "empty").mkdir()
     ran = convert("yolo", path, tmp_path / "out.json")
     assert ran.code == 2
     assert ran.err.startswith(f"error: {path}")
@@ -230,7 +235,8 @@ def test_words_that_yaml_1_1_takes_for_booleans(
 
 
 def test_sets(yolo: Call, convert: Call, tmp_path: Path) -> None:
-    path = yolo("train: images/a\nval: images/b\nnames: [cat]\n", a__a="0 .5 .5 .5 .5", b__b=None)
+    label = "0 .5 .5 .5 .5"
+    path = yolo("train: images/a\nval: images/b\nnames: [cat]\n", a__a=label, b__b=label)
     out = tmp_path / "out"
     assert convert("yolo", path, out, "--sets", "tests").err == (
         f"error: {path}: has no split 'tests'; it has train, val\n"
@@ -241,20 +247,24 @@ def test_sets(yolo: Call, convert: Call, tmp_path: Path) -> None:
     )
     assert convert("yolo", path, out, "--sets", "train").code == 0
     assert [path.name for path in out.iterdir()] == ["train.json"]
-    assert convert("yolo", path.parent, out).err == (
-        f"error: {path.parent}: is a folder; name the data.yaml in it\n"
+    ran = convert("yolo", path, out, "--sets", "valid", "train", "--overwrite")
+    assert ran.code == 0, ran.err
+    assert sorted(path.name for path in out.iterdir()) == ["train.json", "val.json"]
+    assert convert("yolo", path, out, "--sets", "val", "valid").err == (
+        f"error: {path}: --sets names val twice\n"
     )
 
 
 def test_a_split_that_is_named_but_not_there(yolo: Call, convert: Call, tmp_path: Path) -> None:
     """As in Roboflow's exports without a test set."""
     config = "train: ../images/a\nval: ../images/b\ntest: ../test/images\nnames: [cat]\n"
-    path, out = yolo(config, a__a="0 .5 .5 .5 .5", b__b=None), tmp_path / "out"
+    label = "0 .5 .5 .5 .5"
+    path, out = yolo(config, a__a=label, b__b=label), tmp_path / "out"
     missing = f"test names '../test/images', and there is no folder or list (.txt) {path.parent}"
     for words in ([], ["--sets", "train", "test"]):
         assert convert("yolo", path, out, *words).err == (
-            f"error: {path}: {missing}/../test/images; is --root right? --sets train val leaves "
-            "test out\n"
+            f"error: {path}: {missing}/../test/images; --root D names the folder that it starts "
+            "from, --sets train val leaves test out\n"
         )
     ran = convert("yolo", path, out, "--sets", "val", "train")
     assert ran.code == 0, ran.err
@@ -263,7 +273,9 @@ def test_a_split_that_is_named_but_not_there(yolo: Call, convert: Call, tmp_path
         f"{out}/train.json",
     ]
     path.write_text("train: no\nval: [images/b, 3]\nnames: [cat]\n")
-    assert convert("yolo", path, out).err.endswith("/no; is --root right?\n")
+    assert convert("yolo", path, out).err.endswith(
+        "/no; --root D names the folder that it starts from\n"
+    )
 
 
 def test_class_numbers_outside_the_names(
@@ -279,6 +291,6 @@ def test_class_numbers_outside_the_names(
     assert convert("yolo", path, out, "--overwrite", "--other-classes", "drop").err == (
         f"error: {path}: 2 problems; nothing was written\n"
         f"  {place}:1: '9 .5 .5 .5': coordinates are shares of the image's width and height, from "
-        "0 to 1\n"
+        "0 to 1; correct the row, or, if all rows are so, give --units px or percent\n"
         f"  {place}:2: class -1 is not a whole number from 0\n"
     )

@@ -1,0 +1,56 @@
+"""Ways to write a box as four numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Corners = tuple[float, float, float, float]
+"""x1, y1, x2, y2."""
+Form = tuple[str, str, str, str]
+"""What four numbers are, in the names of `--columns`."""
+CORNERS: Form = ("x1", "y1", "x2", "y2")
+TOP_LEFT: Form = ("x", "y", "w", "h")
+CENTRE: Form = ("cx", "cy", "w", "h")
+Y_FIRST: Form = ("y1", "x1", "y2", "x2")
+PAIRS: Form = ("x1", "x2", "y1", "y2")
+FORMS = (CORNERS, TOP_LEFT, CENTRE, Y_FIRST, PAIRS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableReading:
+    """How the numbers of a table were read, and how they would be read otherwise."""
+
+    form: Form
+    columns: tuple[str, ...]
+    """All columns in the order of the table, in the names of `--columns`; `_` for one left out."""
+    places: tuple[int, int, int, int]
+    """The columns of the four numbers."""
+    evidence: str
+    """`custom` where names leave open whether x, y is a corner or the centre, else `names`; `told`
+    where the user has said it, so that nothing may contradict."""
+
+    def columns_as(self, form: Form) -> str:
+        """Return the `--columns` that reads the four numbers in a form."""
+        columns = list(self.columns)
+        for place, name in zip(self.places, form, strict=True):
+            columns[place] = name
+        return '"' + ",".join(columns) + '"'
+
+
+def to_corners(values: Sequence[float], form: Form) -> Corners:
+    """Turn four numbers of a form into corners."""
+    at = dict(zip(form, values, strict=True))
+    if "x2" in at:
+        return at["x1"], at["y1"], at["x2"], at["y2"]
+    w, h = at["w"], at["h"]
+    x, y = (at["cx"] - w / 2, at["cy"] - h / 2) if "cx" in at else (at["x"], at["y"])
+    return x, y, x + w, y + h
+
+
+def from_corners(corners: Corners, form: Form) -> tuple[float, ...]:
+    """Turn corners back into the four numbers of a form."""
+    x1, y1, x2, y2 = corners
+    at = {"x1": x1, "y1": y1, "x2": x2, "y2": y2, "x": x1, "y": y1, "w": x2 - x1, "h": y2 - y1}
+    at |= {"cx": (x1 + x2) / 2, "cy": (y1 + y2) / 2}
+    return tuple(at[name] for name in form)

@@ -1,0 +1,196 @@
+"""Whether the boxes of a table contradict the form that they were read in.
+
+Tables say `100,80,150,120` and mean corners, a corner and a size, or a centre and a size. Read in
+the wrong form, most boxes still look like boxes; but of a whole data set, some leave their image
+or turn inside out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retinanet.convert.box_forms import (
+    CENTRE,
+    CORNERS,
+    FORMS,
+    PAIRS,
+    TOP_LEFT,
+    Y_FIRST,
+    Form,
+    TableReading,
+    from_corners,
+    to_corners,
+)
+from retinanet.convert.dataset import FoundImages
+from retinanet.convert.problems import Problems
+from retinanet.convert.rules import Rules
+from retinanet.data.canvas import Size
+
+_OUTSIDE = 2.0
+"""Px that a box may leave its image by before it speaks against a form."""
+_FEW = 10
+"""A form is contradicted where at least one box in so many does not fit it, and fits another one
+where that has at most one in so many of the misfits."""
+
+Row = tuple[tuple[float, ...], Size | None]
+"""Four numbers of a form, and the height and width of their image, if known."""
+
+
+def check_reading(
+    part: FoundImages, sizes: Sequence[Size | None], rules: Rules, problems: Problems
+) -> bool:
+    """Compare the boxes of a split with its images: do they fit as they were read?
+
+    Args:
+        part: a split, with how its table was read.
+        sizes: height and width of each image, px; None where unknown.
+        rules: `swapped_corners` tells whether corners of a format may be swapped.
+        problems: gets one problem if not, with the columns that fit.
+
+    Returns:
+        whether the boxes can be taken as read.
+    """
+    reading = part.reading
+    if reading is None:
+        return rules.swapped_corners == "order" or _check_corners(part, sizes, problems)
+    if reading.evidence == "told":
+        return True
+    rows = [
+        (from_corners(box.corners, reading.form), size)
+        for image, size in zip(part.images, sizes, strict=True)
+        for box in image.boxes
+    ]
+    if part.normalized:
+        rows = [(values, (1, 1)) for values, _ in rows]
+    misfits = _count_misfits(rows, reading.form, part.normalized)
+    if reading.evidence == "custom" and rows:
+        return _check_custom(part, reading, rows, misfits, problems)
+    if misfits * _FEW < len(rows) or misfits < min(2, len(rows)):
+        return True
+    others = {
+        form: count
+        for form in FORMS
+        if form != reading.form
+        and (count := _count_misfits(rows, form, part.normalized)) * _FEW <= misfits
+    }
+    exchanged = _exchanged_axis(rows, reading.form)
+    if not misfits or not (others or exchanged):
+        return True
+    choices = [
+        _choice(reading, form, len(rows) - count, len(rows)) for form, count in others.items()
+    ]
+    if exchanged:
+        choices.append(
+            f"--columns {reading.columns_as(exchanged)} if two columns are exchanged (y counted "
+            "from the bottom is not read)"
+        )
+    choices.append(f"--columns {reading.columns_as(reading.form)} if they are right")
+    problems.add(
+        part.images[0].source,
+        part.images[0].line,
+        f"read as {','.join(reading.form)}, {misfits:,} of {len(rows):,} boxes do not fit their "
+        f"image or have x2 < x1 or y2 < y1. Say what the columns are: {'; or '.join(choices)}",
+    )
+    return False
+
+
+def _check_corners(part: FoundImages, sizes: Sequence[Size | None], problems: Problems) -> bool:
+    """Whether boxes of a format of corners are none of a corner and a size instead."""
+    boxes = [
+        (image, box, None if part.normalized else size)
+        for image, size in zip(part.images, sizes, strict=True)
+        for box in image.boxes
+    ]
+    swapped = [
+        (image, box)
+        for image, box, _ in boxes
+        if box.corners[0] > box.corners[2] or box.corners[1] > box.corners[3]
+    ]
+    if len(swapped) * _FEW < len(boxes) or len(swapped) < min(2, len(boxes)) or not swapped:
+        return True
+    rows: list[Row] = [(box.corners, (1, 1) if part.normalized else size) for _, box, size in boxes]
+    misfits = _count_misfits(rows, TOP_LEFT, part.normalized)
+    if misfits * _FEW > len(swapped):
+        return True
+    image, box = swapped[0]
+    problems.add(
+        image.source,
+        box.line,
+        f"{len(swapped):,} of {len(boxes):,} boxes have swapped corners, but as x, y, width, "
+        f"height {len(boxes) - misfits:,} fit their image: is a size written in place of the last "
+        "corner? Correct the source, or give --swapped-corners order if they are corners",
+    )
+    return False
+
+
+def _choice(reading: TableReading, form: Form, fitting: int, count: int) -> str:
+    return f"--columns {reading.columns_as(form)}, which fits {fitting:,} of {count:,}"
+
+
+def _check_custom(
+    part: FoundImages,
+    reading: TableReading,
+    rows: list[Row],
+    misfits: int,
+    problems: Problems,
+) -> bool:
+    """Whether x, y, which by custom is the top left corner, cannot be the centre."""
+    as_centre = _count_misfits(rows, CENTRE, part.normalized)
+    if misfits * _FEW <= as_centre and as_centre:
+        problems.note(
+            f"tables whose x, y is taken for the top left corner: as centres, {as_centre:,} boxes "
+            "would leave their image"
+        )
+        return True
+    choices = [
+        f"--columns {reading.columns_as(form)} if it is the {what} ({len(rows) - bad:,} of "
+        f"{len(rows):,} boxes fit their image)"
+        for form, what, bad in (
+            (TOP_LEFT, "top left corner", misfits),
+            (CENTRE, "centre", as_centre),
+        )
+    ]
+    others = {
+        form: _count_misfits(rows, form, part.normalized) for form in (CORNERS, Y_FIRST, PAIRS)
+    }
+    choices += [
+        _choice(reading, form, len(rows) - bad, len(rows))
+        for form, bad in others.items()
+        if bad * _FEW <= min(misfits, as_centre) and bad < min(misfits, as_centre)
+    ]
+    problems.add(
+        part.images[0].source,
+        part.images[0].line,
+        "the names of the columns leave open whether x, y is a box's corner or its centre. Say "
+        f"it: {'; or '.join(choices)}",
+    )
+    return False
+
+
+def _count_misfits(rows: list[Row], form: Form, normalized: bool) -> int:
+    """Count boxes that, in a form, have no area or leave their image."""
+    slack = 0.01 if normalized else _OUTSIDE
+    count = 0
+    for values, size in rows:
+        x1, y1, x2, y2 = to_corners(values, form)
+        height, width = size or (float("inf"), float("inf"))
+        over = max(-x1, -y1, x2 - width, y2 - height)
+        count += x2 <= x1 or y2 <= y1 or over > slack
+    return count
+
+
+def _exchanged_axis(rows: list[Row], form: Form) -> Form | None:
+    """Return the form with two corners exchanged, if (nearly) all boxes need it alike."""
+    if "x2" not in form:
+        return None
+    boxes = [to_corners(values, form) for values, _ in rows]
+    swaps = {
+        axis: sum(box[axis] > box[axis + 2] for box in boxes) * _FEW > len(boxes) * (_FEW - 1)
+        for axis in (0, 1)
+    }
+    names = {"x1": "x2", "x2": "x1"} if swaps[0] else {}
+    names |= {"y1": "y2", "y2": "y1"} if swaps[1] else {}
+    if not names:
+        return None
+    a, b, c, d = (names.get(name, name) for name in form)
+    return a, b, c, d

@@ -1,0 +1,97 @@
+"""Images that have no file: is there one under nearly the name that the source gives?"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from retinanet.convert.dataset import FoundImages
+from retinanet.convert.problems import Problems
+from retinanet.data.coco.records import leads_outside
+from retinanet.data.found_files import existing_image_names, is_missing
+from retinanet.data.images.near_names import Renames, find_renamed
+
+
+def look_for_missing(
+    parts: list[FoundImages], missing_images: str, problems: Problems
+) -> dict[Path, str]:
+    """Look for a file of each image that has none; `find` gives the images the names of theirs.
+
+    Splits that share a folder are looked at together, so that no file is found for two images.
+
+    Args:
+        parts: the splits; the names of their images are changed in place.
+        missing_images: `refuse`, `find`, `skip` or `find-or-skip`.
+        problems: collects what was found, or could be.
+
+    Returns:
+        What else to say of a path that is still missing; an empty text where all was said.
+    """
+    groups: dict[Path, list[FoundImages]] = defaultdict(list)
+    for part in parts:
+        groups[Path(os.path.abspath(part.folder))].append(part)  # noqa: PTH100 (links stay)
+    missing: dict[Path, list[str]] = {}
+    taken: set[str] = set()
+    for folder, group in groups.items():
+        names = dict.fromkeys(image.file_name for part in group for image in part.images)
+        missing[folder] = [n for n in names if leads_outside(n) or is_missing(folder / n)]
+        taken |= {os.path.normpath(folder / name) for name in names.keys() - missing[folder]}
+    reasons: dict[Path, str] = {}
+    for folder, group in groups.items():
+        if not missing[folder]:
+            continue
+        present = [os.path.relpath(path, folder) for path in taken if _is_inside(folder, path)]
+        renames = find_renamed(missing[folder], existing_image_names(folder), present=present)
+        if "find" in missing_images:
+            taken |= {os.path.normpath(folder / name) for name in renames.files.values()}
+            _rename(group, renames, problems)
+        shown = group[0].folder
+        reasons |= {shown / name: f"; {text}" for name, text in renames.unclear.items()}
+        if "skip" not in missing_images:
+            _offer_folder(shown, renames, problems)
+        if missing_images == "refuse" and renames:
+            _offer_names(shown, missing[folder], renames, problems)
+            reasons |= dict.fromkeys((shown / name for name in renames.files), "")
+        elif missing_images == "skip" and renames:
+            problems.note(
+                f"of the skipped images are there {renames.how}: give --missing-images "
+                "find-or-skip",
+                len(renames.files),
+            )
+    return reasons
+
+
+def _is_inside(folder: Path, path: str) -> bool:
+    return path.startswith(f"{str(folder).rstrip(os.sep)}{os.sep}")
+
+
+def _rename(group: list[FoundImages], renames: Renames, problems: Problems) -> None:
+    """Give images the names of their files."""
+    for part in group:
+        for image in part.images:
+            image.file_name = renames.files.get(image.file_name, image.file_name)
+    if renames:
+        problems.note(f"images found {renames.how} (--missing-images)", len(renames.files))
+
+
+def _offer_names(folder: Path, missing: list[str], renames: Renames, problems: Problems) -> None:
+    """Say which option would take the files that are there."""
+    count = f"{len(missing):,} image file{'s are' if len(missing) > 1 else ' is'}"
+    problems.add(
+        folder,
+        None,
+        f"{count} missing, the first is {missing[0]!r}; {renames}: give --missing-images find",
+    )
+
+
+def _offer_folder(folder: Path, renames: Renames, problems: Problems) -> None:
+    """Name a folder that has files of the same names in it; whether they are meant is not known."""
+    if renames.elsewhere and not renames:
+        count, inside = renames.elsewhere
+        problems.add(
+            folder / inside,
+            None,
+            f"holds {count:,} files with the last name of a missing one; if those are meant, "
+            "give --images with this folder, and --missing-images find",
+        )

@@ -1,0 +1,273 @@
+"""Tables of boxes: CSV with a header row, or keras-retinanet's `path,x1,y1,x2,y2,class_name`.
+
+With a header row, columns are found by their names (see `csv_columns`); `--columns` names them
+where they say too little. A row with nothing but an image has no boxes. Paths start from the CSV's
+folder, or else from the image folder.
+"""
+
+from __future__ import annotations
+
+import codecs
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from retinanet.convert.box_forms import CORNERS, to_corners
+from retinanet.convert.dataset import FoundBox, FoundImages
+from retinanet.convert.problems import Problems
+from retinanet.convert.readers.csv.classes import name_classes
+from retinanet.convert.readers.csv.columns import (
+    NAMES,
+    Columns,
+    UnclearColumnsError,
+    find_columns,
+    is_column_name,
+)
+from retinanet.convert.readers.csv.images import ImageFinder
+from retinanet.convert.readers.csv.rows import Row, Table
+from retinanet.convert.readers.csv.suggest import one_box_a_row, suggest_columns
+from retinanet.convert.readers.csv.values import Numbers, choose_units
+from retinanet.convert.tables import ClassIds, is_number, read_rows
+from retinanet.data.images.reading import SUFFIXES
+from retinanet.errors import UserError
+
+_KERAS = ("path", *CORNERS, "class_name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvOptions:
+    """What the user says of a table."""
+
+    columns: str | None = None
+    """The names of all columns, with commas between them, in place of a header row."""
+    units: str | None = None
+    """`px`, `shares` or `percent` of the image's width and height."""
+    label: str | None = None
+    """The class of all boxes of a table that has no column for it."""
+    class_ids: ClassIds | None = None
+    """What ids in place of class names mean."""
+    unlabelled: str = "refuse"
+    """`refuse` rows with a class but no box, or take them as images without boxes: `empty`."""
+
+
+def read_csv(path: Path, images: Path, options: CsvOptions, problems: Problems) -> FoundImages:
+    """Read a CSV; images are in the order of their first rows.
+
+    Args:
+        path: path of the CSV.
+        images: image folder, which file_name starts from.
+        options: what the user says of the table.
+        problems: collects problems and notes.
+
+    Raises:
+        UserError: the columns cannot be told, with the `--columns` to type.
+    """
+    _refuse_other_formats(path)
+    rows = _without_comments(read_rows(path, problems, is_column_name), problems)
+    finder = ImageFinder(path, images, problems)
+    part = FoundImages(name="", folder=images, normalized=False)
+    first = next(rows, None)
+    if first is None:
+        return part
+    columns, header = _find_columns(path, first, rows, options, problems)
+    if options.label is not None and columns.label is not None:
+        raise UserError(
+            f"{path}: column {columns.names[columns.label]} has the class; leave --label away, or "
+            f"call the column _ in --columns {columns.reading.columns_as(columns.reading.form)}"
+        )
+    if header is None:
+        rows = chain([first], rows)
+    class_names = () if options.class_ids is None else options.class_ids.names.values()
+    table = Table(
+        path,
+        columns,
+        finder,
+        problems,
+        label=options.label,
+        class_names=frozenset(class_names),
+        unlabelled=options.unlabelled,
+    )
+    for line, values in rows:
+        if values == header:
+            problems.note("repeated header rows: skipped")
+            continue
+        table.read(line, values)
+    table.finish()
+    if header is None and options.columns is None:
+        _check_order(path, table.rows, options.class_ids)
+    part.images, part.reading = finder.images, columns.reading
+    labels = [(row.line, row.label) for row in table.rows]
+    names = name_classes(path, labels, options.class_ids, problems)
+    numbers = [(row.line, row.numbers) for row in table.rows]
+    units = choose_units(path, numbers, columns.units, options.units, problems)
+    if units is None or names is None:
+        return part
+    part.normalized = units != "px"
+    scale = 0.01 if units == "percent" else 1
+    seen: set[tuple[str, Numbers, str]] = set()
+    for row, name in zip(table.rows, names, strict=True):
+        # Multiplied only where it must be, so that px stay as they are.
+        box = [number * scale for number in row.numbers] if scale != 1 else row.numbers
+        corners = to_corners(box, columns.reading.form)
+        row.image.boxes.append(FoundBox(row.line, name, corners, row.crowd))
+        key = (row.image.file_name, row.numbers, name)
+        if key in seen:
+            problems.note("rows that repeat the box of an earlier row: kept")
+        seen.add(key)
+    return part
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Refuse JSON and XML, which have commas, too."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    except OSError:
+        return  # named where it is read
+    if start.startswith((b'{"', b"[{", b"<?xml", b"<annotation", b"<!doctype", b"<html")):
+        raise UserError(
+            f"{path}: is no table; `retinanet convert voc` reads XML of Pascal VOC, and "
+            "`retinanet check` COCO JSON"
+        )
+
+
+def _without_comments(
+    rows: Iterator[tuple[int, list[str]]], problems: Problems
+) -> Iterator[tuple[int, list[str]]]:
+    """Leave out the lines before the first row that begin with `#`, unless they name columns."""
+    has_begun = False
+    for line, values in rows:
+        if not has_begun and values[0].startswith("#"):
+            named = [values[0].lstrip("# "), *values[1:]]
+            if sum(map(is_column_name, named)) > 1:
+                values = named
+            elif not _is_keras(values) and sum(map(is_number, values)) < 2:
+                problems.note("lines with a comment (#): skipped")
+                continue
+        has_begun = True
+        yield line, values
+
+
+def _find_columns(
+    path: Path,
+    first: tuple[int, list[str]],
+    rows: Iterator[tuple[int, list[str]]],
+    options: CsvOptions,
+    problems: Problems,
+) -> tuple[Columns, list[str] | None]:
+    """Return what the columns are, and the header row if the first row is one."""
+    line, values = first
+    place, has_label = f"{path}:{line}", options.label is not None
+    if options.columns is not None:
+        names = [name.strip() for name in options.columns.split(",")]
+        if len(names) != len(values):
+            raise UserError(
+                f"{place}: has {len(values)} columns, but --columns names {len(names)}; name all "
+                f"in their order, with _ for one that is left out: "
+                f"{suggest_columns(*((values, []) if _is_header(values) else ([], values)))}"
+            )
+        try:
+            columns = find_columns(names, told=True, has_label=has_label)
+        except UnclearColumnsError as error:
+            raise UserError(f'--columns "{options.columns}": {error}') from None
+        if not _is_header(values):
+            return columns, None
+        problems.note(f"header row {','.join(values):.100}: skipped, as --columns is given")
+        return columns, values
+    if _is_header(values):
+        try:
+            columns = find_columns(values, told=False, has_label=has_label)
+        except UnclearColumnsError as error:
+            second = next(rows, (0, []))[1]
+            if any(value.startswith(("{", "[{")) for value in second):
+                raise UserError(
+                    f"{place}: has JSON in its rows, as Label Studio and VIA write it, which is "
+                    "not read; export COCO JSON, Pascal VOC or YOLO from that tool"
+                ) from None
+            example = suggest_columns(values, second)
+            raise UserError(
+                f"{place}: the header row {','.join(values)!r:.300} is not clear: {error}. Say "
+                f"what the columns are, in their order, such as {example} (names: "
+                f"{', '.join(NAMES)}; _ for a column that is left out)"
+            ) from None
+        _describe(columns, problems)
+        return columns, values
+    if not _is_keras(values):
+        command = one_box_a_row(path, values)
+        if command is not None:
+            raise UserError(
+                f"{place}: has several boxes in a row; this gives each its own: {command}"
+            )
+        if len(values) == 1:
+            old, new = (shlex.quote(str(p)) for p in (path, path.with_stem(f"{path.stem}-commas")))
+            raise UserError(
+                f"{place}: {values[0]!r:.100} has no commas, semicolons, tabs or | between values; "
+                f"if those are spaces: tr -s ' ' ',' < {old} > {new}"
+            )
+        what = f"has {len(values)} columns without a header row"
+        raise UserError(
+            f"{place}: {what}; expected {','.join(_KERAS)}. Say what the columns are, in their "
+            f"order, such as {suggest_columns([], values)} (names: {', '.join(NAMES)}; _ for a "
+            "column that is left out)"
+        )
+    problems.note(f"tables without a header row: read as {','.join(_KERAS)}")
+    return find_columns(_KERAS, told=False, has_label=has_label), None
+
+
+def _is_header(row: list[str]) -> bool:
+    """Whether a row names columns: it has no number, and several values."""
+    named = [value for value in row if value]
+    if any(map(is_number, named)):
+        return False
+    return sum(map(is_column_name, named)) > 1 or len(named) > 4
+
+
+def _is_keras(row: list[str]) -> bool:
+    """Whether a row without header looks like path,x1,y1,x2,y2,class_name."""
+    if len(row) != 6 or (_is_file(row[5]) and not _is_file(row[0])):
+        return False
+    if not any(row[1:]):
+        return True
+    first, middle, last = (sum(map(is_number, row[i : i + 4])) for i in range(3))
+    return middle > 0 and middle >= max(first, last)
+
+
+def _is_file(text: str) -> bool:
+    return text.lower().endswith(SUFFIXES)
+
+
+def _check_order(path: Path, rows: list[Row], class_ids: ClassIds | None) -> None:
+    """Refuse numbers in the last column that are hardly classes, as those in the second may be.
+
+    Raises:
+        UserError: the rows may be path,class,x1,y1,x2,y2.
+    """
+    labels = {row.label for row in rows}
+    if not rows or not all(label.isdecimal() for label in labels):
+        return
+    if class_ids is not None:
+        known = {*class_ids.names.values(), *map(str, class_ids.names)}
+        if labels <= known:
+            return
+    firsts = {row.numbers[0] for row in rows}
+    if (len(firsts), max(firsts)) < (len(labels), max(map(int, labels))):
+        raise UserError(
+            f"{path}: has six columns without a header row, and no names of classes. Say which is "
+            'the class: --columns "image,x1,y1,x2,y2,label" if the last one, --columns '
+            '"image,label,x1,y1,x2,y2" if the second'
+        )
+
+
+def _describe(columns: Columns, problems: Problems) -> None:
+    """Note how a header row was understood."""
+    names, box = columns.names, columns.box
+    shown = ",".join(names[place] for place in box)
+    form = ",".join(columns.reading.form)
+    text = f"header row: image {names[columns.image]}, box {shown} ({form})"
+    if columns.label is not None:
+        text += f", class {names[columns.label]}"
+    problems.note(text)
+    if columns.left_out:
+        problems.note(f"columns not read: {', '.join(columns.left_out)}", len(columns.left_out))

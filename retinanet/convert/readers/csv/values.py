@@ -1,0 +1,112 @@
+"""The values of a table of boxes: numbers, flags, sizes, and the units of its coordinates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from retinanet.convert.problems import Problems
+from retinanet.convert.tables import parse_number
+from retinanet.data.canvas import Size
+
+Numbers = tuple[float, float, float, float]
+"""The numbers of a box, in the order of its form."""
+_BLANK = frozenset(("", "nan", "na", "n/a", "null", "none", "[]"))
+"""What pandas and others write for a value that is not there, in small letters."""
+_TRUE, _FALSE = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "false", "no", "-1"))
+_WORDS = re.compile(r"[\s,;]+")
+_PX_AT_MOST = 2.0
+"""Coordinates of a whole table that stay under this are hardly px."""
+
+
+def is_blank(text: str) -> bool:
+    """Whether a value is not there."""
+    return text.lower() in _BLANK
+
+
+def read_number(text: str) -> float | None:
+    """Return a finite number, with a decimal point or comma; None if it is none."""
+    try:
+        return parse_number(text.replace(",", ".") if text.count(",") == 1 else text)
+    except ValueError:
+        return None
+
+
+def is_ambiguous(text: str) -> bool:
+    """Whether a number such as 1,024 has a decimal comma, or one between thousands."""
+    return re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text) is not None
+
+
+def split_numbers(text: str) -> list[str]:
+    """Return the words of a value that holds a whole box: `[1, 2, 3, 4]` or `1 2 3 4`."""
+    return [word for word in _WORDS.split(re.sub(r"[\[\](){}]", " ", text)) if word]
+
+
+def read_flag(text: str) -> bool | None:
+    """Return whether a flag is set; OpenImages' -1 (unknown) is not. None if it is no flag."""
+    if is_blank(text) or text.lower() in _FALSE:
+        return False
+    return True if text.lower() in _TRUE else None
+
+
+def read_size(texts: Sequence[str]) -> Size | None:
+    """Return height and width in px; None if they are not whole numbers from 1."""
+    height, width = map(read_number, texts)
+    if height is None or width is None or min(height, width) < 1:
+        return None
+    return None if height % 1 or width % 1 else (int(height), int(width))
+
+
+def choose_units(
+    path: Path,
+    rows: list[tuple[int, Numbers]],
+    named: str | None,
+    told: str | None,
+    problems: Problems,
+) -> str | None:
+    """Return `px`, `shares` or `percent`; None, and a problem, if the numbers leave it open.
+
+    Args:
+        path: path of the table.
+        rows: lines and numbers of the boxes.
+        named: what the names of the columns say.
+        told: what the user says.
+        problems: collects problems.
+    """
+    if told is not None or not rows:
+        return told or named or "px"
+    line, first = rows[0]
+    shown = ", ".join(f"{number:g}" for number in first)
+    largest = max(max(map(abs, numbers)) for _, numbers in rows)
+    has_fractions = any(number % 1 for _, numbers in rows for number in numbers)
+    if named in ("shares", "percent"):
+        if largest <= (_PX_AT_MOST if named == "shares" else 100 * _PX_AT_MOST):
+            return named
+        problems.add(
+            path,
+            line,
+            f"the names of the columns say {named}, but there is a {largest:g}; --units px says "
+            "that they are px",
+        )
+        return None
+    if largest <= 1 or (largest <= _PX_AT_MOST and has_fractions):
+        problems.add(
+            path,
+            line,
+            f"no coordinate is over {largest:g} (here {shown}): give --units shares if they are "
+            "shares of the image's width and height, --units px if they are px",
+        )
+        return None
+    small = [
+        own for own, numbers in rows if max(numbers) <= 1 and any(number % 1 for number in numbers)
+    ]
+    if small:
+        problems.add(
+            path,
+            small[0],
+            f"{len(small):,} of {len(rows):,} rows have coordinates from 0 to 1, the others px; "
+            "correct them, or give --units px if all are px",
+        )
+        return None
+    return "px"

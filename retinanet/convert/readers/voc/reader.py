@@ -1,0 +1,211 @@
+"""Pascal VOC: an XML file an image, and lists of images (ImageSets/Main).
+
+VOC counts pixels from 1 and includes the last one: xmin 1, xmax 10 is the box from 0 to 10.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+
+from retinanet.convert.dataset import FoundImage, FoundImages
+from retinanet.convert.image_files import find_image_names, name_inside
+from retinanet.convert.problems import Problems
+from retinanet.convert.read_ahead import map_in_threads, read_bytes
+from retinanet.convert.readers.voc.objects import ObjectParser, find_objects
+from retinanet.convert.readers.voc.xml import (
+    VocElement,
+    child_line,
+    child_text,
+    describe_other,
+    parse_size,
+    parse_xml,
+)
+from retinanet.convert.tables import read_lines
+from retinanet.data.images.folders import find_files
+from retinanet.data.images.reading import SUFFIXES
+from retinanet.errors import UserError
+
+
+class VocReader:
+    """Reads the XML files of a folder."""
+
+    def __init__(
+        self, folder: Path, images: Path | None, *, difficult: str, zero_based: bool
+    ) -> None:
+        """Find a folder's parts: Annotations, JPEGImages, or all files side by side.
+
+        Args:
+            folder: folder of the data set, or of its XML files.
+            images: image folder, if it is not JPEGImages.
+            difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
+            zero_based: corners are continuous px from 0, as some tools write them.
+        """
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder")
+        self.xml_folder = _first_folder(folder, "Annotations", "annotations")
+        self.images = images or _first_folder(folder, "JPEGImages", "images")
+        if not self.images.is_dir():
+            raise UserError(f"{self.images}: there is no such image folder")
+        self._folder = folder
+        self._objects = ObjectParser(difficult=difficult, zero_based=zero_based)
+        self._image_names = frozenset(find_image_names(self.images))
+
+    def read(self, set_name: str | None, problems: Problems) -> FoundImages:
+        """Read the images of a list, in its order; or all XML files, sorted.
+
+        Args:
+            set_name: name of a list in ImageSets/Main, or the path of one.
+            problems: collects problems and notes.
+        """
+        part = FoundImages(name="", folder=self.images, normalized=False)
+        if set_name is None:
+            names = self._find_xml_files(problems)
+            if not names:
+                raise UserError(
+                    f"{self.xml_folder}: holds no XML file; name a folder of Pascal VOC, with "
+                    "Annotations and JPEGImages in it, or one of XML files"
+                )
+        else:
+            part.name = Path(set_name).stem
+            names = self._read_list(set_name, problems)
+        paths = [self.xml_folder / name for name in names]
+        for path, content in zip(paths, map_in_threads(read_bytes, paths), strict=True):
+            image = self._parse_image(path, content, problems)
+            if image is not None:
+                part.images.append(image)
+        return part
+
+    def _find_xml_files(self, problems: Problems) -> list[Path]:
+        """Return all XML files, relative to their folder, sorted."""
+        files = find_files(self.xml_folder, (".xml",))
+        problems.note("XML files whose name, or folder, begins with a dot: not read", files.hidden)
+        if self.xml_folder != self._folder:
+            every = find_files(self._folder, (".xml",)).names
+            inside = f"{self.xml_folder.name}/"
+            others = [name for name in every if not name.startswith(inside)]
+            problems.note(f"XML files outside {self.xml_folder}: not read", len(others))
+        return sorted(map(Path, files.names))
+
+    def _read_list(self, set_name: str, problems: Problems) -> list[Path]:
+        path = self._folder / "ImageSets" / "Main" / f"{Path(set_name).name}"
+        path = path if path.suffix == ".txt" else path.with_name(f"{path.name}.txt")
+        if Path(set_name).is_file():
+            path = Path(set_name)
+        names = []
+        for line, text in read_lines(path):
+            name = Path(f"{text}.xml")
+            if not (self.xml_folder / name).is_file() and text.lower().endswith(
+                (*SUFFIXES, ".xml")
+            ):
+                name = Path(text).with_suffix(".xml")
+            if name_inside(self.xml_folder, name) is None:
+                problems.add(path, line, f"{text!r:.60} leads outside {self.xml_folder}")
+            elif (self.xml_folder / name).is_file():
+                names.append(name)
+            elif re.search(r"\s-?[01]$", text):
+                problems.add(
+                    path,
+                    line,
+                    f"{text!r:.60} is a line of one class's list; name a plain list, "
+                    "such as trainval",
+                )
+            else:
+                problems.add(path, line, f"there is no {self.xml_folder / name}")
+        return names
+
+    def _parse_image(
+        self, path: Path, content: bytes | OSError, problems: Problems
+    ) -> FoundImage | None:
+        root = parse_xml(path, content, problems)
+        if root is None:
+            return None
+        if root.tag != "annotation":
+            problems.add(path, root.line, describe_other(root))
+            return None
+        name = self._file_name(path, root, problems)
+        if name is None:
+            return None
+        size = parse_size(path, root, problems)
+        image = FoundImage(source=path, line=None, file_name=name, size=size)
+        for found in find_objects(path, root, problems):
+            box = self._objects.parse(path, found, problems)
+            if box is not None:
+                image.boxes.append(box)
+        return image
+
+    def _file_name(self, path: Path, root: VocElement, problems: Problems) -> str | None:
+        """Return the image of an XML file: what <filename> says, or the one of the same name."""
+        filename, line = child_text(root, "filename"), child_line(root, "filename")
+        beside = path.relative_to(self.xml_folder).with_suffix("")
+        namesakes = self._namesakes(beside)
+        if "\0" in filename:
+            problems.add(path, line, f"<filename> {filename!r:.60} is not the name of an image")
+            return None
+        exact, by_last_part = self._named_images(filename, beside.parent)
+        named = exact or by_last_part
+        if named and namesakes and named not in namesakes:
+            problems.add(
+                path,
+                line,
+                f"<filename> is {filename!r:.200}, but there is {namesakes[0]!r:.200}, too, which "
+                "has the XML file's name; correct <filename>",
+            )
+            return None
+        if named:
+            if not exact:
+                problems.note(
+                    "XML files whose <filename> has other folders: the last part is taken"
+                )
+            return named
+        if len(namesakes) > 1:
+            problems.add(
+                path,
+                line,
+                f"may belong to {' or '.join(map(repr, namesakes))}; write one of them into "
+                "<filename>, or remove the other file",
+            )
+            return None
+        if namesakes:
+            if filename:
+                problems.note(
+                    "XML files whose <filename> is not there: taken for the image of the same name"
+                )
+            return namesakes[0]
+        if not filename:
+            problems.add(
+                path,
+                None,
+                f"has no <filename>, and there is no image {beside} in {self.images}; write it "
+                "there, or name the image folder with --images",
+            )
+            return None
+        return name_inside(self.images, Path(filename)) or filename
+
+    def _namesakes(self, beside: Path) -> list[str]:
+        """Return the images that have the name of an XML file, without its suffix."""
+        suffixes = (*SUFFIXES, *map(str.upper, SUFFIXES))
+        for stem in dict.fromkeys((beside.as_posix(), beside.name)):
+            found = [stem + suffix for suffix in suffixes if stem + suffix in self._image_names]
+            if found:
+                return found
+        return []
+
+    def _named_images(self, filename: str, folder: Path) -> tuple[str | None, str | None]:
+        """Return the images that <filename> means as it is, and by its last part alone."""
+        if not filename:
+            return None, None
+        posix = filename.replace("\\", "/")
+        inside = [name_inside(self.images, Path(text)) for text in (filename, posix)]
+        last = posixpath.basename(posix)
+        exact = [name for text in inside if text for name in (text, (folder / text).as_posix())]
+        return tuple(  # type: ignore[return-value]
+            next((name for name in names if name in self._image_names), None)
+            for names in (exact, [(folder / last).as_posix(), last])
+        )
+
+
+def _first_folder(folder: Path, *names: str) -> Path:
+    """Return the first of a folder's folders that is there, or the folder itself."""
+    return next((folder / name for name in names if (folder / name).is_dir()), folder)

@@ -1,0 +1,113 @@
+"""XML files of Pascal VOC: their elements, which know their lines, and what else XML may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import XMLParser
+
+from retinanet.convert.problems import Problems
+from retinanet.convert.tables import parse_number
+from retinanet.data.canvas import Size
+
+
+class VocElement(Element):
+    """An element that knows its line, from 1."""
+
+    line: int = 0
+
+    def findall(self, path: str, namespaces: dict[str, str] | None = None) -> list[Any]:
+        """Return the children of a name, which know their lines, too."""
+        return super().findall(path, namespaces)
+
+
+def parse_xml(path: Path, content: bytes | OSError, problems: Problems) -> VocElement | None:
+    """Return the root of an XML file; entities and the like, which could do harm, are refused.
+
+    Names are in small letters and without namespaces, as VOC has none.
+    """
+    if isinstance(content, OSError):
+        problems.add(path, None, f"cannot be read: {content.strerror}")
+        return None
+
+    def make(tag: str, attributes: dict[str, str]) -> VocElement:
+        element = VocElement(tag.rpartition("}")[2].lower(), attributes)
+        element.line = parser.parser.CurrentLineNumber
+        return element
+
+    parser: Any = XMLParser(target=TreeBuilder(element_factory=make))
+    try:
+        parser.feed(content)
+        root: VocElement = parser.close()
+        return root
+    except ParseError as error:
+        problems.add(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
+    except DefusedXmlException as error:
+        problems.add(path, None, f"not read: {type(error).__name__}, which could do harm")
+    except (ValueError, LookupError) as error:  # an encoding that there is not
+        problems.add(path, None, f"not XML that can be read: {error}")
+    return None
+
+
+def describe_other(root: VocElement) -> str:
+    """Say what an XML file is that is not Pascal VOC's, and what to do."""
+    if root.tag == "annotations" and root.find("image") is not None:
+        return (
+            "is CVAT's own XML (CVAT for images), which is not read; export Pascal VOC 1.1 or "
+            "COCO 1.0 from CVAT"
+        )
+    if root.tag == "annotations" and root.find("track") is not None:
+        return "is CVAT's own XML (CVAT for video), which is not read; export COCO 1.0 from CVAT"
+    if root.tag == "dataset" and root.find("images") is not None:
+        return (
+            "is XML of dlib's imglab, which is not read; Pascal VOC has a file for each image, "
+            "with <annotation> as its root"
+        )
+    inside = root.findall("annotation")
+    if inside:
+        return (
+            f"is <{root.tag}> with {len(inside)} <annotation> in it; Pascal VOC has a file for "
+            "each image, with <annotation> as its root"
+        )
+    return (
+        f"is <{root.tag}>; expected Pascal VOC's <annotation>; move the file elsewhere if it "
+        "belongs to no image"
+    )
+
+
+def parse_size(path: Path, root: VocElement, problems: Problems) -> Size | None:
+    """Return what <size> says; None where it says nothing, or 0 as some tools write."""
+    element = root.find("size")
+    texts = [] if element is None else [child_text(element, key) for key in ("height", "width")]
+    if not any(texts):
+        problems.note("XML files without <size>: taken from the image")
+        return None
+    try:
+        height, width = map(parse_number, texts)
+        if height == width == 0:
+            problems.note("XML files with a <size> of 0x0: taken from the image")
+            return None
+        if min(height, width) >= 1 and height == int(height) and width == int(width):
+            return int(height), int(width)
+    except ValueError:
+        pass
+    problems.add(
+        path,
+        child_line(root, "size"),
+        f"<size> has height {texts[0]!r:.20}, width {texts[1]!r:.20}; expected whole numbers (px)",
+    )
+    return None
+
+
+def child_text(element: Element, key: str) -> str:
+    """Return the text of an element's child, stripped; empty if there is none."""
+    return (element.findtext(key) or "").strip()
+
+
+def child_line(element: Element, key: str) -> int | None:
+    """Return the line of an element's child, if there is one."""
+    child: Any = element.find(key)
+    return None if child is None else child.line

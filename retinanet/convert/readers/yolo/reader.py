@@ -1,0 +1,336 @@
+"""YOLO: folders or lists of images, and a text file of labels for each image."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from retinanet.convert.dataset import FoundImage, FoundImages
+from retinanet.convert.image_files import find_image_names, name_inside, note_hidden_files
+from retinanet.convert.problems import Problems
+from retinanet.convert.read_ahead import map_in_threads, read_bytes
+from retinanet.convert.readers.yolo.config import YoloConfig
+from retinanet.convert.readers.yolo.labels import (
+    LabelFiles,
+    absolute,
+    label_path,
+    other_labels,
+    stem_of,
+)
+from retinanet.convert.readers.yolo.lists import ListedImage, is_file, read_list
+from retinanet.convert.readers.yolo.rows import Evidence, LabelRules, read_labels
+from retinanet.data.images.reading import SUFFIXES
+from retinanet.errors import UserError
+
+_PLACES = 3
+"""Folders of label files that the summary names."""
+
+
+def read_yolo(
+    config: YoloConfig,
+    rules: LabelRules,
+    problems: Problems,
+    *,
+    labels: Path | None,
+    missing_images: str,
+    unlabelled: str,
+) -> list[FoundImages]:
+    """Read the images of all splits and their labels.
+
+    file_name starts from the split's folder; where a split has several folders or lists, from the
+    first of images/SPLIT, images, the root, and the folder they share, that holds all its images.
+
+    Args:
+        config: where the images are.
+        rules: how labels are meant.
+        problems: collects problems and notes.
+        labels: folder of label files that come before those in the usual places, and in others that
+            are clear.
+        missing_images: as for `assemble`; `skip` leaves out label files without an image, too.
+        unlabelled: `refuse` splits without labels, and images whose labels may lie elsewhere; or
+            take them as `empty`.
+
+    Raises:
+        UserError: the labels of all splits together contradict how they are read.
+    """
+    listed = {
+        split: _images_of_split(config, split, missing_images, problems) for split in config.splits
+    }
+    images = [image.path for own in listed.values() for image in own]
+    files = LabelFiles(images, config.root, labels)
+    evidence = Evidence()
+    parts = [
+        _read_split(config, split, own, files, rules, evidence, missing_images, problems)
+        for split, own in listed.items()
+    ]
+    if objection := evidence.objection(rules):
+        raise UserError(f"{config.path}: {objection}; nothing was written")
+    _report_shared_labels(files, images, problems)
+    _note_images_of_several_splits(listed, problems)
+    unread = _report_labels_without_image(config, files, images, problems, missing_images)
+    for split, own in listed.items():
+        _report_unlabelled(config, split, own, files, unread, unlabelled, problems)
+    if unread:
+        problems.note(
+            f"text files that look like labels, but are no image's, such as {unread[0]}: not read",
+            len(unread),
+        )
+    _note_places(config, files, images, problems)
+    problems.note("text files whose name, or folder, begins with a dot: not read", files.hidden)
+    return parts
+
+
+def _images_of_split(
+    config: YoloConfig, split: str, missing_images: str, problems: Problems
+) -> list[ListedImage]:
+    """Return the images of a split, each once."""
+    images: dict[Path, ListedImage] = {}
+    entries = config.splits[split]
+    for entry in entries:
+        for image in _images_of(entry, config.root, missing_images, problems):
+            if images.setdefault(absolute(image.path), image) is not image:
+                problems.note("images that a split names twice: taken once")
+    if not images:
+        of_split = f" of {split}" if split else ""
+        problems.add(
+            config.path,
+            None,
+            f"there is no image{of_split} in {' and '.join(map(str, entries))}; correct the path"
+            + (f", or leave {split} out with --sets" if len(config.splits) > 1 else ""),
+        )
+    return list(images.values())
+
+
+def _images_of(
+    entry: Path, root: Path, missing_images: str, problems: Problems
+) -> list[ListedImage]:
+    """Return the images of a folder or list."""
+    if not entry.is_dir():
+        return read_list(entry, root, problems, find_missing="find" in missing_images)
+    note_hidden_files(entry, problems)
+    paths = [entry / name for name in find_image_names(entry)]
+    return [ListedImage(path, path, None) for path in paths]
+
+
+def _read_split(
+    config: YoloConfig,
+    split: str,
+    listed: list[ListedImage],
+    files: LabelFiles,
+    rules: LabelRules,
+    evidence: Evidence,
+    missing_images: str,
+    problems: Problems,
+) -> FoundImages:
+    there = [image.path for image in listed if image.line is None or is_file(image.path)]
+    folder = _common_folder(config, split, there)
+    part = FoundImages(name=split, folder=folder, normalized=rules.units != "px")
+    paths = [files.of(image.path).path for image in listed]
+    contents = map_in_threads(read_bytes, [path for path in paths if path is not None])
+    for (path, source, line), label in zip(listed, paths, strict=True):
+        content = next(contents) if label is not None else b""
+        name = name_inside(folder, path.absolute())
+        boxes = []  # of an image without a label file
+        if label is not None:
+            boxes = read_labels(label, content, rules, evidence, problems)
+        # Of another machine, or a text of no file; or there is none of nearly the same name: who
+        # looks for one again, without this reader, finds no labels.
+        if name is None or "\0" in name or ("find" in missing_images and not is_file(path)):
+            if "skip" in missing_images:
+                problems.note("images without a file: skipped")
+                problems.note("boxes of images without a file: skipped", len(boxes))
+            else:
+                problems.add(
+                    source,
+                    line,
+                    f"{str(path)!r:.200}: there is no such image file; --missing-images find looks "
+                    f"for its name in {config.root}, skip leaves it out",
+                )
+            continue
+        image = FoundImage(source=source, line=line, file_name=name, boxes=boxes)
+        if label is not None:
+            image.source, image.line = label, None
+        part.images.append(image)
+    return part
+
+
+def _common_folder(config: YoloConfig, split: str, images: list[Path]) -> Path:
+    entries = config.splits[split]
+    if len(entries) == 1 and entries[0].is_dir():
+        return entries[0]
+    for folder in (config.root / "images" / split, config.root / "images", config.root):
+        if all(name_inside(folder, image.absolute()) for image in images):
+            return folder
+    return Path(os.path.commonpath([image.absolute().parent for image in images]))
+
+
+def _report_shared_labels(files: LabelFiles, images: list[Path], problems: Problems) -> None:
+    """Name label files of which nobody can say whose they are, and images that have two."""
+    owners: dict[Path, dict[Path, None]] = {}
+    for image in images:
+        found = files.of(image)
+        if found.path is None:
+            continue
+        owners.setdefault(found.path, {})[absolute(image)] = None
+        if found.rivals:
+            problems.add(
+                found.path,
+                None,
+                f"is the label file of {image}, but so is {found.rivals[0]}, which says something "
+                f"else; remove one of them, or give --labels {found.path.parent}",
+            )
+    for path, shared in owners.items():
+        if len(shared) > 1 and path.stat().st_size:
+            first, second, *_ = shared
+            problems.add(
+                path,
+                None,
+                f"is the label file of both {first} and {second}, so that nobody knows whose boxes "
+                f"it has; remove one of the images, or move the label file to {label_path(first)}"
+                if label_path(first) != label_path(second)
+                else f"is the label file of both {first} and {second}, so that nobody knows whose "
+                "boxes it has; remove or rename one of the images",
+            )
+
+
+def _note_images_of_several_splits(
+    listed: dict[str, list[ListedImage]], problems: Problems
+) -> None:
+    splits: dict[str, list[str]] = {}
+    for split, images in listed.items():
+        for path in {os.path.realpath(i.path) for i in images if is_file(i.path)}:
+            splits.setdefault(path, []).append(split)
+    for names, count in Counter(tuple(own) for own in splits.values() if len(own) > 1).items():
+        problems.note(f"images are in both {' and '.join(names)}: AP will be too high", count)
+
+
+def _report_labels_without_image(
+    config: YoloConfig,
+    files: LabelFiles,
+    images: list[Path],
+    problems: Problems,
+    missing_images: str,
+) -> list[Path]:
+    """Name label files without an image in the folders of labels; return the others."""
+    named = {stem_of(image.name) for image in files.found}
+    bare = {stem_of(image.name) for image in images if files.of(image).path is None}
+    used = {path.parent for image in images if (path := files.of(image).path) is not None}
+    homes = {  # the usual folder of labels -> its folder of images
+        label_path(entry / "x").parent: entry
+        for entries in config.splits.values()
+        for entry in entries
+        if entry.is_dir()
+    }
+    others = []
+    for path in files.unread():
+        home = next((home for home in homes if path.is_relative_to(home)), None)
+        # Where labels lie beside images, any text may be one's: predictions of a run, too.
+        beside = home is not None and homes[home].absolute() == home
+        stem = stem_of(path.name)
+        elsewhere = path.parent not in used and (home is None or (beside and stem in named))
+        if elsewhere or stem in bare:
+            others.append(path)
+        elif "skip" in missing_images:
+            problems.note("label files without an image: skipped")
+        else:
+            wanted = path.with_suffix("").name
+            if home is not None:
+                wanted = str(homes[home] / path.relative_to(home).with_suffix(""))
+            problems.add(
+                path,
+                None,
+                f"there is no image {wanted}{SUFFIXES[0]} (or another suffix) for these labels; "
+                "--missing-images skip leaves them out",
+            )
+    return others
+
+
+def _report_unlabelled(
+    config: YoloConfig,
+    split: str,
+    listed: list[ListedImage],
+    files: LabelFiles,
+    unread: list[Path],
+    unlabelled: str,
+    problems: Problems,
+) -> None:
+    """Refuse images without labels where labels may have been overlooked."""
+    there = [image.path for image in listed if is_file(image.path)]
+    bare = [image for image in there if files.of(image).path is None]
+    if not bare:
+        return
+    taken = "images without a label file: taken as images without boxes"
+    if unlabelled == "empty":
+        problems.note(taken, len(bare))
+        return
+    of_split = f" of {split}" if split else ""
+    empty = "--unlabelled empty takes images without a label file as empty"
+    stems = {stem_of(path.name): path for path in unread}
+    overlooked = [image for image in bare if stem_of(image.name) in stems]
+    if overlooked:
+        other = stems[stem_of(overlooked[0].name)]
+        problems.add(
+            config.path,
+            None,
+            f"{_count(overlooked)}{of_split} without a label file in the usual place, but with "
+            f"labels of the same name elsewhere: {overlooked[0]} and {other}; --labels "
+            f"{_top(other, config.root)} reads those, {empty}",
+        )
+    elif len(bare) == len(there):
+        if unread:
+            hint = (
+                f"{len(unread):,} text files that look like labels belong to no image, such as "
+                f"{unread[0]}: name them as the images are, and give --labels "
+                f"{_top(unread[0], config.root)}"
+            )
+        else:
+            hint = other_labels(config.root) or "--labels D names the folder of the label files"
+        problems.add(
+            config.path,
+            None,
+            f"{_count(bare)}{of_split}, and none has a label file; the first should be "
+            f"{label_path(bare[0])}; {hint}; {empty}",
+        )
+    else:
+        problems.note(taken, len(bare))
+
+
+def _count(images: list[Path]) -> str:
+    return f"{len(images):,} image{'s' if len(images) > 1 else ''}"
+
+
+def _top(path: Path, root: Path) -> Path:
+    """Return the folder to name for a label file."""
+    folder = path.parent
+    while folder.parent not in (folder, root) and folder.name in ("train", "val", "valid", "test"):
+        folder = folder.parent
+    return folder
+
+
+def _note_places(
+    config: YoloConfig, files: LabelFiles, images: list[Path], problems: Problems
+) -> None:
+    """Count what was read from an unusual place, and what was not read at all."""
+    places = Counter(
+        str(path.parent)
+        for image in dict.fromkeys(images)
+        if (path := files.of(image).path) is not None
+        and path != label_path(image)
+        and not (files.given and path.is_relative_to(files.given))
+    )
+    for place, count in places.most_common(_PLACES):
+        problems.note(f"label files read from {place}, which is not YOLO's usual place", count)
+    problems.note(
+        "label files read from further places that are not YOLO's usual ones",
+        sum(places.values()) - sum(count for _, count in places.most_common(_PLACES)),
+    )
+    problems.note(
+        f"label files of images that have another one in {files.given}: not read",
+        len(files.passed_over),
+    )
+    if config.complete:
+        problems.note(
+            f"label files under {config.root} belong to images that no split names: not read",
+            files.of_no_split(),
+        )
