@@ -40,6 +40,12 @@ def main(words: list[str]) -> int:
         action="store_true",
         help="let --fix remove more than a tenth of the boxes or images",
     )
+    parser.add_argument(
+        "--fix-as",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="what --fix cannot tell by itself, as its message says: boxes=xyxy, sizes=record, ..",
+    )
     parser.add_argument("--json", metavar="OUT", help="write all findings, not the first ten")
     parser.add_argument(
         "--fit-anchors", action="store_true", help="search anchors that cover more boxes"
@@ -55,6 +61,7 @@ def main(words: list[str]) -> int:
         decode=options.decode,
         fix=Path(options.fix) if options.fix else None,
         fix_removes_much=options.fix_removes_much,
+        fix_as=options.fix_as or [],
         json=Path(options.json) if options.json else None,
         fit_anchors=options.fit_anchors,
         pictures=Path(options.pictures) if options.pictures else None,
@@ -69,6 +76,7 @@ def check(
     decode: bool,
     fix: Path | None,
     fix_removes_much: bool,
+    fix_as: list[str],
     json: Path | None,
     fit_anchors: bool,
     pictures: Path | None,
@@ -82,6 +90,7 @@ def check(
         decode: every image file, not only doubtful ones.
         fix: file for a cleaned copy.
         fix_removes_much: let it remove more than a tenth of the boxes or images.
+        fix_as: what it cannot tell by itself, see `parse_choices`.
         json: file for all findings.
         fit_anchors: search anchors that cover more boxes.
         pictures: folder to draw into.
@@ -94,14 +103,20 @@ def check(
 
     if Path(what).is_dir():
         raise UserError(f"{what}: is a folder; name a config (YAML) or an annotation file (JSON)")
-    is_file = what.lower().endswith(".json")
+    suffix = Path(what).suffix.lower()
+    is_file = suffix in (".json", ".gz") or (
+        suffix not in (".yaml", ".yml") and Path(what).is_file()
+    )
+    if suffix in (".yaml", ".yml") and Path(what).is_file():
+        _refuse_yolo(Path(what))
     if not is_file and (images or fix):
         raise UserError(
             f"{'--images' if images else '--fix'} goes with an annotation file (JSON), not with a "
             "config, which names its own; give the file of one split"
         )
-    if fix_removes_much and not fix:
-        raise UserError("--fix-removes-much goes with --fix OUT.json")
+    if (fix_removes_much or fix_as) and not fix:
+        option = "--fix-removes-much" if fix_removes_much else "--fix-as"
+        raise UserError(f"{option} goes with --fix OUT.json")
     if is_file and (pictures or fit_anchors):
         raise UserError(
             f"{'--pictures' if pictures else '--fit-anchors'} needs a config (YAML): what "
@@ -118,6 +133,7 @@ def check(
             decode=decode,
             fix=fix,
             fix_removes_much=fix_removes_much,
+            fix_as=fix_as,
             json=json,
         )
     config = follow_weights(load_config(find_config(what), overrides))
@@ -125,6 +141,20 @@ def check(
         config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
     )
     return _print_and_write(report, json)
+
+
+def _refuse_yolo(path: Path) -> None:
+    """Refuse the description of a YOLO data set, which looks like a config.
+
+    Raises:
+        UserError: what it is, and the command that converts it.
+    """
+    from retinanet.data.coco.foreign import name_text
+
+    content = path.read_bytes()
+    keys = {line.split(b":")[0] for line in content.splitlines() if b":" in line}
+    if keys & {b"names", b"nc"} and not keys & {b"model", b"data"}:
+        raise UserError(f"{path}: {name_text(path, content)}")
 
 
 def _check_annotation_file(
@@ -135,11 +165,13 @@ def _check_annotation_file(
     decode: bool,
     fix: Path | None,
     fix_removes_much: bool,
+    fix_as: list[str],
     json: Path | None,
 ) -> int:
     """Check an annotation file alone, and perhaps write a cleaned copy."""
     from retinanet.doctor.check import check_annotations
-    from retinanet.doctor.repair_file import repair_file
+    from retinanet.doctor.repair.choices import parse_choices
+    from retinanet.doctor.repair.whole_file import repair_file
 
     if not path.is_file():
         raise UserError(f"{path}: there is no such annotation file")
@@ -148,11 +180,12 @@ def _check_annotation_file(
             "data.classes goes with a config (YAML): all classes of an annotation file alone are "
             "checked; leave it out, or name the config"
         )
+    choices = parse_choices(fix_as)
     report = check_annotations(path, images, config, decode=decode)
     if fix is None:
         return _print_and_write(report, json)
     print(format_report(report) + "\n")
-    repaired = repair_file(path, fix, images, removes_much=fix_removes_much)
+    repaired = repair_file(path, fix, images, choices=choices, removes_much=fix_removes_much)
     after = check_annotations(fix, images, config, decode=decode)
     print(f"wrote {fix}; {path} is as it was\n  {repaired}")
     _print_changes(repaired.changes)
@@ -203,10 +236,10 @@ def _write_json(report: Report, path: Path, extra: dict[str, Any]) -> None:
 
 def _print_changes(changes: Mapping[str, int]) -> None:
     """Say what was changed in the cleaned copy."""
-    from retinanet.doctor.repair import OTHER_CHANGES
+    from retinanet.doctor.repair.records import DONE
 
     for kind, count in changes.items():
-        print(f"  {kind} ({count:,}): {OTHER_CHANGES.get(kind) or KINDS[kind].fix}")
+        print(f"  {kind} ({count:,}): {DONE.get(kind) or KINDS[kind].fix}")
     if not changes:
         print("  nothing to change: a copy")
 

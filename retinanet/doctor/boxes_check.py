@@ -12,6 +12,7 @@ from retinanet.data.boxes_used import cut_boxes, parts
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.findings import Finding, Findings, findings_of
 from retinanet.doctor.format_check import find_format_faults
+from retinanet.doctor.reader import Reading
 
 _MOST_IMAGES = 0.5
 """Share of images without boxes from which it looks like a mistake."""
@@ -28,8 +29,9 @@ def check_boxes(
     learn: bool,
     min_box_side: float,
     max_detections: int,
-    images_with_lost_boxes: frozenset[int] = frozenset(),
+    reading: Reading | None = None,
     chosen: Annotations | None = None,
+    format_known: bool = False,
 ) -> list[Findings]:
     """Return the findings about the boxes of a file.
 
@@ -38,24 +40,32 @@ def check_boxes(
         learn: Whether the file is to train on.
         min_box_side: Side (original px) under which a box is small.
         max_detections: Detections of an image that an evaluation counts.
-        images_with_lost_boxes: ids of images whose boxes were set aside, and which only look empty.
+        reading: the file that the index is of, if records were set aside: what only looks empty
+            for that is no finding.
         chosen: the classes of it that are trained on, where those are not all: they alone decide
             what an image and a class lack.
+        format_known: the boxes are [x, y, width, height] px, whatever they look like.
     """
     chosen = annotations if chosen is None else chosen
     path = annotations.path
+    lost = reading or Reading(path=path, annotations=annotations, findings=[])
+    lost_images, lost_classes = lost.aside.get("images", 0), lost.aside.get("categories", 0)
     if not len(annotations):
-        return findings_of("no-images", path, [Finding("", "has no image")])
-    findings = find_format_faults(annotations)
-    if not findings:  # otherwise every box would be named
+        found = [] if lost_images else [Finding("", "has no image")]
+        return findings_of("no-images", path, found)
+    findings = [] if format_known else find_format_faults(annotations)
+    if all(one.kind == "doubtful-format" for one in findings):  # otherwise each box would be named
         findings += _boxes_left_out_or_cut(annotations, min_box_side)
         findings += _too_large_areas(annotations)
     findings += _duplicate_boxes(annotations)
-    findings += _check_images(chosen, max_detections, images_with_lost_boxes)
-    findings += _unused_classes(chosen)
-    if chosen.crowd.all():
+    findings += _check_images(chosen, max_detections, lost.images_with_lost_boxes)
+    if not lost_classes:
+        findings += _unused_classes(chosen, lost.classes_with_lost_boxes)
+    if chosen.crowd.all() and not (lost_images or lost_classes or lost.aside.get("annotations", 0)):
         kind = "no-boxes" if learn else "nothing-to-score"
+        crowds = len(annotations.crowd)
         text = f"has {len(annotations)} images but no box"
+        text += f": all {crowds} are regions to ignore (iscrowd 1)" if crowds else ""
         findings += findings_of(kind, path, [Finding("", text)])
     return findings
 
@@ -214,8 +224,13 @@ def _duplicate_file_names(annotations: Annotations) -> list[Findings]:
     return image_findings("duplicate-file-name", annotations, np.array(again, np.int64), value)
 
 
-def _unused_classes(annotations: Annotations) -> list[Findings]:
+def _unused_classes(annotations: Annotations, lost: frozenset[int]) -> list[Findings]:
+    """Find classes without boxes; `lost` are ids of those some of whose boxes were set aside."""
     categories = annotations.categories
     rows = zip(categories.ids, categories.names, annotations.class_counts(), strict=True)
-    found = [Finding(f"category {id} ({name!r})", "", id) for id, name, count in rows if not count]
+    found = [
+        Finding(f"category {id} ({name!r})", "", id)
+        for id, name, count in rows
+        if not count and id not in lost
+    ]
     return findings_of("unused-class", annotations.path, found)

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retinanet.data.boxes_used import take_census
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.coco.selection import take_classes
+from retinanet.data.found_files import FOUND, find_files
+from retinanet.data.images.near_names import Renames
 from retinanet.doctor.anchors_check import MANY_BOXES, check_anchors, measure_anchors
 from retinanet.doctor.augmentation_check import try_augmentation
 from retinanet.doctor.boxes_check import check_boxes
 from retinanet.doctor.data_summary import NamedSplit, describe_data
 from retinanet.doctor.findings import Finding, Findings, Report, ReportSection, findings_of
+from retinanet.doctor.format_check import WRONG_FORMATS
 from retinanet.doctor.image_check import (
     CheckedImage,
     check_image_files,
     image_file_findings,
     unused_files,
 )
+from retinanet.doctor.missing_files import describe_missing, find_missing, with_names_found
 from retinanet.doctor.reader import Reading, read_file
 from retinanet.doctor.splits_check import SplitImages, check_classes, check_copies
 from retinanet.engine.preflight.summary import describe_scale
@@ -44,6 +48,8 @@ class CheckedFile:
     checked_images: list[CheckedImage]
     """(N,) of each image, or nothing."""
     findings: list[Findings]
+    renames: Renames | None = None
+    """What the names of missing image files may mean."""
 
 
 def check_experiment(
@@ -80,7 +86,9 @@ def check_experiment(
     findings += _check_images_together(files)
     lines = [f"{split}: {path}, image files in {images}" for split, path, images in places]
     lines += _describe_unused_parts(config, files)
-    sections = [ReportSection(title="files", lines=lines), *describe_data(_name_splits(files))]
+    lines += _describe_found(files)
+    sections = [ReportSection(title="files", lines=lines), *_describe_missing(files)]
+    sections += describe_data(_name_splits(files))
     report = Report(subject=subject, findings=findings, sections=sections)
     more, tried = _try_experiment(config, report, fit_anchors=fit_anchors, pictures=pictures)
     return Report(subject=subject, findings=findings + more, sections=sections + tried)
@@ -90,7 +98,7 @@ def check_annotations(path: Path, images: Path | None, config: Config, *, decode
     """Check an annotation file, and its images if their folder is given."""
     file = check_file(path, images, config, split="", decode=decode)
     findings = file.findings + _check_images_together([file])
-    sections = describe_data(_name_splits([file]))
+    sections = [*_describe_missing([file]), *describe_data(_name_splits([file]))]
     if images is None:
         lines = ["not looked at: name their folder with --images"]
         sections.append(ReportSection(title="image files", lines=lines))
@@ -110,7 +118,9 @@ def check_file(
     path: Path, images: Path | None, config: Config, *, split: str, decode: bool
 ) -> CheckedFile:
     """Check one annotation file; `config` gives the limits."""
-    reading = read_file(path)
+    reading, renames = read_file(path), None
+    if config.data.find_images and images is not None and reading.annotations is not None:
+        reading = replace(reading, annotations=find_files(reading.annotations, images))
     annotations, findings, checked_images = reading.annotations, list(reading.findings), []
     chosen = None if annotations is None else _take_chosen(annotations, config.data.classes)
     if annotations is not None:
@@ -119,15 +129,19 @@ def check_file(
             learn=split != "val",
             min_box_side=config.data.min_box_side,
             max_detections=config.postprocess.max_detections,
-            images_with_lost_boxes=reading.images_with_lost_boxes,
+            reading=reading,
             chosen=chosen,
         )
+    if any(one.kind in WRONG_FORMATS for one in findings):  # then each box is far from its outline
+        findings = [one for one in findings if one.kind != "far-from-outline"]
     if images is not None and not images.is_dir():
         value = "is a file" if os.path.isfile(images) else ""  # noqa: PTH113 (it takes a forbidden one, too)
         findings += findings_of("no-image-folder", path, [Finding(str(images), value)])
         images = None
     if images is not None and annotations is not None:
         checked_images = check_image_files(annotations, images, decode=decode)
+        renames = find_missing(reading, checked_images, images)
+        checked_images = with_names_found(annotations, checked_images, renames)
         findings += image_file_findings(annotations, checked_images)
     return CheckedFile(
         split=split,
@@ -136,7 +150,28 @@ def check_file(
         images=images,
         checked_images=checked_images,
         findings=findings,
+        renames=renames,
     )
+
+
+def _describe_found(files: list[CheckedFile]) -> list[str]:
+    """Say which files data.find_images found under other names."""
+    indexes = [index for file in files if (index := file.reading.annotations) is not None]
+    return [
+        f"{index.path.name}: {remark}"
+        for index in indexes
+        for remark in index.remarks
+        if remark.startswith(FOUND)
+    ]
+
+
+def _describe_missing(files: list[CheckedFile]) -> list[ReportSection]:
+    return [
+        section
+        for file in files
+        if file.renames is not None and file.images is not None
+        for section in describe_missing(file.reading.path, file.images, file.renames)
+    ]
 
 
 def _take_chosen(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:

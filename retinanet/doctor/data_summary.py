@@ -85,8 +85,11 @@ def _describe_balance(split: NamedSplit) -> str:
     counts, names = split.annotations.class_counts(), split.annotations.categories.names
     low, high = int(np.where(counts > 0, counts, counts.max() + 1).argmin()), int(counts.argmax())
     ratio = counts[high] / counts[low]
-    if low == high:
+    if (counts > 0).sum() == 1:
         return f"{_prefix(split)}only {names[high]!r} has boxes"
+    if counts[low] == counts[high]:
+        which = "all classes" if counts.all() else "all classes that have boxes"
+        return f"{_prefix(split)}{which} have the same number of them"
     return f"{_prefix(split)}{names[high]!r} has {ratio:.3g} times as many boxes as {names[low]!r}"
 
 

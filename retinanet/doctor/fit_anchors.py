@@ -46,6 +46,8 @@ _MIN_TO_SPLIT = 200
 """Boxes from which half are kept out of the search."""
 _MIN_GAIN = 0.01
 """Share of the boxes that other anchors must gain to be worth their price."""
+_MIN_COVERED = 0.5
+"""Share of the boxes that anchors should cover to be worth keeping."""
 LARGER = (1.25, 1.5, 2.0)
 """Factors of a larger input that are tried beside."""
 
@@ -292,6 +294,13 @@ def describe_fit(fit: AnchorFit) -> list[str]:
         lines.append(
             "  (assign.kind=atss asks for no such IoU: shares say how closely anchors fit)"
         )
+    if not fit.better and after.total.covered < _MIN_COVERED:
+        return [
+            *lines,
+            f"no anchors that were found cover more than {after.total.covered:.1%}: at this input "
+            "size the boxes are too small, or too long, for any; enlarge data.short_side and "
+            "data.long_side, cut the images into tiles, or check that the boxes are right",
+        ]
     if not fit.better:
         return [
             *lines,

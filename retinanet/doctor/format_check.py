@@ -15,8 +15,11 @@ from retinanet.data.checks import (
     fit_as_corners,
 )
 from retinanet.data.coco.annotations import Annotations
+from retinanet.doctor.box_readings import PLAIN, read_boxes
 from retinanet.doctor.findings import Finding, Findings, findings_of
 
+WRONG_FORMATS = ("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format")
+"""Kinds of finding about the boxes of a whole file."""
 _MANY, _SHARE = 10, 0.2
 """Boxes, and share of the boxes, that leave their image by far: slips are fewer."""
 _FAR, _FAR_SHARE = 2, 0.01
@@ -27,11 +30,28 @@ def find_format_faults(annotations: Annotations) -> list[Findings]:
     """Find boxes that all, or many of which, are not [x, y, width, height] px."""
     wrong = find_wrong_format(annotations)
     if wrong is not None:
-        kinds = {"corners": "corner-boxes", "normalised": "normalised-boxes"}
+        kinds = {
+            "corners": "corner-boxes",
+            "centres": "centre-boxes",
+            "normalised": "normalised-boxes",
+        }
         kind = kinds.get(wrong.kind, "suspicious-format")
         return findings_of(kind, annotations.path, [Finding("", wrong.text)])
     text = _describe_suspicion(annotations)
-    return findings_of("suspicious-format", annotations.path, [Finding("", text)] if text else [])
+    kind = "suspicious-format" if text else "doubtful-format"
+    text = text or _describe_doubt(annotations)
+    return findings_of(kind, annotations.path, [Finding("", text)] if text else [])
+
+
+def _describe_doubt(annotations: Annotations) -> str:
+    """Say what else the boxes may be, where training would go on with them."""
+    boxes = annotations.boxes.astype(np.float64)
+    sizes = annotations.sizes[annotations.image_of_box()]
+    verdict = read_boxes(boxes, sizes, annotations.areas, np.full_like(boxes, np.nan))
+    if verdict.is_clear:
+        return ""
+    others = ", or ".join(str(reading) for reading in verdict.readings if reading != PLAIN)
+    return verdict.text + (f"; they may be {others}" if others else "")
 
 
 def _describe_suspicion(annotations: Annotations) -> str:

@@ -32,21 +32,21 @@ def _warning(meaning: str, remedy: str, fix: str = "") -> Kind:
     return Kind("warning", meaning, remedy, fix)
 
 
-def _fact(meaning: str, remedy: str = "") -> Kind:
-    return Kind("fact", meaning, remedy)
+def _fact(meaning: str, remedy: str = "", fix: str = "") -> Kind:
+    return Kind("fact", meaning, remedy, fix)
 
 
 FILE = {
     "no-coco-file": _error(
         "the annotation file cannot be read as COCO JSON",
-        "write an object with the lists images, annotations and categories",
+        "what the text says: in the end, an object with lists of images, annotations, categories",
     ),
     "refused": _error("the annotation file is refused by training", "mend what the text says"),
     "bad-record": _error("a record is not an object", "remove it", "removed"),
     "bad-id": _error(
         "an id is not a whole number (or an image's is negative)",
         "number the records from 1",
-        "annotations renumbered",
+        "renumbered, also where other records refer to it",
     ),
     "duplicate-image-id": _error(
         "two images have one id, so nobody knows whose boxes are whose",
@@ -57,11 +57,19 @@ FILE = {
         "two annotations have one id", "number them anew", "the later one renumbered"
     ),
     "duplicate-category-id": _error("two categories have one id", "give each its own id"),
-    "duplicate-category-name": _error("two categories have one name", "rename or merge them"),
+    "duplicate-category-name": _error(
+        "two categories have one name",
+        "rename one of them, or merge them: --fix OUT --fix-as names=merged",
+        "those without boxes removed, as exports add at their root; others with --fix-as",
+    ),
     "bad-category-name": _error("a category has no name that can be printed", "name it"),
     "no-categories": _error("there is no class to learn", 'fill "categories"'),
     "no-images": _error("there is no image", "choose the right annotation file"),
-    "no-boxes": _error("there is no box to learn from", "choose the right annotation file"),
+    "no-boxes": _error(
+        "there is no box to learn from",
+        "choose the right annotation file; if regions to ignore are meant as objects, --fix OUT "
+        "--fix-as crowds=objects",
+    ),
     "nothing-to-score": _warning(
         "there is no box to score detections against", "AP will be n/a; choose the right file"
     ),
@@ -73,6 +81,10 @@ FILE = {
     "bad-file-name": _error(
         "a file_name is not a name inside the image folder",
         "write it relative to the image folder, without '..'",
+        "the name of its file written, if it is there, with --images",
+    ),
+    "name-from-url": _fact(
+        "an image has no file_name: the last part of its coco_url is taken", fix="written"
     ),
     "duplicate-file-name": _warning(
         "two image records name one file, so the boxes of one are background to the other",
@@ -81,6 +93,10 @@ FILE = {
     ),
 }
 """The annotation file, its images and categories."""
+
+_CONVERTED = (
+    "converted where nothing else fits, otherwise refused; --fix-as says how they are written"
+)
 
 BOXES = {
     "unknown-image": _error(
@@ -102,23 +118,57 @@ BOXES = {
     "negative-size": _error(
         "a box has a negative width or height",
         "write [x, y, width, height], not two corners",
-        "turned round where it then lies in its image, otherwise removed",
+        "turned round where one way alone lies in its image, removed where none does, otherwise "
+        "refused; --fix-as says which",
     ),
     "bad-iscrowd": _error("an iscrowd is neither 0 nor 1", "write 0, or 1 for a crowd region"),
     "corner-boxes": _error(
         "the boxes are written as corners [x1, y1, x2, y2]",
         "write [x, y, width, height]",
-        "converted",
+        _CONVERTED,
+    ),
+    "centre-boxes": _error(
+        "the boxes are written as [centre x, centre y, width, height]",
+        "write [x, y, width, height]",
+        _CONVERTED,
     ),
     "normalised-boxes": _error(
         "the boxes are written as shares of the image, not as px",
         "multiply them by the images' width and height",
-        "converted to px",
+        _CONVERTED,
     ),
     "suspicious-format": _error(
-        "a fifth of the boxes or more leave their image by far",
+        "boxes leave their image as if they were not written as [x, y, width, height] px",
         "compare some with their images; write all as [x, y, width, height]",
-        "left alone, with all other boxes that leave their image",
+        "refused; --fix-as says how they are written",
+    ),
+    "doubtful-format": _warning(
+        "the boxes may be written in another way, or belong to a smaller copy of the images",
+        "compare some with their images; --fix OUT --fix-as boxes=.. says how they are written",
+        "refused; --fix-as says how they are written",
+    ),
+    "unclear-rotation": _error(
+        "an angle, or a fifth number in a bbox, whose meaning is not clear", "what the text says"
+    ),
+    "rotated-box": _warning(
+        "a box is rotated: the box around it is taken",
+        "compare some with their images",
+        "the box around written, the rotation removed",
+    ),
+    "box-from-outline": _warning(
+        "an annotation has no box: the box around its segmentation is taken",
+        "compare some with their images",
+        "the box around the segmentation written",
+    ),
+    "other-box-form": _warning(
+        "a box is written as corner points or as an object: the box around them is taken",
+        "compare some with their images",
+        "written as [x, y, width, height]",
+    ),
+    "far-from-outline": _warning(
+        "a box is far from its own segmentation (IoU under 0.5)",
+        "compare some with their images; --fix OUT --fix-as boxes=outline takes the boxes "
+        "around the segmentations",
     ),
     "zero-area": _warning(
         "a box has no width or no height: left out", "remove it or draw it anew", "removed"
@@ -159,6 +209,10 @@ BOXES = {
         "more than half of the images have no box",
         "if that is not meant, look for lost annotations; data.drop_empty leaves them out",
     ),
+    "ignore-flag": _fact(
+        "a box is flagged to be ignored: a region to ignore, as with iscrowd 1",
+        fix="iscrowd 1 written, the flag removed",
+    ),
     "crowd": _fact("a region of many objects (iscrowd 1): anchors inside are ignored"),
     "image-without-boxes": _fact(
         "an image has no box: learnt as background (data.drop_empty leaves it out)"
@@ -170,23 +224,32 @@ IMAGES = {
     "no-image-folder": _error("the image folder is not there, or no folder", "name the right one"),
     "missing-file": _error(
         "an image file is not there",
-        "is it the right image folder?",
-        "record and boxes removed, with --images",
+        "name the right image folder; names that are nearly there stand under missing files",
+        "record and boxes removed, with --images, unless its name is nearly there",
     ),
     "unreadable-file": _error(
-        "an image file is empty, cut off, too large, a folder, or not an image",
-        "copy it anew, scale it down, or remove its record",
+        "an image file is empty, cut off, too large, a folder, or of no format that is read",
+        "what the text says, or remove its record",
         "record and boxes removed, with --images",
+    ),
+    "damaged-image": _warning(
+        "an image is damaged inside, so that its decoder guessed pixels (found with --decode)",
+        "copy or download it again, or remove its record",
     ),
     "wrong-size": _error(
         "an image file has another size than its record",
         "write the file's size, or take the file that was annotated",
-        "corrected where the boxes fit into the file, with --images",
+        "corrected where the boxes show what they belong to, otherwise refused; with --images",
+    ),
+    "size-off-by-one": _error(
+        "an image file's width or height is one pixel more or less than its record says",
+        "write the file's size",
+        "the file's size, with --images",
     ),
     "swapped-size": _error(
         "width and height of a record are exchanged",
         "exchange them",
-        "corrected where the boxes fit into the file, with --images",
+        "corrected where the boxes show what they belong to, otherwise refused; with --images",
     ),
     "exif-unrotated": _warning(
         "EXIF turns the image, but its record has the size before turning: not turned",
@@ -198,7 +261,8 @@ IMAGES = {
     ),
     "exif-rotated": _fact("EXIF turns the image, and its record has the size after turning"),
     "alpha": _warning(
-        "an image has an alpha channel: dropped", "save it as RGB on the background you want"
+        "an image has an alpha channel or a fourth band: dropped",
+        "save it as RGB on the background you want",
     ),
     "deep": _warning(
         "an image has more than 8 bits a channel: only the upper 8 are used",
@@ -207,6 +271,7 @@ IMAGES = {
     "cmyk": _warning("an image is CMYK: converted without a colour profile", "save it as RGB"),
     "grey": _fact("an image is grey: repeated in three channels"),
     "palette": _fact("an image has a palette: converted to RGB"),
+    "several-frames": _fact("an image file has several frames or pages: the first one is read"),
     "duplicate-content": _warning(
         "two image files of a split are identical", "keep one, with the boxes of both"
     ),
@@ -216,7 +281,15 @@ IMAGES = {
 
 SPLITS = {
     "different-categories": _error(
-        "the splits' categories differ", "give both files the same categories"
+        "the splits' categories differ",
+        "write both anew by the names of their classes: `retinanet convert coco TRAIN.json "
+        "VAL.json OUT --to coco --images FOLDER`",
+    ),
+    "image-in-several-files": _warning(
+        "annotation files of a split name one image, so the boxes of one are background to the "
+        "other",
+        "bring them together: `retinanet convert coco A.json B.json OUT.json --to coco --images "
+        "FOLDER --merge`",
     ),
     "train-image-in-val": _warning(
         "an image of val is in train, too: AP will be too high", "take it out of one of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,3 +90,46 @@ def _meant_ids(records: list[Any], key: str) -> set[int]:
     """Return ids, also those written as text or as fractions, which `--fix` reads first."""
     meant = [meant_number(record.get(key)) for record in records if isinstance(record, dict)]
     return {number for number in meant if isinstance(number, int) and is_id(number)}
+
+
+def renumber(values: Values) -> Counter[str]:
+    """Give images and categories whose id is no id a new one, also where they are referred to.
+
+    Texts, numbers beyond what every reader keeps exactly, and negative ids of images. Nothing is
+    changed where annotations refer to a record that is not there, which may be one of these under
+    another id, or where two records have one such id.
+    """
+    changes: Counter[str] = Counter()
+    for key, reference in (("images", "image_id"), ("categories", "category_id")):
+        records = [record for record in values[key] if isinstance(record, dict)]
+        ids = Counter(_id_key(record.get("id")) for record in records)
+        wanted = {
+            _id_key(annotation.get(reference))
+            for annotation in values["annotations"]
+            if isinstance(annotation, dict)
+        }
+        if not wanted <= ids.keys():
+            continue
+        top = max([0, *(record["id"] for record in records if is_id(record.get("id")))])
+        new: dict[tuple[str, Any], int] = {}
+        for record in records:
+            name = _id_key(record.get("id"))
+            if name is None or ids[name] > 1 or _is_usable(record["id"], key):
+                continue
+            top += 1
+            new[name] = record["id"] = top
+        for annotation in values["annotations"] if new else []:
+            name = _id_key(annotation.get(reference)) if isinstance(annotation, dict) else None
+            if name in new:
+                annotation[reference] = new[name]
+        changes["bad-id"] += len(new)
+    return +changes
+
+
+def _is_usable(value: Any, key: str) -> bool:
+    return is_id(value) and (key != "images" or value >= 0)
+
+
+def _id_key(value: Any) -> tuple[str, Any] | None:
+    """Return what tells an id apart, if it is a text or a number."""
+    return (type(value).__name__, value) if type(value) in (str, int, float) else None

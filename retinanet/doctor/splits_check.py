@@ -60,18 +60,30 @@ def check_copies(files: list[SplitImages]) -> list[Findings]:
             if files[first].split != files[later].split:
                 findings += _leaks(files[first], files[later], pairs)
             else:
-                findings += _refer_to_others(
-                    "duplicate-content", files[later], pairs, files[first], "has the content of"
-                )
+                findings += _copies(files[first], files[later], pairs)
     return findings
+
+
+def _copies(one: SplitImages, other: SplitImages, copies: dict[int, int]) -> list[Findings]:
+    """Find images of a file of a split that are in another one, or in itself, once more."""
+    same_file = {} if one is other else _same_files(one, other)
+    equal = {row: origin for row, origin in copies.items() if row not in same_file}
+    return _refer_to_others(
+        "image-in-several-files", other, same_file, one, "is the file of"
+    ) + _refer_to_others("duplicate-content", other, equal, one, "has the content of")
+
+
+def _same_files(one: SplitImages, other: SplitImages) -> dict[int, int]:
+    """Return rows of images of one -> rows of the other, of the same file by its path."""
+    if not one.folder or not other.folder:
+        return {}
+    pairs = shared_files(one.annotations, one.folder, other.annotations, other.folder)
+    return {row: origin for origin, row in pairs}
 
 
 def _leaks(train: SplitImages, val: SplitImages, copies: dict[int, int]) -> list[Findings]:
     """Find images of a file of val that are in one of train: rows of val -> rows of train."""
-    same_file: dict[int, int] = {}
-    if train.folder and val.folder:
-        pairs = shared_files(train.annotations, train.folder, val.annotations, val.folder)
-        same_file = {row: other for other, row in pairs}
+    same_file = _same_files(train, val)
     equal = {row: other for row, other in copies.items() if row not in same_file}
     kind = "train-image-in-val"
     return _refer_to_others(kind, val, same_file, train, "is the file of") + _refer_to_others(

@@ -49,7 +49,7 @@ def test_a_sound_file(data: Any, run: Run) -> None:
 
 
 def test_warnings_do_not_fail(data: Any, run: Run) -> None:
-    data.box(0)["bbox"] = [60, 5, 9, 9]
+    data.set_box(0, [60, 5, 9, 9])
     data.box(0)["area"] = 81
     code, out, _ = run(data.write())
     assert code == 0
@@ -68,7 +68,7 @@ def test_errors_come_first_and_fail(data: Any, run: Run, tmp_path: Path) -> None
     """Ten of a kind on the terminal, all in the JSON file."""
     for i in range(12):
         data.box(i)["category_id"] = 9
-    data.box(20)["bbox"] = [0, 0, 0, 5]
+    data.set_box(20, [0, 0, 0, 5])
     data.box(20)["area"] = 0
     code, out, _ = run(data.write(), "--json", tmp_path / "new" / "report.json")
     assert code == 2
@@ -107,13 +107,14 @@ def test_errors_come_first_and_fail(data: Any, run: Run, tmp_path: Path) -> None
 def test_fixing(data: Any, run: Run, tmp_path: Path) -> None:
     """The exit code is that of the cleaned file."""
     data.box(0)["category_id"] = 9
-    data.box(2).update(bbox=[60, 5, 9, 9], area=81)
+    data.set_box(2, [60, 5, 9, 9])
     out_path, report = tmp_path / "clean.json", tmp_path / "report.json"
     code, out, _ = run(data.write(), "--fix", out_path, "--json", report)
     assert code == 0
     assert (
         f"\nwrote {out_path}; {data.path} is as it was\n"
         "  80 -> 79 boxes, 40 -> 40 images\n"
+        "  boxes: 78 as they were, 1 cut to their image (each keeps 44% or more)\n"
         "  unknown-category (1): removed\n"
         "  overshoot (1): cut\n"
         "left in clean.json: sound: no errors, no warnings\n"
@@ -135,7 +136,10 @@ def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_pat
     for i in range(8):
         data.box(i)["category_id"] = 9
     code, out, _ = run(data.write(), "--fix", tmp_path / "tenth.json")
-    assert (code, "\n  80 -> 72 boxes, 40 -> 40 images\n" in out) == (0, True)
+    assert (code, "\n  80 -> 72 boxes, 40 -> 40 images\n" in out) == (
+        0,
+        True,
+    )
     data.box(8)["bbox"] = [1, 2]
     path = tmp_path / "new" / "clean.json"
     code, out, err = run(data.write(), "--fix", path)
@@ -147,7 +151,10 @@ def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_pat
     )
     assert not path.parent.exists()
     code, out, _ = run(data.path, "--fix", path, "--fix-removes-much")
-    assert (code, "\n  80 -> 71 boxes, 40 -> 40 images\n" in out) == (0, True)
+    assert (code, "\n  80 -> 71 boxes, 40 -> 40 images\n" in out) == (
+        0,
+        True,
+    )
 
 
 def test_many_images_are_removed_only_where_that_is_allowed(

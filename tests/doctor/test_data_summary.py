@@ -21,3 +21,20 @@ def test_the_table_names_a_class_as_every_split_does(both: Pair) -> None:
         " 2      1  dog | wolf           27         27",
         " 3      2  cow                  26         26",
     ]
+
+
+def test_how_classes_compare(data: Any) -> None:
+    """By the most and the fewest boxes of a class that has some."""
+
+    def last_line() -> str:
+        return describe_data([NamedSplit(name="", annotations=read_annotations(data.write()))])[
+            0
+        ].lines[-1]
+
+    assert last_line() == "'cat' has 1.04 times as many boxes as 'cow'"
+    data.content["annotations"] = data.content["annotations"][:6]
+    assert last_line() == "all classes have the same number of them"
+    data.content["categories"].append({"id": 4, "name": "owl"})
+    assert last_line() == "all classes that have boxes have the same number of them"
+    data.content["annotations"] = data.content["annotations"][:1]
+    assert last_line() == "only 'cat' has boxes"

@@ -85,6 +85,14 @@ def test_the_same_arguments_give_the_same_result(tiny_coco: Any) -> None:
     assert first.as_dict() == again.as_dict()
 
 
+def test_anchors_that_cover_nothing_are_not_recommended(tiny_coco: Any) -> None:
+    """Boxes of 2 px are smaller than any anchor that is tried."""
+    split, boxes = opened(corpus(tiny_coco, width=(2, 2.2), height=(2, 2.2)), SMALL)
+    fit = search_anchors(SMALL, split, boxes)
+    assert fit.before.total.covered == 0.0 and not fit.better
+    assert describe_fit(fit)[-1].startswith("no anchors that were found cover more than 0.0%: at")
+
+
 def test_good_anchors_are_kept(tiny_coco: Any) -> None:
     """Boxes around 40 px are what the defaults are made for: nothing is printed to paste."""
     split, boxes = opened(corpus(tiny_coco, width=(36, 46), height=(36, 46)), SMALL)

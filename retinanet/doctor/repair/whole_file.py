@@ -6,11 +6,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from retinanet.data.coco.content import read_content
 from retinanet.doctor.bad_records import Values
 from retinanet.doctor.kinds import KINDS
 from retinanet.doctor.reader import read_values
-from retinanet.doctor.repair import OTHER_CHANGES, repair
-from retinanet.doctor.repair_boxes import Changes
+from retinanet.doctor.repair.boxes import Changes
+from retinanet.doctor.repair.choices import Choices
+from retinanet.doctor.repair.records import DONE, repair
+from retinanet.doctor.repair.second_look import BoxChanges, BoxesBefore
 from retinanet.errors import UserError
 from retinanet.files import replacing
 
@@ -33,16 +36,23 @@ class Repaired:
     changes: Changes
     before: Totals
     after: Totals
+    boxes: BoxChanges
 
     def __str__(self) -> str:
-        return ", ".join(
+        totals = ", ".join(
             f"{getattr(self.before, what):,} -> {getattr(self.after, what):,} {what}"
             for what in ("boxes", "images")
         )
+        return f"{totals}\n  {self.boxes}"
 
 
 def repair_file(
-    path: Path, out: Path, images: Path | None, *, removes_much: bool = False
+    path: Path,
+    out: Path,
+    images: Path | None,
+    *,
+    choices: Choices | None = None,
+    removes_much: bool = False,
 ) -> Repaired:
     """Write a cleaned copy of a COCO file; return what was changed, counted by kind.
 
@@ -50,16 +60,23 @@ def repair_file(
         path: of the file, which is not touched.
         out: of the copy.
         images: folder of its image files, if they are to be checked, too.
+        choices: what the user knows, where the data does not tell.
         removes_much: a tenth of the boxes or images may go, and more.
 
     Raises:
-        UserError: it has not the form of a COCO file, none of its image files is in the folder, or
-            more would be removed than is allowed. Then nothing is written.
+        UserError: it has not the form of a COCO file, none of its image files is in the folder, it
+            is not clear what its boxes mean, or more would be removed than is allowed. Then nothing
+            is written.
     """
-    values = read_values(path, path.read_bytes())
-    before = _totals(values)
-    changes = repair(values, path, images)
-    repaired = Repaired(changes=changes, before=before, after=_totals(values))
+    values = read_values(path, read_content(path))
+    before, boxes_before = _totals(values), BoxesBefore(values)
+    changes = repair(values, path, images, choices or Choices())
+    repaired = Repaired(
+        changes=changes,
+        before=before,
+        after=_totals(values),
+        boxes=boxes_before.compare(values, changes),
+    )
     if not removes_much:
         _refuse_large_loss(repaired, path)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +98,7 @@ def _refuse_large_loss(repaired: Repaired, path: Path) -> None:
     kinds = [
         f"{kind} ({count:,})"
         for kind, count in repaired.changes.most_common()
-        if "removed" in (OTHER_CHANGES.get(kind) or KINDS[kind].fix)
+        if "removed" in (DONE.get(kind) or KINDS[kind].fix)
     ]
     raise UserError(
         f"{path}: --fix would remove {lost.boxes:,} of {before.boxes:,} boxes and {lost.images:,} "

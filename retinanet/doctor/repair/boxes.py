@@ -1,0 +1,257 @@
+"""Repairs of boxes: those of a whole file converted, single ones cut or removed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinanet.data.coco.geometry import box_of, find_outline, outline_extents
+from retinanet.data.coco.records import is_id, number_or_nan
+from retinanet.doctor.bad_records import Values, find_bad, sound_records
+from retinanet.doctor.box_readings import (
+    MOST,
+    PLAIN,
+    BoxReading,
+    Verdict,
+    convert_box,
+    judge,
+    overshoot,
+    read_boxes,
+    slip_limit,
+)
+from retinanet.doctor.boxes_check import check_boxes
+from retinanet.doctor.format_check import find_format_faults
+from retinanet.doctor.reader import index_sound
+from retinanet.doctor.repair.choices import Choices
+from retinanet.errors import UserError
+
+Record = dict[str, Any]
+Changes = Counter[str]
+"""Changes by kind of finding."""
+_ROUNDING, _SLIP_OF_BOX = 1.01, 0.25
+"""px, and share of its shorter side, that a small box may leave its image by."""
+_KINDS = {"xyxy": "corner-boxes", "yxyx": "corner-boxes", "cxcywh": "centre-boxes"}
+"""Kinds of finding by layout."""
+
+
+def objects(records: list[Any]) -> list[Record]:
+    """Return the records that are objects."""
+    return [record for record in records if isinstance(record, dict)]
+
+
+def shared_ids(images: list[Any]) -> set[int]:
+    """Return the ids that several images have: nobody knows whose boxes are whose."""
+    ids = Counter(r["id"] for r in objects(images) if is_id(r.get("id")))
+    return {image_id for image_id, count in ids.items() if count > 1}
+
+
+def image_id_of(annotation: Record) -> int | None:
+    """Return the id of an annotation's image, if it is an id at all."""
+    image_id = annotation.get("image_id")
+    return image_id if is_id(image_id) else None
+
+
+def set_box(record: Record, box: list[float]) -> None:
+    """Give an annotation another box; an area that was the box's, or is now too large, follows."""
+    before, after = record["bbox"], box[2] * box[3]
+    area = number_or_nan(record.get("area"))
+    record["bbox"] = box
+    if not 0 <= area <= after or area == before[2] * before[3]:
+        record["area"] = after
+
+
+def settle_reading(values: Values, path: Path, choices: Choices) -> tuple[Changes, bool]:
+    """Decide how the boxes of a file are meant, and write all of them as [x, y, width, height].
+
+    Returns what was changed, and whether there is proof of it: a box that leaves its image then
+    does so by itself.
+
+    Args:
+        values: the content of the file.
+        path: of it, for messages.
+        choices: what the user knows.
+
+    Raises:
+        UserError: more than one reading is possible, or the user's does not fit.
+    """
+    sound = _sound(values)
+    records, sizes = sound["annotations"], _sizes(sound)
+    if not records:
+        return Counter(), False
+    if choices.from_outlines:
+        return _take_outlines(records), True
+    boxes = np.array([record["bbox"] for record in records], np.float64)
+    size_of_box = np.array([sizes[record["image_id"]] for record in records], np.int64)
+    reading, proven = choices.reading, True
+    if reading is None:
+        areas = np.array([number_or_nan(record.get("area")) for record in records], np.float64)
+        extents = (extent or (np.nan,) * 4 for extent in outline_extents(records))
+        outlines = np.array(list(extents), np.float64)
+        verdict = read_boxes(boxes, size_of_box, areas, outlines)
+        if not verdict.is_clear:
+            raise UserError(f"{path}: {_describe_doubt(verdict)}")
+        (reading,), proven = verdict.readings, verdict.proven
+    elif judge(boxes, size_of_box, reading).leaving > MOST * len(boxes):
+        leaving = judge(boxes, size_of_box, reading).leaving
+        raise UserError(
+            f"{path}: {leaving:,} of {len(boxes):,} boxes leave their image, or have no area, as "
+            f"{reading}: --fix-as {reading.words} cannot be right (nothing was written)"
+        )
+    if reading == PLAIN:
+        return Counter(), proven
+    _refuse_others(values, records, reading, path)
+    for record in records:
+        box = convert_box(record["bbox"], reading, sizes[record["image_id"]])
+        set_box(record, _in_order(box) if reading.layout in ("xyxy", "yxyx") else box)
+    kind = "normalised-boxes" if reading.unit != "px" else _KINDS.get(reading.layout, "")
+    return Counter({kind or "suspicious-format": len(records)}), True
+
+
+def _sound(values: Values) -> Values:
+    """Return the sound records, without the annotations of images that share an id."""
+    sound = sound_records(values, find_bad(values))
+    shared = shared_ids(values["images"])
+    sound["annotations"] = [r for r in sound["annotations"] if r["image_id"] not in shared]
+    return sound
+
+
+def _sizes(sound: Values) -> dict[int, tuple[int, int]]:
+    return {r["id"]: (int(r["height"]), int(r["width"])) for r in sound["images"]}
+
+
+def _take_outlines(records: list[Record]) -> Changes:
+    """Give the annotations that have an outline the box around it."""
+    changes: Changes = Counter()
+    for record in records:
+        outline = find_outline(record.get("segmentation"))
+        if outline is None:
+            continue
+        box = box_of(outline.extent)
+        if max(abs(a - b) for a, b in zip(box, record["bbox"], strict=True)) > _ROUNDING:
+            set_box(record, box)
+            changes["far-from-outline"] += 1
+    return changes
+
+
+def _describe_doubt(verdict: Verdict) -> str:
+    if not verdict.readings:
+        return (
+            f"{verdict.text}, and most do in any other layout; are boxes of several kinds in one "
+            "file, or sizes wrong (give --images)? Nothing was written"
+        )
+    ways = ", or ".join(f"--fix-as {r.words} ({r})" for r in verdict.readings)
+    return (
+        f"{verdict.text}; the file does not tell how its boxes are meant. Compare some with their "
+        f"images, then give {ways} (nothing was written)"
+    )
+
+
+def _refuse_others(values: Values, records: list[Record], reading: BoxReading, path: Path) -> None:
+    """Refuse to convert some boxes of a file while others cannot be."""
+    left = len(values["annotations"]) - len(records)
+    if left:
+        raise UserError(
+            f"{path}: the boxes are written as {reading}, but {left:,} annotations cannot be "
+            "converted, because they, or their image, have other faults; mend those first "
+            "(nothing was written)"
+        )
+
+
+def _in_order(box: list[float]) -> list[float]:
+    """Return a box of negative width or height with its corners in order."""
+    x, y, width, height = box
+    return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
+
+
+def mend_boxes(values: Values, path: Path, *, proven: bool, sizes_known: bool) -> Changes:
+    """Cut or remove the boxes that the checks of boxes name.
+
+    Args:
+        values: the content of the file, whose boxes are [x, y, width, height] by now.
+        path: of it, for messages.
+        proven: there is proof that they are; see `settle_reading`.
+        sizes_known: the recorded sizes are those of the files. Otherwise a box that leaves its
+            image by far is left alone: the size may be what is wrong.
+
+    Raises:
+        UserError: many boxes leave their image, or some that would fit in another layout.
+    """
+    sound = _sound(values)
+    if not sound["categories"] or not sound["images"]:
+        return Counter()
+    index = index_sound(sound, path)
+    for fault in [] if proven else find_format_faults(index):
+        if fault.kind == "doubtful-format":  # which was settled before
+            continue
+        raise UserError(
+            f"{path}: {next(iter(fault)).value}; compare some with their images. If the boxes are "
+            f"[x, y, width, height], --fix-as {PLAIN.words} cuts them (nothing was written)"
+        )
+    findings = check_boxes(
+        index,
+        learn=True,
+        min_box_side=0,
+        max_detections=len(index.boxes) + 1,
+        format_known=True,
+    )
+    records = {record["id"]: record for record in sound["annotations"]}
+    sizes = _sizes(sound)
+    changes: Changes = Counter()
+    gone: set[int] = set()
+    for one in findings:
+        for finding in one if one.kind in _MENDED else ():
+            assert finding.id is not None
+            record = records[finding.id]
+            size = sizes[record["image_id"]]
+            if one.kind in ("outside", "overshoot") and _leaves_far(record["bbox"], size):
+                if not proven and not sizes_known:
+                    continue
+                if not proven:
+                    _refuse_other_layouts(record, size, path)
+            if one.kind == "overshoot":
+                changes[one.kind] += _cut_to_image(record, size)
+            else:
+                changes[one.kind] += finding.id not in gone
+                gone.add(finding.id)
+    removed = {id(records[annotation_id]) for annotation_id in gone}
+    values["annotations"] = [r for r in values["annotations"] if id(r) not in removed]
+    return +changes
+
+
+_MENDED = ("zero-area", "outside", "duplicate-box", "overshoot")
+"""Kinds of finding that `mend_boxes` sees to."""
+
+
+def _leaves_far(box: list[float], size: tuple[int, int]) -> bool:
+    """Whether a box leaves its image by more than a slip, for its own size, too."""
+    boxes, sizes = np.array([box], np.float64), np.array([size], np.int64)
+    limit = min(slip_limit(sizes)[0], _SLIP_OF_BOX * min(box[2:]))
+    return bool(overshoot(boxes, sizes)[0] > max(limit, _ROUNDING))
+
+
+def _refuse_other_layouts(record: Record, size: tuple[int, int], path: Path) -> None:
+    """Refuse to cut a box that leaves its image, but would fit in another layout."""
+    boxes, sizes = np.array([record["bbox"]], np.float64), np.array([size], np.int64)
+    for reading in map(BoxReading, ("xyxy", "cxcywh", "yxyx")):
+        if judge(boxes, sizes, reading).good:
+            raise UserError(
+                f"{path}: annotation {record['id']} (image {record['image_id']}) has bbox "
+                f"{record['bbox']}, which leaves its image of {size[1]}x{size[0]} px by far, but "
+                f"would fit as {reading}; correct such boxes, or have them cut with --fix-as "
+                f"{PLAIN.words} (nothing was written)"
+            )
+
+
+def _cut_to_image(record: Record, size: tuple[int, int]) -> bool:
+    """Cut a box to its image; return whether that changed it."""
+    x, y, width, height = record["bbox"]
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + width, size[1]), min(y + height, size[0])
+    box = [left, top, right - left, bottom - top]
+    if box == record["bbox"]:
+        return False
+    set_box(record, box)
+    return True

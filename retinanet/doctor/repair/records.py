@@ -1,0 +1,248 @@
+"""A cleaned copy of a COCO file: each finding that has a safe remedy gets it.
+
+Records are changed in place and keep all their other fields. What the boxes are px of, and how they
+are written, is settled before any of them is cut or removed; where that is not clear, the file is
+refused. Rounds of repair follow one another until a round changes nothing, so that cleaning a
+cleaned file changes nothing either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from retinanet.data.coco.records import is_id, is_name, number_or_nan
+from retinanet.data.coco.resolve import make_all_plain
+from retinanet.doctor.bad_records import LISTS, BadRecord, Values, find_bad
+from retinanet.doctor.renumber import find_shift, renumber, replace_by_numbers, shift_categories
+from retinanet.doctor.repair.boxes import (
+    Changes,
+    Record,
+    image_id_of,
+    mend_boxes,
+    objects,
+    settle_reading,
+    shared_ids,
+)
+from retinanet.doctor.repair.choices import Choices
+from retinanet.doctor.repair.negative import mend_negative_boxes
+from retinanet.doctor.repair.sizes import (
+    FOUND_NAMES,
+    LOST_BOXES,
+    SCALED_BOXES,
+    mend_images,
+    recorded_size,
+)
+from retinanet.errors import UserError
+
+_ROUNDS = 6
+"""Each ends with a check; three are the most that were seen."""
+CROWDS = "regions to ignore"
+NUMBERS = "numbers written as text or fractions"
+DONE = {
+    LOST_BOXES: "removed",
+    FOUND_NAMES: "those of the files that are there",
+    CROWDS: "made objects (iscrowd 0)",
+    NUMBERS: "turned into numbers",
+    SCALED_BOXES: "scaled to the size of the file",
+    **dict.fromkeys(
+        ("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format"), "converted"
+    ),
+    **dict.fromkeys(("wrong-size", "swapped-size"), "corrected"),
+    "negative-size": "turned round, or removed where they fit neither way",
+    "duplicate-category-name": "merged",
+    "far-from-outline": "the boxes around the segmentations taken",
+}
+"""What was done, where it is no kind of finding, or where `Kind.fix` has conditions."""
+
+
+def repair(values: Values, path: Path, images: Path | None, choices: Choices) -> Changes:
+    """Clean the content of a COCO file in place; return what was changed, counted by kind.
+
+    Args:
+        values: the content.
+        path: of the file, for messages.
+        images: folder of its image files, if they are to be checked, too.
+        choices: what the user knows.
+
+    Raises:
+        UserError: none of its image files is in the folder, or it is not clear what ids, sizes or
+            boxes mean.
+    """
+    changes = Counter({NUMBERS: replace_by_numbers(values)}) + renumber(values)
+    changes += _shift_category_ids(values, path) + make_all_plain(values)
+
+    def mend_records() -> Changes:
+        latest = _mend_records(values) + _merge_categories(values, choices) + _merge_images(values)
+        return latest + (mend_images(values, path, images, choices) if images else Counter())
+
+    def mend_annotations() -> Changes:
+        latest = mend_negative_boxes(values, path, choices)
+        latest += mend_boxes(values, path, proven=proven, sizes_known=images is not None)
+        return latest + _mend_records(values) + _merge_images(values) + _fill_gaps(values)
+
+    changes += _repeat(mend_records)
+    changes += _make_objects(values) if choices.crowds_are_objects else Counter()
+    converted, proven = settle_reading(values, path, choices)
+    return changes + converted + _repeat(mend_annotations)
+
+
+def _repeat(mend: Callable[[], Changes]) -> Changes:
+    """Mend until nothing changes."""
+    changes: Changes = Counter()
+    for _ in range(_ROUNDS):
+        latest = mend()
+        changes += latest
+        if not latest:
+            break
+    return changes
+
+
+def _shift_category_ids(values: Values, path: Path) -> Changes:
+    """Shift category ids that are off by one, where nothing else can be meant."""
+    shift = find_shift(values)
+    if shift is None:
+        return Counter()
+    if not shift.sure:
+        raise UserError(
+            f"{path}: {shift.text}, which --fix can neither prove nor mend; add {shift.step:+d} to "
+            "the category_id of all annotations, or mend the categories (nothing was written)"
+        )
+    return Counter({"shifted-category-ids": shift_categories(values, shift.step)})
+
+
+def _mend_records(values: Values) -> Changes:
+    """Mend or remove the records that training refuses."""
+    changes: Changes = Counter()
+    bad = find_bad(values)
+    first: dict[int, Record] = {}
+    for image in objects(values["images"]):
+        if is_id(image.get("id")):
+            first.setdefault(image["id"], image)
+    doubtful = _doubtful_kinds(bad)
+    removed: dict[str, set[int]] = {key: set() for key in LISTS}
+    top = max((r["id"] for r in objects(values["annotations"]) if is_id(r.get("id"))), default=0)
+    for key in LISTS:
+        for item in bad[key]:
+            kind, row = item.problem.kind, item.row
+            if row in removed[key] or row < 0 or kind in doubtful:
+                continue
+            record = values[key][row]
+            if kind == "duplicate-image-id":
+                lost = record.get("file_name") == first[record["id"]].get("file_name")
+            elif kind == "bad-bbox" and isinstance(record.get("bbox"), dict):
+                lost = False  # it holds a box, in a form that is not understood
+            else:
+                lost = kind in ("bad-record", "unknown-image", "unknown-category", "bad-bbox")
+            if lost:
+                removed[key].add(row)
+            elif key == "annotations" and kind in ("bad-id", "duplicate-annotation-id"):
+                top = max(top, 0) + 1
+                record["id"] = top
+            else:
+                continue
+            changes[kind] += 1
+    for key in LISTS:
+        _remove(values, key, removed[key])
+    return changes
+
+
+def _doubtful_kinds(bad: dict[str, list[BadRecord]]) -> set[str]:
+    """Return the kinds of unknown ids that may be known once the ids referred to are mended."""
+    doubtful = set()
+    for kind, key, word in (
+        ("unknown-image", "images", "image"),
+        ("unknown-category", "categories", "category"),
+    ):
+        kinds = {item.problem.kind for item in bad[key] if item.row >= 0}
+        if kinds & {"bad-id", f"duplicate-{word}-id"}:
+            doubtful.add(kind)
+    return doubtful
+
+
+def _remove(values: Values, key: str, rows: set[int]) -> None:
+    if rows:
+        values[key] = [record for row, record in enumerate(values[key]) if row not in rows]
+
+
+def _merge_categories(values: Values, choices: Choices) -> Changes:
+    """Remove a category without boxes whose name another one has, as exports add at their root.
+
+    Two of one name that have boxes become one where the user says so.
+    """
+    used = {
+        record.get("category_id") for record in objects(values["annotations"]) if _has_id(record)
+    }
+    groups: dict[str, list[Record]] = {}
+    for record in objects(values["categories"]):
+        if is_id(record.get("id")) and is_name(record.get("name")):
+            groups.setdefault(record["name"], []).append(record)
+    becomes: dict[int, int] = {}
+    for several in groups.values():
+        ids = {record["id"] for record in several}
+        kept = [record["id"] for record in several if record["id"] in used] or [several[0]["id"]]
+        if len(ids) == len(several) > 1 and (len(kept) == 1 or choices.merge_names):
+            becomes |= {number: kept[0] for number in ids if number != kept[0]}
+    for annotation in objects(values["annotations"]):
+        if _has_id(annotation) and annotation["category_id"] in becomes:
+            annotation["category_id"] = becomes[annotation["category_id"]]
+    gone = {
+        row
+        for row, record in enumerate(values["categories"])
+        if isinstance(record, dict) and is_id(record.get("id")) and record["id"] in becomes
+    }
+    _remove(values, "categories", gone)
+    return Counter({"duplicate-category-name": len(gone)} if gone else {})
+
+
+def _has_id(annotation: Record) -> bool:
+    return is_id(annotation.get("category_id"))
+
+
+def _merge_images(values: Values) -> Changes:
+    """Move the boxes of a file that has two records of one size to the first of them."""
+    first: dict[tuple[Any, ...], int] = {}
+    moved: dict[int, int] = {}
+    rows = set()
+    shared = shared_ids(values["images"])
+    for row, record in enumerate(values["images"]):
+        if not isinstance(record, dict) or not is_name(record.get("file_name")):
+            continue
+        image_id: Any = record.get("id")
+        if not is_id(image_id) or image_id in shared:
+            continue
+        original = first.setdefault((record["file_name"], recorded_size(record)), image_id)
+        if original != image_id:
+            moved[image_id] = original
+            rows.add(row)
+    for annotation in objects(values["annotations"]):
+        image_id = image_id_of(annotation)
+        if image_id in moved:
+            annotation["image_id"] = moved[image_id]
+    _remove(values, "images", rows)
+    return Counter({"duplicate-file-name": len(rows)} if rows else {})
+
+
+def _make_objects(values: Values) -> Changes:
+    """Make objects of the regions to ignore."""
+    crowds = [record for record in objects(values["annotations"]) if record.get("iscrowd") == 1]
+    for record in crowds:
+        record["iscrowd"] = 0
+    return Counter({CROWDS: len(crowds)} if crowds else {})
+
+
+def _fill_gaps(values: Values) -> Changes:
+    """Give annotations the area and the iscrowd that they lack."""
+    changes: Changes = Counter()
+    for record in objects(values["annotations"]):
+        bbox = record.get("bbox")
+        box = [number_or_nan(value) for value in bbox] if isinstance(bbox, list) else []
+        if len(box) == 4 and not number_or_nan(record.get("area")) >= 0 and box[2] * box[3] >= 0:
+            changes["missing-area" if record.get("area") is None else "bad-area"] += 1
+            record["area"] = record["bbox"][2] * record["bbox"][3]
+        if record.get("iscrowd") is None:
+            changes["missing-iscrowd"] += 1
+            record["iscrowd"] = 0
+    return changes

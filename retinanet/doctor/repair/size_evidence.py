@@ -1,0 +1,108 @@
+"""What the boxes of images tell whose record and file differ in size.
+
+Either the record's size alone is wrong, and the boxes are px of the file; or the boxes belong to an
+image of the recorded size, of which the file is a scaled copy. M boxes of such images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.doctor.box_readings import (
+    PLAIN,
+    Boxes,
+    BoxReading,
+    Sizes,
+    convert_boxes,
+    judge,
+    overshoot,
+    slip_limit,
+)
+
+Frame = Literal["file", "record"]
+"""Which image the boxes are px of: one of the file's size, or one of the recorded size."""
+_OTHERS = [BoxReading("xyxy"), BoxReading("cxcywh"), BoxReading("yxyx")]
+"""Layouts that must be excluded, too: with them nearly any size may fit."""
+_MIN_LEAVING, _STRONG_SHARE = 3, 0.2
+"""Boxes, and share of the boxes, that must leave an image that is not meant."""
+_BORDER = 0.51
+"""px from the border at which a box ends there."""
+_CHANCE, _MIN_TIES = 5, 3
+"""Boxes that end at a border by chance, times this, are no evidence yet, nor are so few."""
+_MIN_REACH = 0.9
+"""Share of the file's sides that boxes of it should reach somewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MismatchedBoxes:
+    """Boxes of images whose record gives another size than the file has."""
+
+    boxes: Boxes
+    """(M, 4) as the annotation file has them."""
+    record_sizes: Sizes
+    """(M, 2) height and width that the record gives."""
+    file_sizes: Sizes
+    """(M, 2) of the file."""
+
+
+def find_frame(mismatched: MismatchedBoxes) -> Frame | None:
+    """Return the only image that the boxes can be px of, or None if that is not clear."""
+    boxes, record, file = mismatched.boxes, mismatched.record_sizes, mismatched.file_sizes
+    if not _is_uniform(record, file):
+        return None
+    exchanged = record[:, ::-1]
+    frames = [record, file]
+    is_exchange = bool((exchanged == file).all())
+    if not is_exchange and (record[:, 0] != record[:, 1]).any():
+        frames.append(exchanged)
+    others = [judge(boxes, frame, other) for frame in frames for other in _OTHERS]
+    as_record, as_file, *as_exchanged = (judge(boxes, frame, PLAIN) for frame in frames)
+    if min(fit.leaving for fit in (*others, *as_exchanged)) < _MIN_LEAVING:
+        return None
+    is_file = as_file.good and _are_too_large(boxes, record)
+    is_record = as_record.good and (_are_too_large(boxes, file) or _ends_at_border(boxes, record))
+    if is_file and (is_exchange or _reaches_far(boxes, file)):
+        return "file"
+    return "record" if is_record and not is_exchange else None
+
+
+def _are_too_large(boxes: Boxes, sizes: Sizes) -> bool:
+    """Whether many boxes leave images of these sizes, and some of them in every layout."""
+    read = convert_boxes(boxes, PLAIN, sizes)
+    leaving = overshoot(read, sizes) > slip_limit(sizes)
+    if leaving.sum() < max(_MIN_LEAVING, _STRONG_SHARE * len(boxes)):  # slips are fewer
+        return False
+    boxes, sizes = boxes[leaving], sizes[leaving]
+    inexplicable = np.ones(len(boxes), bool)
+    for other in _OTHERS:
+        read = convert_boxes(boxes, other, sizes)
+        fits = (overshoot(read, sizes) <= _BORDER) & (read[:, 2:] > 0).all(axis=1)
+        inexplicable &= ~fits
+    return bool(inexplicable.sum() >= _MIN_LEAVING)
+
+
+def _is_uniform(record: Sizes, file: Sizes) -> bool:
+    """Whether all images differ alike: by exchanged sides, or by one factor for each side."""
+    if (record[:, ::-1] == file).all():
+        return True
+    factors = file / record
+    middle = np.median(factors, axis=0)
+    return bool((np.abs(record * middle - file) <= 1 + middle).all())
+
+
+def _reaches_far(boxes: Boxes, sizes: Sizes) -> bool:
+    """Whether some boxes come near the right and the lower border of their image."""
+    reach = (boxes[:, :2] + boxes[:, 2:]) / sizes[:, ::-1]
+    return bool((reach.max(axis=0) >= _MIN_REACH).all())
+
+
+def _ends_at_border(boxes: Boxes, sizes: Sizes) -> bool:
+    """Whether many more boxes end at the right or lower border than chance would have it."""
+    distance: NDArray[np.float64] = np.abs(boxes[:, :2] + boxes[:, 2:] - sizes[:, ::-1])
+    ties = int((distance <= _BORDER).any(axis=1).sum())
+    chance = float((2 * _BORDER / sizes).sum())
+    return ties >= _MIN_TIES + _CHANCE * chance

@@ -1,0 +1,235 @@
+"""Repair of image records by their files: names, sizes, and records of files that cannot be had."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinanet.data.canvas import Size
+from retinanet.data.coco.records import (
+    image_problems,
+    is_id,
+    is_name,
+    leads_outside,
+    number_or_nan,
+)
+from retinanet.data.found_files import is_missing
+from retinanet.data.images.folders import find_image_names
+from retinanet.data.images.near_names import find_renamed
+from retinanet.doctor.bad_records import Values, records_with_ids
+from retinanet.doctor.image_check import check_image_file
+from retinanet.doctor.repair.boxes import Changes, Record, objects, shared_ids
+from retinanet.doctor.repair.choices import Choices
+from retinanet.doctor.repair.size_evidence import MismatchedBoxes, find_frame
+from retinanet.errors import UserError
+
+LOST_BOXES = "boxes of removed images"
+FOUND_NAMES = "names of image files"
+SCALED_BOXES = "boxes of a scaled copy"
+_AREA_SLACK = 1.01
+"""An area may be larger than its box by rounding: by 1 % and 1 px²."""
+_NEAR = ("size-off-by-one", "bad-image-size")
+"""Kinds of which the boxes say nothing: the file's size is taken."""
+_WRONG = ("wrong-size", "swapped-size")
+
+
+def mend_images(values: Values, path: Path, folder: Path, choices: Choices) -> Changes:
+    """Take names and sizes from the files; remove the images whose file cannot be had.
+
+    Raises:
+        UserError: no file is in the folder, or nobody can say which size the boxes belong to.
+    """
+    changes = _take_found_names(values, path, folder)
+    records = _named_records(values)
+    checked = {row: _check_file(folder, values["images"][row]) for row in records}
+    changes += Counter(kind for kind, _ in checked.values() if kind in _NEAR)
+    gone = [
+        row for row, (kind, _) in checked.items() if kind in ("missing-file", "unreadable-file")
+    ]
+    missing = [row for row in gone if checked[row][0] == "missing-file"]
+    if checked and len(missing) == len(checked):
+        raise UserError(
+            f"{path}: none of its {len(checked)} image files is in {folder}; name the right folder "
+            "with --images, or leave it out to clean the records alone"
+        )
+    wrong = {row: size for row, (kind, size) in checked.items() if kind in _WRONG and size}
+    changes += _settle_sizes(values, path, wrong, choices)
+    changes += Counter(checked[row][0] for row in wrong)
+    for row, (kind, size) in checked.items():
+        if size is not None and kind in (*_NEAR, *_WRONG):
+            values["images"][row]["height"], values["images"][row]["width"] = size
+    changes += Counter(checked[row][0] for row in gone)
+    return changes + _remove_images(values, set(gone))
+
+
+def _take_found_names(values: Values, path: Path, folder: Path) -> Changes:
+    """Give records whose file is not there the name of the one that can only be meant."""
+    records = [record for record in objects(values["images"]) if is_name(record.get("file_name"))]
+    outside = {record["file_name"] for record in records if leads_outside(record["file_name"])}
+    inside = {record["file_name"] for record in records} - outside
+    present = {name for name in inside if not is_missing(folder / name)}
+    missing = sorted(inside - present | outside)
+    if not missing:
+        return Counter()
+    renames = find_renamed(missing, find_image_names(folder), present=present)
+    if renames.unclear:
+        raise UserError(
+            f"{path}: {next(iter(renames.unclear.values()))}; correct the file_name of its record "
+            "(nothing was written)"
+        )
+    count = 0
+    for record in records:
+        found = renames.files.get(record["file_name"])
+        if found is not None:
+            record["file_name"] = found
+            count += 1
+    return Counter({FOUND_NAMES: count} if count else {})
+
+
+def _named_records(values: Values) -> list[int]:
+    """Return the rows of image records whose file and boxes are known."""
+    shared = shared_ids(values["images"])
+    return [
+        row
+        for row, fields in records_with_ids("images", values["images"])
+        if fields.id not in shared
+        and not any(problem.kind == "bad-file-name" for problem in image_problems(fields))
+    ]
+
+
+def _check_file(folder: Path, record: Record) -> tuple[str, Size | None]:
+    """Return the kind of what is wrong with a file, and its size where the record's is wrong."""
+    size = recorded_size(record)
+    image = check_image_file(folder / record["file_name"], size or (0, 0), decode=False)
+    kinds = [kind for kind, _ in image.remarks]
+    wanted = ("missing-file", "unreadable-file", "size-off-by-one", *_WRONG)
+    kind = next((kind for kind in wanted if kind in kinds), "")
+    if size is None and image.size is not None:
+        kind = "bad-image-size"
+    return kind, image.size
+
+
+def recorded_size(record: Record) -> Size | None:
+    """Return the height and width of an image's record, if it gives them."""
+    sides = [number_or_nan(record.get(side)) for side in ("height", "width")]
+    return (int(sides[0]), int(sides[1])) if all(1 <= side < 2**31 for side in sides) else None
+
+
+def _settle_sizes(values: Values, path: Path, wrong: dict[int, Size], choices: Choices) -> Changes:
+    """Decide what the boxes of images of another size are px of; scale those of a scaled copy.
+
+    Args:
+        values: the content of the file.
+        path: of it, for messages.
+        wrong: heights and widths of the files by row of their image's record.
+        choices: what the user knows.
+    """
+    rows = {values["images"][row]["id"]: row for row in wrong}
+    owned = [record for record in objects(values["annotations"]) if _image_id(record) in rows]
+    boxed = [record for record in owned if _numbers(record) is not None]
+    if not boxed:
+        return Counter()
+    sizes = [recorded_size(values["images"][rows[record["image_id"]]]) for record in boxed]
+    mismatched = MismatchedBoxes(
+        boxes=np.array([_numbers(record) for record in boxed], np.float64),
+        record_sizes=np.array(sizes, np.int64),
+        file_sizes=np.array([wrong[rows[record["image_id"]]] for record in boxed], np.int64),
+    )
+    frame = choices.sizes or find_frame(mismatched)
+    turned = (mismatched.record_sizes[:, ::-1] == mismatched.file_sizes).all(axis=1)
+    if frame is None or (frame == "record" and turned.any()):
+        row = min(row for row in wrong if values["images"][row]["id"] in _ids(boxed))
+        raise UserError(
+            f"{path}: {_describe_sizes(values['images'][row], wrong, wrong[row])}. Their "
+            f"{len(boxed):,} boxes do not say which size they belong to; look at some, then "
+            f"{_choices_of_size(turned.any())} (nothing was written)"
+        )
+    if frame == "file":
+        return Counter()
+    for record, old, new in zip(
+        boxed, mismatched.record_sizes.tolist(), mismatched.file_sizes.tolist(), strict=True
+    ):
+        _scale(record, new[1] / old[1], new[0] / old[0])
+    return Counter({SCALED_BOXES: len(boxed)})
+
+
+def _ids(annotations: list[Record]) -> set[int]:
+    return {record["image_id"] for record in annotations}
+
+
+def _describe_sizes(image: Record, wrong: dict[int, Size], size: Size) -> str:
+    many = "image has" if len(wrong) == 1 else "images have"
+    return (
+        f"{len(wrong):,} {many} another size than the file: image {image['id']} "
+        f"({image['file_name']}) is {image['width']}x{image['height']} px in its record, "
+        f"{size[1]}x{size[0]} px in the file"
+    )
+
+
+def _choices_of_size(turned: bool) -> str:
+    """Return what to do, by what the boxes of an image are px of."""
+    as_file = "give --fix-as sizes=file (only the recorded size is wrong)"
+    if turned:
+        return f"{as_file}, or turn the image files back as they were annotated"
+    return (
+        f"{as_file} or --fix-as sizes=record (the file is a scaled copy of what was annotated: "
+        "the boxes are scaled to it)"
+    )
+
+
+def _scale(record: Record, by_x: float, by_y: float) -> None:
+    """Scale the box of an annotation, and what lies in it."""
+    x, y, width, height = record["bbox"]
+    area = number_or_nan(record.get("area"))
+    record["bbox"] = [round(v, 6) for v in (x * by_x, y * by_y, width * by_x, height * by_y)]
+    if area >= 0:  # an area may have stayed that of the file's boxes
+        largest = record["bbox"][2] * record["bbox"][3]
+        scaled = round(area * by_x * by_y, 6)
+        record["area"] = scaled if scaled <= _AREA_SLACK * largest + 1 else min(area, largest)
+    outline = record.get("segmentation")
+    if isinstance(outline, list):
+        record["segmentation"] = [_scale_points(part, by_x, by_y, 2) for part in outline]
+    if isinstance(record.get("keypoints"), list):
+        record["keypoints"] = _scale_points(record["keypoints"], by_x, by_y, 3)
+
+
+def _scale_points(values: Any, by_x: float, by_y: float, step: int) -> Any:
+    """Scale a list of x, y and, for step 3, a flag after them."""
+    if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
+        return values
+    factors = (by_x, by_y, 1)[:step]
+    return [
+        round(value * factors[i % step], 6) if i % step < 2 else value
+        for i, value in enumerate(values)
+    ]
+
+
+def _numbers(record: Record) -> list[float] | None:
+    """Return the four numbers of a box, if it has them."""
+    box = record.get("bbox")
+    numbers = [number_or_nan(value) for value in box] if isinstance(box, list) else []
+    return numbers if len(numbers) == 4 and not any(np.isnan(numbers)) else None
+
+
+def _image_id(record: Record) -> int | None:
+    image_id = record.get("image_id")
+    return image_id if is_id(image_id) else None
+
+
+def _remove_images(values: Values, rows: set[int]) -> Changes:
+    """Remove images and their boxes."""
+    if not rows:
+        return Counter()
+    lost = {values["images"][row]["id"] for row in rows}
+    kept = [
+        record
+        for record in values["annotations"]
+        if not isinstance(record, dict) or _image_id(record) not in lost
+    ]
+    boxes = len(values["annotations"]) - len(kept)
+    values["images"] = [r for row, r in enumerate(values["images"]) if row not in rows]
+    values["annotations"] = kept
+    return Counter({LOST_BOXES: boxes})
