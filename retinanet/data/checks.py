@@ -72,7 +72,7 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
             count=count,
             text=f"every coordinate of the {count} boxes is under 1.5, so they look normalised "
             f"({_example_box(annotations, 0)})",
-            remedy=_REMEDY.format(path=annotations.path),
+            remedy=_REMEDY.format(path=shlex.quote(str(annotations.path))),
         )
     if (
         count < _MIN_BOXES
@@ -88,7 +88,7 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
         count=overshoots,
         text=f"{overshoots} of {count} boxes leave their image, and all would fit as "
         f"{_FITTING_FORMAT[kind]}: {_example_box(annotations, first)}",
-        remedy=_REMEDY.format(path=annotations.path),
+        remedy=_REMEDY.format(path=shlex.quote(str(annotations.path))),
     )
 
 
@@ -151,8 +151,8 @@ def check_has_data(annotations: Annotations, *, split: str, learn: bool) -> None
         if len(annotations.crowd):
             remedy = (
                 f": all {len(annotations.crowd)} are regions to ignore (iscrowd 1); if they are "
-                f"objects, `retinanet check {annotations.path} --fix OUT.json --fix-as "
-                "crowds=objects` makes them so"
+                f"objects, `retinanet check {shlex.quote(str(annotations.path))} --fix OUT.json "
+                "--fix-as crowds=objects` makes them so"
             )
         raise UserError(
             f"{annotations.path}: data.{split} has {len(annotations)} images but no box to learn"
@@ -179,9 +179,10 @@ def check_same_classes(
     """
     remedy = ""
     if source.suffix in (".json", ".gz"):
+        files = shlex.join([str(source), str(annotations.path)])
         remedy = (
-            f": `retinanet convert coco {source} {annotations.path} OUT --to coco --images FOLDER` "
-            "writes both so, by the names of the classes"
+            f": `retinanet convert coco {files} OUT --to coco --images FOLDER` writes both so, by "
+            "the names of the classes"
         )
     for category, text in class_differences(known, source, annotations.categories, classes):
         raise UserError(

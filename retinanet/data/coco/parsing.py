@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -237,7 +238,8 @@ def _read_categories(path: Path, records: list[_Category]) -> Categories:
         if record.name in names:
             raise UserError(
                 f"{path}: categories {names[record.name]} and {record.id} are both named "
-                f"{record.name!r}; rename or merge them"
+                f"{record.name!r}; rename or merge them: `retinanet check {shlex.quote(str(path))} "
+                "--fix OUT.json` removes one that has no boxes, --fix-as names=merged merges two"
             )
         names[record.name] = record.id
     ordered = sorted(records, key=lambda record: record.id)

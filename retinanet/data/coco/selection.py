@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import shlex
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ def _images_in_several(files: Sequence[Annotations], names: list[str]) -> Iterat
     places = ((posixpath.normpath(name), file) for name, file in zip(names, owner, strict=True))
     shared = {name for name, file in places if first.setdefault(name, file) != file}
     if shared:
-        words = " ".join(str(file.path) for file in files)
+        words = shlex.join(str(file.path) for file in files)
         yield (
             f"warning: {len(shared):,} images are in several annotation files, for example "
             f"{min(shared)!r}: the boxes of one file are background to the other. `retinanet "
