@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from retinanet.data.coco.annotations import Annotations, FileNames, map_annotations
+from retinanet.data.coco.records import leads_outside
 from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.near_names import Renames, find_renamed
 from retinanet.files import user_cache
@@ -37,16 +38,17 @@ def existing_image_names(folder: Path) -> list[str]:
 
 
 def find_names(names: Sequence[str], folder: Path) -> Renames:
-    """Look for the files of a folder that those of its names mean which are not there.
+    """Look for the files that names mean which are not there, or which lead outside the folder.
 
     Args:
-        names: of all records.
-        folder: that they start from.
+        names: names of all records.
+        folder: folder that they start from.
     """
     missing: list[str] = []
     present: list[str] = []
     for name in names:
-        (missing if is_missing(folder / name) else present).append(name)
+        is_absent = leads_outside(name) or is_missing(folder / name)
+        (missing if is_absent else present).append(name)
     return find_renamed(missing, existing_image_names(folder) if missing else (), present=present)
 
 

@@ -16,7 +16,7 @@ from retinanet.doctor.reader import Reading
 
 _MOST_IMAGES = 0.5
 """Share of images without boxes from which it looks like a mistake."""
-_AREA_SLACK = 1.01
+AREA_SLACK = 1.01
 """An area may be larger than its box by rounding: by 1 % and 1 px²."""
 
 Places = NDArray[np.int64]
@@ -166,7 +166,7 @@ def _duplicate_boxes(annotations: Annotations) -> list[Findings]:
 
 def _too_large_areas(annotations: Annotations) -> list[Findings]:
     sides = annotations.boxes[:, 2:].astype(np.float64)
-    places = np.flatnonzero(annotations.areas > _AREA_SLACK * sides.prod(axis=1) + 1)
+    places = np.flatnonzero(annotations.areas > AREA_SLACK * sides.prod(axis=1) + 1)
 
     def remark(annotations: Annotations, place: int) -> str:
         return f" but area {annotations.areas[place]:.6g}"

@@ -9,6 +9,8 @@ from typing import Any
 from retinanet.data.coco.records import is_id, meant_number
 from retinanet.doctor.bad_records import Values
 
+NUMBERS = "numbers written as text or fractions"
+"""What `replace_by_numbers` is counted as."""
 _IDS = {
     "images": ("id",),
     "annotations": ("id", "image_id", "category_id", "iscrowd"),

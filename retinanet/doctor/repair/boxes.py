@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def image_id_of(annotation: Record) -> int | None:
     return image_id if is_id(image_id) else None
 
 
+def box_numbers(record: Record) -> list[float] | None:
+    """Return the four numbers of a box, if it has them."""
+    box: Any = record.get("bbox")
+    numbers = [number_or_nan(value) for value in box] if isinstance(box, list) else []
+    return numbers if len(numbers) == 4 and not any(map(math.isnan, numbers)) else None
+
+
 def set_box(record: Record, box: list[float]) -> None:
     """Give an annotation another box; an area that was the box's, or is now too large, follows."""
     before, after = record["bbox"], box[2] * box[3]
@@ -94,8 +102,7 @@ def settle_reading(values: Values, path: Path, choices: Choices) -> tuple[Change
         if not verdict.is_clear:
             raise UserError(f"{path}: {_describe_doubt(verdict)}")
         (reading,), proven = verdict.readings, verdict.proven
-    elif judge(boxes, size_of_box, reading).leaving > MOST * len(boxes):
-        leaving = judge(boxes, size_of_box, reading).leaving
+    elif (leaving := judge(boxes, size_of_box, reading).leaving) > MOST * len(boxes):
         raise UserError(
             f"{path}: {leaving:,} of {len(boxes):,} boxes leave their image, or have no area, as "
             f"{reading}: --fix-as {reading.words} cannot be right (nothing was written)"

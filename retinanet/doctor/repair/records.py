@@ -16,7 +16,13 @@ from typing import Any
 from retinanet.data.coco.records import is_id, is_name, number_or_nan
 from retinanet.data.coco.resolve import make_all_plain
 from retinanet.doctor.bad_records import LISTS, BadRecord, Values, find_bad
-from retinanet.doctor.renumber import find_shift, renumber, replace_by_numbers, shift_categories
+from retinanet.doctor.renumber import (
+    NUMBERS,
+    find_shift,
+    renumber,
+    replace_by_numbers,
+    shift_categories,
+)
 from retinanet.doctor.repair.boxes import (
     Changes,
     Record,
@@ -40,7 +46,6 @@ from retinanet.errors import UserError
 _ROUNDS = 6
 """Each ends with a check; three are the most that were seen."""
 CROWDS = "regions to ignore"
-NUMBERS = "numbers written as text or fractions"
 DONE = {
     LOST_BOXES: "removed",
     FOUND_NAMES: "those of the files that are there",
@@ -50,12 +55,26 @@ DONE = {
     **dict.fromkeys(
         ("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format"), "converted"
     ),
-    **dict.fromkeys(("wrong-size", "swapped-size"), "corrected"),
+    **dict.fromkeys(
+        ("wrong-size", "swapped-size", "size-off-by-one", "bad-image-size"),
+        "taken from the files",
+    ),
+    **dict.fromkeys(("missing-file", "unreadable-file"), "records removed, with their boxes"),
+    "bad-id": "renumbered, also where other records refer to them",
+    "duplicate-image-id": "the later record removed, as it had the same file_name",
     "negative-size": "turned round, or removed where they fit neither way",
     "duplicate-category-name": "merged",
     "far-from-outline": "the boxes around the segmentations taken",
 }
 """What was done, where it is no kind of finding, or where `Kind.fix` has conditions."""
+REMOVING = frozenset(
+    {
+        *(LOST_BOXES, "bad-record", "unknown-image", "unknown-category", "bad-bbox"),
+        *("negative-size", "zero-area", "outside", "duplicate-box"),
+        *("duplicate-image-id", "duplicate-file-name", "missing-file", "unreadable-file"),
+    }
+)
+"""Changes that take boxes or images away."""
 
 
 def repair(values: Values, path: Path, images: Path | None, choices: Choices) -> Changes:
@@ -75,13 +94,19 @@ def repair(values: Values, path: Path, images: Path | None, choices: Choices) ->
     changes += _shift_category_ids(values, path) + make_all_plain(values)
 
     def mend_records() -> Changes:
-        latest = _mend_records(values) + _merge_categories(values, choices) + _merge_images(values)
+        latest = (
+            renumber(values)
+            + _mend_records(values)
+            + _merge_categories(values, choices)
+            + _merge_images(values)
+        )
         return latest + (mend_images(values, path, images, choices) if images else Counter())
 
     def mend_annotations() -> Changes:
         latest = mend_negative_boxes(values, path, choices)
         latest += mend_boxes(values, path, proven=proven, sizes_known=images is not None)
-        return latest + _mend_records(values) + _merge_images(values) + _fill_gaps(values)
+        latest += renumber(values) + _mend_records(values)
+        return latest + _merge_images(values) + _fill_gaps(values)
 
     changes += _repeat(mend_records)
     changes += _make_objects(values) if choices.crowds_are_objects else Counter()

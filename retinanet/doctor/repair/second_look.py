@@ -7,20 +7,19 @@ was, nor a part of what it was, must be of a kind that the repair says it change
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from retinanet.data.coco.records import number_or_nan
 from retinanet.doctor.bad_records import Values
-from retinanet.doctor.repair.boxes import Changes, Record, objects
+from retinanet.doctor.renumber import NUMBERS
+from retinanet.doctor.repair.boxes import Changes, box_numbers, objects
+from retinanet.doctor.repair.sizes import SCALED_BOXES
 
 _SAME = 1e-6
 """px."""
 _MOVING = (
     *("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format", "negative-size"),
     *("rotated-box", "box-from-outline", "other-box-form", "far-from-outline"),
-    "boxes of a scaled copy",
-    "numbers written as text or fractions",
+    *(SCALED_BOXES, NUMBERS),
 )
 """Changes that give a box another place."""
 
@@ -33,7 +32,7 @@ class BoxChanges:
     cut: int
     """A part of what they were."""
     moved: int
-    least_kept: float | None = field(default=None)
+    least_kept: float | None = None
     """The smallest share of its area that a cut box keeps."""
 
     def __str__(self) -> str:
@@ -50,7 +49,7 @@ class BoxesBefore:
     def __init__(self, values: Values) -> None:
         """Keep the boxes of all annotations."""
         # The records stay the same objects, which tells them apart whatever their ids become.
-        self._boxes = [(record, _numbers(record)) for record in objects(values["annotations"])]
+        self._boxes = [(record, box_numbers(record)) for record in objects(values["annotations"])]
 
     def compare(self, values: Values, changes: Changes) -> BoxChanges:
         """Say what became of the boxes.
@@ -66,7 +65,7 @@ class BoxesBefore:
         counts: Counter[str] = Counter()
         kept = []
         for record, before in self._boxes:
-            after = _numbers(record)
+            after = box_numbers(record)
             if id(record) not in left or after is None:
                 continue
             if before is not None and all(
@@ -87,13 +86,6 @@ class BoxesBefore:
             moved=counts["moved"],
             least_kept=min(kept, default=None),
         )
-
-
-def _numbers(record: Record) -> list[float] | None:
-    """Return the four numbers of a box, if it has them."""
-    box: Any = record.get("bbox")
-    numbers = [number_or_nan(value) for value in box] if isinstance(box, list) else []
-    return numbers if len(numbers) == 4 and all(n == n for n in numbers) else None
 
 
 def _is_part(inner: list[float], outer: list[float]) -> bool:

@@ -11,17 +11,21 @@ import numpy as np
 from retinanet.data.canvas import Size
 from retinanet.data.coco.records import (
     image_problems,
-    is_id,
     is_name,
-    leads_outside,
     number_or_nan,
 )
-from retinanet.data.found_files import is_missing
-from retinanet.data.images.folders import find_image_names
-from retinanet.data.images.near_names import find_renamed
+from retinanet.data.found_files import find_names
 from retinanet.doctor.bad_records import Values, records_with_ids
+from retinanet.doctor.boxes_check import AREA_SLACK
 from retinanet.doctor.image_check import check_image_file
-from retinanet.doctor.repair.boxes import Changes, Record, objects, shared_ids
+from retinanet.doctor.repair.boxes import (
+    Changes,
+    Record,
+    box_numbers,
+    image_id_of,
+    objects,
+    shared_ids,
+)
 from retinanet.doctor.repair.choices import Choices
 from retinanet.doctor.repair.size_evidence import MismatchedBoxes, find_frame
 from retinanet.errors import UserError
@@ -29,8 +33,6 @@ from retinanet.errors import UserError
 LOST_BOXES = "boxes of removed images"
 FOUND_NAMES = "names of image files"
 SCALED_BOXES = "boxes of a scaled copy"
-_AREA_SLACK = 1.01
-"""An area may be larger than its box by rounding: by 1 % and 1 px²."""
 _NEAR = ("size-off-by-one", "bad-image-size")
 """Kinds of which the boxes say nothing: the file's size is taken."""
 _WRONG = ("wrong-size", "swapped-size")
@@ -68,13 +70,7 @@ def mend_images(values: Values, path: Path, folder: Path, choices: Choices) -> C
 def _take_found_names(values: Values, path: Path, folder: Path) -> Changes:
     """Give records whose file is not there the name of the one that can only be meant."""
     records = [record for record in objects(values["images"]) if is_name(record.get("file_name"))]
-    outside = {record["file_name"] for record in records if leads_outside(record["file_name"])}
-    inside = {record["file_name"] for record in records} - outside
-    present = {name for name in inside if not is_missing(folder / name)}
-    missing = sorted(inside - present | outside)
-    if not missing:
-        return Counter()
-    renames = find_renamed(missing, find_image_names(folder), present=present)
+    renames = find_names(list(dict.fromkeys(r["file_name"] for r in records)), folder)
     if renames.unclear:
         raise UserError(
             f"{path}: {next(iter(renames.unclear.values()))}; correct the file_name of its record "
@@ -128,13 +124,13 @@ def _settle_sizes(values: Values, path: Path, wrong: dict[int, Size], choices: C
         choices: what the user knows.
     """
     rows = {values["images"][row]["id"]: row for row in wrong}
-    owned = [record for record in objects(values["annotations"]) if _image_id(record) in rows]
-    boxed = [record for record in owned if _numbers(record) is not None]
+    owned = [record for record in objects(values["annotations"]) if image_id_of(record) in rows]
+    boxed = [record for record in owned if box_numbers(record) is not None]
     if not boxed:
         return Counter()
     sizes = [recorded_size(values["images"][rows[record["image_id"]]]) for record in boxed]
     mismatched = MismatchedBoxes(
-        boxes=np.array([_numbers(record) for record in boxed], np.float64),
+        boxes=np.array([box_numbers(record) for record in boxed], np.float64),
         record_sizes=np.array(sizes, np.int64),
         file_sizes=np.array([wrong[rows[record["image_id"]]] for record in boxed], np.int64),
     )
@@ -188,7 +184,7 @@ def _scale(record: Record, by_x: float, by_y: float) -> None:
     if area >= 0:  # an area may have stayed that of the file's boxes
         largest = record["bbox"][2] * record["bbox"][3]
         scaled = round(area * by_x * by_y, 6)
-        record["area"] = scaled if scaled <= _AREA_SLACK * largest + 1 else min(area, largest)
+        record["area"] = scaled if scaled <= AREA_SLACK * largest + 1 else min(area, largest)
     outline = record.get("segmentation")
     if isinstance(outline, list):
         record["segmentation"] = [_scale_points(part, by_x, by_y, 2) for part in outline]
@@ -207,18 +203,6 @@ def _scale_points(values: Any, by_x: float, by_y: float, step: int) -> Any:
     ]
 
 
-def _numbers(record: Record) -> list[float] | None:
-    """Return the four numbers of a box, if it has them."""
-    box = record.get("bbox")
-    numbers = [number_or_nan(value) for value in box] if isinstance(box, list) else []
-    return numbers if len(numbers) == 4 and not any(np.isnan(numbers)) else None
-
-
-def _image_id(record: Record) -> int | None:
-    image_id = record.get("image_id")
-    return image_id if is_id(image_id) else None
-
-
 def _remove_images(values: Values, rows: set[int]) -> Changes:
     """Remove images and their boxes."""
     if not rows:
@@ -227,7 +211,7 @@ def _remove_images(values: Values, rows: set[int]) -> Changes:
     kept = [
         record
         for record in values["annotations"]
-        if not isinstance(record, dict) or _image_id(record) not in lost
+        if not isinstance(record, dict) or image_id_of(record) not in lost
     ]
     boxes = len(values["annotations"]) - len(kept)
     values["images"] = [r for row, r in enumerate(values["images"]) if row not in rows]

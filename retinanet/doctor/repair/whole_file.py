@@ -8,11 +8,10 @@ from pathlib import Path
 
 from retinanet.data.coco.content import read_content
 from retinanet.doctor.bad_records import Values
-from retinanet.doctor.kinds import KINDS
 from retinanet.doctor.reader import read_values
 from retinanet.doctor.repair.boxes import Changes
 from retinanet.doctor.repair.choices import Choices
-from retinanet.doctor.repair.records import DONE, repair
+from retinanet.doctor.repair.records import REMOVING, repair
 from retinanet.doctor.repair.second_look import BoxChanges, BoxesBefore
 from retinanet.errors import UserError
 from retinanet.files import replacing
@@ -96,9 +95,7 @@ def _refuse_large_loss(repaired: Repaired, path: Path) -> None:
     if lost.boxes <= _LARGE_LOSS * before.boxes and lost.images <= _LARGE_LOSS * before.images:
         return
     kinds = [
-        f"{kind} ({count:,})"
-        for kind, count in repaired.changes.most_common()
-        if "removed" in (DONE.get(kind) or KINDS[kind].fix)
+        f"{kind} ({count:,})" for kind, count in repaired.changes.most_common() if kind in REMOVING
     ]
     raise UserError(
         f"{path}: --fix would remove {lost.boxes:,} of {before.boxes:,} boxes and {lost.images:,} "
