@@ -63,10 +63,11 @@ def _convert(
     read: Callable[[argparse.Namespace, Problems], Found],
 ) -> int:
     """Read, check, perhaps divide, write, and say what was done; return the exit code."""
-    from retinanet.convert.assemble import Rules, assemble, check_not_empty
+    from retinanet.convert.assemble import assemble, check_not_empty
     from retinanet.convert.coco_writer import output_paths, write_coco
     from retinanet.convert.image_files import note_hidden_files
     from retinanet.convert.problems import Problems
+    from retinanet.convert.rules import Rules
     from retinanet.convert.split import divide
     from retinanet.convert.summary import next_commands, summarize
     from retinanet.convert.tables import read_classes

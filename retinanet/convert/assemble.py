@@ -20,12 +20,13 @@ from retinanet.convert.dataset import (
     Image,
 )
 from retinanet.convert.form_evidence import check_reading
-from retinanet.convert.image_files import ImageInfo, find_image_names, read_image_infos
+from retinanet.convert.image_files import ImageInfo, read_image_infos
 from retinanet.convert.missing_images import look_for_missing
 from retinanet.convert.problems import Problems
-from retinanet.convert.rules import Rules as Rules
+from retinanet.convert.rules import Rules
 from retinanet.data.canvas import Size
 from retinanet.data.coco.records import is_name, leads_outside
+from retinanet.data.images.folders import find_image_names
 from retinanet.errors import UserError
 
 OTHER_CLASSES = "boxes of classes that are not in the class list: dropped"

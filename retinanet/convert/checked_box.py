@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from retinanet.convert.dataset import Box, Corners, FoundBox, FoundImage
+from retinanet.convert.box_forms import Corners
+from retinanet.convert.dataset import Box, FoundBox, FoundImage
 from retinanet.convert.problems import Problems
 from retinanet.convert.rules import Rules
 from retinanet.data.canvas import Size

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from retinanet.convert.box_forms import Corners as Corners
-from retinanet.convert.box_forms import TableReading
+from retinanet.convert.box_forms import Corners, TableReading
 from retinanet.data.canvas import Size
 
 

@@ -55,11 +55,6 @@ def read_image_infos(paths: list[Path]) -> list[ImageInfo | str]:
     return list(map_in_threads(read_image_info, paths))
 
 
-def find_image_names(folder: Path) -> list[str]:
-    """Return the names of the image files in a folder and its folders, relative to it, sorted."""
-    return find_files(folder, SUFFIXES).names
-
-
 def note_hidden_files(folder: Path, problems: Problems) -> None:
     """Count the image files of a folder that are not taken for the data set's own."""
     hidden = find_files(folder, SUFFIXES).hidden

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retinanet.convert.dataset import FoundImages
 from retinanet.convert.problems import Problems
+from retinanet.convert.rules import FIND, SKIP
 from retinanet.data.coco.records import leads_outside
 from retinanet.data.found_files import existing_image_names, is_missing
 from retinanet.data.images.near_names import Renames, find_renamed
@@ -43,12 +44,12 @@ def look_for_missing(
             continue
         present = [os.path.relpath(path, folder) for path in taken if _is_inside(folder, path)]
         renames = find_renamed(missing[folder], existing_image_names(folder), present=present)
-        if "find" in missing_images:
+        if missing_images in FIND:
             taken |= {os.path.normpath(folder / name) for name in renames.files.values()}
             _rename(group, renames, problems)
         shown = group[0].folder
         reasons |= {shown / name: f"; {text}" for name, text in renames.unclear.items()}
-        if "skip" not in missing_images:
+        if missing_images not in SKIP:
             _offer_folder(shown, renames, problems)
         if missing_images == "refuse" and renames:
             _offer_names(shown, missing[folder], renames, problems)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FIND, SKIP = ("find", "find-or-skip"), ("skip", "find-or-skip")
+"""Values of `Rules.missing_images` that look for missing images, and that leave them out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:

@@ -79,13 +79,17 @@ def parse_number(text: str) -> float:
     return value
 
 
+def read_number(text: str) -> float | None:
+    """Return a finite number, with a decimal point or comma; None if it is none."""
+    try:
+        return parse_number(text.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", text) else text)
+    except ValueError:
+        return None
+
+
 def is_number(text: str) -> bool:
     """Whether a text is a finite number, with a decimal point or comma."""
-    try:
-        parse_number(text.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", text) else text)
-    except ValueError:
-        return False
-    return True
+    return read_number(text) is not None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from retinanet.convert.image_files import ImageInfo, find_image_names, name_inside, read_image_info
+from retinanet.convert.image_files import ImageInfo, name_inside, read_image_info
 from retinanet.data.images import headers, reading
+from retinanet.data.images.folders import find_image_names
 
 Call = Callable[..., Any]
 GREY = np.full((20, 30, 3), 90, np.uint8)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from retinanet.convert.assemble import OTHER_CLASSES
-from retinanet.convert.dataset import Corners, FoundBox, FoundImage, FoundImages
-from retinanet.convert.image_files import find_image_names
+from retinanet.convert.box_forms import Corners
+from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
 from retinanet.convert.problems import Problems
 from retinanet.convert.tables import parse_number, read_rows
 from retinanet.data.coco.records import is_name, leads_outside
+from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 

@@ -17,10 +17,10 @@ from retinanet.convert.readers.csv.values import (
     is_ambiguous,
     is_blank,
     read_flag,
-    read_number,
     read_size,
     split_numbers,
 )
+from retinanet.convert.tables import read_number
 
 _FOLDERS = ("folder", "dir", "directory", "subfolder", "folder_name")
 

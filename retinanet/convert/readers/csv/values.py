@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.convert.problems import Problems
-from retinanet.convert.tables import parse_number
+from retinanet.convert.tables import read_number
 from retinanet.data.canvas import Size
 
 Numbers = tuple[float, float, float, float]
@@ -23,14 +23,6 @@ _PX_AT_MOST = 2.0
 def is_blank(text: str) -> bool:
     """Whether a value is not there."""
     return text.lower() in _BLANK
-
-
-def read_number(text: str) -> float | None:
-    """Return a finite number, with a decimal point or comma; None if it is none."""
-    try:
-        return parse_number(text.replace(",", ".") if text.count(",") == 1 else text)
-    except ValueError:
-        return None
 
 
 def is_ambiguous(text: str) -> bool:

@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from retinanet.convert.dataset import Corners, FoundBox
+from retinanet.convert.box_forms import Corners
+from retinanet.convert.dataset import FoundBox
 from retinanet.convert.problems import Problems
 from retinanet.convert.readers.voc.xml import VocElement, child_line, child_text
 from retinanet.convert.tables import parse_number

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from retinanet.convert.dataset import FoundImage, FoundImages
-from retinanet.convert.image_files import find_image_names, name_inside
+from retinanet.convert.image_files import name_inside
 from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import map_in_threads, read_bytes
 from retinanet.convert.readers.voc.objects import ObjectParser, find_objects
@@ -23,7 +23,7 @@ from retinanet.convert.readers.voc.xml import (
     parse_xml,
 )
 from retinanet.convert.tables import read_lines
-from retinanet.data.images.folders import find_files
+from retinanet.data.images.folders import find_files, find_image_names
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from retinanet.convert.dataset import FoundImage, FoundImages
-from retinanet.convert.image_files import find_image_names, name_inside, note_hidden_files
+from retinanet.convert.image_files import name_inside, note_hidden_files
 from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import map_in_threads, read_bytes
 from retinanet.convert.readers.yolo.config import YoloConfig
@@ -20,6 +20,8 @@ from retinanet.convert.readers.yolo.labels import (
 )
 from retinanet.convert.readers.yolo.lists import ListedImage, is_file, read_list
 from retinanet.convert.readers.yolo.rows import Evidence, LabelRules, read_labels
+from retinanet.convert.rules import FIND, SKIP
+from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 
@@ -107,7 +109,7 @@ def _images_of(
 ) -> list[ListedImage]:
     """Return the images of a folder or list."""
     if not entry.is_dir():
-        return read_list(entry, root, problems, find_missing="find" in missing_images)
+        return read_list(entry, root, problems, find_missing=missing_images in FIND)
     note_hidden_files(entry, problems)
     paths = [entry / name for name in find_image_names(entry)]
     return [ListedImage(path, path, None) for path in paths]
@@ -136,8 +138,8 @@ def _read_split(
             boxes = read_labels(label, content, rules, evidence, problems)
         # Of another machine, or a text of no file; or there is none of nearly the same name: who
         # looks for one again, without this reader, finds no labels.
-        if name is None or "\0" in name or ("find" in missing_images and not is_file(path)):
-            if "skip" in missing_images:
+        if name is None or "\0" in name or (missing_images in FIND and not is_file(path)):
+            if missing_images in SKIP:
                 problems.note("images without a file: skipped")
                 problems.note("boxes of images without a file: skipped", len(boxes))
             else:
@@ -231,7 +233,7 @@ def _report_labels_without_image(
         elsewhere = path.parent not in used and (home is None or (beside and stem in named))
         if elsewhere or stem in bare:
             others.append(path)
-        elif "skip" in missing_images:
+        elif missing_images in SKIP:
             problems.note("label files without an image: skipped")
         else:
             wanted = path.with_suffix("").name

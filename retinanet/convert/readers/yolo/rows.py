@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinanet.convert.assemble import OTHER_CLASSES
-from retinanet.convert.dataset import Corners, FoundBox
+from retinanet.convert.box_forms import Corners
+from retinanet.convert.dataset import FoundBox
 from retinanet.convert.problems import Problems
 from retinanet.convert.tables import parse_number
 from retinanet.errors import nearest
