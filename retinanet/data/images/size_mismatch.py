@@ -66,7 +66,10 @@ def mismatch_remedy(
         case "off by one":
             return f"write the file's size: `{check} --fix OUT.json` does"
         case "scaled":
-            return f"take the files that were annotated, or scale the boxes: `{check}` lists all"
+            return (
+                f"take the files that were annotated, or scale the boxes: `{check} --fix OUT.json` "
+                "does, or says what it needs to know"
+            )
     return f"take the file that was annotated, or write the file's size: `{check}` lists all"
 
 

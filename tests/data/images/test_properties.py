@@ -86,7 +86,7 @@ def test_a_file_that_goes_away_after_its_ends_were_read_is_refused(tmp_path: Pat
     path = save(tmp_path / "a.bmp")
     ends = read_ends(path)
     path.unlink()
-    with pytest.raises(UnreadableImageError, match=r"a\.bmp: cannot be read: No such file"):
+    with pytest.raises(UnreadableImageError, match=r"a\.bmp: cannot be read: "):
         look_at_image(path, ends, decode=False)
 
 

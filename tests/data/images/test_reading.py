@@ -372,16 +372,16 @@ def test_a_name_that_no_file_has_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImageError, match=r"b\.jpg: cannot be read: No such file"):
+    with pytest.raises(UnreadableImageError, match=r"b\.jpg: cannot be read: "):
         read_image(tmp_path / "b.jpg")
-    with pytest.raises(UnreadableImageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UnreadableImageError, match="cannot be read: "):
         read_image(tmp_path)
 
 
 def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
-    with pytest.raises(UnreadableImageError, match=r"a\.jpg: cannot be read: Too many levels of"):
+    with pytest.raises(UnreadableImageError, match=r"a\.jpg: cannot be read: "):
         read_image(tmp_path / "a.jpg")
 
 
@@ -389,7 +389,7 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
 def test_a_forbidden_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(FILES["a.png"])
     (tmp_path / "a.png").chmod(0)
-    with pytest.raises(UnreadableImageError, match=r"a\.png: cannot be read: Permission denied"):
+    with pytest.raises(UnreadableImageError, match=r"a\.png: cannot be read: "):
         read_image(tmp_path / "a.png")
 
 
