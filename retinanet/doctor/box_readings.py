@@ -31,8 +31,9 @@ _SLIP, _SLIP_SHARE = 2.0, 0.02
 """px, and share of the image's side, that a box may leave its image by through a slip."""
 _FEW = 0.01
 """Share of the boxes that may not fit: every large file has some that are wrong by themselves."""
-MOST = 0.5
-"""Share of the boxes that may leave their image under a reading that is worth a thought."""
+_MOST_CUT, _MOST_MISREAD = 0.5, 0.2
+"""Share of the boxes that may leave their image as [x, y, width, height], and in another reading,
+for it to be worth a thought."""
 _STRONG, _STRONG_SHARE = 5, 0.2
 """Boxes, and share of the boxes, that must leave their image before another reading is taken."""
 _SHARES_UP_TO, _SMALLEST_SIDE = 1.5, 16
@@ -85,8 +86,6 @@ class Verdict:
     is_clear: bool = True
     text: str = ""
     """Why it is not clear, for messages."""
-    proven: bool = False
-    """Most boxes cover their outlines so."""
 
 
 def convert_box(box: Sequence[Any], reading: BoxReading, size: tuple[int, int]) -> list[Any]:
@@ -162,6 +161,11 @@ def judge(boxes: Boxes, sizes: Sizes, reading: BoxReading) -> Fit:
     )
 
 
+def most_leaving(reading: BoxReading) -> float:
+    """Return the share of the boxes that may leave their image if a reading is to be possible."""
+    return _MOST_CUT if reading == PLAIN else _MOST_MISREAD
+
+
 def read_boxes(boxes: Boxes, sizes: Sizes, areas: Boxes, outlines: Boxes) -> Verdict:
     """Say how the boxes of a file are meant.
 
@@ -176,24 +180,40 @@ def read_boxes(boxes: Boxes, sizes: Sizes, areas: Boxes, outlines: Boxes) -> Ver
     areas, outlines = areas[has_area], outlines[has_area]
     if not len(boxes):
         return Verdict(readings=(PLAIN,))
-    are_shares = boxes.max() <= _SHARES_UP_TO and sizes.min() > _SMALLEST_SIDE
-    by_outline = _match_outlines(boxes, sizes, outlines, are_shares=are_shares)
-    if by_outline is not None:
-        return Verdict(readings=(by_outline,), proven=True)
-    if are_shares:
-        return _read_shares(boxes, sizes)
+    verdict = _read_by_bounds(boxes, sizes, areas)
+    by_outline = _match_outlines(boxes, sizes, outlines)
+    if by_outline is None:
+        if verdict.is_clear and _are_contradicted(boxes, sizes, outlines, *verdict.readings):
+            text = f"the boxes do not cover their segmentations as {verdict.readings[0]}"
+            return _doubt(boxes, sizes, [*verdict.readings, *_PX], text)
+        return verdict
+    if by_outline == PLAIN or (
+        by_outline in verdict.readings and judge(boxes, sizes, by_outline).good
+    ):
+        return Verdict(readings=(by_outline,))
+    if not verdict.is_clear:
+        return verdict
+    text = f"the boxes cover their segmentations as {by_outline}, but not as {verdict.readings[0]}"
+    return _doubt(boxes, sizes, [*verdict.readings, by_outline], text)
+
+
+def _read_by_bounds(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
+    """Say how boxes are meant by what leaves the images, and by the areas that a file gives."""
+    if boxes.max() <= _SHARES_UP_TO and sizes.min() > _SMALLEST_SIDE:
+        return _read_shares(boxes, sizes, areas)
     plain = judge(boxes, sizes, PLAIN)
     if plain.good:
-        return _look_for_smaller_copy(boxes, sizes)
+        return _look_for_copies(boxes, sizes, areas)
     fits = {reading: judge(boxes, sizes, reading) for reading in _PX[1:]}
     if _area_is_of_corners(boxes, areas):
         fits = {r: fit for r, fit in fits.items() if r.layout in ("xyxy", "yxyx")}
     good = [reading for reading, fit in fits.items() if fit.good]
     text = f"{plain.leaving} of {len(boxes)} boxes leave their image as {PLAIN}"
     is_large = plain.leaving >= _STRONG_SHARE * len(boxes)
-    if good and is_large and plain.leaving >= _STRONG:
+    if len(good) == 1 and is_large and plain.leaving >= _STRONG:
         others_refuted = all(fit.refuted for reading, fit in fits.items() if reading not in good)
-        if len(good) == 1 and others_refuted:
+        # With y first they may as well be of images whose sides are exchanged, or turned.
+        if others_refuted and good[0].layout[0] != "y" and _areas_allow(boxes, sizes, areas, *good):
             return Verdict(readings=tuple(good))
     if good and not all(_agrees(boxes, sizes, reading) for reading in good):
         return _doubt(boxes, sizes, [PLAIN, *good], text)
@@ -204,22 +224,37 @@ def read_boxes(boxes: Boxes, sizes: Sizes, areas: Boxes, outlines: Boxes) -> Ver
 
 def _doubt(boxes: Boxes, sizes: Sizes, readings: list[BoxReading], text: str) -> Verdict:
     """Return a doubt about readings, less those by which most boxes leave their image."""
-    possible = [r for r in readings if judge(boxes, sizes, r).leaving <= MOST * len(boxes)]
+    possible = [
+        r
+        for r in dict.fromkeys(readings)
+        if judge(boxes, sizes, r).leaving <= most_leaving(r) * len(boxes)
+    ]
     return Verdict(readings=tuple(possible), is_clear=False, text=text)
 
 
-def _read_shares(boxes: Boxes, sizes: Sizes) -> Verdict:
+def _read_shares(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
     """Say in which layout shares of the sides are."""
     fits = {r: judge(boxes, sizes, r) for r in _OF_SIDES if r.unit == "shares"}
     left = [reading for reading, fit in fits.items() if not fit.refuted]
-    if len(left) == 1 and fits[left[0]].good:
+    is_one = len(left) == 1 and fits[left[0]].good
+    if is_one and _areas_allow(boxes, sizes, areas, left[0]):
         return Verdict(readings=tuple(left))
     text = f"no number of the {len(boxes)} boxes is above {boxes.max():.3g}"
     return _doubt(boxes, sizes, list(fits), text)
 
 
-def _look_for_smaller_copy(boxes: Boxes, sizes: Sizes) -> Verdict:
-    """Doubt boxes that all lie in the upper left part of their images."""
+def _look_for_copies(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
+    """Doubt boxes that may be of a smaller copy of the images, or of shares in some of them."""
+    ratios = areas / boxes[:, 2:].prod(axis=1)
+    ratio = float(np.median(ratios))
+    is_constant = float((np.abs(ratios - ratio) <= 0.02 * ratio).mean()) >= _OUTLINE_SHARE
+    if len(boxes) >= _STRONG and is_constant and ratio > 1.05:
+        text = f"every area is {ratio:.3g} times width x height, as if the boxes were scaled"
+        return _doubt(boxes, sizes, [PLAIN, *_good_units(boxes, sizes)], text)
+    tiny = int((boxes.max(axis=1) <= _SHARES_UP_TO).sum())
+    if tiny and sizes.min() > _SMALLEST_SIDE:
+        text = f"no number of {tiny} of {len(boxes)} boxes is above 1.5: are they shares among px?"
+        return _doubt(boxes, sizes, [PLAIN], text)
     ends = boxes[:, :2] + boxes[:, 2:]
     reach = (ends / sizes[:, ::-1]).max(axis=0)
     ties = int((boxes[:, :2] <= 1).any(axis=1).sum())
@@ -230,6 +265,7 @@ def _look_for_smaller_copy(boxes: Boxes, sizes: Sizes) -> Verdict:
     text = (
         f"no box reaches beyond the left {reach[0]:.0%} and the upper {reach[1]:.0%} of its image"
         + (f", though {ties} begin at its border" if is_copy else "")
+        + "; if they belong to a smaller copy, write its width and height into the images' records"
     )
     return _doubt(boxes, sizes, [PLAIN, *(_good_units(boxes, sizes) or _PX[1:2])], text)
 
@@ -256,6 +292,17 @@ def _area_is_of_corners(boxes: Boxes, areas: Boxes) -> bool:
     return bool((as_corners & (np.abs(c * d - areas) > slack)).mean() >= _OUTLINE_SHARE)
 
 
+def _areas_allow(boxes: Boxes, sizes: Sizes, areas: Boxes, reading: BoxReading) -> bool:
+    """Whether areas are not larger than the boxes under a reading.
+
+    Areas that are the product of the last two numbers say nothing: a tool computed them blindly.
+    """
+    product = boxes[:, 2:].prod(axis=1)
+    told = (areas > 0) & (np.abs(areas - product) > 0.01 * product)
+    read = convert_boxes(boxes, reading, sizes)[:, 2:].prod(axis=1)
+    return bool((told & (areas > 1.02 * read + 1)).sum() <= _FEW * len(boxes))
+
+
 def _agrees(boxes: Boxes, sizes: Sizes, reading: BoxReading) -> bool:
     """Whether boxes cut to their images are the same ones, to a px, under a reading."""
     read = [_cut(convert_boxes(boxes, r, sizes), sizes) for r in (PLAIN, reading)]
@@ -268,17 +315,30 @@ def _cut(boxes: Boxes, sizes: Sizes) -> Boxes:
     return np.clip(corners, 0, np.tile(sizes[:, ::-1], 2))
 
 
-def _match_outlines(
-    boxes: Boxes, sizes: Sizes, outlines: Boxes, *, are_shares: bool
-) -> BoxReading | None:
+def _match_outlines(boxes: Boxes, sizes: Sizes, outlines: Boxes) -> BoxReading | None:
     """Return the reading under which most boxes cover their outlines, if it is the only one."""
     known = ~np.isnan(outlines).any(axis=1)
     if known.sum() < max(_MIN_OUTLINES, _OUTLINE_SHARE * len(boxes)):
         return None
     boxes, sizes, outlines = boxes[known], sizes[known], outlines[known]
-    readings = [r for r in _OF_SIDES if r.unit == "shares"] if are_shares else _PX
-    matching = [r for r in readings if _are_outlined(convert_boxes(boxes, r, sizes), outlines)]
+    matching = [
+        reading
+        for reading in (*_PX, *_OF_SIDES)
+        if _are_outlined(convert_boxes(boxes, reading, sizes), outlines)
+    ]
     return matching[0] if len(matching) == 1 else None
+
+
+def _are_contradicted(boxes: Boxes, sizes: Sizes, outlines: Boxes, reading: BoxReading) -> bool:
+    """Whether most boxes that have an outline are not around it under a reading but the plain one.
+
+    Plain boxes stay as they are whatever their outlines say.
+    """
+    known = ~np.isnan(outlines).any(axis=1)
+    if reading == PLAIN or known.sum() < _MIN_OUTLINES:
+        return False
+    read = convert_boxes(boxes[known], reading, sizes[known])
+    return bool((_iou(read, outlines[known]) < _OUTLINE_IOU).mean() >= 0.5)
 
 
 def describe_by_outlines(boxes: Boxes, sizes: Sizes, outlines: Boxes) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from retinanet.data.coco.records import is_id, meant_number
 from retinanet.doctor.bad_records import Values
 
+CLASS_NAMES = "class names in place of category ids"
 NUMBERS = "numbers written as text or fractions"
 """What `replace_by_numbers` is counted as."""
 _IDS = {
@@ -32,9 +33,39 @@ def replace_by_numbers(values: Values) -> int:
             for name in (*_IDS[key], *_SIZES[key]):
                 count += _replace_by_number(record, name, whole=name in _IDS[key])
             box = record.get("bbox")
+            if key == "annotations" and isinstance(box, str) and (meant := _list_in_text(box)):
+                box = record["bbox"] = meant
+                count += 1
             if key == "annotations" and isinstance(box, list):
                 count += sum([_replace_by_number(box, i, whole=False) for i in range(len(box))])
     return count
+
+
+def _list_in_text(text: str) -> list[float | int] | None:
+    """Return the four numbers of a box that is written as a text: "[1, 2, 3, 4]" or "1, 2, 3, 4"."""
+    words = [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    numbers = [number for word in words if (number := meant_number(word)) is not None]
+    return numbers if len(words) == len(numbers) == 4 else None
+
+
+def replace_class_names(values: Values) -> int:
+    """Replace names of classes that stand in place of category ids; return the count."""
+    names: dict[str, list[Any]] = {}
+    for record in values["categories"]:
+        if isinstance(record, dict) and isinstance(record.get("name"), str):
+            names.setdefault(record["name"], []).append(record.get("id"))
+    ids = {record.get("id") for record in values["categories"] if _has_text_id(record)}
+    count = 0
+    for annotation in values["annotations"]:
+        name = annotation.get("category_id") if isinstance(annotation, dict) else None
+        if isinstance(name, str) and name not in ids and len(names.get(name, ())) == 1:
+            annotation["category_id"] = names[name][0]
+            count += 1
+    return count
+
+
+def _has_text_id(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("id"), str)
 
 
 def _replace_by_number(holder: Any, key: str | int, *, whole: bool) -> bool:

@@ -109,7 +109,7 @@ def test_fixing(data: Any, run: Run, tmp_path: Path) -> None:
     data.box(0)["category_id"] = 9
     data.set_box(2, [60, 5, 9, 9])
     out_path, report = tmp_path / "clean.json", tmp_path / "report.json"
-    code, out, _ = run(data.write(), "--fix", out_path, "--json", report)
+    code, out, _ = run(data.write(), "--images", data.images, "--fix", out_path, "--json", report)
     assert code == 0
     assert (
         f"\nwrote {out_path}; {data.path} is as it was\n"
@@ -141,6 +141,7 @@ def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_pat
         True,
     )
     data.box(8)["bbox"] = [1, 2]
+    del data.box(8)["segmentation"]
     path = tmp_path / "new" / "clean.json"
     code, out, err = run(data.write(), "--fix", path)
     assert code == 2

@@ -528,7 +528,7 @@ def test_what_fixing_does_to_boxes(data: Any) -> None:
     data.box(5).update(area=None)
     data.box(6).update(area=-1.0, iscrowd=None)
     area = data.box(5)["bbox"][2] * data.box(5)["bbox"][3]
-    changes, content = fixed(data, None, "negative=corners")
+    changes, content = fixed(data, data.images, "negative=corners")
     assert changes == {
         "negative-size": 1,
         "overshoot": 2,
@@ -551,7 +551,7 @@ def test_what_fixing_does_to_boxes(data: Any) -> None:
 def test_other_fields_are_kept(data: Any) -> None:
     data.box(0)["bbox"] = [60, 5, 9, 9]
     before = data.content
-    changes, content = fixed(data)
+    changes, content = fixed(data, data.images)
     assert changes == {"overshoot": 1}
     assert content["info"] == {"year": 2024}
     assert content["images"] == before["images"]
@@ -568,11 +568,12 @@ def test_systematic_formats_are_converted(data: Any) -> None:
     assert np.allclose([record["bbox"] for record in content["annotations"]], before)
     corners(data)  # of the shares, which nothing could tell from px
     data.content["annotations"] = [
-        {**record, "bbox": [x, y, x + w, y + h]}
+        {**record, "bbox": [x, y, x + w, y + h], "area": w * h}
         for record, (x, y, w, h) in zip(data.content["annotations"], before, strict=True)
     ]
     for i in range(20):
-        data.box(i)["bbox"] = [40, 30, 60, 46]
+        data.box(i).update(bbox=[40, 30, 60, 46], area=320)
+        data.box(i).pop("segmentation", None)
     changes, content = fixed(data)
     assert changes["corner-boxes"] == 80
     assert content["annotations"][0]["bbox"] == [40, 30, 20, 16]
@@ -973,3 +974,60 @@ def test_rotated_boxes_and_flags_are_written_plainly(data: Any) -> None:
     first, third = content["annotations"][0], content["annotations"][2]
     assert (first["bbox"], first["attributes"]) == ([25, 15, 10, 20], {"occluded": False})
     assert third["iscrowd"] == 1 and "ignore" not in third
+
+
+def test_boxes_and_classes_written_as_text_are_understood(data: Any) -> None:
+    before = json.loads(json.dumps(data.content))
+    data.box(0)["bbox"] = str(data.box(0)["bbox"])
+    data.box(1)["bbox"] = ", ".join(map(str, data.box(1)["bbox"]))
+    for record in data.content["annotations"]:
+        record["category_id"] = ["cat", "dog", "cow"][record["category_id"] - 1]
+    changes, content = fixed(data)
+    assert changes == {
+        "class names in place of category ids": 80,
+        "numbers written as text or fractions": 2,
+    }
+    assert content == before
+
+
+def test_a_box_that_stands_for_none_is_taken_from_its_outline(data: Any) -> None:
+    before = json.loads(json.dumps(data.content["annotations"]))
+    data.box(0)["bbox"] = [-1, -1, -1, -1]
+    data.box(1)["bbox"] = [5, None, 3, 4]
+    changes, content = fixed(data)
+    assert changes == {"negative-size": 1, "box-from-outline": 1}
+    assert [r["bbox"] for r in content["annotations"]] == [r["bbox"] for r in before]
+
+
+def test_shares_with_one_box_that_is_only_an_outline(data: Any) -> None:
+    """The outline is in px, and stays out of the evidence."""
+    before = [list(record["bbox"]) for record in data.content["annotations"]]
+    normalised(data)
+    data.box(4)["bbox"] = None
+    changes, content = fixed(data)
+    assert changes == {"normalised-boxes": 79, "box-from-outline": 1}
+    assert np.allclose([record["bbox"] for record in content["annotations"]], before)
+
+
+def test_a_square_that_stands_for_all_sizes_is_no_scaled_copy(data: Any) -> None:
+    """64x64 for files of 64x48: boxes that end at x = 64 do so in both."""
+    for image in data.content["images"]:
+        image["height"] = 64
+    for i in range(0, 80, 2):
+        x, y, w, h = data.box(i)["bbox"]
+        data.set_box(i, [64 - w, y, w, h])
+    with pytest.raises(UserError, match="--fix-as sizes=file"):
+        fixed(data, data.images)
+
+
+def test_exchanged_sides_are_not_taken_for_boxes_with_y_first(data: Any) -> None:
+    """Without the files nothing tells one from the other."""
+    for image in data.content["images"]:
+        image.update(width=48, height=64)
+    for i, record in enumerate(data.content["annotations"]):
+        del record["segmentation"]
+        if i % 2:
+            record.update(bbox=[34, 2, 30, 40], area=1200)
+    with pytest.raises(UserError, match="--fix-as boxes=yxhw"):
+        fixed(data)
+    assert fixed(data, data.images)[0] == {"swapped-size": 40}

@@ -18,7 +18,34 @@ from retinanet.data.coco.records import Problem, hint_at_number, meant_number, n
 Size = tuple[int, int]
 """Height and width, px."""
 
-ROTATIONS = ("rotation",)
+
+def spellings(words: str) -> list[str]:
+    """Return the keys that tools write for some words: `is_ignored`, `isIgnored`, `IsIgnored`, ..
+
+    `iscrowd`, COCO's own key, is none of them.
+    """
+    first, *others = words.split()
+    tails = "".join(word.capitalize() for word in others)
+    snake = "_".join([first, *others])
+    joined = snake.replace("_", "")
+    found = [
+        snake,
+        joined,
+        first + tails,
+        first.capitalize() + tails,
+        snake.upper(),
+        joined.upper(),
+    ]
+    return [key for key in found if key != "iscrowd"]
+
+
+ROTATIONS = tuple(
+    dict.fromkeys(
+        key
+        for words in ("rotation", "rotation deg", "rotation degrees")
+        for key in spellings(words)
+    )
+)
 """Keys of a rotation in degrees about the centre, of a `bbox` that is written before it."""
 ANGLES = ("angle", "theta", "rotation_angle", "rotate")
 """Keys of angles whose unit and meaning differ from tool to tool."""
@@ -247,7 +274,7 @@ def entries(record: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[st
         found: Mapping[Any, Any] = holder if isinstance(holder, Mapping) else {}
         if isinstance(holder, list):
             found = {name: one.get("value") for one in holder if (name := name_of(one))}
-        for key in keys:
+        for key in keys if found else ():
             if found.get(key) is not None:
                 yield key, found[key]
 

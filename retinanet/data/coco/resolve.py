@@ -23,15 +23,16 @@ from retinanet.data.coco.box_forms import (
     is_five,
     name_of,
     read_box,
+    spellings,
 )
 from retinanet.data.coco.records import Problem, name_in_url, number_or_nan
 
-FLAGS = (
-    *("ignore", "ignored", "is_ignore", "is_ignored", "isIgnored", "isIgnore", "Ignore"),
-    *("ignore_flag", "ignore_region", "dont_care", "dontcare", "DontCare", "isDontCare"),
-    *("difficult", "is_difficult", "isDifficult", "Difficult"),
-    *("is_crowd", "isCrowd", "isCrowded", "IsGroupOf", "isGroupOf", "is_group_of"),
+_FLAG_WORDS = (
+    *("ignore", "ignored", "is ignore", "is ignored", "ignore flag", "ignore region"),
+    *("dont care", "is dont care", "difficult", "is difficult"),
+    *("is crowd", "is crowded", "group of", "is group of"),
 )
+FLAGS = tuple(dict.fromkeys(key for words in _FLAG_WORDS for key in spellings(words)))
 """Keys of what is neither to be learnt nor to be background."""
 KEYS = frozenset((*ROTATIONS, *ANGLES, *FLAGS))
 """Keys that are looked at in a record and in its `HOLDERS`."""
@@ -74,7 +75,7 @@ class Angles:
         """Whether all doubtful ones are the number of the record's class."""
         self.fits: Counter[str] = Counter()
         self.fives = 0
-        """Boxes of five numbers that no outline explains."""
+        """Boxes of five numbers."""
         self.corner = ""
         """The first record whose five numbers fit its image with x and y as the corner alone."""
 
@@ -83,10 +84,10 @@ class Angles:
         if resolved.angle is None:
             return
         self.largest = max(self.largest, abs(resolved.angle))
+        self.fives += is_five(record)
         if resolved.needs_unit:
             self.doubtful = self.doubtful or (name_record(record), resolved.angle)
             category = record.get("category_id")
-            self.fives += is_five(record)
             self.is_class = self.is_class and is_five(record) and resolved.angle == category
         if resolved.fits == "corner" and not self.corner:
             self.corner = name_record(record)
@@ -222,6 +223,16 @@ def make_all_plain(values: Mapping[str, Any]) -> Counter[str]:
     sizes = image_sizes(values["images"])
     special = [r for r in values["annotations"] if isinstance(r, dict) and not is_plain(r)]
     unclear = {id(record) for record, _ in find_unclear(special, sizes, len(values["annotations"]))}
+    changes = name_by_url(values)
+    for record in special:
+        if id(record) not in unclear:
+            kind = make_plain(record, _size_of(record, sizes))
+            changes.update([kind] if kind else [])
+    return changes
+
+
+def name_by_url(values: Mapping[str, Any]) -> Counter[str]:
+    """Give images without a file_name the last part of their coco_url; return the count by kind."""
     changes: Counter[str] = Counter()
     for image in values["images"]:
         if isinstance(image, dict) and image.get("file_name") is None:
@@ -229,10 +240,6 @@ def make_all_plain(values: Mapping[str, Any]) -> Counter[str]:
             if name is not None:
                 image["file_name"] = name
                 changes["name-from-url"] += 1
-    for record in special:
-        if id(record) not in unclear:
-            kind = make_plain(record, _size_of(record, sizes))
-            changes.update([kind] if kind else [])
     return changes
 
 

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from retinanet.data.coco.geometry import box_of, find_outline, outline_extents
+from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.geometry import box_of, extent_of, find_outline, iou, outline_extents
 from retinanet.data.coco.records import is_id, number_or_nan
+from retinanet.data.coco.resolve import Resolved, is_plain, resolve
 from retinanet.doctor.bad_records import Values, find_bad, sound_records
 from retinanet.doctor.box_readings import (
-    MOST,
     PLAIN,
     BoxReading,
     Verdict,
     convert_box,
     judge,
+    most_leaving,
     overshoot,
     read_boxes,
     slip_limit,
@@ -34,6 +36,10 @@ Changes = Counter[str]
 """Changes by kind of finding."""
 _ROUNDING, _SLIP_OF_BOX = 1.01, 0.25
 """px, and share of its shorter side, that a small box may leave its image by."""
+_FEW_SHARE, _MANY_SHARE = 0.05, 0.2
+"""Shares of the boxes of a file."""
+_OUTLINE_IOU = 0.8
+_OTHER_FORMS = {"box-from-outline", "other-box-form"}
 _KINDS = {"xyxy": "corner-boxes", "yxyx": "corner-boxes", "cxcywh": "centre-boxes"}
 """Kinds of finding by layout."""
 
@@ -71,29 +77,27 @@ def set_box(record: Record, box: list[float]) -> None:
         record["area"] = after
 
 
-def settle_reading(values: Values, path: Path, choices: Choices) -> tuple[Changes, bool]:
+def settle_reading(values: Values, path: Path, choices: Choices) -> Changes:
     """Decide how the boxes of a file are meant, and write all of them as [x, y, width, height].
-
-    Returns what was changed, and whether there is proof of it: a box that leaves its image then
-    does so by itself.
 
     Args:
         values: the content of the file.
-        path: of it, for messages.
+        path: path of the file, for messages.
         choices: what the user knows.
 
     Raises:
         UserError: more than one reading is possible, or the user's does not fit.
     """
     sound = _sound(values)
-    records, sizes = sound["annotations"], _sizes(sound)
-    if not records:
-        return Counter(), False
+    sizes = _sizes(sound)
     if choices.from_outlines:
-        return _take_outlines(records), True
+        return _take_outlines(sound["annotations"])
+    records, special = _plain_and_special(sound["annotations"], sizes)
+    if not records:
+        return Counter()
     boxes = np.array([record["bbox"] for record in records], np.float64)
     size_of_box = np.array([sizes[record["image_id"]] for record in records], np.int64)
-    reading, proven = choices.reading, True
+    reading = choices.reading
     if reading is None:
         areas = np.array([number_or_nan(record.get("area")) for record in records], np.float64)
         extents = (extent or (np.nan,) * 4 for extent in outline_extents(records))
@@ -101,20 +105,37 @@ def settle_reading(values: Values, path: Path, choices: Choices) -> tuple[Change
         verdict = read_boxes(boxes, size_of_box, areas, outlines)
         if not verdict.is_clear:
             raise UserError(f"{path}: {_describe_doubt(verdict)}")
-        (reading,), proven = verdict.readings, verdict.proven
-    elif (leaving := judge(boxes, size_of_box, reading).leaving) > MOST * len(boxes):
+        (reading,) = verdict.readings
+    leaving = judge(boxes, size_of_box, reading).leaving
+    if choices.reading is not None and leaving > most_leaving(reading) * len(boxes):
         raise UserError(
             f"{path}: {leaving:,} of {len(boxes):,} boxes leave their image, or have no area, as "
             f"{reading}: --fix-as {reading.words} cannot be right (nothing was written)"
         )
     if reading == PLAIN:
-        return Counter(), proven
-    _refuse_others(values, records, reading, path)
+        return Counter()
+    _refuse_others(values, [*records, *special], reading, path)
     for record in records:
         box = convert_box(record["bbox"], reading, sizes[record["image_id"]])
         set_box(record, _in_order(box) if reading.layout in ("xyxy", "yxyx") else box)
     kind = "normalised-boxes" if reading.unit != "px" else _KINDS.get(reading.layout, "")
-    return Counter({kind or "suspicious-format": len(records)}), True
+    return Counter({kind or "suspicious-format": len(records)})
+
+
+def _plain_and_special(
+    records: list[Record], sizes: dict[int, tuple[int, int]]
+) -> tuple[list[Record], list[Record]]:
+    """Divide annotations into those of four numbers, and those whose box is px in another form.
+
+    A rotated box is of the first kind: it is written like the others, and turned later.
+    """
+    plain: list[Record] = []
+    special: list[Record] = []
+    for record in records:
+        found = None if is_plain(record) else resolve(record, sizes[record["image_id"]])
+        other = isinstance(found, Resolved) and _OTHER_FORMS & set(found.kinds)
+        (special if other or box_numbers(record) is None else plain).append(record)
+    return plain, special
 
 
 def _sound(values: Values) -> Values:
@@ -146,8 +167,9 @@ def _take_outlines(records: list[Record]) -> Changes:
 def _describe_doubt(verdict: Verdict) -> str:
     if not verdict.readings:
         return (
-            f"{verdict.text}, and most do in any other layout; are boxes of several kinds in one "
-            "file, or sizes wrong (give --images)? Nothing was written"
+            f"{verdict.text}, and too many in any other layout: boxes of several kinds are in one "
+            "file, or sizes are wrong (--images has them compared with the files); correct that "
+            "first (nothing was written)"
         )
     ways = ", or ".join(f"--fix-as {r.words} ({r})" for r in verdict.readings)
     return (
@@ -158,7 +180,11 @@ def _describe_doubt(verdict: Verdict) -> str:
 
 def _refuse_others(values: Values, records: list[Record], reading: BoxReading, path: Path) -> None:
     """Refuse to convert some boxes of a file while others cannot be."""
-    left = len(values["annotations"]) - len(records)
+    converted = {id(record) for record in records}
+    left = sum(
+        id(record) not in converted and find_outline(record.get("segmentation")) is None
+        for record in objects(values["annotations"])
+    )
     if left:
         raise UserError(
             f"{path}: the boxes are written as {reading}, but {left:,} annotations cannot be "
@@ -173,13 +199,13 @@ def _in_order(box: list[float]) -> list[float]:
     return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
 
 
-def mend_boxes(values: Values, path: Path, *, proven: bool, sizes_known: bool) -> Changes:
+def mend_boxes(values: Values, path: Path, choices: Choices, *, sizes_known: bool) -> Changes:
     """Cut or remove the boxes that the checks of boxes name.
 
     Args:
         values: the content of the file, whose boxes are [x, y, width, height] by now.
-        path: of it, for messages.
-        proven: there is proof that they are; see `settle_reading`.
+        path: path of the file, for messages.
+        choices: what the user knows.
         sizes_known: the recorded sizes are those of the files. Otherwise a box that leaves its
             image by far is left alone: the size may be what is wrong.
 
@@ -190,13 +216,7 @@ def mend_boxes(values: Values, path: Path, *, proven: bool, sizes_known: bool) -
     if not sound["categories"] or not sound["images"]:
         return Counter()
     index = index_sound(sound, path)
-    for fault in [] if proven else find_format_faults(index):
-        if fault.kind == "doubtful-format":  # which was settled before
-            continue
-        raise UserError(
-            f"{path}: {next(iter(fault)).value}; compare some with their images. If the boxes are "
-            f"[x, y, width, height], --fix-as {PLAIN.words} cuts them (nothing was written)"
-        )
+    _refuse_format(index, path, choices)
     findings = check_boxes(
         index,
         learn=True,
@@ -206,6 +226,7 @@ def mend_boxes(values: Values, path: Path, *, proven: bool, sizes_known: bool) -
     )
     records = {record["id"]: record for record in sound["annotations"]}
     sizes = _sizes(sound)
+    layouts = _possible_layouts(index)
     changes: Changes = Counter()
     gone: set[int] = set()
     for one in findings:
@@ -213,19 +234,39 @@ def mend_boxes(values: Values, path: Path, *, proven: bool, sizes_known: bool) -
             assert finding.id is not None
             record = records[finding.id]
             size = sizes[record["image_id"]]
-            if one.kind in ("outside", "overshoot") and _leaves_far(record["bbox"], size):
-                if not proven and not sizes_known:
-                    continue
-                if not proven:
-                    _refuse_other_layouts(record, size, path)
+            leaves = one.kind in ("outside", "overshoot") and choices.reading != PLAIN
+            far = leaves and _leaves_far(record["bbox"], size)
+            if leaves and not sizes_known and (far or _covers_outline(record)):
+                continue
+            if far and not _covers_outline(record):
+                _refuse_other_layouts(record, size, path, layouts)
             if one.kind == "overshoot":
-                changes[one.kind] += _cut_to_image(record, size)
+                changes[one.kind] += cut_to_image(record, size)
             else:
                 changes[one.kind] += finding.id not in gone
                 gone.add(finding.id)
     removed = {id(records[annotation_id]) for annotation_id in gone}
     values["annotations"] = [r for r in values["annotations"] if id(r) not in removed]
     return +changes
+
+
+def _refuse_format(index: Annotations, path: Path, choices: Choices) -> None:
+    """Refuse boxes that still look as if they were written otherwise, unless that is settled."""
+    if choices.reading is not None or choices.from_outlines:
+        return
+    for fault in find_format_faults(index):
+        if fault.kind == "doubtful-format":  # `settle_reading` knows more
+            continue
+        raise UserError(
+            f"{path}: {next(iter(fault)).value}; compare some with their images. If the boxes are "
+            f"[x, y, width, height], --fix-as {PLAIN.words} cuts them (nothing was written)"
+        )
+
+
+def _covers_outline(record: Record) -> bool:
+    """Whether a box is the one around its own outline."""
+    outline = find_outline(record.get("segmentation"))
+    return outline is not None and iou(extent_of(record["bbox"]), outline.extent) >= _OUTLINE_IOU
 
 
 _MENDED = ("zero-area", "outside", "duplicate-box", "overshoot")
@@ -239,10 +280,26 @@ def _leaves_far(box: list[float], size: tuple[int, int]) -> bool:
     return bool(overshoot(boxes, sizes)[0] > max(limit, _ROUNDING))
 
 
-def _refuse_other_layouts(record: Record, size: tuple[int, int], path: Path) -> None:
+def _possible_layouts(index: Annotations) -> list[BoxReading]:
+    """Return the layouts that a single box which leaves its image may be written in.
+
+    Centres among corners and sizes are rare: they need not be feared in a file where many boxes
+    cannot be centres, and few leave their image.
+    """
+    boxes = index.boxes.astype(np.float64)
+    sizes = index.sizes[index.image_of_box()]
+    few = judge(boxes, sizes, PLAIN).leaving <= _FEW_SHARE * len(boxes)
+    centres = BoxReading("cxcywh")
+    no_centres = few and judge(boxes, sizes, centres).leaving >= _MANY_SHARE * len(boxes)
+    return [BoxReading("xyxy"), BoxReading("yxyx"), *([] if no_centres else [centres])]
+
+
+def _refuse_other_layouts(
+    record: Record, size: tuple[int, int], path: Path, layouts: list[BoxReading]
+) -> None:
     """Refuse to cut a box that leaves its image, but would fit in another layout."""
     boxes, sizes = np.array([record["bbox"]], np.float64), np.array([size], np.int64)
-    for reading in map(BoxReading, ("xyxy", "cxcywh", "yxyx")):
+    for reading in layouts:
         if judge(boxes, sizes, reading).good:
             raise UserError(
                 f"{path}: annotation {record['id']} (image {record['image_id']}) has bbox "
@@ -252,7 +309,7 @@ def _refuse_other_layouts(record: Record, size: tuple[int, int], path: Path) -> 
             )
 
 
-def _cut_to_image(record: Record, size: tuple[int, int]) -> bool:
+def cut_to_image(record: Record, size: tuple[int, int]) -> bool:
     """Cut a box to its image; return whether that changed it."""
     x, y, width, height = record["bbox"]
     left, top = max(x, 0), max(y, 0)

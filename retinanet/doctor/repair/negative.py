@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from retinanet.data.canvas import Size
-from retinanet.data.coco.geometry import extent_of, find_outline, iou
+from retinanet.data.coco.geometry import box_of, extent_of, find_outline, iou
 from retinanet.doctor.bad_records import Values, find_bad
 from retinanet.doctor.repair.boxes import Changes, Record, image_id_of, objects, set_box, shared_ids
 from retinanet.doctor.repair.choices import Choices
@@ -49,9 +49,12 @@ def mend_negative_boxes(values: Values, path: Path, choices: Choices) -> Changes
         own = ways[id(record)]
         if len(own) == 2 and common is None:
             raise UserError(_describe_doubt(path, record))
+        outline = find_outline(record.get("segmentation"))
         if own:
             way = own[0] if len(own) == 1 else common
             set_box(record, _turned(record["bbox"], way))
+        elif outline is not None:  # [-1, -1, -1, -1] stands for no box
+            set_box(record, box_of(outline.extent))
         else:
             gone.add(id(record))
     values["annotations"] = [r for r in values["annotations"] if id(r) not in gone]
@@ -66,7 +69,7 @@ def _possible_ways(record: Record, size: Size) -> list[str]:
         covering = [
             way for way, box in boxes.items() if iou(extent_of(box), outline.extent) >= _OUTLINE_IOU
         ]
-        if len(covering) == 1:
+        if len(covering) < 2:
             return covering
     return [way for way, box in boxes.items() if _fits(box, size)]
 

@@ -13,19 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from retinanet.data.coco.geometry import box_of, find_outline
 from retinanet.data.coco.records import is_id, is_name, number_or_nan
-from retinanet.data.coco.resolve import make_all_plain
+from retinanet.data.coco.resolve import (
+    Resolved,
+    image_sizes,
+    is_plain,
+    make_all_plain,
+    name_by_url,
+    resolve,
+)
 from retinanet.doctor.bad_records import LISTS, BadRecord, Values, find_bad
 from retinanet.doctor.renumber import (
+    CLASS_NAMES,
     NUMBERS,
     find_shift,
     renumber,
     replace_by_numbers,
+    replace_class_names,
     shift_categories,
 )
 from retinanet.doctor.repair.boxes import (
     Changes,
     Record,
+    cut_to_image,
     image_id_of,
     mend_boxes,
     objects,
@@ -50,6 +61,7 @@ DONE = {
     LOST_BOXES: "removed",
     FOUND_NAMES: "those of the files that are there",
     CROWDS: "made objects (iscrowd 0)",
+    CLASS_NAMES: "replaced by the ids",
     NUMBERS: "turned into numbers",
     SCALED_BOXES: "scaled to the size of the file",
     **dict.fromkeys(
@@ -90,13 +102,14 @@ def repair(values: Values, path: Path, images: Path | None, choices: Choices) ->
         UserError: none of its image files is in the folder, or it is not clear what ids, sizes or
             boxes mean.
     """
-    changes = Counter({NUMBERS: replace_by_numbers(values)}) + renumber(values)
-    changes += _shift_category_ids(values, path) + make_all_plain(values)
+    changes = Counter({CLASS_NAMES: replace_class_names(values)})
+    changes += Counter({NUMBERS: replace_by_numbers(values)}) + renumber(values)
+    changes += _shift_category_ids(values, path) + name_by_url(values)
 
     def mend_records() -> Changes:
         latest = (
             renumber(values)
-            + _mend_records(values)
+            + _mend_records(values, settled=False)
             + _merge_categories(values, choices)
             + _merge_images(values)
         )
@@ -104,14 +117,14 @@ def repair(values: Values, path: Path, images: Path | None, choices: Choices) ->
 
     def mend_annotations() -> Changes:
         latest = mend_negative_boxes(values, path, choices)
-        latest += mend_boxes(values, path, proven=proven, sizes_known=images is not None)
-        latest += renumber(values) + _mend_records(values)
+        latest += mend_boxes(values, path, choices, sizes_known=images is not None)
+        latest += renumber(values) + _mend_records(values, settled=True)
         return latest + _merge_images(values) + _fill_gaps(values)
 
     changes += _repeat(mend_records)
     changes += _make_objects(values) if choices.crowds_are_objects else Counter()
-    converted, proven = settle_reading(values, path, choices)
-    return changes + converted + _repeat(mend_annotations)
+    changes += settle_reading(values, path, choices) + _make_plain(values)
+    return changes + _repeat(mend_annotations)
 
 
 def _repeat(mend: Callable[[], Changes]) -> Changes:
@@ -138,8 +151,29 @@ def _shift_category_ids(values: Values, path: Path) -> Changes:
     return Counter({"shifted-category-ids": shift_categories(values, shift.step)})
 
 
-def _mend_records(values: Values) -> Changes:
-    """Mend or remove the records that training refuses."""
+def _make_plain(values: Values) -> Changes:
+    """Write boxes of other forms plainly; the box around a rotated one is cut to its image."""
+    sizes = image_sizes(values["images"])
+    turned = []
+    for record in objects(values["annotations"]):
+        if not is_plain(record) and image_id_of(record) in sizes:
+            found = resolve(record, sizes[record["image_id"]])
+            if isinstance(found, Resolved) and "rotated-box" in found.kinds:
+                turned.append(record)
+    changes = make_all_plain(values)
+    for record in turned:
+        if is_plain(record):
+            cut_to_image(record, sizes[record["image_id"]])
+    return changes
+
+
+def _mend_records(values: Values, *, settled: bool) -> Changes:
+    """Mend or remove the records that training refuses.
+
+    Args:
+        values: the content of the file.
+        settled: how the boxes are written is settled, so that px may be written among them.
+    """
     changes: Changes = Counter()
     bad = find_bad(values)
     first: dict[int, Record] = {}
@@ -157,7 +191,12 @@ def _mend_records(values: Values) -> Changes:
             record = values[key][row]
             if kind == "duplicate-image-id":
                 lost = record.get("file_name") == first[record["id"]].get("file_name")
-            elif kind == "bad-bbox" and isinstance(record.get("bbox"), dict):
+            elif kind == "bad-bbox" and (outline := find_outline(record.get("segmentation"))):
+                lost = False
+                if settled:
+                    record["bbox"] = box_of(outline.extent)
+                    changes["box-from-outline"] += 1
+            elif kind == "bad-bbox" and isinstance(record.get("bbox"), dict | str):
                 lost = False  # it holds a box, in a form that is not understood
             else:
                 lost = kind in ("bad-record", "unknown-image", "unknown-category", "bad-bbox")

@@ -16,8 +16,10 @@ from retinanet.doctor.repair.sizes import SCALED_BOXES
 
 _SAME = 1e-6
 """px."""
+_CONVERTING = ("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format")
+"""Changes of all boxes: the new ones may lie in the old ones by chance."""
 _MOVING = (
-    *("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format", "negative-size"),
+    *(*_CONVERTING, "negative-size"),
     *("rotated-box", "box-from-outline", "other-box-form", "far-from-outline"),
     *(SCALED_BOXES, NUMBERS),
 )
@@ -62,6 +64,7 @@ class BoxesBefore:
             AssertionError: a box was changed in a way that no change accounts for.
         """
         left = {id(record) for record in objects(values["annotations"])}
+        converted = any(changes[kind] for kind in _CONVERTING)
         counts: Counter[str] = Counter()
         kept = []
         for record, before in self._boxes:
@@ -72,7 +75,7 @@ class BoxesBefore:
                 abs(a - b) <= _SAME for a, b in zip(before, after, strict=True)
             ):
                 counts["same"] += 1
-            elif before is not None and _is_part(after, before):
+            elif not converted and before is not None and _is_part(after, before):
                 counts["cut"] += 1
                 kept.append(after[2] * after[3] / max(before[2] * before[3], _SAME))
             else:

@@ -64,10 +64,12 @@ def find_frame(mismatched: MismatchedBoxes) -> Frame | None:
     if min(fit.leaving for fit in (*others, *as_exchanged)) < _MIN_LEAVING:
         return None
     is_file = as_file.good and _are_too_large(boxes, record)
-    is_record = as_record.good and (_are_too_large(boxes, file) or _ends_at_border(boxes, record))
     if is_file and (is_exchange or _reaches_far(boxes, file)):
         return "file"
-    return "record" if is_record and not is_exchange else None
+    # Of another shape, the file may be padded as well as stretched.
+    is_record = _has_same_shape(record, file) and as_record.good
+    too_large = _are_too_large(boxes, file)
+    return "record" if is_record and (too_large or _ends_at_border(boxes, record)) else None
 
 
 def _are_too_large(boxes: Boxes, sizes: Sizes) -> bool:
@@ -92,6 +94,12 @@ def _is_uniform(record: Sizes, file: Sizes) -> bool:
     factors = file / record
     middle = np.median(factors, axis=0)
     return bool((np.abs(record * middle - file) <= 1 + middle).all())
+
+
+def _has_same_shape(record: Sizes, file: Sizes) -> bool:
+    """Whether record and file differ by one factor for both sides, to rounding."""
+    factor = np.median(file / record)
+    return bool((np.abs(record * factor - file) <= 1 + factor).all())
 
 
 def _reaches_far(boxes: Boxes, sizes: Sizes) -> bool:

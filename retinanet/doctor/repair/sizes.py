@@ -145,10 +145,11 @@ def _settle_sizes(values: Values, path: Path, wrong: dict[int, Size], choices: C
         )
     if frame == "file":
         return Counter()
-    for record, old, new in zip(
-        boxed, mismatched.record_sizes.tolist(), mismatched.file_sizes.tolist(), strict=True
-    ):
-        _scale(record, new[1] / old[1], new[0] / old[0])
+    for record in owned:
+        row = rows[record["image_id"]]
+        old, new = recorded_size(values["images"][row]), wrong[row]
+        if old is not None:
+            _scale(record, new[1] / old[1], new[0] / old[0])
     return Counter({SCALED_BOXES: len(boxed)})
 
 
@@ -177,7 +178,14 @@ def _choices_of_size(turned: bool) -> str:
 
 
 def _scale(record: Record, by_x: float, by_y: float) -> None:
-    """Scale the box of an annotation, and what lies in it."""
+    """Scale the box of an annotation, if it has one, and what lies in it."""
+    outline = record.get("segmentation")
+    if isinstance(outline, list):
+        record["segmentation"] = [_scale_points(part, by_x, by_y, 2) for part in outline]
+    if isinstance(record.get("keypoints"), list):
+        record["keypoints"] = _scale_points(record["keypoints"], by_x, by_y, 3)
+    if box_numbers(record) is None:
+        return
     x, y, width, height = record["bbox"]
     area = number_or_nan(record.get("area"))
     record["bbox"] = [round(v, 6) for v in (x * by_x, y * by_y, width * by_x, height * by_y)]
@@ -185,11 +193,6 @@ def _scale(record: Record, by_x: float, by_y: float) -> None:
         largest = record["bbox"][2] * record["bbox"][3]
         scaled = round(area * by_x * by_y, 6)
         record["area"] = scaled if scaled <= AREA_SLACK * largest + 1 else min(area, largest)
-    outline = record.get("segmentation")
-    if isinstance(outline, list):
-        record["segmentation"] = [_scale_points(part, by_x, by_y, 2) for part in outline]
-    if isinstance(record.get("keypoints"), list):
-        record["keypoints"] = _scale_points(record["keypoints"], by_x, by_y, 3)
 
 
 def _scale_points(values: Any, by_x: float, by_y: float, step: int) -> Any:
