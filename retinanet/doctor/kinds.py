@@ -224,8 +224,8 @@ IMAGES = {
     "no-image-folder": _error("the image folder is not there, or no folder", "name the right one"),
     "missing-file": _error(
         "an image file is not there",
-        "name the right image folder; names that are nearly there stand under missing files",
-        "record and boxes removed, with --images, unless its name is nearly there",
+        "name the right image folder; similar names are listed under missing files",
+        "renamed where one file has a similar name, otherwise record and boxes removed; with --images",
     ),
     "unreadable-file": _error(
         "an image file is empty, cut off, too large, a folder, or of no format that is read",

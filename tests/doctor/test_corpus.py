@@ -1014,7 +1014,7 @@ def test_a_square_that_stands_for_all_sizes_is_no_scaled_copy(data: Any) -> None
     for image in data.content["images"]:
         image["height"] = 64
     for i in range(0, 80, 2):
-        x, y, w, h = data.box(i)["bbox"]
+        _, y, w, h = data.box(i)["bbox"]
         data.set_box(i, [64 - w, y, w, h])
     with pytest.raises(UserError, match="--fix-as sizes=file"):
         fixed(data, data.images)

@@ -31,7 +31,7 @@ def brands(content: bytes) -> set[bytes]:
 def avif_orientation(content: bytes) -> int:
     """Return how an AVIF's main image is to be turned, as EXIF's orientation says it; 1 if not.
 
-    Its `irot` and `imir` count, in this order. Viewers do not heed its EXIF.
+    Its `irot` and `imir` count, in this order. Viewers ignore its EXIF.
     """
     with suppress(struct_error, IndexError):  # it is cut off, or rubbish
         properties = dict(_main_properties(content))

@@ -180,7 +180,7 @@ class _Folder:
                 self._by_last_part[last] = []
 
     def files_named(self, names: Collection[str]) -> set[str]:
-        """Return the files that names mean as they are, on a disk that may not heed case."""
+        """Return the files that names mean as they are, on a disk that may ignore case."""
         taken = set()
         for name in names:
             plain = posixpath.normpath(name)

@@ -1,7 +1,7 @@
 """How viewers turn an image: by its EXIF, or by what its format has for that.
 
 The turn is made here for every format alike, so that one parser decides: decoders differ in what
-they heed. As in EXIF: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side.
+they support. As in EXIF: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side.
 """
 
 from __future__ import annotations
