@@ -25,7 +25,7 @@ from retinanet.data.coco import json_pieces
 from retinanet.data.coco.index import read_annotations
 from retinanet.errors import UserError
 
-COUNT = int(os.environ.get("RETINANET_MUTATIONS", "4000"))
+COUNT = int(os.environ.get("RETINANET_MUTATIONS", "2000"))
 File = dict[str, Any]
 FIELDS = {
     "images": ("id", "file_name", "width", "height"),

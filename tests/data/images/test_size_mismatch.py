@@ -83,7 +83,7 @@ def test_an_almost_square_image_is_not_guessed_at() -> None:
         (
             "scaled",
             "take the files that were annotated, or scale the boxes: `retinanet check a.json "
-            "--images b` lists all",
+            "--images b --fix OUT.json` does, or says what it needs to know",
         ),
         (
             "other",
