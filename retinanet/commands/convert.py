@@ -140,14 +140,20 @@ def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
         Path(options.images) if options.images else None,
         difficult=options.difficult,
         zero_based=options.zero_based,
+        units=options.units,
+        angles=options.angles,
     )
-    return [reader.read(name, problems) for name in options.sets or [None]], None
+    found = [reader.read(name, problems) for name in options.sets or [None]]
+    reader.finish(found, problems)
+    if not options.sets and options.unlisted_images == "skip":
+        reader.note_unlisted(found, problems)
+    return found, None
 
 
 def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
+    from retinanet.convert.readers.yolo.evidence import LabelRules
     from retinanet.convert.readers.yolo.folder import read_yolo_source
     from retinanet.convert.readers.yolo.reader import read_yolo
-    from retinanet.convert.readers.yolo.rows import LabelRules
 
     root, classes, labels = (
         Path(given) if given else None for given in (options.root, options.classes, options.labels)
@@ -162,7 +168,7 @@ def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
     rules = LabelRules(
         names=config.names,
         names_path=config.names_path,
-        keypoints=config.keypoints,
+        points=options.points or ("keypoints" if config.keypoints else None),
         other_classes=options.other_classes,
         form=options.box_form,
         units=options.units,
@@ -204,7 +210,12 @@ def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
     images = _image_folder(options.images, Path())
     names = read_descriptions(Path(options.class_descriptions), problems)
     found = read_openimages(
-        Path(options.source), images, names, problems, other_classes=options.other_classes
+        Path(options.source),
+        images,
+        names,
+        problems,
+        other_classes=options.other_classes,
+        units=options.units,
     )
     return [found], list(names.values())
 

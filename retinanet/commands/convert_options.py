@@ -106,6 +106,17 @@ def voc_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="corners are continuous px from 0: x = xmin, width = xmax - xmin",
     )
+    parser.add_argument(
+        "--units",
+        choices=["px", "shares", "percent", "thousandths"],
+        help="of the corners: px, or shares (0 to 1), percent or thousandths of the image's width "
+        "and height (default: px, unless the numbers contradict)",
+    )
+    parser.add_argument(
+        "--angles",
+        choices=["radians", "degrees"],
+        help="unit of the angles of <robndbox> (default: radians, unless the angles contradict)",
+    )
     return parser
 
 
@@ -140,6 +151,13 @@ def yolo_parser() -> argparse.ArgumentParser:
         "cxcywh, unless the labels contradict)",
     )
     parser.add_argument(
+        "--points",
+        choices=["outline", "keypoints"],
+        help="what rows of more than 5 columns are: the outline of an object; or its box and key "
+        "points, which are left out (default: an outline, unless data.yaml has kpt_shape or the "
+        "labels contradict)",
+    )
+    parser.add_argument(
         "--units",
         choices=["shares", "percent", "px"],
         default="shares",
@@ -165,14 +183,15 @@ def csv_parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="what the columns are, in their order, with commas between: image, label, and x1, y1, "
         "x2, y2 (corners), or x, y, w, h (top left corner and size), or cx, cy, w, h (centre and "
-        "size), or one column xyxy, xywh or cxcywh; image_width, image_height; ignore (1: a region "
-        "to ignore); _ for a column that is left out",
+        "size), or one column xyxy, xywh, cxcywh or yxyx; image_width, image_height; ignore (1: a "
+        "region to ignore); _ for a column that is left out",
     )
     parser.add_argument(
         "--units",
-        choices=["px", "shares", "percent"],
-        help="of the coordinates: px, or shares or percent of the image's width and height "
-        "(default: as the names of the columns say, else px)",
+        choices=["px", "shares", "percent", "thousandths"],
+        help="of the coordinates: px, or shares (0 to 1), percent or thousandths of the image's "
+        "width and height (default: as the names of the columns say, else px, unless the numbers "
+        "contradict)",
     )
     parser.add_argument(
         "--label", metavar="NAME", help="the class of all boxes, where no column has it"
@@ -193,6 +212,13 @@ def openimages_parser() -> argparse.ArgumentParser:
     _add_shared_options(parser, images="image folder, with ImageID.jpg in it (needed)")
     parser.add_argument(
         "--class-descriptions", metavar="FILE", required=True, help="LabelName,DisplayName rows"
+    )
+    parser.add_argument(
+        "--units",
+        choices=["shares", "percent", "px"],
+        default="shares",
+        help="of the coordinates: shares of the image's width and height, from 0 to 1; percent of "
+        "them; or px (default: shares)",
     )
     return parser
 

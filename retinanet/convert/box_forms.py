@@ -14,6 +14,16 @@ TOP_LEFT: Form = ("x", "y", "w", "h")
 CENTRE: Form = ("cx", "cy", "w", "h")
 Y_FIRST: Form = ("y1", "x1", "y2", "x2")
 PAIRS: Form = ("x1", "x2", "y1", "y2")
+UNIT_SCALES = {"shares": 1, "percent": 0.01, "thousandths": 0.001}
+"""Of each unit but px: what its numbers are multiplied by to be shares of the image's sides."""
+WHOLE: dict[str, Form] = {
+    "xyxy": CORNERS,
+    "xywh": TOP_LEFT,
+    "cxcywh": CENTRE,
+    "yxyx": Y_FIRST,
+}
+"""Columns of `--columns` that hold all four numbers of a box."""
+_WHOLE_NAMES = {form: name for name, form in WHOLE.items()}
 FORMS = (CORNERS, TOP_LEFT, CENTRE, Y_FIRST, PAIRS)
 
 
@@ -33,9 +43,16 @@ class TableReading:
     def columns_as(self, form: Form) -> str:
         """Return the `--columns` that reads the four numbers in a form."""
         columns = list(self.columns)
+        if len(set(self.places)) == 1:
+            columns[self.places[0]] = _WHOLE_NAMES.get(form, "_")
+            return '"' + ",".join(columns) + '"'
         for place, name in zip(self.places, form, strict=True):
             columns[place] = name
         return '"' + ",".join(columns) + '"'
+
+    def can_be(self, form: Form) -> bool:
+        """Whether `--columns` can say that the numbers have a form."""
+        return len(set(self.places)) > 1 or form in _WHOLE_NAMES
 
 
 def to_corners(values: Sequence[float], form: Form) -> Corners:

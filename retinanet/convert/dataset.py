@@ -94,6 +94,8 @@ class FoundImages:
     folder: Path
     normalized: bool
     """Coordinates are shares of the image's width and height, not px."""
+    are_units_guessed: bool = False
+    """Numbers are taken for px, though neither the source nor the user says so (`--units`)."""
     images: list[FoundImage] = field(default_factory=list)
     reading: TableReading | None = None
     """How the numbers of a table were read; None where the format says it."""

@@ -24,6 +24,7 @@ from retinanet.convert.box_forms import (
 from retinanet.convert.dataset import FoundImages
 from retinanet.convert.problems import Problems
 from retinanet.convert.rules import Rules
+from retinanet.convert.unit_evidence import check_units
 from retinanet.data.canvas import Size
 
 _OUTSIDE = 2.0
@@ -41,6 +42,9 @@ def check_reading(
 ) -> bool:
     """Compare the boxes of a split with its images: do they fit as they were read?
 
+    What the user says with `--columns` is compared, too; but where `--bad-boxes` or
+    `--swapped-corners` is given along with it, it is taken, with a note.
+
     Args:
         part: a split, with how its table was read.
         sizes: height and width of each image, px; None where unknown.
@@ -52,9 +56,20 @@ def check_reading(
     """
     reading = part.reading
     if reading is None:
-        return rules.swapped_corners == "order" or _check_corners(part, sizes, problems)
-    if reading.evidence == "told":
-        return True
+        if not (rules.swapped_corners == "order" or _check_corners(part, sizes, problems)):
+            return False
+    elif not _check_form(part, reading, sizes, rules, problems):
+        return False
+    return check_units(part, sizes, problems)
+
+
+def _check_form(
+    part: FoundImages,
+    reading: TableReading,
+    sizes: Sequence[Size | None],
+    rules: Rules,
+    problems: Problems,
+) -> bool:
     rows = [
         (from_corners(box.corners, reading.form), size)
         for image, size in zip(part.images, sizes, strict=True)
@@ -63,6 +78,13 @@ def check_reading(
     if part.normalized:
         rows = [(values, (1, 1)) for values, _ in rows]
     misfits = _count_misfits(rows, reading.form, part.normalized)
+    if _have_sizes_of_corners(rows, reading.form):
+        corners = reading.columns_as(CORNERS)
+        problems.note(
+            "boxes whose w and h are larger than their x and y, as in all others of the table: "
+            f"if those are corners, give --columns {corners}",
+            len(rows),
+        )
     if reading.evidence == "custom" and rows:
         return _check_custom(part, reading, rows, misfits, problems)
     if misfits * _FEW < len(rows) or misfits < min(2, len(rows)):
@@ -71,20 +93,38 @@ def check_reading(
         form: count
         for form in FORMS
         if form != reading.form
+        and reading.can_be(form)
         and (count := _count_misfits(rows, form, part.normalized)) * _FEW <= misfits
     }
     exchanged = _exchanged_axis(rows, reading.form)
     if not misfits or not (others or exchanged):
         return True
+    is_told = reading.evidence == "told"
+    if is_told and (rules.bad_boxes, rules.swapped_corners) != ("refuse", "refuse"):
+        fitting = "; ".join(_choice(reading, form, 0, 0) for form in others)
+        problems.note(
+            f"boxes do not fit as {','.join(reading.form)}, as --columns says: is it another "
+            f"form? {fitting}",
+            misfits,
+        )
+        return True
     choices = [
         _choice(reading, form, len(rows) - count, len(rows)) for form, count in others.items()
     ]
     if exchanged:
+        if exchanged[1] == "y2":
+            choices.append(
+                "if y is counted from the bottom of the image, which is not read, write height - y"
+            )
         choices.append(
-            f"--columns {reading.columns_as(exchanged)} if two columns are exchanged (y counted "
-            "from the bottom is not read)"
+            f"--columns {reading.columns_as(exchanged)} only if the names of two columns are "
+            "exchanged"
         )
-    choices.append(f"--columns {reading.columns_as(reading.form)} if they are right")
+    choices.append(
+        "if they are right, add --swapped-corners order or --bad-boxes drop"
+        if is_told
+        else f"--columns {reading.columns_as(reading.form)} if they are right"
+    )
     problems.add(
         part.images[0].source,
         part.images[0].line,
@@ -124,7 +164,8 @@ def _check_corners(part: FoundImages, sizes: Sequence[Size | None], problems: Pr
 
 
 def _choice(reading: TableReading, form: Form, fitting: int, count: int) -> str:
-    return f"--columns {reading.columns_as(form)}, which fits {fitting:,} of {count:,}"
+    text = f"--columns {reading.columns_as(form)}"
+    return f"{text}, which fits {fitting:,} of {count:,}" if count else text
 
 
 def _check_custom(
@@ -177,6 +218,13 @@ def _count_misfits(rows: list[Row], form: Form, normalized: bool) -> int:
         over = max(-x1, -y1, x2 - width, y2 - height)
         count += x2 <= x1 or y2 <= y1 or over > slack
     return count
+
+
+def _have_sizes_of_corners(rows: list[Row], form: Form) -> bool:
+    """Whether what is read as sizes may be second corners in every row."""
+    pairs = [values for values, _ in rows]
+    is_odd = all(values[0] < values[2] and values[1] < values[3] for values in pairs)
+    return form in (TOP_LEFT, CENTRE) and len(rows) >= _FEW and is_odd
 
 
 def _exchanged_axis(rows: list[Row], form: Form) -> Form | None:

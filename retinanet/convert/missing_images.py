@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from retinanet.convert.dataset import FoundImages
 from retinanet.convert.problems import Problems
@@ -49,6 +50,7 @@ def look_for_missing(
             _rename(group, renames, problems)
         shown = group[0].folder
         reasons |= {shown / name: f"; {text}" for name, text in renames.unclear.items()}
+        reasons |= _find_lost_zeros(shown, set(missing[folder]) - renames.files.keys())
         if missing_images not in SKIP:
             _offer_folder(shown, renames, problems)
         if missing_images == "refuse" and renames:
@@ -61,6 +63,22 @@ def look_for_missing(
                 len(renames.files),
             )
     return reasons
+
+
+def _find_lost_zeros(folder: Path, missing: set[str]) -> dict[Path, str]:
+    """Return what to say of numbers in place of names, such as 7 for 007.jpg."""
+    numbers = {name: PurePath(name).stem for name in missing}
+    numbers = {name: stem for name, stem in numbers.items() if re.fullmatch("[0-9]{1,18}", stem)}
+    files: dict[int, list[str]] = defaultdict(list)
+    for name in existing_image_names(folder) if numbers else ():
+        if re.fullmatch("0[0-9]{1,18}", PurePath(name).stem):
+            files[int(PurePath(name).stem)].append(name)
+    return {
+        folder / name: f"; {files[int(stem)][0]!r} is there: a spreadsheet takes the zeros in "
+        "front of numbers away; write the names with them, as text"
+        for name, stem in numbers.items()
+        if len(files.get(int(stem), ())) == 1
+    }
 
 
 def _is_inside(folder: Path, path: str) -> bool:

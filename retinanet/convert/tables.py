@@ -17,6 +17,8 @@ from retinanet.errors import UserError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may stand between the values of a row, and its name."""
+_CERTAIN = 4
+"""More values than that are no accident of one mark in a text."""
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Byte order marks of encodings other than UTF-8, which Excel and PowerShell write."""
 
@@ -85,6 +87,11 @@ def read_number(text: str) -> float | None:
         return parse_number(text.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", text) else text)
     except ValueError:
         return None
+
+
+def is_ambiguous(text: str) -> bool:
+    """Whether a number such as 1,024 has a decimal comma, or one between thousands."""
+    return re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text) is not None
 
 
 def is_number(text: str) -> bool:
@@ -162,7 +169,8 @@ def _is_row(line: str, is_heading: Callable[[str], bool]) -> bool:
 def find_delimiter(line: str, is_heading: Callable[[str], bool] = is_number) -> str:
     """Return what stands between the values of a row: that which makes most sense of them.
 
-    Counted are numbers, empty values and known headings; a comma if there is none.
+    Counted are numbers, empty values and known headings. Where there is none, it is what divides
+    the row into the most values, if those are at least five; else a comma.
 
     Args:
         line: the first row as text.
@@ -170,7 +178,7 @@ def find_delimiter(line: str, is_heading: Callable[[str], bool] = is_number) -> 
     """
     counts = {mark: _count_known(line, mark, is_heading) for mark in DELIMITERS}
     best = max(counts, key=lambda mark: counts[mark])
-    return best if counts[best][0] else ","
+    return best if counts[best][0] or counts[best][1] > _CERTAIN else ","
 
 
 def _count_known(line: str, mark: str, is_heading: Callable[[str], bool]) -> tuple[int, int]:

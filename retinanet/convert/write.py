@@ -21,6 +21,11 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 _SHARE_DIGITS = 10
 """Decimals of a share of a side: a px is then exact to 0.00001 in an image of 100,000 px."""
 
+_UNCLEAR = 1.5
+"""Px: corners of VOC that are all smaller may be shares of the image's sides."""
+_NOISE = 1e-6
+"""Px that adding and subtracting may be off."""
+
 
 def check_new(folder: Path) -> None:
     """Refuse a folder that has something in it: an export is a folder of its own.
@@ -111,6 +116,11 @@ def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_voc_xml(image, problems))
         _write_lines(folder / "ImageSets" / "Main" / f"{split.name}.txt", stems)
+    boxes = [box for split in data.splits for image in split.images for box in image.boxes]
+    if boxes and max(max(box.x + box.width, box.y + box.height) for box in boxes) <= _UNCLEAR:
+        problems.note(
+            f"data set whose corners are all at most {_UNCLEAR:g} px: give --units px to read it"
+        )
     _write_lines(folder / "classes.txt", data.classes)
     _link_images(folder / "JPEGImages", folders.pop())
 
@@ -162,11 +172,15 @@ def _write_yolo(data: DataSet, folder: Path, final: Path, problems: Problems) ->
                 if box.crowd:
                     problems.note("regions to ignore (iscrowd), which YOLO has not: left out")
                     continue
+                x1, y1 = max(box.x, 0.0), max(box.y, 0.0)
+                x2, y2 = min(box.x + box.width, width), min(box.y + box.height, height)
+                if max(box.width - (x2 - x1), box.height - (y2 - y1)) > _NOISE:
+                    problems.note("boxes that reach over their image's border: cut to it for YOLO")
                 shares = (
-                    (box.x + box.width / 2) / width,
-                    (box.y + box.height / 2) / height,
-                    box.width / width,
-                    box.height / height,
+                    (x1 + x2) / 2 / width,
+                    (y1 + y2) / 2 / height,
+                    (x2 - x1) / width,
+                    (y2 - y1) / height,
                 )
                 words = [_decimal(share, _SHARE_DIGITS) for share in shares]
                 rows.append(f"{data.classes.index(box.category)} {' '.join(words)}")
@@ -183,6 +197,7 @@ def _write_yolo(data: DataSet, folder: Path, final: Path, problems: Problems) ->
 def _write_csv(data: DataSet, folder: Path, final: Path, problems: Problems) -> None:
     """Write a CSV for each split, with paths relative to it, and classes.csv."""
     for split in data.splits:
+        largest = 0.0
         with (folder / f"{split.name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             for image in split.images:
@@ -195,9 +210,12 @@ def _write_csv(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
                         continue
                     corners = (box.x, box.y, box.x + box.width, box.y + box.height)
                     writer.writerow([written, *(_decimal(c, 6) for c in corners), box.category])
+                    largest = max(largest, *corners)
                     rows += 1
                 if not rows:
                     writer.writerow([written, "", "", "", "", ""])
+        if 0 < largest <= 1:
+            problems.note(f"{split.name}.csv has no coordinate over 1: give --units px to read it")
     with (folder / "classes.csv").open("w", encoding="utf-8", newline="") as file:
         rows_of_classes = [[name, identity] for identity, name in enumerate(data.classes)]
         csv.writer(file, lineterminator="\n").writerows(rows_of_classes)

@@ -225,7 +225,7 @@ IMAGES = {
     "missing-file": _error(
         "an image file is not there",
         "name the right image folder; similar names are listed under missing files",
-        "renamed where one file has a similar name, otherwise record and boxes removed; with --images",
+        "renamed where one file has a similar name, else record and boxes removed; with --images",
     ),
     "unreadable-file": _error(
         "an image file is empty, cut off, too large, a folder, or of no format that is read",

@@ -42,7 +42,7 @@ def replace_by_numbers(values: Values) -> int:
 
 
 def _list_in_text(text: str) -> list[float | int] | None:
-    """Return the four numbers of a box that is written as a text: "[1, 2, 3, 4]" or "1, 2, 3, 4"."""
+    """Return the four numbers of a box in a text: "[1, 2, 3, 4]" or "1, 2, 3, 4"."""
     words = [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
     numbers = [number for word in words if (number := meant_number(word)) is not None]
     return numbers if len(words) == len(numbers) == 4 else None

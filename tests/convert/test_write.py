@@ -31,7 +31,7 @@ def there_and_back(annotations: Path, images: Path, kind: str, out: Path) -> dic
     run("coco", annotations, out, "--to", kind, "--images", images)
     back = out.with_name("back.json")
     if kind == "voc":
-        run("voc", out, back, "--sets", "train", "--classes", out / "classes.txt")
+        run("voc", out, back, "--sets", "train", "--classes", out / "classes.txt", "--units", "px")
     elif kind == "yolo":
         run("yolo", out / "data.yaml", back)
     else:
@@ -269,3 +269,39 @@ def test_exports_that_are_refused(tmp_path: Path, convert: Call) -> None:
         "share an annotation file; rename one of them\n"
     )
     assert not out.exists()
+
+
+def test_boxes_over_the_border_come_back_from_yolo(
+    tmp_path: Path, write_image: Call, boxes_of: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = one_image(tmp_path, write_image, [[-1, -1, 42, 22], [38, 3, 4, 5]])
+    there_and_back(path, tmp_path / "images", "yolo", tmp_path / "out")
+    found = [box[2] for box in boxes_of(tmp_path / "back.json")]
+    assert found == [[0, 0, 40, 20], [38, 3, 2, 5]]
+    note = "  2 boxes that reach over their image's border: cut to it for YOLO\n"
+    assert note in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["csv", "voc"])
+def test_boxes_under_a_px_are_named_with_the_option_that_reads_them(
+    tmp_path: Path, write_image: Call, boxes_of: Call, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = one_image(tmp_path, write_image, [[0, 0, 0.5, 0.25]])
+    there_and_back(path, tmp_path / "images", kind, tmp_path / "out")
+    assert boxes_of(tmp_path / "back.json") == [("a.jpg", "cat", [0, 0, 0.5, 0.25], 0)]
+    assert ": give --units px to read it\n" in capsys.readouterr().out
+
+
+def one_image(folder: Path, write_image: Call, boxes: list[list[float]]) -> Path:
+    write_image(folder / "images/a.jpg", 40, 20)
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 40, "height": 20}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "bbox": box, "iscrowd": 0}
+            for i, box in enumerate(boxes, 1)
+        ],
+    }
+    path = folder / "train.json"
+    path.write_text(json.dumps(content))
+    return path

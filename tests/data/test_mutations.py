@@ -1,7 +1,7 @@
 """Thousands of spoilt annotation files: each is read rightly, or refused by naming what is wrong.
 
 A mutator changes one thing of a valid file. What must come of it is said by a second reader, below,
-which is slow and plain. Other numbers of files than 4,000: `RETINANET_MUTATIONS=100000 pytest
+which is slow and plain. Other numbers of files than 2,000: `RETINANET_MUTATIONS=100000 pytest
 tests/data/test_mutations.py`.
 """
 

@@ -10,8 +10,10 @@ from pathlib import Path, PurePosixPath
 from retinanet.convert.assemble import OTHER_CLASSES
 from retinanet.convert.box_forms import Corners
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
+from retinanet.convert.image_files import read_image_infos
 from retinanet.convert.problems import Problems
-from retinanet.convert.tables import parse_number, read_rows
+from retinanet.convert.tables import parse_number, read_number, read_rows
+from retinanet.convert.unread_kinds import find_other_files
 from retinanet.data.coco.records import is_name, leads_outside
 from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.reading import SUFFIXES
@@ -21,35 +23,66 @@ _NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 _READ = (*_NEEDED, "IsGroupOf", "Confidence")
 _SHARE_AT_MOST = 2.0
 """A larger coordinate is no share of a side; one that is a little over 1 leaves the image."""
+_LABEL = re.compile(r"/[a-z]/\S+")
+_UNITS = {"shares": 1.0, "percent": 100.0, "px": 1.0}
+_LARGE, _MANY = 300, 10
+"""So many boxes of images with sides of at least so many px have a number over 100, if in px."""
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "-1", "")
 
 
 def read_descriptions(path: Path, problems: Problems) -> dict[str, str]:
-    """Return the names of labels (/m/...), in the file's order: `LabelName,DisplayName` rows."""
+    """Return the names of labels (/m/...), in the file's order: `LabelName,DisplayName` rows.
+
+    The columns may be the other way around, if a header row or all labels say so.
+    """
+    rows = list(read_rows(path, problems))
+    heads = [_key(value) for value in rows[0][1]] if rows else []
+    is_reversed = heads == ["displayname", "labelname"]
+    if is_reversed or heads == ["labelname", "displayname"]:
+        rows = rows[1:]
+    else:
+        pairs = [row for _, row in rows if len(row) == 2]
+        is_reversed = bool(pairs) and all(
+            _LABEL.fullmatch(name) and not _LABEL.fullmatch(label) for label, name in pairs
+        )
     names: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, row in read_rows(path, problems):
-        if line == 1 and [_key(value) for value in row] == ["labelname", "displayname"]:
-            continue
-        if len(row) != 2 or not is_name(row[1]):
+    for line, row in rows:
+        if len(row) != 2 or not is_name(row[0 if is_reversed else 1]):
             problems.add(path, line, "expected LabelName,DisplayName, such as /m/0199g,Bicycle")
-        elif row[0] in names:
-            problems.add(path, line, f"duplicate label {row[0]!r:.60}; remove one of the two")
-        elif row[1] in lines:
+            continue
+        label, name = reversed(row) if is_reversed else row
+        if _LABEL.fullmatch(name):
             problems.add(
                 path,
                 line,
-                f"class {row[1]!r:.60} already has a label in line {lines[row[1]]}; the file of "
+                f"the name {name!r:.60} is a label; expected LabelName,DisplayName, such as "
+                "/m/0199g,Bicycle: exchange the columns in all rows",
+            )
+        elif label in names:
+            problems.add(path, line, f"duplicate label {label!r:.60}; remove one of the two")
+        elif name in lines:
+            problems.add(
+                path,
+                line,
+                f"class {name!r:.60} already has a label in line {lines[name]}; the file of "
                 "the boxable classes has unique names",
             )
         else:
-            names[row[0]], lines[row[1]] = row[1], line
+            names[label], lines[name] = name, line
     if not names:
         problems.add(path, None, "holds no class")
     return names
 
 
 def read_openimages(
-    path: Path, images: Path, names: dict[str, str], problems: Problems, *, other_classes: str
+    path: Path,
+    images: Path,
+    names: dict[str, str],
+    problems: Problems,
+    *,
+    other_classes: str,
+    units: str,
 ) -> FoundImages:
     """Read a file of boxes; images are in the order of their first rows.
 
@@ -59,11 +92,12 @@ def read_openimages(
         names: names of the labels, see `read_descriptions`.
         problems: collects problems and notes.
         other_classes: `refuse` labels without a name, or `drop` their boxes.
+        units: of the coordinates: `shares` of the image's sides, `percent` of them, or `px`.
 
     Raises:
-        UserError: the header row is not that of boxes.
+        UserError: the header row is not that of boxes, or the coordinates are in other units.
     """
-    reader = _BoxReader(path, names, problems, other_classes=other_classes)
+    reader = _BoxReader(path, images, names, problems, other_classes=other_classes, units=units)
     for name in find_image_names(images):
         # The subsets of OpenImages lie in folders of their own.
         reader.files[PurePosixPath(name).stem].append(name)
@@ -79,7 +113,9 @@ def read_openimages(
         else:
             reader.read(line, {name: row[place] for name, place in columns.items()})
     found = list(reader.found.values())
-    return FoundImages(name="", folder=images, normalized=True, images=found)
+    if objection := reader.objection():
+        raise UserError(f"{path}: {objection}; nothing was written")
+    return FoundImages(name="", folder=images, normalized=units != "px", images=found)
 
 
 def _key(name: str) -> str:
@@ -116,13 +152,56 @@ class _BoxReader:
     """Gives the boxes of rows to their images."""
 
     path: Path
+    images: Path
     names: dict[str, str]
     problems: Problems
     other_classes: str = field(kw_only=True)
+    units: str = field(kw_only=True)
     found: dict[str, FoundImage] = field(default_factory=dict)
     """Of each ImageID."""
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """The image files of each name without suffix."""
+    rows: int = 0
+    no_shares: int = 0
+    """Of these: have a coordinate that cannot be a share of a side."""
+    largest: float = 0.0
+    """The largest coordinate, as it is written."""
+    others: dict[str, Path] | None = None
+    """Files that have no image's suffix, by stem."""
+    folded: dict[str, str | None] = field(init=False)
+    """Names of classes by themselves in small letters; None where several are alike."""
+
+    def __post_init__(self) -> None:
+        self.folded = {}
+        for name in self.names.values():
+            key = name.casefold()
+            self.folded[key] = None if key in self.folded else name
+
+    def objection(self) -> str | None:
+        """Say why the coordinates are hardly in the units that they are read in, if so."""
+        if self.units != "shares" and 0 < self.largest <= 1:
+            return f"no coordinate is over 1, so they are not {self.units}; leave --units away"
+        is_small = self.rows >= _MANY and self.largest <= 100
+        if self.units == "shares" and self.no_shares * 2 > self.rows:
+            text = (
+                f"{self.no_shares:,} of {self.rows:,} boxes are no shares, from 0 to 1: the "
+                f"largest coordinate is {self.largest:g}; give --units "
+            )
+            if self.largest > 100:
+                return f"{text}px"
+            likely = is_small and self._smallest_side() >= _LARGE
+            return text + ("percent" if likely else "percent or --units px, whichever they are")
+        if self.units == "px" and is_small and self._smallest_side() >= _LARGE:
+            return (
+                f"no coordinate of its {self.rows:,} boxes is over 100, though all images are "
+                "larger, so they look like percent, not px: give --units percent; if they are px "
+                "all the same, write them as shares of the image's width and height"
+            )
+        return None
+
+    def _smallest_side(self) -> float:
+        infos = read_image_infos([self.images / image.file_name for image in self.found.values()])
+        return min((min(info.shown) for info in infos if not isinstance(info, str)), default=0)
 
     def read(self, line: int, row: dict[str, str]) -> None:
         """Add the box of a row to its image.
@@ -138,6 +217,8 @@ class _BoxReader:
         name = self.names.get(label)
         if name is None and label in self.names.values():
             name = label  # a name in place of its label
+        if name is None and (name := self.folded.get(label.casefold())) is not None:
+            self.problems.note("names of classes in other case: read")
         if name is None:
             if self.other_classes == "drop":
                 self.problems.note(OTHER_CLASSES)
@@ -150,7 +231,7 @@ class _BoxReader:
             )
             return
         confidence = row.get("Confidence", "1")
-        if confidence not in ("1", "1.0", ""):
+        if confidence and read_number(confidence) != 1:
             self.problems.add(
                 self.path,
                 line,
@@ -159,17 +240,20 @@ class _BoxReader:
             )
             return
         corners = self._read_corners(line, row)
-        group = row.get("IsGroupOf", "0")
-        if group not in ("0", "1", "-1", ""):
+        group = row.get("IsGroupOf", "0").lower()
+        if group not in (*_YES, *_NO):
             self.problems.add(
                 self.path, line, f"IsGroupOf is {group!r:.60}; expected 0, 1, or -1 (unknown)"
             )
             return
         if corners is None:
             return
-        if group == "1":
+        box = FoundBox(line, name, corners, group in _YES)
+        if any(own._replace(line=line) == box for own in image.boxes):
+            self.problems.note("rows that repeat the box of an earlier row: kept")
+        if box.crowd:
             self.problems.note("IsGroupOf boxes: iscrowd 1, regions to ignore")
-        image.boxes.append(FoundBox(line, name, corners, group == "1"))
+        image.boxes.append(box)
 
     def _find_image(self, line: int, identity: str) -> FoundImage | None:
         """Return the image of an ImageID, which may have its suffix."""
@@ -185,7 +269,7 @@ class _BoxReader:
         if identity not in self.files and identity.lower().endswith(SUFFIXES):
             stem = PurePosixPath(identity).stem
         if stem not in self.found:
-            names = self.files.get(stem) or [stem + SUFFIXES[0]]
+            names = self.files.get(stem) or [self._other_kind(stem) or stem + SUFFIXES[0]]
             exact = [name for name in names if PurePosixPath(name).name == identity]
             names = exact if len(exact) == 1 else names
             if len(names) > 1:
@@ -198,24 +282,35 @@ class _BoxReader:
             self.found[stem] = FoundImage(source=self.path, line=line, file_name=names[0])
         return self.found[stem]
 
+    def _other_kind(self, stem: str) -> str | None:
+        """Return the file of an image whose suffix is no image's, such as a.jfif."""
+        if self.others is None:
+            inside = {name.rpartition("/")[0] for own in self.files.values() for name in own}
+            self.others = find_other_files(self.images / folder for folder in sorted({"", *inside}))
+        path = self.others.get(stem)
+        if path is None:
+            return None
+        self.problems.note(f"images found as {path.suffix or 'names without suffix'}")
+        return path.relative_to(self.images).as_posix()
+
     def _read_corners(self, line: int, row: dict[str, str]) -> Corners | None:
         """Return x1, y1, x2, y2 as shares of the image's sides."""
         texts = [row[name] for name in ("XMin", "YMin", "XMax", "YMax")]
         try:
             x1, y1, x2, y2 = map(parse_number, texts)
         except ValueError:
-            remedy = "correct the row"
+            pass
         else:
-            if max(map(abs, (x1, y1, x2, y2))) <= _SHARE_AT_MOST:
-                return x1, y1, x2, y2
-            remedy = (
-                f"if they are px: retinanet convert csv {self.path} OUT --units px --images D "
-                "--missing-images find"
-            )
+            self.rows += 1
+            self.largest = max(self.largest, x1, y1, x2, y2)
+            unit = _UNITS[self.units]
+            if self.units == "px" or max(map(abs, (x1, y1, x2, y2))) <= _SHARE_AT_MOST * unit:
+                return x1 / unit, y1 / unit, x2 / unit, y2 / unit
+            self.no_shares += 1
         self.problems.add(
             self.path,
             line,
             f"XMin, YMin, XMax, YMax are {', '.join(texts)[:80]}; expected four numbers from 0 to "
-            f"1; {remedy}",
+            f"{100 if self.units == 'percent' else 1}; correct the row",
         )
         return None

@@ -84,8 +84,7 @@ def test_every_bad_line_is_named(openimages: Call, tmp_path: Path) -> None:
         f"  {path}:2: LabelName '/m/3' is not in the file of --class-descriptions; add it there, "
         "or give --other-classes drop",
         f"  {path}:3: XMin, YMin, XMax, YMax are 0, 0, 1, 40; expected four numbers from 0 to 1; "
-        f"if they are px: retinanet convert csv {path} OUT --units px --images D --missing-images "
-        "find",
+        "correct the row",
         f"  {path}:4: XMin, YMin, XMax, YMax are 0, 0, x, 1; expected four numbers from 0 to 1; "
         "correct the row",
         f"  {path}:5: ImageID '../aa' is not the name of an image; write its file's name without "
@@ -250,3 +249,56 @@ def test_every_box_is_written_or_counted(
     notes = [line.strip().partition(" ") for line in ran.out.splitlines()]
     counted = sum(int(count) for count, _, what in notes if what in left_out)
     assert len(coco(out)["annotations"]) + counted == len(rows)
+
+
+def test_columns_of_descriptions_that_are_exchanged(
+    openimages: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    rows = HEADER + row("aa", "/m/1", "0,1,0,1")
+    for names in ("DisplayName,LabelName\nAnt,/m/1\n", "Ant,/m/1\nZebra,/m/2\n"):
+        (tmp_path / "names.csv").write_text(names)
+        ran = openimages(rows, "--overwrite")
+        assert ran.code == 0, ran.err
+        assert boxes_of(tmp_path / "out.json") == [("aa.jpg", "Ant", [0, 0, 40, 20], 0)]
+    (tmp_path / "names.csv").write_text("/m/2,Zebra\nAnt,/m/1\n")
+    ran = openimages(rows, "--overwrite")
+    assert "names.csv:2: the name '/m/1' is a label; expected LabelName" in ran.err
+
+
+def test_values_that_mean_the_same(openimages: Call, boxes_of: Call, tmp_path: Path) -> None:
+    rows = row("aa", "ANT", "0,1,0,1", "True") + row("bb", "/m/1", "0,1,0,1", "false") * 2
+    ran = openimages(HEADER + rows.replace(",1,0,1,0,1", ",1.000000,0,1,0,1"))
+    assert ran.code == 0, ran.err
+    assert [box[3] for box in boxes_of(tmp_path / "out.json")] == [1, 0, 0]
+    assert "  1 names of classes in other case: read\n" in ran.out
+    assert "  1 rows that repeat the box of an earlier row: kept\n" in ran.out
+
+
+def test_units_that_the_numbers_contradict(
+    openimages: Call, boxes_of: Call, write_image: Call, tmp_path: Path
+) -> None:
+    write_image(tmp_path / "images" / "aa.jpg", 400, 300)
+    rows = HEADER + "".join(row("aa", "/m/1", f"{n},{n + 50},10,90") for n in range(10))
+    start = "10 of 10 boxes are no shares, from 0 to 1: the largest coordinate is"
+    assert f"{start} 90; give --units percent; nothing" in openimages(rows).err
+    assert "so they look like percent, not px: give" in openimages(rows, "--units", "px").err
+    assert openimages(rows, "--units", "percent").code == 0
+    assert boxes_of(tmp_path / "out.json")[0][2] == [0, 30, 200, 240]
+    px = rows.replace(",90,", ",290,")
+    assert f"{start} 290; give --units px; nothing" in openimages(px, "--overwrite").err
+    assert openimages(px, "--units", "px", "--overwrite").code == 0
+    assert boxes_of(tmp_path / "out.json")[0][2] == [0, 10, 50, 280]
+    shares = HEADER + row("aa", "/m/1", "0,1,0,1")
+    assert (
+        "so they are not px; leave --units away"
+        in openimages(shares, "--units", "px", "--overwrite").err
+    )
+
+
+def test_an_image_under_a_suffix_that_is_not_looked_for(
+    openimages: Call, boxes_of: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "images/aa.jpg").rename(tmp_path / "images/aa.jfif")
+    ran = openimages(HEADER + row("aa", "/m/1", "0,1,0,1"), "--missing-images", "skip")
+    assert boxes_of(tmp_path / "out.json") == [("aa.jfif", "Ant", [0, 0, 40, 20], 0)]
+    assert "  1 images found as .jfif\n" in ran.out

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from retinanet.convert.box_forms import CENTRE, CORNERS, TOP_LEFT, Form, TableReading
+from retinanet.convert.box_forms import CENTRE, CORNERS, TOP_LEFT, WHOLE, Form, TableReading
+from retinanet.data.coco.resolve import FLAGS
 from retinanet.errors import nearest, some_of
 
 LEFT_OUT = ("_", "-")
 """What `--columns` calls a column that is not read; the first does not look like an option."""
-_WHOLE: dict[str, Form] = {"xyxy": CORNERS, "xywh": TOP_LEFT, "cxcywh": CENTRE}
-"""Columns that hold all four numbers of a box."""
 NAMES = (
-    *("image", "label", *CORNERS, "x", "y", "w", "h", "cx", "cy", *_WHOLE),
+    *("image", "label", *CORNERS, "x", "y", "w", "h", "cx", "cy", *WHOLE),
     *("image_width", "image_height", "ignore"),
 )
 """The names of `--columns`."""
@@ -31,43 +30,48 @@ _CANONICAL = {
     "image:3": "imageid imgid fileid frame framename pic",
     "label": "label labels class classes classname labelname category categoryname categories cls "
     "clsname objectclass classlabel objectname objectcategory classtext",
-    "label:2": "object objects obj type tag objecttype species target",
+    "label:2": "object objects obj type tag objecttype species target annotationtag",
     "label:3": "classid labelid categoryid clsid catid classindex labelindex classnumber",
-    "x1": "x1 xmin minx left tlx xtl topleftx xtopleft lefttopx upperleftx xupperleft ulx xul ltx "
-    "xlt leftx xleft startx xstart xfrom blx bottomleftx lowerleftx",
-    "y1": "y1 ymin miny top tly ytl toplefty ytopleft lefttopy upperlefty yupperleft uly yul lty "
-    "ylt topy ytop starty ystart yfrom try toprighty upperrighty",
-    "x2": "x2 xmax maxx right brx xbr bottomrightx xbottomright rightbottomx lowerrightx "
-    "xlowerright lrx xlr rbx xrb rightx xright endx xend xto trx toprightx upperrightx",
-    "y2": "y2 ymax maxy bottom bry ybr bottomrighty ybottomright rightbottomy lowerrighty "
-    "ylowerright lry ylr rby yrb bottomy ybottom endy yend yto bly bottomlefty lowerlefty",
+    "x1": "x1 xmin minx mincol colmin firstcol left tlx xtl topleftx xtopleft lefttopx "
+    "upperleftx xupperleft ulx xul ltx xlt leftx xleft startx xstart xfrom blx bottomleftx "
+    "lowerleftx",
+    "y1": "y1 ymin miny minrow rowmin firstrow top tly ytl toplefty ytopleft lefttopy "
+    "upperlefty yupperleft uly yul lty ylt topy ytop starty ystart yfrom try toprighty "
+    "upperrighty",
+    "x2": "x2 xmax maxx maxcol colmax lastcol right brx xbr bottomrightx xbottomright "
+    "rightbottomx lowerrightx xlowerright lrx xlr rbx xrb rightx xright endx xend xto trx "
+    "toprightx upperrightx",
+    "y2": "y2 ymax maxy maxrow rowmax lastrow bottom bry ybr bottomrighty ybottomright "
+    "rightbottomy lowerrighty ylowerright lry ylr rby yrb bottomy ybottom endy yend yto bly "
+    "bottomlefty lowerlefty",
     "x0": "x0",
     "y0": "y0",
-    "x": "x colx xcol xpos posx xcoord xcoordinate xorigin originx",
-    "y": "y rowy yrow ypos posy ycoord ycoordinate yorigin originy",
+    "x": "x bx colx xcol xpos posx xcoord xcoordinate xorigin originx",
+    "y": "y by rowy yrow ypos posy ycoord ycoordinate yorigin originy",
     "cx": "cx xc xcenter xcentre centerx centrex xctr ctrx xmid midx",
     "cy": "cy yc ycenter ycentre centery centrey yctr ctry ymid midy",
-    "w": "w width",
-    "h": "h height",
+    "w": "w width bw",
+    "h": "h height bh",
     "image_width": "imagewidth imgwidth imagew imgw imwidth imw originalwidth framewidth "
     "originalimagewidth widthimage imagesizex",
     "image_height": "imageheight imgheight imageh imgh imheight imh originalheight frameheight "
     "originalimageheight heightimage imagesizey",
-    "ignore": "ignore ignored isignore isignored ignoreflag iscrowd crowd difficult isdifficult "
-    "isgroupof groupof isgroup dontcare isdontcare",
+    "ignore": "iscrowd crowd isgroup",
     "score": "score scores confidence conf probability prob confidencescore detectionscore",
     "angle": "angle rotation theta rot rotationangle rotationdegrees angledegrees rotationdeg",
     "corner points": "x3 y3 x4 y4",
     "xyxy": "xyxy x1y1x2y2 xminyminxmaxymax",
     "xywh": "xywh",
     "cxcywh": "cxcywh",
+    "yxyx": "yxyx y1x1y2x2 yminxminymaxxmax",
     "whole box": "bbox box boundingbox bndbox bboxes boxes rect rectangle region coordinates "
     "coords coord",
     "name": "name",
     "row": "row",
     "col": "col column",
 }
-_KEYS = {key: meaning for meaning, keys in _CANONICAL.items() for key in keys.split()}
+_KEYS = {re.sub("[^a-z]", "", flag.lower()): "ignore" for flag in FLAGS}
+_KEYS |= {key: meaning for meaning, keys in _CANONICAL.items() for key in keys.split()}
 """The meaning of each name; `:2` and `:3` give way to others of the same meaning."""
 _OF_A_BOX = re.compile("^(boundingbox|bndbox|bbox|box|bb|rect|roi|region|annotation|object|obj|gt)")
 _UNITS = {
@@ -132,6 +136,8 @@ class Meaning(NamedTuple):
 def meaning_of(name: str) -> Meaning:
     """Return what a column's name means."""
     key, of_a_box = re.sub(r"[^0-9a-z]", "", name.casefold()), False
+    if key not in _KEYS and (bare := key.replace("corner", "")) in _KEYS:
+        key = bare  # `Upper left corner X`
     while key and key not in _KEYS:
         for word, unit in _UNIT_KEYS:
             for rest in (key.removesuffix(word), key.removeprefix(word)):
@@ -209,7 +215,7 @@ def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Column
     for place in found.get("ignore", []):
         canonical[place] = "ignore"
     if len(box) == 1:
-        canonical[box[0]] = next(name for name, own in _WHOLE.items() if own == form)
+        canonical[box[0]] = next(name for name, own in WHOLE.items() if own == form)
     else:
         for place, part in zip(box, form, strict=True):
             canonical[place] = part
@@ -224,7 +230,7 @@ def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Column
             form=form,
             columns=tuple(canonical),
             places=(a, b, c, d),
-            evidence="told" if told or len(box) == 1 else "custom" if is_bare else "names",
+            evidence="told" if told else "custom" if is_bare else "names",
         ),
         units=kinds.pop() if kinds else None,
         size=size,
@@ -314,7 +320,7 @@ def _find_box(
     }
     size = _both(found, ("image_height", "image_width"))
     sides = _both(found, ("h", "w"))
-    whole = [(form, name) for name, form in _WHOLE.items() if name in found]
+    whole = [(form, name) for name, form in WHOLE.items() if name in found]
     if CORNERS in forms:
         del forms[CORNERS]
         forms.pop(("x1", "y1", "w", "h"), None)
@@ -323,6 +329,9 @@ def _find_box(
             place = tuple(found[part][0] for part in CORNERS)
             return CORNERS, place, sides if is_size else size
         forms = {CORNERS: (), **forms}
+    own = [form for form, places in forms.items() if places and of_boxes >= set(places)]
+    if len(own) == 1 and not whole:
+        forms = {own[0]: forms[own[0]]}  # `bb_left`, .. beside the x, y, z of a world
     if len(forms) + len(whole) > 1:
         shown = [",".join(form) for form in (*forms, *(form for form, _ in whole))]
         raise UnclearColumnsError(f"the box is there in several forms: {' and '.join(shown)}")
@@ -337,7 +346,8 @@ def _find_box(
     if "whole box" in found:
         raise UnclearColumnsError(
             f"{names[found['whole box'][0]]!r} does not say the form of the box: xyxy (corners), "
-            "xywh (top left corner, width, height) or cxcywh (centre, width, height)"
+            "xywh (top left corner, width, height), cxcywh (centre, width, height) or yxyx (y "
+            "first)"
         )
     there = [names[place] for part in _COORDINATES for place in found.get(part, [])]
     listed = some_of([repr(name) for name in names if name in there])

@@ -1,6 +1,6 @@
 """Tables of boxes: CSV with a header row, or keras-retinanet's `path,x1,y1,x2,y2,class_name`.
 
-With a header row, columns are found by their names (see `csv_columns`); `--columns` names them
+With a header row, columns are found by their names (see `columns`); `--columns` names them
 where they say too little. A row with nothing but an image has no boxes. Paths start from the CSV's
 folder, or else from the image folder.
 """
@@ -11,10 +11,10 @@ import codecs
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
-from retinanet.convert.box_forms import CORNERS, to_corners
+from retinanet.convert.box_forms import CORNERS, UNIT_SCALES, to_corners
 from retinanet.convert.dataset import FoundBox, FoundImages
 from retinanet.convert.problems import Problems
 from retinanet.convert.readers.csv.classes import name_classes
@@ -27,13 +27,19 @@ from retinanet.convert.readers.csv.columns import (
 )
 from retinanet.convert.readers.csv.images import ImageFinder
 from retinanet.convert.readers.csv.rows import Row, Table
-from retinanet.convert.readers.csv.suggest import one_box_a_row, suggest_columns
+from retinanet.convert.readers.csv.suggest import (
+    describe_values,
+    one_box_a_row,
+    suggest_columns,
+)
 from retinanet.convert.readers.csv.values import Numbers, choose_units
 from retinanet.convert.tables import ClassIds, is_number, read_rows
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 
 _KERAS = ("path", *CORNERS, "class_name")
+_LOOKED_AT = 200
+"""Rows that tell what the columns may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,7 @@ class CsvOptions:
     columns: str | None = None
     """The names of all columns, with commas between them, in place of a header row."""
     units: str | None = None
-    """`px`, `shares` or `percent` of the image's width and height."""
+    """`px`, or a key of `UNIT_SCALES`."""
     label: str | None = None
     """The class of all boxes of a table that has no column for it."""
     class_ids: ClassIds | None = None
@@ -105,7 +111,8 @@ def read_csv(path: Path, images: Path, options: CsvOptions, problems: Problems) 
     if units is None or names is None:
         return part
     part.normalized = units != "px"
-    scale = 0.01 if units == "percent" else 1
+    part.are_units_guessed = options.units is None and columns.units is None
+    scale = UNIT_SCALES.get(units, 1)
     seen: set[tuple[str, Numbers, str]] = set()
     for row, name in zip(table.rows, names, strict=True):
         # Multiplied only where it must be, so that px stay as they are.
@@ -166,7 +173,7 @@ def _find_columns(
             raise UserError(
                 f"{place}: has {len(values)} columns, but --columns names {len(names)}; name all "
                 f"in their order, with _ for one that is left out: "
-                f"{suggest_columns(*((values, []) if _is_header(values) else ([], values)))}"
+                f"{suggest_columns(*((values, []) if _is_header(values) else ([], [values])))}"
             )
         try:
             columns = find_columns(names, told=True, has_label=has_label)
@@ -180,18 +187,7 @@ def _find_columns(
         try:
             columns = find_columns(values, told=False, has_label=has_label)
         except UnclearColumnsError as error:
-            second = next(rows, (0, []))[1]
-            if any(value.startswith(("{", "[{")) for value in second):
-                raise UserError(
-                    f"{place}: has JSON in its rows, as Label Studio and VIA write it, which is "
-                    "not read; export COCO JSON, Pascal VOC or YOLO from that tool"
-                ) from None
-            example = suggest_columns(values, second)
-            raise UserError(
-                f"{place}: the header row {','.join(values)!r:.300} is not clear: {error}. Say "
-                f"what the columns are, in their order, such as {example} (names: "
-                f"{', '.join(NAMES)}; _ for a column that is left out)"
-            ) from None
+            raise UserError(f"{place}: {_ask(path, values, rows, str(error))}") from None
         _describe(columns, problems)
         return columns, values
     if not _is_keras(values):
@@ -201,19 +197,52 @@ def _find_columns(
                 f"{place}: has several boxes in a row; this gives each its own: {command}"
             )
         if len(values) == 1:
-            old, new = (shlex.quote(str(p)) for p in (path, path.with_stem(f"{path.stem}-commas")))
-            raise UserError(
-                f"{place}: {values[0]!r:.100} has no commas, semicolons, tabs or | between values; "
-                f"if those are spaces: tr -s ' ' ',' < {old} > {new}"
-            )
-        what = f"has {len(values)} columns without a header row"
-        raise UserError(
-            f"{place}: {what}; expected {','.join(_KERAS)}. Say what the columns are, in their "
-            f"order, such as {suggest_columns([], values)} (names: {', '.join(NAMES)}; _ for a "
-            "column that is left out)"
-        )
+            raise UserError(f"{place}: {_describe_one_column(path, values[0])}")
+        what = f"has {len(values)} columns without a header row; expected {','.join(_KERAS)}"
+        raise UserError(f"{place}: {what}. {_choices([], [values, *_first_rows(rows)])}")
     problems.note(f"tables without a header row: read as {','.join(_KERAS)}")
     return find_columns(_KERAS, told=False, has_label=has_label), None
+
+
+def _first_rows(rows: Iterator[tuple[int, list[str]]]) -> list[list[str]]:
+    return [values for _, values in islice(rows, _LOOKED_AT)]
+
+
+def _ask(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]], fault: str) -> str:
+    """Say what is not clear of a header row, and what to type."""
+    first = _first_rows(rows)
+    fault = f"the header row {','.join(header)!r:.300} is not clear: {fault}"
+    text = describe_values(path, header, first[0]) if first else None
+    return text or f"{fault}. {_choices(header, first)}"
+
+
+def _choices(header: list[str], rows: list[list[str]]) -> str:
+    example = suggest_columns(header, rows)
+    if not example:
+        return (
+            "Each row needs the file name of its image, four numbers of a box, and a class; add "
+            "the columns that are missing"
+        )
+    return (
+        f"Say what the columns are, in their order, such as {example} (names: {', '.join(NAMES)}; "
+        "_ for a column that is left out)"
+    )
+
+
+def _describe_one_column(path: Path, value: str) -> str:
+    """Say what to do about a table whose first row is a single value."""
+    old = shlex.quote(str(path))
+    if "," in value:
+        new = shlex.quote(str(path.with_stem(f"{path.stem}-unquoted")))
+        return (
+            f"{value!r:.100}: the whole row is in quotes; this removes them: "
+            f"""sed -E 's/^"//; s/"\\r?$//; s/""/"/g' {old} > {new}"""
+        )
+    new = shlex.quote(str(path.with_stem(f"{path.stem}-commas")))
+    return (
+        f"{value!r:.100} has no commas, semicolons, tabs or | between values; if those are "
+        f"spaces: tr -s ' ' ',' < {old} > {new}"
+    )
 
 
 def _is_header(row: list[str]) -> bool:

@@ -14,13 +14,12 @@ from retinanet.convert.readers.csv.images import ImageFinder
 from retinanet.convert.readers.csv.suggest import one_box_a_row
 from retinanet.convert.readers.csv.values import (
     Numbers,
-    is_ambiguous,
     is_blank,
     read_flag,
     read_size,
     split_numbers,
 )
-from retinanet.convert.tables import read_number
+from retinanet.convert.tables import DELIMITERS, is_ambiguous, read_number
 
 _FOLDERS = ("folder", "dir", "directory", "subfolder", "folder_name")
 
@@ -135,6 +134,14 @@ class Table:
         others = [value for place, value in enumerate(values) if place != columns.image]
         if len(values) < count and not any(others):
             values = values + [""] * (count - len(values))
+        if any(map(self._has_rows_inside, range(len(values)), values)):
+            self._problems.add(
+                self._path,
+                line,
+                'a value has a line break in it: a quote (") that is not closed takes in the rows '
+                "after it; remove the quote",
+            )
+            return None
         if len(values) == count:
             return values
         command = one_box_a_row(self._path, values)
@@ -145,6 +152,16 @@ class Table:
             f"expected {count} columns {','.join(columns.names)}; found {len(values)}; {remedy}",
         )
         return None
+
+    def _has_rows_inside(self, place: int, value: str) -> bool:
+        """Whether a value has line breaks and is an image, a class, or several rows."""
+        lines = value.splitlines()
+        if len(lines) < 2:
+            return False
+        if place in (self._columns.image, self._columns.label):
+            return True
+        marks = max(len(self._columns.names) - 2, 1)
+        return any(line.count(mark) >= marks for line in lines for mark in DELIMITERS)
 
     def _check_no_box(self, line: int, label: str) -> None:
         """A row without numbers stands for an image without boxes, if it has no class either."""

@@ -7,67 +7,158 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.convert.box_forms import CENTRE, CORNERS, TOP_LEFT
-from retinanet.convert.readers.csv.columns import NAMES, meaning_of
+from retinanet.convert.box_forms import CENTRE, CORNERS, PAIRS, TOP_LEFT, WHOLE, Y_FIRST, Form
+from retinanet.convert.readers.csv.columns import meaning_of
 from retinanet.convert.readers.csv.values import split_numbers
-from retinanet.convert.tables import is_number
+from retinanet.convert.tables import is_number, read_number
 from retinanet.data.images.reading import SUFFIXES
+from retinanet.errors import some_of
 
 _SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "unassigned")
+_NO_BOX = ("label", "image", "image_width", "image_height", "score", "angle", "ignore")
+_MANY = 10
+"""Rows."""
 
 
-def suggest_columns(names: Sequence[str], row: Sequence[str]) -> str:
-    """Return options that read a table, for the user to correct: `--columns "image,.."`.
+def suggest_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return options that read a table, for the user to choose from: `--columns "image,.."`.
+
+    There are several where names and values leave open what the numbers of a box are; none where
+    no column can be the image, or too few have numbers.
 
     Args:
         names: of the header row; none if there is no such row.
-        row: the values of a row of boxes; none if there is no such row.
+        rows: the first rows of boxes, as values.
     """
+    row = rows[0] if rows else []
     count = max(len(names), len(row))
-    meanings = [meaning_of(name).what.partition(":")[0] for name in names] + [""] * count
+    whats = [meaning_of(name).what.partition(":")[0] for name in names] + [""] * count
     values = [*row, *[""] * count][:count]
-    chosen = ["_"] * count
-
-    def choose(name: str, *orders: list[int]) -> None:
-        places = [place for order in orders for place in order if chosen[place] == "_"]
-        if places:
-            chosen[places[0]] = name
-
-    def named(what: str) -> list[int]:
-        return [place for place in range(count) if meanings[place] == what]
-
     words = [
         place
         for place, value in enumerate(values)
-        if value and not is_number(value) and value.lower() not in _SPLITS
+        if value and not is_number(value) and value.lower() not in _SPLITS and not _is_box(value)
     ]
-    numeric = [place for place in range(count) if is_number(values[place])]
-    whole = [place for place in words if _is_box(values[place])]
+    unnamed = [place for place in words if not whats[place]]
     files = [place for place in words if values[place].lower().endswith(SUFFIXES)]
-    words = [place for place in words if place not in whole]
-    choose("image", files, named("image"), words)
-    complete = (form for form in (CORNERS, TOP_LEFT, CENTRE) if all(map(named, form)))
-    form = next(complete, None)
-    if form is not None:
-        for part in form:
-            choose(part, named(part))
-    elif named("whole box") or whole:
-        choose("xywh", whole, named("whole box"))
-    elif len(numeric) >= 4:
-        free = [place for place in numeric if meanings[place] not in ("label", "image")]
-        runs = [free[i : i + 4] for i in range(len(free) - 3) if free[i + 3] - free[i] == 3]
-        sides = named("w") and named("h")
-        for part in TOP_LEFT if sides else CORNERS:
-            choose(part, named(part), *runs[:1], free)
-    others = [place for place in words if meanings[place] not in NAMES]
-    choose("label", named("label"), [] if any(meanings) else others)
-    options = f'--columns "{",".join(chosen)}"'
-    return options if "label" in chosen else f"{options} --label NAME"
+    images = [*files, *_named(whats[:count], "image"), *unnamed]
+    if not images:
+        return ""
+    labels = _named(whats[:count], "label") or unnamed
+    labels = sorted((p for p in labels if p != images[0]), key=lambda p: _is_constant(rows, p))
+    taken = {images[0], *labels[:1]}
+    options = []
+    for form, places in _boxes(whats[:count], values, rows, taken):
+        label = (labels or _class_numbers(whats[:count], rows, {*taken, *places}))[:1]
+        chosen = ["_"] * count
+        for place, part in zip(places, form, strict=True):
+            chosen[place] = part
+        chosen[images[0]] = "image"
+        for place in label:
+            chosen[place] = "label"
+        told = f'--columns "{",".join(chosen)}"' + ("" if label else " --label NAME")
+        options.append((told, ",".join(form)))
+    if len(options) < 2:
+        text = "".join(told for told, _ in options)
+    else:
+        text = ", or ".join(f"{told} if a box is {form}" for told, form in options)
+    if options and len(labels) > 1:
+        others = some_of([repr(names[p]) if names else f"column {p + 1}" for p in labels[1:]])
+        text += f"; with label in another place if the class is in {others}"
+    return text
+
+
+def _is_constant(rows: Sequence[Sequence[str]], place: int) -> bool:
+    return len({row[place] for row in rows if len(row) > place}) < 2
+
+
+def _class_numbers(
+    whats: Sequence[str], rows: Sequence[Sequence[str]], taken: set[int]
+) -> list[int]:
+    """Return the one other column of small whole numbers that repeat, which may be classes."""
+    found = []
+    for place in range(len(whats)):
+        texts = [row[place] for row in rows if len(row) > place]
+        are_small = texts and all(re.fullmatch(r"\d{1,4}", text) for text in texts)
+        if place not in taken and not whats[place] and are_small and len(set(texts)) < len(texts):
+            found.append(place)
+    return found if len(found) == 1 else []
+
+
+def _named(whats: Sequence[str], what: str) -> list[int]:
+    return [place for place, own in enumerate(whats) if own == what]
+
+
+def _boxes(
+    whats: Sequence[str], values: Sequence[str], rows: Sequence[Sequence[str]], taken: set[int]
+) -> list[tuple[tuple[str, ...], list[int]]]:
+    """Return what the numbers of a box may be, and their columns."""
+    for form in (CORNERS, TOP_LEFT, CENTRE, ("x1", "y1", "w", "h")):
+        if all(part in whats for part in form):
+            places = [_named(whats, part)[0] for part in form]
+            return [(TOP_LEFT if form[0] == "x1" and form[2] == "w" else form, places)]
+    whole = [place for place, value in enumerate(values) if _is_box(value)]
+    if whole:
+        texts = [split_numbers(row[whole[0]]) for row in rows if len(row) > whole[0]]
+        forms = _possible_forms(texts)
+        return [((name,), whole[:1]) for name, form in WHOLE.items() if form in forms]
+    free = [p for p, value in enumerate(values) if is_number(value) and p not in taken]
+    free = [p for p in free if whats[p] not in _NO_BOX]
+    sides = [*_named(whats, "w"), *_named(whats, "h")]
+    if len(sides) == 2 and len(free) >= 4:
+        places = [*[p for p in free if p not in sides][:2], *sides]
+        return [(form, places) for form in (TOP_LEFT, CENTRE)]
+    runs = [free[i : i + 4] for i in range(len(free) - 3) if free[i + 3] - free[i] == 3]
+    places = [*runs, free[:4]][0]
+    if len(places) < 4:
+        return []
+    texts = [[row[place] for place in places] for row in rows if len(row) > max(places)]
+    return [(form, places) for form in _possible_forms(texts)]
+
+
+def _possible_forms(texts: Sequence[Sequence[str]]) -> list[Form]:
+    """Return the forms that the numbers of rows allow, the likeliest first."""
+    boxes = [[number for text in row if (number := read_number(text)) is not None] for row in texts]
+    boxes = [box for box in boxes if len(box) == 4]
+    if not boxes:
+        return [CORNERS, TOP_LEFT, CENTRE]
+    if all(a < c and b < d for a, b, c, d in boxes):
+        corners = [CORNERS, Y_FIRST]  # sizes are not over the places of so many boxes
+        return corners if len(boxes) >= _MANY else [*corners, TOP_LEFT, CENTRE]
+    pairs = [PAIRS] if all(a < b and c < d for a, b, c, d in boxes) else []
+    return [*pairs, TOP_LEFT, CENTRE]
 
 
 def _is_box(text: str) -> bool:
     words = split_numbers(text)
     return len(words) == 4 and all(map(is_number, words))
+
+
+def describe_values(path: Path, names: Sequence[str], row: Sequence[str]) -> str | None:
+    """Say why no `--columns` reads a table, if values of its first row show it."""
+    several = []
+    for name, value in zip(names, row, strict=False):
+        words = split_numbers(value)
+        if value.startswith(("{", "[{")):
+            return (
+                f"has JSON, or dictionaries of Python, in the column {name!r:.60}, which is not "
+                "read; give each number of a box a column of its own (x, y, width, height), or "
+                "export COCO JSON, Pascal VOC or YOLO from the tool that wrote it"
+            )
+        if len(words) > 4 and len(words) % 4 == 0 and all(map(is_number, words)):
+            return (
+                f"has {len(words) // 4} boxes in the column {name!r:.60} of one row; write a row "
+                "for each box, with its class"
+            )
+        if len(words) == 2 and all(map(is_number, words)):
+            several.append(name)
+    if len(several) != 2:
+        return None
+    old, new = (shlex.quote(str(p)) for p in (path, path.with_stem(f"{path.stem}-numbers")))
+    return (
+        f"has two numbers in each of the columns {' and '.join(map(repr, several))}; this gives "
+        f"each number its own column, without a header row: sed 1d {old} | tr -d '\"()[]' > {new}"
+    )
 
 
 def one_box_a_row(path: Path, values: Sequence[str]) -> str | None:

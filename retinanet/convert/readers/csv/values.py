@@ -25,11 +25,6 @@ def is_blank(text: str) -> bool:
     return text.lower() in _BLANK
 
 
-def is_ambiguous(text: str) -> bool:
-    """Whether a number such as 1,024 has a decimal comma, or one between thousands."""
-    return re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text) is not None
-
-
 def split_numbers(text: str) -> list[str]:
     """Return the words of a value that holds a whole box: `[1, 2, 3, 4]` or `1 2 3 4`."""
     return [word for word in _WORDS.split(re.sub(r"[\[\](){}]", " ", text)) if word]
@@ -57,7 +52,7 @@ def choose_units(
     told: str | None,
     problems: Problems,
 ) -> str | None:
-    """Return `px`, `shares` or `percent`; None, and a problem, if the numbers leave it open.
+    """Return `px` or a key of `UNIT_SCALES`; None, and a problem, if the numbers leave it open.
 
     Args:
         path: path of the table.

@@ -6,24 +6,27 @@ and outlines have no such rule: they are continuous px from 0, and the box aroun
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from retinanet.convert.box_forms import Corners
 from retinanet.convert.dataset import FoundBox
 from retinanet.convert.problems import Problems
-from retinanet.convert.readers.voc.xml import VocElement, child_line, child_text
-from retinanet.convert.tables import parse_number
-from retinanet.data.coco.geometry import box_of, extent_of, turn
+from retinanet.convert.readers.voc.rotation import VocAngles, turn_as_said
+from retinanet.convert.readers.voc.said import Said, find_said, key_of
+from retinanet.convert.readers.voc.xml import VocElement, child_text
+from retinanet.convert.tables import is_ambiguous, parse_number, read_number
+from retinanet.data.coco.resolve import FLAGS
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ROTATED = ("cx", "cy", "w", "h", "angle")
 _SHAPES = ("bndbox", "robndbox", "polygon")
-_TURN = 2 * math.pi + 0.01
-"""A larger angle is not in radians."""
-_IGNORED = ("ignore", "ignored", "iscrowd", "crowd")
+_SAME = 2.0
+"""Px that a <bndbox> may differ by from the box around a <robndbox> of the same object."""
+_DIFFICULT = ("difficult", "isdifficult")
+_IGNORED = frozenset((*map(key_of, FLAGS), "iscrowd", "crowd")) - {*_DIFFICULT}
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "unspecified": False}
 _FLAGS |= {"1": True, "true": True, "yes": True}
 
@@ -57,15 +60,21 @@ def find_objects(path: Path, root: VocElement, problems: Problems) -> list[VocEl
 class ObjectParser:
     """Turns <object> elements into boxes."""
 
-    def __init__(self, *, difficult: str, zero_based: bool) -> None:
+    def __init__(
+        self, *, difficult: str, zero_based: bool, scale: float | None, angles: str | None
+    ) -> None:
         """Keep the user's choices.
 
         Args:
             difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
             zero_based: corners are continuous px from 0, as some tools write them.
+            scale: turns the numbers into shares of the image's sides; None for px.
+            angles: unit of the angles of <robndbox>: `radians` or `degrees`, if it is told.
         """
         self._difficult = difficult
-        self._zero_based = zero_based
+        self._zero_based = zero_based or scale is not None
+        self._scale = scale
+        self.angles = VocAngles(angles)
 
     def parse(self, path: Path, found: VocElement, problems: Problems) -> FoundBox | None:
         """Return an object's own box; those of its <part> elements are not objects.
@@ -75,41 +84,26 @@ class ObjectParser:
             found: an <object>.
             problems: collects problems and notes.
         """
-        name = child_text(found, "name")
-        attributes = {
-            child_text(own, "name").lower(): child_text(own, "value")
-            for group in found.findall("attributes")
-            for own in group.findall("attribute")
-        }
         if child_text(found, "deleted") == "1":
             problems.note("objects that were deleted in LabelMe: left out")
             return None
-        if not name:
-            problems.add(path, found.line, "an <object> has no <name>; write its class there")
-            return None
-        shapes = [shape for tag in _SHAPES for shape in found.findall(tag)]
-        kinds = [shape.tag for shape in shapes]
-        if kinds.count("bndbox") == 1 and "robndbox" not in kinds:
-            shapes = shapes[:1]  # an outline beside a box says more of the same
-        if len(shapes) != 1:
+        names = list(dict.fromkeys((own.text or "").strip() for own in found.findall("name")))
+        if len(names) > 1 or not any(names):
             problems.add(
                 path,
                 found.line,
-                f"the <object> {name!r:.60} has {' and '.join(kinds) or 'no <bndbox>'}; expected "
-                "one <bndbox>; correct it, or remove the object",
+                f"an <object> has the names {' and '.join(map(repr, names))}; keep one <name>"
+                if names and any(names)
+                else "an <object> has no <name>; write its class there",
             )
             return None
-        shape, line = shapes[0], shapes[0].line
-        make = {
-            "bndbox": self._upright_box,
-            "robndbox": self._rotated_box,
-            "polygon": self._box_around_outline,
-        }[shape.tag]
-        corners = make(path, name, shape, problems)
-        is_difficult = self._flag(path, found, attributes, ("difficult",), problems)
-        is_ignored = self._flag(path, found, attributes, _IGNORED, problems)
+        name = names[0]
+        corners, line = self._corners(path, name, found, problems)
+        said = find_said(found)
+        is_difficult = _flag(path, said, _DIFFICULT, problems)
+        is_ignored = _flag(path, said, _IGNORED, problems)
         if corners is not None:
-            corners = self._turned(path, found, attributes, corners, problems)
+            corners = turn_as_said(path, said, corners, problems)
         if corners is None:
             return None
         if is_difficult and not is_ignored and self._difficult == "drop":
@@ -119,7 +113,36 @@ class ObjectParser:
         if crowd:
             which = "objects to ignore (<ignore>)" if is_ignored else "difficult objects"
             problems.note(f"{which}: iscrowd 1, regions to ignore")
+        if self._scale not in (None, 1):
+            x1, y1, x2, y2 = (number * self._scale for number in corners)
+            corners = x1, y1, x2, y2
         return FoundBox(line, name, corners, crowd)
+
+    def _corners(
+        self, path: Path, name: str, found: VocElement, problems: Problems
+    ) -> tuple[Corners | None, int]:
+        """Return the box of an object's one shape, and its line."""
+        shapes = [shape for tag in _SHAPES for shape in found.findall(tag)]
+        kinds = [shape.tag for shape in shapes]
+        if kinds.count("bndbox") == 1 and "robndbox" not in kinds:
+            shapes = shapes[:1]  # an outline beside a box says more of the same
+        make = {
+            "bndbox": self._upright_box,
+            "robndbox": self._rotated_box,
+            "polygon": self._box_around_outline,
+        }
+        made = [make[shape.tag](path, name, shape, problems) for shape in shapes[:2]]
+        if kinds == ["bndbox", "robndbox"] and _are_same(*made):
+            shapes = shapes[:1]
+        if len(shapes) != 1:
+            problems.add(
+                path,
+                found.line,
+                f"the <object> {name!r:.60} has {' and '.join(kinds) or 'no <bndbox>'}; expected "
+                "one <bndbox>; correct it, or remove the object",
+            )
+            return None, found.line
+        return made[0], shapes[0].line
 
     def _upright_box(
         self, path: Path, name: str, shape: VocElement, problems: Problems
@@ -146,18 +169,17 @@ class ObjectParser:
         numbers = _read_numbers(path, name, shape, _ROTATED, problems)
         if numbers is None:
             return None
-        cx, cy, width, height, angle = numbers
-        if abs(angle) > _TURN or min(width, height) < 0:
+        if min(numbers[2:4]) < 0:
             problems.add(
                 path,
-                child_line(shape, "angle"),
-                f"the <robndbox> of {name!r:.60} has w {width:g}, h {height:g}, angle {angle:g}; "
-                "expected an angle in radians, as roLabelImg writes it, and a size over 0",
+                shape.line,
+                f"the <robndbox> of {name!r:.60} has w {numbers[2]:g}, h {numbers[3]:g}; expected "
+                "a size over 0",
             )
             return None
-        problems.note("rotated boxes (<robndbox>): the box around each is taken")
-        box = (cx - width / 2, cy - height / 2, width, height)
-        return extent_of(turn(box, math.degrees(angle)))
+        unit = self.angles.unit or "radians"
+        problems.note(f"rotated boxes (<robndbox>, angles in {unit}): the box around each is taken")
+        return self.angles.turned(path, shape.line, numbers)
 
     def _box_around_outline(
         self, path: Path, name: str, shape: VocElement, problems: Problems
@@ -185,69 +207,33 @@ class ObjectParser:
         problems.note("outlines without a <bndbox>: the box around each is taken")
         return min(xs), min(ys), max(xs), max(ys)
 
-    def _turned(
-        self,
-        path: Path,
-        found: VocElement,
-        attributes: dict[str, str],
-        corners: Corners,
-        problems: Problems,
-    ) -> Corners | None:
-        """Return the box around a box that CVAT's attribute `rotation` turns, in degrees."""
-        for place in (found, *found.findall("bndbox")):
-            for key in ("angle", "rotation"):
-                text = child_text(place, key)
-                if text and not re.fullmatch(r"-?0+(\.0*)?", text):
-                    problems.add(
-                        path,
-                        child_line(place, key),
-                        f"<{key}> is {text!r:.20}, which may be degrees or radians, and is not "
-                        f"read; write the box around the rotated one, and remove <{key}>",
-                    )
-                    return None
-        text = attributes.get("rotation", "")
-        try:
-            degrees = parse_number(text) if text else 0.0
-        except ValueError:
-            problems.add(
-                path, found.line, f"the attribute rotation is {text!r:.40}; expected degrees"
-            )
-            return None
-        if degrees % 360 == 0:
-            return corners
-        problems.note("rotated boxes (CVAT's attribute rotation): the box around each is taken")
-        return extent_of(turn(box_of(corners), degrees))
 
-    def _flag(
-        self,
-        path: Path,
-        found: VocElement,
-        attributes: dict[str, str],
-        keys: tuple[str, ...],
-        problems: Problems,
-    ) -> bool:
-        """Whether a flag is set, in an element of its own or in an attribute (CVAT)."""
-        is_set = False
-        for key in keys:
-            for text in (child_text(found, key), attributes.get(key, "")):
-                flag = _FLAGS.get(text.lower())
-                if flag is None:
-                    problems.add(
-                        path,
-                        child_line(found, key) or found.line,
-                        f"<{key}> is {text!r:.60}; expected 0 or 1",
-                    )
-                is_set |= bool(flag)
-        return is_set
+def _are_same(box: Corners | None, other: Corners | None) -> bool:
+    """Whether two boxes of an object differ by rounding alone, or one was refused already."""
+    if box is None or other is None:
+        return True
+    return all(abs(a - b) <= _SAME for a, b in zip(box, other, strict=True))
+
+
+def _flag(path: Path, said: Sequence[Said], keys: Collection[str], problems: Problems) -> bool:
+    """Whether a flag is set, under any of its names."""
+    is_set = False
+    for one in said:
+        if one.key not in keys:
+            continue
+        flag = _FLAGS.get(one.text.lower())
+        if flag is None:
+            problems.add(path, one.line, f"<{one.name}> is {one.text!r:.60}; expected 0 or 1")
+        is_set |= bool(flag)
+    return is_set
 
 
 def _read_numbers(
     path: Path, name: str, shape: VocElement, keys: tuple[str, ...], problems: Problems
 ) -> list[float] | None:
     texts = [child_text(shape, key) for key in keys]
-    try:
-        return [parse_number(text) for text in texts]
-    except ValueError:
+    numbers = [None if is_ambiguous(text) else read_number(text) for text in texts]
+    if None in numbers:
         shown = ", ".join(f"{k} {t!r:.20}" for k, t in zip(keys, texts, strict=True))
         if not any(texts):
             shown = ", ".join(own.tag for own in shape) or "nothing in it"
@@ -259,3 +245,4 @@ def _read_numbers(
             + (" (px)" if shape.tag == "bndbox" else ""),
         )
         return None
+    return [number for number in numbers if number is not None]

@@ -9,6 +9,7 @@ import posixpath
 import re
 from pathlib import Path
 
+from retinanet.convert.box_forms import UNIT_SCALES
 from retinanet.convert.dataset import FoundImage, FoundImages
 from retinanet.convert.image_files import name_inside
 from retinanet.convert.problems import Problems
@@ -32,7 +33,14 @@ class VocReader:
     """Reads the XML files of a folder."""
 
     def __init__(
-        self, folder: Path, images: Path | None, *, difficult: str, zero_based: bool
+        self,
+        folder: Path,
+        images: Path | None,
+        *,
+        difficult: str,
+        zero_based: bool,
+        units: str | None,
+        angles: str | None,
     ) -> None:
         """Find a folder's parts: Annotations, JPEGImages, or all files side by side.
 
@@ -41,6 +49,8 @@ class VocReader:
             images: image folder, if it is not JPEGImages.
             difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
             zero_based: corners are continuous px from 0, as some tools write them.
+            units: of the numbers: `px`, or a key of `UNIT_SCALES`, if it is told.
+            angles: of <robndbox>: `radians` or `degrees`, if it is told.
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder")
@@ -49,7 +59,13 @@ class VocReader:
         if not self.images.is_dir():
             raise UserError(f"{self.images}: there is no such image folder")
         self._folder = folder
-        self._objects = ObjectParser(difficult=difficult, zero_based=zero_based)
+        self._units = units
+        self._objects = ObjectParser(
+            difficult=difficult,
+            zero_based=zero_based,
+            scale=UNIT_SCALES.get(units or "px"),
+            angles=angles,
+        )
         self._image_names = frozenset(find_image_names(self.images))
 
     def read(self, set_name: str | None, problems: Problems) -> FoundImages:
@@ -59,7 +75,12 @@ class VocReader:
             set_name: name of a list in ImageSets/Main, or the path of one.
             problems: collects problems and notes.
         """
-        part = FoundImages(name="", folder=self.images, normalized=False)
+        part = FoundImages(
+            name="",
+            folder=self.images,
+            normalized=self._units in UNIT_SCALES,
+            are_units_guessed=self._units is None,
+        )
         if set_name is None:
             names = self._find_xml_files(problems)
             if not names:
@@ -76,6 +97,22 @@ class VocReader:
             if image is not None:
                 part.images.append(image)
         return part
+
+    def finish(self, found: list[FoundImages], problems: Problems) -> None:
+        """Look at what all files tell together; boxes that are not clear are not looked at."""
+        if not self._objects.angles.are_clear(problems):
+            for part in found:
+                for image in part.images:
+                    image.boxes.clear()
+
+    def note_unlisted(self, found: list[FoundImages], problems: Problems) -> None:
+        """Count the image files that no XML file belongs to."""
+        named = {image.file_name for part in found for image in part.images}
+        problems.note(
+            "images without an XML file: left out; --unlisted-images empty takes them as images "
+            "without boxes",
+            len(self._image_names - named),
+        )
 
     def _find_xml_files(self, problems: Problems) -> list[Path]:
         """Return all XML files, relative to their folder, sorted."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder
@@ -12,6 +14,9 @@ from defusedxml.ElementTree import XMLParser
 from retinanet.convert.problems import Problems
 from retinanet.convert.tables import parse_number
 from retinanet.data.canvas import Size
+
+_NO_NUMBER = ("", "none", "null", "nan")
+"""What tools write for a size that they do not know, in small letters."""
 
 
 class VocElement(Element):
@@ -33,23 +38,56 @@ def parse_xml(path: Path, content: bytes | OSError, problems: Problems) -> VocEl
         problems.add(path, None, f"cannot be read: {content.strerror}")
         return None
 
-    def make(tag: str, attributes: dict[str, str]) -> VocElement:
-        element = VocElement(tag.rpartition("}")[2].lower(), attributes)
-        element.line = parser.parser.CurrentLineNumber
-        return element
-
-    parser: Any = XMLParser(target=TreeBuilder(element_factory=make))
+    text = content.removeprefix(codecs.BOM_UTF8).lstrip()  # no blank line may come before <?xml
+    skipped = content[: len(content) - len(text)].count(b"\n")
     try:
-        parser.feed(content)
-        root: VocElement = parser.close()
-        return root
+        try:
+            return _parse(text, skipped)
+        except DefusedXmlException:  # a ValueError, too
+            raise
+        except (ValueError, LookupError):  # an encoding that the parser does not know
+            return _parse(_in_utf8(text), skipped)
     except ParseError as error:
-        problems.add(path, error.position[0], f"not XML: {str(error).partition(':')[0]}")
+        line = error.position[0] + skipped
+        fault = f"not XML: {str(error).partition(':')[0]}"
+        lines = content.split(b"\n")
+        if line <= len(lines) and re.search(rb"&(?!#?\w+;)", lines[line - 1]):
+            fault = "not XML: an & has to be written as &amp;"
+        problems.add(path, line, fault)
     except DefusedXmlException as error:
         problems.add(path, None, f"not read: {type(error).__name__}, which could do harm")
     except (ValueError, LookupError) as error:  # an encoding that there is not
-        problems.add(path, None, f"not XML that can be read: {error}")
+        problems.add(path, None, f"not XML that can be read: {error}; save it as UTF-8")
     return None
+
+
+def _parse(content: bytes, skipped: int) -> VocElement:
+    """Return the root; `skipped` lines were before it."""
+
+    def make(tag: str, attributes: dict[str, str]) -> VocElement:
+        names = {name.rpartition("}")[2].lower(): text for name, text in attributes.items()}
+        element = VocElement(tag.rpartition("}")[2].lower(), names)
+        element.line = parser.parser.CurrentLineNumber + skipped
+        return element
+
+    parser: Any = XMLParser(target=TreeBuilder(element_factory=make))
+    parser.feed(content)
+    root: VocElement = parser.close()
+    return root
+
+
+def _in_utf8(content: bytes) -> bytes:
+    """Return XML in UTF-8, without the declaration of its encoding.
+
+    Raises:
+        ValueError: not in the encoding that it declares.
+        LookupError: there is no such encoding.
+    """
+    declared = re.match(rb"<\?xml[^>]*?encoding=[\"']([\w.:-]+)[\"'][^>]*\?>", content)
+    if declared is None:
+        raise LookupError("its encoding is not declared")
+    rest = content[declared.end() :].decode(declared[1].decode())
+    return rest.encode()
 
 
 def describe_other(root: VocElement) -> str:
@@ -82,7 +120,7 @@ def parse_size(path: Path, root: VocElement, problems: Problems) -> Size | None:
     """Return what <size> says; None where it says nothing, or 0 as some tools write."""
     element = root.find("size")
     texts = [] if element is None else [child_text(element, key) for key in ("height", "width")]
-    if not any(texts):
+    if any(text.lower() in _NO_NUMBER for text in texts) or not texts:
         problems.note("XML files without <size>: taken from the image")
         return None
     try:

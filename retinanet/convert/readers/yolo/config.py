@@ -182,10 +182,12 @@ def _find_splits(
                 there = [name for name in named if all(_find_entry(root, v) for v in named[name])]
                 is_image = "*" in value or value.lower().endswith(SUFFIXES)
                 above = _find_entry(root, str(Path(value).parent)) if is_image else None
+                other = None if above else _other_folder(root, split, value)
                 raise UserError(
                     f"{path}: {split} names {value!r:.200}, and there is no folder or list (.txt) "
                     f"{root / value}; "
                     + (f"write the folder of the images, such as {above}; " if above else "")
+                    + (f"if {other} is meant, write that; " if other else "")
                     + "--root D names the folder that it starts from"
                     + (f", --sets {' '.join(there)} leaves {split} out" if there else "")
                 )
@@ -195,6 +197,18 @@ def _find_splits(
                 )
             splits[split].append(entry)
     return splits
+
+
+def _other_folder(root: Path, split: str, value: str) -> Path | None:
+    """Return the folder that is there under another name of a split: valid/images for val."""
+    names = [name for name, own in SPLIT_NAMES.items() if own == SPLIT_NAMES.get(split)]
+    parts = value.replace("\\", "/").split("/")
+    for place, part in enumerate(parts):
+        for name in names if part in names else ():
+            found = _find_entry(root, "/".join([*parts[:place], name, *parts[place + 1 :]]))
+            if found is not None:
+                return found
+    return None
 
 
 def _note_other_keys(

@@ -306,7 +306,12 @@ def _tokens(name: str) -> list[str]:
 
 def is_label_folder(folder: Path) -> bool:
     """Whether a folder's name says that it holds labels."""
-    return bool(set(_tokens(folder.name)) & _LABEL_WORDS)
+    return is_label_name(folder.name)
+
+
+def is_label_name(name: str) -> bool:
+    """Whether a name says that labels are in it."""
+    return bool(set(_tokens(name)) & _LABEL_WORDS)
 
 
 def other_labels(root: Path) -> str:

@@ -31,6 +31,8 @@ def names_of_yaml(path: Path, values: dict[Any, Any]) -> list[str] | None:
     if names is None:
         return None
     if isinstance(names, dict):
+        if all(isinstance(key, str) and key.strip().isdecimal() for key in names):
+            names = {int(key): name for key, name in names.items()}  # "0": cat
         if set(names) != set(range(len(names))):
             raise UserError(
                 f"{path}: the keys of names should be 0 to {len(names) - 1}, not "

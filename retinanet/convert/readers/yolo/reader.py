@@ -7,20 +7,23 @@ from collections import Counter
 from pathlib import Path
 
 from retinanet.convert.dataset import FoundImage, FoundImages
-from retinanet.convert.image_files import name_inside, note_hidden_files
+from retinanet.convert.image_files import name_inside, note_hidden_files, read_image_infos
 from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import map_in_threads, read_bytes
 from retinanet.convert.readers.yolo.config import YoloConfig
+from retinanet.convert.readers.yolo.evidence import Evidence, LabelRules
 from retinanet.convert.readers.yolo.labels import (
     LabelFiles,
     absolute,
     label_path,
-    other_labels,
     stem_of,
 )
 from retinanet.convert.readers.yolo.lists import ListedImage, is_file, read_list
-from retinanet.convert.readers.yolo.rows import Evidence, LabelRules, read_labels
+from retinanet.convert.readers.yolo.rows import read_labels
+from retinanet.convert.readers.yolo.unlabelled import report_name_rule, report_unlabelled
 from retinanet.convert.rules import FIND, SKIP
+from retinanet.convert.unread_kinds import find_other_files, why_unread
+from retinanet.data.canvas import Size
 from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
@@ -66,13 +69,20 @@ def read_yolo(
         _read_split(config, split, own, files, rules, evidence, missing_images, problems)
         for split, own in listed.items()
     ]
-    if objection := evidence.objection(rules):
+    if objection := evidence.objection(rules, lambda: _smallest_side(images)):
         raise UserError(f"{config.path}: {objection}; nothing was written")
     _report_shared_labels(files, images, problems)
     _note_images_of_several_splits(listed, problems)
-    unread = _report_labels_without_image(config, files, images, problems, missing_images)
-    for split, own in listed.items():
-        _report_unlabelled(config, split, own, files, unread, unlabelled, problems)
+    there = {
+        split: [image.path for image in own if is_file(image.path)] for split, own in listed.items()
+    }
+    bare = [image for own in there.values() for image in own if files.of(image).path is None]
+    unread = list(files.unread())
+    if unlabelled == "empty" or not report_name_rule(bare, unread, problems):
+        unread = _report_labels_without_image(
+            config, files, images, unread, problems, missing_images
+        )
+        report_unlabelled(config, there, files, unread, unlabelled, problems)
     if unread:
         problems.note(
             f"text files that look like labels, but are no image's, such as {unread[0]}: not read",
@@ -130,12 +140,16 @@ def _read_split(
     part = FoundImages(name=split, folder=folder, normalized=rules.units != "px")
     paths = [files.of(image.path).path for image in listed]
     contents = map_in_threads(read_bytes, [path for path in paths if path is not None])
-    for (path, source, line), label in zip(listed, paths, strict=True):
+    sizes: list[Size | None] = [None] * len(listed)
+    if rules.units == "px":  # whether boxes fit says how they are meant
+        infos = read_image_infos([image.path for image in listed])
+        sizes = [None if isinstance(info, str) else info.shown for info in infos]
+    for (path, source, line), label, size in zip(listed, paths, sizes, strict=True):
         content = next(contents) if label is not None else b""
         name = name_inside(folder, path.absolute())
         boxes = []  # of an image without a label file
         if label is not None:
-            boxes = read_labels(label, content, rules, evidence, problems)
+            boxes = read_labels(label, content, rules, evidence, problems, size)
         # Of another machine, or a text of no file; or there is none of nearly the same name: who
         # looks for one again, without this reader, finds no labels.
         if name is None or "\0" in name or (missing_images in FIND and not is_file(path)):
@@ -155,6 +169,12 @@ def _read_split(
             image.source, image.line = label, None
         part.images.append(image)
     return part
+
+
+def _smallest_side(images: list[Path]) -> float:
+    """Return the smallest side of images, px; 0 if none can be read."""
+    infos = read_image_infos(images)
+    return min((min(info.shown) for info in infos if not isinstance(info, str)), default=0)
 
 
 def _common_folder(config: YoloConfig, split: str, images: list[Path]) -> Path:
@@ -211,6 +231,7 @@ def _report_labels_without_image(
     config: YoloConfig,
     files: LabelFiles,
     images: list[Path],
+    unread: list[Path],
     problems: Problems,
     missing_images: str,
 ) -> list[Path]:
@@ -225,7 +246,8 @@ def _report_labels_without_image(
         if entry.is_dir()
     }
     others = []
-    for path in files.unread():
+    kinds: dict[str, Path] | None = None
+    for path in unread:
         home = next((home for home in homes if path.is_relative_to(home)), None)
         # Where labels lie beside images, any text may be one's: predictions of a run, too.
         beside = home is not None and homes[home].absolute() == home
@@ -239,75 +261,18 @@ def _report_labels_without_image(
             wanted = path.with_suffix("").name
             if home is not None:
                 wanted = str(homes[home] / path.relative_to(home).with_suffix(""))
+            if kinds is None:
+                folders = [*homes.values(), *(image.parent for image in images)]
+                kinds = find_other_files(folders)
+            there = kinds.get(path.stem)
             problems.add(
                 path,
                 None,
                 f"there is no image {wanted}{SUFFIXES[0]} (or another suffix) for these labels; "
-                "--missing-images skip leaves them out",
+                + (f"{why_unread(there)}; " if there else "")
+                + "--missing-images skip leaves them out",
             )
     return others
-
-
-def _report_unlabelled(
-    config: YoloConfig,
-    split: str,
-    listed: list[ListedImage],
-    files: LabelFiles,
-    unread: list[Path],
-    unlabelled: str,
-    problems: Problems,
-) -> None:
-    """Refuse images without labels where labels may have been overlooked."""
-    there = [image.path for image in listed if is_file(image.path)]
-    bare = [image for image in there if files.of(image).path is None]
-    if not bare:
-        return
-    taken = "images without a label file: taken as images without boxes"
-    if unlabelled == "empty":
-        problems.note(taken, len(bare))
-        return
-    of_split = f" of {split}" if split else ""
-    empty = "--unlabelled empty takes images without a label file as empty"
-    stems = {stem_of(path.name): path for path in unread}
-    overlooked = [image for image in bare if stem_of(image.name) in stems]
-    if overlooked:
-        other = stems[stem_of(overlooked[0].name)]
-        problems.add(
-            config.path,
-            None,
-            f"{_count(overlooked)}{of_split} without a label file in the usual place, but with "
-            f"labels of the same name elsewhere: {overlooked[0]} and {other}; --labels "
-            f"{_top(other, config.root)} reads those, {empty}",
-        )
-    elif len(bare) == len(there):
-        if unread:
-            hint = (
-                f"{len(unread):,} text files that look like labels belong to no image, such as "
-                f"{unread[0]}: name them as the images are, and give --labels "
-                f"{_top(unread[0], config.root)}"
-            )
-        else:
-            hint = other_labels(config.root) or "--labels D names the folder of the label files"
-        problems.add(
-            config.path,
-            None,
-            f"{_count(bare)}{of_split}, and none has a label file; the first should be "
-            f"{label_path(bare[0])}; {hint}; {empty}",
-        )
-    else:
-        problems.note(taken, len(bare))
-
-
-def _count(images: list[Path]) -> str:
-    return f"{len(images):,} image{'s' if len(images) > 1 else ''}"
-
-
-def _top(path: Path, root: Path) -> Path:
-    """Return the folder to name for a label file."""
-    folder = path.parent
-    while folder.parent not in (folder, root) and folder.name in ("train", "val", "valid", "test"):
-        folder = folder.parent
-    return folder
 
 
 def _note_places(

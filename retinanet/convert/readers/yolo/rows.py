@@ -9,30 +9,31 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from retinanet.convert.assemble import OTHER_CLASSES
 from retinanet.convert.box_forms import Corners
 from retinanet.convert.dataset import FoundBox
 from retinanet.convert.problems import Problems
+from retinanet.convert.readers.yolo.evidence import (
+    SLACK,
+    UNITS,
+    Evidence,
+    LabelRules,
+    Sides,
+    key_point_shape,
+)
+from retinanet.convert.readers.yolo.foreign_rows import other_format
 from retinanet.convert.tables import parse_number
+from retinanet.data.canvas import Size
 from retinanet.errors import nearest
 
-FORMS = ("cxcywh", "xyxy", "xywh")
-"""Centre and size; two corners; top left corner and size."""
-UNITS = {"shares": 1.0, "percent": 100.0, "px": 1.0}
-"""What a number of a label is divided by; px stay px."""
-_SLACK = 1e-3
-"""How far rounding may take a share out of 0..1."""
-_TOP_LEFT_OUTSIDE = 3
-"""Boxes that must leave their image before they are suspected to begin with their corner."""
-_OUT = 0.01
-"""A share outside of its image that no rounding explains."""
 _LABEL_FORMS = (
     "expected 5 columns: class cx cy width height; or the class and the x y of 3 or more points"
 )
 _DECIMAL_COMMA = re.compile(r"-?\d*,\d+|-?\d+")
+_LOOKED_AT = 20
+"""Lines in which the first row of a label file is looked for."""
 _HEADER_WORDS = (
     {"class", "classid", "cls", "label", "labelid", "category", "categoryid", "id", "name"},
     {"x", "cx", "xc", "xcenter", "xcentre", "centerx", "centrex"},
@@ -44,78 +45,6 @@ _HEADER_WORDS = (
 
 class _OtherClassError(ValueError):
     """A label's class number is not in `names`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelRules:
-    """How the numbers of labels are meant."""
-
-    names: list[str]
-    """Classes 0, 1, .."""
-    names_path: Path
-    """Where they are from."""
-    keypoints: bool
-    """Rows have the columns of keypoints after those of the box."""
-    other_classes: str
-    """`refuse` or `drop` rows whose class number is not in `names`."""
-    form: str | None
-    """One of `FORMS`, if the user says it."""
-    units: str
-    """One of `UNITS`."""
-
-
-@dataclass(kw_only=True)
-class Evidence:
-    """What all rows of a data set together say of how they are meant."""
-
-    boxes: int = 0
-    """Rows of five columns."""
-    outside: int = 0
-    """Of these: leave their image, read as centre and size."""
-    not_corners: int = 0
-    """Of these: cannot be two corners."""
-    not_top_left: int = 0
-    """Of these: cannot be the top left corner and the size."""
-    largest: float = 0.0
-    """The largest number of a box, as it is written."""
-    classes: set[int] = field(default_factory=set)
-
-    def add(self, places: list[float], unit: float) -> None:
-        """Count the four numbers of a box, divided by what `unit` is."""
-        a, b, c, d = places
-        self.boxes += 1
-        self.largest = max(self.largest, max(places) * unit)
-        self.outside += min(a - c / 2, b - d / 2) < -_OUT or max(a + c / 2, b + d / 2) > 1 + _OUT
-        self.not_corners += c <= a or d <= b
-        self.not_top_left += max(a + c, b + d) > 1 + _SLACK
-
-    def objection(self, rules: LabelRules) -> str | None:
-        """Say why the labels are hardly meant as they are read, if so."""
-        if rules.units != "shares" and self.boxes and self.largest <= 1:
-            return (
-                f"no number of its {self.boxes:,} boxes is more than 1, so they are not "
-                f"{rules.units}; leave --units away"
-            )
-        if rules.form is None and rules.units != "px" and self.outside * 10 >= self.boxes > 0:
-            fitting = []
-            if self.outside and not self.not_corners:
-                fitting.append("class x1 y1 x2 y2 (--box-form xyxy)")
-            if self.outside >= _TOP_LEFT_OUTSIDE and not self.not_top_left:
-                fitting.append("class x1 y1 width height (--box-form xywh)")
-            if fitting:
-                return (
-                    f"{self.outside:,} of {self.boxes:,} boxes leave their image as class cx cy "
-                    f"width height, but all fit as {' and as '.join(fitting)}: say which is meant; "
-                    "--box-form cxcywh if they should leave it"
-                )
-        count = len(rules.names)
-        if 0 not in self.classes and count in self.classes and max(self.classes) == count:
-            return (
-                f"class numbers go from {min(self.classes)} to {count}, but {count} classes have "
-                f"the numbers 0 to {count - 1}: if the labels count from 1, put one more name, "
-                f"such as unused, before the first in {rules.names_path.name}"
-            )
-        return None
 
 
 def decode_labels(content: bytes) -> str:
@@ -136,18 +65,38 @@ def decode_labels(content: bytes) -> str:
 
 
 def read_labels(
-    path: Path, content: bytes | OSError, rules: LabelRules, evidence: Evidence, problems: Problems
+    path: Path,
+    content: bytes | OSError,
+    rules: LabelRules,
+    evidence: Evidence,
+    problems: Problems,
+    size: Size | None = None,
 ) -> list[FoundBox]:
-    """Return the boxes of a label file, in shares (px where the rules say px)."""
+    """Return the boxes of a label file, in shares (px where the rules say px).
+
+    Args:
+        path: path of the file.
+        content: what is in it.
+        rules: how labels are meant.
+        evidence: counts what the rows say of that.
+        problems: collects problems and notes.
+        size: height and width of the image, px, where labels are in px.
+    """
     if isinstance(content, OSError):
         problems.add(path, None, f"cannot be read: {content.strerror}")
+        return []
+    if content.startswith(b"version https://git-lfs"):
+        problems.add(path, None, "is a pointer of Git LFS, not the file itself; type: git lfs pull")
         return []
     try:
         text = decode_labels(content)
     except ValueError as error:
         problems.add(path, None, str(error))
         return []
-    boxes = []
+    sides: Sides | None = (size[1], size[0]) if size else None
+    if rules.units != "px":
+        sides = (UNITS[rules.units], UNITS[rules.units])
+    boxes: list[FoundBox] = []
     for line, row in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         words = split_row(row, problems.note)
         try:
@@ -157,8 +106,11 @@ def read_labels(
                 problems.note("lines of label files that begin with #: left out")
             elif line == 1 and _is_header(words):
                 problems.note("header lines of label files: skipped")
+            elif other := other_format(words, path.parent):
+                problems.add(path, line, other)
+                break
             else:
-                boxes.append(_parse_label(line, words, rules, evidence, problems))
+                boxes.append(_parse_label(line, words, rules, sides, evidence, problems))
         except _OtherClassError as error:
             if rules.other_classes == "drop":
                 problems.note(OTHER_CLASSES)
@@ -166,6 +118,8 @@ def read_labels(
                 problems.add(path, line, str(error))
         except ValueError as error:
             problems.add(path, line, str(error))
+    different = {box._replace(line=None) for box in boxes}
+    problems.note("rows that repeat the box of an earlier row: kept", len(boxes) - len(different))
     outlines = sum(bool(box.polygon) for box in boxes)
     problems.note("outlines: kept as segmentations, boxes drawn around them", outlines)
     return boxes
@@ -195,7 +149,12 @@ def _is_header(words: list[str]) -> bool:
 
 
 def _parse_label(
-    line: int, words: list[str], rules: LabelRules, evidence: Evidence, problems: Problems
+    line: int,
+    words: list[str],
+    rules: LabelRules,
+    sides: Sides | None,
+    evidence: Evidence,
+    problems: Problems,
 ) -> FoundBox:
     """Return the box of a row.
 
@@ -204,21 +163,27 @@ def _parse_label(
         _OtherClassError: nothing but that its class is not in `names`.
     """
     label, columns = _find_class(words, rules, problems)
-    if rules.keypoints and len(columns) > 4:
+    if rules.points == "keypoints" and len(columns) > 4:
         columns = columns[:4]
     if len(columns) == 5:
         raise ValueError(
             "6 columns: a 6th is a confidence or a track id, which belong to predictions, or an "
             "angle; labels have 5: remove that column"
         )
+    numbers = [parse_number(word) for word in columns] if all(map(_is_number, columns)) else []
+    shape = key_point_shape(numbers, sides) if numbers and sides else None
     if len(columns) != 4 and (len(columns) < 6 or len(columns) % 2):
-        raise ValueError(f"{len(columns) + 1} columns; {_LABEL_FORMS}")
-    try:
-        places = [parse_number(word) / UNITS[rules.units] for word in columns]
-    except ValueError:
-        raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}") from None
-    if rules.units != "px" and not all(-_SLACK <= value <= 1 + _SLACK for value in places):
-        raise ValueError(_outside_message(columns, places, rules.units))
+        if shape:
+            evidence.add(numbers, sides)
+        raise ValueError(f"{len(columns) + 1} columns{_key_point_hint(shape)}; {_LABEL_FORMS}")
+    if not numbers:
+        raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}")
+    places = [value / UNITS[rules.units] for value in numbers]
+    if rules.units != "px" and not all(-SLACK <= value <= 1 + SLACK for value in places):
+        if shape or (len(places) == 4 and max(places) > 2):
+            evidence.add(numbers, sides)
+        raise ValueError(_outside_message(columns, places, rules.units) + _key_point_hint(shape))
+    evidence.add(numbers, sides)
     if isinstance(label, int):
         evidence.classes.add(label)
         if label >= len(rules.names):
@@ -227,19 +192,33 @@ def _parse_label(
                 f"(0 to {len(rules.names) - 1}); add it there, or give --other-classes drop"
             )
         label = rules.names[label]
+    elif rules.units == "px" and rules.form is None and len(places) == 4:
+        raise ValueError(
+            "a class's name and four px are mostly corners: say with --box-form xyxy, xywh or "
+            "cxcywh what they are"
+        )
     if len(places) == 4:
         a, b, c, d = places
-        evidence.add(places, UNITS[rules.units])
         return FoundBox(line, label, _corners(a, b, c, d, rules.form))
     xs, ys = places[::2], places[1::2]
     return FoundBox(line, label, (min(xs), min(ys), max(xs), max(ys)), False, tuple(places))
+
+
+def _key_point_hint(shape: tuple[int, int] | None) -> str:
+    if shape is None:
+        return ""
+    points, values = shape
+    return (
+        f": may be a box and {points} key points of {values} values, which --points keypoints "
+        f"takes for the box alone (data.yaml may say it, too: `kpt_shape: [{points}, {values}]`)"
+    )
 
 
 def _outside_message(columns: list[str], places: list[float], units: str) -> str:
     found = f"{' '.join(columns)!r:.80}: coordinates are shares of the image's width and height"
     if units == "percent":
         return f"{found} in percent, from 0 to 100; correct the row"
-    if max(places) <= 2 or min(places) < -0.5:
+    if len(places) == 4 or max(places) <= 2 or min(places) < -0.5:
         return f"{found}, from 0 to 1; correct the row"
     return (
         f"{found}, from 0 to 1; correct the row, or, if all rows are so, give --units px or percent"
@@ -265,7 +244,7 @@ def _find_class(
         return int(number), words[1:]
     for end in range(1, len(words) - 3):
         name = " ".join(words[:end]).strip("\"'")
-        if name in rules.names and rules.units != "px":
+        if name in rules.names:
             problems.note("labels with a class's name in place of its number: read")
             return name, words[end:]
     first = next((i for i, word in enumerate(words) if _is_number(word)), len(words))
@@ -304,10 +283,11 @@ def looks_like_labels(content: bytes | OSError) -> bool:
     if isinstance(content, OSError):
         return False
     try:
-        rows = decode_labels(content).split("\n")
+        rows = [split_row(row) for row in decode_labels(content).split("\n")[:_LOOKED_AT]]
     except ValueError:
         return False
-    words = split_row(next((row for row in rows if row.strip()), ""))
+    rows = [words for words in rows if words and not words[0].startswith("#")]
+    words = next((words for words in rows if not _is_header(words)), [])
     numbers = sum(map(_is_number, words))
     return len(words) >= 5 and numbers >= 4 and 2 * numbers >= len(words)
 

@@ -127,8 +127,8 @@ def test_one_column_with_the_whole_box(run: Call, boxes_of: Call, tmp_path: Path
     ran = run(rows)
     assert (
         "'bbox' does not say the form of the box: xyxy (corners), xywh (top left corner, width, "
-        "height) or cxcywh (centre, width, height). Say what the columns are, in their order, such "
-        'as --columns "image,_,_,xywh,_" --label NAME (names: image, label,'
+        "height), cxcywh (centre, width, height) or yxyx (y first). Say what the columns are, in "
+        'their order, such as --columns "image,_,_,xyxy,label" if a box is xyxy, or --columns '
     ) in ran.err
     for form, box in (("xyxy", [10, 20, 20, 20]), ("xywh", [10, 20, 30, 40])):
         words = ["--columns", f"image,image_width,image_height,{form},-", "--label", "wheat"]
@@ -168,7 +168,10 @@ def test_encodings_that_are_named(run: Call, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("a.jpg 1 2 3 4 dog\n", "if those are spaces: tr -s ' ' ',' < {path} > "),
-        ("a.jpg,1,2,30,40\n", 'such as --columns "image,x1,y1,x2,y2" --label NAME (names:'),
+        (
+            "a.jpg,1,2,30,40\n",
+            'such as --columns "image,x1,y1,x2,y2" --label NAME if a box is x1,y1,x2,y2, or ',
+        ),
         (
             "a.jpg,1,2,3,4,dog,5,6,7,8,cat\n",
             "several boxes in a row; this gives each its own: awk",
@@ -185,7 +188,10 @@ def test_encodings_that_are_named(run: Call, tmp_path: Path) -> None:
             "a.jpg,0,10,20,30,40\na.jpg,0,10,20,30,44\n",
             '--columns "image,label,x1,y1,x2,y2" if the s',
         ),
-        ('id,image,label\n1,a.jpg,"[{{""x"": 1}}]"\n', "has JSON in its rows, as Label Studio"),
+        (
+            'id,image,label\n1,a.jpg,"[{{""x"": 1}}]"\n',
+            "has JSON, or dictionaries of Python, in the column 'label'",
+        ),
         ('{{"images": []}}\n', "is no table; `retinanet convert voc` reads XML of Pascal VOC, and"),
         ("image,x1,y1,x2,y2,label\na.jpg,1,2,3,NaN,dog\n", "y2 is 'NaN'; expected four numbers"),
         (
@@ -318,7 +324,10 @@ def test_what_is_said_of_columns(run: Call) -> None:
     rows = "a.jpg,1,2,30,40,dog\n"
     assert run(rows, "--columns", "image,x1,y1,x2,label").err.endswith(
         "boxes.csv:1: has 6 columns, but --columns names 5; name all in their order, with _ for "
-        'one that is left out: --columns "image,x1,y1,x2,y2,label"\n'
+        'one that is left out: --columns "image,x1,y1,x2,y2,label" if a box is x1,y1,x2,y2, or '
+        '--columns "image,y1,x1,y2,x2,label" if a box is y1,x1,y2,x2, or --columns '
+        '"image,x,y,w,h,label" if a box is x,y,w,h, or --columns "image,cx,cy,w,h,label" if a box '
+        "is cx,cy,w,h\n"
     )
     assert run(rows, "--label", "cat").err.endswith(
         "boxes.csv: column class_name has the class; leave --label away, or call the column _ in "

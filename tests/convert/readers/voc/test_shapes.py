@@ -66,9 +66,35 @@ def test_rotated_boxes(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
     width, height = 50 * math.sqrt(3) + 25, 50 + 25 * math.sqrt(3)
     expected = [200 - width / 2, 150 - height / 2, width, height]
     assert boxes[2] == pytest.approx(expected, abs=1e-5)
-    assert "  3 rotated boxes (<robndbox>): the box around each is taken\n" in ran.out
+    assert (
+        "  3 rotated boxes (<robndbox>, angles in radians): the box around each is taken\n"
+        in ran.out
+    )
     ran = voc(xml(rotated(100, 80, 40, 20, 30)))
-    assert "has w 40, h 20, angle 30; expected an angle in radians, as roLabelImg" in ran.err
+    assert "is 30, too large for radians, as roLabelImg writes them; give --angles deg" in ran.err
+
+
+@pytest.mark.parametrize("angles", [(5.0, 0.5), (3, 0), (-4.2,), (90, 0.25)])
+def test_angles_of_an_unclear_unit(
+    voc: Call, boxes_of: Call, tmp_path: Path, angles: tuple[float, ...]
+) -> None:
+    """One problem, and no word of boxes that a wrong unit would turn out of their image."""
+    text = xml(*[rotated(200, 150, 280, 200, angle) for angle in angles])
+    ran = voc(text)
+    assert ran.code == 2
+    assert ": 1 problem; nothing was written" in ran.err
+    assert "give --angles degrees if they are degrees" in ran.err
+    ran = voc(text, "--angles", "degrees")
+    assert ran.code == 0, ran.err
+    angle = math.radians(abs(angles[0]))
+    width = 280 * math.cos(angle) + 200 * math.sin(angle)
+    assert boxes_of(tmp_path / "out.json")[0][2][2] == pytest.approx(width, abs=1e-5)
+
+
+def test_small_angles_are_radians(voc: Call) -> None:
+    ran = voc(xml(rotated(200, 150, 100, 50, 3), rotated(200, 150, 100, 50, -1.85)))
+    assert ran.code == 0, ran.err
+    assert "  2 rotated boxes (<robndbox>, angles in radians): the box around each" in ran.out
 
 
 def attribute(name: str, value: object) -> str:
@@ -89,6 +115,100 @@ def test_rotation_of_cvat(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
     assert "  2 rotated boxes (CVAT's attribute rotation): the box around each" in ran.out
     ran = voc(xml(box((1, 1, 9, 9), "<angle>0.5</angle>")))
     assert "<angle> is '0.5', which may be degrees or radians, and is not read; write" in ran.err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '<attributes><attribute name="rotation" value="90"/></attributes>',
+        '<attributes><attribute name="rotation">90</attribute></attributes>',
+        "<attributes><attribute><name>Rotation</name><value>90</value></attribute></attributes>",
+    ],
+)
+def test_rotation_of_cvat_in_other_spellings(
+    voc: Call, boxes_of: Call, tmp_path: Path, said: str
+) -> None:
+    assert voc(xml(box((101, 101, 140, 120), said))).code == 0
+    assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [110, 90, 20, 40], 0)]
+
+
+@pytest.mark.parametrize("key", ["rotation", "theta", "orientation", "direction", "angle"])
+@pytest.mark.parametrize("value", ["30", "0.7", "0", "0.0"])
+def test_other_rotations_are_never_dropped(voc: Call, key: str, value: str) -> None:
+    """As an element, an XML attribute, or inside <attributes>."""
+    plain = box((1, 1, 9, 9))
+    for text in (
+        box((1, 1, 9, 9), f"<{key}>{value}</{key}>"),
+        box((1, 1, 9, 9), f"<attributes><{key}>{value}</{key}></attributes>"),
+        plain.replace("<object>", f'<object {key}="{value}">'),
+        plain.replace("<bndbox>", f'<bndbox {key}="{value}">'),
+    ):
+        ran = voc(xml(text))
+        assert ran.code == (0 if float(value) == 0 else 2)
+        assert (f"<{key}> is '{value}', which may be degrees" in ran.err) == (ran.code == 2)
+
+
+def test_words_that_are_no_rotation(voc: Call) -> None:
+    said = "<pose>Frontal</pose><direction>left</direction><rotated>false</rotated>"
+    assert voc(xml(box((1, 1, 9, 9), said))).code == 0
+
+
+def test_a_box_beside_its_rotated_self(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
+    """They must agree; a size that no tool knew is the image's."""
+    both = box((101, 101, 140, 120)).replace("</object>", "") + (
+        f"<robndbox>{elements(('cx', 'cy', 'w', 'h', 'angle'), (120, 110, 40, 20, 0))}</robndbox>"
+        "</object>"
+    )
+    assert voc(xml(both).replace("400", "None").replace("300", "None")).code == 0
+    assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [100, 100, 40, 20], 0)]
+    assert "has bndbox and robndbox; expected one" in voc(xml(both.replace("110", "130"))).err
+
+
+def test_images_without_xml_are_counted(voc: Call, write_image: Call, tmp_path: Path) -> None:
+    write_image(tmp_path / "V" / "JPEGImages" / "b.jpg", 400, 300)
+    assert "  1 images without an XML file: left out; --unl" in voc(xml(box((1, 1, 9, 9)))).out
+    ran = voc(xml(box((1, 1, 9, 9))), "--unlisted-images", "empty")
+    assert "without an XML file" not in ran.out
+
+
+def test_two_names(voc: Call) -> None:
+    ran = voc(xml(box((1, 1, 9, 9), "<name>animal</name>")))
+    assert "an <object> has the names 'dog' and 'animal'; keep one <name>\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale"), [("shares", (1 / 400, 1 / 300)), ("percent", (1 / 4, 1 / 3))]
+)
+@pytest.mark.parametrize("words", [(), ("--zero-based",)])
+def test_corners_that_are_no_px(
+    voc: Call, boxes_of: Call, tmp_path: Path, unit: str, scale: Any, words: Any
+) -> None:
+    corners = [(40, 30, 390, 297), (4, 60, 200, 150), (100, 33, 120, 66)]
+    text = xml(*[box(tuple(c * s for c, s in zip(cs, scale * 2, strict=True))) for cs in corners])
+    ran = voc(text, *words)
+    assert ran.code == 2
+    assert f"give --units {unit} if they are {unit} of the image's width and height" in ran.err
+    assert voc(text, *words, "--units", unit).code == 0
+    found = [found for _, _, found, _ in boxes_of(tmp_path / "out.json")]
+    assert found[0] == pytest.approx([40, 30, 350, 267], abs=0.01)
+    assert voc(text, *words, "--units", "px").code == 0
+
+
+def test_numbers_with_a_decimal_comma(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
+    assert voc(xml(box(("11,5", "21,0", "50,5", "80")))).code == 0
+    assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [10.5, 20, 40, 60], 0)]
+    assert "xmax '1,024'" in voc(xml(box((1, 1, "1,024", 8)))).err
+
+
+def test_xml_that_the_parser_does_not_take(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
+    text = xml(box((1, 1, 9, 9), name="犬"))
+    assert voc(f'\n\n<?xml version="1.0"?>{text}').code == 0
+    path = tmp_path / "V" / "Annotations" / "a.xml"
+    path.write_bytes(f'<?xml version="1.0" encoding="gb2312"?>{text}'.encode("gb2312"))
+    assert main(["convert", "voc", str(tmp_path / "V"), str(tmp_path / "new.json")]) == 0
+    assert boxes_of(tmp_path / "new.json")[0][1] == "犬"
+    ran = voc(xml(box((1, 1, 9, 9), name="cats & dogs")))
+    assert "a.xml:1: not XML: an & has to be written as &amp;\n" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -114,6 +234,8 @@ def test_outlines(voc: Call, boxes_of: Call, tmp_path: Path, outline: str) -> No
     ("flag", "crowd", "note"),
     [
         ("<ignore>1</ignore>", 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
+        ("<dontcare>1</dontcare>", 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
+        ("<is_crowd>1</is_crowd>", 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
         (attribute("Ignored", "true"), 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
         ("<difficult>True</difficult>", 1, "  1 difficult objects: iscrowd 1, regions to ignore"),
         ("<difficult>Unspecified</difficult><occluded>1</occluded>", 0, "dog           1\n"),

@@ -178,7 +178,7 @@ def test_labels_elsewhere_of_some_images(
     assert ran.err.splitlines()[1] == (
         f"  {root}/data.yaml: 1 image of train without a label file in the usual place, but with "
         f"labels of the same name elsewhere: {root}/images/train/b.jpg and "
-        f"{root}/second try/b.txt; --labels {root}/second try reads those, {EMPTY}"
+        f"{root}/second try/b.txt; --labels {root}/second try reads those; {EMPTY}"
     )
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", "--labels", root / "second try")
     assert ran.code == 0, ran.err
@@ -226,7 +226,7 @@ def test_labels_of_val_among_those_of_train(
     files = {"data.yaml": SPLITS, "labels/train/a.txt": CAT, "labels/train/b.txt": DOG}
     root = folder_of(files, "images/train/a.jpg", "images/val/b.jpg")
     ran = convert("yolo", root / "data.yaml", tmp_path / "out")
-    assert f"and {root}/labels/train/b.txt; --labels {root}/labels reads those, " in ran.err
+    assert f"and {root}/labels/train/b.txt; --labels {root}/labels reads those; " in ran.err
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", "--labels", root / "labels")
     assert ran.code == 0, ran.err
     assert [row[1] for row in boxes_of(tmp_path / "out" / "val.json")] == ["dog"]

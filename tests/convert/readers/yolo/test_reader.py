@@ -66,7 +66,7 @@ def test_boxes_outlines_and_empty_images(
         "path: .\ntrain: images/train\n",
         "path: ../set\ntrain: [images/train]\n",
         "train: ../images/train\n",  # as Roboflow writes it
-        "train: list.txt\n",
+        "train: list.txt\nnames:\n  '0': cat\n#",
         "train: other.txt\n",
         "validation: images/train\n",
     ],
@@ -149,7 +149,7 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
         f"  {place}:6: '0 a .5 .5 .5' are not all numbers; {forms}ints",
         f"  {place}:7: '0 nan .5 .5 .5' are not all numbers; {forms}ints",
         f"  {place}:8: '20 10 5 5': coordinates are shares of the image's width and height, from 0 "
-        "to 1; correct the row, or, if all rows are so, give --units px or percent",
+        "to 1; correct the row",
         f"  {place}:9: the box of 'cat' has no area (it must have x1 < x2 and y1 < y2): "
         f"[20, 5, 20, 15] {fix}",
         f"  {place}:10: the box of 'cat' lies more than 2 px outside its image: "
@@ -207,6 +207,7 @@ def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_p
         ("train: 3\nnames: [a]\n", "train should name folders or lists, not 3"),
         ("train: no\nnames: [a]\n", "train names 'no', and there is no folder or list (.txt) "),
         ("train: images/*.jpg\nnames: [a]\n", "write the folder of the images, such as "),
+        ("val: val/images\nnames: [a]\n", "/valid/images is meant, write that; --root D names"),
         ("train: images/a.jpg\nnames: [a]\n", "write the folder of the images, such as "),
         ("train: images\nnames: a\n", "not 'a'; write, for example, `names: [cat, dog]`"),
         ("train: images/empty\nnames: [a]\n", "there is no image of train in "),
@@ -219,6 +220,7 @@ def test_a_data_yaml_that_is_refused(
 ) -> None:
     path = yolo(config, a=None)
     (path.parent / "images" / "empty").mkdir()
+    (path.parent / "valid" / "images").mkdir(parents=True)
     ran = convert("yolo", path, tmp_path / "out.json")
     assert ran.code == 2
     assert ran.err.startswith(f"error: {path}")
@@ -291,6 +293,6 @@ def test_class_numbers_outside_the_names(
     assert convert("yolo", path, out, "--overwrite", "--other-classes", "drop").err == (
         f"error: {path}: 2 problems; nothing was written\n"
         f"  {place}:1: '9 .5 .5 .5': coordinates are shares of the image's width and height, from "
-        "0 to 1; correct the row, or, if all rows are so, give --units px or percent\n"
+        "0 to 1; correct the row\n"
         f"  {place}:2: class -1 is not a whole number from 0\n"
     )

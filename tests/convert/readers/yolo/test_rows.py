@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 
 from retinanet.convert.problems import Problems
+from retinanet.convert.readers.yolo.evidence import Evidence, LabelRules
 from retinanet.convert.readers.yolo.rows import (
-    Evidence,
-    LabelRules,
     looks_like_labels,
     read_labels,
     same_labels,
@@ -24,7 +25,7 @@ Call = Callable[..., Any]
 RULES = LabelRules(
     names=["cat", "dog", "traffic light"],
     names_path=Path("data.yaml"),
-    keypoints=False,
+    points=None,
     other_classes="refuse",
     form=None,
     units="shares",
@@ -88,13 +89,16 @@ def test_a_name_with_blanks_and_an_outline(labels: Call) -> None:
         ("class xmin ymin xmax ymax\n", "remove it, and say with --box-form what the columns are"),
         ("0 .5 .5 .5 .5 .9", "6 columns: a 6th is a confidence or a track id"),
         (".5 .5 .5 .5", "4 columns; expected 5 columns: class cx cy width height"),
-        ("0 20 10 10 10", "if all rows are so, give --units px or percent"),
+        (
+            "0 20 10 10 10",
+            "boxes is more than 100; give --units percent or --units px, whichever they are",
+        ),
         ("0 -.2 .5 .5 .5", "from 0 to 1; correct the row\n"),
         ("0 1.02 .5 .1 .1", "from 0 to 1; correct the row\n"),
         ("0,0,5,0,5,0,5,0,5", "'0 5 0 5 0 5 0 5': coordinates are shares"),
         ("0 .5 .5 .5 .5\n".encode("utf-16-le"), "UTF-16 without its mark; save it in UTF-8"),
         (b"\x89PNG\xff\xfe", "not a text file in UTF-8; save it in UTF-8"),
-        ("10 10 20 10 20 20 10 20 cat 0", "10 columns; expected 5 columns"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "type: git lfs pull"),
     ],
 )
 def test_rows_that_are_refused(labels: Call, text: str | bytes, message: str) -> None:
@@ -122,6 +126,126 @@ def test_rows_of_kitti_are_not_taken_for_outlines_in_px(labels: Call) -> None:
     row = "cat 0.00 0 1.58 17.01 3.33 14.12 10.12 1.65 1.67 3.64 0.65 1.71 16.70 1.59"
     assert labels(row)[0].code == 2
     assert labels(row, "--units", "px")[0].code == 2
+
+
+def test_units_that_the_numbers_contradict(
+    folder_of: Call, write_image: Call, convert: Call, tmp_path: Path
+) -> None:
+    rows = "".join(f"0 {10 * n} 50 15 20\n" for n in range(1, 10)) + "0 92 92 15 15\n"
+    root = folder_of({"classes.txt": "cat\n", "labels/a.txt": rows})
+    write_image(root / "images/a.jpg", 400, 300)
+    source = ["yolo", root, tmp_path / "out.json", "--overwrite"]
+    found = "no number of its 10 boxes is more than 100, though all images are larger"
+    ran = convert(*source)
+    assert f"10 of 10 boxes are no shares, from 0 to 1: {found}; give --units percent;" in ran.err
+    assert (
+        f"{found}, so they look like percent, not px: give" in convert(*source, "--units", "px").err
+    )
+    assert convert(*source, "--units", "percent").code == 0
+    (root / "labels/a.txt").write_text(rows + "0 350 200 50 50\n")
+    assert "the largest number is 350; give --units px;" in convert(*source).err
+    assert convert(*source, "--units", "px").code == 0
+
+
+def test_corners_in_px_are_not_taken_for_centre_and_size(labels: Call) -> None:
+    text = "0 2 2 38 18\n0 30 1 39 19\n0 1 9 20 18\n"
+    ran, _ = labels(text, "--units", "px")
+    assert (
+        "3 of 3 boxes leave their image as class cx cy width height, but all fit as class x1 y1 x2 "
+        "y2 (--box-form xyxy): say"
+    ) in ran.err
+    assert labels(text, "--units", "px", "--box-form", "xyxy")[1][0][2] == [2, 2, 36, 16]
+    ran, _ = labels("cat 20 10 4 4", "--units", "px")
+    assert "a class's name and four px are mostly corners: say with --box-form xyxy" in ran.err
+
+
+POSES = {
+    "3 key points": (".5 .5 .4 .4 .4 .4 .5 .6 .6 .5", ".3 .5 .2 .4 .25 .4 .3 .6 0 0", "[3, 2]"),
+    "a single one": (".5 .5 .4 .4 .4 .4", ".3 .5 .2 .4 .3 .6", "[1, 2]"),
+    "4 that are seen or not": (
+        *(".5 .5 .4 .4" + " .4 .4 1 .5 .6 0" * 2, ".3 .5 .2 .4" + " .3 .5 1 0 0 0" * 2),
+        "[4, 3]",
+    ),
+    "5 with all visibilities": (
+        ".5 .5 .4 .4" + " .4 .4 2" * 5,
+        ".3 .5 .2 .4" + " .3 .5 2 0 0 0 .3 .6 1 .3 .6 2 .3 .4 2",
+        "[5, 3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", POSES)
+def test_key_points_are_no_outlines(labels: Call, case: str) -> None:
+    first, second, shape = POSES[case]
+    text = f"0 {first}\n1 {second}\n"
+    ran, _ = labels(text)
+    assert ran.code == 2
+    assert "2 of 2 rows with more than 5 columns begin with a box (class cx cy width he" in ran.err
+    assert "give --points keypoints if the points are key points or an outline of th" in ran.err
+    assert f"`kpt_shape: {shape}`" in ran.err
+    boxes = labels(text, "--points", "keypoints")[1]
+    assert [box[2] for box in boxes] == [[12, 6, 16, 8], [8, 6, 8, 8]]
+    if len(first.split()) == 10:
+        assert labels(text, "--points", "outline")[1][0][2] == [16, 8, 8, 4]
+
+
+def test_outlines_stay_outlines(labels: Call) -> None:
+    """An outline at the centre looks like key points, but not all of a data set do."""
+    ran, boxes = labels("0 .5 .5 .55 .5 .55 .55 .5 .55\n1 .8 .8 .9 .8 .9 .9 .8 .9\n")
+    assert ran.code == 0, ran.err
+    assert boxes[0][2] == [20, 10, 2, 1]
+    # Its own box before an outline: whatever the number of points.
+    around = "0 .5 .5 .2 .2 .4 .4 .6 .4 .6 .6\n0 .5 .5 .2 .2 .4 .4 .6 .4 .6 .6 .4 .6\n"
+    assert "2 of 2 rows with more than 5 columns begin with a box" in labels(around)[0].err
+    assert labels(around, "--points", "keypoints")[1][0][2] == [16, 8, 8, 4]
+
+
+def test_outlines_that_cross_themselves_are_key_points_more_likely(labels: Call) -> None:
+    text = "0 .8 .2 .2 .2 .1 .9 .9 .9 .5 .1\n1 .2 .8 .2 .2 .5 .5 .9 .1 .1 .3\n"
+    ran, _ = labels(text)
+    assert "2 of 2 rows with more than 5 columns cross themselves as outlines: give" in ran.err
+    boxes = labels(text, "--points", "keypoints")[1]
+    assert [box[2] for box in boxes] == [[28, 2, 8, 4], [4, 14, 8, 4]]
+    assert labels(text, "--points", "outline")[0].code == 0
+    square = "0 .7 .7 .9 .7 .9 .9 .7 .9\n1 .1 .1 .3 .1 .3 .5\n"
+    assert labels(square)[0].code == 0
+
+
+KITTI = "cat 0.00 0 1.58 17.01 3.03 34.12 10.12 1.65 1.67 3.64 0.65 1.71 16.70 1.59"
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "options"),
+    [
+        (KITTI, "KITTI's", ["--units", "px", "--box-form", "xyxy"]),
+        ("17 3 34 3 34 10 17 10 cat 0", "DOTA's", ["--units", "px"]),
+        ("17,3,17,7,1,2,0,0", "VisDrone's", ["--units", "px", "--box-form", "xywh"]),
+        ("17 3 34 10 cat", "the class last", ["--units", "px", "--box-form", "xyxy"]),
+        (".6375 .325 .425 .35 0", "the class last", []),
+    ],
+)
+def test_rows_of_other_formats_and_the_command_that_turns_them(
+    folder_of: Call,
+    convert: Call,
+    boxes_of: Call,
+    tmp_path: Path,
+    row: str,
+    name: str,
+    options: list[str],
+) -> None:
+    files = {"classes.txt": "cat\ndog\nbird\n", "labels/a.txt": f"{row}\n" * 3}
+    root = folder_of(files, "images/a.jpg")
+    ran = convert("yolo", root, tmp_path / "out.json")
+    assert ran.code == 2
+    assert name in ran.err
+    command = re.findall(r"type: (\(cd .*done\))", ran.err)
+    assert len(command) == 1
+    subprocess.run(command[0], shell=True, check=True)
+    ran = convert("yolo", root, tmp_path / "out.json", *options)
+    assert ran.code == 0, ran.err
+    assert "  2 rows that repeat the box of an earlier row: kept\n" in ran.out
+    found = boxes_of(tmp_path / "out.json")[0]
+    assert found[2] == pytest.approx([17, 3, 17, 7], abs=0.2)
 
 
 def test_corners_in_place_of_centre_and_size(labels: Call, tmp_path: Path) -> None:
