@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,8 @@ from retinanet.schema import Config
 from retinanet.structures import Outputs, Target
 
 CocoWriter = Callable[..., Path]
+hypothesis.settings.register_profile("no deadline", deadline=None)  # machines are busy at times
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

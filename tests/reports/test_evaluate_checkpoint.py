@@ -324,7 +324,7 @@ def enlarge(path: Path) -> None:
     ("damage", "message"),
     [
         (cut, r"003\.jpg: .*truncated.* \(evaluation leaves no image out\)"),
-        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90 "),
+        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90"),
         (lambda path: path.write_text("text"), r"003\.jpg: not an image that can be decoded"),
         (Path.unlink, r"val\.json: 1 of 7 image files are missing in .*'003.jpg' \(image 14\)"),
         (
@@ -355,10 +355,10 @@ def test_an_unreadable_image(
     [
         (
             Path.unlink,
-            r"003\.jpg: cannot be read: No such file or directory \(evaluation leaves no",
+            r"003\.jpg: cannot be read: .* \(evaluation leaves no",
         ),
         (cut, r"003\.jpg: .*truncated.* \(evaluation leaves no image out\)"),
-        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90 "),
+        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90"),
     ],
 )
 def test_an_image_that_changes_after_the_check(
