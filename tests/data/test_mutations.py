@@ -1,7 +1,7 @@
 """Thousands of spoilt annotation files: each is read rightly, or refused by naming what is wrong.
 
 A mutator changes one thing of a valid file. What must come of it is said by a second reader, below,
-which is slow and plain. Other numbers of files than 2,000: `RETINANET_MUTATIONS=100000 pytest
+which is slow and plain. Other numbers of files than 4,000: `RETINANET_MUTATIONS=100000 pytest
 tests/data/test_mutations.py`.
 """
 
@@ -25,7 +25,7 @@ from retinanet.data.coco import json_pieces
 from retinanet.data.coco.index import read_annotations
 from retinanet.errors import UserError
 
-COUNT = int(os.environ.get("RETINANET_MUTATIONS", "2000"))
+COUNT = int(os.environ.get("RETINANET_MUTATIONS", "4000"))
 File = dict[str, Any]
 FIELDS = {
     "images": ("id", "file_name", "width", "height"),
@@ -574,8 +574,7 @@ def test_every_spoilt_file_is_read_rightly_or_refused(
             message = str(error)
             assert message.startswith(f"{path}: ") and "\n" not in message, name
             # A box without height sends its record, and what else is in it, to the careful reader.
-            is_text = content == content.decode(errors="replace").encode()
-            assert expected is None or not is_text, f"{name}: {message}"
+            assert expected is None or "not JSON: not utf-8 from byte" in message, name
             assert name not in HARMLESS and name not in REWRITES, name
             if patterns is not None:
                 assert any(re.search(pattern, message) for pattern in patterns), (name, message)

@@ -325,7 +325,11 @@ def test_categories_that_differ(
 ) -> None:
     path = edit(change, "val")
     text = refuse("train", experiment, f"data.root={data}")
-    assert text.startswith(f"{path}: " + message.format(train=data / "annotations" / "train.json"))
+    train = data / "annotations" / "train.json"
+    assert text == (
+        f"{path}: {message.format(train=train)}: `retinanet convert coco {train} {path} OUT --to "
+        "coco --images FOLDER` writes both so, by the names of the classes"
+    )
 
 
 def test_evaluation_on_other_classes(

@@ -398,4 +398,7 @@ def test_files_may_differ_in_classes_that_are_not_chosen(tmp_path: Path) -> None
     message = f"{b}: category 3 is 'bee', but 'cat' in {a}; both files need the same categories"
     with pytest.raises(UserError) as error:
         open_split(build_config(options, "test"), "train")
-    assert str(error.value).startswith(f"{message}: `retinanet convert coco ")
+    assert str(error.value) == (
+        f"{message}: `retinanet convert coco {a} {b} OUT --to coco --images FOLDER` writes both so, "
+        "by the names of the classes"
+    )
