@@ -399,6 +399,6 @@ def test_files_may_differ_in_classes_that_are_not_chosen(tmp_path: Path) -> None
     with pytest.raises(UserError) as error:
         open_split(build_config(options, "test"), "train")
     assert str(error.value) == (
-        f"{message}: `retinanet convert coco {a} {b} OUT --to coco --images FOLDER` writes both so, "
-        "by the names of the classes"
+        f"{message}: `retinanet convert coco {a} {b} OUT --to coco --images FOLDER` writes both "
+        "so, by the names of the classes"
     )
