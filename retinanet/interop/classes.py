@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from retinanet.categories import Categories
+from retinanet.data.coco.records import is_name, meant_name
 from retinanet.errors import UserError
+from retinanet.files import check_regular
 from retinanet.interop.coco_names import COCO
 
 _REMEDY = (
@@ -39,16 +41,18 @@ def read_categories(path: Path) -> Categories:
         UserError: neither, or a name or an id that is there twice.
     """
     try:
-        content = _decode_json(path.read_bytes())
+        content = _decode_json(check_regular(path).read_bytes())
         records = content.categories if isinstance(content, _CocoFile) else content
         records = records["categories"] if isinstance(records, dict) else records
         if not isinstance(records, list):
             raise TypeError
-        if all(isinstance(record, str) for record in records):
-            pairs = list(enumerate(records, start=1))
+        names = [meant_name(record) for record in records]
+        # Numbers alone may be ids.
+        if all(isinstance(n, str) for n in names) and any(isinstance(r, str) for r in records):
+            pairs = list(enumerate(names, start=1))
         else:
-            pairs = sorted((record["id"], record["name"]) for record in records)
-        if not all(type(i) is int and isinstance(n, str) and n.strip() for i, n in pairs):
+            pairs = sorted((record["id"], meant_name(record["name"])) for record in records)
+        if not all(type(i) is int and is_name(n) for i, n in pairs):
             raise TypeError
     except OSError as error:
         raise UserError(f"--categories {path}: cannot be read: {error.strerror}") from None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import _codecs
 import pickle
 import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +23,10 @@ from torch import Tensor
 from torch.serialization import MAGIC_NUMBER
 
 from retinanet.checkpoints.format import check_sums
+from retinanet.checkpoints.other_files import describe, name_file, name_other_archive
 from retinanet.errors import UserError
+from retinanet.files import check_regular
+from retinanet.model.pretrained import is_safetensors, read_safetensors
 
 _PLACEHOLDER_PROJECTS = {
     *("mmengine", "mmcv", "mmdet", "mmcls", "mmpretrain", "addict", "yapf"),  # mmdetection's
@@ -219,6 +221,9 @@ def read_foreign(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:  # pickle and torch raise nearly anything for a damaged file
+        kind = name_file(path)
+        if kind is not None and not kind.converts:
+            raise UserError(f"{path}: {describe(kind, path)}") from None
         refused = _refused_name(error)
         if refused:
             raise UserError(
@@ -260,9 +265,9 @@ def _refused_name(error: BaseException | None) -> str:
 
 
 def _read_any_format(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    with path.open("rb") as file:
+    if is_safetensors(path):
+        return read_safetensors(path)
+    with check_regular(path).open("rb") as file:
         if file.read(2) == b"PK":
             _check_archive(path)
         else:
@@ -280,23 +285,10 @@ def _read_any_format(path: Path) -> Any:
 
 def _check_archive(path: Path) -> None:
     """Refuse programs in torch's own format, which torch would load as such, and damaged files."""
-    with zipfile.ZipFile(path) as archive:
-        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise UserError(
-                f"{path}: is a TorchScript program; export the weights: torch.save("
-                "torch.jit.load(..).state_dict(), ..)"
-            )
+    other = name_other_archive(path)
+    if other is not None:
+        raise UserError(f"{path}: {describe(other, path)}")
     check_sums(path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise UserError(
-            f"{path}: safetensors files need safetensors: pip install 'retinanet[timm]'"
-        ) from None
-    return load_file(path)
 
 
 def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from retinanet.categories import Categories
+from retinanet.categories import Categories, shown_names
 from retinanet.checkpoints.format import Checkpoint, write_tensors
 from retinanet.errors import UserError, some_of
 from retinanet.interop.projects import PROJECTS
@@ -173,7 +173,8 @@ def _for_detectron2(
         "MODEL.ANCHOR_GENERATOR.OFFSET": config.anchors.offset,
     }
     lines = [f"{key}: {json.dumps(value)}" for key, value in options.items()]
-    return weights, [*lines, f"classes in the order of their ids: {some_of(categories.names, 5)}"]
+    names = some_of(shown_names(categories.names), 5)
+    return weights, [*lines, f"classes in the order of their ids: {names}"]
 
 
 def detectron2_resnet(model: ModelConfig) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from retinanet.checkpoints.format import (
     is_ours,
     load_checkpoint,
 )
+from retinanet.checkpoints.other_files import describe, name_network
 from retinanet.config import follow_config, load_config, override_config, shipped_configs
 from retinanet.errors import UserError
 from retinanet.interop.backbones import convert_backbone, is_backbone
@@ -68,6 +69,9 @@ def convert_checkpoint(
     if is_ours(content):
         raise UserError(f"{path}: is a checkpoint of this project already")
     given = state_dict_of(content, path)
+    kind = name_network(given)
+    if kind is not None and not kind.converts:
+        raise UserError(f"{path}: {describe(kind, path)}")
     if is_backbone(given):
         detectors_own = {"--from": peer, "--categories": categories, "--box-weights": box_weights}
         _refuse(detectors_own, f"{path} is an ImageNet network, which has none")

@@ -6,19 +6,25 @@ them; with a path or none nothing goes online.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from retinanet.errors import UserError, nearest
+from retinanet.model.pretrained import (
+    State,
+    download_timm,
+    download_torchvision,
+    load_state,
+    read_state,
+)
+from retinanet.model.timm_backbone import TimmBackbone, check_name
 
 RESNETS = (
     "resnet18",
@@ -33,8 +39,6 @@ RESNETS = (
     "wide_resnet101_2",
 )
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
-_CLASSIFIER = ("fc.", "classifier.", "head.")
-"""What a pretrained file's classifier is called, by torchvision and by timm's families."""
 
 
 def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
@@ -76,6 +80,7 @@ class ResNet(nn.Module):
             _move_stride(self)
         expansion = net.layer1[0].expansion
         self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
+        self.name = name
         self.frozen_stages = frozen_stages
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -116,42 +121,6 @@ def _move_stride(net: ResNet) -> None:
         block = layer[0]
         if hasattr(block, "conv3"):
             block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
-
-
-class TimmBackbone(nn.Module):
-    """A backbone of timm with the strides 8, 16, 32 (extra `timm`)."""
-
-    def __init__(self, *, name: str, pretrained: bool, frozen_norm: bool, frozen: bool) -> None:
-        super().__init__()
-        try:
-            import timm
-        except ImportError:
-            raise UserError(
-                f"model.backbone: timm:{name} needs timm: pip install 'retinanet[timm]'"
-            ) from None
-        try:
-            net = timm.create_model(
-                name, pretrained=pretrained, features_only=True, out_indices=(-3, -2, -1)
-            )
-        except Exception as error:  # timm raises RuntimeError, ValueError and others of its own
-            raise UserError(f"model.backbone: timm has no usable {name!r}: {error}") from None
-        info: Any = net.feature_info
-        strides = tuple(info.reduction())
-        if strides != (8, 16, 32):
-            raise UserError(f"model.backbone: timm:{name} has strides {strides}, not (8, 16, 32)")
-        self.net: nn.Module = timm.layers.freeze_batch_norm_2d(net) if frozen_norm else net
-        self.channels = tuple(info.channels())
-        self.frozen = frozen
-        if frozen:
-            self.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Switch the mode; a frozen net stays in evaluation mode, or batch norm would move."""
-        return super().train(mode and not self.frozen)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Return [C3, C4, C5] of normalised images (B, 3, H, W)."""
-        return self.net(images)
 
 
 def build_backbone(
@@ -198,9 +167,9 @@ def build_backbone(
         stride_in_1x1=stride_in_1x1,
     )
     if weights.startswith("IMAGENET"):
-        _load_state(net, _download(name, weights), weights)
+        load_state(net, download_torchvision(name, weights), weights)
     elif weights != "none":
-        _load_state(net, _read_state(Path(weights).expanduser(), wanted), weights)
+        load_state(net, read_state(Path(weights).expanduser(), wanted), weights)
     return net
 
 
@@ -216,103 +185,17 @@ def _build_timm(
             f"model.backbone: the stages of {name} cannot be frozen one by one: set "
             "model.freeze=none or model.freeze=backbone"
         )
-    pretrained = weights.startswith("IMAGENET")
-    backbone = TimmBackbone(
-        name=name.removeprefix("timm:"),
-        pretrained=pretrained,
+    timm_name = name.removeprefix("timm:")
+    state: State | None = None
+    if weights.startswith("IMAGENET"):
+        check_name(timm_name)
+        state = download_timm(timm_name)
+    elif weights != "none":
+        state = read_state(Path(weights).expanduser(), wanted)
+    return TimmBackbone(
+        name=timm_name,
+        state=state,
+        source=weights,
         frozen_norm=norm == "frozen_bn",
         frozen=frozen_stages == 5,
     )
-    if not pretrained and weights != "none":
-        _load_state(backbone.net, _read_state(Path(weights).expanduser(), wanted), weights)
-    return backbone
-
-
-def _download(name: str, weights: str) -> dict[str, Any]:
-    """Return torchvision's ImageNet weights, from its cache or its site."""
-    choices = torchvision.models.get_model_weights(name)
-    if weights not in choices.__members__:
-        raise UserError(
-            f"model.weights: {name} has no {weights}; there are: {', '.join(choices.__members__)}"
-        )
-    try:
-        return choices[weights].get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # a wrong hash is a RuntimeError
-        raise UserError(
-            f"model.weights: {weights} of {name} could not be downloaded from "
-            f"{choices[weights].url} ({error}). Fetch that file elsewhere and set "
-            "model.weights=<its path>, or train from random weights: model.weights=none "
-            "model.norm=gn model.freeze=none"
-        ) from None
-
-
-def _read_state(path: Path, wanted: Mapping[str, object]) -> dict[str, Any]:
-    """Read a state dict; nothing in the file is executed.
-
-    Args:
-        path: Path of the state dict, or of a checkpoint of ours.
-        wanted: Options of the model that such a checkpoint must have been trained with.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"model.weights: {path} is neither IMAGENET1K_V1, IMAGENET1K_V2, none, nor a file"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch.load raises half a dozen types for files that are not its own
-        raise UserError(
-            f"model.weights: {path} is not a file of tensors alone: damaged, of another kind, "
-            "or one that could run code, which is never done here. Other projects' "
-            "files: --init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
-        ) from None
-    state = _backbone_state(state, wanted, path) if isinstance(state, dict) else state
-    if not isinstance(state, dict):
-        raise UserError(f"model.weights: {path} holds {type(state).__name__}, not a state dict")
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            raise UserError(
-                f"model.weights: {path} holds {type(value).__name__} under {key!r}, not a tensor"
-            )
-    return state
-
-
-def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path: Path) -> Any:
-    """Return the state dict in a file: of a checkpoint of ours, what belongs to the backbone."""
-    if "categories" not in content or not isinstance(content.get("model"), dict):
-        return content.get("state_dict", content)
-    model = content.get("config", {}).get("model", {})
-    trained = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items()}
-    others = [key for key in wanted if key in trained and trained[key] != wanted[key]]
-    if others:
-        words = " ".join(f"'model.{key}={json.dumps(model[key])}'" for key in others)
-        raise UserError(
-            f"model.weights: {path} was trained otherwise, and its weights need it: {words} (or "
-            f"--init-from {path}, which takes them along)"
-        )
-    weights = content.get("averaged") or content["model"]
-    parts = ("backbone.net.", "backbone.")
-    return {
-        key.removeprefix(next(part for part in parts if key.startswith(part))): value
-        for key, value in weights.items()
-        if key.startswith("backbone.")
-    }
-
-
-def _load_state(net: nn.Module, state: dict[str, Any], source: str) -> None:
-    """Load a classification network's weights; only its classifier may be left over."""
-    counters = {key for key in state if key.endswith("num_batches_tracked")}
-    wanted = net.state_dict()
-    given = {key: value for key, value in state.items() if key in wanted or key not in counters}
-    given = {key: value for key, value in given.items() if not key.startswith(_CLASSIFIER)}
-    missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in given if k not in wanted]
-    shapes = [k for k in given if k in wanted and given[k].shape != wanted[k].shape]
-    problems = [("lacks", missing), ("has no place for", unknown), ("another shape of", shapes)]
-    for verb, keys in problems:
-        if keys:
-            raise UserError(
-                f"model.weights: {source} does not fit the backbone: {verb} {keys[0]}"
-                f" (and {len(keys) - 1} more); other projects' files: --init-from FILE, or "
-                "retinanet convert checkpoint FILE OUT.pt"
-            )
-    net.load_state_dict(given, strict=False)

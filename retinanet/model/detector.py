@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.model.backbone import ResNet, TimmBackbone, build_backbone
 from retinanet.model.fpn import FeaturePyramid
+from retinanet.model.grids import check_levels
 from retinanet.model.heads import Subnet, class_subnet
 from retinanet.schema import Config
 from retinanet.structures import Outputs
@@ -55,10 +56,14 @@ class Detector(nn.Module):
         Args:
             images: (B, 3, H, W) uint8 RGB on one canvas.
             sizes: (B, 2) height and width of each image on the canvas; the rest is padding.
+
+        Raises:
+            UserError: the network does not take the canvas, or its grids are not the anchors'.
         """
         x = self.normalise(images, sizes).contiguous(memory_format=self.layout)
         features = self.fpn(self.backbone(x))
         canvas = (images.shape[-2], images.shape[-1])
+        check_levels(features, canvas, self.backbone.name)
         return Outputs(
             logits=self.class_subnet(features),
             deltas=self.box_subnet(features),

@@ -322,18 +322,6 @@ def test_timm_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         build(name="timm:resnet18", norm="bn")
 
 
-def test_timm_has_no_such_network() -> None:
-    pytest.importorskip("timm", reason="timm is not installed (extra timm)")
-    with pytest.raises(UserError, match=r"timm has no usable 'resnet9000'"):
-        build(name="timm:resnet9000", norm="bn")
-
-
-def test_timm_network_with_other_strides() -> None:
-    pytest.importorskip("timm", reason="timm is not installed (extra timm)")
-    with pytest.raises(UserError, match=r"timm:test_vit has strides .*, not \(8, 16, 32\)"):
-        build(name="timm:test_vit", norm="bn")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

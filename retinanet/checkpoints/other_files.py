@@ -1,0 +1,276 @@
+"""What a file is that is not a checkpoint of ours: named without opening it as one.
+
+The bytes at its start tell formats apart. A pickle's own words (the names of weights and classes in
+it) are read off its instructions, which are not carried out.
+"""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import re
+import shlex
+import zipfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+_SOURCES = (
+    "What converts: RetinaNets of torchvision, detectron2 and mmdetection, and ImageNet ResNets "
+    "(docs/finetuning.md)"
+)
+_RESNET_INSIDE = {"backbone.body.conv1.weight", "backbone.0.body.conv1.weight"}
+"""Names by which model.weights finds torchvision's ResNet in a detector."""
+_SAVE_SCRIPTED = (
+    'Save its weights: python -c "import sys, torch; torch.save(torch.jit.load(sys.argv[1])'
+    ".state_dict(), 'weights.pth')\" FILE"
+)
+_YHENON = "a RetinaNet of yhenon/pytorch-retinanet, which is not converted: its pyramid differs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileKind:
+    """What a file is."""
+
+    what: str
+    """With its article: `an FCOS of torchvision`."""
+    converts: bool = False
+    """Whether `retinanet convert checkpoint` reads it."""
+    remedy: str = _SOURCES
+    """What to do instead, a sentence without its full stop; FILE stands for the path."""
+
+
+_NETWORKS: tuple[tuple[str, FileKind], ...] = (
+    (
+        r"(^|\.)(regression|classification)Model\.",
+        FileKind(
+            what=_YHENON,
+            remedy=f"A training can start from its ResNet: model.weights=FILE. {_SOURCES}",
+        ),
+    ),
+    (
+        r"^(regression|classification)Model$",  # the pickled module
+        FileKind(
+            what=_YHENON,
+            remedy="A training can start from its ResNet: where its code is, torch.save("
+            "model.state_dict(), 'weights.pth'), then model.weights=weights.pth",
+        ),
+    ),
+    *(
+        (pattern, FileKind(what=what))
+        for pattern, what in (
+            (r"head\.regression_head\.bbox_ctrness\.", "an FCOS of torchvision"),
+            (r"head\.(classification|regression)_head\.module_list\.", "an SSD of torchvision"),
+            (r"roi_heads\.mask_predictor\.", "a Mask R-CNN of torchvision"),
+            (r"roi_heads\.keypoint_predictor\.", "a Keypoint R-CNN of torchvision"),
+            (r"(^|\.)rpn\.head\.", "a Faster R-CNN of torchvision"),
+            (r"proposal_generator\.fcos_head\.", "an FCOS of AdelaiDet"),
+            (r"roi_heads\.mask_head\.", "a Mask R-CNN of detectron2"),
+            (r"proposal_generator\.|roi_heads\.", "a Faster R-CNN of detectron2"),
+            (r"(^|\.)head\.ctrness\.", "an FCOS of detectron2"),
+            (
+                r"^(retnet_cls|retnet_bbox)",
+                "a RetinaNet of Detectron (Caffe2), detectron2's forerunner",
+            ),
+            (r"^(conv_rpn|rpn_cls|rpn_bbox|cls_score_w)", "a Faster R-CNN of Detectron (Caffe2)"),
+            (r"bbox_head\.conv_centerness\.", "an FCOS of mmdetection"),
+            (r"bbox_head\.atss_", "an ATSS of mmdetection"),
+            (r"bbox_head\.gfl_", "a GFL of mmdetection"),
+            (r"bbox_head\.(multi_level_|rtm_)", "a YOLOX or RTMDet of mmdetection"),
+            (r"(^|\.)rpn_head\.|(^|\.)roi_head\.", "a two-stage detector of mmdetection"),
+            (r"^ultralytics\.|^models\.(yolo|common)\b", "a YOLO model of ultralytics"),
+            (r"^(model\.)*\d+\.(conv|cv\d|m\.\d+|dfl)\.", "a YOLO model of ultralytics"),
+            (r"(^|\.)module_list\.\d+\.(conv_|batch_norm_|Conv2d)", "a YOLOv3 of Darknet"),
+            (
+                r"(^|\.)(query_embed|query_position_embeddings|class_embed|class_labels_classifier)\b",
+                "a DETR",
+            ),
+            (r"(^|\.)(bifpn|fpn\.cell|class_net|box_net)\.", "an EfficientDet"),
+            (r"(^|\.)(cls_head|box_head)\.\d+\.", "a RetinaNet of NVIDIA/retinanet-examples"),
+            (r"(^|\.)(mask_decoder|prompt_encoder)\.", "a Segment Anything model"),
+            (r"(^|\.)(logit_scale|text_projection)$", "a CLIP model"),
+            (r"(^|\.)aux_classifier\.|^classifier\.0\.convs\.", "a segmentation network"),
+        )
+    ),
+)
+"""A name that tells a network, and what it then is; the first one counts."""
+_CONVERTS: tuple[tuple[str, FileKind], ...] = tuple(
+    (pattern, FileKind(what=what, converts=True))
+    for pattern, what in (
+        (r"head\.classification_head\.", "a RetinaNet of torchvision"),
+        (r"(^|\.)head\.cls_s(core|ubnet)\.", "a RetinaNet of detectron2"),
+        (r"bbox_head\.retina_", "a RetinaNet of mmdetection"),
+        (r"^(module\.|model\.)*(stem\.conv1|layer1\.0\.conv1)\.weight$", "an ImageNet ResNet"),
+        (r"^res2_0_branch2a_w$|^_conv_stem\.weight$", "an ImageNet network"),
+    )
+)
+_OTHERS: tuple[tuple[str, FileKind], ...] = (
+    (r"(^|\.)bbox_head\.", FileKind(what="a detector of mmdetection that is no RetinaNet")),
+    (
+        r"^(class_token|cls_token|conv_proj\.weight|patch_embed\.proj\.weight)$",
+        FileKind(what="an image classifier (a transformer), not a detector"),
+    ),
+    (
+        r"^(features\.|Conv2d_1a_3x3\.|conv1\.conv\.weight|stem\.block)",
+        FileKind(what="an image classifier of torchvision that is no ResNet, not a detector"),
+    ),
+    (
+        r"^(stem|stages|blocks|layers|conv_stem|bn1)[._]",
+        FileKind(
+            what="an image classifier, as timm has them, not a detector",
+            remedy="It is a backbone's weights: model.backbone=timm:<its name> model.weights=FILE",
+        ),
+    ),
+    (
+        r"^pytorch-lightning_version$",
+        FileKind(what="a checkpoint of PyTorch Lightning, of another network"),
+    ),
+)
+_STARTS: tuple[tuple[bytes, FileKind], ...] = (
+    (
+        rb"\x89HDF",
+        FileKind(what="an HDF5 file, such as Keras writes (keras-retinanet among them)"),
+    ),
+    (rb"\x08[\x01-\x20][\x12\x1a].", FileKind(what="an ONNX model")),
+    (rb".{4}TFL3", FileKind(what="a TensorFlow Lite model")),
+    (rb"ftrt|ptrt", FileKind(what="an engine of TensorRT")),
+    (
+        rb"\s*<(!doctype html|html)",
+        FileKind(
+            what="a web page, not the file", remedy="Download it again: the address was another"
+        ),
+    ),
+    (
+        rb"version https://git-lfs",
+        FileKind(
+            what="a pointer of Git LFS, not the file", remedy="`git lfs pull` fetches the file"
+        ),
+    ),
+    (
+        rb"\x1f\x8b|.{257}ustar|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ",
+        FileKind(what="an archive", remedy="Unpack it and name a file in it"),
+    ),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|BM", FileKind(what="an image, not weights")),
+    (rb"\s*[\[{]", FileKind(what="text (JSON), not weights")),
+)
+"""What files begin with."""
+_SUFFIXES = {
+    ".onnx": "an ONNX model",
+    ".pb": "a graph of TensorFlow",
+    ".index": "a checkpoint of TensorFlow",
+    ".engine": "an engine of TensorRT",
+    ".mlmodel": "a model of Core ML",
+    ".weights": "a file of Darknet (YOLO)",
+}
+
+
+def name_network(words: Collection[str]) -> FileKind | None:
+    """Return what a network is by the names of its weights and classes, if it is known."""
+    for pattern, kind in (*_NETWORKS, *_CONVERTS, *_OTHERS):
+        found = re.compile(pattern)
+        if any(found.search(word) for word in words):
+            if _RESNET_INSIDE & set(words) and not kind.converts:
+                remedy = f"A training can start from its ResNet: model.weights=FILE. {_SOURCES}"
+                return FileKind(what=kind.what, remedy=remedy)
+            return kind
+    return None
+
+
+def name_file(path: Path) -> FileKind | None:
+    """Return what a file is that is not a checkpoint of ours, if it is known; nothing runs."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(300)
+        if not start:
+            return FileKind(what="an empty file", remedy="Take another copy of it")
+        if start.startswith(b"PK\x03\x04"):
+            return _name_archive(path)
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+            return name_network(_safetensors_names(path))
+        words = _pickle_words(path) if start[:1] in (b"\x80", b"(", b"c") else []
+        if words:
+            return name_network(words)
+    except Exception:  # zipfile has a dozen for damaged archives: whoever asks says so
+        return None
+    what = _SUFFIXES.get(path.suffix.lower())
+    by_suffix = FileKind(what=what) if what else None
+    return next((k for mark, k in _STARTS if re.match(mark, start, re.I | re.S)), by_suffix)
+
+
+def describe(kind: FileKind, path: Path) -> str:
+    """Return what a file is and what to do, for a message that begins with its path."""
+    if kind.converts:
+        place = shlex.quote(str(path))
+        return (
+            f"is {kind.what}, not a checkpoint of this project. Convert it first: retinanet "
+            f"convert checkpoint {place} OUT.pt; to train from it: --init-from {place}"
+        )
+    remedy = kind.remedy.replace("FILE", shlex.quote(str(path)))
+    return f"is {kind.what}. {remedy}"
+
+
+def name_other_archive(path: Path) -> FileKind | None:
+    """Return what a zip archive is that holds no weights as torch writes them, if it is one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # as above
+        return None
+    last = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in last:
+        return FileKind(what="a TorchScript program", remedy=_SAVE_SCRIPTED)
+    if "data.pkl" in last or any("/data/" in name for name in names):
+        return None
+    if "model.weights.h5" in last:
+        return FileKind(what="a model of Keras")
+    if any(name.endswith(".npy") for name in names):
+        return FileKind(what="an archive of NumPy arrays (.npz)")
+    return FileKind(what="a zip archive without weights", remedy="Unpack it and name a file in it")
+
+
+def _name_archive(path: Path) -> FileKind | None:
+    other = name_other_archive(path)
+    if other is not None:
+        return other
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        with archive.open(pickled) as file:
+            return name_network(list(_words(file)))
+
+
+def _safetensors_names(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    return [str(name) for name in header]
+
+
+def _pickle_words(path: Path) -> list[str]:
+    """Return the words of a pickle, or of torch's files of before 1.6: some in a row."""
+    words: list[str] = []
+    with path.open("rb") as file:
+        for _ in range(4):  # a magic number, a version, sizes of types, the content
+            words += _words(file)
+            after = file.read(1)
+            file.seek(-len(after), 1)
+            if after != b"\x80":
+                break
+    return words
+
+
+def _words(file: IO[bytes]) -> Iterator[str]:
+    """Yield the text in a pickle, and the classes that it names as `module.name`."""
+    before = ["", ""]
+    try:
+        for instruction, value, _ in pickletools.genops(file):
+            if instruction.name == "GLOBAL" and isinstance(value, str):
+                yield value.replace(" ", ".")
+            elif instruction.name == "STACK_GLOBAL":
+                yield ".".join(before)
+            elif isinstance(value, str | bytes) and len(value) < 300:
+                text = value.decode("latin1") if isinstance(value, bytes) else value
+                before = [before[1], text]
+                yield text
+    except (ValueError, IndexError, UnicodeDecodeError, OverflowError):
+        return  # no pickle, or a damaged one: what was read counts

@@ -1,0 +1,267 @@
+"""Backbones of timm: any network with features at the strides 8, 16 and 32 (extra `timm`).
+
+timm names a stride for each of a network's features, but says neither which canvases it takes nor
+whether it rounds their sides up as the anchors do: `model.grids` tries that.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from retinanet.errors import UserError, nearest
+from retinanet.model.pretrained import State, load_state, not_fitting
+
+STRIDES = (8, 16, 32)
+"""px between the cells of C3, C4 and C5."""
+_ANY_SIZE: tuple[dict[str, bool], ...] = (
+    {"strict_img_size": False},
+    {"dynamic_img_size": True},
+)
+"""What makes a network take images of any size: the first of them that it knows."""
+WORKING = "resnet50, timm:convnext_tiny or timm:efficientnet_b0"
+"""Backbones to name where another one does not do; docs/backbones.md lists all."""
+
+
+class TimmBackbone(nn.Module):
+    """A network of timm without its classifier."""
+
+    channels: tuple[int, int, int]
+
+    def __init__(
+        self, *, name: str, state: State | None, source: str, frozen_norm: bool, frozen: bool
+    ) -> None:
+        """Build a network.
+
+        Args:
+            name: As in timm, with or without a tag of its weights.
+            state: Its weights, with timm's or its authors' names, or those of `net` here; None
+                leaves them random.
+            source: Where they are from, for messages.
+            frozen_norm: Freeze the statistics and factors of batch norms.
+            frozen: Freeze everything.
+
+        Raises:
+            UserError: timm has none of that name, it has no features at the strides 8, 16 and 32,
+                or the weights do not fit.
+        """
+        super().__init__()
+        options = _feature_options(name)
+        net = _create(name, **options)
+        if state is not None:
+            net = _with_weights(net, name, options, state, source)
+        info: Any = net.feature_info
+        self.channels = tuple(info.channels())
+        self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")
+        """Whether the network's own features are (B, rows, columns, C)."""
+        if frozen_norm:
+            from timm.layers import freeze_batch_norm_2d
+
+            net = freeze_batch_norm_2d(net)
+        self.net: nn.Module = net
+        self.name = f"timm:{name}"
+        self.frozen = frozen
+        if frozen:
+            self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Switch the mode; a frozen net stays in evaluation mode, or batch norm would move."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return [C3, C4, C5] of normalised images (B, 3, H, W).
+
+        Raises:
+            UserError: the network does not take a canvas of this size.
+        """
+        canvas = (images.shape[-2], images.shape[-1])
+        try:
+            features = self.net(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if images.device.type != "meta" and _takes(self.name, canvas):
+                raise  # another failure: memory, a device
+            raise _not_taken(self.name, canvas, error) from None
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]  # to (B, C, H, W)
+        return list(features)
+
+
+def import_timm(name: str) -> Any:
+    """Return the package.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError(
+            f"model.backbone: timm:{name} needs timm: pip install 'retinanet[timm]'"
+        ) from None
+    return timm
+
+
+def _feature_options(name: str) -> dict[str, Any]:
+    """Return the options that make a network of timm give C3, C4, C5 of images of any size.
+
+    Raises:
+        UserError: there is no such network, or it has no such features.
+    """
+    check_name(name)
+    reductions = [entry["reduction"] for entry in _create_empty(name).feature_info.info]
+    if not set(STRIDES) <= set(reductions):
+        strides = ", ".join(map(str, sorted(set(reductions))))
+        raise UserError(
+            f"model.backbone: timm:{name} has features at the strides {strides}, but the pyramid "
+            f"needs 8, 16 and 32. Choose another backbone, such as {WORKING} (docs/backbones.md "
+            "has the list)"
+        )
+    # Of several features at a stride the deepest; there may be some beyond 32, too.
+    indices = tuple(len(reductions) - 1 - reductions[::-1].index(one) for one in STRIDES)
+    for extra in _ANY_SIZE:
+        try:
+            _create_empty(name, out_indices=indices, **extra)
+        except UserError:  # most networks do not know the option
+            continue
+        return {"out_indices": indices, **extra}
+    return {"out_indices": indices}
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that timm does not have; addresses of the hub are none.
+
+    Raises:
+        UserError: with the nearest name.
+    """
+    timm = import_timm(name)
+    network, _, tag = name.partition(".")
+    if not timm.is_model(network) or ":" in name or "/" in name:
+        raise UserError(
+            f"model.backbone: timm has no network {name!r}"
+            f"{nearest(network, timm.list_models()) or '.'} "
+            f"All names: python -c 'import timm; print(*timm.list_models())'"
+        )
+    tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{network}.*")]
+    if tag and tag not in tags:
+        there = f"there are: {', '.join(tags)}" if tags else "there are none for it"
+        raise UserError(
+            f"model.backbone: timm:{network} has no weights {tag!r}{nearest(tag, tags)} ({there})"
+        )
+
+
+def _create(name: str, **options: Any) -> Any:
+    """Build a network's features on the current device.
+
+    Raises:
+        UserError: timm cannot.
+    """
+    import timm
+
+    try:
+        return timm.create_model(name, features_only=True, **options)
+    except Exception as error:  # timm and its networks raise any type
+        raise UserError(
+            f"model.backbone: timm:{name} cannot be a backbone: timm does not give its features "
+            f"({_first_line(error)}). Choose another one, such as {WORKING} (docs/backbones.md has "
+            "the list)"
+        ) from None
+
+
+def _create_empty(name: str, **options: Any) -> Any:
+    """Build a network without memory for its weights; see `_create`."""
+    with torch.device("meta"):
+        return _create(name, **options)
+
+
+def _not_taken(backbone: str, canvas: tuple[int, int], error: Exception) -> UserError:
+    import timm
+
+    config = timm.get_pretrained_cfg(backbone.removeprefix("timm:"))
+    made = (
+        ""
+        if config is None
+        else f"; its weights are for {'x'.join(map(str, config.input_size[1:]))} px"
+    )
+    return UserError(
+        f"model.backbone: {backbone} does not take a canvas of {canvas[1]}x{canvas[0]} px "
+        f"({_first_line(error)}{made}). Train with another backbone, such as {WORKING} "
+        "(docs/backbones.md has the list)"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return line if len(line) <= 120 else f"{line[:117]}..."
+
+
+def _takes(backbone: str, canvas: tuple[int, int]) -> bool:
+    """Whether a network takes a canvas (height, width), tried without computing."""
+    name = backbone.removeprefix("timm:")
+    net = _create_empty(name, **_feature_options(name)).eval()
+    with torch.device("meta"), torch.no_grad():
+        try:
+            net(torch.zeros(1, 3, *canvas))
+        except Exception:  # whatever it is, the caller reports the one that it has
+            return False
+    return True
+
+
+def _with_weights(
+    net: Any, name: str, options: Mapping[str, Any], state: State, source: str
+) -> Any:
+    """Return the network with weights; a network that has them is another object.
+
+    Raises:
+        UserError: they do not fit.
+    """
+
+    def names(weights: Mapping[str, Tensor]) -> set[str]:
+        return {key for key in weights if not key.endswith("num_batches_tracked")}
+
+    if names(state) == names(net.state_dict()):  # of a checkpoint of ours
+        load_state(net, state, source)
+        return net
+    overlay = {"state_dict": dict(state), "num_classes": _check_whole(name, state, source)}
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it would warn of the layers after C5, which are left out
+    try:
+        return _create(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    finally:
+        logger.setLevel(level)
+
+
+def _check_whole(name: str, state: State, source: str) -> int:
+    """Return how many classes weights know; all of the network and nothing else must be there.
+
+    timm itself passes over what is missing where the classifier is left out.
+
+    Raises:
+        UserError: weights that are missing, left over or misshapen.
+    """
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    names = (config.classifier if config is not None else None) or "fc"
+    rows = state.get(f"{names if isinstance(names, str) else names[0]}.weight")
+    usual = config.num_classes if config is not None else 1000
+    for classes in dict.fromkeys((usual if rows is None else len(rows), 0)):  # 0: no classifier
+        overlay = {"state_dict": dict(state), "num_classes": classes}
+        try:
+            with warnings.catch_warnings(), torch.device("meta"):
+                warnings.simplefilter("ignore")  # that what is read goes nowhere
+                timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        except Exception as error:  # of torch, or of what timm does with the names
+            reason = _first_line(error)
+        else:
+            return classes
+    with torch.device("meta"):
+        load_state(timm.create_model(name), state, source)  # it names what does not fit
+    raise not_fitting(source, f"timm: {reason}")
