@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from retinanet.data.dataset import DetectionDataset, Read
 from retinanet.data.image_views import resize_image
 from retinanet.data.images.reading import UnreadableImageError, read_image
 from retinanet.data.loader import keep_memory, on_one_core, training_loader
+from retinanet.data.loader_processes import say_to_stderr
 from retinanet.data.sampler import Plan, TrainingPlan
+from retinanet.engine.preflight.loader_limits import check_benchmark_loader
 from retinanet.engine.splits import build_dataset, build_matcher, open_split, training_plan
 from retinanet.errors import UserError
 from retinanet.schema import Config
@@ -66,6 +69,8 @@ def measure_data(
         with on_one_core():
             yield from _time_stages(plans, dataset, cached, build_matcher(config))
             for count in workers:
+                for remark in check_benchmark_loader(config, split, workers=count):
+                    say_to_stderr(remark)
                 yield _time_loader(config, dataset, plan, steps, count)
     except UnreadableImageError as error:
         raise UserError(str(error)) from None
@@ -133,12 +138,10 @@ def _time_loader(
         workers=workers,
         pin_memory=False,
     )
-    batches = iter(loader)
-    for _ in range(warm):
-        next(batches)
-    start = time.perf_counter()
-    images = sum(next(batches).images for _ in range(steps))
-    return Timing(
-        stage=f"loader, data.workers={workers}",
-        seconds=(time.perf_counter() - start) / images,
-    )
+    with closing(iter(loader)) as batches:
+        for _ in range(warm):
+            next(batches)
+        start = time.perf_counter()
+        images = sum(next(batches).images for _ in range(steps))
+        seconds = (time.perf_counter() - start) / images
+    return Timing(stage=f"loader, data.workers={workers}", seconds=seconds)

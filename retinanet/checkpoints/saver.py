@@ -20,6 +20,8 @@ from retinanet.files import sync, write_failure
 
 _MOST_COPIES = 2
 """Copies on the host at most: one that is being written, and one that waits."""
+_PATIENCE = 1800.0
+"""Seconds that a checkpoint may take; a disk that needs longer does not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Saver:
             return 0.0
         started = time.perf_counter()
         with self._changed:
-            self._changed.wait_for(lambda: len(self._jobs) < _MOST_COPIES)
+            if not self._changed.wait_for(lambda: len(self._jobs) < _MOST_COPIES, _PATIENCE):
+                raise self._gave_up()
         self.check()
         job = _Job(_copy_to_host(checkpoint), path, keep)
         with self._changed:
@@ -141,9 +144,23 @@ class Saver:
         """Wait for the thread's very end.
 
         It holds tensors, and one that frees them while the interpreter ends aborts the program.
+
+        Raises:
+            TrainingError: the disk does not answer.
         """
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_MOST_COPIES * _PATIENCE)
+            if self._thread.is_alive():
+                raise self._gave_up()
+
+    def _gave_up(self) -> TrainingError:
+        """Stop writing; return the error that says so."""
+        self._failed = True
+        self._abandoned.set()
+        return TrainingError(
+            f"{self._jobs[0].path}: is not written after {_PATIENCE / 60:.0f} minutes: does the "
+            "disk or network drive still answer? The checkpoint before it stays"
+        )
 
     def _work(self) -> None:
         """Write one job after the other; the one at hand stays in the queue till it is done."""

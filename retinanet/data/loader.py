@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import gc
-import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,14 +15,23 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from retinanet.batch import Batch
 from retinanet.data.dataset import DetectionDataset
+from retinanet.data.hand_over import Packed, pack
+from retinanet.data.loader_processes import (
+    GLANCE,
+    Watch,
+    end_processes,
+    prepare_process,
+    say_to_stderr,
+    start_processes,
+)
 from retinanet.data.sampler import Plan, TrainingPlan, share, split
-from retinanet.errors import UserError
+from retinanet.errors import TrainingError, UserError
 from retinanet.structures import BLANK
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Options of glibc's mallopt(3)."""
-_GRACE_SECONDS = 300
-"""From SIGTERM to a worker's end."""
+PREFETCH = 2
+"""Batches that a loader process works ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,25 +99,78 @@ class _RankSteps(Dataset):
         )
 
 
-class Loader(DataLoader):
-    """torch's loader, which raises a worker's `UserError` with its own message.
+class _Unsent:
+    """An error of a loader process that the training process is to raise."""
 
-    An iterator is a generator: however it ends, and when it is closed, its workers end. torch
-    leaves them to the iterator's `__del__`, which may hang for minutes: a worker's error holds
-    itself, and the iterator, in a cycle, and when the garbage collector finds that, the queues that
-    would tell the workers are closed before.
+    def __init__(self, error: UserError | TrainingError) -> None:
+        self.error = error
+
+
+class _PackedItems(Dataset):
+    """Items on their way between processes; their expected errors travel as what they are."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, plan: Any) -> Packed | _Unsent:
+        try:
+            return pack(self._dataset[plan])
+        except (UserError, TrainingError) as error:
+            return _Unsent(error)
+        except MemoryError:
+            return _Unsent(
+                TrainingError(
+                    "a loader process ran out of memory: lower data.workers (the results stay the "
+                    "same)"
+                )
+            )
+
+
+class Loader(DataLoader):
+    """torch's loader, whose processes never keep the training waiting for ever.
+
+    An iterator is a generator: however it ends, and when it is closed, its processes end.
     """
 
+    def __init__(self, dataset: Dataset, *, say: Callable[[str], None], **options: Any) -> None:
+        """Take torch's options, and where to say that a batch is long in coming."""
+        if options["num_workers"]:
+            dataset = _PackedItems(dataset)
+            options["timeout"] = GLANCE
+        super().__init__(dataset, **options)
+        self._say = say
+
     def __iter__(self) -> Any:
-        iterator: Any = super().__iter__()
+        if not self.num_workers:
+            yield from super().__iter__()
+            return
+        iterator = start_processes(super().__iter__)
+        watch = Watch(iterator._workers, self._say)
         try:
-            yield from iterator
-        except UserError as error:
-            # torch puts the worker's traceback before the message.
-            raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+            while (packed := _next_item(iterator, watch)) is not None:
+                yield packed.unpack()
         finally:
-            if self.num_workers:
-                iterator._shutdown_workers()  # there is no public way
+            watch.close()
+            end_processes(iterator)
+
+
+def _next_item(iterator: Iterator[Packed | _Unsent], watch: Watch) -> Packed | None:
+    """Return the next item of torch's iterator, None after the last.
+
+    Raises:
+        UserError, TrainingError: of the process that loads it, or of the way from there.
+    """
+    with watch.waiting():
+        while True:
+            try:
+                item = next(iterator, None)
+                break
+            except Exception as error:
+                if not watch.goes_on(error):
+                    watch.explain(error)
+    if isinstance(item, _Unsent):
+        raise item.error
+    return item
 
 
 def training_loader(
@@ -124,31 +184,40 @@ def training_loader(
     micro_batch: int,
     workers: int,
     pin_memory: bool,
+    say: Callable[[str], None] = say_to_stderr,
 ) -> Loader:
     """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
     plans = _RankPlans(plan, range(start, stop), rank=rank, ranks=ranks, micro_batch=micro_batch)
-    return _loader(_RankSteps(dataset), plans, workers=workers, pin_memory=pin_memory)
+    return _loader(_RankSteps(dataset), plans, workers=workers, pin_memory=pin_memory, say=say)
 
 
 def evaluation_loader(
     dataset: DetectionDataset, plans: Sequence[Plan], *, workers: int, pin_memory: bool
 ) -> Loader:
     """Return a loader that yields (batch, unreadable images) of each plan."""
-    return _loader(dataset, plans, workers=workers, pin_memory=pin_memory)
+    return _loader(dataset, plans, workers=workers, pin_memory=pin_memory, say=say_to_stderr)
 
 
-def _loader(dataset: Dataset, sampler: Iterable[Any], *, workers: int, pin_memory: bool) -> Loader:
+def _loader(
+    dataset: Dataset,
+    sampler: Iterable[Any],
+    *,
+    workers: int,
+    pin_memory: bool,
+    say: Callable[[str], None],
+) -> Loader:
     # Forking is cheap and safe while the workers keep off the device; elsewhere they are spawned.
     context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
     return Loader(
         dataset,
+        say=say,
         batch_size=None,  # a step is a sample of this loader: it batches itself
         sampler=sampler,
         num_workers=workers,
         multiprocessing_context=context,
         worker_init_fn=_start_worker,
         pin_memory=pin_memory,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
     )
 
 
@@ -178,18 +247,9 @@ def keep_memory() -> None:
 
 
 def _start_worker(worker: int) -> None:
-    """Keep a worker to one core, and alive while the training finishes its step after a signal.
-
-    A terminal's Ctrl-C and a scheduler's SIGTERM reach every process of the group. The training
-    process saves its state and lets the workers go; SIGTERM ends a worker after a grace only.
-    """
+    """Keep a worker to one core, and let it end as the training wants it."""
     del worker
-    # Collecting garbage among what it was forked with would copy the whole heap, page by page.
-    gc.freeze()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     keep_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "alarm"):  # not on Windows
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS) and None)
+    prepare_process()

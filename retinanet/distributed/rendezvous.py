@@ -14,30 +14,61 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from retinanet.errors import TrainingError
+from retinanet.errors import TrainingError, UserError
 
 _PATIENCE = timedelta(minutes=10)
 """Between the first and the last process of a group: machines start at different times."""
+_CONNECTION = timedelta(seconds=5)
+"""Of one attempt to reach the store: a signal is heeded between two of them."""
 _PAUSE = 0.02
 """s between two looks."""
 
 
-def fresh_store(rank: int, size: int) -> dist.Store | None:
-    """Return a store that no earlier attempt has written to; None where torch's own is fresh.
+def fresh_store(rank: int, size: int) -> dist.Store:
+    """Return a store that no earlier attempt has written to.
 
     Raises:
         TrainingError: a process did not come.
+        UserError: the environment does not say where the processes meet.
     """
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    store = dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        world_size=size,
-        is_master=False,
-        timeout=_PATIENCE,
-    )
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"WORLD_SIZE={size}, but MASTER_ADDR and MASTER_PORT do not say where the processes "
+            f"meet ({error}): start them with torchrun, or unset WORLD_SIZE for one process"
+        ) from None
+    # torchrun's agent keeps one for all attempts; without it, rank 0 opens one for this launch.
+    has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    store = _connect(host, port, opens=not has_agent and rank == 0)
+    store.set_timeout(_PATIENCE)
     return dist.PrefixStore(agree_on_attempt(store, rank, size, patience=_PATIENCE), store)
+
+
+def _connect(host: str, port: int, *, opens: bool) -> dist.Store:
+    """Return the store at an address; `opens` makes it.
+
+    Raises:
+        TrainingError: nobody answers there.
+    """
+    deadline = time.monotonic() + _PATIENCE.total_seconds()
+    while True:
+        try:
+            return dist.TCPStore(
+                host,
+                port,
+                is_master=opens,
+                timeout=_CONNECTION,
+                wait_for_workers=False,
+                multi_tenant=True,
+            )
+        except (dist.DistNetworkError, dist.DistStoreError) as error:
+            if opens or time.monotonic() > deadline:
+                reason = str(error).splitlines()[0]
+                raise TrainingError(
+                    f"process 0 of the run does not answer at {host}:{port} (MASTER_ADDR, "
+                    f"MASTER_PORT): {reason}"
+                ) from None
 
 
 def agree_on_attempt(store: dist.Store, rank: int, size: int, *, patience: timedelta) -> str:

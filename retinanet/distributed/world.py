@@ -38,6 +38,11 @@ class World:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
+    @property
+    def on_this_machine(self) -> int:
+        """Number of processes of the group on this machine, as torchrun says."""
+        return min(self.size, _number("LOCAL_WORLD_SIZE", self.size))
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums over all ranks, in float64."""
         if self.size == 1:
@@ -147,20 +152,37 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
     Raises:
         UserError: the device asked for is not there.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    own_device = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    size, rank = _number("WORLD_SIZE", 1), _number("RANK", 0)
+    if not 0 <= rank < size:
+        raise UserError(
+            f"RANK={rank} and WORLD_SIZE={size} do not fit; start processes with torchrun"
+        )
+    own_device = find_device(device, _number("LOCAL_RANK", 0))
     if size > 1 and not dist.is_initialized():
         if own_device.type == "cuda":
             torch.cuda.set_device(own_device)
         backend = "nccl" if own_device.type == "cuda" else "gloo"
-        store = fresh_store(rank, size)
         dist.init_process_group(
             backend,
             timeout=_PATIENCE,
-            store=store,
-            rank=-1 if store is None else rank,
-            world_size=-1 if store is None else size,
+            store=fresh_store(rank, size),
+            rank=rank,
+            world_size=size,
         )
     host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
     return World(rank=rank, size=size, device=own_device, host=host)
+
+
+def _number(variable: str, default: int) -> int:
+    """Return the number in an environment variable, as torchrun sets it.
+
+    Raises:
+        UserError: it is none.
+    """
+    value = os.environ.get(variable, str(default))
+    try:
+        return int(value)
+    except ValueError:
+        raise UserError(
+            f"{variable}={value} is no whole number; start processes with torchrun"
+        ) from None

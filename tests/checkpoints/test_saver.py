@@ -363,3 +363,20 @@ def test_a_copy_keeps_the_layout_of_a_tensor(folder: RunFolder) -> None:
     saver.finish()
     assert load_checkpoint(folder.last).model["image"].stride() == (48, 1, 12, 3)
     assert folder.last.stat().st_size < 50_000
+
+
+def test_a_disk_that_does_not_answer(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that hangs ends the run; the thread may hang on."""
+    release = threading.Event()
+    monkeypatch.setattr(saver_module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(saver_module, "save_checkpoint", lambda *_, **__: release.wait(20))
+    saver = Saver(folder, active=True)
+    message = (
+        r"last\.pt: is not written after 0 minutes: does the disk or network drive"
+    )
+    try:
+        saver.save(state(), folder.last)
+        with pytest.raises(TrainingError, match=message):
+            saver.finish()
+    finally:
+        release.set()

@@ -107,7 +107,7 @@ def test_changed_seed_or_damaged_annotations_are_rewritten(tmp_path: Path) -> No
 def test_interrupted_redraw_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_synthetic(tmp_path, train_images=0, val_images=2, seed=3)
     with monkeypatch.context() as patch:
-        patch.setattr(cv2, "imwrite", lambda *_: False)
+        patch.setattr(cv2, "imencode", lambda *_: (False, None))
         with pytest.raises(OSError, match="000001"):
             write_synthetic(tmp_path, train_images=0, val_images=2, seed=4)
     # The images may be a mixture now, so the old annotations must not vouch for them.

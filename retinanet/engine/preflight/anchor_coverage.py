@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from retinanet.categories import columns_of, pad, shown_names
 from retinanet.data.canvas import Size
 from retinanet.engine.preflight.training_boxes import (
     PlacedBoxes,
@@ -36,7 +37,7 @@ _ENOUGH_BOXES = 20
 """Boxes from which a share is worth a warning."""
 _CLASSES_SHOWN = 20
 """Classes of the table: the worst ones."""
-_LETTERS_SHOWN = 32
+_WIDEST_NAME = 32
 """Letters of a class name in the table."""
 
 
@@ -254,15 +255,16 @@ def describe_coverage(coverage: Coverage) -> list[str]:
     classes = sorted(coverage.classes, key=lambda group: group.covered)
     shown = classes[:_CLASSES_SHOWN]
     rows = [("all", total), *((words[size.name], size) for size in coverage.sizes)]
-    rows += [(group.name[:_LETTERS_SHOWN], group) for group in shown]
-    width = max(len(name) for name, _ in rows)
+    names = shown_names([group.name for group in shown], _WIDEST_NAME)
+    rows += list(zip(names, shown, strict=True))
+    width = max(columns_of(name) for name, _ in rows)
     positive, near = (f"IoU >= {x:g}" for x in (coverage.positive_iou, coverage.negative_iou))
     weak = "low-quality" if coverage.low_quality_rule else "too weak"
     if coverage.kind == "atss":
         weak = "lower IoU"
     lines.append(f"  {'':{width}}  {'boxes':>9}  {positive:>10}  {near:>10}  {weak:>11}  untouched")
     lines += [
-        f"  {name:{width}}  {group.boxes:9,}  {_percent(group.covered):>10}  "
+        f"  {pad(name, width)}  {group.boxes:9,}  {_percent(group.covered):>10}  "
         f"{_percent(group.near / group.boxes):>10}  {group.low_quality:11,}  {group.untouched:9,}"
         for name, group in rows
         if group.boxes

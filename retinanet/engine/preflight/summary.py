@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def summarize_run(run: Run) -> list[str]:
         lines += [f"data.{name} {split.annotations.path}: {table[0]}", *table[1:]]
     if train.census.remarks or val.census.remarks:
         lines.append("  (`retinanet check CONFIG` names each of these boxes)")
+    lines += _warn_of_val(config, val)
     lines += describe_shared(train.annotations, train.images, val.annotations, val.images)
     boxes = find_training_boxes(train, limit=_MOST_BOXES)
     lines += [
@@ -49,6 +51,23 @@ def summarize_run(run: Run) -> list[str]:
         *_warn_of_options(config, run.schedule),
     ]
     return lines
+
+
+def _warn_of_val(config: Config, val: Split) -> list[str]:
+    """Say that val has no box to find, and what that means."""
+    crowd = val.annotations.crowd
+    if not crowd.all():
+        return []
+    what, remedy = "no box", ""
+    if len(crowd):
+        command = f"retinanet check {shlex.quote(str(val.annotations.path))} --fix OUT.json"
+        what = f"no box but {len(crowd):,} regions to ignore (iscrowd 1)"
+        remedy = f"; if they are objects, `{command} --fix-as crowds=objects` makes them so"
+    patience = ", and train.patience never ends the run" if config.train.patience else ""
+    return [
+        f"  warning: data.val has {what}: there will be no AP, best.pt will have the newest "
+        f"weights{patience}{remedy}"
+    ]
 
 
 def _describe_images(data: DataConfig, count: int) -> str:

@@ -113,6 +113,15 @@ def test_a_file_without_images(tmp_path: Path) -> None:
     assert read_file.sizes.shape == (0, 2)
 
 
+def test_names_that_are_whole_numbers(tmp_path: Path) -> None:
+    """Digits, as classes of a data set of digits are called; two may not be the same text."""
+    assert read(tmp_path, changed("categories", 1, name=5)).categories.names == ("5", "dog")
+    file = changed("categories", 1, name=5)
+    file["categories"][0]["name"] = "5"
+    with pytest.raises(UserError, match=r"categories 90 and 5 are both named '5'; rename or merge"):
+        read(tmp_path, file)
+
+
 def test_an_image_list_needs_no_annotations(tmp_path: Path) -> None:
     file = coco()
     del file["annotations"]
@@ -184,9 +193,12 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         (changed("categories", 1, id=90), "category records 0 and 1 both have id 90; ids must be"),
         (changed("categories", 1, id="5"), "category record 1 has id '5'; ids must be whole num"),
         (changed("categories", 1, name="dog"), "categories 90 and 5 are both named 'dog'; rename"),
-        (changed("categories", 1, name=" "), r"category 5 has no name \(' '\)"),
-        (changed("categories", 1, name="\ud800"), r"category 5 has no name \('\\ud800'\)"),
-        (without("categories", 0, "name"), r"category 90 has no name \(None\)"),
+        (changed("categories", 1, name=" "), r"category 5 has the name ' '; write letters"),
+        (changed("categories", 1, name="\ud800"), r"category 5 has the name '\\ud800'; write"),
+        (without("categories", 0, "name"), r'the name None; write a text, such as "name": "cat"'),
+        (changed("categories", 1, name=True), r'the name True; .* in quotes: "name": "true"'),
+        (changed("categories", 1, name=1.5), r'the name 1\.5; .* in quotes: "name": "1\.5"'),
+        (changed("categories", 1, name=["a"]), r"category 5 has the name \['a'\]; write a text"),
         # Images.
         (changed("images", 1, id=7), "image records 0 and 1 both have id 7; ids must be unique"),
         (changed("images", 1, id=3.0), "image record 1 has id 3.0; ids must be whole numbers"),

@@ -16,6 +16,7 @@ from retinanet.data.coco.index import open_annotations, read_annotations
 from retinanet.data.coco.selection import select
 from retinanet.engine.splits import Split, open_split
 from retinanet.errors import UserError
+from retinanet.schema.data import DataConfig
 
 CATEGORIES = [(3, "cat"), (7, "dog"), (9, "owl")]
 
@@ -144,6 +145,15 @@ def test_a_subset_of_the_classes(two: tuple[Path, Path]) -> None:
 def test_the_order_of_the_names_does_not_matter(two: tuple[Path, Path]) -> None:
     a, b = (chosen(*two, classes=classes) for classes in (["owl", "cat"], ["cat", "owl", "cat"]))
     assert a.fingerprint == b.fingerprint and a.mapped_from == b.mapped_from
+
+
+def test_classes_are_chosen_by_names_not_by_ids(two: tuple[Path, Path]) -> None:
+    """A number may be the name of a class; where it is none, but an id, that is said."""
+    assert DataConfig.model_validate({"classes": [1, "cat"]}).classes == ("1", "cat")
+    with pytest.raises(UserError, match=r"class '9'; classes are .* names: category 9 is 'owl'$"):
+        chosen(*two, classes=["9"])
+    with pytest.raises(UserError, match=r"class 'zebra'; there are: "):
+        chosen(*two, classes=["zebra"])
 
 
 def test_an_unknown_class_is_named_with_the_nearest(two: tuple[Path, Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.data.images.folders import find_files, find_image_names
+from retinanet.data.images.folders import find_files, find_image_names, find_images
 from retinanet.errors import UserError
 
 
@@ -65,3 +65,40 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "b" / "c.jpg").unlink()
     (tmp_path / "b").rmdir()
     assert find_image_names(tmp_path) == ["a.jpg"]
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+BMP = b"BM" + bytes(12) + (40).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "is_image"),
+    [
+        ("a", PNG, True),
+        ("a.JPG_large", b"\xff\xd8\xff\xe0", True),
+        ("a.gif_", b"GIF89a", True),
+        ("a.xyz", BMP, True),
+        ("a.xyz", b"P5 # grey\n40 30 255\n", True),
+        ("a.jfif", b"", True),
+        ("a.xyz", b"BMW and BMX", False),
+        ("a.xyz", b"P5 is a name", False),
+        ("a", b"", False),
+        ("a.txt", PNG, False),
+        ("a.png~", PNG, False),
+        ("a.png.part", PNG, False),
+        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", False),
+    ],
+)
+def test_content_of_other_suffixes(
+    tmp_path: Path, name: str, content: bytes, is_image: bool
+) -> None:
+    """A suffix of an image is believed; texts, archives, copies and halves are not looked into."""
+    (tmp_path / name).write_bytes(content)
+    assert find_images(tmp_path) == (([name], [], 0) if is_image else ([], [name], 0))
+
+
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("gone")
+    (tmp_path / ".a.png").touch()
+    assert find_images(tmp_path) == ([], ["link", "pipe"], 1)
