@@ -8,24 +8,50 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
+from retinanet.stop_signals import kill_by_stop_signals, raised_stop_signals
 
 _LOST_PEER = re.compile(r"gloo/transport|Connection (closed|reset) by peer|remote process exited")
 """What gloo and nccl say, in plain RuntimeErrors too, when a process no longer answers."""
 _LOST_LOADER = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed|exited)")
 """What torch says when a worker of its loader is gone."""
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
+"""What torch says when the machine has no memory left."""
 
 
 def run_guarded(command: Callable[[], int]) -> int:
-    """Run a command; turn the ways in which it ends into exit codes."""
+    """Run a command; turn the ways in which it ends into exit codes.
+
+    A stop signal ends it as Ctrl-C does, by an exception: temporary files are removed, the
+    processes that it has started end. A second one, while that takes too long, is final.
+    """
+    with raised_stop_signals(sys._getframe()) as raised:
+        try:
+            return _run(command)
+        except (KeyboardInterrupt, Exception) as error:
+            if isinstance(error, KeyboardInterrupt):
+                cause = ""
+            elif raised:  # a library has turned it into an error of its own
+                cause = f" ({type(error).__name__}: {error})"
+            else:
+                raise
+            kill_by_stop_signals()
+            number = raised[0] if raised else signal.SIGINT
+            text = f"stopped: {signal.Signals(number).name} before the command was done"
+            if _is_first_to_say(text):
+                print(text + cause, file=sys.stderr)
+            return 128 + number
+
+
+def _run(command: Callable[[], int]) -> int:
+    """Run a command; turn the errors that are expected into exit codes."""
     try:
-        code = command()
-        sys.stdout.flush()
-        return code
+        return command()
     except UserError as error:
         return _fail(2, str(error))
     except TrainingError as error:
@@ -34,22 +60,17 @@ def run_guarded(command: Callable[[], int]) -> int:
         if os.environ.get("RANK", "0") == "0":  # all ranks of torchrun stop alike
             print(f"stopped: {error}", file=sys.stderr)
         return 128 + error.number
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
-        return 0
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    except MemoryError as error:
+        return _fail(1, _describe_memory("machine", error))
+    except ConnectionError as error:
+        return _fail(1, f"a process that this one works with is gone: {error}", about="gone")
     except RuntimeError as error:
         if is_lost_peer(error):
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             return _fail(1, f"another process of the run is gone: {reason}", about="gone")
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, without waiting for its import
-            return _fail(
-                1,
-                f"the device has too little memory: {error}\nLower train.micro_batch (the batch "
-                "and the results stay the same), or eval.batch_size",
-            )
+        # The name of torch's class, without waiting for its import; on a CPU it has none.
+        if type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(error)):
+            return _fail(1, _describe_memory("device", error))
         if _LOST_LOADER.search(str(error)):
             reason = str(error).splitlines()[0].rstrip(". ")
             return _fail(
@@ -58,6 +79,15 @@ def run_guarded(command: Callable[[], int]) -> int:
                 "data.workers (the results stay the same)",
             )
         raise
+
+
+def _describe_memory(what: str, error: Exception) -> str:
+    """Say what has too little memory, and what needs less."""
+    return (
+        f"the {what} has too little memory: {error}\nLower train.micro_batch (the batch and the "
+        "results stay the same), eval.batch_size, or the size of the images: data.short_side, "
+        "data.eval_short_side, data.long_side"
+    )
 
 
 def is_lost_peer(error: RuntimeError) -> bool:

@@ -139,6 +139,8 @@ fi
 # Without this, a machine that comes back waits in vain for the address at which the processes meet:
 # the first one tells it in the first round only (torch 2.10 to 2.15).
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# What torchrun passes on to its processes; it would die of a SIGUSR otherwise, and they with it.
+export PET_SIGNALS_TO_HANDLE="${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2}"
 if [[ -z "$processes" ]]; then
   processes="$("$python" -c 'import torch; print(torch.cuda.device_count() or 1)')"
 fi

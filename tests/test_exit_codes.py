@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from retinanet import stop_signals
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
 from retinanet.exit_codes import is_lost_peer, run_guarded
+from retinanet.files import replacing
+from retinanet.terminal import guarded_streams
 
 CLOSED = "[../gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:3"
 LOADER = "DataLoader worker (pid 812) is killed by signal: Killed. "
@@ -52,12 +63,33 @@ def torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int],
         (TrainingError(""), 1, ""),
         (InterruptedRunError(15, "after step 3"), 143, "stopped: after step 3\n"),
         (InterruptedRunError(2, "after step 3"), 130, "stopped: after step 3\n"),
-        (KeyboardInterrupt(), 130, "stopped\n"),
+        (KeyboardInterrupt(), 130, "stopped: SIGINT before the command was done\n"),
+        (
+            BrokenPipeError(32, "Broken pipe"),
+            1,
+            "error: a process that this one works with is gone: [Errno 32] Broken pipe\n",
+        ),
         (
             OutOfMemoryError("8 GiB"),
             1,
             "error: the device has too little memory: 8 GiB\nLower train.micro_batch (the batch "
-            "and the results stay the same), or eval.batch_size\n",
+            "and the results stay the same), eval.batch_size, or the size of the images: "
+            "data.short_side, data.eval_short_side, data.long_side\n",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8"),
+            1,
+            "error: the device has too little memory: DefaultCPUAllocator: can't allocate memory: "
+            "you tried 8\nLower train.micro_batch (the batch and the results stay the same), "
+            "eval.batch_size, or the size of the images: data.short_side, data.eval_short_side, "
+            "data.long_side\n",
+        ),
+        (
+            MemoryError("8 GiB"),
+            1,
+            "error: the machine has too little memory: 8 GiB\nLower train.micro_batch (the batch "
+            "and the results stay the same), eval.batch_size, or the size of the images: "
+            "data.short_side, data.eval_short_side, data.long_side\n",
         ),
         (
             RuntimeError(LOADER + "\nIt is possible that ..."),
@@ -78,6 +110,103 @@ def test_how_a_command_ends(
 def test_a_bug_is_shown_as_one() -> None:
     with pytest.raises(RuntimeError, match="shape"):
         run_guarded(raising(RuntimeError("shape (3,) and (4,)")))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_signal_ends_a_command_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """What is half written is removed; `except Exception` does not stop it."""
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+
+    def command() -> int:
+        with suppress(Exception), replacing(tmp_path / "out") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        return 0
+
+    assert run_guarded(command) == 128 + number
+    assert capsys.readouterr() == ("", f"stopped: {name} before the command was done\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_ends_a_wait_for_a_reader(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pager that nobody turns; what cleans up may print, too."""
+    monkeypatch.setattr(stop_signals, "_LAST_WORDS_SECONDS", 0.1)
+    reading, writing = os.pipe()
+
+    def command() -> int:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        try:
+            print("x" * 100_000)
+        finally:
+            print("cleaned up")
+        return 0
+
+    started = time.monotonic()
+    with (
+        os.fdopen(writing, "w") as stuck,
+        redirect_stdout(stuck),
+        guarded_streams(patience=None, warning=""),
+    ):
+        assert run_guarded(command) == 143
+    assert time.monotonic() - started < 10
+    assert capsys.readouterr().err == "stopped: SIGTERM before the command was done\n"
+    os.close(reading)
+
+
+def test_a_signal_that_a_library_turns_into_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ValueError("no callback") from None
+        return 0
+
+    assert run_guarded(command) == 143
+    said = "stopped: SIGTERM before the command was done (ValueError: no callback)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_signal_waits_for_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """numpy and torch would go on with half of what they need."""
+    (tmp_path / "slow_module.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor i in range(1000): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done: list[str] = []
+
+    def command() -> int:
+        done.append(import_module("slow_module").__name__)
+        time.sleep(10)
+        return 0
+
+    assert run_guarded(command) == 143
+    assert done == ["slow_module"]
+    assert "stopped: SIGTERM" in capsys.readouterr().err
+
+
+def test_a_second_signal_is_final() -> None:
+    """The command's end may hang, in a library that waits for its threads."""
+    program = (
+        "import os, signal, sys, threading, time\n"
+        "from retinanet.exit_codes import run_guarded\n"
+        "def hang(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "sys.stderr.write = hang\n"
+        "run_guarded(lambda: hang())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=30)
+    assert done.returncode == -signal.SIGTERM
 
 
 def test_ranks_that_fail_alike_say_it_once(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Sequence
-
 from retinanet.distributed.world import World
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
 
 
-def raise_together(world: World, *, error: Exception | None, signals: Sequence[int]) -> None:
+def raise_together(world: World, *, error: Exception | None, number: int = 0) -> None:
     """Raise on every rank what any of them met: one that went on would wait for the others.
 
     All ranks call it at the same place.
@@ -17,20 +14,31 @@ def raise_together(world: World, *, error: Exception | None, signals: Sequence[i
     Args:
         world: this process among the others.
         error: what went wrong on this rank.
-        signals: numbers of the signals that this rank received.
+        number: of the signal that this rank received; 0 for none.
 
     Raises:
         UserError, TrainingError: of the first rank that has one. Rank 0 alone has the text: the
             others would print it again.
         Exception: any other error of this rank.
-        InterruptedRunError: SIGTERM or SIGINT reached some rank.
+        InterruptedRunError: a signal reached some rank.
     """
-    flags = [error is not None, signal.SIGTERM in signals, signal.SIGINT in signals]
-    failed, ends, interrupts = world.sum(flags)
+    failed, signalled = world.sum([error is not None, number > 0])
     if failed:
         _raise_first(world, error)
-    if ends or interrupts:
-        raise InterruptedRunError(signal.SIGTERM if ends else signal.SIGINT, "")
+    if signalled:
+        raise InterruptedRunError(agree_on_signal(world, number), "")
+
+
+def agree_on_signal(world: World, number: int) -> int:
+    """Return one signal for all ranks, of those that they received: the highest number.
+
+    So SIGTERM counts before SIGINT. All ranks call it at the same place.
+
+    Args:
+        world: this process among the others.
+        number: of the signal that this rank received; 0 for none.
+    """
+    return max(world.broadcast(world.gather(number)))
 
 
 def _raise_first(world: World, error: Exception | None) -> None:

@@ -1,56 +1,90 @@
-"""SIGINT and SIGTERM end a run between two steps, with its state saved."""
+"""A signal ends a run between two steps, with its state saved."""
 
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+from retinanet.stop_signals import (
+    STOP_SIGNALS,
+    heeded_signals,
+    ignore_repeated,
+    set_handlers,
+)
+
 _ECHO_SECONDS = 2.0
 """Seconds within which a signal that is repeated under torchrun is the same one: some schedulers
 signal every process of a job, and torchrun passes on what it was sent itself."""
 
 
+class WaitInterruptedError(BaseException):
+    """A signal came while this process waited for data: not for `except Exception`."""
+
+
+class Signals:
+    """What came of the signals that ask a run to stop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Number of the first that came; 0 before."""
+        self._is_waiting = False
+
+    def note(self, number: int) -> None:
+        """Note the first signal.
+
+        Raises:
+            WaitInterruptedError: this process waits.
+        """
+        self.number = self.number or number
+        if self._is_waiting:
+            raise WaitInterruptedError
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let a signal end the wait of this block, which may be long: a slow disk, a stuck worker.
+
+        Raises:
+            WaitInterruptedError: a signal came, before or meanwhile.
+        """
+        self._is_waiting = True
+        try:
+            if self.number:
+                raise WaitInterruptedError
+            yield
+        finally:
+            self._is_waiting = False
+
+
 @contextmanager
-def collect_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM: the step at hand ends before the run does; a second is final."""
-    received: list[int] = []
+def collect_signals() -> Iterator[Signals]:
+    """Collect stop signals: the step at hand ends before the run does; a second one is final."""
+    signals = Signals()
     came: list[float] = []
     echo = _ECHO_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
+        ignore_repeated(number)
         now = time.monotonic()
         if not came:
             came.append(now)
-            received.append(number)
-            if not echo:
-                _set_handlers(before)
+            signals.note(number)
         elif now - came[0] >= echo:
-            _set_handlers(before)
+            set_handlers(before)
             os.kill(os.getpid(), number)
 
-    # What the parent has ignored stays ignored: `nohup`, a shell's `&`.
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in _ENDING if number not in ignored_signals()
-    }
+    before = heeded_signals()
     try:
-        _set_handlers(dict.fromkeys(before, note))
-        yield received
+        set_handlers(dict.fromkeys(before, handle))
+        yield signals
     finally:
-        _set_handlers(before)
+        set_handlers(before)
 
 
-def ignored_signals() -> list[signal.Signals]:
+def ignored_signals() -> list[int]:
     """Return the signals that should end a run but that this process was started to ignore."""
-    return [number for number in _ENDING if signal.getsignal(number) == signal.SIG_IGN]
-
-
-def _set_handlers(handlers: Mapping[int, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    heeded = heeded_signals()
+    return [number for number in STOP_SIGNALS if number not in heeded]

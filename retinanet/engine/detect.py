@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,8 +17,9 @@ from retinanet.batch import Batch
 from retinanet.categories import Categories
 from retinanet.distributed.precision import Precision, autocast
 from retinanet.distributed.raise_together import raise_together
+from retinanet.distributed.signals import Signals, WaitInterruptedError
 from retinanet.distributed.world import World
-from retinanet.drawing import draw_boxes, enlarge, fit, side_by_side
+from retinanet.drawing import describe_failure, draw_boxes, enlarge, fit, side_by_side
 from retinanet.errors import TrainingError, UserError
 from retinanet.evaluation.results import Result, to_results
 from retinanet.losses.criterion import Criterion, build_criterion
@@ -39,6 +42,8 @@ class RankDetections:
     highest_score: float = 0.0
     pictures: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
     """Ground truth beside detections, with the number of their batch among those of all ranks."""
+    not_drawn: str = ""
+    """Of a picture that could not be drawn: its image, and why."""
 
 
 @torch.inference_mode()
@@ -53,16 +58,23 @@ def detect(
     precision: Precision,
     losses: bool,
     pictures: int,
-    signals: Sequence[int],
+    signals: Signals | None,
 ) -> RankDetections:
-    """Detect in this rank's batches; each round takes one of every rank, and then they agree."""
+    """Detect in this rank's batches; each round takes one of every rank, and then they agree.
+
+    Raises:
+        UserError: an image that cannot be read.
+        TrainingError: outputs that are not finite.
+        InterruptedRunError: `signals`, if there are any, have got one on some rank. What comes when
+            the last batch is there is left to the caller: the evaluation is complete.
+    """
     found = RankDetections()
     criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
     shows_bar = world.is_main and rounds > 20
     for turn in tqdm(range(rounds), "evaluating", disable=None if shows_bar else True, leave=False):
-        error = None
+        error, number = None, 0
         try:
-            host_batch = _next_batch(batches)
+            host_batch = _next_batch(batches, signals)
             if host_batch is not None:
                 batch = host_batch.to(world.device)
                 with autocast(world.device, precision):
@@ -79,22 +91,30 @@ def detect(
                         category_ids=categories.ids,
                     )
                     if len(found.pictures) < pictures:
-                        picture = _draw_picture(host_batch, i, detected, categories.names)
-                        found.pictures.append((turn * world.size + world.rank, picture))
+                        place = turn * world.size + world.rank
+                        _add_picture(found, place, host_batch, i, detected, categories.names)
+        except WaitInterruptedError:
+            assert signals is not None
+            number = signals.number
         except Exception as caught:
             error = caught
-        # What comes in the last round is left to the caller: the evaluation is complete.
-        raise_together(world, error=error, signals=signals if turn < rounds - 1 else ())
+        if signals is not None and turn < rounds - 1:
+            number = signals.number
+        raise_together(world, error=error, number=number)
     return found
 
 
-def _next_batch(batches: Iterator[tuple[Batch, list[str]]]) -> Batch | None:
+def _next_batch(
+    batches: Iterator[tuple[Batch, list[str]]], signals: Signals | None
+) -> Batch | None:
     """Return the next batch, None after the last.
 
     Raises:
         UserError: it has an image that cannot be read.
+        WaitInterruptedError: a signal came before the batch.
     """
-    batch, bad = next(batches, (None, []))
+    with nullcontext() if signals is None else signals.waiting():
+        batch, bad = next(batches, (None, []))
     if bad:
         raise UserError(f"{bad[0]} (evaluation leaves no image out)")
     return batch
@@ -127,6 +147,21 @@ def _add_losses(
         for name, value in criterion(part, batch.image(i)).items():
             found.losses[name].append(float(value))
     found.positives += sum(batch.assigned.counts)
+
+
+def _add_picture(
+    found: RankDetections,
+    place: int,
+    batch: Batch,
+    i: int,
+    detections: Detections,
+    names: tuple[str, ...],
+) -> None:
+    """Draw an image of a batch; where that fails, note why: figures do not need pictures."""
+    try:
+        found.pictures.append((place, _draw_picture(batch, i, detections, names)))
+    except (cv2.error, MemoryError) as error:
+        found.not_drawn = f"image {int(batch.image_ids[i])}: {describe_failure(error)}"
 
 
 def _draw_picture(

@@ -5,44 +5,50 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from retinanet.checkpoints.environment import program
+from retinanet.checkpoints.environment import command_line
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
+from retinanet.distributed.raise_together import agree_on_signal
+from retinanet.distributed.signals import Signals, WaitInterruptedError
 from retinanet.engine.divergence import GuardState
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
+from retinanet.engine.loss_watch import calmer_options
 from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
 from retinanet.errors import DivergedError, InterruptedRunError
+from retinanet.evaluation.coco import format_figure
 from retinanet.losses.imbalance import EDGES
 from retinanet.model.detector import Detector
-from retinanet.schema import TrainConfig
 
 
-def train(run: Run, signals: list[int], *, started: float) -> Progress:
+def train(run: Run, signals: Signals, *, started: float) -> Progress:
     """Train to the end, or as long as `train.max_minutes` allows; return how far the run is then.
 
     Args:
         run: the run to train.
-        signals: numbers of the signals that this process has received; more may join.
+        signals: what this process collects of them.
         started: when this launch began, by the monotonic clock.
 
     Raises:
         TrainingError: a non-finite loss, too many unreadable images, a full disk.
-        InterruptedRunError: SIGINT or SIGTERM came; `last.pt` holds the state.
+        InterruptedRunError: a signal came; `last.pt` holds the state.
     """
     run.log.start_progress(step=run.progress.step, steps=run.schedule.steps)
     run.model.train()
+    if run.progress.step:
+        run.watch.resume(run.folder.metrics)
     deadline = started + 60 * (run.config.train.max_minutes or math.inf)
     if run.schedule.is_evaluated(run.progress.step) and run.progress.step > run.progress.evaluated:
         _evaluate(run, signals)  # makes up for one that an interruption cut off
     meter = Meter(run)
-    for part in load_steps(run, stop=run.schedule.steps, workers=run.config.data.workers):
+    for part in _load_parts(run, signals):
         if _is_patience_over(run):
             run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
             break
@@ -75,13 +81,32 @@ def is_finished(run: Run) -> bool:
     return step > steps or _is_patience_over(run) or step == steps == run.progress.evaluated
 
 
+def _load_parts(run: Run, signals: Signals) -> Iterator[RankStep]:
+    """Load this rank's parts of the steps; a signal meanwhile gives an empty one, the last.
+
+    With that, this rank takes part in the agreement on the step, at which all of them stop.
+    """
+    workers = run.config.data.workers
+    with closing(load_steps(run, stop=run.schedule.steps, workers=workers)) as parts:
+        while run.progress.step < run.schedule.steps:
+            try:
+                with signals.waiting():
+                    part = next(parts, None)
+            except WaitInterruptedError:
+                step = run.progress.step
+                part = RankStep(step=step, micro_batches=[], positives=0, images=0, bad=[])
+            if part is None:
+                return
+            yield part
+
+
 def _is_patience_over(run: Run) -> bool:
     patience = run.config.train.patience
     return 0 < patience <= run.progress.stale
 
 
 def _agree_before_step(
-    run: Run, part: RankStep, signals: list[int], deadline: float
+    run: Run, part: RankStep, signals: Signals, deadline: float
 ) -> tuple[float, float, bool]:
     """Add up over all ranks what concerns the step that comes; all of them then do the same.
 
@@ -93,12 +118,12 @@ def _agree_before_step(
         TrainingError: too many images, or all of this step, could not be read.
     """
     late = run.world.is_main and time.monotonic() > deadline
-    interrupted, ended = signal.SIGINT in signals, signal.SIGTERM in signals
-    counts = [part.positives, part.images, len(part.bad), interrupted, ended, late]
-    positives, images, bad, interrupts, ends, is_late = run.world.sum(counts)
-    if interrupts or ends:
+    number = signals.number
+    counts = [part.positives, part.images, len(part.bad), number > 0, late]
+    positives, images, bad, signalled, is_late = run.world.sum(counts)
+    if signalled:
         _save(run)
-        _raise_interrupted(run, signal.SIGTERM if ends else signal.SIGINT)
+        _raise_interrupted(run, agree_on_signal(run.world, number))
     if is_late:
         _save(run)
         run.log.say(
@@ -135,17 +160,18 @@ def _raise_interrupted(run: Run, number: int) -> NoReturn:
     Raises:
         InterruptedRunError: always.
     """
-    raise InterruptedRunError(
-        number,
+    text = (
         f"{signal.Signals(number).name} after step {run.progress.step} of {run.schedule.steps}: "
-        f"{_how_to_continue(run)}",
+        f"{_how_to_continue(run)}"
     )
+    run.log.keep(f"stopped: {text}")  # after SIGHUP there is no terminal that shows it
+    raise InterruptedRunError(number, text)
 
 
 def _how_to_continue(run: Run) -> str:
     return (
-        f"the state is in {run.folder.last}; continue with: {program()} train --resume "
-        f"{run.folder.path}"
+        f"the state is in {run.folder.last}; continue with: "
+        f"{command_line('train', '--resume', run.folder.path)}"
     )
 
 
@@ -185,19 +211,12 @@ def _describe_divergence(run: Run, reading: GuardState, step: int) -> str:
             f"{run.schedule.learning_rate(step):g}, gradient norm {reading.norm:g}",
             *images[:16],
             f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
-            f"{kept}. Look at the step with: {program()} replay {run.folder.path} --step "
-            f"{step + 1}. Try train.max_bad_steps to skip a few; or, as a new run or with "
-            f"--allow-changes, {_divergence_remedy(run.config.train)}.",
+            f"{kept}. Look at the step with: "
+            f"{command_line('replay', run.folder.path, '--step', step + 1)}. Try "
+            "train.max_bad_steps to skip a few; or, as a new run or with --allow-changes, "
+            f"{calmer_options(run.config.train)}.",
         ]
     )
-
-
-def _divergence_remedy(config: TrainConfig) -> str:
-    """Return the options that make a training diverge less easily."""
-    clipping = "a smaller train.clip_norm" if config.clip_norm else "train.clip_norm=10"
-    half = [] if config.precision in ("fp32", "fp64") else ["train.precision=fp32"]
-    *others, last = ["a lower train.lr", "a longer train.warmup_steps", clipping, *half]
-    return f"{', '.join(others)} or {last}"
 
 
 def _save(run: Run) -> None:
@@ -217,7 +236,7 @@ def _record_imbalance(run: Run) -> None:
         run.log.histogram(run.progress.step, name, EDGES, counts)
 
 
-def _evaluate(run: Run, signals: list[int]) -> None:
+def _evaluate(run: Run, signals: Signals) -> None:
     """Evaluate, record, and keep the best; with an average of the weights, both."""
     started = time.perf_counter()
     outcomes = {"val": _evaluate_model(run, run.model, signals)}
@@ -227,11 +246,13 @@ def _evaluate(run: Run, signals: list[int]) -> None:
     ap = run.world.broadcast(judged.metrics.figures["AP"] if judged else None)
     before = run.progress
     step = before.step
-    # Without ground truth there is no AP: the newest weights are then the best guess.
-    if ap is None or before.best_ap is None or ap > before.best_ap:
-        run.progress = replace(before, evaluated=step, best_ap=ap, best_step=step, stale=0)
+    is_better = ap is None or before.best_ap is None or ap > before.best_ap
+    stale = 0 if is_better else before.stale + 1
+    # Without an AP, and while it is 0, the newest weights are the best guess.
+    if is_better or ap == before.best_ap == 0:
+        run.progress = replace(before, evaluated=step, best_ap=ap, best_step=step, stale=stale)
     else:
-        run.progress = replace(before, evaluated=step, stale=before.stale + 1)
+        run.progress = replace(before, evaluated=step, stale=stale)
     if judged is not None:
         done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
         _record_evaluation(run, done, time.perf_counter() - started)
@@ -241,7 +262,7 @@ def _evaluate(run: Run, signals: list[int]) -> None:
     _save(run)
 
 
-def _evaluate_model(run: Run, model: Detector, signals: list[int]) -> Evaluation | None:
+def _evaluate_model(run: Run, model: Detector, signals: Signals) -> Evaluation | None:
     """Evaluate a model on val; return the outcome on the main process.
 
     Raises:
@@ -273,14 +294,43 @@ def _record_evaluation(run: Run, outcomes: Mapping[str, Evaluation], seconds: fl
             run.log.picture(step, f"{name}/{i}", picture)
         figures = outcome.metrics.figures
         aps = "  ".join(
-            f"{name} {'n/a' if figures[name] is None else f'{figures[name]:.3f}'}"
+            f"{name} {format_figure(figures[name])}"
             for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
         )
         losses = " + ".join(f"{key} {value:.3f}" for key, value in outcome.losses.items())
         what = "val of the average" if name == "val_average" else name
         run.log.say(f"{what} at step {step}: {aps}  loss {losses}")
-        for remark in outcome.metrics.remarks:
+        remarks = outcome.metrics.remarks + _warnings_of_evaluation(run, outcome)
+        for remark in remarks:
             run.log.say(f"  {remark}")
-    best = ", the best so far" if run.progress.best_step == step else ""
-    run.log.say(f"  {seconds:.0f} s{best}")
+    run.log.say(f"  {seconds:.0f} s{_why_best(run.progress)}")
     run.log.record(step, {**values, "val/seconds": seconds})
+
+
+def _warnings_of_evaluation(run: Run, outcome: Evaluation) -> list[str]:
+    """Return what says that the training has failed."""
+    figures = outcome.metrics.figures
+    warning = run.watch.judge_evaluation(
+        outcome.losses,
+        figures["AP50"],
+        run.config.train,
+        boxes=sum(row.boxes for row in outcome.metrics.classes),
+        images=len(run.val.annotations),
+    )
+    evaluations = run.progress.stale + 1
+    if not warning and figures["AP"] == run.progress.best_ap == 0 and evaluations % 3 == 0:
+        warning = (
+            f"warning: AP has been 0 in all of {evaluations} evaluations: nothing is found yet. Is "
+            "train.lr far too high or too low, and does `retinanet check` find the data sound?"
+        )
+    return [warning] if warning else []
+
+
+def _why_best(progress: Progress) -> str:
+    """Say that the newest evaluation is kept as best.pt, and why, if it is."""
+    if progress.best_step != progress.step:
+        return ""
+    if not progress.best_ap:
+        why = "there is no AP" if progress.best_ap is None else "AP is 0"
+        return f"; {why}, so best.pt has the newest weights"
+    return ", the best so far"

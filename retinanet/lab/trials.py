@@ -7,6 +7,7 @@ goes on where its last state was saved.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from retinanet.checkpoints.run_folder import RunFolder, run_folder
 from retinanet.checkpoints.run_lock import RunLockedError, run_lock
 from retinanet.checkpoints.strip import write_weights
 from retinanet.config import load_config, override_config, save_config
-from retinanet.distributed.raise_together import raise_together
+from retinanet.distributed.raise_together import agree_on_signal, raise_together
 from retinanet.distributed.world import World, join_world
 from retinanet.engine.launch import train_experiment
 from retinanet.engine.resume import experiment
@@ -149,7 +150,7 @@ def _record_base(base: Config, output: Path, world: World) -> None:
             error = caught
         except OSError as caught:
             error = UserError(f"{output}: cannot be written: {caught.strerror}")
-    raise_together(world, error=error, signals=())
+    raise_together(world, error=error)
 
 
 def _fingerprints(base: Config) -> dict[str, str]:
@@ -214,28 +215,36 @@ def _lock_trial(trial: Trial, world: World, locks: ExitStack) -> None:
         locks.enter_context(run_lock(trial.lock, active=world.is_main))
     except UserError as caught:
         error = caught
-    raise_together(world, error=error, signals=())
+    raise_together(world, error=error)
 
 
 def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
     """Train to the end; a loss that diverges is an outcome, too."""
     if trial.config.train.compile:
         torch.compiler.reset()  # it keeps a few versions of a function, and gives up on more
-    diverged = None
+    diverged, number = None, 0
     try:
-        train_experiment(trial.config, world=world, auto_resume=True)
+        outcome = train_experiment(trial.config, world=world, auto_resume=True)
+        assert outcome is not None
+        number = outcome.signal
     except DivergedError as error:
         diverged = str(error).partition("\n")[0]  # empty but on rank 0
         if world.is_main:
             print(f"diverged: {diverged}", flush=True)
     except InterruptedRunError as error:
         raise InterruptedRunError(
-            error.number, f"{trial}: its state is saved; the same command goes on"
+            error.number,
+            f"{signal.Signals(error.number).name} in {trial}: its state is saved; the same command "
+            "goes on",
         ) from None
     if world.is_main:
         _record_outcome(trial, diverged)
         report()
-    world.broadcast(None)  # nobody begins the next one before this one is written
+    # Nobody begins the next one before this one is written.
+    if number := agree_on_signal(world, number):
+        raise InterruptedRunError(
+            number, f"{signal.Signals(number).name} after {trial}; the same command goes on"
+        )
 
 
 def _record_outcome(trial: Trial, diverged: str | None) -> None:

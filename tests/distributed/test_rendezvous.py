@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
 
+from retinanet.distributed import rendezvous
 from retinanet.distributed.rendezvous import agree_on_attempt, fresh_store
-from retinanet.errors import TrainingError
+from retinanet.distributed.world import join_world
+from retinanet.errors import TrainingError, UserError
 
 SOON = timedelta(seconds=20)
 
@@ -47,6 +50,53 @@ def test_a_group_may_shrink() -> None:
     assert len(set(attempt(store, [1, 0]))) == 1
 
 
-def test_without_torchruns_store_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
-    assert fresh_store(0, 2) is None
+@pytest.fixture
+def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("TORCHELASTIC_USE_AGENT_STORE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_group_without_an_address_is_refused(no_torchrun: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"WORLD_SIZE=2, but MASTER_ADDR .*: start them with torch"):
+        fresh_store(0, 2)
+
+
+def test_without_torchruns_store_rank_0_opens_one(no_torchrun: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    no_torchrun.setenv("MASTER_ADDR", "127.0.0.1")
+    no_torchrun.setenv("MASTER_PORT", str(port))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda rank: fresh_store(rank, 2), (0, 1))
+    first.set("word", "heard")
+    assert second.get("word") == b"heard"
+
+
+def test_nobody_answers(no_torchrun: pytest.MonkeyPatch) -> None:
+    no_torchrun.setenv("MASTER_ADDR", "127.0.0.1")
+    no_torchrun.setenv("MASTER_PORT", "1")
+    no_torchrun.setattr(rendezvous, "_PATIENCE", timedelta(seconds=0))
+    no_torchrun.setattr(rendezvous, "_CONNECTION", timedelta(seconds=0.1))
+    with pytest.raises(
+        TrainingError, match=r"process 0 of the run does not answer at 127\.0\.0\.1:1"
+    ):
+        fresh_store(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is no whole number; start"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 and WORLD_SIZE=2 do not fit; start"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 and WORLD_SIZE=0 do not fit; start"),
+    ],
+)
+def test_an_environment_that_is_not_torchruns(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        join_world("cpu")

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from retinanet.errors import TrainingError
 from retinanet.files import GrowingFile, replacing, write_failure
+from retinanet.terminal import describe_lost_output
 
 if TYPE_CHECKING:
     from retinanet.engine.logs.tensorboard import EventFile
@@ -31,6 +32,7 @@ class Log:
         self._metrics: GrowingFile | None = None
         self._board: EventFile | None = None
         self._bar: tqdm | None = None
+        self._says_lost_output = False
 
     def open(self, folder: Path, *, step: int, evaluated: int) -> None:
         """Record into a run folder from a step on; what a lost attempt wrote past it is removed.
@@ -71,6 +73,10 @@ class Log:
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
         self._write(text)
+        lost = describe_lost_output()
+        if lost and self._text is not None and not self._says_lost_output:
+            self._says_lost_output = True
+            self._write(f"stdout cannot be written any more ({lost}): this file alone goes on")
 
     def keep(self, text: str) -> None:
         """Write a text into train.log alone, if the disk takes it."""
@@ -142,7 +148,8 @@ class Log:
 
     def _write(self, text: str) -> None:
         if self._text is not None:
-            self._text.write((text + "\n").encode())
+            # A name may hold characters that have no UTF-8 (JSON's "\\ud800").
+            self._text.write((text + "\n").encode(errors="backslashreplace"))
 
 
 def of_evaluation(tag: str) -> bool:

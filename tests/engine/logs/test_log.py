@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from retinanet import files
 from retinanet.engine.logs.log import Log, duration
 from retinanet.errors import TrainingError
+from retinanet.terminal import guarded_streams
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -200,6 +203,28 @@ def test_words_go_to_the_terminal_and_to_the_file(
     log.close()
     assert capsys.readouterr().out == "before the folder\ngröße\nstep 1\n"
     assert (tmp_path / "train.log").read_text(encoding="utf-8") == "größe\nstep 1\n"
+
+
+def test_a_stdout_that_breaks_is_noted_once_in_the_file(tmp_path: Path) -> None:
+    """The words all go there; a name may hold characters that have no UTF-8."""
+    reading, writing = os.pipe()
+    with (
+        os.fdopen(writing, "w") as broken,
+        redirect_stdout(broken),
+        guarded_streams(patience=None, warning=""),
+    ):
+        log = Log(active=True)
+        log.say("before the folder")
+        log.open(tmp_path, step=0, evaluated=0)
+        log.say("a")
+        os.close(reading)
+        for word in ("b", "\ud800", "c"):
+            log.say(word)
+        log.close()
+    assert (tmp_path / "train.log").read_text() == (
+        "a\nb\nstdout cannot be written any more (its reader is gone): this file alone goes on\n"
+        "\\ud800\nc\n"
+    )
 
 
 def test_a_resume_adds_to_the_words(tmp_path: Path) -> None:
