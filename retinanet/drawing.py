@@ -13,9 +13,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.files import is_disk_failure, replacing
+
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_LABEL_START, _LABEL_END = 28, 14
+"""Characters that are drawn of a longer label: scores stand at its end."""
+JPEG_SIDE = 65_500
+"""px: the longest side that a JPEG can have."""
+
+
+class DrawingError(Exception):
+    """A picture that cannot be made; the data that it shows is not touched by that."""
+
+
+def label_text(text: str) -> str:
+    """Return a text as a short line that can be drawn: control characters are `?`.
+
+    Half a surrogate pair, which JSON and file names may hold, ends the process inside OpenCV.
+    """
+    line = "".join(" " if c.isspace() else c if c.isprintable() else "?" for c in text)
+    if len(line) <= _LABEL_START + _LABEL_END + 2:
+        return line
+    return f"{line[:_LABEL_START]}..{line[-_LABEL_END:]}"
 
 
 def class_colour(label: int) -> Colour:
@@ -33,7 +54,8 @@ def draw_boxes(
 ) -> Image:
     """Return a copy of the image with boxes, class names and, if given, scores (D,)."""
     canvas = np.ascontiguousarray(image).copy()
-    thickness = max(1, round(max(image.shape[:2]) / 500))
+    # Of a long strip the short side decides: its boxes would be covered by their lines.
+    thickness = max(1, round(min(max(image.shape[:2]), 4 * min(image.shape[:2])) / 500))
     # Weak detections first, so that strong ones lie on top.
     for i in reversed(range(len(boxes))):
         label = int(labels[i])
@@ -45,7 +67,8 @@ def draw_boxes(
 def draw_box(
     canvas: Image, box: NDArray[np.float32], colour: Colour, text: str, thickness: int
 ) -> None:
-    """Draw one box and its text onto a picture, which must be contiguous."""
+    """Draw one box and its text (`label_text`) onto a picture, which must be contiguous."""
+    text = label_text(text)
     x1, y1, x2, y2 = (round(float(value)) for value in box)
     cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
     scale = 0.35 + 0.1 * thickness
@@ -79,7 +102,8 @@ def titled(image: Image, *titles: str) -> Image:
     """Return a picture under a bar with a line of text for each of `titles`."""
     bar = np.full((18 * len(titles), image.shape[1], 3), 32, np.uint8)
     for i, title in enumerate(titles):
-        cv2.putText(bar, title, (4, 13 + 18 * i), _FONT, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+        line = "".join(c if c.isprintable() else "?" for c in title)
+        cv2.putText(bar, line, (4, 13 + 18 * i), _FONT, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
     return np.concatenate([bar, image])
 
 
@@ -115,11 +139,50 @@ def fit(image: Image, longest: int) -> Image:
 
 
 def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an (H, W, 3) RGB image.
+    """Write an (H, W, 3) RGB image; one with a side over `JPEG_SIDE` is shrunk.
+
+    The file is whole or, after an error, as it was before.
 
     Raises:
+        DrawingError: the encoder fails, or there is not enough memory.
         OSError: the folder or the disk does not take it.
     """
-    # Not by cv2.imwrite: it fails in silence, and on Windows at every name that is not ASCII.
-    _, content = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    path.write_bytes(content.tobytes())
+    try:
+        pixels = cv2.cvtColor(fit(image, JPEG_SIDE), cv2.COLOR_RGB2BGR)
+        # Not by cv2.imwrite: a full disk, and on Windows any name that is not ASCII, escape it.
+        encoded, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    except (cv2.error, MemoryError) as error:
+        raise DrawingError(f"{path}: {describe_failure(error)}") from None
+    if not encoded:
+        height, width = image.shape[:2]
+        raise DrawingError(f"{path}: the JPEG encoder failed at {width}x{height} px")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.tobytes())
+
+
+def save_picture(path: Path, image: NDArray[np.uint8]) -> str:
+    """Write an (H, W, 3) RGB image as a JPEG; return why that failed, which costs nothing else.
+
+    Returns:
+        The path and the reason; an empty text where the picture is written.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        write_jpeg(path, image)
+    except DrawingError as error:
+        return f"no picture: {error}"
+    except OSError as error:
+        if is_disk_failure(error):
+            raise
+        return f"no picture: {path}: {error.strerror}"
+    return ""
+
+
+def describe_failure(error: cv2.error | MemoryError) -> str:
+    """Return why OpenCV or Python failed, in a line."""
+    if isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem:
+        return "not enough memory"
+    text = str(getattr(error, "err", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
 from retinanet.errors import TrainingError, UserError
+
+_DISK_FAILURES = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
+"""Full, or a file over the limit (`ulimit -f`), broken, over quota."""
+
+_NO_FILE = "Is a pipe, a socket or a device, not a file: save its content in a file, and name that"
 
 
 @contextmanager
@@ -51,6 +57,19 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_regular(path: Path) -> Path:
+    """Return a path that is to be read, unless it is none of a file or a folder.
+
+    Raises:
+        OSError: it does not exist, or it is a pipe, a socket or a device: reading that may wait for
+            ever.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, _NO_FILE, str(path))
+    return path
 
 
 def write_all(write: Callable[[memoryview], int], data: bytes | memoryview) -> None:
@@ -103,6 +122,11 @@ def write_failure(path: Path, error: OSError, *, needed: int | None = None) -> T
         free = f"{readable_size(shutil.disk_usage(parent).free)} are free; make room"
         reason += f": {free}" if needed is None else f": it needs {readable_size(needed)}, {free}"
     return TrainingError(f"{path}: could not be written: {reason}")
+
+
+def is_disk_failure(error: OSError) -> bool:
+    """Whether the disk is full or broken, which no other file on it escapes."""
+    return error.errno in _DISK_FAILURES
 
 
 def readable_size(size: int) -> str:

@@ -1,19 +1,26 @@
 """Pictures of boxes, checked pixel by pixel."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
 from retinanet.drawing import (
+    DrawingError,
     Image,
     class_colour,
     draw_boxes,
     fit,
     grid,
     hatch,
+    label_text,
     outline,
+    save_picture,
     scaled,
     side_by_side,
     titled,
+    write_jpeg,
 )
 
 NAMES = ("cat", "dog")
@@ -201,3 +208,53 @@ def test_scaled() -> None:
     assert large.shape == (6, 6, 3) and (large[:3] == 200).all() and (large[3:] == 0).all()
     assert scaled(image, 0.5).tolist() == [[[100, 100, 100]]]
     assert scaled(plain(3, 900), 0.1).shape == (1, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("cat 0.50", "cat 0.50"),
+        ("Käse 猫", "Käse 猫"),
+        ("a\nb\tc", "a b c"),
+        ("\udcff\0\u202e", "???"),
+        ("n" * 44, "n" * 44),
+        ("n" * 300 + " 0.50", "n" * 28 + ".." + "n" * 9 + " 0.50"),
+    ],
+)
+def test_label_text(text: str, wanted: str) -> None:
+    assert label_text(text) == wanted
+    image = plain(60, 60)
+    drawn = draw_boxes(image, boxes((5, 30, 50, 50)), labels(0), (text,))
+    assert titled(drawn, text).any()
+
+
+def test_boxes_of_a_strip_have_thin_lines() -> None:
+    """2,000 x 40 px: lines of 1 px, not of 4."""
+    drawn = draw_boxes(plain(40, 2000), boxes((100, 20, 300, 35)), labels(1), NAMES)
+    assert not drawn[23:32, 104:296].any()
+
+
+@pytest.mark.parametrize("shape", [(8, 65_600), (65_600, 8)])
+def test_a_jpeg_has_sides_of_at_most_65500(tmp_path: Path, shape: tuple[int, int]) -> None:
+    write_jpeg(tmp_path / "a.jpg", plain(*shape, 200))
+    read = cv2.imread(str(tmp_path / "a.jpg"))
+    assert read is not None and sorted(read.shape[:2]) == [8, 65_500]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
+
+
+def test_an_encoder_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture that was there stays."""
+    path = tmp_path / "a.jpg"
+    path.write_text("earlier")
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(DrawingError, match=r"a\.jpg: the JPEG encoder failed at 9x7 px"):
+        write_jpeg(path, plain(7, 9))
+    assert save_picture(path, plain(7, 9)).startswith(f"no picture: {path}: the JPEG encoder")
+    assert path.read_text() == "earlier"
+
+
+def test_a_picture_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").mkdir()
+    assert save_picture(tmp_path / "a.jpg", plain(7, 9)) == (
+        f"no picture: {tmp_path}/a.jpg: Is a directory"
+    )

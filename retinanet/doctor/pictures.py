@@ -26,12 +26,13 @@ from retinanet.drawing import (
     grid,
     hatch,
     outline,
+    save_picture,
     scaled,
     titled,
-    write_jpeg,
 )
 from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.errors import UserError
+from retinanet.files import is_disk_failure, write_failure
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
 from retinanet.structures import BLANK, IGNORED
@@ -66,7 +67,9 @@ class CanvasSample:
     """(A, 4)."""
 
 
-def draw_samples(config: Config, split: Split, folder: Path, count: int) -> list[Path]:
+def draw_samples(
+    config: Config, split: Split, folder: Path, count: int, failures: list[str]
+) -> list[Path]:
     """Draw the first samples of a training; return the paths: the contact sheet, then each.
 
     Args:
@@ -74,16 +77,22 @@ def draw_samples(config: Config, split: Split, folder: Path, count: int) -> list
         split: of training.
         folder: to write into.
         count: of samples.
+        failures: gets a line for each picture that cannot be written.
 
     Raises:
         UserError: the folder cannot be written.
     """
     names = split.annotations.categories.names
-    return _draw_and_write(_first_samples(config, split, count), names, folder)
+    return _draw_and_write(_first_samples(config, split, count), names, folder, failures)
 
 
 def draw_step(
-    config: Config, batches: Sequence[Batch], step: int, names: Sequence[str], folder: Path
+    config: Config,
+    batches: Sequence[Batch],
+    step: int,
+    names: Sequence[str],
+    folder: Path,
+    failures: list[str],
 ) -> list[Path]:
     """Draw the images of a step; return the paths: the contact sheet, then each.
 
@@ -93,16 +102,17 @@ def draw_step(
         step: from 1.
         names: of the classes.
         folder: to write into.
+        failures: gets a line for each picture that cannot be written.
 
     Raises:
         UserError: the folder cannot be written.
     """
     samples = (sample for batch in batches for sample in _samples_of_batch(config, step, batch))
-    return _draw_and_write(samples, names, folder)
+    return _draw_and_write(samples, names, folder, failures)
 
 
 def _draw_and_write(
-    samples: Iterable[CanvasSample], names: Sequence[str], folder: Path
+    samples: Iterable[CanvasSample], names: Sequence[str], folder: Path, failures: list[str]
 ) -> list[Path]:
     pictures, thumbnails = {}, []
     for sample in samples:
@@ -110,7 +120,7 @@ def _draw_and_write(
         pictures[name] = draw_sample(sample, names, _LONG_SIDE)
         thumbnails.append(draw_sample(sample, names, _LONG_SIDE_IN_SHEET))
     sheet = grid(thumbnails, 3) if thumbnails else None
-    return _write_pictures(folder, sheet, "samples.jpg", pictures)
+    return _write_pictures(folder, sheet, "samples.jpg", pictures, failures)
 
 
 def _first_samples(config: Config, split: Split, count: int) -> Iterator[CanvasSample]:
@@ -218,9 +228,16 @@ def _hatch_box(picture: Image, box: NDArray[np.float32]) -> None:
 
 
 def draw_unreached(
-    config: Config, split: Split, unreached: Unreached, folder: Path, count: int
+    config: Config,
+    split: Split,
+    unreached: Unreached,
+    folder: Path,
+    count: int,
+    failures: list[str],
 ) -> list[Path]:
     """Draw boxes that no anchor learns, in the image and enlarged; return the paths.
+
+    `failures` gets a line for each picture that cannot be written.
 
     Raises:
         UserError: the folder cannot be written.
@@ -237,7 +254,7 @@ def draw_unreached(
         others = batch.targets[0].boxes.numpy()
         pictures[f"unreached_{box.annotation_id}.jpg"] = _draw_unreached_box(pixels, box, others)
     sheet = grid(list(pictures.values()), 2) if pictures else None
-    return _write_pictures(folder, sheet, "unreached.jpg", pictures)
+    return _write_pictures(folder, sheet, "unreached.jpg", pictures, failures)
 
 
 def _draw_unreached_box(pixels: Image, box: UnreachedBox, others: NDArray[np.float32]) -> Image:
@@ -269,14 +286,18 @@ def _draw_unreached_box(pixels: Image, box: UnreachedBox, others: NDArray[np.flo
 
 
 def _write_pictures(
-    folder: Path, sheet: Image | None, name: str, pictures: dict[str, Image]
+    folder: Path, sheet: Image | None, name: str, pictures: dict[str, Image], failures: list[str]
 ) -> list[Path]:
     """Write a contact sheet, and each picture by its name; nothing where there are none."""
     whole = pictures if sheet is None else {name: sheet, **pictures}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file_name, picture in whole.items():
-            write_jpeg(folder / file_name, picture)
+        lost = {
+            file_name: save_picture(folder / file_name, whole[file_name]) for file_name in whole
+        }
     except OSError as error:
+        if is_disk_failure(error):
+            raise write_failure(folder, error) from None
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-    return [folder / file_name for file_name in whole]
+    failures += filter(None, lost.values())
+    return [folder / file_name for file_name in whole if not lost[file_name]]

@@ -1,221 +1,330 @@
-"""Detections in many image files: which files to read, and which to write.
+"""Detections in many image files: one after the other, so that none costs the others' results.
 
 Images are (H, W, 3) uint8 RGB; boxes are in original pixels.
 """
 
 from __future__ import annotations
 
-import glob
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.categories import Categories
-from retinanet.data.canvas import Size
-from retinanet.data.coco.annotations import Annotations
-from retinanet.data.images.folders import find_image_names
-from retinanet.data.images.reading import SUFFIXES, UnreadableImageError, read_image
-from retinanet.drawing import draw_boxes, enlarge, write_jpeg
-from retinanet.errors import UserError
-from retinanet.evaluation.results import Result, to_results
-from retinanet.files import replacing
-from retinanet.inference.predictor import Predictor, chunks
+from retinanet.data.images.frames import frame_count
+from retinanet.data.images.reading import UnreadableImageError, decode_image, load_content
+from retinanet.distributed.world import World
+from retinanet.drawing import (
+    JPEG_SIDE,
+    describe_failure,
+    draw_boxes,
+    enlarge,
+    fit,
+    save_picture,
+)
+from retinanet.errors import TrainingError, UserError
+from retinanet.evaluation.results import to_results
+from retinanet.files import is_disk_failure, write_failure
+from retinanet.inference.inputs import InputImage
+from retinanet.inference.output_folder import (
+    RESULTS,
+    OutputFolder,
+    picture_name,
+    prepare_output,
+    recorded_picture,
+)
+from retinanet.inference.predictor import Predictor
+from retinanet.inference.result_files import (
+    ImageResult,
+    PredictionSummary,
+    ResultFiles,
+    join,
+    remove_parts,
+)
 from retinanet.structures import Detections
 
-
-@dataclass(frozen=True, kw_only=True)
-class InputImage:
-    """An image to look at."""
-
-    path: Path
-    image_id: int
-    size: Size | None = None
-    """Height and width, where an annotation file gives them."""
-
-
-def find_images(inputs: Iterable[str]) -> list[InputImage]:
-    """Return the images that files, folders and globs name, numbered from 1.
-
-    Pictures that an earlier prediction drew inside a named folder are passed over, and what
-    begins with a dot: copies and thumbnails that a computer keeps there.
-
-    Raises:
-        UserError: an input that matches nothing.
-    """
-    paths: list[Path] = []
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            found = sorted(path / name for name in find_image_names(path))
-            found = [p for p in found if p.parent == path or not _holds_drawn_pictures(p.parent)]
-            problem = f"no image in this folder ({', '.join(SUFFIXES)})"
-        else:
-            # The shell's patterns, absolute ones too, which pathlib's glob does not take.
-            names = [text] if path.is_file() else sorted(glob.glob(text, recursive=True))  # noqa: PTH207
-            found = [Path(name) for name in names if Path(name).is_file()]
-            problem = "there is no such file or folder, and as a pattern it matches nothing"
-        if not found:
-            raise UserError(f"{text}: {problem}")
-        paths += found
-    return [InputImage(path=path, image_id=i + 1) for i, path in enumerate(dict.fromkeys(paths))]
-
-
-def _holds_drawn_pictures(folder: Path) -> bool:
-    """Whether a prediction drew into a folder: its results are then beside it."""
-    beside = [folder.parent / name for name in ("results.json", "images.json")]
-    return folder.name == "pictures" and all(path.is_file() for path in beside)
-
-
-def list_images(annotations: Annotations, images: Path) -> list[InputImage]:
-    """Return the images of an annotation file, with its ids."""
-    return [
-        InputImage(path=images / name, image_id=int(image_id), size=(int(size[0]), int(size[1])))
-        for name, image_id, size in zip(
-            annotations.file_names, annotations.image_ids, annotations.sizes, strict=True
-        )
-    ]
-
-
-@dataclass(kw_only=True)
-class PredictionSummary:
-    """What a prediction on many images gave."""
-
-    results: list[Result]
-    images: int
-    removed: int
-    """Number of detections under the threshold."""
-    unreadable: list[str]
-    """A message for each image that was left out."""
-    records: list[dict[str, Any]]
-    """Image id, file name and size of what was read, for images.json."""
+_PIXELS = 100_000_000
+"""Pixels that are held at once, of several images (300 MB)."""
+_Item = tuple[int, InputImage, NDArray[np.uint8]]
+"""Place among the inputs, image, pixels."""
 
 
 def predict_files(
     predictor: Predictor,
     images: list[InputImage],
     *,
-    output: Path,
+    output: Path | None,
     threshold: float,
     draw: bool,
     progress: Callable[[int], object] = lambda done: None,
-) -> PredictionSummary:
+    say: Callable[[str], object] = lambda line: None,
+) -> tuple[PredictionSummary, Path]:
     """Detect in every image; write results.json, images.json and, if asked, drawn pictures.
 
-    Under torchrun each process takes its share; the main one writes the files and returns the sum.
+    The files are written as results come (see `result_files`). At an early end, by an error or by
+    an exception that a signal raises, they hold all that is done, and there are pictures of exactly
+    these images. An image that cannot be read, or that the network fails at, is left out; one that
+    cannot be drawn keeps its detections. Under torchrun each process takes its share; the main one
+    puts the files together and returns the sum.
 
     Args:
         predictor: the detector.
         images: what to look at.
-        output: folder to write into.
+        output: folder to write into, whose earlier prediction is replaced; by default a new one.
         threshold: lowest score, in the files and the pictures alike.
         draw: write annotated pictures, too.
         progress: called with the number of images done.
+        say: called with lines about an early end, and what is done by then.
+
+    Returns:
+        What was found, and the folder.
 
     Raises:
         UserError: no image that can be read, or a folder that cannot be written.
+        TrainingError: the disk is full or broken, or the network failed at every image.
     """
-    summary = PredictionSummary(results=[], images=0, removed=0, unreadable=[], records=[])
     world = predictor.world
-    share = images[world.rank :: world.size]
+    folder = _agree_on_folder(output, images, world)
+    share = range(world.rank, len(images), world.size)
+    summary = PredictionSummary(inputs=len(share))
+    part = world.rank if world.size > 1 else None
+    files = ResultFiles(folder.path, predictor.categories, inputs=len(images), part=part)
+    unfinished: list[_Item] = []
+    try:
+        if draw:
+            folder.pictures.mkdir(exist_ok=True)
+        pictures = folder.pictures if draw else None
+        chosen = ((place, images[place]) for place in share)
+        for chunk in _read_chunks(chosen, 4 * predictor.config.eval.batch_size, summary):
+            unfinished = chunk
+            _detect_chunk(predictor, chunk, summary, threshold, pictures)
+            unfinished = []
+            if summary.done:
+                files.write_if_due(summary)
+            progress(summary.images + len(summary.left_out))
+        if part is not None:
+            files.write(summary)  # should another process end before all have come together
+        parts = world.gather(summary)
+        whole = join(parts) if world.is_main else summary
+        if world.is_main:
+            _check_any(whole)
+            files.write_whole(whole)
+            remove_parts(folder.path)
+            folder.finish()
+    except BaseException as error:
+        undrawn = unfinished if draw else []
+        _end_early(folder, files, summary, undrawn, part=part, say=say)
+        if isinstance(error, OSError):
+            raise _write_error(folder.path, error) from None
+        raise
+    return whole, folder.path
+
+
+def _agree_on_folder(output: Path | None, images: list[InputImage], world: World) -> OutputFolder:
+    """Let the main process make the folder; return it, or raise what it raised, everywhere."""
+    folder: OutputFolder | UserError | TrainingError | None = None
+    if world.is_main:
+        try:
+            folder = prepare_output(output, {image.path.parent for image in images})
+            remove_parts(folder.path)
+        except OSError as error:
+            folder = _write_error(output or Path("predictions"), error)
+        except UserError as error:
+            folder = error
+    agreed: OutputFolder | UserError | TrainingError = world.broadcast(folder)
+    if not isinstance(agreed, OutputFolder):
+        raise agreed
+    return agreed
+
+
+def _read_chunks(
+    images: Iterator[tuple[int, InputImage]], size: int, summary: PredictionSummary
+) -> Iterator[list[_Item]]:
+    """Yield what can be read, several images together, so that those of one shape find each other.
+
+    At most `size` of them, and so many that memory holds them; what cannot be read is left out.
+    """
+    chunk: list[_Item] = []
+    pixels = seen = 0
+    for place, image in images:
+        try:
+            content = load_content(image.path)
+            decoded = decode_image(image.path, content, image.size)
+        except UnreadableImageError as error:
+            reason = str(error).removeprefix(f"{image.path}: ")
+            summary.left_out.append((str(image.path), reason))
+        else:
+            frames = frame_count(content)
+            if frames > 1:
+                summary.remarks.append(f"{image.path}: the first of {frames:,} frames was used")
+            area = decoded.shape[0] * decoded.shape[1]
+            if chunk and pixels + area > _PIXELS:
+                yield chunk
+                chunk, pixels = [], 0
+            chunk.append((place, image, decoded))
+            pixels += area
+        seen += 1
+        if seen % size == 0:
+            yield chunk
+            chunk, pixels = [], 0
+    if seen % size or chunk:
+        yield chunk
+
+
+def _detect_chunk(
+    predictor: Predictor,
+    chunk: list[_Item],
+    summary: PredictionSummary,
+    threshold: float,
+    pictures: Path | None,
+) -> None:
+    """Detect in a few images, draw them, and note each as done or left out."""
     # Under the checkpoint's own threshold, the network's must sink as well.
     lowest = min(threshold, predictor.config.postprocess.score_threshold)
+    found = _detect(predictor, [pixels for _, _, pixels in chunk], lowest)
+    for (place, image, pixels), detections in zip(chunk, found, strict=True):
+        if isinstance(detections, str):
+            summary.left_out.append((str(image.path), detections))
+            summary.failures += 1
+            continue
+        kept = detections.above(threshold)
+        if pictures is not None:
+            path = pictures / picture_name(image.image_id, image.path)
+            remark = _draw_picture(path, pixels, kept, predictor.categories.names)
+            if remark:
+                summary.remarks.append(f"{image.path}: {remark}")
+        summary.removed += len(detections.scores) - len(kept.scores)
+        summary.done.append(_image_result(place, image, pixels, kept, predictor.categories.ids))
+
+
+def _detect(
+    predictor: Predictor, images: list[NDArray[np.uint8]], lowest: float
+) -> list[Detections | str]:
+    """Return the detections of images; of one that the network fails at, why."""
     try:
-        (output / "pictures" if draw else output).mkdir(parents=True, exist_ok=True)
-        # Several batches' worth, so that images of one shape find each other.
-        for chunk in chunks(share, 4 * predictor.config.eval.batch_size):
-            readable = list(_read_images(chunk, summary.unreadable))
-            found = predictor.predict([pixels for _, pixels in readable], lowest)
-            for (source, pixels), detections in zip(readable, found, strict=True):
-                kept = detections.above(threshold)
-                summary.removed += len(detections.scores) - len(kept.scores)
-                summary.results += to_results(
-                    *kept.numpy(),
-                    image_id=source.image_id,
-                    category_ids=predictor.categories.ids,
-                )
-                summary.records.append(_image_record(source, pixels))
-                if draw:
-                    _write_picture(output / "pictures", source, pixels, kept, predictor.categories)
-            summary.images += len(readable)
-            progress(summary.images + len(summary.unreadable))
-        parts = world.gather(summary)
-        if world.is_main:
-            summary = _merge(parts, images)
-            if not summary.images:
-                raise UserError(
-                    f"none of the inputs is an image that can be read: {summary.unreadable[0]}"
-                )
-            _write_results(output, summary, predictor.categories)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
-    return summary
+        return list(predictor.predict(images, lowest))
+    except (RuntimeError, MemoryError, cv2.error) as error:
+        if len(images) == 1:
+            return [f"the network failed at it: {_reason(error)}"]
+    return [one for image in images for one in _detect(predictor, [image], lowest)]
 
 
-def _merge(parts: list[PredictionSummary], images: list[InputImage]) -> PredictionSummary:
-    """Put the shares together, in the order of the images."""
-    place = {image.image_id: i for i, image in enumerate(images)}
-    results = [result for part in parts for result in part.results]
-    records = [record for part in parts for record in part.records]
-    return PredictionSummary(
-        results=sorted(results, key=lambda result: place[result["image_id"]]),
-        images=sum(part.images for part in parts),
-        removed=sum(part.removed for part in parts),
-        unreadable=[message for part in parts for message in part.unreadable],
-        records=sorted(records, key=lambda record: place[record["id"]]),
-    )
+def _reason(error: Exception) -> str:
+    if isinstance(error, (MemoryError, cv2.error)):
+        return describe_failure(error)
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _write_results(output: Path, summary: PredictionSummary, categories: Categories) -> None:
-    pairs = zip(categories.ids, categories.names, strict=True)
-    named = [{"id": category, "name": name} for category, name in pairs]
-    _write_json(output / "results.json", summary.results)
-    _write_json(output / "images.json", {"images": summary.records, "categories": named})
-
-
-def _read_images(
-    images: list[InputImage], unreadable: list[str]
-) -> Iterator[tuple[InputImage, NDArray[np.uint8]]]:
-    """Yield what can be read, with its pixels; append a message to `unreadable` for the rest."""
-    for source in images:
-        try:
-            yield source, read_image(source.path, source.size)
-        except UnreadableImageError as error:
-            unreadable.append(str(error))
-
-
-def _image_record(source: InputImage, pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    return {
-        "id": source.image_id,
-        "file_name": str(source.path),
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-    }
-
-
-def _write_picture(
-    folder: Path,
-    source: InputImage,
+def _image_result(
+    place: int,
+    image: InputImage,
     pixels: NDArray[np.uint8],
     detections: Detections,
-    categories: Categories,
-) -> None:
-    pixels, times = enlarge(pixels, 400)  # labels would cover the objects of small images
-    drawn = draw_boxes(
-        pixels,
-        detections.boxes.numpy() * times,
-        detections.labels.numpy(),
-        categories.names,
-        detections.scores.numpy(),
+    category_ids: tuple[int, ...],
+) -> ImageResult:
+    results = to_results(*detections.numpy(), image_id=image.image_id, category_ids=category_ids)
+    size = {"width": pixels.shape[1], "height": pixels.shape[0]}
+    record = {"id": image.image_id, "file_name": str(image.path), **size}
+    return ImageResult(
+        place=place,
+        record=json.dumps(record),
+        detections=json.dumps(results)[1:-1],
+        count=len(results),
     )
-    # The id keeps pictures of one name from different folders apart.
-    write_jpeg(folder / f"{source.image_id:06d}_{source.path.stem[:80]}.jpg", drawn)
 
 
-def _write_json(path: Path, content: object) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+def _draw_picture(
+    path: Path, pixels: NDArray[np.uint8], detections: Detections, names: tuple[str, ...]
+) -> str:
+    """Draw an image's detections; return what there is to say of the picture.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        shrunk = fit(pixels, JPEG_SIDE)
+        drawn, _ = enlarge(shrunk, 400)  # labels would cover the objects of small images
+        down, across = (drawn.shape[axis] / pixels.shape[axis] for axis in (0, 1))
+        drawn = draw_boxes(
+            drawn,
+            detections.boxes.numpy() * np.array([across, down, across, down], np.float32),
+            detections.labels.numpy(),
+            names,
+            detections.scores.numpy(),
+        )
+        failure = save_picture(path, drawn)
+    except (MemoryError, cv2.error) as error:
+        failure = f"no picture: {describe_failure(error)}"
+    if not failure and shrunk is not pixels:
+        return f"its picture is scaled down to {shrunk.shape[1]}x{shrunk.shape[0]} px: JPEG's limit"
+    return failure
+
+
+def _check_any(summary: PredictionSummary) -> None:
+    """Raise where no image has results.
+
+    Raises:
+        UserError: none can be read.
+        TrainingError: the network failed at those that can.
+    """
+    if summary.done or not summary.inputs:
+        return
+    first, reason = summary.left_out[0]
+    if summary.failures:
+        raise TrainingError(f"no image has results; {first}: {reason}")
+    raise UserError(f"none of the inputs is an image that can be read: {first}: {reason}")
+
+
+def _end_early(
+    folder: OutputFolder,
+    files: ResultFiles,
+    summary: PredictionSummary,
+    undrawn: list[_Item],
+    *,
+    part: int | None,
+    say: Callable[[str], object],
+) -> None:
+    """Write all that is done, and say so; without anything done, leave no trace.
+
+    Args:
+        folder: of the prediction.
+        files: in it.
+        summary: what this process has done.
+        undrawn: images of which some may have a picture, and no results yet.
+        part: number of this process; None if it is alone.
+        say: see `predict_files`.
+    """
+    done = {image.place for image in summary.done}
+    try:
+        for place, image, _ in undrawn:
+            if place not in done:
+                name = picture_name(image.image_id, image.path)
+                (folder.pictures / name).unlink(missing_ok=True)
+        if summary.done:
+            files.write(summary)
+        if part is not None:
+            files.join_parts()
+        if not part and not (folder.path / RESULTS).exists():
+            folder.undo()
+    except OSError as error:
+        say(f"{folder.path}: the last results could not be written: {error.strerror}")
+        for lost in summary.done[files.written :]:
+            (folder.pictures / recorded_picture(json.loads(lost.record))).unlink(missing_ok=True)
+        del summary.done[files.written :]
+    if summary.done:
+        who = "" if part is None else f"process {part}: "
+        of = f"of {summary.inputs:,}" if part is None else f"of its {summary.inputs:,}"
+        say(f"{who}{summary.images:,} {of} images are done; their results are in {folder.path}")
+    if folder.earlier is not None and folder.earlier.exists():
+        say(f"the predictions that were there before are in {folder.earlier}")
+    if summary.done or len(summary.left_out) > 1:  # else the error says it
+        for note in summary.notes():
+            say(note)
+
+
+def _write_error(folder: Path, error: OSError) -> UserError | TrainingError:
+    if is_disk_failure(error):
+        return write_failure(folder, error)
+    return UserError(f"{folder}: cannot be written: {error.strerror}")

@@ -1,10 +1,12 @@
 """`retinanet predict`: its options, and every mistake's message."""
 
 import contextlib
+import itertools
 import json
 import os
 import pickle
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from retinanet.cli import main
+from retinanet.inference.predictor import Predictor
 
 WriteImage = Callable[..., Path]
 Changed = Callable[..., Path]
@@ -47,6 +50,48 @@ def test_command_line_options(
     assert "pictures" not in captured.out
     assert f"left out: {photos}/a.png: not an image that can be decoded" in captured.err
     assert not (tmp_path / "out" / "pictures").exists()
+
+
+def test_a_signal(
+    small_checkpoint: Path,
+    write_image: WriteImage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """SIGTERM after 16 of 20 images: they are written, and the exit code is the signal's."""
+    for i in range(20):
+        write_image(tmp_path / "in" / f"{i:02}.png", 20, 20)
+    predict, calls = Predictor.predict, itertools.count()
+
+    def detect(self: Predictor, *words: Any) -> Any:
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, *words)
+
+    monkeypatch.setattr(Predictor, "predict", detect)
+    out = tmp_path / "out"
+    words = ["predict", str(small_checkpoint), str(tmp_path / "in"), "--output", str(out)]
+    assert main(words) == 143
+    results = json.loads((out / "results.json").read_text())
+    assert {r["image_id"] for r in results} == set(range(1, 17))
+    assert len(list((out / "pictures").iterdir())) == 16
+    captured = capsys.readouterr()
+    assert f"16 of 20 images are done; their results are in {out}\n" in captured.err
+    assert captured.out == ""
+
+
+def test_a_name_with_a_line_break(
+    small_checkpoint: Path,
+    write_image: WriteImage,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "a\nb\udcff.jpg").write_text("text")
+    image = write_image(tmp_path / "c.png")
+    words = [str(image), str(tmp_path / "*.jpg"), "--output", str(tmp_path / "out")]
+    assert main(["predict", str(small_checkpoint), *words]) == 0
+    assert f"left out: {tmp_path}/a\\nb\\udcff.jpg: not an image" in capsys.readouterr().err
 
 
 def test_command_line_with_an_image_list(
@@ -104,7 +149,7 @@ def write_foreign(path: Path) -> None:
         (lambda path: path.mkdir(), "bad.pt: is a folder; name a checkpoint, such as"),
         (lambda path: path.write_text("model:\n  norm: gn\n"), "bad.pt: not a checkpoint"),
         (lambda path: path.write_text("nothing much"), "bad.pt: not a checkpoint"),
-        (lambda path: path.write_bytes(b""), "bad.pt: not a checkpoint, or .*truncated"),
+        (lambda path: path.write_bytes(b""), "bad.pt: is an empty file"),
         (write_foreign, "bad.pt: not a checkpoint of this project"),
         (write_pickle, "bad.pt: holds more than tensors and plain values; it was not opened"),
         (write_archive, "bad.pt: holds more than tensors and plain values; it was not opened"),
@@ -160,7 +205,8 @@ def test_weights_that_do_not_fit(
         (["PHOTOS", "--threshold", "nan"], "--threshold nan is not between 0 and 1"),
         (["none.png"], "none.png: there is no such file or folder, and as a pattern it matches"),
         (["--annotations", "none.json"], "none.json: there is no such annotation file"),
-        (["PHOTOS/notes.txt"], "none of the inputs is an image that can be read"),
+        (["PHOTOS/notes.txt"], "PHOTOS/notes.txt:1: there is no such file: 'no image' (a .txt"),
+        (["PHOTOS/none.jpg.json"], "none of the inputs is an image that can be read"),
     ],
 )
 def test_bad_inputs(
@@ -173,9 +219,11 @@ def test_bad_inputs(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (photos / "none.jpg.json").write_text("{}")
     words = [word.replace("PHOTOS", str(photos)) for word in words]
     assert main(["predict", str(small_checkpoint), *words]) == 2
-    assert f"error: {message}" in capsys.readouterr().err
+    assert f"error: {message.replace('PHOTOS', str(photos))}" in capsys.readouterr().err
+    assert not (tmp_path / "predictions").exists()
 
 
 @pytest.mark.parametrize(
@@ -187,6 +235,9 @@ def test_bad_inputs(
             ["best.pt", "a.png", "--annotations", "b.json"],
             "name either images, folders or globs, or a",
         ),
+        (["best.pt", "a.png", "--images", "photos"], "and needs --annotations; without one, name"),
+        (["best.pt", "a.png", "conf=0.5"], "conf=0.5 is not an option here: --threshold 0.5"),
+        (["best.pt", "source=photos"], "source=photos is not an option here: images and folders"),
         (["best.pt", "a.png", "--threshold", "high"], "--threshold"),
         (["best.pt", "a.png", "--device", "tpu"], "--device"),
         (["best.pt", "a.png", "--treshold", "0.5"], "--treshold"),

@@ -1,6 +1,9 @@
 """Prediction on files: which are found, what is written, what is left out."""
 
+import errno
+import itertools
 import json
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,95 +12,56 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from retinanet.data.coco.index import read_annotations
-from retinanet.data.images.reading import SUFFIXES, read_image
-from retinanet.errors import UserError
-from retinanet.inference.files import InputImage, find_images, list_images, predict_files
+from retinanet.data.images.reading import read_image
+from retinanet.errors import TrainingError, UserError
+from retinanet.inference.files import predict_files
+from retinanet.inference.inputs import InputImage, find_inputs
 from retinanet.inference.predictor import Predictor
 
 WriteImage = Callable[..., Path]
 Changed = Callable[..., Path]
 
 
-def names(images: list[InputImage], folder: Path) -> list[str]:
-    return [str(image.path.relative_to(folder)) for image in images]
+def results_of(output: Path) -> list[Any]:
+    """Read results.json."""
+    results: list[Any] = json.loads((output / "results.json").read_text())
+    return results
 
 
-def test_files_that_begin_with_a_dot_are_passed_over(
-    write_image: WriteImage, tmp_path: Path
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def stop_at_call(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int, error: BaseException
 ) -> None:
-    for name in ("a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png"):
-        write_image(tmp_path / name)
-    assert names(find_images([str(tmp_path)]), tmp_path) == ["a.png"]
-    assert len(find_images([str(tmp_path / "._a.png")])) == 1  # asked for by name
+    """Let a function raise at its call of this number, from 1, and at all later ones."""
+    function, calls = pkgutil.resolve_name(name), itertools.count(1)
 
+    def count(*words: Any, **named: Any) -> Any:
+        if next(calls) >= number:
+            raise error
+        return function(*words, **named)
 
-def test_find_in_a_folder(photos: Path) -> None:
-    """Nested ones too, sorted, suffixes in any case, ids from 1; other files are left alone."""
-    found = find_images([str(photos)])
-    assert names(found, photos) == ["a.png", "b.png", "deep/c.png", "deep/er/d.PNG"]
-    assert [image.image_id for image in found] == [1, 2, 3, 4]
-    assert {image.size for image in found} == {None}
-
-
-@pytest.mark.parametrize(
-    ("inputs", "wanted"),
-    [
-        (["b.png", "a.png"], ["b.png", "a.png"]),
-        (["*.png"], ["a.png", "b.png"]),
-        (["**/*.png"], ["a.png", "b.png", "deep/c.png"]),
-        (["deep/?.png", "."], ["deep/c.png", "a.png", "b.png", "deep/er/d.PNG"]),
-        (["b.png", ".", "*.png"], ["b.png", "a.png", "deep/c.png", "deep/er/d.PNG"]),
-        (["notes.txt"], ["notes.txt"]),
-    ],
-)
-def test_find_by_name_and_pattern(photos: Path, inputs: list[str], wanted: list[str]) -> None:
-    """In the order of the inputs, each file once; a file that is named is taken as it is."""
-    found = find_images([str(photos / text) for text in inputs])
-    assert names(found, photos) == wanted
-    assert [image.image_id for image in found] == list(range(1, len(wanted) + 1))
-
-
-def test_a_name_like_a_pattern(write_image: WriteImage, tmp_path: Path) -> None:
-    """A file that is there is no pattern, whatever is in its name."""
-    path = write_image(tmp_path / "a[1].png")
-    assert [image.path for image in find_images([str(path)])] == [path]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("none.png", "none.png: there is no such file or folder, and as a pattern it matches"),
-        ("*.gif", r"\*.gif: there is no such file or folder, and as a pattern it matches nothing"),
-        ("dee?", r"dee\?: there is no such file or folder, and as a pattern it matches nothing"),
-        ("empty", r"empty: no image in this folder \(.jpg, .jpeg, .png"),
-    ],
-)
-def test_nothing_found(photos: Path, name: str, message: str) -> None:
-    (photos / "empty").mkdir()
-    with pytest.raises(UserError, match=message):
-        find_images([str(photos), str(photos / name)])
-
-
-def test_images_of_an_annotation_file(tiny_coco: Any, tmp_path: Path) -> None:
-    annotations = read_annotations(tiny_coco([(30, 40), (50, 20)], [[], []], name="val"))
-    assert list_images(annotations, tmp_path) == [
-        InputImage(path=tmp_path / "000.jpg", image_id=11, size=(30, 40)),
-        InputImage(path=tmp_path / "001.jpg", image_id=12, size=(50, 20)),
-    ]
+    monkeypatch.setattr(name, count)
 
 
 def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Path) -> None:
     """Results and image list in COCO's format; small images are enlarged for their labels."""
     output, done = tmp_path / "new" / "output", []
-    images = find_images([str(photos)])
-    summary = predict_files(
+    images = find_inputs([str(photos)]).images
+    summary, folder = predict_files(
         predictor, images, output=output, threshold=0.3, draw=True, progress=done.append
     )
-    assert (summary.images, summary.unreadable, done[-1]) == (4, [], 4)
+    assert folder == output
+    assert (summary.images, summary.left_out, done[-1]) == (4, [], 4)
     results = json.loads((output / "results.json").read_text())
-    assert results == summary.results
+    assert len(results) == summary.detections
     assert {r["image_id"] for r in results} == {1, 2, 3, 4}
     assert {r["category_id"] for r in results} == {1, 2, 3}
     first = predictor.predict([read_image(photos / "a.png")])[0]
@@ -108,6 +72,10 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
     listed = json.loads((output / "images.json").read_text())
     assert listed["images"][2] == {
         **{"id": 3, "file_name": str(photos / "deep/c.png"), "width": 120, "height": 90}
+    }
+    assert listed["info"] == {
+        **{"program": "retinanet predict", "complete": True, "inputs": 4, "done": 4},
+        "left_out": [],
     }
     assert listed["categories"] == [{"id": k, "name": f"class {k}"} for k in (1, 2, 3)]
     drawn = sorted((output / "pictures").iterdir())
@@ -123,25 +91,27 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
 
 def test_the_threshold_counts_what_it_removes(predictor: Predictor, photos: Path) -> None:
     """Kept and removed are what the network gave, and every score is in its part."""
-    images = find_images([str(photos)])
+    images = find_inputs([str(photos)]).images
     output = photos.parent / "output"
-    everything = predict_files(predictor, images, output=output, threshold=0.05, draw=False)
-    assert (len(everything.results), everything.removed) == (400, 0)  # max_detections is 100
-    some = predict_files(predictor, images, output=output, threshold=0.4, draw=False)
-    assert some.results == [r for r in everything.results if r["score"] >= 0.4]
-    assert 0 < len(some.results) == 400 - some.removed < 400
-    none = predict_files(predictor, images, output=output, threshold=1.0, draw=False)
-    assert (none.results, none.removed, none.images) == ([], 400, 4)
-    assert json.loads((output / "results.json").read_text()) == []
+    found: dict[float, list[Any]] = {}
+    for threshold, removed in ((0.05, 0), (0.4, None), (1.0, 400)):  # max_detections is 100
+        summary, _ = predict_files(
+            predictor, images, output=output, threshold=threshold, draw=False
+        )
+        found[threshold] = results_of(output)
+        assert len(found[threshold]) == summary.detections == 400 - summary.removed
+        assert removed in (None, summary.removed) and summary.images == 4
+    assert found[0.4] == [r for r in found[0.05] if r["score"] >= 0.4]
+    assert 0 < len(found[0.4]) < 400
     assert not (output / "pictures").exists()
 
 
 def test_a_threshold_under_the_checkpoints(changed: Changed, photos: Path, tmp_path: Path) -> None:
     """The checkpoint's own 0.6 does not silently cut what 0.3 asks for."""
     strict = Predictor.from_checkpoint(changed("postprocess.score_threshold=0.6"))
-    images = find_images([str(photos)])
-    summary = predict_files(strict, images, output=tmp_path, threshold=0.3, draw=False)
-    scores = [r["score"] for r in summary.results]
+    images = find_inputs([str(photos)]).images
+    predict_files(strict, images, output=tmp_path, threshold=0.3, draw=False)
+    scores = [r["score"] for r in results_of(tmp_path)]
     assert min(scores) == pytest.approx(0.3, abs=0.01)
     assert min(strict.predict([read_image(photos / "a.png")])[0].scores) > 0.6
 
@@ -153,20 +123,25 @@ def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
     (photos / "b.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     done: list[int] = []
     output = photos.parent / "output"
-    summary = predict_files(
+    summary, _ = predict_files(
         predictor,
-        find_images([str(photos)]),
+        find_inputs([str(photos)]).images,
         output=output,
         threshold=0.05,
         draw=True,
         progress=done.append,
     )
-    assert len(summary.unreadable) == 2
-    assert summary.unreadable[0].startswith(f"{photos}/a.png: not an image that can be decoded")
-    assert re.match(rf"{photos}/b\.jpg: .*truncated", summary.unreadable[1])
+    assert [name for name, _ in summary.left_out] == [f"{photos}/a.png", f"{photos}/b.jpg"]
+    notes = list(summary.notes())
+    assert notes[0].startswith(f"left out: {photos}/a.png: not an image that can be decoded")
+    assert re.match(rf"left out: {photos}/b\.jpg: .*truncated", notes[1])
     assert (summary.images, done[-1]) == (3, 5)
-    listed = json.loads((output / "images.json").read_text())["images"]
-    assert [record["id"] for record in listed] == [3, 4, 5]
+    listed = json.loads((output / "images.json").read_text())
+    assert [record["id"] for record in listed["images"]] == [3, 4, 5]
+    assert [r["file_name"] for r in listed["info"]["left_out"]] == [
+        *(f"{photos}/a.png", f"{photos}/b.jpg")
+    ]
+    assert listed["info"]["complete"]
     assert len(list((output / "pictures").iterdir())) == 3
 
 
@@ -175,7 +150,7 @@ def test_other_sizes_than_the_annotation_file_says(
 ) -> None:
     path = write_image(tmp_path / "a.png", 30, 40)
     whole = write_image(tmp_path / "b.png")
-    summary = predict_files(
+    summary, _ = predict_files(
         predictor,
         [InputImage(path=path, image_id=5, size=(50, 20)), InputImage(path=whole, image_id=6)],
         output=tmp_path,
@@ -183,7 +158,7 @@ def test_other_sizes_than_the_annotation_file_says(
         draw=False,
     )
     assert summary.images == 1
-    assert re.search(r"a\.png: is 40x30 px, but .* says 20x50", summary.unreadable[0])
+    assert re.match(r"is 40x30 px, but .* says 20x50", summary.left_out[0][1])
 
 
 def test_an_output_that_is_a_file(predictor: Predictor, tmp_path: Path) -> None:
@@ -195,50 +170,188 @@ def test_an_output_that_is_a_file(predictor: Predictor, tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_written(
     predictor: Predictor, write_image: WriteImage, tmp_path: Path
 ) -> None:
-    images = [InputImage(path=write_image(tmp_path / "x.png"), image_id=1)]
-    (tmp_path / "pictures" / "000001_x.jpg").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"cannot be written: Is a directory"):
-        predict_files(predictor, images, output=tmp_path, threshold=0.5, draw=True)
+    """It costs nothing but itself."""
+    images = [InputImage(path=write_image(tmp_path / f"{n}.png"), image_id=n) for n in (1, 2)]
+    (tmp_path / "out" / "pictures" / "000001_1.jpg").mkdir(parents=True)
+    summary, out = predict_files(
+        predictor, images, output=tmp_path / "out", threshold=0.5, draw=True
+    )
+    assert {r["image_id"] for r in results_of(out)} == {1, 2}
+    assert re.fullmatch(
+        r".*/1\.png: no picture: .*/000001_1\.jpg: Is a directory", *summary.notes()
+    )
+    assert (out / "pictures" / "000002_2.jpg").is_file()
 
 
-def test_suffixes_are_ones_that_opencv_reads(tmp_path: Path) -> None:
-    for suffix in SUFFIXES:
-        grey = suffix in (".pgm", ".pbm")
-        pixels = np.zeros((64, 64) if grey else (64, 64, 3), np.uint8)
-        cv2.imwrite(str(tmp_path / f"a{suffix}"), pixels)
-        assert read_image(tmp_path / f"a{suffix}").shape == (64, 64, 3)
-    assert len(find_images([str(tmp_path)])) == 14
+@pytest.mark.parametrize(
+    ("encode", "reason"),
+    [
+        (lambda *_: (False, None), "the JPEG encoder failed at 360x270 px"),
+        (raising(MemoryError()), "not enough memory"),
+        (raising(cv2.error("broken\nvery")), "broken"),
+    ],
+)
+def test_an_encoder_that_fails(
+    predictor: Predictor,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    encode: Any,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(cv2, "imencode", encode)
+    images = find_inputs([str(photos / "?.png")]).images
+    summary, out = predict_files(predictor, images, output=tmp_path / "o", threshold=0.3, draw=True)
+    assert {r["image_id"] for r in results_of(out)} == {1, 2}
+    assert len(summary.remarks) == 2 and summary.remarks[0].endswith(f"_a.jpg: {reason}")
+    assert not list((out / "pictures").iterdir())
+
+
+def test_a_picture_longer_than_a_jpeg_can_be(predictor: Predictor, tmp_path: Path) -> None:
+    """66,000 x 16 px: scaled down to 65,500, and said."""
+    content = cv2.imencode(".png", np.zeros((16, 66_000), np.uint8))[1].tobytes()
+    (tmp_path / "long.png").write_bytes(content)
+    images = find_inputs([str(tmp_path / "long.png")]).images
+    summary, out = predict_files(predictor, images, output=tmp_path / "o", threshold=0.1, draw=True)
+    assert summary.remarks == [
+        f"{tmp_path}/long.png: its picture is scaled down to 65500x16 px: JPEG's limit"
+    ]
+    assert cv2.imread(str(out / "pictures" / "000001_long.jpg")).shape == (16, 65_500, 3)
+    assert max(r["bbox"][0] + r["bbox"][2] for r in results_of(out)) > 65_500
+
+
+def test_the_network_fails_at_one_image(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its batch are tried again, one by one; where all fail, it is an error."""
+    images = find_inputs([str(photos)]).images
+    bad = read_image(photos / "b.png")
+    predict = predictor.predict
+
+    def fail(given: list[Any], threshold: float | None = None) -> list[Any]:
+        if any(np.array_equal(bad, image) for image in given):
+            raise RuntimeError("CUDA out of memory.\nTried to ..")
+        return predict(given, threshold)
+
+    monkeypatch.setattr(predictor, "predict", fail)
+    summary, out = predict_files(
+        predictor, images, output=tmp_path / "o", threshold=0.3, draw=False
+    )
+    assert {r["image_id"] for r in results_of(out)} == {1, 3, 4}
+    reason = "the network failed at it: CUDA out of memory."
+    assert summary.left_out == [(str(photos / "b.png"), reason)]
+    with pytest.raises(TrainingError, match=rf"no image has results; .*b\.png: {reason}"):
+        predict_files(predictor, images[1:2], output=tmp_path / "p", threshold=0.3, draw=True)
+    assert not (tmp_path / "p").exists()
+
+
+def test_frames_are_said(predictor: Predictor, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (50, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    images = find_inputs([str(tmp_path / "two.gif")]).images
+    summary, _ = predict_files(predictor, images, output=tmp_path / "o", threshold=0.3, draw=False)
+    assert summary.remarks == [f"{tmp_path}/two.gif: the first of 2 frames was used"]
+
+
+class Stop(BaseException):
+    """What a signal raises."""
+
+
+@pytest.mark.parametrize("moment", ["predict", "draw", "write"])
+def test_an_end_in_between(
+    predictor: Predictor,
+    write_image: WriteImage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """Results are whole, pictures are those of exactly these images, and how many are done is said.
+
+    Of 40 images 16 are taken at a time.
+    """
+    for i in range(40):
+        write_image(tmp_path / "in" / f"{i:02}.png", 20, 20)
+    images = find_inputs([str(tmp_path / "in")]).images
+    place, number = {
+        "predict": ("predictor.Predictor.predict", 2),
+        "draw": ("files.save_picture", 21),
+        "write": ("result_files.ResultFiles.write_if_due", 2),
+    }[moment]
+    stop_at_call(monkeypatch, f"retinanet.inference.{place}", number, Stop())
+    said: list[str] = []
+    out = tmp_path / "out"
+    with pytest.raises(Stop):
+        predict_files(predictor, images, output=out, threshold=0.3, draw=True, say=said.append)
+    done = {"predict": 16, "draw": 20, "write": 32}[moment]
+    listed = json.loads((out / "images.json").read_text())
+    assert [record["id"] for record in listed["images"]] == list(range(1, done + 1))
+    assert listed["info"]["complete"] is False and listed["info"]["done"] == done
+    assert {r["image_id"] for r in results_of(out)} == set(range(1, done + 1))
+    drawn = sorted(path.name for path in (out / "pictures").iterdir())
+    assert drawn == [f"{i + 1:06d}_{i:02}.jpg" for i in range(done)]
+    assert said == [f"{done} of 40 images are done; their results are in {out}"]
+
+
+def test_an_end_before_anything_is_done(
+    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No folder is left behind."""
+    stop_at_call(monkeypatch, "retinanet.inference.predictor.Predictor.predict", 1, Stop())
+    images, said = find_inputs([str(photos)]).images, list[str]()
+    with pytest.raises(Stop):
+        predict_files(
+            predictor,
+            images,
+            output=tmp_path / "a" / "b",
+            threshold=0.3,
+            draw=True,
+            say=said.append,
+        )
+    assert not (tmp_path / "a").exists() and said == []
+
+
+def test_a_full_disk(
+    predictor: Predictor, write_image: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written before stays whole; pictures that it does not know go."""
+    for i in range(24):
+        write_image(tmp_path / "in" / f"{i:02}.png", 20, 20)
+    images = find_inputs([str(tmp_path / "in")]).images
+    full = OSError(errno.ENOSPC, "No space left on device")
+    stop_at_call(monkeypatch, "retinanet.inference.files.save_picture", 21, full)
+    stop_at_call(monkeypatch, "retinanet.inference.result_files.ResultFiles.write", 2, full)
+    said: list[str] = []
+    out = tmp_path / "out"
+    with pytest.raises(
+        TrainingError, match=r"out: could not be written: No space left on device: "
+    ):
+        predict_files(predictor, images, output=out, threshold=0.3, draw=True, say=said.append)
+    assert {r["image_id"] for r in results_of(out)} == set(range(1, 17))
+    assert len(list((out / "pictures").iterdir())) == 16
+    assert said == [
+        f"{out}: the last results could not be written: No space left on device",
+        f"16 of 24 images are done; their results are in {out}",
+    ]
 
 
 def test_inputs_that_are_no_images_leave_earlier_results(
-    predictor: Predictor, tmp_path: Path
+    predictor: Predictor, photos: Path, tmp_path: Path
 ) -> None:
+    out = tmp_path / "out"
+    images = find_inputs([str(photos)]).images
+    predict_files(predictor, images, output=out, threshold=0.3, draw=True)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
     (tmp_path / "text.jpg").write_text("text")
-    output = tmp_path / "out"
-    output.mkdir()
-    (output / "results.json").write_text("earlier")
-    images = find_images([str(tmp_path / "text.jpg")])
+    images = find_inputs([str(tmp_path / "text.jpg")]).images
     with pytest.raises(UserError, match=r"none of the inputs is an image .*text\.jpg: not"):
-        predict_files(predictor, images, output=output, threshold=0.5, draw=False)
-    assert (output / "results.json").read_text() == "earlier"
+        predict_files(predictor, images, output=out, threshold=0.5, draw=False)
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+    assert len(before) == 6 and not (out / "earlier").exists()
 
 
 def test_a_very_long_name(predictor: Predictor, write_image: WriteImage, tmp_path: Path) -> None:
     """The number before it and the suffix after it would be too many."""
     path = write_image(tmp_path / f"{'n' * 246}.png")
-    images = find_images([str(path)])
+    images = find_inputs([str(path)]).images
     predict_files(predictor, images, output=tmp_path / "out", threshold=0.5, draw=True)
     assert [p.name for p in (tmp_path / "out" / "pictures").iterdir()] == [f"000001_{'n' * 80}.jpg"]
-
-
-def test_our_own_pictures_are_not_looked_at_again(write_image: WriteImage, tmp_path: Path) -> None:
-    """`retinanet predict best.pt .` twice in the same folder."""
-    own = tmp_path / "predictions" / "pictures"
-    own.mkdir(parents=True)
-    write_image(tmp_path / "a.jpg")
-    write_image(own / "000001_a.jpg")
-    assert len(find_images([str(tmp_path)])) == 2  # somebody else's
-    for name in ("results.json", "images.json"):
-        (own.parent / name).write_text("")
-    assert names(find_images([str(tmp_path)]), tmp_path) == ["a.jpg"]
-    assert len(find_images([str(own)])) == 1  # asked for by name

@@ -26,6 +26,8 @@ _SCAN = 0xDA
 _WITHOUT_SEGMENT = {0x01, *range(0xD0, 0xD9)}
 """Markers of a JPEG that no length and content follow."""
 _GAP = rb"(?:\s|#[^\n]*\n)+"
+_BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}
+"""Bytes of a BMP's second header, which tells its kinds apart."""
 _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})")
 
 
@@ -44,6 +46,17 @@ def format_name(content: bytes) -> str | None:
     """Return the format that a file starts as, of those that are read; None for other files."""
     found = next((name for name, start, _ in _FORMATS if start.match(content)), None)
     return None if found == "AVIF" and not brands(content) & AVIF_BRANDS else found
+
+
+def starts_as_image(content: bytes) -> bool:
+    """Whether bytes can only be the beginning of an image that is read, whatever its name.
+
+    Texts may begin as a BMP (`BM`) or a PNM (`P1 `) does.
+    """
+    name = format_name(content)
+    if name == "BMP":
+        return len(content) >= 18 and unpack_from("<I", content, 14)[0] in _BMP_HEADERS
+    return bool(_PNM.match(content)) if name == "PNM" else name is not None
 
 
 def has_end(content: bytes) -> bool:

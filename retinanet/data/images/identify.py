@@ -142,7 +142,18 @@ def explain_unreadable(path: Path, content: bytes) -> str:
         path: of the file, for the commands in the remedy.
         content: its bytes; of what has not an image's start, the first ones are enough.
     """
-    return explain(path, *_identify(content))
+    return explain(path, *identify(content))
+
+
+def is_unread_picture(content: bytes) -> bool:
+    """Whether a file holds pictures of a kind that is not read: HEIC, RAW, a video, a PDF.
+
+    Args:
+        content: its bytes, or the first ones.
+    """
+    _, remedy = identify(content)
+    kinds = ("convert it to JPEG: ", _DEVELOP, _EXTRACT, "save its pages", "export it")
+    return remedy.startswith(kinds)
 
 
 def explain(path: Path, what: str, remedy: str) -> str:
@@ -162,7 +173,12 @@ def explain(path: Path, what: str, remedy: str) -> str:
     return f"{what}; {command}{'; then use the new file' if makes_another else ''}"
 
 
-def _identify(content: bytes) -> tuple[str, str]:
+def identify(content: bytes) -> tuple[str, str]:
+    """Return what a file is that is no image that is read, and a remedy for `explain`.
+
+    Args:
+        content: its bytes, or the first ones.
+    """
     if not content:
         return "an empty file", _AGAIN
     if not content.strip(b"\0"):
@@ -174,7 +190,7 @@ def _identify(content: bytes) -> tuple[str, str]:
         if re.match(pattern, content, re.DOTALL):
             return what, remedy
     name = format_name(content)
-    if name is not None:
+    if name is not None and not (name in ("BMP", "PNM") and _text(content)):
         return _damaged(name, content)
     kinds = brands(content)
     if kinds:

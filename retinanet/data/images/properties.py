@@ -13,11 +13,9 @@ from retinanet.data.images.frames import frame_count
 from retinanet.data.images.headers import Header, parse_header
 from retinanet.data.images.orientation import image_orientation
 from retinanet.data.images.reading import (
-    UnreadableImageError,
     decode_image,
     decode_unchanged,
-    describe_error,
-    read_content,
+    load_content,
 )
 from retinanet.data.images.tiff import BITS, CMYK, COLOURS, PALETTE, SAMPLES, first_page
 
@@ -58,10 +56,7 @@ def _as_shown(stored: Size, header: Header) -> Size:
 
 def _look_by_decoding(path: Path, header: Header) -> ImageFile:
     """Look at a file as a whole."""
-    try:
-        content = read_content(path)
-    except (OSError, ValueError) as error:
-        raise UnreadableImageError(f"{path}: cannot be read: {describe_error(error)}") from None
+    content = load_content(path)
     pixels = decode_image(path, content)
     shown = pixels.shape[0], pixels.shape[1]
     header = replace(header, orientation=image_orientation(content), frames=frame_count(content))

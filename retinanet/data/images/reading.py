@@ -35,8 +35,9 @@ MAX_PIXELS = 200_000_000
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(".jfif", ".jpe", ".jif", ".jfi", ".apng", ".dib", ".j2k"),
 )
-"""Of the files of a folder that are taken for images, in small letters."""
+"""Of the files of a folder that are taken for images unseen, in small letters."""
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -104,11 +105,21 @@ def read_image(
             (`WrongSizeError`). The message says what the file is and what helps.
     """
     path = Path(path)
+    return decode_image(path, load_content(path), size, reduction=reduction)
+
+
+def load_content(path: Path) -> bytes:
+    """Return the bytes of an image file, as `read_content` does.
+
+    Raises:
+        UnreadableImageError: it cannot be opened or read, or does not fit into memory.
+    """
     try:
-        content = read_content(path)
+        return read_content(path)
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"{path}: cannot be read: {describe_error(error)}") from None
-    return decode_image(path, content, size, reduction=reduction)
+    except MemoryError:
+        raise UnreadableImageError(f"{path}: does not fit into memory") from None
 
 
 def read_content(path: Path) -> bytes:
@@ -159,6 +170,18 @@ def decode_image(
 ) -> NDArray[np.uint8]:
     """Decode the bytes of an image file; see `read_image`."""
     claimed = image_size(content)
+    try:
+        return _decode_claimed(path, content, size, reduction, claimed)
+    except MemoryError:
+        size_of = f"is {claimed[1]}x{claimed[0]} px and " if claimed else ""
+        raise UnreadableImageError(
+            f"{path}: {size_of}does not fit into memory: scale it down or cut it into tiles"
+        ) from None
+
+
+def _decode_claimed(
+    path: Path, content: bytes, size: Size | None, reduction: int, claimed: Size | None
+) -> NDArray[np.uint8]:
     if claimed is not None and claimed[0] * claimed[1] > MAX_PIXELS:
         raise UnreadableImageError(
             f"{path}: is {claimed[1]}x{claimed[0]} px; the limit is {MAX_PIXELS:,} pixels: "
@@ -240,5 +263,7 @@ def _decode(content: bytes, mode: int) -> NDArray[Any] | None:
     """
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), mode)
-    except cv2.error:  # more than OpenCV's own limits
+    except cv2.error as error:  # more than OpenCV's own limits
+        if getattr(error, "code", None) == cv2.Error.StsNoMem:
+            raise MemoryError from None
         return None

@@ -1,0 +1,225 @@
+"""results.json and images.json while they grow: whole at any moment, written anew now and then.
+
+What is detected is kept as the text that goes into the files, so that writing them costs little
+more than the disk. It is done again when the last time was less than a twentieth of what has passed
+since: the cost stays bounded however many images there are, and a kill or a power cut loses no more
+than those moments. Every other end writes all that is done.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from retinanet.categories import Categories
+from retinanet.files import replacing
+from retinanet.inference.output_folder import IMAGES, PROGRAM, RESULTS
+
+_SHARE = 20
+"""Writing takes at most one part of so many of the time."""
+_PART = "part-of-process-*.json"
+_NOTES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageResult:
+    """What was found in an image, as text."""
+
+    place: int
+    """Among the inputs, from 0."""
+    record: str
+    """JSON of its record in images.json."""
+    detections: str
+    """JSON of its records in results.json, with commas between them."""
+    count: int
+    """Number of detections."""
+
+
+@dataclass(kw_only=True)
+class PredictionSummary:
+    """What a prediction on many images gave so far."""
+
+    inputs: int
+    """Number of images asked for."""
+    done: list[ImageResult] = field(default_factory=list)
+    removed: int = 0
+    """Number of detections under the threshold."""
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """Images without results: their paths, and why."""
+    remarks: list[str] = field(default_factory=list)
+    """What else there is to say about images that are done."""
+    failures: int = 0
+    """Number of images left out that could be read."""
+
+    @property
+    def images(self) -> int:
+        """Number of images done."""
+        return len(self.done)
+
+    @property
+    def detections(self) -> int:
+        return sum(image.count for image in self.done)
+
+    @property
+    def complete(self) -> bool:
+        return self.images + len(self.left_out) == self.inputs
+
+    def notes(self) -> Iterator[str]:
+        """Yield lines about what was left out, and what else there is to say, a score of each."""
+        left_out = [f"left out: {name}: {reason}" for name, reason in self.left_out]
+        for lines, where in ((left_out, f": {IMAGES} lists them"), (self.remarks, "")):
+            yield from lines[:_NOTES]
+            if len(lines) > _NOTES:
+                yield f".. and {len(lines) - _NOTES:,} more of this kind{where}"
+
+
+def join(parts: Iterable[PredictionSummary]) -> PredictionSummary:
+    """Put the shares of several processes together, in the order of the images."""
+    whole = PredictionSummary(inputs=0)
+    for part in parts:
+        whole.inputs += part.inputs
+        whole.done += part.done
+        whole.removed += part.removed
+        whole.left_out += part.left_out
+        whole.remarks += part.remarks
+        whole.failures += part.failures
+    whole.done.sort(key=lambda image: image.place)
+    return whole
+
+
+class ResultFiles:
+    """Writes a prediction's two files; with several processes, this one's part of them.
+
+    Processes do not wait for each other, for one may be gone: each keeps its part in a file, and
+    whoever ends early joins the parts that there are.
+    """
+
+    def __init__(self, folder: Path, categories: Categories, *, inputs: int, part: int | None):
+        """Begin.
+
+        Args:
+            folder: to write into.
+            categories: for images.json.
+            inputs: number of images of all processes.
+            part: number of this process; None if it is alone.
+        """
+        self._folder = folder
+        self._categories = categories
+        self._inputs = inputs
+        self._part = part
+        self.written = 0
+        """Number of images done that are in the files."""
+        self._next = 0.0
+        self._begun = False
+        self._in_part = -1
+
+    def write_if_due(self, summary: PredictionSummary) -> None:
+        """Write what is done, if little of the time goes into that."""
+        if time.monotonic() >= self._next:
+            self.write(summary)
+
+    def write(self, summary: PredictionSummary) -> None:
+        """Write what is done.
+
+        Raises:
+            OSError: the folder or the disk does not take it.
+        """
+        start = time.monotonic()
+        if self._part is None:
+            self.write_whole(summary)
+        elif self._in_part != summary.images + len(summary.left_out):  # the same is not due again
+            content = vars(summary) | {"done": [vars(image) for image in summary.done]}
+            path = self._folder / _PART.replace("*", str(self._part))
+            with replacing(path, durable=True) as temporary:
+                temporary.write_text(json.dumps(content), encoding="utf-8")
+            self._in_part = summary.images + len(summary.left_out)
+            if self._part == 0:
+                self._join(_ages(self._folder))
+        self.written = summary.images
+        end = time.monotonic()
+        self._next = end + _SHARE * (end - start)
+
+    def write_whole(self, summary: PredictionSummary) -> None:
+        """Write results.json and images.json, in this order: what is listed there is in results."""
+        if not self._begun and not (self._folder / IMAGES).exists():
+            self._write_images(PredictionSummary(inputs=self._inputs))  # whose results.json it is
+        self._begun = True
+        with self._replacing(RESULTS) as file:
+            _write_list(file, (image.detections for image in summary.done if image.count))
+        self._write_images(summary)
+
+    def _write_images(self, summary: PredictionSummary) -> None:
+        pairs = zip(self._categories.ids, self._categories.names, strict=True)
+        info = {
+            "program": PROGRAM,
+            "complete": summary.complete and summary.inputs == self._inputs,
+            "inputs": self._inputs,
+            "done": summary.images,
+            "left_out": [{"file_name": n, "reason": why} for n, why in summary.left_out],
+        }
+        named = [{"id": category, "name": name} for category, name in pairs]
+        with self._replacing(IMAGES) as file:
+            file.write(f'{{"info": {json.dumps(info)}, "images": ')
+            _write_list(file, (image.record for image in summary.done))
+            file.write(f', "categories": {json.dumps(named)}}}')
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[TextIO]:
+        """Open a file that takes the place of the one of this name, whatever happens meanwhile."""
+        place, several = self._folder / name, self._part is not None
+        with (
+            replacing(place, unique=several, durable=True) as path,
+            path.open("w", encoding="utf-8") as file,
+        ):
+            yield file
+
+    def join_parts(self) -> None:
+        """Write the two files from the parts of all processes, as far as there are such.
+
+        Again where one has changed meanwhile: its process may have joined them in between.
+        """
+        seen: dict[Path, int] = {}
+        while (now := _ages(self._folder)) != seen:
+            seen = now
+            self._join(seen)
+
+    def _join(self, paths: Iterable[Path]) -> None:
+        try:
+            parts = [_read_part(path) for path in paths]
+        except FileNotFoundError:  # the main process has just joined them all
+            return
+        if any(part.done for part in parts):
+            self.write_whole(join(parts))
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the parts of processes, those that an earlier prediction left among them."""
+    for path in folder.glob(_PART):
+        path.unlink(missing_ok=True)
+
+
+def _ages(folder: Path) -> dict[Path, int]:
+    found = {}
+    for path in sorted(folder.glob(_PART)):
+        with suppress(FileNotFoundError):
+            found[path] = path.stat().st_mtime_ns
+    return found
+
+
+def _write_list(file: TextIO, texts: Iterable[str]) -> None:
+    file.write("[")
+    for number, text in enumerate(texts):
+        file.write(f", {text}" if number else text)
+    file.write("]")
+
+
+def _read_part(path: Path) -> PredictionSummary:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    done = [ImageResult(**image) for image in content.pop("done")]
+    left_out = [(name, reason) for name, reason in content.pop("left_out")]
+    return PredictionSummary(done=done, left_out=left_out, **content)
