@@ -1,8 +1,14 @@
-"""The classes of a data set."""
+"""The classes of a data set, and their names in a table."""
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_WIDEST = 40
+"""Columns of a name in a table."""
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +20,74 @@ class Categories:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def shown_names(names: Sequence[str], widest: int = _WIDEST) -> list[str]:
+    r"""Return names as a line of text can show them, different ones in different ways.
+
+    Control characters and what turns the direction of writing become `\n`, `\u202e`; a name with
+    spaces at its ends is in quotes; a long one is cut to `widest` columns, with `..`.
+    """
+    clean = [_readable(name) for name in names]
+    shown = [_shorten(text, widest) for text in clean]
+    owners: dict[str, set[str]] = {}
+    for name, text in zip(names, shown, strict=True):
+        owners.setdefault(text, set()).add(name)
+    return [
+        text if len(owners[text]) == 1 else _numbered(whole, widest, number)
+        for number, (whole, text) in enumerate(zip(clean, shown, strict=True), 1)
+    ]
+
+
+def shown_name(name: str, widest: int = _WIDEST) -> str:
+    """Return a name as a line of text can show it; see `shown_names`."""
+    return _shorten(_readable(name), widest)
+
+
+def columns_of(text: str) -> int:
+    """Return the columns of a terminal that a text takes: Chinese characters take two."""
+    return sum(_character_columns(character) for character in text)
+
+
+def pad(text: str, width: int) -> str:
+    """Return a text with spaces behind it, `width` columns in all."""
+    return text + " " * (width - columns_of(text))
+
+
+def _character_columns(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _readable(name: str) -> str:
+    r"""Return a name without characters that move the cursor or turn the direction of writing."""
+    text = unicodedata.normalize("NFC", name)
+    text = "".join(c.encode("unicode_escape").decode() if _is_control(c) else c for c in text)
+    return f"'{text}'" if text != text.strip() else text
+
+
+def _is_control(character: str) -> bool:
+    kind = unicodedata.category(character)  # two joiners hold letters of some scripts together
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in _JOINERS)
+
+
+def _shorten(text: str, widest: int) -> str:
+    """Return a text of at most so many columns; a cut one ends with `..`."""
+    return text if columns_of(text) <= widest else _head(text, widest - 2) + ".."
+
+
+def _numbered(text: str, widest: int, number: int) -> str:
+    """Return the beginning of a text and a number that no other has."""
+    end = f"..({number})"
+    return _head(text, widest - len(end)) + end
+
+
+def _head(text: str, width: int) -> str:
+    """Return as much of the beginning of a text as takes at most `width` columns."""
+    taken = 0
+    for place, character in enumerate(text):
+        taken += _character_columns(character)
+        if taken > width:
+            return text[:place]
+    return text

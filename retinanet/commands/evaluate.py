@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser
 
 
 def main(words: list[str]) -> int:
@@ -22,10 +22,19 @@ def main(words: list[str]) -> int:
     parser.add_argument("--images", metavar="D", help="folder of its images")
     parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
     options = parser.parse_intermixed_args(words)
+    check_overrides(options.overrides, "evaluate")
+    for flag, key in (("annotations", "data.val.annotations"), ("images", "data.val.images")):
+        given = any(text.startswith(f"{key}=") for text in options.overrides)
+        if given and getattr(options, flag) is not None:
+            parser.error(f"--{flag} and {key} are both given; leave one out")
     from retinanet.engine.evaluate import write_evaluation
     from retinanet.evaluation.coco import format_metrics
     from retinanet.files import check_writable
-    from retinanet.reports.evaluate_checkpoint import evaluate_checkpoint, evaluate_results_file
+    from retinanet.reports.evaluate_checkpoint import (
+        evaluate_checkpoint,
+        evaluate_results_file,
+        is_results_file,
+    )
 
     path = Path(options.checkpoint)
     beside = path.parent.parent if path.parent.name == "checkpoints" else Path()
@@ -34,9 +43,11 @@ def main(words: list[str]) -> int:
     folder = Path(options.output) if options.output else beside / "evaluation" / name
     check_writable(folder, "choose another --output")
     annotations = Path(options.annotations) if options.annotations else None
-    if path.suffix == ".json":
+    if is_results_file(path):
         if annotations is None:
             parser.error("a results file needs --annotations")
+        if options.images:
+            parser.error("a results file needs no --images: no image is read")
         outcome = evaluate_results_file(path, annotations, options.overrides)
     else:
         images = Path(options.images) if options.images else None
@@ -46,7 +57,8 @@ def main(words: list[str]) -> int:
         if evaluation is None:
             return 0
         outcome = evaluation
+    written = write_evaluation(outcome, folder)  # first: printing may fail
     print(format_metrics(outcome.metrics))
-    for written in write_evaluation(outcome, folder):
-        print(f"wrote {written}")
+    for file in written:
+        print(f"wrote {file}")
     return 0

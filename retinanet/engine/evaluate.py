@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -14,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.distributed.precision import Precision
+from retinanet.distributed.signals import Signals
 from retinanet.distributed.world import World
-from retinanet.drawing import grid, write_jpeg
+from retinanet.drawing import grid, save_picture
 from retinanet.engine.detect import RankDetections, detect
 from retinanet.engine.splits import Split, build_evaluation_loader, ground_truth
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import Metrics, evaluate_results, format_metrics, metrics_json
 from retinanet.evaluation.results import Result, in_order
-from retinanet.files import replacing, write_failure
+from retinanet.files import is_disk_failure, replacing, write_failure
 from retinanet.model.detector import Detector
 from retinanet.schema import Config
 
@@ -51,7 +50,7 @@ def evaluate(
     losses: bool = False,
     pictures: int = 0,
     limit: int | None = None,
-    signals: Sequence[int] = (),
+    signals: Signals | None = None,
 ) -> Evaluation | None:
     """Evaluate on a split; the main process returns the outcome, the others None.
 
@@ -68,12 +67,12 @@ def evaluate(
         losses: compute the losses too.
         pictures: how many pictures to draw.
         limit: evaluate the first images only.
-        signals: numbers of the signals that this process has received; more may join meanwhile.
+        signals: what this process collects of them; None leaves them to others.
 
     Raises:
         UserError: an unreadable image.
         TrainingError: outputs that are not finite.
-        InterruptedRunError: a signal came to any rank before the last batches.
+        InterruptedRunError: a signal came to any rank before its last batch.
     """
     loader = build_evaluation_loader(
         config,
@@ -135,6 +134,7 @@ def _score(
             f"{highest:.4f}: the network has not learned yet, or these are not the images it was "
             "trained for."
         )
+    metrics.remarks.extend(f"no picture of {part.not_drawn}" for part in parts if part.not_drawn)
     means: dict[str, float] = {}
     if losses:
         per_image = config.loss.normalizer == "per_image"
@@ -164,19 +164,24 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     texts = [
         json.dumps(evaluation.results),
         json.dumps({"annotations": str(evaluation.annotations), **figures}, indent=2) + "\n",
-        format_metrics(evaluation.metrics) + "\n",
     ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(paths, texts, strict=True):
+        for path, text in zip(paths, texts, strict=False):
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         if evaluation.pictures:
-            paths.append(folder / "pictures.jpg")
             columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
-            write_jpeg(paths[-1], grid(evaluation.pictures, columns))
+            path = folder / "pictures.jpg"
+            failure = save_picture(path, grid(evaluation.pictures, columns))
+            if failure:
+                evaluation.metrics.remarks.append(failure)
+            else:
+                paths.append(path)
+        with replacing(paths[2]) as temporary:  # last: with the remark on a picture that failed
+            temporary.write_text(format_metrics(evaluation.metrics) + "\n", encoding="utf-8")
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_disk_failure(error):
             raise write_failure(folder, error, needed=sum(map(len, texts))) from None
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     return paths

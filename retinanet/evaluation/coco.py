@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.categories import columns_of, pad, shown_name, shown_names
 from retinanet.errors import some_of
+from retinanet.evaluation.matching import match
+from retinanet.evaluation.operating_points import best_point, format_threshold
 from retinanet.evaluation.results import Result, in_order
 
 _LIMITS = (1, 10, 100)
 """COCO's own: AR_1, AR_10, AR_100; a lower max_detections caps them, a higher one adds to AP."""
 _UNLEARNT_AP50, _LEARNT_AP50 = 0.01, 0.5
 """AP50 of a class of which nearly nothing is found, and of one that is found well."""
+_MANY = 10
+"""Detections from which on equal scores are no accident."""
 _SIZES = ("all", "small", "medium", "large")
 
 
@@ -52,14 +59,19 @@ class ClassFigures:
     """One row of the table by class; None where the class has no ground truth."""
 
     name: str
+    category_id: int
     boxes: int
     ap: float | None
     ap50: float | None
     precision: float | None
-    """At the threshold with the best F1, IoU 0.5."""
+    """At IoU 0.5, of the detections with at least the score `threshold`."""
     recall: float | None
     f1: float | None
+    """The highest that a threshold gives; 0 where no detection is right."""
     threshold: float | None
+    """None where no detection is right."""
+    below: float
+    """The highest score under the threshold, -inf where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +100,9 @@ def evaluate_results(
         max_detections: Highest-scored detections of an image and class that count (COCO: 100).
     """
     limits = sorted({min(limit, max_detections) for limit in _LIMITS} | {max_detections})
-    precision, recall, scores = _accumulate(truth, results, limits)
-    classes = _class_figures(truth, precision, scores)
+    ordered = in_order(results)
+    precision, recall = _accumulate(truth, ordered, limits)
+    classes = _class_figures(truth, ordered, precision, max_detections)
     return Metrics(
         figures=_figures(precision, recall, limits),
         classes=classes,
@@ -101,8 +114,8 @@ def evaluate_results(
 
 def _accumulate(
     truth: GroundTruth, results: Sequence[Result], limits: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return COCO's precision (T, R, K, S, M), recall (T, K, S, M), scores (T, R, K, S, M)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return COCO's precision (T, R, K, S, M) and recall (T, K, S, M)."""
     coco_kind, evaluation_kind = _backend()
     # Numbered anew from 1: a library may not take a file's negative ids.
     labels = {category: label for label, category in enumerate(truth.category_ids, 1)}
@@ -115,8 +128,7 @@ def _accumulate(
         evaluation.params.maxDets = limits
         evaluation.evaluate()
         evaluation.accumulate()
-    arrays = [np.asarray(evaluation.eval[key]) for key in ("precision", "recall", "scores")]
-    return arrays[0], arrays[1], arrays[2]
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
 
 
 def _backend() -> tuple[Any, Any]:
@@ -171,7 +183,7 @@ def _result_records(results: Sequence[Result], labels: dict[int, int]) -> list[d
             "area": result["bbox"][2] * result["bbox"][3],
             "iscrowd": 0,
         }
-        for i, result in enumerate(in_order(results))
+        for i, result in enumerate(results)
     ]
 
 
@@ -199,49 +211,83 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _class_figures(
-    truth: GroundTruth, precision: NDArray[np.float64], scores: NDArray[np.float64]
+    truth: GroundTruth,
+    results: Sequence[Result],
+    precision: NDArray[np.float64],
+    max_detections: int,
 ) -> list[ClassFigures]:
+    scores = np.array([result["score"] for result in results], np.float64)
+    categories = np.array([result["category_id"] for result in results], np.int64)
+    images = np.array([result["image_id"] for result in results], np.int64)
+    known = np.unique(np.concatenate([images, truth.box_image_ids]))
+    labels = np.array(truth.category_ids, np.int64)
+    verdicts = match(
+        found=np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4),
+        found_group=_group(images, categories, known, labels),
+        boxes=truth.boxes,
+        box_group=_group(truth.box_image_ids, truth.box_category_ids, known, labels),
+        areas=truth.areas,
+        crowd=truth.crowd,
+        limit=max_detections,
+    )
     rows = []
     for k, (category, name) in enumerate(
         zip(truth.category_ids, truth.category_names, strict=True)
     ):
         boxes = int(((truth.box_category_ids == category) & ~truth.crowd).sum())
-        ap = _mean(precision[:, :, k, 0, -1])
-        p = precision[0, :, k, 0, -1]
-        recalls = _reached_recalls(boxes, len(p))
-        f1 = 2 * p * recalls / np.maximum(p + recalls, 1e-12)
-        best = int(f1.argmax())
-        known = ap is not None
+        counted = (categories == category) & (verdicts >= 0)
+        point = best_point(scores[counted], verdicts[counted] > 0, boxes) if boxes else None
+        missed = 0.0 if boxes else None
         rows.append(
             ClassFigures(
                 name=name,
+                category_id=category,
                 boxes=boxes,
-                ap=ap,
-                ap50=_mean(p),
-                precision=float(p[best]) if known else None,
-                recall=float(recalls[best]) if known else None,
-                f1=float(f1[best]) if known else None,
-                threshold=float(scores[0, best, k, 0, -1]) if known and f1[best] > 0 else None,
+                ap=_mean(precision[:, :, k, 0, -1]),
+                ap50=_mean(precision[0, :, k, 0, -1]),
+                precision=point.precision if point else missed,
+                recall=point.recall if point else missed,
+                f1=point.f1 if point else missed,
+                threshold=point.threshold if point else None,
+                below=point.below if point else -math.inf,
             )
         )
     return rows
 
 
-def _reached_recalls(boxes: int, points: int) -> NDArray[np.float64]:
-    """Return the recall of the detection that first reaches each point (R,) of COCO's grid.
-
-    The grid's own values would show 2 of 3 boxes as 0.66.
-    """
-    possible = np.arange(boxes + 1) / max(boxes, 1)
-    reached = np.searchsorted(possible, np.linspace(0, 1, points))
-    return possible[reached.clip(max=boxes)]
+def _group(
+    images: NDArray[np.int64],
+    categories: NDArray[np.int64],
+    known_images: NDArray[np.int64],
+    known_categories: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return a number for each image and class; the known ones are in ascending order."""
+    place = np.searchsorted(known_images, images) * len(known_categories)
+    return place + np.searchsorted(known_categories, categories)
 
 
 def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int) -> list[str]:
     remarks = []
     if not results:
-        scored = ", so every AP is 0" if len(truth.boxes) else ""
+        scored = ", so every AP is 0" if not truth.crowd.all() else ""
         remarks.append(f"There are no detections{scored}.")
+    if truth.crowd.all():
+        crowds = len(truth.crowd)
+        only = f"but {crowds:,} regions to ignore (iscrowd 1)" if crowds else "at all"
+        remarks.append(f"There is no AP: the ground truth has no box {only}.")
+    if len(results) >= _MANY and len({result["score"] for result in results}) == 1:
+        remarks.append(
+            f"All {len(results):,} detections have the score {results[0]['score']:g}: AP then "
+            "depends on the order of equals, and no threshold tells them apart."
+        )
+    groups = Counter((result["image_id"], result["category_id"]) for result in results)
+    surplus = sum(max(0, count - max_detections) for count in groups.values())
+    if surplus:
+        remarks.append(
+            f"{surplus:,} of {len(results):,} detections are not counted: only the "
+            f"{max_detections} with the highest scores of an image and class are "
+            "(postprocess.max_detections)."
+        )
     if max_detections != _LIMITS[-1]:
         remarks.append(
             f"AP and AR count up to {max_detections} detections of an image and class; COCO's own "
@@ -259,7 +305,11 @@ def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int)
 def _unlearnt_remarks(classes: Sequence[ClassFigures]) -> list[str]:
     """Name classes of which nearly nothing is found while another one is learnt."""
     known = [(row, row.ap50) for row in classes if row.ap50 is not None]
-    missed = [f"{row.name} ({row.boxes:,} boxes)" for row, ap50 in known if ap50 < _UNLEARNT_AP50]
+    missed = [
+        f"{shown_name(row.name)} ({row.boxes:,} boxes)"
+        for row, ap50 in known
+        if ap50 < _UNLEARNT_AP50
+    ]
     if not missed or max(ap50 for _, ap50 in known) < _LEARNT_AP50:
         return []
     return [
@@ -270,13 +320,17 @@ def _unlearnt_remarks(classes: Sequence[ClassFigures]) -> list[str]:
 
 
 def metrics_json(metrics: Metrics) -> dict[str, Any]:
-    """Return the metrics as plain values for JSON; null where there is no ground truth."""
+    """Return the metrics as plain values for JSON; null where there is no ground truth.
+
+    Classes are found by their names, in full.
+    """
+    names = [row.name for row in metrics.classes]
     return {
         **metrics.figures,
         "detections": metrics.detections,
         "max_detections": metrics.max_detections,
         "classes": {
-            row.name: {
+            row.name if names.count(row.name) == 1 else f"{row.name} ({row.category_id})": {
                 "boxes": row.boxes,
                 "AP": row.ap,
                 "AP50": row.ap50,
@@ -292,21 +346,32 @@ def metrics_json(metrics: Metrics) -> dict[str, Any]:
 
 def format_metrics(metrics: Metrics) -> str:
     """Return the twelve figures and the table by class as text."""
-    lines = [f"{name:<10} {_format_figure(value)}" for name, value in metrics.figures.items()]
-    width = max(len("class"), *(len(row.name) for row in metrics.classes))
+    lines = [f"{name:<10} {format_figure(value)}" for name, value in metrics.figures.items()]
+    names = shown_names([row.name for row in metrics.classes])
+    width = max(map(columns_of, ["class", *names]))
     titles = ("boxes", "AP", "AP50", "precision", "recall", "F1", "threshold")
-    lines += ["", f"{'class':<{width}}" + "".join(f"{title:>11}" for title in titles)]
-    for row in metrics.classes:
-        values = (row.ap, row.ap50, row.precision, row.recall, row.f1, row.threshold)
-        lines.append(
-            f"{row.name:<{width}}{row.boxes:>11,}"
-            + "".join(f"{_format_figure(v):>11}" for v in values)
-        )
-    lines.append("precision, recall: at IoU 0.5 and the threshold with the best F1")
+    lines += ["", pad("class", width) + "".join(f"{title:>11}" for title in titles)]
+    for name, row in zip(names, metrics.classes, strict=True):
+        values = (row.ap, row.ap50, row.precision, row.recall, row.f1)
+        threshold = "n/a" if row.threshold is None else format_threshold(row.threshold, row.below)
+        cells = [f"{row.boxes:,}", *map(format_figure, values), threshold]
+        lines.append(pad(name, width) + "".join(f" {cell:>10}" for cell in cells))
+    lines.append(
+        "precision, recall: at IoU 0.5, of detections with a score of at least the threshold, that "
+        "with the best F1"
+    )
     if any(value is None for value in metrics.figures.values()):
         lines.append("n/a: no ground truth")
+    if any(row.threshold is None and row.boxes for row in metrics.classes):
+        lines.append("threshold n/a: no detection is right")
     return "\n".join(lines + list(metrics.remarks))
 
 
-def _format_figure(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
+def format_figure(value: float | None) -> str:
+    """Return a figure in three decimals; only what is exactly 0 or 1 reads 0.000 or 1.000."""
+    if value is None:
+        return "n/a"
+    text = f"{value:.3f}"
+    if text == "1.000" and value < 1 - 1e-9:  # COCO's mean of ones is one to 1e-16
+        return ">0.999"
+    return "<0.001" if text == "0.000" and value > 0 else text

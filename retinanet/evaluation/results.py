@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.errors import UserError
+
+_LISTS = ("results", "predictions", "detections", "annotations")
+"""Keys under which an object may have the list of its detections."""
 
 
 class Result(TypedDict):
@@ -53,50 +58,182 @@ def in_order(results: Iterable[Result]) -> list[Result]:
     return sorted(results, key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]))
 
 
-def read_results(
-    path: Path, *, image_ids: Iterable[int], category_ids: Iterable[int]
-) -> list[Result]:
-    """Read a COCO results file and check that each record is of these images and categories.
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the annotation file has, that results may speak of."""
+
+    image_ids: Sequence[int]
+    file_names: Sequence[str]
+    """Of the images; may be empty, then ids are not looked for among them."""
+    category_ids: Sequence[int]
+
+
+def parse_results(content: bytes, path: Path, *, known: Known) -> tuple[list[Result], list[str]]:
+    """Read COCO results and check that each record is of known images and categories.
+
+    A list of detections, or an object that has one. An id may be a whole number written as 1.0, and
+    the ids of images may be the names of their files, as ultralytics has it.
+
+    Args:
+        content: bytes of the file.
+        path: path of the file, for messages.
+        known: what the annotation file has.
+
+    Returns:
+        The results, and remarks.
 
     Raises:
-        UserError: the first record that is wrong, with its place and value.
+        UserError: the first record that is wrong, with its place, value and remedy.
     """
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON that can be read ({error})") from None
-    if not isinstance(records, list):
-        raise UserError(f"{path}: a results file is a list of detections")
-    images, categories = set(image_ids), set(category_ids)
-    results: list[Result] = []
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        hint = ""
+        if isinstance(error, json.JSONDecodeError):
+            if error.msg == "Extra data" and content.lstrip().startswith(b"{"):
+                hint = "; if it has one detection a line, write all into one list: [.., ..]"
+            elif not error.doc[error.pos :].strip():
+                hint = "; the file is cut off, or empty: write or copy it again"
+        raise UserError(f"{path}: not JSON that can be read ({error}){hint}") from None
+    records = _find_records(values, path)
     for i, record in enumerate(records):
         if not isinstance(record, dict):
             raise UserError(f"{path}: detection {i} is {record!r:.60}, not a record")
-        for key, known in (("image_id", images), ("category_id", categories)):
-            if type(record.get(key)) is not int or record[key] not in known:
-                raise UserError(
-                    f"{path}: detection {i} has {key} {record.get(key)!r:.60}, which is not in the "
-                    "annotation file; the results belong to another set"
-                )
-        box, score = record.get("bbox"), record.get("score")
-        numbers: list[Any] = [*box, score] if isinstance(box, list) and len(box) == 4 else [None]
-        if not all(_is_finite(number) for number in numbers) or min(numbers[2:4]) < 0:
-            raise UserError(
-                f"{path}: detection {i} (image {record['image_id']}) has bbox {box!r:.80} and "
-                f"score {score!r:.40}; they must be four finite numbers [x, y, width, height], no "
-                "side negative, and one"
-            )
-        results.append(
-            Result(
-                image_id=record["image_id"],
-                category_id=record["category_id"],
-                bbox=[float(value) for value in numbers[:4]],
-                score=float(numbers[4]),
-            )
+    images, remarks = _image_ids([record.get("image_id") for record in records], known, path)
+    categories = _category_ids([record.get("category_id") for record in records], known, path)
+    results = [
+        _read_record(record, image, category, f"{path}: detection {i} (image {image})")
+        for i, (record, image, category) in enumerate(zip(records, images, categories, strict=True))
+    ]
+    return results, remarks
+
+
+def _find_records(values: Any, path: Path) -> list[Any]:
+    """Return the list of detections in what a file holds."""
+    if isinstance(values, list):
+        return values
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a results file is a list of detections, not {values!r:.60}")
+    lists = {key: values[key] for key in _LISTS if isinstance(values.get(key), list)}
+    is_truth = list(lists) == ["annotations"] and "images" in values
+    if is_truth and not any(isinstance(r, dict) and "score" in r for r in lists["annotations"]):
+        raise UserError(
+            f"{path}: is an annotation file: its boxes have no score. Give the file of the "
+            "detections here, and this one as --annotations"
         )
-    return results
+    if len(lists) != 1:
+        raise UserError(
+            f"{path}: a results file is a list of detections, or an object with one as "
+            f"{', '.join(_LISTS[:-1])} or {_LISTS[-1]}; this object has "
+            f"{', '.join(map(repr, list(values)[:8]))[:200] or 'nothing'}"
+        )
+    return next(iter(lists.values()))
+
+
+def _image_ids(values: list[Any], known: Known, path: Path) -> tuple[list[int], list[str]]:
+    """Return the ids of images that values mean, and a remark where they are names of files."""
+    ids, images = [whole_number(value) for value in values], set(known.image_ids)
+    unknown = [i for i, image in enumerate(ids) if image is None or image not in images]
+    if not unknown:
+        return [image for image in ids if image is not None], []
+    by_name = _ids_by_name(known)
+    named = [
+        by_name.get(value if isinstance(value, str) else number)
+        for value, number in zip(values, ids, strict=True)
+    ]
+    found = [image for image in named if image is not None]
+    if len(found) == len(values):
+        return found, [
+            f"image_id is the name of the image's file in these results ({values[unknown[0]]!r} is "
+            f"image {named[unknown[0]]})."
+        ]
+    value = values[unknown[0]]
+    where = f"{path}: detection {unknown[0]} has image_id {value!r:.60}"
+    if value is None:
+        raise UserError(f"{where}; each detection needs image_id, category_id, bbox and score")
+    number = _number_in(value)
+    if number in images:
+        raise UserError(f"{where}, a number written as text; write {number}")
+    raise UserError(
+        f"{where}, which is not in the annotation file ({len(unknown):,} of {len(values):,} "
+        "detections are of such images); the results belong to another set, or number the images "
+        "in another way: image_id is the id in the annotation file, or the file's name"
+    )
+
+
+def _ids_by_name(known: Known) -> dict[str | int | None, int]:
+    """Return the id of each image by the names and the number that its file name gives.
+
+    Names of several images, such as those of one name in two folders, are left out.
+    """
+    found: dict[str | int | None, int] = {}
+    seen: Counter[str | int] = Counter()
+    for image, name in zip(known.image_ids, known.file_names, strict=False):
+        path = PurePosixPath(name.replace("\\", "/"))
+        keys: set[str | int] = {name, path.name, path.stem, str(path.with_suffix(""))}
+        if path.stem.isdecimal() and len(path.stem) < 19:
+            keys.add(int(path.stem))
+        seen.update(keys)
+        found |= dict.fromkeys(keys, image)
+    return {key: image for key, image in found.items() if key is not None and seen[key] == 1}
+
+
+def _category_ids(values: list[Any], known: Known, path: Path) -> list[int]:
+    """Return the ids of categories that values mean."""
+    ids, categories = [whole_number(value) for value in values], set(known.category_ids)
+    unknown = [i for i, category in enumerate(ids) if category not in categories]
+    found = [category for category in ids if category is not None]
+    if not unknown:
+        return found
+    value = values[unknown[0]]
+    where = f"{path}: detection {unknown[0]} has category_id {value!r:.60}"
+    if value is None:
+        raise UserError(f"{where}; each detection needs image_id, category_id, bbox and score")
+    number = _number_in(value)
+    if number in categories:
+        raise UserError(f"{where}, a number written as text; write {number}")
+    ordered = sorted(categories)
+    theirs = ", ".join(map(str, ordered[:8])) + (", .." if len(ordered) > 8 else "")
+    remedy = "the results belong to another set"
+    if len(found) == len(values) and set(found) <= set(range(len(ordered))):
+        remedy = "classes seem to be counted from 0: write the ids of the annotation file instead"
+        if ordered == list(range(1, len(ordered) + 1)):
+            remedy += " (add 1 to each category_id)"
+    raise UserError(
+        f"{where}, which is not in the annotation file (its categories are {theirs}; "
+        f"{len(unknown):,} of {len(values):,} detections are of others); {remedy}"
+    )
+
+
+def whole_number(value: Any) -> int | None:
+    """Return the whole number that a value of JSON is, 1.0 for example; None if it is none."""
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value if type(value) is int else None
+
+
+def _number_in(value: Any) -> int | None:
+    """Return the number that a short text is, such as "12"."""
+    is_number = isinstance(value, str) and value.strip().isdecimal() and len(value) < 19
+    return int(value) if is_number else None
+
+
+def _read_record(record: dict[str, Any], image: int, category: int, where: str) -> Result:
+    box, score = record.get("bbox"), record.get("score")
+    for other in ("segmentation", "keypoints"):
+        if box is None and other in record:
+            raise UserError(
+                f"{where} has {other} but no bbox; results of boxes are scored here: write bbox "
+                "[x, y, width, height] into each detection"
+            )
+    numbers: list[Any] = [*box, score] if isinstance(box, list) and len(box) == 4 else [None]
+    if not all(_is_finite(number) for number in numbers) or min(numbers[2:4]) < 0:
+        raise UserError(
+            f"{where} has bbox {box!r:.80} and score {score!r:.40}; they must be four finite "
+            "numbers [x, y, width, height], no side negative, and one"
+        )
+    *sides, score = map(float, numbers)
+    return Result(image_id=image, category_id=category, bbox=sides, score=score)
 
 
 def _is_finite(value: Any) -> bool:

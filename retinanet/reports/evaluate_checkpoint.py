@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retinanet.checkpoints.folder_config import describe_ignored_edit
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.checkpoints.restore import inference_config, restore_detector
 from retinanet.config import override_config
 from retinanet.data.checks import check_same_classes
+from retinanet.data.coco.content import unpack
 from retinanet.data.coco.index import read_annotations
+from retinanet.data.loader_processes import say_to_stderr
 from retinanet.distributed.precision import inference_precision
 from retinanet.distributed.world import join_world
 from retinanet.engine.evaluate import Evaluation, evaluate
-from retinanet.engine.splits import ground_truth, locate_split, open_split
+from retinanet.engine.preflight.grid_check import check_evaluation_grids
+from retinanet.engine.preflight.loader_limits import check_evaluation_loader
+from retinanet.engine.splits import check_places, ground_truth, open_split
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import evaluate_results
-from retinanet.evaluation.results import read_results
+from retinanet.evaluation.results import Known, parse_results
+from retinanet.files import check_regular
+from retinanet.reports.results_evidence import check_boxes, describe_results
 from retinanet.schema import Config, SplitConfig
 
 
@@ -39,6 +46,7 @@ def evaluate_checkpoint(
     if images is not None and annotations is None:
         raise UserError(f"--images {images} goes with --annotations; or set data.val.images=...")
     if annotations is not None:
+        _check_given(annotations, images)
         folder = str(images.absolute()) if images else config.data.val.images
         if not isinstance(folder, str) and len(folder) > 1:
             raise UserError(
@@ -50,15 +58,20 @@ def evaluate_checkpoint(
         data = config.data.model_copy(update={"val": val, "root": root})
         config = config.model_copy(update={"data": data})
     else:
-        try:
-            locate_split(config, "val")
-        except UserError as error:
-            remedy = "--annotations FILE --images FOLDER evaluate it on data that is here"
-            raise UserError(f"{error}; {remedy}") from None
+        check_places(
+            config, ["val"], "; or evaluate on other data: --annotations FILE --images FOLDER"
+        )
     world = join_world(config.train.device)
     try:
+        if world.is_main:
+            sections = ("data", "eval", "postprocess")
+            for line in describe_ignored_edit(path, checkpoint.config, overrides, sections):
+                say_to_stderr(line)
         split = open_split(config, "val")
         check_same_classes(checkpoint.categories, path, split.annotations)
+        for remark in check_evaluation_loader(config, split, world):
+            say_to_stderr(remark)
+        check_evaluation_grids(config, split)
         precision = inference_precision(config.train.precision, world.device)
         model = restore_detector(checkpoint, world.device, precision)
         return evaluate(
@@ -73,16 +86,55 @@ def evaluate_checkpoint(
         world.close()
 
 
+def _check_given(annotations: Path, images: Path | None) -> None:
+    """Refuse places that were given on the command line and are not there."""
+    if not annotations.exists():
+        raise UserError(f"--annotations {annotations}: there is no such file")
+    if annotations.is_dir():
+        raise UserError(f"--annotations {annotations}: is a folder; name a file, COCO JSON")
+    if images is not None and not images.is_dir():
+        wrong = "is no folder" if images.exists() else "there is no such folder"
+        raise UserError(f"--images {images}: {wrong}")
+
+
+def is_results_file(path: Path) -> bool:
+    """Whether a file has results, and is no checkpoint: by its first byte, or else by its name."""
+    try:
+        with check_regular(path).open("rb") as file:
+            start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError:
+        start = b""
+    return start.startswith((b"[", b"{", b"\x1f\x8b")) or ".json" in path.suffixes[-2:]
+
+
 def evaluate_results_file(path: Path, annotations: Path, overrides: list[str]) -> Evaluation:
     """Score an existing results file.
 
     Raises:
-        UserError: a wrong file or record.
+        UserError: a wrong file or record, or an option without effect.
     """
+    for text in overrides:
+        if text.partition("=")[0].strip() != "postprocess.max_detections":
+            raise UserError(
+                f"{text}: has no effect on a results file; postprocess.max_detections=N is the one "
+                "option that has"
+            )
     config = override_config(Config(), overrides)
-    truth = ground_truth(read_annotations(annotations))
-    results = read_results(path, image_ids=truth.image_ids, category_ids=truth.category_ids)
+    try:
+        content = check_regular(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    index = read_annotations(annotations)
+    truth = ground_truth(index)
+    known = Known(
+        image_ids=truth.image_ids, file_names=index.file_names, category_ids=truth.category_ids
+    )
+    results, remarks = parse_results(unpack(path, content), path, known=known)
+    check_boxes(results, index, path)
     metrics = evaluate_results(truth, results, max_detections=config.postprocess.max_detections)
+    metrics.remarks[:0] = [*remarks, *describe_results(results, truth, metrics)]
     return Evaluation(
         metrics=metrics, results=results, losses={}, pictures=[], annotations=annotations
     )

@@ -239,6 +239,18 @@ def test_no_ground_truth_at_all(backend: None, crowd: bool) -> None:
     row = metrics.classes[0]
     assert (row.boxes, row.ap, row.ap50, row.precision, row.recall) == (0, None, None, None, None)
     assert (row.f1, row.threshold) == (None, None)
+    what = "but 1 regions to ignore (iscrowd 1)" if crowd else "at all"
+    assert metrics.remarks == [f"There is no AP: the ground truth has no box {what}."]
+    assert score(known, []).remarks == ["There are no detections.", *metrics.remarks]
+
+
+def test_equal_scores_are_said() -> None:
+    """From ten on: then no threshold tells right from wrong."""
+    known = truth([(1, 1, SQUARE)])
+    ten = [result(SQUARE, 1.0)] * 10
+    remarks = score(known, ten).remarks
+    assert remarks[0].startswith("All 10 detections have the score 1: AP then depends on the order")
+    assert score(known, ten[:9]).remarks == score(known, [*ten, result(SQUARE, 0.9)]).remarks == []
 
 
 def test_missing_figures_in_text_and_json() -> None:
@@ -290,8 +302,10 @@ def test_max_detections_and_its_warning(backend: None) -> None:
     assert metrics.figures["AR_100"] == pytest.approx(100 / 120, abs=1e-12)
     assert metrics.figures["AP"] == pytest.approx(84 / 101, abs=1e-12)
     assert metrics.remarks == [
+        "20 of 120 detections are not counted: only the 100 with the highest scores of an image "
+        "and class are (postprocess.max_detections).",
         "1 images have more than 100 boxes (up to 120); raise postprocess.max_detections to let "
-        "them all be found."
+        "them all be found.",
     ]
 
 

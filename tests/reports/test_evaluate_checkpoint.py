@@ -1,5 +1,6 @@
 """Evaluating a checkpoint: one figure whatever the batches, workers and commands."""
 
+import gzip
 import json
 import multiprocessing
 import re
@@ -417,7 +418,7 @@ def test_no_annotations_anywhere(small_checkpoint: Path, small_config: Config) -
 def test_val_of_another_machine_is_not_here(small_checkpoint: Path, val: Path) -> None:
     """A converted checkpoint, and one from elsewhere: what to say in place of its own paths."""
     path = run_folder(small_checkpoint, val)
-    remedy = r"; --annotations FILE --images FOLDER evaluate it on data that is here$"
+    remedy = r"; or evaluate on other data: --annotations FILE --images FOLDER$"
     for lost, message in (
         (["data.root=/data/that/is/gone"], "data.root: there is no such folder"),
         (["data.val.annotations=no.json"], "no.json: there is no such annotation file"),
@@ -437,6 +438,71 @@ def test_results_of_another_set(
     assert main(["evaluate", str(path), "--annotations", str(val)]) == 2
     message = f"error: {path}: detection 0 has image_id 99, which is not in the annotation file"
     assert capsys.readouterr().err.startswith(message)
+
+
+def right_results(val: Path) -> list[dict[str, Any]]:
+    """A right detection of each box that has an area, with different scores."""
+    boxes = [b for b in json.loads(val.read_text())["annotations"] if min(b["bbox"][2:]) > 1]
+    keys = ("image_id", "category_id", "bbox")
+    return [
+        {key: box[key] for key in keys} | {"score": 1 - i / 1000} for i, box in enumerate(boxes)
+    ]
+
+
+def test_what_a_results_file_as_a_whole_shows(val: Path, tmp_path: Path) -> None:
+    """Refused: corners, shares of the image. Said: percent, other classes, part of the set."""
+    results, path = right_results(val), tmp_path / "results.json.gz"
+    assert len(results) > 20
+
+    def remarks(changed: list[dict[str, Any]]) -> list[str]:
+        path.write_bytes(gzip.compress(json.dumps({"predictions": changed}).encode()))
+        return evaluate_results_file(path, val, []).metrics.remarks
+
+    def with_box(change: Callable[[list[float]], list[float]]) -> list[dict[str, Any]]:
+        return [{**result, "bbox": change(result["bbox"])} for result in results]
+
+    assert remarks(results) == []
+    with pytest.raises(UserError, match=r"boxes leave their image, and all would fit as corners"):
+        remarks(with_box(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]))
+    with pytest.raises(UserError, match=r"is under 1\.5, so they look like shares of the image"):
+        remarks(with_box(lambda box: [value / 1000 for value in box]))
+    percent = remarks([{**result, "score": 100 * result["score"]} for result in results])
+    assert percent[0].endswith(
+        "to 100, not from 0 to 1 (in percent?): AP depends on their order "
+        "alone, but thresholds are in their unit."
+    )
+    first = [result for result in results if result["image_id"] == results[0]["image_id"]]
+    assert re.match(r"\d+ of \d+ images with boxes have no detection", remarks(first)[0])
+
+
+def test_results_of_right_boxes_and_wrong_classes(val: Path, tmp_path: Path) -> None:
+    """Ids from 0 where the file's are from 1, and the first class is nowhere."""
+    boxes = [
+        {"id": i, "image_id": 11, "category_id": i % 2 + 1, "bbox": [25 * i, 10, 20, 20]}
+        for i in range(4)
+    ]
+    edit(val, lambda content: content.update(annotations=boxes))
+    path = tmp_path / "results.json"
+    results = [{**box, "category_id": box["category_id"] + 1, "score": 0.5} for box in boxes]
+    path.write_text(json.dumps(results))
+    assert evaluate_results_file(path, val, []).metrics.remarks[0] == (
+        "AP50 is 0.000, but 1.000 without regard to the class: the boxes are right, their "
+        "category_id is not (ids from 0 in place of 1, or of another list of classes?). The "
+        "annotation file has 1 class 1, 2 class 2, 3 class 3."
+    )
+
+
+def test_options_without_effect_on_a_results_file(
+    val: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("[]")
+    words = ["evaluate", str(path), "--annotations", str(val)]
+    assert main([*words, "data.classes=[cat]"]) == 2
+    assert "data.classes=[cat]: has no effect on a results file; " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*words, "--images", "x"])
+    assert "a results file needs no --images" in capsys.readouterr().err
 
 
 def test_max_detections_of_a_results_file(val: Path, tmp_path: Path) -> None:

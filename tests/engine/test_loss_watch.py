@@ -1,0 +1,98 @@
+"""Losses that are finite, and yet say that a training has failed; sound ones say nothing."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinanet.engine.loss_watch import LossWatch
+from retinanet.schema import TrainConfig
+
+CONFIG = TrainConfig(steps=10)
+CALMER = "start again with a lower train.lr, a longer train.warmup_steps"
+
+
+def begun(start: float = 2.0) -> LossWatch:
+    watch = LossWatch()
+    watch.note_step(torch.tensor([start - 0.5, 0.5]), 3)
+    return watch
+
+
+def judge(watch: LossWatch, total: float, ap50: float | None = 0.0, boxes: int = 50) -> str:
+    losses = {"class": total - 1, "box": 1.0}
+    return watch.judge_evaluation(losses, ap50, CONFIG, boxes=boxes, images=20)
+
+
+def test_a_step_far_above_the_first() -> None:
+    """Said once, and again when it has come down in between."""
+    watch = begun(2.0)
+    assert watch.judge_step((39.0, 1.0), 0.01, CONFIG) == ""
+    warning = watch.judge_step((131_969.0, 1.0), 0.01, CONFIG)
+    assert warning.startswith(
+        "warning: the loss 131,970 is 65,985 times that of the first step (2). If it stays so, "
+        + CALMER
+    )
+    assert watch.judge_step((131_970.0, 1.0), 0.01, CONFIG) == ""
+    assert watch.judge_step((1.0, 1.0), 0.01, CONFIG) == ""
+    assert watch.judge_step((500.0, 1.0), 0.01, CONFIG) != ""
+
+
+def test_an_evaluation_far_above_the_first_step() -> None:
+    """Before any report; only where nothing is found, and there are boxes to divide by."""
+    assert "131,970, is 65,985 times that of the first step of training (2), and" in judge(
+        begun(), 131_970.0
+    )
+    assert judge(begun(), 8.0) == ""
+    assert judge(begun(), 8.1) != ""
+    assert judge(begun(), 131_970.0, ap50=0.3) == ""
+    assert judge(begun(), 131_970.0, ap50=None) == ""
+    assert judge(begun(), 30.0, boxes=2) == ""  # 20 images with two boxes: mostly negatives
+    assert judge(begun(), math.inf).startswith("warning: this loss is not finite; " + CALMER)
+
+
+@pytest.mark.parametrize("start", [1e-6, 0.05, 1.0])
+def test_a_start_near_0_is_no_measure(start: float) -> None:
+    """A network that is fine-tuned knows its data: ten times nearly nothing is no failure."""
+    watch = LossWatch()
+    watch.note_step(torch.tensor([start, 0.0]), 1)
+    assert judge(watch, 4.0) == watch.judge_step((19.0, 1.0), 0.01, CONFIG) == ""
+
+
+def test_without_a_start_there_is_no_measure() -> None:
+    """Batches without a positive anchor have a loss of their own."""
+    watch = LossWatch()
+    watch.note_step(torch.tensor([0.01, 0.0]), 0)
+    assert watch.judge_step((900.0, 0.0), 0.01, CONFIG) == judge(watch, 900.0) == ""
+    watch.note_step(torch.tensor([2.0, 1.0]), 5)
+    assert judge(watch, 900.0) != "" and watch.start == 3.0
+
+
+def test_a_loss_that_never_moves() -> None:
+    """Said at the fourth report; one other value and it counts anew."""
+    watch = begun()
+    said = [watch.judge_step((1.5, 0.5), 0.1, CONFIG) for _ in range(6)]
+    assert [bool(text) for text in said] == [False, False, False, True, False, False]
+    assert said[3].startswith(
+        "warning: the loss has been exactly 2 in 4 reports: nothing is learnt"
+    )
+    assert watch.judge_step((1.5, 0.25), 0.1, CONFIG) == ""
+
+
+def test_a_resumed_run_takes_the_start_from_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 5, "val/AP": 0.1},
+        {"step": 5, "loss_class/train": None, "loss_box/train": 0.5},
+        {"step": 10, "loss_class/train": 1.5, "loss_box/train": 0.5},
+        {"step": 20, "loss_class/train": 9.0, "loss_box/train": 9.0},
+    ]
+    path.write_text("no JSON\n" + "\n".join(map(json.dumps, lines)))
+    watch = LossWatch()
+    watch.resume(path)
+    watch.note_step(torch.tensor([500.0, 0.0]), 3)
+    assert watch.start == 2.0 and judge(watch, 900.0) != ""
+    watch = LossWatch()
+    watch.resume(tmp_path / "none.jsonl")
+    assert watch.start is None
