@@ -5,15 +5,25 @@ Order of precedence: command line > YAML file > the schema's defaults.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from retinanet.errors import UserError, nearest
-from retinanet.option_aliases import REMARKS, our_name
-from retinanet.schema import Config, Paths, Section
+from retinanet.foreign_config import check_is_config, check_is_experiment, describe_foreign
+from retinanet.option_aliases import our_name
+from retinanet.schema import Config, Paths
+from retinanet.schema.options import (
+    all_options,
+    describe_section,
+    did_you_mean,
+    number,
+    type_of,
+)
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
 _EXPECTED = {
@@ -21,11 +31,11 @@ _EXPECTED = {
     "dict_type": "dictionary",
     "finite_number": "a finite number",
     "float_type": "number",
-    "greater_than": "greater than {gt:g}",
-    "greater_than_equal": "greater than or equal to {ge:g}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "greater than or equal to {ge}",
     "int_type": "integer",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "less than or equal to {le:g}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "less than or equal to {le}",
     "missing": "a longer list",  # only the lists of three numbers have required entries
     "model_type": "a section with options in it",
     "string_type": "string",
@@ -36,18 +46,35 @@ _EXPECTED = {
 """What was expected, by pydantic's type of error: its messages may change with a release."""
 
 
+_DEVICE = (
+    ". One GPU of several is chosen in front of the command: CUDA_VISIBLE_DEVICES=1 beside "
+    "train.device=cuda"
+)
+_SHORT = Repr()
+"""Shortens values for messages: a file may hold anything."""
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+
+
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read an experiment from YAML, with `section.key=value` overrides on top.
 
     Raises:
         UserError: the file or an override is wrong; the message says which key and why.
     """
+    check_is_config(path)
     values = read_yaml(path, hint=nearest(path.name.removesuffix(".yaml"), _recipe_names()))
-    _apply_overrides(values, overrides or [])
-    output = {} if values.get("output") is None else values["output"]
-    if isinstance(output, dict):
-        values["output"] = {**output, "name": output.get("name") or path.stem}
-    return build_config(values, source=str(path), overrides=overrides or [])
+    check_is_experiment(values, path)
+    before = copy.deepcopy(values)
+    for part in (before, values):
+        if part is values:
+            _apply_overrides(values, overrides or [])
+        output = {} if part.get("output") is None else part["output"]
+        if isinstance(output, dict):
+            part["output"] = {**output, "name": output.get("name") or path.stem}
+    config = build_config(values, source=str(path), overrides=overrides or [], before=before)
+    _check_unit(before, values, overrides or [])
+    return config
 
 
 def shipped_configs() -> Path:
@@ -70,8 +97,11 @@ def _recipe_names() -> list[str]:
 def override_config(config: Config, overrides: list[str]) -> Config:
     """Return a copy of `config` with `section.key=value` overrides applied."""
     values = config.model_dump(mode="json", exclude_unset=True)  # what was not said stays so
+    before = copy.deepcopy(values)
     _apply_overrides(values, overrides)
-    return build_config(values, source="command line")
+    changed = build_config(values, source="command line")
+    _check_unit(before, values, overrides)
+    return changed
 
 
 def follow_config(config: Config, other: Config, *, source: str) -> tuple[Config, list[str]]:
@@ -106,8 +136,19 @@ def follow_config(config: Config, other: Config, *, source: str) -> tuple[Config
     return build_config(values, source=source), taken
 
 
-def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
-    """Validate a nested dict; `source` begins each message, but for what `overrides` set.
+def build_config(
+    values: dict[str, Any],
+    source: str,
+    overrides: Sequence[str] = (),
+    before: dict[str, Any] | None = None,
+) -> Config:
+    """Validate a nested dict; `source` begins each message, but for what `overrides` caused.
+
+    Args:
+        values: sections of options.
+        source: where they come from.
+        overrides: `section.key=value` that are among them.
+        before: the values without these, to know what they caused; None: they are the same.
 
     Raises:
         UserError: one line for each wrong key.
@@ -116,12 +157,33 @@ def build_config(values: dict[str, Any], source: str, overrides: Sequence[str] =
         return Config.model_validate(values)
     except ValidationError as error:
         given = {text.partition("=")[0].strip() for text in overrides}
+        known = set(_list_problems(before)) if overrides and before is not None else None
         lines: dict[str, None] = {}  # in order, each once
-        for problem in error.errors():
-            for key, text in _explain_problem(dict(problem)):
-                where = "command line" if key in given else source
-                lines[f"{where}: {text}"] = None
+        for problem in _first_causes(error):
+            for key, text in _explain_problem(problem):
+                by_file = key not in given and (known is None or (key, text) in known)
+                lines[f"{source if by_file else 'command line'}: {text}"] = None
+        headline = describe_foreign(values)
+        if headline:
+            meant = [line for line in lines if "did you mean" in line]
+            raise UserError("\n".join([f"{source}: {headline}", *meant])) from None
         raise UserError("\n".join(lines)) from None
+
+
+def _list_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the keys that are wrong in a nested dict, with what is wrong."""
+    try:
+        Config.model_validate(values)
+    except ValidationError as error:
+        return [found for problem in _first_causes(error) for found in _explain_problem(problem)]
+    return []
+
+
+def _first_causes(error: ValidationError) -> list[dict[str, Any]]:
+    """Return the problems without lists that are too short because an entry is wrong."""
+    problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+    inside = {problem["loc"][:-1] for problem in problems}
+    return [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
 
 
 def dump_config(config: Config) -> dict[str, Any]:
@@ -135,16 +197,19 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
-    """Set `section.key=value` in turn.
-
-    Raises:
-        UserError: a wrong override, or one that changes the unit of length under other options.
-    """
-    before = _length_unit(values)
+    """Set `section.key=value` in turn."""
     for text in overrides:
         apply_override(values, text)
-    after = _length_unit(values)
-    if before == after:
+
+
+def _check_unit(before: dict[str, Any], values: dict[str, Any], overrides: list[str]) -> None:
+    """Refuse overrides that change the unit of length under other options.
+
+    Raises:
+        UserError: what these options count would be another thing.
+    """
+    unit = _length_unit(values)
+    if unit == _length_unit(before):
         return
     given = {text.partition("=")[0].strip() for text in overrides}
     for key in ("train.milestones", "eval.every"):
@@ -153,8 +218,8 @@ def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
         value = part.get(name) if isinstance(part, dict) else None
         if value and key not in given:
             raise UserError(
-                f"train.{after} in place of train.{before} changes what {key}: {value} counts; "
-                f"give it in {after}, too, or {key}=null"
+                f"train.{unit} in place of train.{_length_unit(before)} changes what {key}: "
+                f"{value} counts; give it in {unit}, too, or {key}=null"
             )
 
 
@@ -178,7 +243,7 @@ def apply_override(values: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
-        meant = _did_you_mean(key.strip())
+        meant = did_you_mean(key.strip())
         raise UserError(
             f"{text!r} is not of the form section.key=value, such as train.lr=0.02 (without spaces)"
             f"{meant}"
@@ -187,8 +252,8 @@ def apply_override(values: dict[str, Any], text: str) -> None:
     for depth, part in enumerate(parts[:-1], start=1):
         child = node.get(part)
         node[part] = child = {} if child is None else child
-        if not isinstance(child, dict) or _type_of(parts[:depth]) in (int, float, bool, str):
-            raise UserError(f"{text!r}: {part} is not a section{_did_you_mean(key.strip())}")
+        if not isinstance(child, dict) or type_of(parts[:depth]) in (int, float, bool, str):
+            raise UserError(f"{text!r}: {part} is not a section{did_you_mean(key.strip())}")
         node = child
     node[parts[-1]] = (
         value.strip() if _is_taken_literally(parts, value) else parse_yaml(value, source=text)
@@ -202,19 +267,10 @@ def _is_taken_literally(parts: list[str], value: str) -> bool:
     """Whether a value is taken as it stands: a name or a path need not be YAML (`a #b`, `2024`)."""
     if not value.strip():
         return True
-    kind = _type_of(parts)
+    kind = type_of(parts)
     if value.strip()[:1] in ("'", '"') or (kind == Paths and value.strip()[:1] == "["):
         return False
     return kind in (str, Paths) or (kind == str | None and value.strip() != "null")
-
-
-def _type_of(parts: list[str]) -> Any:
-    """Return the type of an option or a section; None where there is none of this name."""
-    kind: Any = Config
-    for part in parts:
-        field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
-        kind = field.annotation if field else None
-    return kind
 
 
 def describe(section: str | None = None) -> str:
@@ -225,58 +281,15 @@ def describe(section: str | None = None) -> str:
     """
     names = list(Config.model_fields)
     if section is not None and section not in names:
-        if section in _all_keys():
-            return _describe_section(section.split(".")[0], only=section)
-        close = nearest(section, [*names, *_recipe_names()]) or _did_you_mean(section)
-        close = close or nearest(section, _all_keys())
+        if section in all_options():
+            return describe_section(section.split(".")[0], only=section)
+        close = nearest(section, [*names, *_recipe_names()]) or did_you_mean(section)
+        close = close or nearest(section, all_options())
         raise UserError(
             f"{section} is neither a section, an option nor a file{close or '.'} "
             f"Sections: {', '.join(names)}"
         )
-    return "\n\n".join(_describe_section(name) for name in ([section] if section else names))
-
-
-def _describe_section(name: str, only: str | None = None) -> str:
-    kind = Config.model_fields[name].annotation
-    assert isinstance(kind, type) and issubclass(kind, Section)
-    lines = [f"{name}: {(kind.__doc__ or '').strip()}"]
-    for key, type_name, default, meaning in _list_options(kind, name):
-        if only not in (None, key):
-            continue
-        lines += [f"  {key}: {type_name} = {default}", f"      {meaning}"]
-    return "\n".join(lines)
-
-
-def _list_options(kind: type[Section], prefix: str) -> list[tuple[str, str, str, str]]:
-    """List (dotted key, type, default, meaning) of a section and the sections inside it."""
-    properties = kind.model_json_schema()["properties"]
-    rows = []
-    for name, field in kind.model_fields.items():
-        key = f"{prefix}.{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            rows += _list_options(field.annotation, key)
-        else:
-            default = (
-                write_yaml({"": kind().model_dump(mode="json")[name]}).split(":", 1)[1].strip()
-            )
-            rows.append((key, _type_name(properties[name]), default, field.description or ""))
-    return rows
-
-
-def _type_name(schema: dict[str, Any]) -> str:
-    """Return a JSON-schema type in a reader's words, with its range."""
-    if "anyOf" in schema:
-        return " or ".join(_type_name(part) for part in schema["anyOf"])
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    if "const" in schema:
-        return str(schema["const"])
-    if schema.get("type") == "array":
-        inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        return f"list of {_type_name(inner)}"
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[word]:g}" for word, sign in limits.items() if word in schema]
-    return " ".join([str(schema.get("type", "any")), *bounds])
+    return "\n\n".join(describe_section(name) for name in ([section] if section else names))
 
 
 def _explain_problem(problem: dict[str, Any]) -> list[tuple[str, str]]:
@@ -289,13 +302,17 @@ def _explain_problem(problem: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _explain_unknown(location: list[str], value: Any) -> list[tuple[str, str]]:
     """Say what is meant by an unknown option, or by those of an unknown section."""
+    if len(location) == 1 and location[0] in all_options():
+        section, _, name = location[0].rpartition(".")
+        text = (
+            f"{location[0]} is written in its section in a file: `{section}:`, and in it `{name}:`"
+        )
+        return [(location[0], text)]
     leaves = _dotted_names(".".join(location), value)
     if any(our_name(leaf) for leaf in leaves):  # another project's section
-        return [(leaf, f"{leaf} is not an option{_did_you_mean(leaf)}") for leaf in leaves]
-    siblings = list(_type_of(location[:-1]).model_fields)
-    close = (
-        nearest(location[-1], siblings) or _did_you_mean(leaves[0]) or _did_you_mean(location[-1])
-    )
+        return [(leaf, f"{leaf} is not an option{did_you_mean(leaf)}") for leaf in leaves]
+    siblings = list(type_of(location[:-1]).model_fields)
+    close = nearest(location[-1], siblings) or did_you_mean(leaves[0]) or did_you_mean(location[-1])
     rest = close or f"; there are: {', '.join(siblings)}"
     return [(leaves[0], f"{'.'.join(location)} is not an option{rest}")]
 
@@ -316,12 +333,16 @@ def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     if location and not (location[-1].isidentifier() or location[-1].isdigit()):
         location = location[:-1]
     if problem["type"] == "literal_error":
-        expected = _list_words(_type_of(location))
+        expected = _list_words(type_of(location))
     elif problem["type"] in _EXPECTED:
-        expected = _EXPECTED[problem["type"]].format(**problem.get("ctx", {}))
+        context = problem.get("ctx", {}).items()
+        limits = {k: number(v) for k, v in context if isinstance(v, int | float)}
+        expected = _EXPECTED[problem["type"]].format(**limits)
     else:
         expected = problem["msg"]
-    return f"{'.'.join(location) or 'the config'} is {problem['input']!r}; it should be {expected}"
+    remedy = _DEVICE if location == ["train", "device"] else ""
+    value = _SHORT.repr(problem["input"])
+    return f"{'.'.join(location) or 'the config'} is {value}; it should be {expected}{remedy}"
 
 
 def _list_words(kind: Any) -> str:
@@ -329,30 +350,3 @@ def _list_words(kind: Any) -> str:
     words = next(part for part in (kind, *get_args(kind)) if get_origin(part) is Literal)
     *others, last = map(repr, get_args(words))
     return f"{', '.join(others)} or {last}" if others else last
-
-
-def _did_you_mean(name: str) -> str:
-    """Return `"; did you mean X?"` for an option of this name in another section, or project."""
-    found = find_option(name)
-    if found in (None, name):
-        return ""
-    remark = f" ({REMARKS[found]})" if found in REMARKS else ""
-    return f"; did you mean {found}?{remark}"
-
-
-def find_option(name: str) -> str | None:
-    """Return the option that someone means by a name: without its section, or another project's."""
-    keys = _all_keys()
-    if name in keys:
-        return name
-    last = name.rpartition(".")[2].replace("-", "_").lower()
-    ours = next((key for key in keys if key.endswith(f".{last}")), None)
-    return our_name(name) or ours or our_name(last)
-
-
-def _all_keys() -> list[str]:
-    return [
-        row[0]
-        for name, field in Config.model_fields.items()
-        for row in _list_options(field.annotation, name)  # type: ignore[arg-type]
-    ]

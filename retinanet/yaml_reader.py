@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from retinanet.errors import UserError
+from retinanet.files import check_regular
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,7 +40,7 @@ class _Loader(yaml.SafeLoader):
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} stands twice", key_node.start_mark
+                    None, None, f"duplicate key {key}", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
@@ -105,7 +106,7 @@ def read_yaml(path: Path, *, number_keys: bool = False, hint: str = "") -> dict[
         UserError: missing, unreadable, not UTF-8, not YAML, or not a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = check_regular(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file{hint}") from None
     except UnicodeDecodeError:

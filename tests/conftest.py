@@ -20,6 +20,7 @@ from retinanet.config import build_config
 from retinanet.model.detector import build_detector
 from retinanet.positives import find_assigned
 from retinanet.schema import Config
+from retinanet.stop_signals import STOP_SIGNALS
 from retinanet.structures import Outputs, Target
 
 CocoWriter = Callable[..., Path]
@@ -47,7 +48,8 @@ def default_signals() -> Iterator[None]:
 
     A shell that starts the tests in the background (`&`, nohup, many CI systems) has them ignored.
     """
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual = dict.fromkeys(STOP_SIGNALS, signal.SIG_DFL)
+    usual[signal.SIGINT] = signal.default_int_handler
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():

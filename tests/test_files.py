@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.cli import main
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import (
     GrowingFile,
+    check_regular,
     check_writable,
     readable_size,
     replacing,
@@ -126,3 +128,45 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     message = rf"new: cannot be written: no permission in {tmp_path}; choose another"
     with pytest.raises(UserError, match=message):
         check_writable(tmp_path / "new", "choose another")
+
+
+def test_a_pipe_or_a_device_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert check_regular(tmp_path / "file") == tmp_path / "file"
+    assert check_regular(tmp_path) == tmp_path
+    with pytest.raises(FileNotFoundError):
+        check_regular(tmp_path / "none")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="Is a pipe, a socket or a device, not a file"):
+            check_regular(path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "p"],
+        ["config", "p"],
+        ["check", "p"],
+        ["check", "p.json"],
+        ["evaluate", "p"],
+        ["evaluate", "p.json", "--annotations", "p.json"],
+        ["predict", "p", "p"],
+        ["strip", "p"],
+        ["convert", "csv", "p", "out"],
+        ["convert", "yolo", "p.yaml", "out"],
+        ["convert", "checkpoint", "p", "out.pt"],
+        ["convert", "coco", "p.json", "out", "--to", "voc", "--images", "."],
+    ],
+)
+def test_no_command_waits_for_a_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("p", "p.json", "p.yaml"):
+        os.mkfifo(name)
+    try:
+        code = main(words)
+    except SystemExit as end:  # argparse's
+        code = end.code
+    assert code == 2

@@ -8,8 +8,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "retinanet"
 SHARED = (
-    *("errors", "option_aliases", "exit_codes", "files", "yaml_reader", "categories"),
-    *("structures", "positives", "batch", "boxes", "drawing", "schema", "config"),
+    *("errors", "option_aliases", "terminal", "stop_signals", "exit_codes", "files"),
+    *("yaml_reader", "categories", "structures", "positives", "batch", "boxes", "drawing"),
+    *("schema", "foreign_config", "config"),
 )
 """The words that every room shares; each may import those before it."""
 ROOMS = {"model", "assign", "losses", "data", "evaluation"}

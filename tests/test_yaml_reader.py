@@ -44,8 +44,8 @@ def test_scalars_are_what_they_look_like(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "^x, line 3: the key a stands twice$"),
-        ("a: {b: 1, b: 2}", "^x, line 1: the key b stands twice$"),
+        ("a: 1\nb: 2\na: 3", "^x, line 3: duplicate key a$"),
+        ("a: {b: 1, b: 2}", "^x, line 1: duplicate key b$"),
         ("1: 2", "^x, line 1: the key 1 is not a word$"),
         ("? [1]\n: 2", "^x, line 1: the key \\[1\\] is not a word$"),
         ("a: [1,\nb: 2", "^x, line 2: "),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,19 @@ import retinanet
 def program() -> str:
     """Return the command as it works in the user's shell; scripts that enter .venv say it."""
     return os.environ.get("RETINANET_COMMAND", "retinanet")
+
+
+def command_line(*words: object) -> str:
+    """Return a command of this program that works when it is pasted into a shell.
+
+    Args:
+        words: of the command; a path that begins with a dash is kept from being read as an option.
+    """
+    plain = [
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
+        for word in words
+    ]
+    return f"{program()} {shlex.join(plain)}"
 
 
 def launcher() -> str | None:
@@ -51,7 +65,7 @@ def describe_environment(world_size: int, device: torch.device) -> dict[str, Any
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
         "processes": world_size,
         "threads": torch.get_num_threads(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
     }
 
 

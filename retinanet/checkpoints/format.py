@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from retinanet.categories import Categories
+from retinanet.checkpoints.other_files import describe, name_file, name_other_archive
 from retinanet.config import build_config, dump_config
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import replacing, write_all, write_failure
@@ -162,7 +163,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     content = _read_content(path)
     if not is_ours(content):
-        raise UserError(f"{path}: not a checkpoint of this project{_OTHER_PROJECTS}")
+        raise _not_ours(path, f"not a checkpoint of this project{_OTHER_PROJECTS}")
     if content.get("version") != _VERSION:
         raise UserError(
             f"{path}: has format version {content.get('version')}; this release reads {_VERSION}"
@@ -220,7 +221,8 @@ def _read_content(path: Path) -> Any:
             f"{path}: is a config; name a checkpoint, such as runs/first/checkpoints/best.pt"
         )
     if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint")
+        wrong = "is no regular file" if path.exists() else "there is no such checkpoint"
+        raise UserError(f"{path}: {wrong}")
     try:
         check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -230,13 +232,20 @@ def _read_content(path: Path) -> Any:
         raise
     except Exception as error:  # a truncated file raises OSError, RuntimeError, EOFError, KeyError
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            raise UserError(
-                f"{path}: holds more than tensors and plain values; it was not opened, because "
-                f"such a file can run code. It is not a checkpoint of this project{_OTHER_PROJECTS}"
+            raise _not_ours(
+                path,
+                "holds more than tensors and plain values; it was not opened, because such a "
+                f"file can run code. It is not a checkpoint of this project{_OTHER_PROJECTS}",
             ) from None
-        raise UserError(
-            f"{path}: not a checkpoint, or a damaged or truncated one{_OTHER_PROJECTS}"
+        raise _not_ours(
+            path, f"not a checkpoint, or a damaged or truncated one{_OTHER_PROJECTS}"
         ) from None
+
+
+def _not_ours(path: Path, otherwise: str) -> UserError:
+    """Return the error that names what a file is, or says `otherwise`."""
+    kind = name_file(path)
+    return UserError(f"{path}: {otherwise if kind is None else describe(kind, path)}")
 
 
 def check_sums(path: Path) -> None:
@@ -258,6 +267,9 @@ def check_sums(path: Path) -> None:
     except Exception:  # zipfile has a dozen ways of saying that its list of parts is damaged
         whole = False
     if not whole:
+        other = name_other_archive(path)
+        if other is not None:
+            raise UserError(f"{path}: {describe(other, path)}")
         raise UserError(
             f"{path}: is damaged or cut off: its content does not agree with its checksums. Take "
             "another copy of it, or another checkpoint"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from retinanet.categories import Categories
+from retinanet.categories import Categories, shown_names
 from retinanet.checkpoints.format import Checkpoint
 from retinanet.errors import UserError, some_of
 from retinanet.model.anchors import STRIDES, build_anchors
@@ -203,7 +203,7 @@ def _is_all_fresh(sources: Sequence[int | None]) -> bool:
 
 
 def _in_brackets(names: list[str]) -> str:
-    return f" ({some_of(names)})" if names else ""
+    return f" ({some_of(shown_names(names))})" if names else ""
 
 
 def _describe_fresh(

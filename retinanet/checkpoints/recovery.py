@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from retinanet.checkpoints.environment import command_line
 from retinanet.checkpoints.format import Checkpoint, load_checkpoint
 from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.errors import UserError
@@ -62,6 +63,7 @@ def load_resumable(path: Path) -> Checkpoint:
     if checkpoint.optimizer is None:
         raise UserError(
             f"{path}: holds no optimiser state (`retinanet strip` drops it), so no run can be "
-            "resumed from it; start a new one from its weights with --init-from"
+            "resumed from it; to start a new one from its weights: "
+            + command_line("train", "CONFIG", "--init-from", path)
         )
     return checkpoint

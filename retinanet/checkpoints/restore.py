@@ -7,15 +7,20 @@ from typing import Any
 
 import torch
 
+from retinanet.categories import shown_names
 from retinanet.checkpoints.format import Checkpoint
 from retinanet.config import override_config
 from retinanet.distributed.precision import Precision, weights_type
-from retinanet.errors import UserError
+from retinanet.errors import UserError, some_of
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
 
-_TRAINED = ("model.", "anchors.", "assign.", "loss.", "train.", "output.")
-"""Sections of the config that belong to the training."""
+_TRAINED = (
+    *("model.", "anchors.", "assign.", "loss.", "train.", "output.", "data.train."),
+    *("data.hflip", "data.preset", "data.augment", "data.repeat_threshold", "data.drop_empty"),
+    *("data.min_box_side", "data.max_bad_images", "data.resize", "eval.every"),
+)
+"""How the names begin of options that belong to the training."""
 
 
 def place(
@@ -46,11 +51,20 @@ def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config
         UserError: a wrong option, or one of what was trained, which would have no effect.
     """
     free = ("train.device", "train.precision")
+    config = override_config(checkpoint.config, ["train.device=auto", *overrides])
     for text in overrides:
         key = text.partition("=")[0].strip()
         if key.startswith(_TRAINED) and key not in free:
             raise UserError(f"{text}: {key} belongs to the training; it has no effect here")
-    return override_config(checkpoint.config, ["train.device=auto", *overrides])
+        if key == "data.classes" and set(config.data.classes or ()) != {
+            *checkpoint.categories.names
+        }:
+            raise UserError(
+                f"{text}: which classes there are belongs to the training: the checkpoint has "
+                f"{some_of(shown_names(checkpoint.categories.names))}, and no others can be chosen "
+                "here. The table by class has the figures of each"
+            )
+    return config
 
 
 def restore_detector(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-from retinanet.config import save_config
+from retinanet.config import dump_config, load_config
 from retinanet.errors import UserError
 from retinanet.files import check_writable, replacing
 from retinanet.schema import Config
+from retinanet.yaml_reader import write_yaml
 
 _PARTS = ("checkpoints", "evaluation", "tensorboard")
+_CONFIG_KEY = "config_fingerprint"
+"""Of env.json: the fingerprint of config.yaml as the newest launch left it."""
 
 
 class RunFolder:
@@ -31,6 +36,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions, hardware and git state."""
         return self.path / "env.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What was recorded at each step that was reported, and at each evaluation."""
+        return self.path / "metrics.jsonl"
 
     @property
     def last(self) -> Path:
@@ -54,7 +64,7 @@ class RunFolder:
 
     def records(self) -> list[Path]:
         """Return the files of the log that are there."""
-        named = [self.path / "train.log", self.path / "metrics.jsonl"]
+        named = [self.path / "train.log", self.metrics]
         return [*filter(Path.exists, named), *(self.path / "tensorboard").glob("*tfevents*")]
 
     @property
@@ -76,15 +86,16 @@ class RunFolder:
             return
         if taken:
             raise UserError(
-                f"{self.path}: there is a run here already. Continue it with --resume, or start "
-                f"another with --name {free_name(self.path.parent, self.path.name)}"
+                f"{self.path}: there is a run here already. Continue it with --resume "
+                f"{shlex.quote(str(self.path))}, or start another with "
+                + name_option(free_name(self.path.parent, self.path.name))
             )
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: is a file; choose another output.dir or --name")
         if self.path.is_dir() and any(path.name != ".lock" for path in self.path.iterdir()):
             raise UserError(
-                f"{self.path}: the folder holds other files; choose another output.dir or --name "
-                f"{free_name(self.path.parent, self.path.name)}"
+                f"{self.path}: the folder holds other files; choose another output.dir or "
+                + name_option(free_name(self.path.parent, self.path.name))
             )
         check_writable(self.path, "choose another output.dir")
 
@@ -118,24 +129,70 @@ class RunFolder:
                 f"{free / 1e9:.2f} GB left; make room, or choose another output.dir"
             )
 
-    def create(self, config: Config, environment: dict[str, Any]) -> None:
+    def create(
+        self, config: Config, environment: dict[str, Any], *, keep_config: bool = False
+    ) -> None:
         """Make the folders, write config.yaml and env.json, remove what a killed attempt left.
+
+        A config.yaml that says the same stays as it is, with its comments.
+
+        Args:
+            config: of the run.
+            environment: what env.json holds.
+            keep_config: leave config.yaml as it is, whatever it says.
 
         Raises:
             UserError: the folder cannot be written.
         """
+        text: str | None = write_yaml(dump_config(config))
+        known = _fingerprint(text or "")
+        if keep_config or self._says_the_same(config):
+            known = self._recorded_config() if keep_config else self._config_fingerprint()
+            text = None
         try:
             for part in _PARTS:
                 (self.path / part).mkdir(parents=True, exist_ok=True)
                 for rest in (self.path / part).glob("*.tmp"):
                     rest.unlink()
-            text = json.dumps(environment, indent=2) + "\n"
+            record = json.dumps({**environment, _CONFIG_KEY: known}, indent=2) + "\n"
+            # First: a config.yaml that comes from us is never taken for an edit of the user's.
             with replacing(self.environment, durable=True) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            with replacing(self.config, durable=True) as temporary:
-                save_config(config, temporary)
+                temporary.write_text(record, encoding="utf-8")
+            if text is not None:
+                with replacing(self.config, durable=True) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def is_config_as_written(self) -> bool:
+        """Whether config.yaml is as the newest launch has left it."""
+        return self._config_fingerprint() == self._recorded_config() != ""
+
+    def _says_the_same(self, config: Config) -> bool:
+        """Whether config.yaml is there and means the same experiment."""
+        if not self.config.is_file():
+            return False
+        try:
+            return dump_config(load_config(self.config)) == dump_config(config)
+        except UserError:
+            return False
+
+    def _config_fingerprint(self) -> str:
+        try:
+            return _fingerprint(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return ""
+
+    def _recorded_config(self) -> str:
+        """Return the fingerprint of config.yaml as the newest launch left it; empty: unknown."""
+        try:
+            return str(json.loads(self.environment.read_text(encoding="utf-8"))[_CONFIG_KEY])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run_folder(config: Config) -> RunFolder:
@@ -147,3 +204,8 @@ def free_name(folder: Path, name: str) -> str:
     """Return `name`, or the first of `name-2`, `name-3`, .. that is not in the folder yet."""
     candidates = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
     return next(candidate for candidate in candidates if not (folder / candidate).exists())
+
+
+def name_option(name: str) -> str:
+    """Return the option that names a run, as a shell takes it."""
+    return shlex.join([f"--name={name}"] if name.startswith("-") else ["--name", name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser
 
 
 def main(words: list[str]) -> int:
@@ -19,12 +19,13 @@ def main(words: list[str]) -> int:
     parser.add_argument("--images", type=int, default=64, help="to time each stage on (64)")
     parser.add_argument("--workers", type=int, nargs="+", help="loader processes (data.workers)")
     options = parser.parse_intermixed_args(words)
+    check_overrides(options.overrides, "train")
     from retinanet.benchmark.data_path import measure_data
     from retinanet.config import find_config, load_config
 
     config = load_config(find_config(options.config), options.overrides)
-    if options.images < 1 or min(options.workers or [0]) < 0:
-        parser.error("--images is at least 1, --workers at least 0")
+    if options.images < 1 or not all(0 <= number <= 512 for number in options.workers or []):
+        parser.error("--images is at least 1, --workers 0 to 512")
     workers = options.workers or [config.data.workers]
     sides = ", ".join(map(str, config.data.short_side))
     print(f"an image of data.train, short side {sides}, on one core:")

@@ -12,7 +12,7 @@ from retinanet.config import find_config, load_config, override_config
 from retinanet.doctor.findings import Report
 from retinanet.doctor.kinds import KINDS
 from retinanet.doctor.report import format_report, is_report, summary, write_report
-from retinanet.errors import UserError
+from retinanet.errors import TrainingError, UserError
 from retinanet.files import check_writable
 from retinanet.schema import Config
 
@@ -184,12 +184,12 @@ def _check_annotation_file(
     report = check_annotations(path, images, config, decode=decode)
     if fix is None:
         return _print_and_write(report, json)
-    print(format_report(report) + "\n")
-    repaired = repair_file(path, fix, images, choices=choices, removes_much=fix_removes_much)
+    try:
+        repaired = repair_file(path, fix, images, choices=choices, removes_much=fix_removes_much)
+    except (UserError, TrainingError):
+        print(format_report(report) + "\n")
+        raise
     after = check_annotations(fix, images, config, decode=decode)
-    print(f"wrote {fix}; {path} is as it was\n  {repaired}")
-    _print_changes(repaired.changes)
-    _print_left(fix, after)
     if json is not None:
         fixed = {
             "path": str(fix),
@@ -199,6 +199,12 @@ def _check_annotation_file(
             "left": after.counts(),
         }
         _write_json(report, json, {"fixed": fixed})
+    print(format_report(report) + "\n")
+    print(f"wrote {fix}; {path} is as it was\n  {repaired}")
+    _print_changes(repaired.changes)
+    _print_left(fix, after)
+    if json is not None:
+        print(f"wrote {json}")
     return 2 if after.count("error") else 0
 
 
@@ -221,17 +227,18 @@ def _check_outputs(what: str, fix: Path | None, json: Path | None) -> None:
 
 
 def _print_and_write(report: Report, json: Path | None) -> int:
-    """Print a report, write it if asked to, and return the exit code."""
-    print(format_report(report))
+    """Write a report if asked to, print it, and return the exit code."""
     if json is not None:
         _write_json(report, json, {})
+    print(format_report(report))
+    if json is not None:
+        print(f"wrote {json}")
     return 2 if report.count("error") else 0
 
 
 def _write_json(report: Report, path: Path, extra: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_report(report, path, extra)
-    print(f"wrote {path}")
 
 
 def _print_changes(changes: Mapping[str, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser
 
 
 def main(words: list[str]) -> int:
@@ -17,6 +17,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("what", nargs="?", metavar="SECTION|CONFIG", help="section, or YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     options = parser.parse_intermixed_args(words)
+    check_overrides(options.overrides, "train")
     from retinanet.config import describe, dump_config, find_config, load_config
     from retinanet.yaml_reader import write_yaml
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
 from pathlib import Path
 
 from retinanet.commands.arguments import command_parser
-from retinanet.errors import UserError
+from retinanet.errors import InterruptedRunError, UserError
 
 TRAIN_IMAGES, VAL_IMAGES, SEED = 1200, 200, 0
 
@@ -36,7 +38,7 @@ def run_demo(output: Path) -> int:
     except OSError as error:
         raise UserError(f"{data}: cannot be written: {error}; choose another --output") from None
     # Only now: torch takes seconds to import, and the drawing should start at once.
-    from retinanet.checkpoints.environment import program
+    from retinanet.checkpoints.environment import command_line
     from retinanet.checkpoints.run_folder import free_name
     from retinanet.config import find_config, load_config
     from retinanet.engine.evaluate import write_evaluation
@@ -45,10 +47,17 @@ def run_demo(output: Path) -> int:
     from retinanet.reports.evaluate_checkpoint import evaluate_checkpoint
 
     name = free_name(output, "demo")
-    overrides = [f"data.root={data}", f"output.dir={output}", f"output.name={name}"]
+    paths = {"data.root": data, "output.dir": output, "output.name": name}
+    overrides = [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
     outcome = train_experiment(load_config(find_config("demo"), overrides))
     assert outcome is not None
     best = outcome.folder.best
+    if outcome.signal:
+        raise InterruptedRunError(
+            outcome.signal,
+            f"{signal.Signals(outcome.signal).name} after the training; continue with: "
+            f"{command_line('evaluate', best)}",
+        )
     evaluation = evaluate_checkpoint(
         best, annotations=None, images=None, overrides=["eval.pictures=24"]
     )
@@ -58,6 +67,6 @@ def run_demo(output: Path) -> int:
     print(f"\nrun folder     {outcome.folder.path}")
     print(f"picture        {written[-1]}")
     print(f"checkpoint     {best}")
-    print(f"try            {program()} predict {best} {data / 'images' / 'val'}")
+    print(f"try            {command_line('predict', best, data / 'images' / 'val')}")
     print(f"time           {time.perf_counter() - started:.0f} s")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
@@ -94,8 +95,9 @@ def _train_variants(
         return 0
     results = collect(base, output)
     results["distribution"] = distribution(results, base, output)
+    written = [*write_results(results, output), *draw_figures(results, output)]
     print(f"\n{markdown(results)}\n")
-    for path in [*write_results(results, output), *draw_figures(results, output)]:
+    for path in written:
         print(f"wrote {path}")
     if busy:
         print(
@@ -131,7 +133,7 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
     if not root.exists():
         raise UserError(
             f"data.root: there is no folder {root}; to draw a data set: retinanet lab draw hard "
-            f"{root}"
+            f"{shlex.quote(str(root))}"
         )
     # Once for all trainings: another machine that goes on with them might choose another.
     precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.commands.arguments import command_parser
+from retinanet.commands.arguments import check_overrides, command_parser
 from retinanet.files import check_writable
 
 
@@ -23,11 +23,13 @@ def main(words: list[str]) -> int:
         "overrides",
         nargs="*",
         metavar="section.key=value",
-        help="where to compute: data.root, data.workers, train.device, train.micro_batch",
+        help="where the data lie and where to compute: data.root, data.train.annotations, "
+        "data.train.images, data.find_images, data.workers, train.device, train.micro_batch",
     )
     parser.add_argument("--step", type=int, required=True, help="as the log counts, from 1")
     parser.add_argument("--pictures", metavar="DIR", help="draw its images, boxes and anchors")
     options = parser.parse_intermixed_args(words)
+    check_overrides(options.overrides, "replay")
     pictures = Path(options.pictures) if options.pictures else None
     if pictures is not None:
         check_writable(pictures, "choose another --pictures")

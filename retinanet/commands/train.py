@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
+from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser
 from retinanet.errors import UserError
 
 
@@ -19,11 +19,12 @@ def main(words: list[str]) -> int:
     if resume and "=" in resume and not Path(resume).exists():
         overrides, resume = [resume, *overrides], ""  # argparse took an override for the path
     if resume and config is None and resume.endswith((".yaml", ".yml")):
-        config, resume = resume, ""
-    if options.name:
-        overrides = [*overrides, f"output.name={json.dumps(options.name)}"]  # "null" is a name, too
-    if options.init_from:
-        overrides = [*overrides, f"model.init_from={json.dumps(options.init_from)}"]
+        if (Path(resume).parent / "checkpoints").is_dir():  # a run's own
+            resume = str(Path(resume).parent)
+        else:
+            config, resume = resume, ""
+    overrides = [*overrides, *_flags_as_overrides(options)]
+    check_overrides(overrides, "train")
     from retinanet.config import find_config, load_config
     from retinanet.engine import launch
 
@@ -41,15 +42,20 @@ def main(words: list[str]) -> int:
     else:
         if config is None:
             parser.error("name a config file, or a run with --resume")
+        path = find_config(config)
         outcome = launch.train_experiment(
-            load_config(find_config(config), overrides),
+            load_config(path, overrides),
+            source=path,
+            overrides=overrides,
             dry_run=options.dry_run,
             auto_resume=options.auto_resume,
             allow_changes=options.allow_changes,
         )
     if outcome is not None and outcome.is_main and outcome.progress.best_step is not None:
-        best = outcome.progress.best_ap
-        print(f"best AP on val {'n/a' if best is None else f'{best:.3f}'}: {outcome.folder.best}")
+        from retinanet.evaluation.coco import format_figure
+
+        best = format_figure(outcome.progress.best_ap)
+        print(f"best AP on val {best}: {outcome.folder.best}")
     return 0
 
 
@@ -100,6 +106,11 @@ def _config_and_overrides(config: str | None, overrides: list[str]) -> tuple[str
     """Sort positional words: without a config file, the first override stands in its place."""
     if config is not None and "=" in config and not Path(config).exists():
         return None, [config, *overrides]
-    if config is not None and (Path(config).is_dir() or config.endswith(".pt")):
-        raise UserError(f"{config}: is no config file; to go on with a run, say --resume {config}")
     return config, overrides
+
+
+def _flags_as_overrides(options: argparse.Namespace) -> list[str]:
+    """Return the options of an experiment that have flags of their own."""
+    flags = {"output.name": options.name, "model.init_from": options.init_from}
+    # As JSON: "null" is a name, too.
+    return [f"{key}={json.dumps(value)}" for key, value in flags.items() if value]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from retinanet.convert.problems import Problems
 from retinanet.convert.read_ahead import map_in_threads
 from retinanet.data.canvas import Size
-from retinanet.data.images.folders import find_files
+from retinanet.data.images.folders import find_files, find_unread_pictures
 from retinanet.data.images.headers import read_ends
 from retinanet.data.images.properties import look_at_image
 from retinanet.data.images.reading import SUFFIXES, UnreadableImageError
@@ -56,11 +56,17 @@ def read_image_infos(paths: list[Path]) -> list[ImageInfo | str]:
 
 
 def note_hidden_files(folder: Path, problems: Problems) -> None:
-    """Count the image files of a folder that are not taken for the data set's own."""
+    """Count the image files of a folder that are not taken for the data set's own, or not read."""
     hidden = find_files(folder, SUFFIXES).hidden
     problems.note(
         "image files whose name, or folder, begins with a dot (or is __MACOSX): not read", hidden
     )
+    unread = find_unread_pictures(folder)
+    if unread:
+        name, what = next(iter(unread.items()))
+        problems.note(
+            f"files with pictures of a kind that is not read: {name} is {what}", len(unread)
+        )
 
 
 def name_inside(folder: Path, path: Path) -> str | None:

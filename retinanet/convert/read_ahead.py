@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from retinanet.files import check_regular
+
 T = TypeVar("T")
 
 _THREADS = 8
@@ -27,6 +29,6 @@ def map_in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> Iter
 def read_bytes(path: Path) -> bytes | OSError:
     """Return a file's bytes, or why they cannot be read."""
     try:
-        return path.read_bytes()
+        return check_regular(path).read_bytes()
     except OSError as error:
         return error

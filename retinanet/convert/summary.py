@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
+from retinanet.categories import columns_of, pad, shown_names
 from retinanet.convert.dataset import ConvertedSplit, DataSet
 from retinanet.convert.problems import Problems
 
@@ -47,11 +48,12 @@ def _class_table(data: DataSet) -> list[str]:
         for split in data.splits
     ]
     shown = data.classes[:_CLASSES_SHOWN]
-    width = max(5, *(len(name) for name in shown))
+    texts = shown_names(shown)
+    width = max(5, *map(columns_of, texts))
     heads = [split.name or "boxes" for split in data.splits]
     lines = [f"  {'class':<{width}}" + "".join(f"{head:>10}" for head in heads)]
-    for name in shown:
-        lines.append(f"  {name:<{width}}" + "".join(f"{own[name]:>10,}" for own in counts))
+    for name, text in zip(shown, texts, strict=True):
+        lines.append(f"  {pad(text, width)}" + "".join(f"{own[name]:>10,}" for own in counts))
     if len(data.classes) > len(shown):
         lines.append(f"  ... and {len(data.classes) - len(shown):,} more classes")
     absent = [name for name in data.classes if not any(own[name] for own in counts)]
@@ -81,7 +83,7 @@ def _similar_names(classes: list[str]) -> list[str]:
 
 
 def _first_ten(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return ", ".join(shown_names(names[:10])) + (", ..." if len(names) > 10 else "")
 
 
 def next_commands(data: DataSet, paths: list[Path]) -> str:

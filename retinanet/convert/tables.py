@@ -14,6 +14,7 @@ from typing import NamedTuple, TextIO
 from retinanet.convert.problems import Problems
 from retinanet.data.coco.records import is_name
 from retinanet.errors import UserError
+from retinanet.files import check_regular
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may stand between the values of a row, and its name."""
@@ -30,7 +31,7 @@ def text_encoding(path: Path) -> str:
         UserError: missing or unreadable, or plainly no text.
     """
     try:
-        with path.open("rb") as file:
+        with check_regular(path).open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None

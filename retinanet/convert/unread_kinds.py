@@ -1,16 +1,14 @@
-"""Image files that are there, but of a kind or under a suffix that is not looked for."""
+"""Files that are there in place of images, but of a kind that is not read."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from retinanet.data.images.folders import is_hidden
+from retinanet.data.images.folders import is_hidden, read_head
+from retinanet.data.images.identify import explain_unreadable
 from retinanet.data.images.reading import SUFFIXES
 
-_MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
-"""The first bytes of files that need another suffix only."""
 _TEXTS = (".txt", ".json", ".xml", ".csv", ".text", ".yaml", ".yml", ".md")
 
 
@@ -34,15 +32,4 @@ def why_unread(path: Path) -> str:
     Args:
         path: a file of `find_other_files`.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError:
-        start = b""
-    suffix = next((own for magic, own in _MAGIC.items() if start.startswith(magic)), None)
-    found = f"there is {path}, but {path.suffix or 'a name without suffix'} is not read"
-    if suffix is None:
-        return f"{found}; save it as JPEG or PNG"
-    return (
-        f"{found}; type: mv {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix(suffix)))}"
-    )
+    return f"there is {path}: {explain_unreadable(path, read_head(path))}"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.categories import Categories
+from retinanet.categories import Categories, shown_names
 from retinanet.data.boxes_used import Census, parts
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.found_files import describe_found
@@ -326,11 +326,11 @@ def class_table(annotations: Annotations, census: Census | None = None) -> list[
         f"{f', {crowds} crowd regions' if crowds else ''}"
         f"{f', {empty:,} images without boxes' if empty else ''}"
     ]
-    names = annotations.categories.names
+    names = shown_names(annotations.categories.names)
     shown = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count]
-    lines.append(
-        "  " + ", ".join(shown[:20]) + (f", ... ({len(shown)})" if len(shown) > 20 else "")
-    )
+    if shown:
+        more = f", ... ({len(shown)})" if len(shown) > 20 else ""
+        lines.append(f"  {', '.join(shown[:20])}{more}")
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
         some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.drawing import DrawingError, write_jpeg
 from retinanet.files import replacing
 
 Array = NDArray[Any]
@@ -152,8 +153,10 @@ def _write_split(folder: Path, scene: Scene, seeds: list[int], count: int) -> di
     for index in range(1, count + 1):
         image, boxes, labels = draw_image(np.random.default_rng([*seeds, index]), scene)
         name = f"{index:06d}.jpg"
-        if not cv2.imwrite(str(folder / name), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
-            raise OSError(f"cannot write {folder / name}")
+        try:
+            write_jpeg(folder / name, image)
+        except DrawingError as error:
+            raise OSError(str(error)) from None
         size = {"width": image.shape[1], "height": image.shape[0]}
         images.append({"id": index, "file_name": name, **size})
         for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist(), strict=True):

@@ -101,10 +101,12 @@ def _unreached_finding(box: UnreachedBox) -> Finding:
 def _draw_pictures(
     config: Config, train: Split, unreached: Unreached, folder: Path
 ) -> ReportSection:
-    paths = draw_samples(config, train, folder, _MAX_SAMPLES)
-    paths += draw_unreached(config, train, unreached, folder, _MAX_UNREACHED)
+    failures: list[str] = []
+    paths = draw_samples(config, train, folder, _MAX_SAMPLES, failures)
+    paths += draw_unreached(config, train, unreached, folder, _MAX_UNREACHED, failures)
     sheets = [path for path in paths if path.stem in ("samples", "unreached")]
     lines = [f"{len(paths)} in {folder}; begin with {', '.join(path.name for path in sheets)}"]
+    lines = [*(lines if paths else ()), *failures]
     return ReportSection(
         title="pictures", lines=lines, values={"pictures": [str(path) for path in paths]}
     )

@@ -19,8 +19,10 @@ from retinanet.data.coco.records import (
     image_problems,
     is_id,
     is_name,
+    meant_name,
     meant_number,
     name_in_url,
+    name_remedy,
 )
 from retinanet.data.coco.resolve import find_unclear, image_sizes, is_plain, resolve
 from retinanet.doctor.findings import Finding, Findings, findings_of
@@ -205,17 +207,21 @@ def _bad_names(categories: list[Any]) -> list[BadRecord]:
     bad: list[BadRecord] = []
     names: dict[str, int] = {}
     for row, record in records_with_ids("categories", categories):
-        where = f"category {record.id}"
-        if not is_name(record.name):
-            value = f"has the name {record.name!r:.60}"
-            problem = Problem(kind="bad-category-name", record=where, value=value)
+        where, name = f"category {record.id}", meant_name(record.name)
+        if not is_name(name):
+            problem = Problem(
+                kind="bad-category-name",
+                record=where,
+                value=f"has the name {name!r:.60}",
+                remedy=name_remedy(name),
+            )
             bad.append(BadRecord(row=row, problem=problem))
-        elif record.name in names:
-            value = f"is named {record.name!r}, as category {names[record.name]} is"
+        elif name in names:
+            value = f"is named {name!r:.60}, as category {names[name]} is"
             problem = Problem(kind="duplicate-category-name", record=where, value=value)
             bad.append(BadRecord(row=row, problem=problem))
         else:
-            names[record.name] = record.id
+            names[name] = record.id
     return bad
 
 

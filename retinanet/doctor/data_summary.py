@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.categories import columns_of, pad, shown_names
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.findings import ReportSection
 
@@ -51,9 +52,10 @@ def _describe_classes(splits: list[NamedSplit]) -> ReportSection:
         for label, category in enumerate(sorted(names))
     ]
     shown = table if len(table) <= _ROWS else _most_frequent_and_rarest(table)
+    texts = shown_names([row["name"] for row in shown])
     cells = [
-        [f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()]
-        for row in shown
+        [f"{value:,}" if isinstance(value, int) else text for value in row.values()]
+        for row, text in zip(shown, texts, strict=True)
     ]
     lines = _align_table([list(table[0]), *cells])
     if len(shown) < len(table):
@@ -82,7 +84,10 @@ def _count_by_category(annotations: Annotations) -> dict[int, tuple[str, int]]:
 
 
 def _describe_balance(split: NamedSplit) -> str:
-    counts, names = split.annotations.class_counts(), split.annotations.categories.names
+    counts, names = (
+        split.annotations.class_counts(),
+        shown_names(split.annotations.categories.names),
+    )
     low, high = int(np.where(counts > 0, counts, counts.max() + 1).argmin()), int(counts.argmax())
     ratio = counts[high] / counts[low]
     if (counts > 0).sum() == 1:
@@ -95,10 +100,10 @@ def _describe_balance(split: NamedSplit) -> str:
 
 def _align_table(rows: list[list[str]]) -> list[str]:
     """Lay out a table: numbers to the right, the name (third) to the left."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(columns_of(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if i == 2 else cell.rjust(width)
+            pad(cell, width) if i == 2 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

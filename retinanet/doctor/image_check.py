@@ -20,7 +20,7 @@ from tqdm import tqdm
 from retinanet.data.canvas import Size
 from retinanet.data.coco.annotations import Annotations
 from retinanet.data.images.decoder_lines import map_with_lines
-from retinanet.data.images.folders import find_image_names
+from retinanet.data.images.folders import find_image_names, find_unread_pictures
 from retinanet.data.images.headers import read_ends
 from retinanet.data.images.properties import ImageFile, look_at_image
 from retinanet.data.images.reading import UnreadableImageError, describe_error
@@ -165,11 +165,14 @@ def image_file_findings(
 
 
 def unused_files(folder: Path, used: set[str]) -> list[Findings]:
-    """Find the image files under a folder that no annotation file names.
+    """Find the image files under a folder that no annotation file names, unread kinds among them.
 
     Args:
         folder: to look through.
         used: absolute paths.
     """
-    unused = [name for name in find_image_names(folder) if str(folder / name) not in used]
-    return findings_of("unused-file", folder, [Finding(name, "") for name in unused])
+    files = dict.fromkeys(find_image_names(folder), "") | {
+        name: f"is {what}" for name, what in find_unread_pictures(folder).items()
+    }
+    unused = [Finding(name, what) for name, what in files.items() if str(folder / name) not in used]
+    return findings_of("unused-file", folder, unused)

@@ -11,7 +11,7 @@ from typing import Any
 
 from retinanet.doctor.findings import Finding, Findings, Report
 from retinanet.doctor.kinds import KINDS, SEVERITIES, Severity
-from retinanet.files import replacing
+from retinanet.files import check_regular, replacing
 
 _MAX_LISTED = 10
 """Findings of a kind that the terminal shows."""
@@ -128,7 +128,7 @@ def write_report(report: Report, path: Path, extra: dict[str, Any] | None = None
 def is_report(path: Path) -> bool:
     """Whether a file is one that `write_report` wrote; no other kind of file is read whole."""
     try:
-        with path.open("rb") as file:
+        with check_regular(path).open("rb") as file:
             if file.read(len(_START)) != _START:
                 return False
             values = json.loads(_START + file.read())

@@ -14,6 +14,7 @@ from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.boxes_check import image_findings
 from retinanet.doctor.findings import Finding, Findings, findings_of
 from retinanet.doctor.image_check import CheckedImage
+from retinanet.files import check_regular
 
 _Place = tuple[int, int]
 """File and row."""
@@ -130,6 +131,6 @@ def _find_copies(files: list[SplitImages]) -> dict[_Place, _Place]:
 
 def _content_hash(path: Path) -> str:
     try:
-        return hashlib.blake2b(path.read_bytes()).hexdigest()
+        return hashlib.blake2b(check_regular(path).read_bytes()).hexdigest()
     except OSError:  # gone meanwhile: like no other
         return str(path)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet import boxes as box_ops
+from retinanet.categories import shown_name
 from retinanet.data.canvas import Size
 from retinanet.engine.preflight.anchor_coverage import best_iou
 from retinanet.engine.preflight.training_boxes import (
@@ -169,7 +170,7 @@ class _UnreachedFinder:
             annotation_id=int(index.annotation_ids[place]),
             image_id=int(index.image_ids[row]),
             row=row,
-            name=index.categories.names[int(index.labels[place])],
+            name=shown_name(index.categories.names[int(index.labels[place])]),
             box=tuple(self._boxes.xyxy[own[i]].tolist()),
             resized=tuple(boxes[i].tolist()),
             short_side=self._side,

@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import torch
 
-from retinanet.checkpoints.environment import describe_environment, launcher
+from retinanet.checkpoints.environment import command_line, describe_environment, launcher
 from retinanet.checkpoints.format import Checkpoint, Progress
 from retinanet.checkpoints.init_from import check_same_network, fingerprint, load_matching
 from retinanet.checkpoints.run_folder import RunFolder, run_folder
@@ -23,30 +23,33 @@ from retinanet.distributed.device import has_own_memory
 from retinanet.distributed.precision import resolve_precision, set_numerics
 from retinanet.distributed.signals import collect_signals, ignored_signals
 from retinanet.distributed.world import World, join_world
+from retinanet.engine.find_state import new_run_command
 from retinanet.engine.logs.log import Log
 from retinanet.engine.preflight.advice import advise
 from retinanet.engine.preflight.dry_run import try_first_step
+from retinanet.engine.preflight.grid_check import check_training_grids
+from retinanet.engine.preflight.loader_limits import check_training_loaders
 from retinanet.engine.preflight.micro_batch import fit_micro_batch, resolve_micro_batch
 from retinanet.engine.preflight.process_checks import check_ranks_agree, check_sync_bn
 from retinanet.engine.preflight.rehearsal import rehearse
 from retinanet.engine.preflight.summary import summarize_run
-from retinanet.engine.resume import (
-    Resume,
-    check_data,
-    check_rates,
-    describe_resume,
-    find_state,
-    plan_resume,
-)
+from retinanet.engine.resume import Resume, open_resume
+from retinanet.engine.resume_checks import check_data, check_rates, describe_resume
 from retinanet.engine.run import Run, checkpoint_size, start_run, state
 from retinanet.engine.schedule import build_schedule
-from retinanet.engine.splits import Split, build_augment, open_training_splits
+from retinanet.engine.splits import (
+    Split,
+    build_augment,
+    check_places,
+    open_training_splits,
+)
 from retinanet.engine.train import is_finished, train
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import check_writable
 from retinanet.interop.to_checkpoint import read_detector
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
+from retinanet.schema.no_effect import options_without_effect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class Outcome:
     folder: RunFolder
     progress: Progress
     is_main: bool
+    signal: int = 0
+    """Number of a signal that came when nothing was left to stop; 0 for none."""
 
 
 def train_experiment(
@@ -65,6 +70,8 @@ def train_experiment(
     auto_resume: bool = False,
     allow_changes: bool = False,
     world: World | None = None,
+    source: Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> Outcome | None:
     """Check everything, rehearse on two images, train; return None for a dry run.
 
@@ -76,6 +83,8 @@ def train_experiment(
         auto_resume: go on with the run in the config's folder, if there is one.
         allow_changes: go on with it as another experiment, too.
         world: a world that the caller has joined, and will leave; None joins one for this run.
+        source: file of the config, for messages.
+        overrides: `section.key=value` that the config has on top of its file, for messages.
 
     Raises:
         UserError: the user's input is wrong; nothing was written.
@@ -84,9 +93,21 @@ def train_experiment(
     owns_world = world is None
     world = world or join_world(config.train.device)
     try:
-        resumes = not dry_run and (auto_resume or _has_begun_here(folder, world))
-        if resumes and _has_state(folder):
-            resume = _open_resume(folder.path, lambda _: config, allow_changes=allow_changes)
+        is_restart = not dry_run and world.sum([float(_has_begun_here(folder))]) != [0.0]
+        if dry_run and auto_resume and _has_state(folder):
+            raise UserError(
+                f"--dry-run tries a new run, but there is one in {folder.path}, which "
+                "--auto-resume continues; leave --dry-run out, or give another --name"
+            )
+        if (auto_resume or is_restart) and _has_state(folder):
+            resume = open_resume(
+                folder.path,
+                given=config,
+                source=source,
+                overrides=overrides,
+                allow_changes=allow_changes,
+                is_restart=is_restart,
+            )
             return _check_and_train(
                 resume.config, resume.folder, world, resume=resume, finished_is_fine=True
             )
@@ -127,8 +148,13 @@ def resume_experiment(
                 f"{folder.path}: there is no run to resume; leave --resume out to start one"
             )
         path = folder.path
-    resume = _open_resume(
-        path, lambda saved: given or override_config(saved, overrides), allow_changes=allow_changes
+    resume = open_resume(
+        path,
+        given=given,
+        source=config,
+        overrides=overrides,
+        allow_changes=allow_changes,
+        is_restart=_has_begun_here(RunFolder(path)),
     )
     world = join_world(resume.config.train.device)
     try:
@@ -139,30 +165,16 @@ def resume_experiment(
     return outcome
 
 
-def _open_resume(path: Path, asked: Callable[[Config], Config], *, allow_changes: bool) -> Resume:
-    """Find the state to go on from; `asked` turns its config into the one that was asked for."""
-    folder, checkpoint, remarks = find_state(path)
-    return plan_resume(
-        folder,
-        checkpoint,
-        asked(checkpoint.config),
-        remarks=remarks,
-        allow_changes=allow_changes,
-    )
-
-
 def _has_state(folder: RunFolder) -> bool:
     return any(folder.last.parent.glob("*.pt"))
 
 
-def _has_begun_here(folder: RunFolder, world: World) -> bool:
-    """Whether the run in a folder was begun by this launch, on any of its machines."""
+def _has_begun_here(folder: RunFolder) -> bool:
+    """Whether the newest launch of the run in a folder is this one, of torchrun on this machine."""
     try:
-        begun = json.loads(folder.environment.read_text(encoding="utf-8"))["launchers"]
-        here = launcher() in begun
+        return launcher() in json.loads(folder.environment.read_text("utf-8"))["launchers"]
     except (OSError, ValueError, KeyError, TypeError):
-        here = False  # no run, or one that did not get far
-    return world.sum([float(here)]) != [0.0]
+        return False  # no run, or one that did not get far
 
 
 def _check_and_train(
@@ -187,11 +199,12 @@ def _check_and_train(
             )
             resume = check_rates(resume, before, run.schedule)
             run.environment["changed"] = resume.all_broken
+            run.environment["options_changed"] = resume.all_options
             remarks += describe_resume(resume, before, run.schedule, run.environment)
         if is_finished(run):
             _say_finished(run, is_fine=finished_is_fine)
             return Outcome(folder=folder, progress=run.progress, is_main=world.is_main)
-        intro = "\n".join([*summarize_run(run), *remarks])
+        intro = "\n".join([*summarize_run(run), *options_without_effect(run.config), *remarks])
         rehearse(run)
         if dry_run:
             lines = [intro, *try_first_step(run)]
@@ -203,10 +216,16 @@ def _check_and_train(
             log.say("\n".join(lines))
             return None
         with run_lock(folder.path, active=world.is_main):
-            _begin_run(run, "\n".join([intro, *_describe_ignored_signals()]))
+            _begin_run(
+                run,
+                "\n".join([intro, *_describe_ignored_signals()]),
+                keep_config=resume is not None and resume.keeps_config,
+            )
             with collect_signals() as signals, world.leaving_together(), run.saver:
                 progress = train(run, signals, started=started)
-        return Outcome(folder=folder, progress=progress, is_main=world.is_main)
+        return Outcome(
+            folder=folder, progress=progress, is_main=world.is_main, signal=signals.number
+        )
     except (TrainingError, UserError) as error:
         log.keep(f"error: {error}")
         raise
@@ -231,12 +250,15 @@ def _prepare(
         remarks += [f"  as there: {' '.join(adopted)}"] if adopted else []
         check_same_network(config, start)
     precision = resolve_precision(config.train.precision, world.device)
+    if resume is not None:
+        check_places(config, ("train", "val"))
     train_split, val_split = open_training_splits(config)
     asked = config.train.micro_batch
     micro_batch = resolve_micro_batch(config, train_split, world)
     resolved = [f"train.precision={precision}", f"train.micro_batch={micro_batch}"]
     config = override_config(config, resolved)
     build_augment(config)  # a wrong name is the user's mistake: before step 0
+    check_training_grids(config, train_split, val_split)
     if resume is not None:
         check_data(resume, train_split, val_split)
     check_ranks_agree(world, config, train_split, val_split, resume, start)
@@ -269,6 +291,7 @@ def _prepare(
     if has_own_memory(world.device):
         remarks += fit_micro_batch(run, asked=asked)
     check_sync_bn(run.config, world)
+    remarks += check_training_loaders(run.config, train_split, val_split, world)
     return run, remarks
 
 
@@ -300,10 +323,18 @@ def _say_finished(run: Run, *, is_fine: bool) -> None:
     """
     step, steps = run.progress.step, run.schedule.steps
     stale = f", {run.progress.stale} evaluations without a better AP"
-    remedy = "give a longer train.steps, train.epochs or train.patience beside --resume"
-    # A cosine of another length is another curve from its first step on.
-    if run.config.train.schedule == "cosine" and step == steps:
-        remedy = f"start from its weights: --init-from {run.folder.best} --name ANOTHER"
+    train = run.config.train
+    unit, length = ("epochs", train.epochs) if train.epochs else ("steps", train.steps)
+    resume = ("train", "--resume", run.folder.path)
+    remedy = (
+        f"give a longer train.{unit}: {command_line(*resume, f'train.{unit}={2 * (length or 1)}')}"
+    )
+    if step < steps:
+        remedy = (
+            f"give a larger train.patience, or none: {command_line(*resume, 'train.patience=0')}"
+        )
+    elif train.schedule == "cosine":  # of another length it is another curve from step 1 on
+        remedy = f"start a new run from its weights: {new_run_command(run.folder, run.folder.best)}"
     text = (
         f"{run.folder.path}: the run has already finished: {step} of {steps} "
         f"steps{stale if run.config.train.patience else ''}. To train on, {remedy}"
@@ -324,10 +355,10 @@ def _describe_ignored_signals() -> list[str]:
     return [text]
 
 
-def _begin_run(run: Run, intro: str) -> None:
+def _begin_run(run: Run, intro: str, *, keep_config: bool) -> None:
     """Make the folder and write the first state: there always is one to resume from."""
     if run.world.is_main:
-        run.folder.create(run.config, run.environment)
+        run.folder.create(run.config, run.environment, keep_config=keep_config)
         run.saver.save(state(run), run.folder.last)
         run.saver.finish()
     run.world.broadcast(None)  # nobody goes on before the folder is there

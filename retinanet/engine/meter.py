@@ -54,6 +54,8 @@ class Meter:
         self._pixels += canvas_pixels(part)
         self._step_ended = self._now()
         run, step = self._run, self._run.progress.step
+        assert run.result is not None
+        run.watch.note_step(run.result.losses, part.positives)
         if step % run.config.train.log_every == 0 or step == run.schedule.steps:
             losses, norm = run.latest()  # waits for the device
             self._report(losses, norm)
@@ -116,6 +118,9 @@ class Meter:
         self._total_seconds += elapsed
         self._total_waited += waited
         self._warn_of_waiting()
+        warning = run.watch.judge_step((losses["class"], losses["box"]), rate, run.config.train)
+        if warning:
+            run.log.say(f"  {warning}")
 
     def _utilisation(self, elapsed: float) -> dict[str, float]:
         """Return what this process's device has computed, alone and as a share of what it could."""

@@ -1,24 +1,32 @@
-"""An interrupted training is the same training: what a resume goes on from, and what it may change.
+"""An interrupted training is the same training: what a resume may change.
 
 Where things lie, what they run on and what is reported may change, and is told; the length may,
-where no learning rate that was used changes with it. Everything else is the experiment.
+where no learning rate that was used changes with it. Everything else is the experiment. A change
+is asked for on the command line, in a config file that is named beside --resume, or by an edit of
+the run's own config.yaml.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retinanet.checkpoints.changes import Change, as_text, compare_configs, options_by_name
+from retinanet.checkpoints.environment import command_line
+from retinanet.checkpoints.folder_config import (
+    FolderConfig,
+    as_override,
+    keep_resolved,
+    read_folder_config,
+)
 from retinanet.checkpoints.format import Checkpoint
-from retinanet.checkpoints.recovery import load_resumable, newest_whole
-from retinanet.checkpoints.run_folder import RunFolder
-from retinanet.config import dump_config, follow_config, override_config
-from retinanet.engine.schedule import Schedule
-from retinanet.engine.splits import Split
-from retinanet.errors import UserError, some_of
+from retinanet.checkpoints.run_folder import RunFolder, run_folder
+from retinanet.config import follow_config, override_config
+from retinanet.engine.find_state import find_state, new_run_command
+from retinanet.errors import UserError
 from retinanet.schema import Config
 
 _FREE = (
@@ -35,30 +43,11 @@ _FREE = (
     *("data.max_bad_images", "train.max_bad_steps", "train.max_minutes", "train.patience"),
 )
 """Options that a resume may change: they are no part of the experiment."""
-_LENGTH = ("train.steps", "train.epochs")
-_SURROUNDINGS = (
-    *("processes", "threads", "device", "platform", "python", "torch", "torchvision"),
-    *("retinanet", "git"),  # the code
-)
-"""Entries of the environment that equal bits depend on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One option, before and after."""
-
-    key: str
-    before: Any
-    after: Any
-
-    @property
-    def is_reordering(self) -> bool:
-        """Whether the same places follow each other in another order: folders of other files."""
-        lists = isinstance(self.before, list) and isinstance(self.after, list)
-        return lists and sorted(self.before) == sorted(self.after)
-
-    def __str__(self) -> str:
-        return f"{self.key}: {_as_text(self.before)} -> {_as_text(self.after)}"
+LENGTH = ("train.steps", "train.epochs")
+"""Options that a resume may change where no learning rate that was used changes with them."""
+_PLACE = ("output.dir", "output.name")
+_AT_START = ("model.weights", "model.prior", "loss.normalizer_start")
+"""Options that only matter at step 0: even --allow-changes gives them no effect afterwards."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,12 +59,17 @@ class Resume:
     config: Config
     """As asked; what `auto` was resolved to stays."""
     remarks: tuple[str, ...] = ()
-    """Lines about the search for a whole checkpoint."""
+    """Lines about the search for a whole checkpoint, and about an edited config.yaml."""
     changes: tuple[Change, ...] = ()
     """Changes that are allowed."""
-    allow_changes: bool = False
+    allowed: frozenset[str] = frozenset()
+    """Options that may be another experiment's: --allow-changes was given, now or before."""
     broken: tuple[Change, ...] = ()
     """Changes that make another experiment of it, which --allow-changes lets pass."""
+    command: str = ""
+    """The command that resumes in spite of such changes."""
+    keeps_config: bool = False
+    """Whether an edited config.yaml is left as it is, for a later resume."""
 
     @property
     def all_broken(self) -> list[str]:
@@ -84,56 +78,132 @@ class Resume:
         step = self.checkpoint.progress.step
         return [*before, *(f"after step {step}: {change}" for change in self.broken)]
 
+    @property
+    def all_options(self) -> list[dict[str, Any]]:
+        """Each step after which the run had other options, and these: for `retinanet replay`."""
+        before = self.checkpoint.environment.get("options_changed", [])
+        own = [c for c in (*self.changes, *self.broken) if c.key not in _FREE]
+        if not own:
+            return list(before)
+        new = {"after_step": self.checkpoint.progress.step, "options": list(map(as_override, own))}
+        return [*before, new]
 
-def find_state(path: Path) -> tuple[RunFolder, Checkpoint, tuple[str, ...]]:
-    """Return a run's folder, the state to go on from, and what to say about it.
+
+def open_resume(
+    path: Path,
+    *,
+    given: Config | None,
+    overrides: Sequence[str] = (),
+    source: Path | None = None,
+    allow_changes: bool = False,
+    is_restart: bool = False,
+) -> Resume:
+    """Find the state to go on from, and compare what is asked for with the run's own config.
 
     Args:
-        path: run folder, or a checkpoint in it. Where `last.pt` is damaged, the newest whole
-            checkpoint of the folder counts.
+        path: run folder, or a checkpoint in it.
+        given: the config that was named beside it, overrides applied; None: the folder's own
+            config.yaml counts, which may have been edited.
+        overrides: `section.key=value` of the command line.
+        source: file of the given config.
+        allow_changes: go on as another experiment, too.
+        is_restart: the launch that goes on began the run itself: its own options count.
 
     Raises:
-        UserError: there is no state, or it cannot be gone on from.
+        UserError: there is no state, or another experiment is asked for.
     """
-    if not path.exists():
-        raise UserError(f"{path}: there is no such checkpoint or run folder")
-    remarks: list[str] = []
-    folder = RunFolder(path if path.is_dir() else path.absolute().parent.parent)
-    if path.is_dir() or (path.absolute() == folder.last.absolute() and path.is_file()):
-        path, checkpoint, remarks = newest_whole(folder)
+    folder, checkpoint, remarks = find_state(path)
+    saved, dropped = checkpoint.config, None
+    if is_restart:
+        edit, dropped = _read_edit_at_restart(folder, saved)
+        remarks += [dropped] if dropped else []
     else:
-        checkpoint = load_resumable(path)
-        _check_is_newest(path, checkpoint, folder)
-    if not folder.config.exists():
-        raise UserError(
-            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does; to start a "
-            "new run from its weights, use --init-from"
-        )
-    return folder, checkpoint, tuple(remarks)
+        edit = read_folder_config(folder, saved)
+    edits = compare_configs(edit.config, saved) if edit else []
+    if given is None:
+        asked = override_config(edit.config if edit else saved, list(overrides))
+        if edit and edits:
+            by = "as the last launch was to go on" if edit.is_own else "which was edited"
+            remarks.append(f"options of {edit.path} count ({by}), where the command line has none")
+        if edit and not edit.is_own and compare_configs(asked, edit.config):
+            remarks.append(f"{edit.path} is written anew, without comments, as options were given")
+    else:
+        asked = keep_resolved(given, saved)
+        is_same_file = source is not None and source.exists() and _is_same(source, folder.config)
+        if edit and edits and not (edit.is_own or is_same_file):
+            _check_edit_agrees(edit, edits, asked, folder, source)
+    return _plan(
+        folder,
+        checkpoint,
+        asked,
+        edit=edit,
+        source=source,
+        overrides=overrides,
+        remarks=remarks,
+        allow_changes=allow_changes,
+        keeps_config=dropped is not None,
+    )
 
 
-def _check_is_newest(path: Path, checkpoint: Checkpoint, folder: RunFolder) -> None:
-    """Refuse to go back: a run has one history, and what follows a state would be overwritten."""
-    if not folder.last.exists():
+def _read_edit_at_restart(
+    folder: RunFolder, saved: Config
+) -> tuple[FolderConfig | None, str | None]:
+    """Return the folder's config, or what to say of an edit, which does not count now."""
+    try:
+        edit = read_folder_config(folder, saved)
+    except UserError as error:
+        return None, f"{error}\nThis launch goes on as it began"
+    edits = compare_configs(edit.config, saved) if edit else []
+    if edit is None or edit.is_own or not edits:
+        return edit, None
+    return None, (
+        f"{edit.path} was edited ({', '.join(map(str, edits))}); this launch goes on as it began, "
+        "the file stays as it is and counts at the next --resume"
+    )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _check_edit_agrees(
+    edit: FolderConfig, edits: list[Change], asked: Config, folder: RunFolder, source: Path | None
+) -> None:
+    """Refuse to drop an edit of config.yaml in favour of a config file that was named.
+
+    Raises:
+        UserError: the two differ; the message names the options.
+    """
+    values = options_by_name(asked)
+    lost = [c for c in edits if values.get(c.key) != c.after and c.key not in _PLACE]
+    if not lost:
         return
-    newest, further, _ = newest_whole(folder)
-    if further.progress.step > checkpoint.progress.step:
-        raise UserError(
-            f"{path}: is the state after step {checkpoint.progress.step}, but {newest} has "
-            f"{further.progress.step}: resume that one, or start a new run from this one with "
-            "--init-from"
-        )
+    lines = [
+        f"  {c.key}: {as_text(c.after)} there, {as_text(values.get(c.key))} in "
+        f"{source or 'the config that is given'}"
+        for c in lost
+    ]
+    raise UserError(
+        f"{edit.path} was edited, and a config is given beside it: which one counts?\n"
+        + "\n".join(lines)
+        + f"\nTo resume with the edit: {command_line('train', '--resume', folder.path)}. To drop "
+        f"it, remove {edit.path}; it is written again"
+    )
 
 
-def plan_resume(
+def _plan(
     folder: RunFolder,
     checkpoint: Checkpoint,
     asked: Config,
     *,
-    remarks: tuple[str, ...] = (),
-    allow_changes: bool = False,
+    edit: FolderConfig | None,
+    source: Path | None,
+    overrides: Sequence[str],
+    remarks: Sequence[str],
+    allow_changes: bool,
+    keeps_config: bool,
 ) -> Resume:
-    """Compare the config that was asked for with the run's own.
+    """Sort the changes that are asked for into those that may be and those that may not.
 
     Raises:
         UserError: it is another experiment, and that is not allowed.
@@ -149,32 +219,126 @@ def plan_resume(
             f"--resume: the length of this run is in {unit}, and so are its milestones and "
             f"evaluations; give train.{unit}"
         )
-    for key in ("precision", "micro_batch"):  # what `auto` was resolved to stays
-        if getattr(asked.train, key) == "auto":
-            asked = override_config(asked, [f"train.{key}={getattr(saved.train, key)}"])
+    asked = keep_resolved(asked, saved)
+    edited = options_by_name(edit.config) if edit else {}
+    asked = _keep_place(asked, saved, folder, edited, overrides)
     changes = compare_configs(asked, saved)
-    longer = any(change.key in _LENGTH for change in changes)
-    free = (*_FREE, *_LENGTH, *(["train.milestones"] if longer else []))
-    broken = tuple(c for c in changes if c.key not in free or c.is_reordering)
-    if broken and not allow_changes:
-        lines = [
-            f"{change.key}: {_as_text(change.after)} here, {_as_text(change.before)} in the run"
-            for change in broken
-        ]
-        raise UserError(
-            "--resume continues one experiment, but these options differ from the run's "
-            "config.yaml:\n  " + "\n  ".join(lines) + "\nStart a new run with --name, from its "
-            "weights with --init-from; or break the promise with --allow-changes"
-        )
+    longer = any(change.key in LENGTH for change in changes)
+    free = (*_FREE, *LENGTH, *(["train.milestones"] if longer else []))
+    keys = {change.key for change in changes}
+    if edit is not None and edit.is_own and not allow_changes:
+        # The last launch was to go on so, and did not come as far as a checkpoint.
+        allowed = {c.key for c in changes if edited.get(c.key) == c.after}
+    else:
+        allowed = keys if allow_changes else set()
+    broken = [c for c in changes if c.key not in free or c.is_reordering]
+    refused = [c for c in broken if c.key not in allowed]
+    _check_start(broken)
+    if refused:
+        raise UserError(_describe_refusal(refused, folder, edit, source, overrides))
+    late = [c for c in broken if c.key in _AT_START]
+    if late:
+        asked = override_config(asked, [_as_before(change) for change in late])
     return Resume(
         checkpoint=checkpoint,
         folder=folder,
         config=asked,
-        remarks=remarks,
-        allow_changes=allow_changes,
+        remarks=(
+            *remarks,
+            *(f"{c.key} has no effect after step 0: it stays {as_text(c.before)}" for c in late),
+        ),
+        allowed=frozenset(allowed),
         changes=tuple(change for change in changes if change not in broken),
-        broken=broken,
+        broken=tuple(change for change in broken if change not in late),
+        command=_resume_command(folder, source, overrides),
+        keeps_config=keeps_config,
     )
+
+
+def _check_start(broken: Sequence[Change]) -> None:
+    """Refuse other weights to start from: a run that is resumed has its own.
+
+    Raises:
+        UserError: there are some.
+    """
+    for change in broken:
+        if change.key == "model.init_from":
+            raise UserError(
+                f"{change.key}: a run that is resumed goes on with its own weights, not with those "
+                f"of {as_text(change.after)}; to start a new run from these, leave --resume out "
+                "and give another --name"
+            )
+
+
+def _as_before(change: Change) -> str:
+    return as_override(Change(key=change.key, before=change.after, after=change.before))
+
+
+def _keep_place(
+    asked: Config,
+    saved: Config,
+    folder: RunFolder,
+    edited: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> Config:
+    """Return `asked` with a place that is true: a run stays in the folder that it lies in.
+
+    Raises:
+        UserError: another one was asked for, on the command line or by an edit.
+    """
+    before, after = options_by_name(saved), options_by_name(asked)
+    if run_folder(asked).path.resolve() == folder.path.resolve():
+        return asked
+    given = {text.partition("=")[0].strip() for text in overrides}
+    for key in _PLACE:
+        by_edit = key in edited and edited[key] != before[key] and edited[key] == after[key]
+        if key in given or (by_edit and after[key] != before[key]):
+            raise UserError(
+                f"{key}: {after[key]} has no effect on a resume: the run stays in its folder, "
+                f"{folder.path}. To move it, move that folder, and name it with --resume"
+            )
+    dumped = [_as_before(Change(key=k, before=before[k], after=after[k])) for k in _PLACE]
+    return override_config(asked, dumped)
+
+
+def _describe_refusal(
+    refused: Sequence[Change],
+    folder: RunFolder,
+    edit: FolderConfig | None,
+    source: Path | None,
+    overrides: Sequence[str],
+) -> str:
+    """Say which options are another experiment's, and all that one can do."""
+    given = {text.partition("=")[0].strip() for text in overrides}
+    edited = options_by_name(edit.config) if edit else {}
+    by_edit = {
+        c.key
+        for c in refused
+        if source is None and c.key not in given and edited.get(c.key) == c.after
+    }
+    lines = [
+        f"  {c.key}: {as_text(c.after)} {f'in {folder.config}' if c.key in by_edit else 'here'}, "
+        f"{as_text(c.before)} in the run"
+        for c in refused
+    ]
+    undo = (
+        f"\nTo drop the edit of {folder.config}: undo it, or remove the file; it is then written "
+    )
+    return (
+        "--resume continues one experiment, but these options differ from the run's:\n"
+        + "\n".join(lines)
+        + (f"{undo}again" if by_edit else "")
+        + "\nTo start a new run with them, from the weights of this one: "
+        + new_run_command(folder, folder.last, config=source, overrides=overrides)
+        + "\nTo break the promise: "
+        + _resume_command(folder, source, overrides)
+    )
+
+
+def _resume_command(folder: RunFolder, source: Path | None, overrides: Sequence[str]) -> str:
+    """Return the command that resumes in spite of changes that make another experiment."""
+    config = [source] if source else []
+    return command_line("train", *config, "--resume", folder.path, *overrides, "--allow-changes")
 
 
 def _start_from_same_file(asked: Config, saved: Config) -> bool:
@@ -183,147 +347,6 @@ def _start_from_same_file(asked: Config, saved: Config) -> bool:
     return one == other
 
 
-def compare_configs(asked: Config, saved: Config) -> list[Change]:
-    """List the options that differ, by name."""
-    after, before = _flatten(dump_config(asked)), _flatten(dump_config(saved))
-    return [
-        Change(key=key, before=before.get(key), after=after.get(key))
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key)
-    ]
-
-
 def experiment(config: Config) -> dict[str, Any]:
     """Return the options that a training depends on, by name."""
-    return {key: value for key, value in _flatten(dump_config(config)).items() if key not in _FREE}
-
-
-def check_data(resume: Resume, train: Split, val: Split) -> None:
-    """Refuse other classes, and other images or boxes than the run's; where they lie is free.
-
-    Raises:
-        UserError: they differ; the message names the file.
-    """
-    categories, saved = train.annotations.categories, resume.checkpoint.categories
-    if categories != saved:
-        raise UserError(
-            f"{train.annotations.path}: its categories differ from the run's: "
-            f"{some_of(categories.names)} against {some_of(saved.names)}"
-        )
-    validated = resume.checkpoint.environment.get("val_fingerprint")
-    for split, known, use in (
-        (train, resume.checkpoint.fingerprint, "trained"),
-        (val, validated, "validated"),
-    ):
-        if known not in (None, split.annotations.fingerprint):
-            raise UserError(
-                f"{split.annotations.path}: its images or boxes differ from those that the run was "
-                f"{use} on; start a new run with --init-from instead of --resume"
-            )
-
-
-def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
-    """Refuse another length under which a learning rate that was used would be another.
-
-    With --allow-changes that length joins the broken promises.
-
-    Args:
-        resume: what the run goes on from.
-        before: the schedule of the run so far.
-        now: the one that is asked for.
-
-    Raises:
-        UserError: there is such a step; the message names the first, and both rates.
-    """
-    lengths = tuple(change for change in resume.changes if change.key in _LENGTH)
-    moved = _first_different_rate(before, now, range(resume.checkpoint.progress.step))
-    if not lengths or moved is None:
-        return resume
-    if resume.allow_changes:
-        free = tuple(change for change in resume.changes if change not in lengths)
-        return replace(resume, changes=free, broken=(*resume.broken, *lengths))
-    step, used, would_be = moved
-    raise UserError(
-        f"--resume: {lengths[0]} moves the schedule into what was trained already: step "
-        f"{step + 1} had learning rate {used:.4g} and would have {would_be:.4g}. "
-        + _how_to_lengthen(before)
-    )
-
-
-def _first_different_rate(
-    before: Schedule, now: Schedule, steps: range
-) -> tuple[int, float, float] | None:
-    """Return the first step with another learning rate, that before and that now."""
-    for step in steps:
-        used, would_be = before.learning_rate(step), now.learning_rate(step)
-        if used != would_be:
-            return step, used, would_be
-    return None
-
-
-def _how_to_lengthen(before: Schedule) -> str:
-    """Say how a run can be made longer in spite of its schedule."""
-    whole = all(milestone % before.unit == 0 for milestone in before.milestones)
-    if before.train.schedule == "multistep" and whole:
-        milestones = [milestone // before.unit for milestone in before.milestones]
-        keep = f"Keep its drops with 'train.milestones={milestones}', or start"
-    else:
-        keep = "Start"
-    return (
-        f"{keep} a new run from its weights with --init-from, or break the promise with "
-        "--allow-changes"
-    )
-
-
-def describe_resume(
-    resume: Resume, before: Schedule, now: Schedule, environment: Mapping[str, Any]
-) -> list[str]:
-    """Say where a run goes on, and with what changes.
-
-    Args:
-        resume: what the run goes on from.
-        before: the schedule of the run so far.
-        now: the one from here on.
-        environment: what it is computed with from here on.
-    """
-    step = resume.checkpoint.progress.step
-    changes = [*resume.changes, *_compare_surroundings(resume, environment)]
-    lines = [*resume.remarks, f"resuming after step {step}"]
-    lines += [f"  {change}" for change in changes]
-    lines += [
-        f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
-        for change in resume.broken
-    ]
-    moved = _first_different_rate(before, now, range(step, now.steps))
-    if moved and not resume.broken:
-        at, was, rate = moved
-        lines.append(
-            f"  another length moves the schedule: lr is {rate:.4g} at step {at + 1}, not {was:.4g}"
-        )
-    return lines
-
-
-def _compare_surroundings(resume: Resume, after: Mapping[str, Any]) -> list[Change]:
-    """List what is other around the run: equal bits need equal surroundings."""
-    before = resume.checkpoint.environment
-    return [
-        Change(key=key, before=before[key], after=after[key])
-        for key in _SURROUNDINGS
-        if key in before and key in after and before[key] != after[key]
-    ]
-
-
-def _as_text(value: Any) -> str:
-    """Return an option's value as YAML would have it."""
-    return "null" if value is None else str(value)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested options in one dict, with names such as `train.lr`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return {key: value for key, value in options_by_name(config).items() if key not in _FREE}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from retinanet.checkpoints.restore import load_weights, place
 from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.checkpoints.saver import Saver
 from retinanet.data.loader import RankStep, training_loader
+from retinanet.data.loader_processes import say_to_stderr
 from retinanet.data.sampler import TrainingPlan
 from retinanet.distributed.precision import Precision
 from retinanet.distributed.world import World
@@ -22,6 +23,7 @@ from retinanet.engine.ema import Ema
 from retinanet.engine.flops import Work
 from retinanet.engine.imbalance_meter import ImbalanceMeter
 from retinanet.engine.logs.log import Log
+from retinanet.engine.loss_watch import LossWatch
 from retinanet.engine.optimizer import build_optimizer, restore_optimizer
 from retinanet.engine.schedule import Schedule, build_schedule
 from retinanet.engine.splits import Split, build_dataset, training_plan
@@ -77,6 +79,8 @@ class Run:
     progress: Progress
     result: StepResult | None = None
     """Result of the newest step."""
+    watch: LossWatch = field(default_factory=LossWatch)
+    """What says that finite losses are too large, or do not move."""
     work: Work | None = None
     """The arithmetic of a step, which the rehearsal counts."""
 
@@ -173,7 +177,7 @@ def _restore_optimization(
         ) from None
 
 
-def load_steps(run: Run, *, stop: int, workers: int) -> Iterator[RankStep]:
+def load_steps(run: Run, *, stop: int, workers: int) -> Generator[RankStep]:
     """Load this rank's parts of the steps from where the run stands up to one (from 0)."""
     micro_batch = run.config.train.micro_batch
     assert micro_batch != "auto"  # resolved before the run began
@@ -187,6 +191,7 @@ def load_steps(run: Run, *, stop: int, workers: int) -> Iterator[RankStep]:
         micro_batch=micro_batch,
         workers=workers,
         pin_memory=run.world.device.type == "cuda",
+        say=run.log.say if run.world.is_main else say_to_stderr,
     )
     return iter(loader)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,10 +62,35 @@ class Schedule:
             drop=train.lr_drop,
         )
 
+    def _decides_rates(self) -> tuple[object, ...]:
+        """Return all that learning rates depend on."""
+        train = self.train
+        return (
+            *(train.lr, train.warmup_steps, train.warmup_factor, train.schedule, train.lr_drop),
+            *(self.milestones, self.steps if train.schedule == "cosine" else None),
+        )
+
     def is_evaluated(self, step: int) -> bool:
         """Whether an evaluation follows a number of steps: each interval, and at the end."""
         interval = self.evaluation_interval
         return step == self.steps or (interval > 0 and step % interval == 0)
+
+
+def first_different_rate(before: Schedule, now: Schedule, steps: range) -> int | None:
+    """Return the first of some steps with another learning rate; None: there is none."""
+    if before._decides_rates() == now._decides_rates():
+        return None
+    candidates: Iterable[int] = steps
+    if before.train.schedule == now.train.schedule == "multistep":
+        # Between warm-up and the milestones nothing changes: a long run takes no time here.
+        warm = max(schedule.train.warmup_steps for schedule in (before, now))
+        turns = {steps.start, warm, *before.milestones, *now.milestones}
+        near = range(steps.start, min(steps.stop, warm))
+        candidates = [*near, *sorted(turn for turn in turns if turn >= warm and turn in steps)]
+    return next(
+        (step for step in candidates if before.learning_rate(step) != now.learning_rate(step)),
+        None,
+    )
 
 
 def build_schedule(config: Config, *, steps_per_epoch: int) -> Schedule:

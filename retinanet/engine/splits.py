@@ -89,15 +89,47 @@ def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
     for file in files:
         if not (root / file).exists():
             raise UserError(
-                f"{root / file}: there is no such annotation file (data.{name}.annotations, "
-                f"{'relative to data.root' if config.data.root else 'and data.root is not set'})"
+                f"{root / file}: there is no such annotation file (data.{name}.annotations"
+                + ("" if os.path.isabs(file) else _relation(config.data.root))  # noqa: PTH117
+                + ")"
             )
     duplicates = [file for file in files if files.count(file) > 1]
     if duplicates:
-        raise UserError(f"data.{name}.annotations: {duplicates[0]} stands twice in the list")
+        raise UserError(f"data.{name}.annotations: {duplicates[0]} is in the list twice")
     if len(folders) == 1:
         folders *= len(files)
     return [(root / file, root / folder) for file, folder in zip(files, folders, strict=True)]
+
+
+def _relation(root: str) -> str:
+    return ", relative to data.root" if root else ", and data.root is not set"
+
+
+def check_places(config: Config, names: Sequence[str], also: str = "") -> None:
+    """Refuse data that are not where they were when a run began; say how they are found again.
+
+    Args:
+        config: of the run.
+        names: splits that are needed: `train`, `val`.
+        also: another remedy, for the end of the message.
+
+    Raises:
+        UserError: a file or a folder is not there; the message names the options to give.
+    """
+    for name in names:
+        try:
+            for file, folder in locate_split(config, name):
+                if not os.path.isdir(folder):  # noqa: PTH112 (it takes a forbidden one, too)
+                    raise UserError(f"{folder}: there is no such image folder (for {file})")
+        except UserError as error:
+            place: SplitConfig = getattr(config.data, name)
+            paths = [*_as_list(place.annotations), *_as_list(place.images)]
+            options = "data.root=FOLDER"
+            if all(os.path.isabs(path) for path in paths):  # noqa: PTH117
+                options = f"data.{name}.annotations=FILE data.{name}.images=FOLDER"
+            raise UserError(
+                f"{error}. Where the data lie elsewhere now, give {options}{also}"
+            ) from None
 
 
 def _as_list(paths: Paths) -> list[str]:

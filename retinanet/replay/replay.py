@@ -19,9 +19,10 @@ from retinanet.distributed.precision import inference_precision, set_numerics
 from retinanet.distributed.world import World, join_world
 from retinanet.doctor.pictures import draw_step
 from retinanet.engine.logs.log import Log
+from retinanet.engine.preflight.loader_limits import check_training_loaders
 from retinanet.engine.preflight.micro_batch import resolve_micro_batch
-from retinanet.engine.run import Run, load_steps, start_run
-from retinanet.engine.splits import Split, open_split
+from retinanet.engine.run import Run, load_steps, start_run, state
+from retinanet.engine.splits import Split, check_places, open_split
 from retinanet.engine.step import take_step
 from retinanet.errors import TrainingError, UserError
 from retinanet.model.detector import build_detector
@@ -29,8 +30,11 @@ from retinanet.replay.step_probe import StepProbe, probe_step
 from retinanet.replay.step_report import describe_step
 from retinanet.schema import Config
 
-CHANGEABLE = ("data.root", "data.workers", "train.device", "train.micro_batch")
-"""What a replay may change: where it computes."""
+CHANGEABLE = (
+    *("data.root", "data.train.annotations", "data.train.images", "data.find_images"),
+    *("data.workers", "train.device", "train.micro_batch"),
+)
+"""What a replay may change: where the data lie, and where it computes."""
 
 
 def replay(
@@ -50,8 +54,9 @@ def replay(
     folder = RunFolder(path)
     if step < 1:
         raise UserError(f"--step {step}: steps count from 1, as in the log")
-    start, checkpoint, newest_step, damaged = _find_start(folder, step)
+    start, checkpoint, newest, damaged = _find_start(folder, step)
     config = _override_config(checkpoint.config, overrides)
+    turns = _turns_between(checkpoint, newest, step)
     world = join_world(config.train.device)
     try:
         if world.size > 1:
@@ -59,34 +64,61 @@ def replay(
                 "replay is one process, whatever the run was: start it without torchrun"
             )
         run = _rebuild(config, checkpoint, folder, world)
+        turned = [f"resumed after step {after} with {' '.join(words)}" for after, words in turns]
+        for after, words in turns:
+            if after > run.progress.step:
+                _take_steps(run, after)
+                run.progress = replace(run.progress, step=after)
+            config = override_config(config, words)
+            run = _rebuild(config, state(run), folder, world)
         if step > run.schedule.steps:
             raise UserError(f"--step {step}: the run has {run.schedule.steps} steps")
         yield f"step {step} of {run.schedule.steps} of {folder.path}"
+        yield from check_training_loaders(run.config, run.train, None, world)
         yield from (f"{name}: damaged; it was passed over" for name in damaged)
-        yield from _describe_start(run, checkpoint, start, step, newest_step)
+        yield from _describe_start(run, checkpoint, start, step, newest.progress.step)
+        yield from (f"the run was {text}" for text in turned)
         probe, rank_step = _take_steps(run, step)
         yield from describe_step(run, probe, rank_step)
         if pictures is not None:
             names = run.train.annotations.categories.names
-            for written in draw_step(config, probe.batches, step, names, pictures):
+            failures: list[str] = []
+            for written in draw_step(config, probe.batches, step, names, pictures, failures):
                 yield f"wrote {written}"
+            yield from failures
     finally:
         world.close()
 
 
-def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, int, list[str]]:
+def _turns_between(start: Checkpoint, newest: Checkpoint, step: int) -> list[tuple[int, list[str]]]:
+    """Return the resumes between a state and a step that gave the run other options.
+
+    Returns:
+        The step after which each happened, and the options as `section.key=value`.
+    """
+    known = len(start.environment.get("options_changed", []))
+    later = newest.environment.get("options_changed", [])[known:]
+    return [
+        (int(turn["after_step"]), [str(word) for word in turn["options"]])
+        for turn in later
+        if turn["after_step"] < step
+    ]
+
+
+def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, Checkpoint, list[str]]:
     """Return the newest whole checkpoint before a step, with what else its folder holds.
 
     Returns:
-        Path and content of that checkpoint, the newest step that a checkpoint holds, and the names
-        of damaged files.
+        Path and content of that checkpoint, the newest checkpoint of all, and the names of
+        damaged files.
 
     Raises:
         UserError: there is none.
     """
-    if not folder.config.is_file():
+    if not folder.last.parent.is_dir():
         raise UserError(f"{folder.path}: not a run folder; name one, such as runs/first")
     best: tuple[Path, Checkpoint] | None = None
+    newest: Checkpoint | None = None
     damaged: list[str] = []
     states: dict[int, str] = {}
     for path in sorted(folder.last.parent.glob("*.pt"), key=lambda p: (p != folder.last, p.name)):
@@ -99,11 +131,13 @@ def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, int, li
         if checkpoint.optimizer is None:  # stripped
             continue
         states.setdefault(reached, path.name)
+        if newest is None or reached > newest.progress.step:
+            newest = checkpoint
         if reached < step and (best is None or reached > best[1].progress.step):
             best = path, checkpoint
-    if best is None:
+    if best is None or newest is None:
         raise UserError(_describe_missing_start(folder, step, states, damaged))
-    return *best, max(states), damaged
+    return *best, newest, damaged
 
 
 def _describe_missing_start(
@@ -134,6 +168,7 @@ def _override_config(config: Config, overrides: Sequence[str]) -> Config:
 def _rebuild(config: Config, checkpoint: Checkpoint, folder: RunFolder, world: World) -> Run:
     """Return the run as it was when a checkpoint was written."""
     set_numerics(config.train, world.device)
+    check_places(config, ["train"])
     split = open_split(config, "train")
     _check_data(split, checkpoint)
     precision = inference_precision(config.train.precision, world.device)
@@ -169,8 +204,8 @@ def _check_data(split: Split, checkpoint: Checkpoint) -> None:
 def _describe_start(
     run: Run, checkpoint: Checkpoint, start: Path, step: int, newest_step: int
 ) -> Iterator[str]:
-    before = step - 1 - run.progress.step
-    yield f"from {start}, the state after step {run.progress.step}" + (
+    before = step - 1 - checkpoint.progress.step
+    yield f"from {start}, the state after step {checkpoint.progress.step}" + (
         f"; {before} step{'s'[: before - 1]} between taken again" if before else ""
     )
     if step > newest_step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from retinanet.categories import shown_names
 from retinanet.data.loader import RankStep
 from retinanet.engine.run import Run
 from retinanet.engine.splits import Split
@@ -37,7 +38,7 @@ def describe_step(run: Run, probe: StepProbe, rank_step: RankStep) -> Iterator[s
 def _describe_image(split: Split, image: ImageLosses, divisor: float) -> Iterator[str]:
     annotations = split.annotations
     row = int((annotations.image_ids == image.image_id).argmax())
-    names = annotations.categories.names
+    names = shown_names(annotations.categories.names)
     yield (
         f"  image {image.image_id} ({split.images / annotations.file_names[row]}): "
         f"{len(image.boxes)} boxes, {image.positives} positives, class "

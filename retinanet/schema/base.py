@@ -7,9 +7,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Scale = Annotated[float, Field(gt=0)]
+MOST = 2**31 - 1
+"""Largest count: what is counted in 32 bits, as by PyTorch's kernels and COCO's tools."""
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Images = Annotated[int, Field(ge=1, le=65_536)]
+"""Images of a batch."""
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Px of a resized image: twice this is more than an image may have (200 million px)."""
 
 
 class Section(BaseModel):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from retinanet.schema.base import Count, Fraction, Positive, Section, option
+from retinanet.schema.base import Count, Fraction, Positive, Section, Side, option
 
 Paths = str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+_Name = Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]
+"""YAML reads the name 5 as a number."""
 CANVAS_PRESETS = ("large_scale_jitter", "mosaic")
 """Presets that make every image the same size (see `retinanet/data/presets.py`)."""
 
@@ -56,15 +58,19 @@ class DataConfig(Section):
         "an image file that is missing is taken under another spelling of its name (folders in "
         "front, suffix, case, ..), if only one file can be meant",
     )
-    classes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = option(
+    classes: Annotated[tuple[_Name, ...], Field(strict=False, min_length=1)] | None = option(
         None, "names of the classes to learn and to score; null is all of the files'"
     )
-    workers: Count = option(2, "loader processes of each rank; 0 loads in the training process")
-    short_side: tuple[Positive, ...] = option(
+    workers: int = option(
+        2, "loader processes of each rank; 0 loads in the training process", ge=0, le=512
+    )
+    short_side: tuple[Side, ...] = option(
         (800,), "px; several are drawn from (multi-scale)", strict=False, min_length=1
     )
-    long_side: Positive = option(1333, "px, limit of the longer side (wins over short_side)")
-    eval_short_side: Positive | None = option(
+    long_side: int = option(
+        1333, "px, limit of the longer side (wins over short_side)", ge=1, le=65_536
+    )
+    eval_short_side: Side | None = option(
         None, "px in evaluation and prediction; null is the largest of short_side"
     )
     resize: Literal["per_batch", "per_image"] = option(
@@ -82,7 +88,7 @@ class DataConfig(Section):
         "large_scale_jitter (scale 0.1-2, then crop), strong (colours, blur, a crop that cuts no "
         "box), mosaic (four images on one canvas)",
     )
-    preset_canvas: Annotated[tuple[Positive, Positive], Field(strict=False)] | None = option(
+    preset_canvas: Annotated[tuple[Side, Side], Field(strict=False)] | None = option(
         None,
         "height and width, px, multiples of 32, that large_scale_jitter and mosaic make; null is a "
         "square of the largest short_side, rounded up",
@@ -103,6 +109,7 @@ class DataConfig(Section):
         "original px; a training box with a shorter side is left out and counted (evaluation "
         "keeps every box)",
         ge=0,
+        le=1e6,
     )
     max_bad_images: Count = option(
         10,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from retinanet.schema.base import Count, Fraction, Positive, Section, option
+from retinanet.schema.base import Count, Fraction, Images, Positive, Section, option
 
 
 class EvalConfig(Section):
@@ -15,7 +15,7 @@ class EvalConfig(Section):
         "steps or epochs (the unit of the length) between evaluations; 0 is only at the end; null: "
         "5000 steps, or 1 epoch",
     )
-    batch_size: Positive = option(8, "images at a time")
+    batch_size: Images = option(8, "images at a time")
     pictures: Count = option(8, "pictures drawn into tensorboard at each evaluation")
 
 

@@ -56,8 +56,10 @@ class LossConfig(Section):
         "weight α of positives, negatives weigh 1 - α; null weighs both 1 (of focal, focal_star "
         "and balanced_cross_entropy, which wants about 0.75)",
     )
-    gamma: float = option(2.0, "focusing parameter γ (of focal and focal_star)", ge=0)
-    star_beta: float = option(1.0, "shift β of focal_star, -log(sigmoid(γx + β)) / γ")
+    gamma: float = option(2.0, "focusing parameter γ (of focal and focal_star)", ge=0, le=100)
+    star_beta: float = option(
+        1.0, "shift β of focal_star, -log(sigmoid(γx + β)) / γ", ge=-1000, le=1000
+    )
     ohem_examples: Positive = option(128, "anchors of an image that ohem learns from")
     ohem_nms: Fraction = option(
         0.5, "IoU with a harder anchor from which ohem leaves one out; 1 leaves none out"
@@ -68,15 +70,15 @@ class LossConfig(Section):
     box_loss: Literal["smooth_l1", "l1", "giou", "diou", "ciou"] = option(
         "smooth_l1", "loss of the boxes"
     )
-    beta: float = option(0.1, "where smooth_l1 turns from square to linear", gt=0)
-    box_weight: float = option(1.0, "weight of the box loss", ge=0)
+    beta: float = option(0.1, "where smooth_l1 turns from square to linear", ge=1e-6, le=1e6)
+    box_weight: float = option(1.0, "weight of the box loss", ge=0, le=1e6)
     normalizer: Literal["positives", "per_image", "moving_average"] = option(
         "positives",
         "divide by the positives of the global batch, by each image's (torchvision), or by their "
         "moving average (detectron2)",
     )
     normalizer_start: float = option(
-        100.0, "positives a step that the moving average starts from", gt=0
+        100.0, "positives a step that the moving average starts from", gt=0, le=1e9
     )
     normalizer_momentum: Fraction = option(0.9, "of the moving average")
 

@@ -7,9 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from retinanet.schema.base import Scale, Section, option
+from retinanet.schema.base import Section, option
 
-LevelSizes = Annotated[tuple[Scale, ...], Field(strict=False)]
+Pixel = Annotated[float, Field(ge=-1e6, le=1e6)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
+AnchorSize = Annotated[float, Field(ge=0.01, le=100_000)]
+Ratio = Annotated[float, Field(ge=0.001, le=1000)]
+LevelSizes = Annotated[tuple[AnchorSize, ...], Field(strict=False)]
 LEVELS = 5
 """P3..P7: the pyramid's levels are the architecture, not an option."""
 
@@ -36,7 +40,7 @@ class ModelConfig(Section):
         "frozen_bn", "normalisation in the backbone; gn goes with weights none"
     )
     norm_eps: float = option(
-        1e-5, "added to the variances of batch norm (torchvision's COCO_V1: 0)", ge=0
+        1e-5, "added to the variances of batch norm (torchvision's COCO_V1: 0)", ge=0, le=1
     )
     freeze: str = option(
         "stages:1",
@@ -47,17 +51,17 @@ class ModelConfig(Section):
         False, "bottlenecks stride in the 1x1 convolution (MSRA weights) instead of the 3x3"
     )
     channel_order: Literal["rgb", "bgr"] = option("rgb", "order that the backbone's weights expect")
-    pixel_mean: tuple[float, float, float] = option(
+    pixel_mean: tuple[Pixel, Pixel, Pixel] = option(
         (123.675, 116.28, 103.53), "subtracted, 0-255, in channel_order", strict=False
     )
-    pixel_std: tuple[Scale, Scale, Scale] = option(
+    pixel_std: tuple[Deviation, Deviation, Deviation] = option(
         (58.395, 57.12, 57.375), "divided by, 0-255, in channel_order", strict=False
     )
-    fpn_channels: int = option(256, "channels of P3-P7", ge=8)
+    fpn_channels: int = option(256, "channels of P3-P7", ge=8, le=4096)
     p6_from: Literal["c5", "p5"] = option("c5", "what P6 is convolved from")
     p7_relu: bool = option(True, "ReLU between P6 and P7 (mmdetection: none)")
     head_convs: int = option(4, "convolutions in each subnet before its output", ge=0, le=16)
-    head_channels: int = option(256, "channels in the subnets", ge=8)
+    head_channels: int = option(256, "channels in the subnets", ge=8, le=4096)
     head_norm: Literal["none", "gn"] = option("none", "normalisation in the subnets")
     prior: float = option(
         0.01, "probability π of an object that every anchor starts with", gt=0, lt=1
@@ -141,7 +145,7 @@ class AnchorConfig(Section):
         "px, square roots of the areas, for each of P3-P7",
         strict=False,
     )
-    ratios: tuple[Scale, ...] = option(
+    ratios: tuple[Ratio, ...] = option(
         (0.5, 1.0, 2.0), "height / width", strict=False, min_length=1
     )
     offset: float = option(0.0, "of the first centre, in strides", ge=0, lt=1)

@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from retinanet.schema.base import Count, Fraction, Positive, Section, option
+from retinanet.schema.base import Count, Fraction, Images, Positive, Section, option
 
 
 class TrainConfig(Section):
     """Optimisation. `milestones` count in the unit that gives the length: steps or epochs."""
 
-    batch_size: Positive = option(16, "images of one optimiser step, over all devices")
-    micro_batch: Literal["auto"] | Positive = option(
+    batch_size: Images = option(16, "images of one optimiser step, over all devices")
+    micro_batch: Literal["auto"] | Images = option(
         "auto",
         "images on a device at a time, whatever the batch (gradients add up); auto is the whole "
         "share of the batch on a GPU, and on a CPU 2.5 million px (two images of COCO); resolved "
@@ -22,12 +22,12 @@ class TrainConfig(Section):
     steps: Positive | None = option(90000, "optimiser steps (null with train.epochs)")
     epochs: Positive | None = option(None, "passes over the data, instead of train.steps")
     optimizer: Literal["sgd", "adamw"] = option("sgd", "sgd or adamw")
-    lr: float = option(0.01, "peak learning rate; it belongs to the global batch", gt=0)
+    lr: float = option(0.01, "peak learning rate; it belongs to the global batch", gt=0, le=1e30)
     backbone_lr_factor: float = option(
-        1.0, "learning rate of the backbone, in that of the rest", gt=0
+        1.0, "learning rate of the backbone, in that of the rest", gt=0, le=1e30
     )
     momentum: float = option(0.9, "of sgd", ge=0, lt=1)
-    weight_decay: float = option(1e-4, "of the optimiser", ge=0)
+    weight_decay: float = option(1e-4, "of the optimiser", ge=0, le=1e6)
     decay_exempt: Literal["none", "norms", "norms_and_biases"] = option(
         "none", "parameters without weight decay"
     )
@@ -40,7 +40,7 @@ class TrainConfig(Section):
         strict=False,
     )
     lr_drop: float = option(0.1, "factor at each milestone", gt=0, le=1)
-    clip_norm: float = option(10.0, "largest gradient norm; 0 does not clip", ge=0)
+    clip_norm: float = option(10.0, "largest gradient norm; 0 does not clip", ge=0, le=1e30)
     ema_decay: float = option(
         0.0,
         "share of a moving average of the weights that a step keeps, such as 0.9998 (less in the "
@@ -48,7 +48,7 @@ class TrainConfig(Section):
         ge=0,
         lt=1,
     )
-    seed: Count = option(0, "of weights, order and augmentation")
+    seed: int = option(0, "of weights, order and augmentation", ge=0, le=2**63 - 1)
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = option(
         "fp32",
         "of the network's arithmetic; auto is bf16 where the hardware is fast at it, else fp32; "
@@ -86,7 +86,7 @@ class TrainConfig(Section):
         0, "steps whose loss or gradient is not finite that are skipped before the run stops"
     )
     max_minutes: float | None = option(
-        None, "of one launch, after which the state is saved and the command ends", gt=0
+        None, "of one launch, after which the state is saved and the command ends", gt=0, le=1e9
     )
     patience: Count = option(0, "evaluations without a better AP before the run stops; 0 is never")
 

@@ -29,6 +29,16 @@ def test_an_option_with_dashes_is_told_how_it_is_written(
     )
 
 
+def test_an_option_that_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = command_parser("train", "", "")
+    parser.add_argument("--name")
+    parser.add_argument("--quiet", action="store_true")
+    assert parser.parse_args(["--name", "a", "--quiet", "--quiet"]).name == "a"
+    for words in (["--name", "a", "--name", "b"], ["--name=a", "--name=b"]):
+        assert parser.parse_args(words).name == "b"
+        assert capsys.readouterr().err == "note: --name is given 2 times; the last counts: b\n"
+
+
 @pytest.mark.parametrize("unknown", ["--", "-", "-x", "word"])
 def test_other_words_get_no_such_hint(
     unknown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -90,9 +90,14 @@ def test_a_folder_of_both_splits_has_no_unused_files(both: Pair) -> None:
         val.image(i)["file_name"] = name
     val.images = train.images
     (train.images / "more.jpg").write_bytes(b"?")
+    (train.images / "new.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (train.images / "notes.txt").write_text("no image")
     report = examine(train, val)
-    assert report.counts() == {"unused-file": 1}
-    assert values_of(report, "unused-file") == ["more.jpg "]
+    assert report.counts() == {"unused-file": 2}
+    assert values_of(report, "unused-file") == [
+        "more.jpg ",
+        "new.heic is a HEIC (HEIF) image, which is not read",
+    ]
 
 
 def test_anchors_that_miss_boxes(both: Pair) -> None:

@@ -1,5 +1,6 @@
 """Pictures of what the network sees, checked pixel by pixel."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from retinanet.doctor.unreached_boxes import find_unreached
 from retinanet.drawing import Image, class_colour
 from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import Split, build_dataset, check_split, training_plan
-from retinanet.errors import UserError
+from retinanet.errors import TrainingError, UserError
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import AnchorConfig, Config
 from retinanet.structures import BACKGROUND, IGNORED
@@ -156,7 +157,7 @@ def test_files(tiny_coco: Any, tmp_path: Path) -> None:
     """The contact sheet, then each sample by step and image; twice the same."""
     config = experiment()
     split = opened(tiny_coco([(96, 128)] * 5, BOXES), config)
-    paths = draw_samples(config, split, tmp_path / "a" / "b", 3)
+    paths = draw_samples(config, split, tmp_path / "a" / "b", 3, [])
     order = [
         sample.row for step in (0, 1) for sample in training_plan(config, split).step(step).samples
     ]
@@ -165,19 +166,38 @@ def test_files(tiny_coco: Any, tmp_path: Path) -> None:
     assert read(paths[1]).shape == (900 + TITLE, 1200, 3)
     assert read(paths[0]).shape == (465 + TITLE + 4, 3 * 624, 3)
     first = [path.read_bytes() for path in paths]
-    draw_samples(config, split, tmp_path / "a" / "b", 3)
+    draw_samples(config, split, tmp_path / "a" / "b", 3, [])
     assert [path.read_bytes() for path in paths] == first
-    every = draw_samples(config, split, tmp_path, 99)  # more than there are: one epoch
+    every = draw_samples(config, split, tmp_path, 99, [])  # more than there are: one epoch
     assert len(every) == 1 + 5
-    assert draw_samples(config, split, tmp_path / "none", 0) == []
+    assert draw_samples(config, split, tmp_path / "none", 0, []) == []
 
 
 def test_an_unreadable_image_is_left_out(tiny_coco: Any, tmp_path: Path) -> None:
     path = tiny_coco([(96, 128)] * 3, BOXES[:3])
     (path.with_suffix("") / "001.jpg").write_bytes(b"no image")
     config = experiment()
-    paths = draw_samples(config, opened(path, config), tmp_path / "out", 9)
+    paths = draw_samples(config, opened(path, config), tmp_path / "out", 9, [])
     assert sorted(path.name.split("_")[-1] for path in paths[1:]) == ["11.jpg", "13.jpg"]
+
+
+def test_a_picture_that_fails(
+    tiny_coco: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs nothing else, and is said; a full disk ends it."""
+    config = experiment()
+    split = opened(tiny_coco([(96, 128)], BOXES[:1]), config)
+    (tmp_path / "samples.jpg").mkdir()
+    failures: list[str] = []
+    assert len(draw_samples(config, split, tmp_path, 1, failures)) == 1
+    assert failures == [f"no picture: {tmp_path}/samples.jpg: Is a directory"]
+
+    def full(self: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(TrainingError, match="could not be written: No space left on device"):
+        draw_samples(config, split, tmp_path, 1, failures)
 
 
 def test_a_folder_that_cannot_be_made(tiny_coco: Any, tmp_path: Path) -> None:
@@ -185,7 +205,7 @@ def test_a_folder_that_cannot_be_made(tiny_coco: Any, tmp_path: Path) -> None:
     split = opened(tiny_coco([(96, 128)], BOXES[:1]), config)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/out: cannot be written: Not a directory"):
-        draw_samples(config, split, tmp_path / "file" / "out", 1)
+        draw_samples(config, split, tmp_path / "file" / "out", 1, [])
 
 
 def test_unreached_boxes(tiny_coco: Any, tmp_path: Path) -> None:
@@ -194,7 +214,7 @@ def test_unreached_boxes(tiny_coco: Any, tmp_path: Path) -> None:
     split = opened(tiny_coco([(96, 128)] * 5, BOXES), config)
     unreached = find_unreached(config, split, find_training_boxes(split, limit=100))
     assert [box.annotation_id for box in unreached.boxes] == [106, 104]
-    paths = draw_unreached(config, split, unreached, tmp_path, 5)
+    paths = draw_unreached(config, split, unreached, tmp_path, 5, [])
     assert [path.name for path in paths] == [
         "unreached.jpg",
         "unreached_106.jpg",
@@ -209,9 +229,9 @@ def test_unreached_boxes(tiny_coco: Any, tmp_path: Path) -> None:
     assert (x / 620 * 128, y / 465 * 96) == pytest.approx((62, 42), abs=1)
     twin = read(paths[2])[36:, 624:].astype(int)
     assert ((twin[..., 0] < 90) & (twin[..., 1:] > 150).all(axis=-1)).any()  # cyan
-    assert len(draw_unreached(config, split, unreached, tmp_path, 1)) == 2
+    assert len(draw_unreached(config, split, unreached, tmp_path, 1, [])) == 2
     none = replace(unreached, boxes=[])
-    assert draw_unreached(config, split, none, tmp_path, 5) == []
+    assert draw_unreached(config, split, none, tmp_path, 5, []) == []
 
 
 def test_crowds_are_shown_as_such(tiny_coco: Any) -> None:

@@ -19,6 +19,7 @@ from retinanet.checkpoints.restore import restore_detector
 from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
 from retinanet.distributed.raise_together import raise_together
+from retinanet.distributed.signals import Signals
 from retinanet.distributed.world import World
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.splits import Split, check_split
@@ -161,7 +162,8 @@ def test_a_signal_to_one_rank_ends_all(
     split = open_val(val, config)
 
     def work(world: World) -> Any:
-        signals = [number] if world.rank == 1 else []
+        signals = Signals()
+        signals.number = number if world.rank == 1 else 0
         return evaluated(model, config, split, world=world, signals=signals)
 
     raised = on_ranks(2, work)
@@ -171,28 +173,28 @@ def test_a_signal_to_one_rank_ends_all(
 
 def test_what_ranks_agree_on() -> None:
     """The first rank's error counts, errors count before signals, SIGTERM before SIGINT."""
-    none: tuple[int, ...] = ()
 
-    def outcome(*each: tuple[Exception | None, Sequence[int]]) -> list[Any]:
+    def outcome(*each: tuple[Exception | None, int]) -> list[Any]:
         return on_ranks(
             len(each),
-            lambda w: raise_together(w, error=each[w.rank][0], signals=each[w.rank][1]),
+            lambda w: raise_together(w, error=each[w.rank][0], number=each[w.rank][1]),
         )
 
-    assert outcome((None, none), (None, none)) == [None, None]
-    both = outcome((None, [signal.SIGINT]), (None, [signal.SIGTERM]))
-    assert [error.number for error in both] == [signal.SIGTERM] * 2
-    errors = outcome(
-        (None, [signal.SIGINT]), (UserError("a.jpg"), none), (TrainingError("nan"), none)
-    )
+    assert outcome((None, 0), (None, 0)) == [None, None]
+    for first, second, agreed in (
+        (signal.SIGINT, signal.SIGTERM, signal.SIGTERM),
+        (0, signal.SIGHUP, signal.SIGHUP),
+        (signal.SIGUSR1, 0, signal.SIGUSR1),
+    ):
+        both = outcome((None, first), (None, second))
+        assert [error.number for error in both] == [agreed] * 2
+    errors = outcome((None, signal.SIGINT), (UserError("a.jpg"), 0), (TrainingError("nan"), 0))
     assert [(type(e), str(e)) for e in errors] == [(UserError, x) for x in ("a.jpg", "", "")]
 
 
 def test_an_error_of_another_kind_is_told_by_its_own_rank() -> None:
     """A bug keeps its traceback; the others end with an error that says nothing."""
     bug = ZeroDivisionError("division by zero")
-    first, second = on_ranks(
-        2, lambda w: raise_together(w, error=bug if w.rank == 1 else None, signals=())
-    )
+    first, second = on_ranks(2, lambda w: raise_together(w, error=bug if w.rank == 1 else None))
     assert second is bug
     assert isinstance(first, TrainingError) and str(first) == ""

@@ -2,10 +2,16 @@
 
 import errno
 import json
+import os
 import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +19,9 @@ from retinanet.checkpoints.format import load_checkpoint
 from retinanet.checkpoints.restore import restore_detector
 from retinanet.config import override_config
 from retinanet.data.coco.index import read_annotations
+from retinanet.distributed.signals import Signals, collect_signals
 from retinanet.distributed.world import World
+from retinanet.engine import evaluate as evaluate_module
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.splits import Split, check_split
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
@@ -80,28 +88,64 @@ def test_an_interruption_passes_through(
     model: Detector, small_config: Config, split: Split
 ) -> None:
     model.train()
-    batches = []
+    signals = Signals()
+    batches: list[int] = []
+    signals.number = signal.SIGINT
     model.register_forward_hook(lambda *_: batches.append(len(batches)))
     with pytest.raises(InterruptedRunError) as caught:
-        evaluate(model, small_config, split, world=CPU, precision="fp32", signals=[signal.SIGINT])
+        evaluate(model, small_config, split, world=CPU, precision="fp32", signals=signals)
     assert caught.value.number == signal.SIGINT
-    assert batches == [0] and model.training
+    assert batches == [] and model.training
 
 
 def test_a_signal_during_the_last_batch_leaves_the_evaluation_complete(
     model: Detector, small_config: Config, split: Split
 ) -> None:
-    signals, batches = [], []
+    signals = Signals()
+    batches: list[int] = []
 
     def signal_at_the_last(*_: object) -> None:
         batches.append(len(batches))
         if len(batches) == 4:
-            signals.append(signal.SIGTERM)
+            signals.note(signal.SIGTERM)
 
     model.register_forward_hook(signal_at_the_last)
     one = evaluate(model, small_config, split, world=CPU, precision="fp32", signals=signals)
     assert one is not None and len(one.results) == 700
-    assert signals == [signal.SIGTERM] and len(batches) == 4
+    assert signals.number == signal.SIGTERM and len(batches) == 4
+
+
+@pytest.mark.parametrize("waits_for", [1, 3])
+def test_a_signal_while_it_waits_for_a_batch(
+    model: Detector,
+    small_config: Config,
+    split: Split,
+    monkeypatch: pytest.MonkeyPatch,
+    waits_for: int,
+) -> None:
+    """A slow disk or a stuck loader: the last batch, too, is not waited for."""
+    build = evaluate_module.build_evaluation_loader
+
+    class SlowLoader(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for i, batch in enumerate(list.__iter__(self)):
+                if i == waits_for:
+                    os.kill(os.getpid(), signal.SIGHUP)
+                    time.sleep(20)
+                yield batch
+
+    def build_slow(*arguments: Any, **options: Any) -> SlowLoader:
+        return SlowLoader(build(*arguments, **options))
+
+    monkeypatch.setattr(evaluate_module, "build_evaluation_loader", build_slow)
+    batches = []
+    model.register_forward_hook(lambda *_: batches.append(0))
+    started = time.monotonic()
+    with pytest.raises(InterruptedRunError) as caught, collect_signals() as signals:
+        evaluate(model, small_config, split, world=CPU, precision="fp32", signals=signals)
+    assert caught.value.number == signal.SIGHUP
+    assert len(batches) == waits_for
+    assert time.monotonic() - started < 10
 
 
 def test_no_pictures(evaluation: Evaluation, val: Path, tmp_path: Path) -> None:
@@ -110,6 +154,30 @@ def test_no_pictures(evaluation: Evaluation, val: Path, tmp_path: Path) -> None:
     assert json.loads(written[0].read_text()) == evaluation.results
     figures = metrics_json(evaluation.metrics)
     assert json.loads(written[1].read_text()) == {"annotations": str(val), **figures}
+
+
+def test_a_picture_that_cannot_be_encoded(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures do not need it; metrics.txt says why there is none."""
+    pictures = [np.zeros((4, 8, 3), np.uint8)]
+    remarks = replace(evaluation.metrics, remarks=[])
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    written = write_evaluation(replace(evaluation, metrics=remarks, pictures=pictures), tmp_path)
+    assert [path.name for path in written] == ["results.json", "metrics.json", "metrics.txt"]
+    assert "no picture: " in written[2].read_text()
+
+
+def test_a_picture_that_cannot_be_drawn(
+    model: Detector, split: Split, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("broken")
+
+    monkeypatch.setattr("retinanet.engine.detect.draw_boxes", fail)
+    outcome = evaluate(model, small_config, split, world=CPU, precision="fp32", pictures=2)
+    assert outcome is not None and len(outcome.results) == 700 and outcome.pictures == []
+    assert any(text.startswith("no picture of image ") for text in outcome.metrics.remarks)
 
 
 def test_an_output_that_is_a_file(evaluation: Evaluation, val: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from retinanet.engine.flops import Work
 from retinanet.engine.logs.log import Log
+from retinanet.engine.loss_watch import LossWatch
 from retinanet.engine.meter import Meter
 from retinanet.schema import Config
 
@@ -38,7 +39,8 @@ def pretend_run(log: Log, device: torch.device, work: Work | None) -> Any:
         world=SimpleNamespace(device=device),
         progress=SimpleNamespace(step=0),
         saver=SimpleNamespace(pauses=SimpleNamespace(seconds=5.0)),
-        result=SimpleNamespace(rate=0.01),
+        result=SimpleNamespace(rate=0.01, losses=torch.tensor([0.75, 0.5])),
+        watch=LossWatch(),
         latest=lambda: ({"class": 0.75, "box": 0.5}, 3.0),
         work=work,
     )
@@ -77,7 +79,7 @@ def measure(
             meter.loaded()
             clock.now += computing
             run.progress.step = step + 1
-            part: Any = SimpleNamespace(step=step, micro_batches=parts)
+            part: Any = SimpleNamespace(step=step, micro_batches=parts, positives=8)
             meter.stepped(part)
             pause = (saving or {}).get(step + 1, 0.0)
             clock.now += pause
@@ -188,7 +190,7 @@ def test_a_gpu_tells_itself_how_long_it_waited(
         meter.loaded()
         clock.now += 0.1
         run.progress.step = step + 1
-        part: Any = SimpleNamespace(step=step, micro_batches=[])
+        part: Any = SimpleNamespace(step=step, micro_batches=[], positives=8)
         meter.stepped(part)
     log.close()
     assert host_waits_for_device == [20], "the device is waited for where the log speaks, only"

@@ -60,7 +60,9 @@ def test_a_file_that_stands_twice_in_a_list(tiny_coco: Any) -> None:
     """Its images would be trained on twice under other ids."""
     path = tiny_coco([(48, 64)], [[[4, 8, 20, 22]]])
     words = [f"data.train.annotations=[{path}, {path}]", f"data.train.images={path.parent}"]
-    with pytest.raises(UserError, match=r"data\.train\.annotations: .*train\.json stands twice"):
+    with pytest.raises(
+        UserError, match=r"data\.train\.annotations: .*train\.json is in the list twice"
+    ):
         open_split(override_config(Config(), words), "train")
 
 

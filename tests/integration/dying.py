@@ -56,6 +56,18 @@ def asked(step: int, number: int) -> None:
     schedule.learning_rate = learning_rate
 
 
+def launcher_asked(step: int, number: int) -> None:
+    """Let the launcher be asked to stop in the middle of a step (from 0)."""
+    original = schedule.learning_rate
+
+    def learning_rate(at: int, **options: Any) -> float:
+        if at == step:
+            os.kill(os.getppid(), number)
+        return original(at, **options)
+
+    schedule.learning_rate = learning_rate
+
+
 def slow_disk(seconds: float) -> None:
     """Live with a disk that takes its time."""
     original = os.fsync

@@ -187,7 +187,7 @@ def test_other_choices_are_another_experiment(
 ) -> None:
     ran = cli("train", "--resume", chosen_run, change)
     assert ran.code == 2
-    assert "these options differ from the run's config.yaml:\n" + line in ran.err
+    assert "these options differ from the run's:\n" + line in ran.err
 
 
 def test_it_goes_on_where_the_data_has_moved(

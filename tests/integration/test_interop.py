@@ -66,9 +66,8 @@ def test_convert_evaluate_predict(peer: Path, synthetic: Path, cli: Cli, tmp_pat
 def test_a_foreign_file_is_told_how_to_convert(peer: Path, synthetic: Path, cli: Cli) -> None:
     ran = cli("predict", peer, synthetic / "images" / "val")
     assert ran.code == 2
-    assert "if it is a RetinaNet of torchvision, detectron2 or mmdetection: retinanet convert" in (
-        ran.err
-    )
+    assert f"{peer}: is a RetinaNet of torchvision, not a checkpoint of this project" in ran.err
+    assert f"Convert it first: retinanet convert checkpoint {peer} OUT.pt" in ran.err
 
 
 def test_start_from_a_foreign_file(

@@ -154,6 +154,21 @@ def test_a_signal_to_one_process_alone(experiment: Path) -> None:
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.pt"]
 
 
+def test_a_signal_to_torchrun(experiment: Path) -> None:
+    """It passes on those that it is told of; Slurm's warning is often SIGUSR1."""
+    deaths = {0: ("launcher_asked", 3, int(signal.SIGUSR1))}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node=2", str(DYING), json.dumps(deaths), "train", str(experiment)]
+    command += ["train.steps=500", "eval.every=0"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
+    environment["PET_SIGNALS_TO_HANDLE"] = "SIGTERM,SIGINT,SIGUSR1"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    assert done.returncode == 1  # torchrun's own
+    step, evaluated = progress(experiment.parent / "runs" / "small")
+    assert step >= 4 and evaluated == 0
+    assert done.stderr.count(f"stopped: SIGUSR1 after step {step} of 500: the state is in ") == 1
+
+
 @pytest.mark.parametrize("ranks", [(2, 1), (1, 2)], ids=["2 then 1", "1 then 2"])
 def test_the_number_of_processes_may_change(
     experiment: Path,
@@ -181,7 +196,7 @@ def test_a_second_signal_ends_at_once(
 ) -> None:
     """Not even the step at hand is finished; the newest state is whole."""
     folder = experiment.parent / "runs" / "small"
-    for number, code in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)):
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         death = ("asked_twice", 4, int(number))
         codes, said = train(experiment, *HARD, "--auto-resume", deaths={0: death})
         assert codes == [code], said

@@ -105,7 +105,10 @@ def test_a_job_ends_as_its_step_does(slurm: dict[str, str], code: int) -> None:
     assert (ran.returncode, ran.stdout) == (code, STEP)
 
 
-def test_a_job_whose_time_is_up_is_queued_again(slurm: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_job_whose_time_is_up_is_queued_again(
+    slurm: dict[str, str], number: signal.Signals
+) -> None:
     """The step is signalled, its end is waited for, then the job goes back into the queue."""
     command = [SCRIPTS / "train.sbatch", "small.yaml", "train.lr=0.1"]
     with subprocess.Popen(command, env=slurm, stdout=subprocess.PIPE, text=True) as job:
@@ -113,7 +116,7 @@ def test_a_job_whose_time_is_up_is_queued_again(slurm: dict[str, str]) -> None:
         while not (Path(slurm["SLURM_SUBMIT_DIR"]) / "started").exists():
             assert time.monotonic() < until
             time.sleep(0.02)
-        job.send_signal(signal.SIGTERM)
+        job.send_signal(number)
         out, _ = job.communicate(timeout=30)
     assert (job.returncode, out) == (
         0,

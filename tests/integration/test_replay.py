@@ -75,6 +75,26 @@ def test_the_step_is_the_run_s_own(
     assert fingerprints(interrupted_run) == before
 
 
+def test_a_step_after_a_resume_with_other_options(
+    cli: Callable[..., Ran], copy: Path, metrics_of: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    """From the state after step 5, over step 6, after which they counted: no file holds that."""
+    best = copy / "checkpoints" / "best.pt"
+    after_5 = best.read_bytes()
+    words = ["train.steps=8", "train.lr=0.0005", "eval.every=0", "--allow-changes"]
+    assert cli("train", "--resume", copy, *words).code == 0
+    best.write_bytes(after_5)
+    line = next(x for x in metrics_of(copy) if x["step"] == 8 and "loss_box/train" in x)
+    ran = cli("replay", copy, "--step", 8)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(
+        f"step 8 of 8 of {copy}\nfrom {best}, the state after step 5; 2 steps"
+    )
+    assert "the run was resumed after step 6 with train.lr=0.0005 train.steps=8\n" in ran.out
+    losses = f"loss class {line['loss_class/train']:.9g} + box {line['loss_box/train']:.9g}\n"
+    assert losses in ran.out
+
+
 def test_images_and_parts_add_up(cli: Callable[..., Ran], finished_run: Path) -> None:
     """Each image's losses sum to the step's; the parts' gradients to its norm."""
     out = cli("replay", finished_run, "--step", 6).out
@@ -176,12 +196,14 @@ def test_other_hardware_is_said(cli: Callable[..., Ran], copy: Path) -> None:
         ),
         (
             ["--step", 6, "train.lr=1"],
-            "train.lr=1: a replay is the run's own experiment; it takes data.root, data.workers, "
+            "train.lr=1: a replay is the run's own experiment; it takes data.root, "
+            "data.train.annotations, data.train.images, data.find_images, data.workers, "
             "train.device, train.micro_batch",
         ),
         (
             ["--step", 6, "data.root=/nowhere"],
-            "data.root: there is no such folder, or no permission to see it: /nowhere",
+            "data.root: there is no such folder, or no permission to see it: /nowhere. Where the "
+            "data lie elsewhere now, give data.root=FOLDER",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ def signal_in_evaluation(patch: pytest.MonkeyPatch, number: int) -> None:
     """Send this process a signal in the first round of each evaluation."""
     original = detect.raise_together
 
-    def agree(world: World, *, error: Exception | None, signals: Sequence[int]) -> None:
-        if isinstance(signals, list) and not signals:  # not the rehearsal, nor the last round
+    def agree(world: World, **met: Any) -> None:
+        handler = signal.getsignal(number)
+        if getattr(handler, "__qualname__", "").startswith("collect_signals"):  # no rehearsal
             os.kill(os.getpid(), number)
-        original(world, error=error, signals=signals)
+            met["number"] = number
+        original(world, **met)
 
     patch.setattr(detect, "raise_together", agree)
 

@@ -15,7 +15,7 @@ import torch
 from same_run import run_differences
 
 from retinanet.checkpoints.format import Checkpoint, load_checkpoint, save_checkpoint
-from retinanet.config import load_config, override_config
+from retinanet.config import load_config, override_config, save_config
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +39,16 @@ def test_a_finished_run_says_so(finished_run: Path, cli: Cli) -> None:
 def test_a_finished_run_may_be_made_longer(
     finished_run: Path, cli: Cli, metrics_of: Metrics, tmp_path: Path
 ) -> None:
+    """Here by an edit of its config.yaml, which stays as it was typed."""
     folder = Path(shutil.copytree(finished_run, tmp_path / "copy"))
-    assert cli("train", "--resume", folder, "train.steps=7").code == 0
+    config = folder / "config.yaml"
+    edited = config.read_text().replace("  steps: 6\n", "  steps: 7  # longer\n")
+    config.write_text(edited)
+    ran = cli("train", "--resume", folder)
+    assert ran.code == 0
+    assert f"options of {config} count (which was edited), where the command" in ran.out
+    assert "\n  train.steps: 6 -> 7\n" in ran.out
+    assert config.read_text() == edited
     assert last(folder).progress.step == 7
     metrics = metrics_of(folder)
     assert metrics[:8] == metrics_of(finished_run)
@@ -53,12 +61,14 @@ def test_another_experiment_is_refused(interrupted_run: Path, cli: Cli, experime
     ran = cli("train", "--resume", interrupted_run, "train.lr=0.5", "loss.gamma=1.5")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "error: --resume continues one experiment, but these options differ from the run's "
-        "config.yaml:\n"
+        "error: --resume continues one experiment, but these options differ from the run's:\n"
         "  loss.gamma: 1.5 here, 2.0 in the run\n"
         "  train.lr: 0.5 here, 0.001 in the run\n"
-        "Start a new run with --name, from its weights with --init-from; or break the promise with "
-        "--allow-changes\n"
+        "To start a new run with them, from the weights of this one: retinanet train "
+        f"{interrupted_run}/config.yaml output.dir={interrupted_run.parent} train.lr=0.5 "
+        f"loss.gamma=1.5 --init-from {interrupted_run}/checkpoints/last.pt --name interrupted-2\n"
+        f"To break the promise: retinanet train --resume {interrupted_run} train.lr=0.5 "
+        "loss.gamma=1.5 --allow-changes\n"
     )
     config = cli("train", experiment, "--resume", interrupted_run, "data.hflip=0")
     assert config.code == 2
@@ -88,13 +98,16 @@ def test_a_run_does_not_go_back(finished_run: Path, cli: Cli, tmp_path: Path) ->
     ran = cli("train", "--resume", best)
     assert ran.code == 2
     assert f"{best}: is the state after step 5, but {folder}/checkpoints/last.pt has 6" in ran.err
+    assert f"start a new run from this one: retinanet train {folder}/config.yaml" in ran.err
     assert last(folder).progress.step == 6
 
 
 def rewrite(folder: Path, **parts: Any) -> None:
     """Put other parts into a run's last state."""
     path = folder / "checkpoints" / "last.pt"
-    save_checkpoint(dataclasses.replace(load_checkpoint(path), **parts), path)
+    checkpoint = dataclasses.replace(load_checkpoint(path), **parts)
+    save_checkpoint(checkpoint, path)
+    save_config(checkpoint.config, folder / "config.yaml")
 
 
 @pytest.fixture
@@ -123,8 +136,10 @@ def test_a_length_that_moves_used_rates_is_refused(drops_follow: Path, cli: Cli)
     assert ran.err == (
         "error: --resume: train.steps: 6 -> 12 moves the schedule into what was trained already: "
         "step 5 had learning rate 0.0001 and would have 0.001. Keep its drops with "
-        "'train.milestones=[4, 5]', or start a new run from its weights with --init-from, or break "
-        "the promise with --allow-changes\n"
+        "'train.milestones=[4, 5]', or start a new run from its weights: retinanet train "
+        f"{drops_follow}/config.yaml output.dir={drops_follow.parent} --init-from "
+        f"{drops_follow}/checkpoints/last.pt --name drops-2; or break the promise: retinanet train "
+        f"--resume {drops_follow} train.steps=12 --allow-changes\n"
     )
     assert (drops_follow / "checkpoints" / "last.pt").read_bytes() == before
     kept = cli("train", "--resume", drops_follow, "train.steps=7", "train.milestones=[4, 5]")
@@ -361,7 +376,7 @@ def test_weights_alone_are_not_resumed(interrupted_copy: Path, cli: Cli) -> None
     ran = cli("train", "--resume", interrupted_copy)
     assert (ran.code, ran.out) == (2, "")
     assert "holds no optimiser state" in ran.err
-    assert "start a new one from its weights with --init-from" in ran.err
+    assert "to start a new one from its weights: retinanet train CONFIG --init-from" in ran.err
 
 
 def test_a_restarted_worker_group_goes_on_with_its_own_run_alone(
@@ -383,12 +398,12 @@ def test_a_restarted_worker_group_goes_on_with_its_own_run_alone(
 
 def test_what_is_no_config_is_for_resume(interrupted_run: Path, cli: Cli) -> None:
     """What one forgets to say first."""
-    for path in (interrupted_run, interrupted_run / "checkpoints" / "last.pt"):
+    last = interrupted_run / "checkpoints" / "last.pt"
+    for path, what in ((interrupted_run, "the folder of a run"), (last, "a checkpoint")):
         ran = cli("train", path, "train.steps=9")
         assert (ran.code, ran.out) == (2, "")
-        assert ran.err == (
-            f"error: {path}: is no config file; to go on with a run, say --resume {path}\n"
-        )
+        assert ran.err.startswith(f"error: {path}: is {what}, not a config; to continue ")
+        assert f": retinanet train --resume {path}" in ran.err
 
 
 def test_no_whole_state_at_all(interrupted_copy: Path, cli: Cli) -> None:
@@ -405,15 +420,16 @@ def test_no_whole_state_at_all(interrupted_copy: Path, cli: Cli) -> None:
 
 def test_options_as_other_tools_write_them(experiment: Path, cli: Cli) -> None:
     for words, meant in (
-        (["--lr", "0.1"], "train.lr=0.1"),
-        (["--batch-size=4"], "train.batch_size=4"),
-        (["--imgsz", "--eval-only"], "data.short_side=.."),
-        (["--eval.batch_size", "4"], "eval.batch_size=4"),
-        (["--eval-only"], "train.lr=0.005"),  # an example
+        (["--lr", "0.1"], "options of an experiment have no dashes: train.lr=0.1"),
+        (["--batch-size=4"], "options of an experiment have no dashes: train.batch_size=4"),
+        (["--imgsz", "--eval-only"], "options of an experiment have no dashes: data.short_side=.."),
+        (["--eval.batch_size", "4"], "options of an experiment have no dashes: eval.batch_size=4"),
+        (["--eval-only"], "here: retinanet evaluate CHECKPOINT"),
+        (["--qqq"], "options of an experiment have no dashes: train.lr=0.005"),  # an example
     ):
         ran = cli("train", experiment, *words)
         assert ran.code == 2
-        assert f"(options of an experiment have no dashes: {meant})\n" in ran.err
+        assert f"({meant})\n" in ran.err
 
 
 def test_a_command_without_options_of_an_experiment_names_none(cli: Cli) -> None:

@@ -395,6 +395,11 @@ def test_without_ground_truth_there_is_no_best_ap(
     ran = cli("train", experiment, f"data.val.annotations={tmp_path}/none.json", "train.steps=2")
     assert ran.code == 0
     assert "best AP on val n/a: " in ran.out
+    warning = (
+        "warning: data.val has no box: there will be no AP, best.pt will have the newest weights"
+    )
+    assert 0 < ran.out.index(warning) < ran.out.index("step 1/2")
+    assert "; there is no AP, so best.pt has the newest weights\n" in ran.out
     best = load_checkpoint(experiment.parent / "runs" / "small" / "checkpoints" / "best.pt")
     assert (best.progress.best_ap, best.progress.best_step) == (None, 2)
 

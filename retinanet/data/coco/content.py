@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 from retinanet.errors import UserError
+from retinanet.files import check_regular
 
 _BYTES_AT_ONCE = 2**24
 """Bytes unpacked at a time."""
@@ -47,7 +48,7 @@ def read_bytes(path: Path) -> bytes:
         UserError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return check_regular(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such annotation file") from None
     except IsADirectoryError:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from retinanet.files import check_regular
 
 try:
     import fcntl
@@ -15,6 +18,8 @@ except ImportError:  # Windows
 
 _POLL = 0.05
 """Seconds between two looks at a lock."""
+_NOTICE = 10.0
+"""Seconds after which it is said what is waited for."""
 
 
 @contextmanager
@@ -33,22 +38,31 @@ def alone(path: Path, *, patience: float = 600.0) -> Iterator[bool]:
         patience: seconds to wait at most.
     """
     try:
-        file = path.open("rb")
+        file = check_regular(path).open("rb")
     except OSError:
         yield False
         return
     with file:
-        yield _wait_for_lock(file.fileno(), time.monotonic() + patience)
+        yield _wait_for_lock(file.fileno(), path, patience)
 
 
-def _wait_for_lock(descriptor: int, deadline: float) -> bool:
-    """Return whether the lock could be had by a time."""
+def _wait_for_lock(descriptor: int, path: Path, patience: float) -> bool:
+    """Return whether the lock could be had in a time."""
+    started, is_said = time.monotonic(), False
     while fcntl is not None:
         try:
+            waited = time.monotonic() - started
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EINTR) or time.monotonic() > deadline:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EINTR) or waited > patience:
                 return False
+        if waited > _NOTICE and not is_said:
+            is_said = True
+            print(
+                f"{path}: waiting for another process that reads it, at most {patience / 60:.0f} "
+                "minutes",
+                file=sys.stderr,
+            )
         time.sleep(_POLL)
     return False

@@ -30,7 +30,9 @@ from retinanet.data.coco.records import (
     check_image,
     check_unique,
     is_name,
+    meant_name,
     name_in_url,
+    name_remedy,
 )
 from retinanet.errors import UserError
 
@@ -233,13 +235,18 @@ def _read_categories(path: Path, records: list[_Category]) -> Categories:
     check_unique(path, "category", np.array(ids, np.int64))
     names: dict[str, int] = {}
     for record in records:
+        record.name = meant_name(record.name)
         if not is_name(record.name):
-            raise UserError(f"{path}: category {record.id} has no name ({record.name!r:.60})")
+            raise UserError(
+                f"{path}: category {record.id} has the name {record.name!r:.60}; "
+                f"{name_remedy(record.name)}"
+            )
         if record.name in names:
             raise UserError(
                 f"{path}: categories {names[record.name]} and {record.id} are both named "
-                f"{record.name!r}; rename or merge them: `retinanet check {shlex.quote(str(path))} "
-                "--fix OUT.json` removes one that has no boxes, --fix-as names=merged merges two"
+                f"{record.name!r:.60}; rename or merge them: `retinanet check "
+                f"{shlex.quote(str(path))} --fix OUT.json` removes one that has no boxes, --fix-as "
+                "names=merged merges two"
             )
         names[record.name] = record.id
     ordered = sorted(records, key=lambda record: record.id)

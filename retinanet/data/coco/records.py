@@ -5,6 +5,7 @@ The careful half of `parsing`: one record at a time, of whatever types it came i
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,20 @@ def is_name(value: Any) -> bool:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
     return value == value.encode(errors="ignore").decode()
+
+
+def meant_name(value: Any) -> Any:
+    """Return the text that a name given as a whole number means; other values as they are."""
+    return str(value) if type(value) is int else value
+
+
+def name_remedy(value: Any) -> str:
+    """Say how to write a category's name that is no text that can be printed."""
+    if isinstance(value, str):
+        return "write letters that can be printed"
+    if value is None or isinstance(value, (list, dict)):
+        return 'write a text, such as "name": "cat"'
+    return f'if that is the name, put it in quotes: "name": "{json.dumps(value)}"'
 
 
 def leads_outside(name: str) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.categories import Categories
+from retinanet.categories import Categories, shown_names
 from retinanet.data.coco.annotations import Annotations, FileNames, map_annotations
-from retinanet.errors import UserError, nearest
+from retinanet.errors import UserError, nearest, some_of
 from retinanet.files import user_cache
 
 _COLUMNS = ("image_ids", "sizes", "annotation_ids", "boxes", "labels", "crowd", "areas")
@@ -44,12 +44,12 @@ def select(
     Raises:
         UserError: an unknown class.
     """
-    names = files[0].categories.names
+    categories = files[0].categories
     for name in classes or ():
-        if name not in names:
+        if name not in categories.names:
             raise UserError(
-                f"{files[0].path}: data.classes: there is no class {name!r}"
-                f"{nearest(name, list(names)) or '; there are: ' + ', '.join(names[:20])}"
+                f"{files[0].path}: data.classes: there is no class {name!r:.60}"
+                f"{_hint_at_class(name, categories)}"
             )
     choices = [None if classes is None else sorted(set(classes)), limit]
     # A resume may find the same files elsewhere: where they lie is no part of the fingerprint.
@@ -73,6 +73,15 @@ def select(
     except OSError:
         return chosen  # nowhere to keep it
     return map_annotations(place, path) or chosen
+
+
+def _hint_at_class(name: str, categories: Categories) -> str:
+    """Return the name that an unknown one may stand for, or those that there are."""
+    of_id = dict(zip(map(str, categories.ids), categories.names, strict=True))
+    if name in of_id:
+        return f"; classes are chosen by their names: category {name} is {of_id[name]!r:.60}"
+    there = f"; there are: {some_of(shown_names(categories.names), 20)}"
+    return nearest(name, list(categories.names)) or there
 
 
 def take_classes(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:

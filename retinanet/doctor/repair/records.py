@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.data.coco.geometry import box_of, find_outline
-from retinanet.data.coco.records import is_id, is_name, number_or_nan
+from retinanet.data.coco.records import is_id, is_name, meant_name, number_or_nan
 from retinanet.data.coco.resolve import (
     Resolved,
     image_sizes,
@@ -241,8 +241,9 @@ def _merge_categories(values: Values, choices: Choices) -> Changes:
     }
     groups: dict[str, list[Record]] = {}
     for record in objects(values["categories"]):
-        if is_id(record.get("id")) and is_name(record.get("name")):
-            groups.setdefault(record["name"], []).append(record)
+        name = meant_name(record.get("name"))
+        if is_id(record.get("id")) and is_name(name):
+            groups.setdefault(name, []).append(record)
     becomes: dict[int, int] = {}
     for several in groups.values():
         ids = {record["id"] for record in several}

@@ -36,6 +36,7 @@ from retinanet.convert.readers.csv.values import Numbers, choose_units
 from retinanet.convert.tables import ClassIds, is_number, read_rows
 from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
+from retinanet.files import check_regular
 
 _KERAS = ("path", *CORNERS, "class_name")
 _LOOKED_AT = 200
@@ -129,7 +130,7 @@ def read_csv(path: Path, images: Path, options: CsvOptions, problems: Problems) 
 def _refuse_other_formats(path: Path) -> None:
     """Refuse JSON and XML, which have commas, too."""
     try:
-        with path.open("rb") as file:
+        with check_regular(path).open("rb") as file:
             start = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
     except OSError:
         return  # named where it is read

@@ -200,7 +200,7 @@ def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_p
         ("train: images\n", "names should list the classes, not None"),
         ("train: images\nnames: []\n", "names should list the classes, not []"),
         ("train: images\nnames: {0: a, 2: b}\n", "the keys of names should be 0 to 1, not 0, 2"),
-        ("train: images\nnames: {0: a, 0: b}\n", "the key 0 stands twice"),
+        ("train: images\nnames: {0: a, 0: b}\n", "duplicate key 0"),
         ("train: images\nnames: [a, true]\n", "the name True is not a word; put it in quotes"),
         ("train: images\nnames: [a, a]\n", "the name 'a' is there twice; rename one of them"),
         ("train: images\nnames: [a]\nnc: 2\n", "nc is 2, but names has 1"),

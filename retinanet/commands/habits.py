@@ -1,0 +1,141 @@
+"""What users of other projects type, and what does it here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from retinanet.schema.options import find_option
+
+_SAME = {
+    **dict.fromkeys(("batch", "batch_size", "bs", "samples_per_gpu", "imgs_per_batch"), "batch"),
+    **dict.fromkeys(("imgsz", "img_size", "image_size", "img", "size", "min_size"), "imgsz"),
+    **dict.fromkeys(("conf", "conf_thres", "conf_threshold", "confidence", "threshold"), "conf"),
+    **dict.fromkeys(("score_thr", "score_thresh", "score_threshold", "thresh"), "conf"),
+    **dict.fromkeys(("confidence_threshold", "box_score_thresh"), "conf"),
+    **dict.fromkeys(("iou", "iou_thres", "iou_threshold", "nms", "nms_thr", "nms_thresh"), "iou"),
+    **dict.fromkeys(("weights", "model", "checkpoint", "ckpt", "pretrained"), "weights"),
+    **dict.fromkeys(("load", "load_from", "init", "load_weights", "model_weights"), "weights"),
+    **dict.fromkeys(("config", "cfg", "config_file", "config_path", "yaml"), "config"),
+    **dict.fromkeys(("data", "dataset", "data_path", "data_dir", "dataset_dir"), "data"),
+    **dict.fromkeys(("source", "input", "inputs", "image", "imgs", "img_path"), "source"),
+    **dict.fromkeys(("ann", "ann_file", "annotation", "gt", "json"), "annotations"),
+    **dict.fromkeys(("img_dir", "image_dir", "images_dir", "img_folder", "img_prefix"), "images"),
+    **dict.fromkeys(
+        ("output", "output_dir", "out", "out_dir", "work_dir", "project", "save_dir", "log_dir"),
+        "output",
+    ),
+    **dict.fromkeys(("device", "gpu", "gpu_id", "gpu_ids", "cuda"), "device"),
+    **dict.fromkeys(("cpu", "no_cuda"), "cpu"),
+    **dict.fromkeys(
+        ("num_gpus", "gpus", "nproc", "nproc_per_node", "launcher", "num_machines", "nnodes"),
+        "processes",
+    ),
+    **dict.fromkeys(("eval", "eval_only", "evaluate", "test_only", "val", "test"), "evaluate"),
+    **dict.fromkeys(("cfg_options", "opts", "opt", "options", "set"), "options"),
+    **dict.fromkeys(("amp", "fp16", "half", "bf16"), "precision"),
+    **dict.fromkeys(("workers", "num_workers"), "workers"),
+    **dict.fromkeys(("exp", "exp_name", "run_name", "experiment"), "name"),
+    **dict.fromkeys(("max_det", "max_dets", "max_detections"), "max_det"),
+}
+"""Spellings of one thing."""
+
+_ANSWERS: dict[str, dict[str, str]] = {
+    "batch": {"evaluate": "eval.batch_size={}", "predict": "eval.batch_size={}"},
+    "imgsz": {"evaluate": "data.eval_short_side={}", "predict": "data.eval_short_side={}"},
+    "conf": {
+        "": "postprocess.score_threshold={}",
+        "predict": "--threshold {}",
+    },
+    "iou": {"": "postprocess.nms_threshold={}"},
+    "max_det": {"": "postprocess.max_detections={}"},
+    "weights": {
+        "train": "--init-from {}",
+        "evaluate": "the checkpoint is the first word: retinanet evaluate {}",
+        "predict": "the checkpoint is the first word: retinanet predict {} IMAGES",
+    },
+    "config": {
+        "train": "the config is the first word: retinanet train {}",
+        "": "the checkpoint carries its config",
+    },
+    "data": {
+        "train": "data.root={} data.train.annotations=FILE data.train.images=FOLDER "
+        "data.val.annotations=FILE data.val.images=FOLDER",
+        "evaluate": "--annotations FILE --images FOLDER",
+        "predict": "images and folders are named without a flag: retinanet predict CHECKPOINT {}",
+    },
+    "source": {
+        "predict": "images and folders are named without a flag: retinanet predict CHECKPOINT {}"
+    },
+    "annotations": {"train": "data.train.annotations={}", "": "--annotations {}"},
+    "images": {"train": "data.train.images={}", "": "--images {}"},
+    "output": {"train": "output.dir={}", "": "--output {}"},
+    "name": {"train": "--name {}", "": "--output FOLDER"},
+    "cpu": {"": "train.device=cpu", "predict": "--device cpu"},
+    "processes": {
+        "train": "torchrun --nproc_per_node 8 tools/train.py CONFIG",
+        "": "torchrun --nproc_per_node 8 -m retinanet COMMAND",
+    },
+    "evaluate": {"train": "retinanet evaluate CHECKPOINT"},
+    "options": {"": "options are written as they are, such as train.lr=0.005"},
+    "precision": {"": "train.precision=bf16"},
+    "workers": {
+        "": "data.workers={}",
+        "predict": "there is no such option: images are read in the process itself",
+    },
+}
+"""What does it, by command; an empty name is every other command."""
+
+
+def answer(name: str, value: str, command: str) -> str | None:
+    """Return what does here what another project calls `name`; None: nothing that is known.
+
+    Args:
+        name: without dashes: `batch-size`.
+        value: that was given with it; may be empty.
+        command: of ours, such as `evaluate`.
+    """
+    plain = name.lower().replace("-", "_")
+    what = _SAME.get(plain, plain)
+    if what == "device":
+        return _choose_device(value, command)
+    answers = _ANSWERS.get(what, {})
+    text = answers.get(command, answers.get(""))
+    if text is not None:
+        return text.format(shlex.quote(value) if value else "..")
+    option = find_option(name)
+    if option is None:
+        return None
+    if command in ("evaluate", "predict") and not has_effect(option, command):
+        return f"{option} belongs to the training; it has no effect in {command}"
+    return f"{option}={shlex.quote(value) if value else '..'}"
+
+
+def _choose_device(value: str, command: str) -> str:
+    """Say how a device is chosen: one GPU of several by the environment."""
+    numbers = value.lower().removeprefix("cuda").removeprefix("gpu").strip(":")
+    option = "--device" if command == "predict" else "train.device"
+    joint = " " if command == "predict" else "="
+    if numbers and all(part.strip().isdigit() for part in numbers.split(",")):
+        return f"CUDA_VISIBLE_DEVICES={numbers} in front of the command, and {option}{joint}cuda"
+    device = value.lower() if value.lower() in ("cpu", "mps", "auto") else "cuda"
+    return f"{option}{joint}{device}"
+
+
+def unused_in_predict(overrides: Sequence[str]) -> list[str]:
+    """Return lines about options that were given and that a prediction does not use."""
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    unused = [key for key in keys if not has_effect(key, "predict")]
+    return [f"without effect in predict: {key}" for key in unused]
+
+
+def has_effect(option: str, command: str) -> bool:
+    """Whether an option of an experiment does anything in `evaluate` or `predict`."""
+    both = (
+        *("postprocess.", "eval.batch_size", "data.eval_short_side", "data.short_side"),
+        *("data.long_side", "data.canvas", "train.precision"),
+    )
+    if command == "predict":
+        return option.startswith(both)
+    own = ("data.root", "data.val.", "data.find_images", "data.workers", "data.classes")
+    return option.startswith((*both, *own, "eval.pictures", "train.device"))

@@ -1,0 +1,134 @@
+"""A resume against the run so far: its data, its learning rates, and what to say of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from retinanet.categories import shown_names
+from retinanet.checkpoints.changes import Change
+from retinanet.engine.find_state import new_run_command
+from retinanet.engine.resume import LENGTH, Resume
+from retinanet.engine.schedule import Schedule, first_different_rate
+from retinanet.engine.splits import Split
+from retinanet.errors import UserError, some_of
+
+_SURROUNDINGS = (
+    *("processes", "threads", "device", "platform", "python", "torch", "torchvision"),
+    *("retinanet", "git"),  # the code
+)
+"""Entries of the environment that equal bits depend on."""
+
+
+def check_data(resume: Resume, train: Split, val: Split) -> None:
+    """Refuse other classes, and other images or boxes than the run's; where they lie is free.
+
+    Raises:
+        UserError: they differ; the message names the file.
+    """
+    categories, saved = train.annotations.categories, resume.checkpoint.categories
+    if categories != saved:
+        raise UserError(
+            f"{train.annotations.path}: its categories differ from the run's: "
+            f"{some_of(shown_names(categories.names))} against "
+            f"{some_of(shown_names(saved.names))}"
+        )
+    validated = resume.checkpoint.environment.get("val_fingerprint")
+    for split, known, use in (
+        (train, resume.checkpoint.fingerprint, "trained"),
+        (val, validated, "validated"),
+    ):
+        if known not in (None, split.annotations.fingerprint):
+            raise UserError(
+                f"{split.annotations.path}: its images or boxes differ from those that the run was "
+                f"{use} on; start a new run with --init-from instead of --resume"
+            )
+
+
+def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
+    """Refuse another length under which a learning rate that was used would be another.
+
+    With --allow-changes that length joins the broken promises.
+
+    Args:
+        resume: what the run goes on from.
+        before: the schedule of the run so far.
+        now: the one that is asked for.
+
+    Raises:
+        UserError: there is such a step; the message names the first, and both rates.
+    """
+    lengths = tuple(change for change in resume.changes if change.key in LENGTH)
+    moved = first_different_rate(before, now, range(resume.checkpoint.progress.step))
+    if not lengths or moved is None:
+        return resume
+    if {change.key for change in lengths} <= resume.allowed:
+        free = tuple(change for change in resume.changes if change not in lengths)
+        return replace(resume, changes=free, broken=(*resume.broken, *lengths))
+    used, would_be = _rates_at(moved, before, now)
+    raise UserError(
+        f"--resume: {lengths[0]} moves the schedule into what was trained already: step "
+        f"{moved + 1} had learning rate {used} and would have {would_be}. "
+        + _how_to_lengthen(resume, before)
+    )
+
+
+def _rates_at(step: int, before: Schedule, now: Schedule) -> tuple[str, str]:
+    """Return two learning rates with as many digits as tell them apart."""
+    rates = before.learning_rate(step), now.learning_rate(step)
+    for digits in range(4, 17):
+        one, other = (f"{rate:.{digits}g}" for rate in rates)
+        if one != other:
+            return one, other
+    return repr(rates[0]), repr(rates[1])
+
+
+def _how_to_lengthen(resume: Resume, before: Schedule) -> str:
+    """Say how a run can be made longer in spite of its schedule."""
+    whole = all(milestone % before.unit == 0 for milestone in before.milestones)
+    if before.train.schedule == "multistep" and whole:
+        milestones = [milestone // before.unit for milestone in before.milestones]
+        keep = f"Keep its drops with 'train.milestones={milestones}', or start"
+    else:
+        keep = "Start"
+    new_run = new_run_command(resume.folder, resume.folder.last)
+    return f"{keep} a new run from its weights: {new_run}; or break the promise: {resume.command}"
+
+
+def describe_resume(
+    resume: Resume, before: Schedule, now: Schedule, environment: Mapping[str, Any]
+) -> list[str]:
+    """Say where a run goes on, and with what changes.
+
+    Args:
+        resume: what the run goes on from.
+        before: the schedule of the run so far.
+        now: the one from here on.
+        environment: what it is computed with from here on.
+    """
+    step = resume.checkpoint.progress.step
+    changes = [*resume.changes, *_compare_surroundings(resume, environment)]
+    lines = [*resume.remarks, f"resuming after step {step}"]
+    lines += [f"  {change}" for change in changes]
+    lines += [
+        f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
+        for change in resume.broken
+    ]
+    moved = first_different_rate(before, now, range(step, now.steps))
+    if moved is not None and not resume.broken:
+        was, rate = _rates_at(moved, before, now)
+        lines.append(
+            f"  another length moves the schedule: lr is {rate} at step {moved + 1}, not {was}"
+        )
+    return lines
+
+
+def _compare_surroundings(resume: Resume, after: Mapping[str, Any]) -> list[Change]:
+    """List what is other around the run: equal bits need equal surroundings."""
+    before = resume.checkpoint.environment
+    return [
+        Change(key=key, before=before[key], after=after[key])
+        for key in _SURROUNDINGS
+        if key in before and key in after and before[key] != after[key]
+    ]

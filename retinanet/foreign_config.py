@@ -1,0 +1,148 @@
+"""What a file is that was given in place of a config, and what to do with it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from retinanet.errors import UserError
+
+_LONGEST = 4_000_000
+"""Bytes: no config is nearly as long, and reading YAML is slow."""
+_HEAD = 1 << 16
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x89HDF")
+_DETECTRON2 = {
+    *("_BASE_", "MODEL", "SOLVER", "DATASETS", "DATALOADER", "INPUT", "TEST", "OUTPUT_DIR"),
+    "VERSION",
+}
+_NAMES = "docs/config.md lists what its options are called here"
+
+
+def check_is_config(path: Path) -> None:
+    """Refuse a file that cannot be the config of an experiment, named for what it is.
+
+    A file that is not there is left to the reader, which knows the names of the recipes.
+
+    Raises:
+        UserError: what the file is, and what works with it.
+    """
+    try:
+        if not path.exists():
+            return
+        if path.is_dir():
+            raise UserError(_describe_folder(path))
+        if not path.is_file():
+            raise UserError(f"{path}: is no regular file; name a config, which is a YAML file")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    what = _describe_content(path, head, size)
+    if what:
+        raise UserError(f"{path}: {what}")
+
+
+def check_is_experiment(values: dict[Any, Any], path: Path) -> None:
+    """Refuse the description of a data set, whose keys are no options by other names.
+
+    Raises:
+        UserError: it is one of YOLO's.
+    """
+    if "names" in values and values.keys() & {"train", "val", "path", "nc", "test"}:
+        raise UserError(
+            f"{path}: is the description of a YOLO data set, not a config; make COCO JSON of it: "
+            f"retinanet convert yolo {shlex.quote(str(path))} OUT; then train on that: retinanet "
+            "train finetune_small data.train.annotations=OUT/train.json data.train.images=FOLDER "
+            "data.val.annotations=OUT/val.json data.val.images=FOLDER"
+        )
+
+
+def describe_foreign(values: dict[Any, Any]) -> str:
+    """Say which project's config holds these values; an empty string: none that is known."""
+    keys = set(values)
+    if "_BASE_" in keys or len(keys & _DETECTRON2) >= 3:
+        return (
+            f"is a config of detectron2, which is not read here; {_NAMES}, and "
+            "detectron2_r50_1x_coco is a recipe like its own"
+        )
+    if {"task", "mode"} <= keys or {"backbone", "head"} <= keys:
+        return f"is a config of ultralytics, which is not read here; {_NAMES}"
+    if keys & {"_base_", "optim_wrapper", "train_cfg", "default_hooks"}:
+        return (
+            f"is a config of mmdetection, which is not read here; {_NAMES}, and "
+            "mmdetection_r50_1x_coco is a recipe like its own"
+        )
+    return ""
+
+
+def _describe_folder(path: Path) -> str:
+    quoted = shlex.quote(str(path))
+    if (path / "config.yaml").is_file() or (path / "checkpoints").is_dir():
+        return (
+            f"{path}: is the folder of a run, not a config; to continue the run: retinanet train "
+            f"--resume {quoted}"
+        )
+    return (
+        f"{path}: is a folder, not a config; name a YAML file or a recipe, and give a folder of "
+        f"data as an option: retinanet train finetune_small data.root={quoted}"
+    )
+
+
+def _describe_content(path: Path, head: bytes, size: int) -> str:
+    """Say what a file is by how it begins; an empty string: it may be a config."""
+    quoted = shlex.quote(str(path))
+    if not head.strip():
+        return (
+            "is empty; a config names at least the data, as what `retinanet config finetune_small` "
+            "prints does"
+        )
+    if head.startswith(_PICKLES) or path.suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+        return (
+            "is a checkpoint, not a config; to continue its run: retinanet train --resume "
+            f"{quoted}; to start from its weights: retinanet train CONFIG --init-from {quoted}"
+        )
+    if head.startswith(_IMAGES):
+        return "is an image, not a config"
+    if b"\0" in head:
+        return "is a binary file, not a config, which is text in YAML"
+    text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
+    if text[:1] in "{[" and (path.suffix in (".json", ".jsonl") or size > _HEAD or _is_json(text)):
+        return _describe_json(text, quoted)
+    if path.suffix == ".py" or "_base_ =" in text or text.startswith(("import ", "from ")):
+        return (
+            "is a Python file, as mmdetection's and detectron2's configs are, which is not read "
+            f"here; a config is YAML, and {_NAMES}"
+        )
+    if text.startswith("<"):
+        return "is XML or HTML, not a config; Pascal VOC's annotations: retinanet convert voc"
+    if size > _LONGEST:
+        return f"has {size / 1e6:.0f} MB; a config is a short YAML file"
+    return ""
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is JSON with anything in it that no config has."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return not isinstance(values, dict) or bool({"images", "annotations"} & values.keys())
+
+
+def _describe_json(text: str, quoted: str) -> str:
+    if text.startswith("["):
+        return (
+            "is a JSON list, such as results are, not a config; to score results: retinanet "
+            f"evaluate {quoted} --annotations FILE"
+        )
+    if any(f'"{key}"' in text for key in ("images", "annotations", "categories")):
+        return (
+            "is an annotation file (COCO JSON), not a config; give it as an option: retinanet "
+            f"train finetune_small data.train.annotations={quoted} data.train.images=FOLDER "
+            "data.val.annotations=FILE data.val.images=FOLDER"
+        )
+    return "is JSON, not a config, which is YAML"

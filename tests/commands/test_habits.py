@@ -1,0 +1,103 @@
+"""What users of other projects type is answered with what does it here."""
+
+import pytest
+
+from retinanet.commands.arguments import check_overrides, device_name
+from retinanet.commands.habits import answer, has_effect, unused_in_predict
+from retinanet.errors import UserError
+from retinanet.schema.options import all_options
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "train", "evaluate", "predict"),
+    [
+        ("batch-size", "4", "train.batch_size=4", "eval.batch_size=4", "eval.batch_size=4"),
+        (
+            *("imgsz", "640", "data.short_side=640"),
+            *("data.eval_short_side=640", "data.eval_short_side=640"),
+        ),
+        (
+            *("conf-thres", "0.3", "postprocess.score_threshold=0.3"),
+            *("postprocess.score_threshold=0.3", "--threshold 0.3"),
+        ),
+        (
+            *("weights", "a b.pt", "--init-from 'a b.pt'"),
+            "the checkpoint is the first word: retinanet evaluate 'a b.pt'",
+            "the checkpoint is the first word: retinanet predict 'a b.pt' IMAGES",
+        ),
+        (
+            *("epochs", "3", "train.epochs=3"),
+            "train.epochs belongs to the training; it has no effect in evaluate",
+            "train.epochs belongs to the training; it has no effect in predict",
+        ),
+        (
+            *("device", "0,1", "CUDA_VISIBLE_DEVICES=0,1 in front of the command, and "),
+            "CUDA_VISIBLE_DEVICES=0,1 in front of the command, and train.device=cuda",
+            "CUDA_VISIBLE_DEVICES=0,1 in front of the command, and --device cuda",
+        ),
+        ("device", "cpu", "train.device=cpu", "train.device=cpu", "--device cpu"),
+        ("device", "cuda:1", "CUDA_VISIBLE_DEVICES=1 in", "CUDA_VISIBLE_DEVICES=1 in", "CUDA_VIS"),
+        ("work-dir", "out", "output.dir=out", "--output out", "--output out"),
+        ("config-file", "x.yaml", "the config is the first word: retinanet train x.yaml", "", ""),
+        ("ann-file", "v.json", "data.train.annotations=v.json", "--annotations v.json", "--annot"),
+    ],
+)
+def test_by_command(name: str, value: str, train: str, evaluate: str, predict: str) -> None:
+    for command, expected in (("train", train), ("evaluate", evaluate), ("predict", predict)):
+        meant = answer(name, value, command)
+        assert meant is not None
+        assert meant.startswith(expected)
+
+
+def test_what_is_not_known() -> None:
+    assert answer("qqqq", "1", "train") is None
+
+
+def test_options_that_are_named_have_an_effect() -> None:
+    named = {
+        meant.partition("=")[0]
+        for name in ("batch", "imgsz", "conf", "iou", "max_det", "workers", "cpu")
+        for command in ("evaluate",)
+        if (meant := answer(name, "1", command))
+    }
+    assert named <= set(all_options())
+    assert all(has_effect(option, "evaluate") for option in named)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("train", ["train.steps=1", "train.epochs=2"], r"^train\.steps and train\.epochs are both"),
+        ("train", ["lr=1"], r"^'lr=1' is not of the form section\.key=value; here: train\.lr=1$"),
+        ("evaluate", ["batch=4"], r"here: eval\.batch_size=4$"),
+        ("evaluate", ["device=1"], r"here: CUDA_VISIBLE_DEVICES=1 in front of the command, and "),
+        ("predict", ["train.device=cpu"], r"predict takes its device as an option: --device cpu$"),
+    ],
+)
+def test_overrides_of_a_command(command: str, words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_overrides(words, command)
+
+
+def test_sound_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    check_overrides(["train.lr=1", "train.lr=1", "train.steps=null", "train.epochs=2"], "train")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_override_that_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    check_overrides(["train.lr=1", "train.lr=2"], "train")
+    assert capsys.readouterr().err == "note: train.lr is given twice; the last counts: 2, not 1\n"
+
+
+def test_options_without_effect_in_a_prediction() -> None:
+    words = ["data.root=/x", "postprocess.nms_threshold=0.4", "data.workers=3"]
+    assert unused_in_predict(words) == [
+        "without effect in predict: data.root",
+        "without effect in predict: data.workers",
+    ]
+
+
+def test_names_of_devices() -> None:
+    assert [device_name(word) for word in ("auto", "cpu", "cuda", "mps")] == [
+        *("auto", "cpu", "cuda", "mps")
+    ]
