@@ -6,12 +6,11 @@ B images of a batch, H x W canvas, A anchors of a canvas, G ground truths of an 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from retinanet.positives import Assigned, join_targets
+from retinanet.positives import Assigned
 from retinanet.structures import Target
 
 
@@ -33,49 +32,6 @@ class Batch:
     """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED; on the host, too."""
     assigned: Assigned
     """The same as lists, from which the losses are computed."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Join all small tensors for the way from a loader process.
-
-        There each tensor takes a file descriptor, of which a process has a thousand or so.
-        """
-        found = self.assigned
-        boxes, labels, crowd = join_targets(self.targets)
-        small = [self.sizes, self.original_sizes, self.image_ids, found.places, found.labels]
-        small += [found.ignored, labels, found.boxes, boxes, crowd]
-        return {
-            "images": self.images,
-            "matches": self.matches,
-            "small": _pack(small),
-            "counts": (
-                [len(target.labels) for target in self.targets],
-                found.counts,
-                found.ignored_counts,
-            ),
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        sizes, original_sizes, image_ids, *rest = _unpack(*state["small"])
-        places, positive_labels, ignored, labels, positive_boxes, boxes, crowd = rest
-        of_targets, of_positives, of_ignored = state["counts"]
-        parts = zip(*(values.split(of_targets) for values in (boxes, labels, crowd)), strict=True)
-        targets = [Target(boxes=b, labels=k, crowd=c) for b, k, c in parts] if of_targets else []
-        vars(self).update(
-            images=state["images"],
-            sizes=sizes,
-            original_sizes=original_sizes,
-            image_ids=image_ids,
-            targets=targets,
-            matches=state["matches"],
-            assigned=Assigned(
-                places=places,
-                labels=positive_labels,
-                boxes=positive_boxes,
-                counts=of_positives,
-                ignored=ignored,
-                ignored_counts=of_ignored,
-            ),
-        )
 
     def to(self, device: torch.device) -> Batch:
         """Copy what computes to a device, without waiting for it where the memory is pinned."""
@@ -109,19 +65,3 @@ class Batch:
             matches=self.matches[one],
             assigned=self.assigned.image(i, self.matches.shape[1]),
         )
-
-
-def _pack(tensors: list[Tensor]) -> tuple[Tensor, list[tuple[torch.dtype, torch.Size]]]:
-    """Lay tensors one after another, as bytes; wide types come first, so that each is aligned.
-
-    Returns:
-        The bytes, and the type and the shape of each tensor.
-    """
-    data = torch.cat([values.flatten().view(torch.uint8) for values in tensors])
-    return data, [(values.dtype, values.shape) for values in tensors]
-
-
-def _unpack(data: Tensor, kinds: list[tuple[torch.dtype, torch.Size]]) -> list[Tensor]:
-    """Return the tensors that `_pack` laid out, as views."""
-    parts = data.split([shape.numel() * dtype.itemsize for dtype, shape in kinds])
-    return [part.view(kind).view(shape) for part, (kind, shape) in zip(parts, kinds, strict=True)]

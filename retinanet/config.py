@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 from reprlib import Repr
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,6 +23,7 @@ from retinanet.schema.options import (
     did_you_mean,
     number,
     type_of,
+    words_of,
 )
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
@@ -156,7 +157,7 @@ def build_config(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        given = {text.partition("=")[0].strip() for text in overrides}
+        given = named_in(overrides)
         known = set(_list_problems(before)) if overrides and before is not None else None
         lines: dict[str, None] = {}  # in order, each once
         for problem in _first_causes(error):
@@ -186,6 +187,11 @@ def _first_causes(error: ValidationError) -> list[dict[str, Any]]:
     return [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
 
 
+def named_in(overrides: Sequence[str]) -> set[str]:
+    """Return the options that words of the form `section.key=value` set."""
+    return {text.partition("=")[0].strip() for text in overrides}
+
+
 def dump_config(config: Config) -> dict[str, Any]:
     """Return the experiment as plain dicts, lists, numbers and strings."""
     return config.model_dump(mode="json")
@@ -211,7 +217,7 @@ def _check_unit(before: dict[str, Any], values: dict[str, Any], overrides: list[
     unit = _length_unit(values)
     if unit == _length_unit(before):
         return
-    given = {text.partition("=")[0].strip() for text in overrides}
+    given = named_in(overrides)
     for key in ("train.milestones", "eval.every"):
         section, name = key.split(".")
         part = values.get(section)
@@ -333,7 +339,8 @@ def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     if location and not (location[-1].isidentifier() or location[-1].isdigit()):
         location = location[:-1]
     if problem["type"] == "literal_error":
-        expected = _list_words(type_of(location))
+        *others, last = map(repr, words_of(type_of(location)))
+        expected = f"{', '.join(others)} or {last}" if others else last
     elif problem["type"] in _EXPECTED:
         context = problem.get("ctx", {}).items()
         limits = {k: number(v) for k, v in context if isinstance(v, int | float)}
@@ -343,10 +350,3 @@ def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
     remedy = _DEVICE if location == ["train", "device"] else ""
     value = _SHORT.repr(problem["input"])
     return f"{'.'.join(location) or 'the config'} is {value}; it should be {expected}{remedy}"
-
-
-def _list_words(kind: Any) -> str:
-    """Return the words of a `Literal`, or of the one among several types: `'sgd' or 'adamw'`."""
-    words = next(part for part in (kind, *get_args(kind)) if get_origin(part) is Literal)
-    *others, last = map(repr, get_args(words))
-    return f"{', '.join(others)} or {last}" if others else last

@@ -1,7 +1,16 @@
 """The ways a run ends early that are not our bugs, and helpers for their messages."""
 
 import difflib
+import errno
 from collections.abc import Sequence
+from pathlib import Path
+
+_SHORTAGES = {
+    errno.EMFILE: "this process has too many files open: allow more (ulimit -n 4096)",
+    errno.ENFILE: "the machine has too many files open: end what has opened them",
+    errno.ENOMEM: "the machine has no memory left: end other programs, or lower data.workers",
+}
+"""What keeps a file from being read that may be sound."""
 
 
 class UserError(Exception):
@@ -30,6 +39,24 @@ class InterruptedRunError(Exception):
     def __init__(self, number: int, where: str) -> None:
         super().__init__(where)
         self.number = number
+
+
+def shortage(path: Path | str | None, error: OSError) -> TrainingError | None:
+    """Return the error of a machine that cannot open any further file; None: the file is wrong.
+
+    Args:
+        path: Path of the file, where it is known.
+        error: Error of the system.
+    """
+    remedy = _SHORTAGES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    return TrainingError(f"{path}: cannot be opened: {remedy}" if path else remedy)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's own text, for the middle of a message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def nearest(word: str, choices: list[str]) -> str:

@@ -13,7 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from retinanet.errors import InterruptedRunError, TrainingError, UserError
+from retinanet.errors import (
+    InterruptedRunError,
+    TrainingError,
+    UserError,
+    first_line,
+    shortage,
+)
 from retinanet.stop_signals import kill_by_stop_signals, raised_stop_signals
 
 _LOST_PEER = re.compile(r"gloo/transport|Connection (closed|reset) by peer|remote process exited")
@@ -22,6 +28,8 @@ _LOST_LOADER = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed
 """What torch says when a worker of its loader is gone."""
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 """What torch says when the machine has no memory left."""
+_NO_THREAD = "can't start new thread"
+"""What Python says when the system allows no further thread."""
 
 
 def run_guarded(command: Callable[[], int]) -> int:
@@ -64,19 +72,29 @@ def _run(command: Callable[[], int]) -> int:
         return _fail(1, _describe_memory("machine", error))
     except ConnectionError as error:
         return _fail(1, f"a process that this one works with is gone: {error}", about="gone")
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        named = f"{error.filename}: {reason}" if error.filename else reason
+        return _fail(1, str(shortage(error.filename, error) or named))
     except RuntimeError as error:
         if is_lost_peer(error):
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            return _fail(1, f"another process of the run is gone: {reason}", about="gone")
+            return _fail(
+                1, f"another process of the run is gone: {first_line(error)}", about="gone"
+            )
         # The name of torch's class, without waiting for its import; on a CPU it has none.
         if type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(error)):
             return _fail(1, _describe_memory("device", error))
-        if _LOST_LOADER.search(str(error)):
-            reason = str(error).splitlines()[0].rstrip(". ")
+        if _NO_THREAD in str(error):
             return _fail(
                 1,
-                f"a loader process is gone: {reason}. If the machine ran out of memory, lower "
-                "data.workers (the results stay the same)",
+                "the system allows no further thread or process: is its limit (ulimit -u, docker "
+                "run --pids-limit) used up? Or lower data.workers (the results stay the same)",
+            )
+        if _LOST_LOADER.search(str(error)):
+            return _fail(
+                1,
+                f"a loader process is gone: {first_line(error)}. If the machine ran out of memory, "
+                "lower data.workers (the results stay the same)",
             )
         raise
 

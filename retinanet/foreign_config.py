@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ _DETECTRON2 = {
     *("_BASE_", "MODEL", "SOLVER", "DATASETS", "DATALOADER", "INPUT", "TEST", "OUTPUT_DIR"),
     "VERSION",
 }
+_YOLO_NAMES = re.compile(r"^names\s*:", re.MULTILINE)
+_YOLO_PLACES = re.compile(r"^(?:train|val|test|path)\s*:[ \t]*[^\s#]", re.MULTILINE)
+"""By its text: names by number (`0: person`) are no keys that a config may have."""
 _NAMES = "docs/config.md lists what its options are called here"
 
 
@@ -53,12 +57,16 @@ def check_is_experiment(values: dict[Any, Any], path: Path) -> None:
         UserError: it is one of YOLO's.
     """
     if "names" in values and values.keys() & {"train", "val", "path", "nc", "test"}:
-        raise UserError(
-            f"{path}: is the description of a YOLO data set, not a config; make COCO JSON of it: "
-            f"retinanet convert yolo {shlex.quote(str(path))} OUT; then train on that: retinanet "
-            "train finetune_small data.train.annotations=OUT/train.json data.train.images=FOLDER "
-            "data.val.annotations=OUT/val.json data.val.images=FOLDER"
-        )
+        raise UserError(f"{path}: {_describe_yolo(path)}")
+
+
+def _describe_yolo(path: Path) -> str:
+    return (
+        "is the description of a YOLO data set, not a config; make COCO JSON of it: "
+        f"retinanet convert yolo {shlex.quote(str(path))} OUT; then train on that: retinanet "
+        "train finetune_small data.train.annotations=OUT/train.json data.train.images=FOLDER "
+        "data.val.annotations=OUT/val.json data.val.images=FOLDER"
+    )
 
 
 def describe_foreign(values: dict[Any, Any]) -> str:
@@ -112,6 +120,8 @@ def _describe_content(path: Path, head: bytes, size: int) -> str:
     text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
     if text[:1] in "{[" and (path.suffix in (".json", ".jsonl") or size > _HEAD or _is_json(text)):
         return _describe_json(text, quoted)
+    if _YOLO_NAMES.search(text) and _YOLO_PLACES.search(text):
+        return _describe_yolo(path)
     if path.suffix == ".py" or "_base_ =" in text or text.startswith(("import ", "from ")):
         return (
             "is a Python file, as mmdetection's and detectron2's configs are, which is not read "

@@ -54,13 +54,13 @@ def raised_stop_signals(caller: FrameType) -> Iterator[list[int]]:
     raised: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        ignore_repeated(number)
         if _is_importing(frame, caller):
             # Cut short, numpy and torch go on with half of what they need.
             again = threading.Timer(_IMPORT_SECONDS, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()
             return
+        ignore_repeated(number)
         raised.append(number)
         limit_patience(_LAST_WORDS_SECONDS)  # what prints in its cleaning up may find no reader
         raise StopSignal(number)

@@ -70,6 +70,19 @@ def torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int],
             "error: a process that this one works with is gone: [Errno 32] Broken pipe\n",
         ),
         (
+            OSError(24, "Too many open files", "a.json"),
+            1,
+            "error: a.json: cannot be opened: this process has too many files open: allow more "
+            "(ulimit -n 4096)\n",
+        ),
+        (PermissionError(13, "Permission denied", "a"), 1, "error: a: Permission denied\n"),
+        (
+            RuntimeError("can't start new thread"),
+            1,
+            "error: the system allows no further thread or process: is its limit (ulimit -u, "
+            "docker run --pids-limit) used up? Or lower data.workers (the results stay the same)\n",
+        ),
+        (
             OutOfMemoryError("8 GiB"),
             1,
             "error: the device has too little memory: 8 GiB\nLower train.micro_batch (the batch "
@@ -174,24 +187,25 @@ def test_a_signal_that_a_library_turns_into_an_error(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGXCPU"])
 def test_a_signal_waits_for_an_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """numpy and torch would go on with half of what they need."""
-    (tmp_path / "slow_module.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nfor i in range(1000): pass\n"
+    (tmp_path / f"slow_{name}.py").write_text(
+        f"import os, signal\nos.kill(os.getpid(), signal.{name})\nfor i in range(1000): pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     done: list[str] = []
 
     def command() -> int:
-        done.append(import_module("slow_module").__name__)
+        done.append(import_module(f"slow_{name}").__name__)
         time.sleep(10)
         return 0
 
-    assert run_guarded(command) == 143
-    assert done == ["slow_module"]
-    assert "stopped: SIGTERM" in capsys.readouterr().err
+    assert run_guarded(command) == 128 + signal.Signals[name]
+    assert done == [f"slow_{name}"]
+    assert f"stopped: {name}" in capsys.readouterr().err
 
 
 def test_a_second_signal_is_final() -> None:

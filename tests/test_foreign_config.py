@@ -41,6 +41,12 @@ def refusal(path: Path) -> str:
             "is the description of a YOLO data set",
             "convert yolo d",
         ),
+        (
+            "data.yaml",
+            b"path: ../x  # root\ntrain: images\nval: v\nnames:\n  0: cat\n  1: dog\n",
+            "is the description of a YOLO data set",
+            "convert yolo d",
+        ),
         ("d.yaml", DETECTRON2.encode(), "is a config of detectron2", "SOLVER.BASE_LR is not an op"),
         ("m.py", b"model = dict()\n", "is a Python file, as mmdetection's", "docs/config.md"),
         (

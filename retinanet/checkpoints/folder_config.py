@@ -14,7 +14,7 @@ from pathlib import Path
 
 from retinanet.checkpoints.changes import Change, as_text, compare_configs
 from retinanet.checkpoints.run_folder import RunFolder
-from retinanet.config import load_config, override_config
+from retinanet.config import load_config, named_in, override_config
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -47,16 +47,29 @@ def read_folder_config(folder: RunFolder, saved: Config) -> FolderConfig | None:
             raise UserError(f"{path}: is empty")
         config = load_config(path)
     except UserError as error:
+        remove = "rm -r" if path.is_dir() else "rm"
         raise UserError(
             f"{error}\nThis is the config of the run in {folder.path}, and what is changed in it "
             "counts at a resume. Nothing was written. Correct it, or take the run's own back by "
-            f"removing it, as it is then written again: rm {shlex.quote(str(path))}"
+            f"removing it, as it is then written again: {remove} {shlex.quote(str(path))}"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     return FolderConfig(
-        path=path, config=keep_resolved(config, saved), is_own=folder.is_config_as_written()
+        path=path,
+        config=_keep_place(keep_resolved(config, saved), saved, path),
+        is_own=folder.is_config_as_written(),
     )
+
+
+def _keep_place(config: Config, saved: Config, path: Path) -> Config:
+    """Return a config with the run's own place, where its file says nothing of it."""
+    kept = []
+    if "dir" not in config.output.model_fields_set:
+        kept.append(Change(key="output.dir", before=None, after=saved.output.dir))
+    if config.output.name == path.stem:  # a config without a name is named by its file
+        kept.append(Change(key="output.name", before=None, after=saved.output.name))
+    return override_config(config, list(map(as_override, kept))) if kept else config
 
 
 def keep_resolved(asked: Config, saved: Config) -> Config:
@@ -89,7 +102,7 @@ def describe_ignored_edit(
         return []  # nothing here depends on it; a resume says what is wrong with it
     if found is None or found.is_own:
         return []
-    given = {text.partition("=")[0].strip() for text in overrides}
+    given = named_in(overrides)
     edits = [
         change
         for change in compare_configs(found.config, saved)

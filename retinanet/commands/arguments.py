@@ -55,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
             count = sum(word.partition("=")[0] in action.option_strings for word in words)
             if count > 1 and action.nargs != 0 and not isinstance(action, argparse._AppendAction):
                 flag, value = action.option_strings[0], getattr(options, action.dest)
-                _note(f"{flag} is given {count} times; the last counts: {value}")
+                note(f"{flag} is given {count} times; the last counts: {value}")
 
     def _explain(self, unknown: list[str], words: list[str]) -> str:
         """Return what was probably meant by an unknown option, in brackets, if anything was."""
@@ -111,19 +111,15 @@ def check_overrides(overrides: Sequence[str], command: str) -> None:
                 f"{text}: an annotation file is given with its option: "
                 + ("data.train.annotations=.." if command == "train" else f"--annotations {text}")
             )
-        if command == "predict" and key == "train.device":
-            raise UserError(f"{text}: predict takes its device as an option: --device {value}")
         if equals and given.get(key, value) != value:
-            _note(f"{key} is given twice; the last counts: {value}, not {given[key]}")
+            note(f"{key} is given twice; the last counts: {value}, not {given[key]}")
+        other = {"train.steps": "train.epochs", "train.epochs": "train.steps"}.get(key, "")
+        if "null" not in (value, given.get(other, "null")):
+            note(f"{key} takes the place of {other}, which is given before it")
         given[key] = value
-    if {"train.steps", "train.epochs"} <= given.keys() and "null" not in (
-        given["train.steps"],
-        given["train.epochs"],
-    ):
-        raise UserError("train.steps and train.epochs are both given; leave one out")
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
     """Say on stderr what may not be meant, though it may: scripts add to words of their own."""
     print(f"note: {text}", file=sys.stderr)
 

@@ -65,7 +65,9 @@ def run_demo(output: Path) -> int:
     written = write_evaluation(evaluation, outcome.folder.evaluation)
     print(format_metrics(evaluation.metrics))
     print(f"\nrun folder     {outcome.folder.path}")
-    print(f"picture        {written[-1]}")
+    for path in written:
+        if path.suffix == ".jpg":
+            print(f"picture        {path}")
     print(f"checkpoint     {best}")
     print(f"try            {command_line('predict', best, data / 'images' / 'val')}")
     print(f"time           {time.perf_counter() - started:.0f} s")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser
+from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser, note
 
 
 def main(words: list[str]) -> int:
@@ -23,10 +23,11 @@ def main(words: list[str]) -> int:
     parser.add_argument("--output", metavar="DIR", help="folder for results, figures and pictures")
     options = parser.parse_intermixed_args(words)
     check_overrides(options.overrides, "evaluate")
+    notes = []
     for flag, key in (("annotations", "data.val.annotations"), ("images", "data.val.images")):
         given = any(text.startswith(f"{key}=") for text in options.overrides)
         if given and getattr(options, flag) is not None:
-            parser.error(f"--{flag} and {key} are both given; leave one out")
+            notes.append(f"--{flag} counted, not {key}, which was given too")
     from retinanet.engine.evaluate import write_evaluation
     from retinanet.evaluation.coco import format_metrics
     from retinanet.files import check_writable
@@ -47,7 +48,7 @@ def main(words: list[str]) -> int:
         if annotations is None:
             parser.error("a results file needs --annotations")
         if options.images:
-            parser.error("a results file needs no --images: no image is read")
+            notes.append("--images has no effect on a results file: no image is read")
         outcome = evaluate_results_file(path, annotations, options.overrides)
     else:
         images = Path(options.images) if options.images else None
@@ -58,6 +59,8 @@ def main(words: list[str]) -> int:
             return 0
         outcome = evaluation
     written = write_evaluation(outcome, folder)  # first: printing may fail
+    for text in notes:
+        note(text)
     print(format_metrics(outcome.metrics))
     for file in written:
         print(f"wrote {file}")

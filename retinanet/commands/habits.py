@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from retinanet.schema.options import find_option
+from retinanet.schema.options import find_option, type_of, words_of
 
 _SAME = {
     **dict.fromkeys(("batch", "batch_size", "bs", "samples_per_gpu", "imgs_per_batch"), "batch"),
@@ -73,12 +73,13 @@ _ANSWERS: dict[str, dict[str, str]] = {
     "name": {"train": "--name {}", "": "--output FOLDER"},
     "cpu": {"": "train.device=cpu", "predict": "--device cpu"},
     "processes": {
-        "train": "torchrun --nproc_per_node 8 tools/train.py CONFIG",
-        "": "torchrun --nproc_per_node 8 -m retinanet COMMAND",
+        "train": "torchrun --nproc_per_node {} tools/train.py CONFIG",
+        "": "torchrun --nproc_per_node {} -m retinanet COMMAND",
     },
     "evaluate": {"train": "retinanet evaluate CHECKPOINT"},
     "options": {"": "options are written as they are, such as train.lr=0.005"},
     "precision": {"": "train.precision=bf16"},
+    "cos_lr": {"train": "train.schedule=cosine"},
     "workers": {
         "": "data.workers={}",
         "predict": "there is no such option: images are read in the process itself",
@@ -101,6 +102,8 @@ def answer(name: str, value: str, command: str) -> str | None:
         return _choose_device(value, command)
     answers = _ANSWERS.get(what, {})
     text = answers.get(command, answers.get(""))
+    if what == "processes" and not value.isdigit():
+        value = "8"
     if text is not None:
         return text.format(shlex.quote(value) if value else "..")
     option = find_option(name)
@@ -108,7 +111,15 @@ def answer(name: str, value: str, command: str) -> str | None:
         return None
     if command in ("evaluate", "predict") and not has_effect(option, command):
         return f"{option} belongs to the training; it has no effect in {command}"
-    return f"{option}={shlex.quote(value) if value else '..'}"
+    return f"{option}={_our_word(option, value)}"
+
+
+def _our_word(option: str, value: str) -> str:
+    """Return a value as an option takes it: a word of its list, or the list."""
+    words = words_of(type_of(option.split(".")))
+    if not words or value in words:
+        return shlex.quote(value) if value else ".."
+    return value.lower() if value.lower() in words else "|".join(words)
 
 
 def _choose_device(value: str, command: str) -> str:
@@ -126,7 +137,8 @@ def unused_in_predict(overrides: Sequence[str]) -> list[str]:
     """Return lines about options that were given and that a prediction does not use."""
     keys = [text.partition("=")[0].strip() for text in overrides]
     unused = [key for key in keys if not has_effect(key, "predict")]
-    return [f"without effect in predict: {key}" for key in unused]
+    instead = {"train.device": "; the option is --device"}
+    return [f"without effect in predict: {key}{instead.get(key, '')}" for key in unused]
 
 
 def has_effect(option: str, command: str) -> bool:

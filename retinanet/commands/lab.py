@@ -113,14 +113,14 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
     Raises:
         UserError: an option that the losses set, or data that are not there.
     """
-    from retinanet.config import find_config, load_config, override_config
+    from retinanet.config import find_config, load_config, named_in, override_config
     from retinanet.distributed.device import find_device
     from retinanet.distributed.precision import resolve_precision
     from retinanet.lab.variants import VARIANTS
 
     path, words = find_config(config), list(overrides)
-    given = {word.partition("=")[0].strip() for word in words}
-    own = {option.partition("=")[0] for one in VARIANTS.values() for option in one.options}
+    given = named_in(words)
+    own = {key for one in VARIANTS.values() for key in named_in(one.options)}
     for key in sorted(own & given):
         raise UserError(f"{key}: each of the losses that are compared sets it; leave it out")
     if steps is not None:

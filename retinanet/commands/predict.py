@@ -61,9 +61,10 @@ def main(words: list[str]) -> int:
         if "." not in name and (text := answer(name, value, "predict")):
             parser.error(f"{word} is not an option here: {text}")
     check_overrides(overrides, "predict")
-    own_threshold = any(word.startswith("postprocess.score_threshold") for word in overrides)
-    if options.threshold is not None and own_threshold:
-        parser.error("--threshold and postprocess.score_threshold are both given; leave one out")
+    if options.threshold is not None and any(
+        word.startswith("postprocess.score_threshold=") for word in overrides
+    ):
+        print("note: --threshold counts, not postprocess.score_threshold", file=sys.stderr)
     if bool(inputs) == bool(options.annotations):
         both = " (not both)" if inputs else ""
         parser.error(f"name either images, folders or globs, or a file with --annotations{both}")

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from retinanet.errors import shortage
 from retinanet.files import check_regular
 
 T = TypeVar("T")
@@ -27,8 +28,15 @@ def map_in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> Iter
 
 
 def read_bytes(path: Path) -> bytes | OSError:
-    """Return a file's bytes, or why they cannot be read."""
+    """Return a file's bytes, or why they cannot be read.
+
+    Raises:
+        TrainingError: no file can be opened any more.
+    """
     try:
         return check_regular(path).read_bytes()
     except OSError as error:
+        short = shortage(path, error)
+        if short is not None:
+            raise short from None
         return error

@@ -125,7 +125,9 @@ def _shared_block(size: int) -> Tensor:
     try:
         if free is not None and free < size:  # torch would leave an empty file behind
             raise _too_little(size, "")
-        storage = torch.UntypedStorage._new_shared(size)
+        new_shared = getattr(torch.UntypedStorage, "_new_shared", None)
+        # Without torch's own way, memory of the process is copied there.
+        storage = new_shared(size) if new_shared else torch.UntypedStorage(size).share_memory_()
     except (RuntimeError, OSError, MemoryError) as error:
         raise _too_little(size, f" ({error})") from None
     return torch.empty(0, dtype=torch.uint8).set_(storage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,13 +144,12 @@ class Loader(DataLoader):
         if not self.num_workers:
             yield from super().__iter__()
             return
-        iterator = start_processes(super().__iter__)
-        watch = Watch(iterator._workers, self._say)
+        iterator, workers = start_processes(super().__iter__)
         try:
-            while (packed := _next_item(iterator, watch)) is not None:
-                yield packed.unpack()
+            with closing(Watch(workers, self._say)) as watch:
+                while (packed := _next_item(iterator, watch)) is not None:
+                    yield packed.unpack()
         finally:
-            watch.close()
             end_processes(iterator)
 
 

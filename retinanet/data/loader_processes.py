@@ -42,8 +42,8 @@ GLANCE = 1.0
 _STATES = {"T": "stopped", "t": "stopped", "D": "waiting for a disk or a network drive"}
 """Letters of /proc/PID/stat."""
 
-_open: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Iterators of torch's loader whose processes are running."""
+_open: weakref.WeakKeyDictionary[Any, list[BaseProcess]] = weakref.WeakKeyDictionary()
+"""Iterators of torch's loader, and their processes, which are running."""
 
 
 def prepare_process() -> None:
@@ -83,8 +83,8 @@ def _print_unless_left(
         sys.__excepthook__(kind, error, traceback)
 
 
-def start_processes(start: Callable[[], Any]) -> Any:
-    """Return what `start` does, an iterator of torch's loader with its processes.
+def start_processes(start: Callable[[], Any]) -> tuple[Any, list[BaseProcess]]:
+    """Return what `start` does, an iterator of torch's loader, and its processes.
 
     Raises:
         TrainingError: the system does not allow so many; none of them is left.
@@ -99,10 +99,14 @@ def start_processes(start: Callable[[], Any]) -> Any:
             f"the loader processes could not be started: {error.strerror}. {_remedy(error)}"
         ) from None
     # By default the death of a process is raised wherever the training is at that moment.
-    signal_handling._remove_worker_pids(id(iterator))
-    iterator._worker_pids_set = False
-    _open.add(iterator)
-    return iterator
+    if hasattr(signal_handling, "_remove_worker_pids"):
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+    # Of torch's own list; children that are gone already would be missing.
+    started = set(multiprocessing.active_children()) - before
+    workers = list(getattr(iterator, "_workers", started))
+    _open[iterator] = workers
+    return iterator, workers
 
 
 def _remedy(error: OSError) -> str:
@@ -124,7 +128,7 @@ def end_processes(iterator: Any) -> None:
     """
     if iterator not in _open:  # the program is at its end, where no thread can be started
         return
-    workers: list[BaseProcess] = iterator._workers
+    workers = _open[iterator]
     for worker in workers:
         _send_end(worker)
     _join(workers, _LEAVING)
@@ -138,8 +142,8 @@ def end_processes(iterator: Any) -> None:
     rest.join(2 * _LEAVING)
     for worker in workers:
         if worker.exitcode is None:  # the system holds it: the program would wait for it at its end
-            multiprocessing.process._children.discard(worker)  # type: ignore[attr-defined]
-    _open.discard(iterator)
+            getattr(multiprocessing.process, "_children", set()).discard(worker)
+    _open.pop(iterator, None)
 
 
 def _send_end(worker: BaseProcess) -> None:
@@ -159,12 +163,12 @@ def _join(workers: Sequence[BaseProcess], seconds: float) -> None:
 @atexit.register
 def _end_all() -> None:
     """End what was never closed: multiprocessing would wait for the whole grace."""
-    for iterator in list(_open):
-        for worker in iterator._workers:
+    for iterator, workers in list(_open.items()):
+        for worker in workers:
             if worker.exitcode is None:
                 worker.kill()
         iterator._shutdown = True  # torch has nothing left to end
-        _open.discard(iterator)
+        del _open[iterator]
 
 
 class Watch:

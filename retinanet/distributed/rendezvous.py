@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import TrainingError, UserError, first_line
 
 _PATIENCE = timedelta(minutes=10)
 """Between the first and the last process of a group: machines start at different times."""
@@ -64,10 +64,9 @@ def _connect(host: str, port: int, *, opens: bool) -> dist.Store:
             )
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             if opens or time.monotonic() > deadline:
-                reason = str(error).splitlines()[0]
                 raise TrainingError(
                     f"process 0 of the run does not answer at {host}:{port} (MASTER_ADDR, "
-                    f"MASTER_PORT): {reason}"
+                    f"MASTER_PORT): {first_line(error)}"
                 ) from None
 
 

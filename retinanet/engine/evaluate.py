@@ -170,14 +170,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         for path, text in zip(paths, texts, strict=False):
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        if evaluation.pictures:
-            columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
-            path = folder / "pictures.jpg"
-            failure = save_picture(path, grid(evaluation.pictures, columns))
-            if failure:
-                evaluation.metrics.remarks.append(failure)
-            else:
-                paths.append(path)
+        paths += _write_pictures(evaluation, folder / "pictures.jpg")
         with replacing(paths[2]) as temporary:  # last: with the remark on a picture that failed
             temporary.write_text(format_metrics(evaluation.metrics) + "\n", encoding="utf-8")
     except OSError as error:
@@ -185,3 +178,26 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
             raise write_failure(folder, error, needed=sum(map(len, texts))) from None
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
     return paths
+
+
+def _write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
+    """Write the pictures as one; return its path, or, where it fails, nothing but a remark.
+
+    One of an earlier evaluation does not stay beside the new figures.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    if evaluation.pictures:
+        columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
+        failure = save_picture(path, grid(evaluation.pictures, columns))
+        if not failure:
+            return [path]
+        evaluation.metrics.remarks.append(failure)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        evaluation.metrics.remarks.append(
+            f"{path} is not of this evaluation, and could not be removed: {error.strerror}"
+        )
+    return []

@@ -34,7 +34,7 @@ def find_state(path: Path) -> tuple[RunFolder, Checkpoint, list[str]]:
     else:
         checkpoint, remarks = _load_named(path)
         folder = RunFolder(path.absolute().parent.parent)
-    if not folder.config.exists():
+    if not folder.config.exists() and not folder.config.is_symlink():
         _check_is_run_folder(folder, path, checkpoint)
         remarks.append(f"{folder.config}: was missing; it is written again from the checkpoint")
     records = [folder.path / "metrics.jsonl", folder.path / "tensorboard"]
@@ -103,7 +103,9 @@ def _check_is_run_folder(folder: RunFolder, path: Path, checkpoint: Checkpoint) 
     Raises:
         UserError: the folder holds other things than a run does.
     """
-    own = {"checkpoints", "evaluation", "tensorboard", "train.log", "metrics.jsonl", "env.json"}
+    if folder.environment.is_file() or (folder.path / "train.log").is_file():
+        return  # what else lies there was put there by its owner
+    own = {"checkpoints", "evaluation", "tensorboard", "metrics.jsonl"}
     other = sorted(entry.name for entry in folder.path.iterdir() if entry.name not in own)
     other = [name for name in other if not name.startswith(".")]
     if not other:
@@ -135,7 +137,7 @@ def _quoted(path: Path) -> str:
 
 def new_run_command(
     folder: RunFolder,
-    weights: Path,
+    weights: Path | None,
     *,
     config: Path | None = None,
     overrides: Sequence[str] = (),
@@ -144,7 +146,7 @@ def new_run_command(
 
     Args:
         folder: of this run.
-        weights: its checkpoint.
+        weights: its checkpoint; None: the weights do not fit, and the other run has its own.
         config: YAML file of the new one; None: the run's own config.yaml.
         overrides: `section.key=value` on top of it.
     """
@@ -154,4 +156,5 @@ def new_run_command(
     name = free_name(absolute.parent, absolute.name)
     parent = absolute.parent if folder.path.name in ("", "..") else folder.path.parent
     words = ("train", config or folder.config, f"output.dir={parent}", *kept)
-    return f"{command_line(*words, '--init-from', weights)} {name_option(name)}"
+    start = ("--init-from", weights) if weights else ("model.init_from=null",)
+    return f"{command_line(*words, *start)} {name_option(name)}"

@@ -326,14 +326,16 @@ def _say_finished(run: Run, *, is_fine: bool) -> None:
     train = run.config.train
     unit, length = ("epochs", train.epochs) if train.epochs else ("steps", train.steps)
     resume = ("train", "--resume", run.folder.path)
-    remedy = (
-        f"give a longer train.{unit}: {command_line(*resume, f'train.{unit}={2 * (length or 1)}')}"
-    )
+    longer = [f"train.{unit}={2 * (length or 1)}"]
+    keeps_drops = run.schedule.option_that_keeps_drops()
+    if train.milestones is None and keeps_drops:  # they would move with the length
+        longer.append(keeps_drops)
+    remedy = f"give a longer train.{unit}: {command_line(*resume, *longer)}"
     if step < steps:
         remedy = (
             f"give a larger train.patience, or none: {command_line(*resume, 'train.patience=0')}"
         )
-    elif train.schedule == "cosine":  # of another length it is another curve from step 1 on
+    elif keeps_drops is None:  # of another length it is another curve from the first steps on
         remedy = f"start a new run from its weights: {new_run_command(run.folder, run.folder.best)}"
     text = (
         f"{run.folder.path}: the run has already finished: {step} of {steps} "

@@ -24,8 +24,9 @@ from retinanet.checkpoints.folder_config import (
 )
 from retinanet.checkpoints.format import Checkpoint
 from retinanet.checkpoints.run_folder import RunFolder, run_folder
-from retinanet.config import follow_config, override_config
-from retinanet.engine.find_state import find_state, new_run_command
+from retinanet.config import follow_config, named_in, override_config
+from retinanet.engine.find_state import find_state
+from retinanet.engine.refused_changes import describe_refusal, needs_new_state, resume_command
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -215,13 +216,16 @@ def _plan(
         asked, _ = follow_config(asked, saved, source="--resume")
     if (asked.train.epochs is None) != (saved.train.epochs is None):
         unit = "epochs" if saved.train.epochs else "steps"
+        remedy = f"give train.{unit}"
+        if edit and (edit.config.train.epochs is None) != (saved.train.epochs is None):
+            remedy = f"undo the edit of {edit.path}, or remove the file; it is then written again"
         raise UserError(
             f"--resume: the length of this run is in {unit}, and so are its milestones and "
-            f"evaluations; give train.{unit}"
+            f"evaluations; {remedy}"
         )
     asked = keep_resolved(asked, saved)
     edited = options_by_name(edit.config) if edit else {}
-    asked = _keep_place(asked, saved, folder, edited, overrides)
+    asked, place_remarks = _keep_place(asked, saved, folder, edited, overrides)
     changes = compare_configs(asked, saved)
     longer = any(change.key in LENGTH for change in changes)
     free = (*_FREE, *LENGTH, *(["train.milestones"] if longer else []))
@@ -232,10 +236,10 @@ def _plan(
     else:
         allowed = keys if allow_changes else set()
     broken = [c for c in changes if c.key not in free or c.is_reordering]
-    refused = [c for c in broken if c.key not in allowed]
+    refused = [c for c in broken if c.key not in allowed or needs_new_state(c)]
     _check_start(broken)
     if refused:
-        raise UserError(_describe_refusal(refused, folder, edit, source, overrides))
+        raise UserError(describe_refusal(refused, folder, edit, source, overrides))
     late = [c for c in broken if c.key in _AT_START]
     if late:
         asked = override_config(asked, [_as_before(change) for change in late])
@@ -245,12 +249,13 @@ def _plan(
         config=asked,
         remarks=(
             *remarks,
+            *place_remarks,
             *(f"{c.key} has no effect after step 0: it stays {as_text(c.before)}" for c in late),
         ),
         allowed=frozenset(allowed),
         changes=tuple(change for change in changes if change not in broken),
         broken=tuple(change for change in broken if change not in late),
-        command=_resume_command(folder, source, overrides),
+        command=resume_command(folder, source, overrides),
         keeps_config=keeps_config,
     )
 
@@ -280,65 +285,26 @@ def _keep_place(
     folder: RunFolder,
     edited: Mapping[str, Any],
     overrides: Sequence[str],
-) -> Config:
+) -> tuple[Config, list[str]]:
     """Return `asked` with a place that is true: a run stays in the folder that it lies in.
 
-    Raises:
-        UserError: another one was asked for, on the command line or by an edit.
+    Returns:
+        The config, and what to say where another place was asked for.
     """
     before, after = options_by_name(saved), options_by_name(asked)
     if run_folder(asked).path.resolve() == folder.path.resolve():
-        return asked
-    given = {text.partition("=")[0].strip() for text in overrides}
+        return asked, []
+    remarks = []
+    given = named_in(overrides)
     for key in _PLACE:
         by_edit = key in edited and edited[key] != before[key] and edited[key] == after[key]
         if key in given or (by_edit and after[key] != before[key]):
-            raise UserError(
+            remarks.append(
                 f"{key}: {after[key]} has no effect on a resume: the run stays in its folder, "
                 f"{folder.path}. To move it, move that folder, and name it with --resume"
             )
     dumped = [_as_before(Change(key=k, before=before[k], after=after[k])) for k in _PLACE]
-    return override_config(asked, dumped)
-
-
-def _describe_refusal(
-    refused: Sequence[Change],
-    folder: RunFolder,
-    edit: FolderConfig | None,
-    source: Path | None,
-    overrides: Sequence[str],
-) -> str:
-    """Say which options are another experiment's, and all that one can do."""
-    given = {text.partition("=")[0].strip() for text in overrides}
-    edited = options_by_name(edit.config) if edit else {}
-    by_edit = {
-        c.key
-        for c in refused
-        if source is None and c.key not in given and edited.get(c.key) == c.after
-    }
-    lines = [
-        f"  {c.key}: {as_text(c.after)} {f'in {folder.config}' if c.key in by_edit else 'here'}, "
-        f"{as_text(c.before)} in the run"
-        for c in refused
-    ]
-    undo = (
-        f"\nTo drop the edit of {folder.config}: undo it, or remove the file; it is then written "
-    )
-    return (
-        "--resume continues one experiment, but these options differ from the run's:\n"
-        + "\n".join(lines)
-        + (f"{undo}again" if by_edit else "")
-        + "\nTo start a new run with them, from the weights of this one: "
-        + new_run_command(folder, folder.last, config=source, overrides=overrides)
-        + "\nTo break the promise: "
-        + _resume_command(folder, source, overrides)
-    )
-
-
-def _resume_command(folder: RunFolder, source: Path | None, overrides: Sequence[str]) -> str:
-    """Return the command that resumes in spite of changes that make another experiment."""
-    config = [source] if source else []
-    return command_line("train", *config, "--resume", folder.path, *overrides, "--allow-changes")
+    return override_config(asked, dumped), remarks
 
 
 def _start_from_same_file(asked: Config, saved: Config) -> bool:

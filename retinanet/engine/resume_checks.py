@@ -8,8 +8,10 @@ from typing import Any
 
 from retinanet.categories import shown_names
 from retinanet.checkpoints.changes import Change
+from retinanet.checkpoints.folder_config import as_override
 from retinanet.engine.find_state import new_run_command
 from retinanet.engine.resume import LENGTH, Resume
+from retinanet.engine.run import restarts_optimizer
 from retinanet.engine.schedule import Schedule, first_different_rate
 from retinanet.engine.splits import Split
 from retinanet.errors import UserError, some_of
@@ -86,13 +88,10 @@ def _rates_at(step: int, before: Schedule, now: Schedule) -> tuple[str, str]:
 
 def _how_to_lengthen(resume: Resume, before: Schedule) -> str:
     """Say how a run can be made longer in spite of its schedule."""
-    whole = all(milestone % before.unit == 0 for milestone in before.milestones)
-    if before.train.schedule == "multistep" and whole:
-        milestones = [milestone // before.unit for milestone in before.milestones]
-        keep = f"Keep its drops with 'train.milestones={milestones}', or start"
-    else:
-        keep = "Start"
-    new_run = new_run_command(resume.folder, resume.folder.last)
+    option = before.option_that_keeps_drops()
+    keep = f"Keep its drops with '{option}', or start" if option else "Start"
+    asked = [as_override(change) for change in resume.changes if change.key.startswith("train.")]
+    new_run = new_run_command(resume.folder, resume.folder.last, overrides=asked)
     return f"{keep} a new run from its weights: {new_run}; or break the promise: {resume.command}"
 
 
@@ -115,6 +114,8 @@ def describe_resume(
         f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
         for change in resume.broken
     ]
+    if step and restarts_optimizer(resume.config, resume.checkpoint.config):
+        lines.append("  the optimiser is another one: it begins without moments")
     moved = first_different_rate(before, now, range(step, now.steps))
     if moved is not None and not resume.broken:
         was, rate = _rates_at(moved, before, now)

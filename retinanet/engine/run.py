@@ -117,7 +117,7 @@ def start_run(
     optimizer = build_optimizer(model, config.train)
     scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
     if checkpoint is not None:
-        _restore_optimization(optimizer, scaler, checkpoint, kind=config.train.optimizer)
+        _restore_optimization(optimizer, scaler, checkpoint, config)
     progress = checkpoint.progress if checkpoint else None
     progress = progress or Progress(normalizer=config.loss.normalizer_start)
     if progress.skipped_steps > config.train.max_bad_steps:
@@ -156,10 +156,12 @@ def _restore_optimization(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     checkpoint: Checkpoint,
-    *,
-    kind: str,
+    config: Config,
 ) -> None:
     """Load the state of optimiser and scaler, where the checkpoint has one.
+
+    Where --allow-changes has chosen another optimiser, or other groups of parameters, it starts
+    anew: moments are kept by the place of a parameter in its group.
 
     Raises:
         UserError: it does not fit.
@@ -167,7 +169,7 @@ def _restore_optimization(
     if checkpoint.optimizer is None:
         return
     try:
-        if checkpoint.config.train.optimizer == kind:  # --allow-changes may have chosen another
+        if not restarts_optimizer(config, checkpoint.config):
             restore_optimizer(optimizer, checkpoint.optimizer)
         if checkpoint.scaler:
             scaler.load_state_dict(checkpoint.scaler)
@@ -175,6 +177,18 @@ def _restore_optimization(
         raise UserError(
             f"the checkpoint's optimiser state does not fit its own config: {error}"
         ) from None
+
+
+def restarts_optimizer(now: Config, before: Config) -> bool:
+    """Whether moments of one experiment do not fit the optimiser of another."""
+
+    def groups(config: Config) -> tuple[object, ...]:
+        train = config.train
+        has_own_rate = train.backbone_lr_factor != 1
+        exempt = train.decay_exempt if train.weight_decay else "none"
+        return (train.optimizer, has_own_rate, exempt, config.model.freeze, config.model.norm)
+
+    return groups(now) != groups(before)
 
 
 def load_steps(run: Run, *, stop: int, workers: int) -> Generator[RankStep]:

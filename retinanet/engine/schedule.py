@@ -62,6 +62,12 @@ class Schedule:
             drop=train.lr_drop,
         )
 
+    def option_that_keeps_drops(self) -> str | None:
+        """Return the option under which a longer run drops where this one does; None: none does."""
+        if self.train.schedule != "multistep" or any(m % self.unit for m in self.milestones):
+            return None
+        return f"train.milestones={[milestone // self.unit for milestone in self.milestones]}"
+
     def _decides_rates(self) -> tuple[object, ...]:
         """Return all that learning rates depend on."""
         train = self.train

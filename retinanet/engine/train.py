@@ -22,7 +22,7 @@ from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
-from retinanet.errors import DivergedError, InterruptedRunError
+from retinanet.errors import DivergedError, InterruptedRunError, TrainingError, UserError
 from retinanet.evaluation.coco import format_figure
 from retinanet.losses.imbalance import EDGES
 from retinanet.model.detector import Detector
@@ -255,11 +255,23 @@ def _evaluate(run: Run, signals: Signals) -> None:
         run.progress = replace(before, evaluated=step, stale=stale)
     if judged is not None:
         done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
+        _write_evaluation(run, judged)  # first: it may add a remark
         _record_evaluation(run, done, time.perf_counter() - started)
-        write_evaluation(judged, run.folder.evaluation)
     if run.progress.best_step == step:
         run.saver.save(state(run), run.folder.best)
     _save(run)
+
+
+def _write_evaluation(run: Run, evaluation: Evaluation) -> None:
+    """Write an evaluation into the run's folder.
+
+    Raises:
+        TrainingError: it cannot be written: no mistake of the command, at whose start it could.
+    """
+    try:
+        write_evaluation(evaluation, run.folder.evaluation)
+    except UserError as error:
+        raise TrainingError(str(error)) from None
 
 
 def _evaluate_model(run: Run, model: Detector, signals: Signals) -> Evaluation | None:

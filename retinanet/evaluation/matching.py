@@ -46,7 +46,8 @@ def match(
     ignored = crowd | (areas < 0) | (areas > _LARGEST)
     order = np.lexsort((ignored, box_group))
     boxes, ignored, crowd, box_group = boxes[order], ignored[order], crowd[order], box_group[order]
-    size = found[:, 2] * found[:, 3]
+    with np.errstate(over="ignore"):  # of senseless boxes in other people's results
+        size = found[:, 2] * found[:, 3]
     verdicts = np.where((size < 0) | (size > _LARGEST), -1, 0).astype(np.int8)
     is_counted = _places(found_group) < limit
     verdicts[~is_counted] = -1
@@ -115,7 +116,8 @@ def _close_pairs(
     height = np.minimum(y + h, by + bh) - np.maximum(y, by)
     keep = np.flatnonzero((width > 0) & (height > 0))
     row, box, common = row[keep], box[keep], (width * height)[keep]
-    own, whole = (w * h)[keep], (bw * bh)[keep]
+    with np.errstate(over="ignore"):
+        own, whole = (w * h)[keep], (bw * bh)[keep]
     iou = common / np.where(crowd[box], own, own + whole - common)
     close = iou >= _IOU
     return row[close], box[close], iou[close]

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 _DECIMALS = range(3, 9)
 """How a threshold is written: with as few decimals as keep the same detections."""
+_LARGE = 1e6
+"""Scores of other people's results from which on decimals say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,9 @@ def format_threshold(threshold: float, below: float) -> str:
     It is rounded, down if need be, so that the score `threshold` is kept and `below` is not; scores
     of a network are float32, and may be compared with it in that precision.
     """
+    if abs(threshold) >= _LARGE:
+        return repr(threshold)
+    below = max(below, -_LARGE)
     for decimals in _DECIMALS:
         place = Decimal(1).scaleb(-decimals)
         for rounding in (ROUND_HALF_EVEN, ROUND_FLOOR):

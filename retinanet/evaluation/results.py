@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.errors import UserError
+from retinanet.errors import UserError, some_of
 
 _LISTS = ("results", "predictions", "detections", "annotations")
 """Keys under which an object may have the list of its detections."""
@@ -193,7 +193,7 @@ def _category_ids(values: list[Any], known: Known, path: Path) -> list[int]:
     if number in categories:
         raise UserError(f"{where}, a number written as text; write {number}")
     ordered = sorted(categories)
-    theirs = ", ".join(map(str, ordered[:8])) + (", .." if len(ordered) > 8 else "")
+    theirs = some_of(list(map(str, ordered)))
     remedy = "the results belong to another set"
     if len(found) == len(values) and set(found) <= set(range(len(ordered))):
         remedy = "classes seem to be counted from 0: write the ids of the annotation file instead"

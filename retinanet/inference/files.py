@@ -24,7 +24,7 @@ from retinanet.drawing import (
     fit,
     save_picture,
 )
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import TrainingError, UserError, first_line
 from retinanet.evaluation.results import to_results
 from retinanet.files import is_disk_failure, write_failure
 from retinanet.inference.inputs import InputImage
@@ -119,6 +119,9 @@ def predict_files(
         if isinstance(error, OSError):
             raise _write_error(folder.path, error) from None
         raise
+    finally:
+        if world.is_main:
+            folder.release()
     return whole, folder.path
 
 
@@ -205,7 +208,7 @@ def _detect(
     """Return the detections of images; of one that the network fails at, why."""
     try:
         return list(predictor.predict(images, lowest))
-    except (RuntimeError, MemoryError, cv2.error) as error:
+    except (UserError, RuntimeError, MemoryError, cv2.error) as error:
         if len(images) == 1:
             return [f"the network failed at it: {_reason(error)}"]
     return [one for image in images for one in _detect(predictor, [image], lowest)]
@@ -214,7 +217,7 @@ def _detect(
 def _reason(error: Exception) -> str:
     if isinstance(error, (MemoryError, cv2.error)):
         return describe_failure(error)
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def _image_result(
@@ -302,10 +305,10 @@ def _end_early(
             if place not in done:
                 name = picture_name(image.image_id, image.path)
                 (folder.pictures / name).unlink(missing_ok=True)
-        if summary.done:
-            files.write(summary)
         if part is not None:
-            files.join_parts()
+            files.end_part(summary)
+        elif summary.done:
+            files.write(summary)
         if not part and not (folder.path / RESULTS).exists():
             folder.undo()
     except OSError as error:

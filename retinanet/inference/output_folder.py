@@ -5,6 +5,7 @@ Files of two predictions never lie mixed, and an earlier one is lost only to one
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,11 @@ from typing import Any
 
 from retinanet.checkpoints.run_folder import free_name
 from retinanet.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 RESULTS, IMAGES, PICTURES = "results.json", "images.json", "pictures"
 PROGRAM = "retinanet predict"
@@ -32,6 +38,8 @@ class OutputFolder:
     """Folders that were made for it, the innermost first."""
     earlier: Path | None = None
     """Where an earlier prediction waits, if there was one."""
+    lock: int | None = None
+    """Descriptor by which the process that made it holds the folder; None where none can."""
 
     @property
     def pictures(self) -> Path:
@@ -41,6 +49,11 @@ class OutputFolder:
         """Remove the earlier prediction: this one is complete."""
         if self.earlier is not None:
             shutil.rmtree(self.earlier)
+
+    def release(self) -> None:
+        """Let other predictions have the folder; for the process that made it alone."""
+        if self.lock is not None:
+            os.close(self.lock)
 
     def undo(self) -> None:
         """Leave everything as it was: there are no results."""
@@ -58,14 +71,15 @@ def prepare_output(path: Path | None, inputs: set[Path]) -> OutputFolder:
         inputs: folders of the images, into which no picture is to be drawn.
 
     Raises:
-        UserError: files in it are not a prediction's, or images to look at lie where pictures go.
+        UserError: files in it are not a prediction's, another prediction is writing there, or
+            images to look at lie where pictures go.
         OSError: it cannot be made.
     """
     while path is None:
         candidate = Path(free_name(Path(), "predictions"))
         with suppress(FileExistsError):  # another prediction was faster
             candidate.mkdir()
-            return OutputFolder(path=candidate, made=(candidate,))
+            return OutputFolder(path=candidate, made=(candidate,), lock=_hold(candidate))
     pictures = path / PICTURES
     if pictures.is_dir() and pictures.resolve() in {folder.resolve() for folder in inputs}:
         raise UserError(
@@ -74,7 +88,35 @@ def prepare_output(path: Path | None, inputs: set[Path]) -> OutputFolder:
         )
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
-    return OutputFolder(path=path, made=tuple(missing), earlier=_set_aside(path))
+    lock = _hold(path)
+    try:
+        return OutputFolder(path=path, made=tuple(missing), earlier=_set_aside(path), lock=lock)
+    except BaseException:
+        if lock is not None:
+            os.close(lock)
+        raise
+
+
+def _hold(folder: Path) -> int | None:
+    """Lock a folder until the descriptor that is returned is closed, or this process is gone.
+
+    Raises:
+        UserError: another prediction is writing there.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
+    except OSError as error:  # others: a drive without locks
+        os.close(descriptor)
+        if error.errno != errno.EWOULDBLOCK:
+            return None
+        raise UserError(
+            f"{folder}: another prediction is writing there; wait for its end, or choose another "
+            "--output"
+        ) from None
 
 
 def picture_name(image_id: int, image: Path) -> str:

@@ -9,6 +9,8 @@ than those moments. Every other end writes all that is done.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +24,8 @@ from retinanet.inference.output_folder import IMAGES, PROGRAM, RESULTS
 
 _SHARE = 20
 """Writing takes at most one part of so many of the time."""
-_PART = "part-of-process-*.json"
+_PARTS = "parts"
+"""Folder of the processes' parts."""
 _NOTES = 20
 
 
@@ -96,7 +99,7 @@ class ResultFiles:
     """Writes a prediction's two files; with several processes, this one's part of them.
 
     Processes do not wait for each other, for one may be gone: each keeps its part in a file, and
-    whoever ends early joins the parts that there are.
+    whoever ends early joins the parts that there are. The last one removes them.
     """
 
     def __init__(self, folder: Path, categories: Categories, *, inputs: int, part: int | None):
@@ -116,7 +119,7 @@ class ResultFiles:
         """Number of images done that are in the files."""
         self._next = 0.0
         self._begun = False
-        self._in_part = -1
+        self._has_part = False
 
     def write_if_due(self, summary: PredictionSummary) -> None:
         """Write what is done, if little of the time goes into that."""
@@ -124,7 +127,7 @@ class ResultFiles:
             self.write(summary)
 
     def write(self, summary: PredictionSummary) -> None:
-        """Write what is done.
+        """Write what is done; with several processes, this one's part of it.
 
         Raises:
             OSError: the folder or the disk does not take it.
@@ -132,17 +135,29 @@ class ResultFiles:
         start = time.monotonic()
         if self._part is None:
             self.write_whole(summary)
-        elif self._in_part != summary.images + len(summary.left_out):  # the same is not due again
-            content = vars(summary) | {"done": [vars(image) for image in summary.done]}
-            path = self._folder / _PART.replace("*", str(self._part))
-            with replacing(path, durable=True) as temporary:
-                temporary.write_text(json.dumps(content), encoding="utf-8")
-            self._in_part = summary.images + len(summary.left_out)
+        else:
+            self._write_part(summary, ended=False)
             if self._part == 0:
                 self._join(_ages(self._folder))
         self.written = summary.images
         end = time.monotonic()
         self._next = end + _SHARE * (end - start)
+
+    def _write_part(self, summary: PredictionSummary, *, ended: bool) -> None:
+        """Write this process's part.
+
+        Raises:
+            FileNotFoundError: the parts are gone, for all that they hold is joined.
+            OSError: the folder or the disk does not take it.
+        """
+        if not self._has_part:
+            (self._folder / _PARTS).mkdir(exist_ok=True)
+            self._has_part = True
+        done = [vars(image) for image in summary.done]
+        content = {"ended": ended, "summary": vars(summary) | {"done": done}}
+        path = self._folder / _PARTS / f"process-{self._part}.json"
+        with replacing(path, durable=True) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
 
     def write_whole(self, summary: PredictionSummary) -> None:
         """Write results.json and images.json, in this order: what is listed there is in results."""
@@ -178,34 +193,49 @@ class ResultFiles:
         ):
             yield file
 
-    def join_parts(self) -> None:
-        """Write the two files from the parts of all processes, as far as there are such.
+    def end_part(self, summary: PredictionSummary) -> None:
+        """Write this process's part for the last time, and the two files from all that there are.
 
-        Again where one has changed meanwhile: its process may have joined them in between.
+        Raises:
+            OSError: the folder or the disk does not take it.
         """
+        try:
+            self._write_part(summary, ended=True)
+        except FileNotFoundError:  # the main process has joined them all
+            return
+        self.written = summary.images
         seen: dict[Path, int] = {}
+        have_ended = False
+        # Again where one has changed meanwhile: its process may have joined them in between.
         while (now := _ages(self._folder)) != seen:
             seen = now
-            self._join(seen)
+            have_ended = self._join(seen)
+        if have_ended:
+            remove_parts(self._folder)
 
-    def _join(self, paths: Iterable[Path]) -> None:
+    def _join(self, paths: Iterable[Path]) -> bool:
+        """Write the two files from parts; return whether all processes have ended."""
         try:
-            parts = [_read_part(path) for path in paths]
-        except FileNotFoundError:  # the main process has just joined them all
-            return
-        if any(part.done for part in parts):
-            self.write_whole(join(parts))
+            contents: list[Any] = [json.loads(path.read_bytes()) for path in paths]
+        except FileNotFoundError:  # another process has just joined and removed them all
+            return False
+        whole = join(_read_summary(content["summary"]) for content in contents)
+        if whole.done:
+            self.write_whole(whole)
+        return whole.inputs == self._inputs and all(content["ended"] for content in contents)
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the parts of processes, those that an earlier prediction left among them."""
-    for path in folder.glob(_PART):
-        path.unlink(missing_ok=True)
+    """Remove the parts of processes, all at once: one that reads them finds all, or none."""
+    gone = folder / f"{_PARTS}.{os.getpid()}.tmp"
+    with suppress(FileNotFoundError):
+        (folder / _PARTS).replace(gone)
+        shutil.rmtree(gone)
 
 
 def _ages(folder: Path) -> dict[Path, int]:
     found = {}
-    for path in sorted(folder.glob(_PART)):
+    for path in sorted((folder / _PARTS).glob("process-*.json")):
         with suppress(FileNotFoundError):
             found[path] = path.stat().st_mtime_ns
     return found
@@ -218,8 +248,7 @@ def _write_list(file: TextIO, texts: Iterable[str]) -> None:
     file.write("]")
 
 
-def _read_part(path: Path) -> PredictionSummary:
-    content: dict[str, Any] = json.loads(path.read_bytes())
+def _read_summary(content: dict[str, Any]) -> PredictionSummary:
     done = [ImageResult(**image) for image in content.pop("done")]
     left_out = [(name, reason) for name, reason in content.pop("left_out")]
     return PredictionSummary(done=done, left_out=left_out, **content)

@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from retinanet.errors import UserError
+from retinanet.errors import UserError, first_line
 
 State = dict[str, Tensor]
 _CLASSIFIER = ("fc.", "classifier.", "head.")
@@ -111,10 +111,9 @@ def _download_from_hub(name: str, hub_id: str, file: str | None) -> State:
 
 
 def _not_downloaded(what: str, url: str, error: Exception, *, norm: str) -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return UserError(
-        f"model.weights: {what} could not be downloaded from {url} ({reason}). Fetch that file "
-        "elsewhere and set model.weights=<its path>, or train from random weights: "
+        f"model.weights: {what} could not be downloaded from {url} ({first_line(error)}). Fetch "
+        "that file elsewhere and set model.weights=<its path>, or train from random weights: "
         f"{_random(norm)}"
     )
 

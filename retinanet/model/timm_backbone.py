@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retinanet.errors import UserError, nearest
+from retinanet.errors import UserError, first_line, nearest
 from retinanet.model.pretrained import State, load_state, not_fitting
 
 STRIDES = (8, 16, 32)
@@ -169,7 +169,7 @@ def _create(name: str, **options: Any) -> Any:
     except Exception as error:  # timm and its networks raise any type
         raise UserError(
             f"model.backbone: timm:{name} cannot be a backbone: timm does not give its features "
-            f"({_first_line(error)}). Choose another one, such as {WORKING} (docs/backbones.md has "
+            f"({_shortened(error)}). Choose another one, such as {WORKING} (docs/backbones.md has "
             "the list)"
         ) from None
 
@@ -191,13 +191,13 @@ def _not_taken(backbone: str, canvas: tuple[int, int], error: Exception) -> User
     )
     return UserError(
         f"model.backbone: {backbone} does not take a canvas of {canvas[1]}x{canvas[0]} px "
-        f"({_first_line(error)}{made}). Train with another backbone, such as {WORKING} "
+        f"({_shortened(error)}{made}). Train with another backbone, such as {WORKING} "
         "(docs/backbones.md has the list)"
     )
 
 
-def _first_line(error: Exception) -> str:
-    line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+def _shortened(error: Exception) -> str:
+    line = first_line(error)
     return line if len(line) <= 120 else f"{line[:117]}..."
 
 
@@ -259,7 +259,7 @@ def _check_whole(name: str, state: State, source: str) -> int:
                 warnings.simplefilter("ignore")  # that what is read goes nowhere
                 timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # of torch, or of what timm does with the names
-            reason = _first_line(error)
+            reason = _shortened(error)
         else:
             return classes
     with torch.device("meta"):

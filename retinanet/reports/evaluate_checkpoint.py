@@ -57,6 +57,8 @@ def evaluate_checkpoint(
         root = "" if images else config.data.root
         data = config.data.model_copy(update={"val": val, "root": root})
         config = config.model_copy(update={"data": data})
+        if images is None:
+            check_places(config, ["val"], "; or name the folder of the images: --images FOLDER")
     else:
         check_places(
             config, ["val"], "; or evaluate on other data: --annotations FILE --images FOLDER"
@@ -111,15 +113,15 @@ def evaluate_results_file(path: Path, annotations: Path, overrides: list[str]) -
     """Score an existing results file.
 
     Raises:
-        UserError: a wrong file or record, or an option without effect.
+        UserError: a wrong file, record or option.
     """
+    config = override_config(Config(), overrides)
     for text in overrides:
         if text.partition("=")[0].strip() != "postprocess.max_detections":
-            raise UserError(
+            say_to_stderr(
                 f"{text}: has no effect on a results file; postprocess.max_detections=N is the one "
                 "option that has"
             )
-    config = override_config(Config(), overrides)
     try:
         content = check_regular(path).read_bytes()
     except FileNotFoundError:

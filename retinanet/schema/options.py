@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from retinanet.errors import nearest
 from retinanet.option_aliases import REMARKS, our_name
@@ -17,6 +17,12 @@ def type_of(parts: list[str]) -> Any:
         field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
         kind = field.annotation if field else None
     return kind
+
+
+def words_of(kind: Any) -> list[str]:
+    """Return the words of a `Literal`, or of the one among several types; none: it has no list."""
+    parts = (part for part in (kind, *get_args(kind)) if get_origin(part) is Literal)
+    return [str(word) for part in parts for word in get_args(part)]
 
 
 def all_options() -> list[str]:

@@ -67,11 +67,9 @@ def test_options_that_are_named_have_an_effect() -> None:
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("train", ["train.steps=1", "train.epochs=2"], r"^train\.steps and train\.epochs are both"),
         ("train", ["lr=1"], r"^'lr=1' is not of the form section\.key=value; here: train\.lr=1$"),
         ("evaluate", ["batch=4"], r"here: eval\.batch_size=4$"),
         ("evaluate", ["device=1"], r"here: CUDA_VISIBLE_DEVICES=1 in front of the command, and "),
-        ("predict", ["train.device=cpu"], r"predict takes its device as an option: --device cpu$"),
     ],
 )
 def test_overrides_of_a_command(command: str, words: list[str], message: str) -> None:
@@ -87,13 +85,31 @@ def test_sound_overrides(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_override_that_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
     check_overrides(["train.lr=1", "train.lr=2"], "train")
     assert capsys.readouterr().err == "note: train.lr is given twice; the last counts: 2, not 1\n"
+    check_overrides(["train.steps=1", "train.epochs=2"], "train")
+    assert capsys.readouterr().err == (
+        "note: train.epochs takes the place of train.steps, which is given before it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("optimizer", "AdamW", "train.optimizer=adamw"),
+        ("schedule", "linear", "train.schedule=multistep|cosine"),
+        ("cos-lr", "", "train.schedule=cosine"),
+        ("gpus", "2", "torchrun --nproc_per_node 2 tools/train.py CONFIG"),
+    ],
+)
+def test_a_value_is_one_that_the_option_takes(name: str, value: str, meant: str) -> None:
+    assert answer(name, value, "train") == meant
 
 
 def test_options_without_effect_in_a_prediction() -> None:
-    words = ["data.root=/x", "postprocess.nms_threshold=0.4", "data.workers=3"]
+    words = ["data.root=/x", "postprocess.nms_threshold=0.4", "data.workers=3", "train.device=cpu"]
     assert unused_in_predict(words) == [
         "without effect in predict: data.root",
         "without effect in predict: data.workers",
+        "without effect in predict: train.device; the option is --device",
     ]
 
 

@@ -60,6 +60,12 @@ def test_an_error_of_the_system_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(size: int) -> None:
         raise RuntimeError("unable to allocate")
 
-    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", fail)
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", fail, raising=False)
     with pytest.raises(TrainingError, match=r"too little shared memory.*\(unable to allocate\)"):
         pack([torch.zeros(8)])
+
+
+def test_a_torch_without_a_way_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", None, raising=False)
+    packed = pack([torch.arange(8)])
+    assert packed.block.is_shared() and packed.unpack()[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]

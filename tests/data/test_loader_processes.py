@@ -70,6 +70,15 @@ def short_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "GLANCE", 0.2)
 
 
+def test_a_process_says_nothing_of_a_training_that_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """A signal may end the training's wait while a descriptor is on its way."""
+    for error in (BrokenPipeError("gone"), EOFError()):
+        loader_processes._print_unless_left(type(error), error, None)
+    assert capsys.readouterr().err == ""
+    loader_processes._print_unless_left(ValueError, ValueError("a bug"), None)
+    assert capsys.readouterr().err == "ValueError: a bug\n"
+
+
 def test_items_come_in_order() -> None:
     assert [int(item) for item in load(number, 7, workers=2)] == [0, 1, 2, 3, 4, 5, 6]
     assert multiprocessing.active_children() == []

@@ -149,7 +149,12 @@ def test_a_signal_while_it_waits_for_a_batch(
 
 
 def test_no_pictures(evaluation: Evaluation, val: Path, tmp_path: Path) -> None:
-    written = write_evaluation(evaluation, tmp_path / "new" / "folder")
+    """Those of an earlier evaluation do not stay beside the new figures."""
+    folder = tmp_path / "new" / "folder"
+    folder.mkdir(parents=True)
+    (folder / "pictures.jpg").touch()
+    written = write_evaluation(evaluation, folder)
+    assert not (folder / "pictures.jpg").exists()
     assert [path.name for path in written] == ["results.json", "metrics.json", "metrics.txt"]
     assert json.loads(written[0].read_text()) == evaluation.results
     figures = metrics_json(evaluation.metrics)
@@ -159,13 +164,16 @@ def test_no_pictures(evaluation: Evaluation, val: Path, tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_encoded(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Figures do not need it; metrics.txt says why there is none."""
+    """Figures do not need it; metrics.txt says why there is none, or that there is an old one."""
+    (tmp_path / "pictures.jpg").mkdir()  # what cannot be removed
     pictures = [np.zeros((4, 8, 3), np.uint8)]
     remarks = replace(evaluation.metrics, remarks=[])
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
     written = write_evaluation(replace(evaluation, metrics=remarks, pictures=pictures), tmp_path)
     assert [path.name for path in written] == ["results.json", "metrics.json", "metrics.txt"]
-    assert "no picture: " in written[2].read_text()
+    said = written[2].read_text()
+    assert "no picture: " in said
+    assert "pictures.jpg is not of this evaluation, and could not be removed: " in said
 
 
 def test_a_picture_that_cannot_be_drawn(

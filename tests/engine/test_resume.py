@@ -170,10 +170,12 @@ def test_a_missing_config_is_written_again(folder: RunFolder) -> None:
 def test_a_run_stays_in_its_folder(folder: RunFolder, word: str, by_edit: bool) -> None:
     if by_edit:
         edit(folder, word)
-    with pytest.raises(
-        UserError, match=r"has no effect on a resume: the run stays in its folder, "
-    ):
-        resume(folder, *([] if by_edit else [word]))
+    plan = resume(folder, *([] if by_edit else [word]))
+    key, value = word.split("=")
+    assert plan.remarks[-1].startswith(
+        f"{key}: {value} has no effect on a resume: the run stays in its folder, runs/first. "
+    )
+    assert changes(plan) == []
 
 
 def test_a_folder_that_was_moved(folder: RunFolder, tmp_path: Path) -> None:
@@ -195,6 +197,53 @@ def test_weights_to_start_from_have_no_place_in_a_resume(folder: RunFolder) -> N
     assert [change.key for change in plan.broken] == ["train.lr"]
     assert plan.config.model.prior == 0.2
     assert plan.remarks[-1] == "model.prior has no effect after step 0: it stays 0.2"
+
+
+@pytest.mark.parametrize(
+    ("word", "weights"),
+    [
+        ("model.fpn_channels=64", True),
+        ("anchors.ratios=[1.0]", True),
+        ("data.classes=[cat]", True),
+        ("data.train.limit=3", True),
+        ("model.backbone=resnet101", False),
+    ],
+)
+def test_a_state_that_cannot_follow(folder: RunFolder, word: str, weights: bool) -> None:
+    """No remedy is named that would end in another error: not even --allow-changes helps."""
+    with pytest.raises(UserError) as caught:
+        resume(folder, word, allow_changes=True)
+    *_, start, last = str(caught.value).splitlines()
+    assert last == f"The state of this run cannot be continued with another {word.split('=')[0]}"
+    assert ("--init-from runs/first/checkpoints/last.pt" in start) == weights
+    assert ("model.init_from=null" in start) != weights
+
+
+def test_an_optimizer_with_other_groups_begins_anew(folder: RunFolder) -> None:
+    _, lines = rates(folder, "train.decay_exempt=norms", allow_changes=True)
+    assert lines[-1] == "  the optimiser is another one: it begins without moments"
+    _, lines = rates(folder, "train.weight_decay=0.5", allow_changes=True)
+    assert "moments" not in lines[-1]
+
+
+def test_an_edit_to_another_unit(folder: RunFolder) -> None:
+    edit(folder, "train.epochs=2", "train.milestones=null", "eval.every=null")
+    with pytest.raises(UserError, match=r"; undo the edit of runs/first/config\.yaml, or remove"):
+        resume(folder)
+
+
+def test_other_files_in_a_run_folder(folder: RunFolder) -> None:
+    folder.config.unlink()
+    folder.metrics.unlink()
+    (folder.path / "train.log").touch()
+    (folder.path / "nohup.out").touch()
+    assert resume(folder).remarks[0].startswith("runs/first/config.yaml: was missing; ")
+
+
+def test_a_config_that_names_no_place(folder: RunFolder) -> None:
+    text = folder.config.read_text()
+    folder.config.write_text(text[: text.index("output:")])
+    assert resume(folder).remarks == ()
 
 
 def test_changes_are_kept_for_a_replay(folder: RunFolder) -> None:
@@ -240,8 +289,8 @@ def test_rates_that_were_used_are_told_apart(folder: RunFolder) -> None:
         rates(folder, "train.steps=50000")
     assert str(caught.value).endswith(
         "Start a new run from its weights: retinanet train runs/first/config.yaml output.dir=runs "
-        "--init-from runs/first/checkpoints/last.pt --name first-2; or break the promise: "
-        "retinanet train --resume runs/first train.steps=50000 --allow-changes"
+        "train.steps=50000 --init-from runs/first/checkpoints/last.pt --name first-2; or break the "
+        "promise: retinanet train --resume runs/first train.steps=50000 --allow-changes"
     )
     plan, _ = rates(folder, "train.steps=50000", allow_changes=True)
     assert [change.key for change in plan.broken] == ["train.steps"]

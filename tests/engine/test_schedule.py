@@ -97,3 +97,17 @@ def test_steps_that_are_evaluated() -> None:
     assert [step for step in range(1, 11) if every.is_evaluated(step)] == [4, 8, 10]
     end = schedule_of("train.steps=10", "eval.every=0")
     assert [step for step in range(1, 11) if end.is_evaluated(step)] == [10]
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["train.steps=9"], "train.milestones=[6, 8]"),
+        (["train.epochs=9"], "train.milestones=[6, 8]"),
+        (["train.epochs=2"], None),  # 1 1/3 epochs are no milestone that can be written
+        (["train.steps=9", "train.schedule=cosine"], None),
+        (["train.steps=9", "train.milestones=[]"], "train.milestones=[]"),
+    ],
+)
+def test_the_option_that_keeps_drops(words: list[str], option: str | None) -> None:
+    assert schedule_of(*words).option_that_keeps_drops() == option

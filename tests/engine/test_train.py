@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,8 @@ from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
 from retinanet.distributed.signals import Signals, collect_signals
 from retinanet.engine import train
+from retinanet.engine.evaluate import Evaluation
+from retinanet.errors import TrainingError, UserError
 
 
 def part(step: int) -> RankStep:
@@ -83,3 +86,17 @@ def test_a_signal_in_the_last_step_leaves_the_run_complete(
 def test_all_parts(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "load_steps", lambda *_, **__: (part(i) for i in range(3, 9)))
     assert list(train._load_parts(run, Signals())) == [part(i) for i in range(3, 9)]
+
+
+def test_an_evaluation_folder_that_is_lost_meanwhile(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command was right when it began: exit code 1."""
+
+    def refuse(_: Evaluation, folder: Path) -> None:
+        raise UserError(f"{folder}: cannot be written: Permission denied")
+
+    monkeypatch.setattr(train, "write_evaluation", refuse)
+    run.folder = SimpleNamespace(evaluation=tmp_path)
+    with pytest.raises(TrainingError, match=r": cannot be written: Permission denied$"):
+        train._write_evaluation(run, None)  # type: ignore[arg-type]

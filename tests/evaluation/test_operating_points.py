@@ -193,6 +193,8 @@ def test_no_right_detection_has_no_threshold() -> None:
         (0.5, float(np.nextafter(np.float32(0.5), np.float32(0))), "0.500"),
         (1e-12, -math.inf, "1e-12"),
         (87.25, 87.2, "87.250"),
+        (1e308, 0.5, "1e+308"),
+        (0.5, -1e308, "0.500"),
     ],
 )
 def test_a_printed_threshold_keeps_the_same(threshold: float, below: float, text: str) -> None:

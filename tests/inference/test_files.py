@@ -220,17 +220,25 @@ def test_a_picture_longer_than_a_jpeg_can_be(predictor: Predictor, tmp_path: Pat
     assert max(r["bbox"][0] + r["bbox"][2] for r in results_of(out)) > 65_500
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, UserError])
 def test_the_network_fails_at_one_image(
-    predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[Exception],
+    predictor: Predictor,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The others of its batch are tried again, one by one; where all fail, it is an error."""
+    """It may have no memory for it, or not take its canvas.
+
+    The others of its batch are tried again, one by one; where all fail, it is an error.
+    """
     images = find_inputs([str(photos)]).images
     bad = read_image(photos / "b.png")
     predict = predictor.predict
 
     def fail(given: list[Any], threshold: float | None = None) -> list[Any]:
         if any(np.array_equal(bad, image) for image in given):
-            raise RuntimeError("CUDA out of memory.\nTried to ..")
+            raise kind("CUDA out of memory.\nTried to ..")
         return predict(given, threshold)
 
     monkeypatch.setattr(predictor, "predict", fail)

@@ -1,6 +1,7 @@
 """The folder of a prediction: earlier ones step aside, and come back."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def test_an_earlier_prediction_is_replaced(tmp_path: Path) -> None:
     write_prediction(tmp_path, "a.png", "b.png")
     (tmp_path / "pictures" / "mine.jpg").touch()
     folder = prepare_output(tmp_path, set())
+    folder.release()
     assert folder.earlier == tmp_path / "earlier"
     assert files(tmp_path) == [
         "earlier/images.json",
@@ -63,6 +65,19 @@ def test_it_stays_where_there_are_new_results(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[2]")
     folder.undo()
     assert (tmp_path / "earlier" / "results.json").read_text() == "[1]"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_a_folder_belongs_to_one_prediction_at_a_time(tmp_path: Path) -> None:
+    write_prediction(tmp_path, "a.png")
+    first = prepare_output(tmp_path, set())
+    (tmp_path / "results.json").write_text("[2]")
+    with pytest.raises(UserError, match="another prediction is writing there; wait for its end"):
+        prepare_output(tmp_path, set())
+    assert (tmp_path / "results.json").read_text() == "[2]"
+    first.release()
+    (tmp_path / "results.json").unlink()
+    prepare_output(tmp_path, set()).release()
 
 
 @pytest.mark.parametrize(

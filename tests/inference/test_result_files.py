@@ -87,11 +87,14 @@ def test_several_processes(tmp_path: Path) -> None:
     parts[0].write(mine)
     assert written(tmp_path)[:2] == ([1, 2], [1, 2])
     other.done.append(result(3))
-    parts[1].write(other)
-    parts[1].join_parts()
+    parts[1].end_part(other)
     ids, listed, info = written(tmp_path)
     assert (ids, listed) == ([1, 2, 4], [1, 2, 4])
     assert (info["complete"], info["done"], info["inputs"]) == (False, 3, 4)
+    assert (tmp_path / "parts").is_dir()
+    parts[0].end_part(mine)
+    assert written(tmp_path)[0] == [1, 2, 4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.json", "results.json"]
 
 
 def test_a_process_that_is_late_writes_nothing_over(tmp_path: Path) -> None:
@@ -103,9 +106,19 @@ def test_a_process_that_is_late_writes_nothing_over(tmp_path: Path) -> None:
         PredictionSummary(inputs=4, done=[result(i) for i in range(4)])
     )
     remove_parts(tmp_path)
-    late.write(summary)
-    late.join_parts()
+    late.end_part(summary)
+    assert not (tmp_path / "parts").exists()
     assert written(tmp_path)[:2] == ([1, 2, 3, 4], [1, 2, 3, 4])
+
+
+def test_processes_that_end_before_they_have_written(tmp_path: Path) -> None:
+    """Even one without results ends its part, so that the last one removes all."""
+    parts = [open_files(tmp_path, part) for part in (0, 1)]
+    parts[0].end_part(PredictionSummary(inputs=2))
+    assert not (tmp_path / "results.json").exists()
+    parts[1].end_part(PredictionSummary(inputs=2, done=[result(1)]))
+    assert written(tmp_path)[:2] == ([2], [2])
+    assert not (tmp_path / "parts").exists()
 
 
 def test_many_notes_are_cut() -> None:

@@ -15,6 +15,7 @@ import torch
 
 from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
 from retinanet.data import checks
+from retinanet.engine import launch
 from retinanet.engine import step as engine
 
 pytestmark = pytest.mark.slow
@@ -63,9 +64,20 @@ def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
     assert checkpoint.progress.step == 2
 
 
-def test_the_initial_weights_are_tried_before_step_0(experiment: Path, cli: Cli) -> None:
+def test_the_initial_weights_are_tried_before_step_0(
+    experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A loss that is not finite from the start is found before the run folder is made."""
-    ran = cli("train", experiment, "model.pixel_std=[1e-300, 1, 1]")
+    build = launch._build_model
+
+    def spoil(*arguments: Any, **named: Any) -> Any:
+        model, remarks = build(*arguments, **named)
+        for parameter in model.parameters():
+            parameter.data.fill_(math.nan)
+        return model, remarks
+
+    monkeypatch.setattr(launch, "_build_model", spoil)
+    ran = cli("train", experiment)
     assert ran.code == 1
     assert ran.err == (
         "error: the loss of the first two images is not finite: class nan, box nan; are "

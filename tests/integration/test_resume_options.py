@@ -137,7 +137,7 @@ def test_a_length_that_moves_used_rates_is_refused(drops_follow: Path, cli: Cli)
         "error: --resume: train.steps: 6 -> 12 moves the schedule into what was trained already: "
         "step 5 had learning rate 0.0001 and would have 0.001. Keep its drops with "
         "'train.milestones=[4, 5]', or start a new run from its weights: retinanet train "
-        f"{drops_follow}/config.yaml output.dir={drops_follow.parent} --init-from "
+        f"{drops_follow}/config.yaml output.dir={drops_follow.parent} train.steps=12 --init-from "
         f"{drops_follow}/checkpoints/last.pt --name drops-2; or break the promise: retinanet train "
         f"--resume {drops_follow} train.steps=12 --allow-changes\n"
     )

@@ -185,7 +185,7 @@ def test_pickles_of_python_2(tmp_path: Path) -> None:
 def test_torchscript_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "program.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), path)
-    with pytest.raises(UserError, match="is a TorchScript program. Save its weights: python -c"):
+    with pytest.raises(UserError, match=r"is a TorchScript program. Save its weights: python -c"):
         read_foreign(path)
 
 

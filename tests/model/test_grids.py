@@ -38,7 +38,7 @@ def test_another_grid_is_named(level: int, rows: int, columns: int, named: str) 
     features[level] = torch.zeros(1, 4, rows, columns)
     message = (
         rf"model\.backbone: on a canvas of 256x288 px \(width x height\) timm:x gives {named} "
-        rf"cells, but the anchors there are {own[3]}x{own[2]}\. Train with another backbone, such as "
+        rf"cells, but the anchors there are {own[3]}x{own[2]}\. Train with another backbone, such "
     )
     with pytest.raises(UserError, match=message):
         check_levels(features, (288, 256), "timm:x")

@@ -27,11 +27,14 @@ from retinanet.data.images.size_mismatch import (
     mismatch_remedy,
 )
 from retinanet.data.images.tiff import NEGATIVE, TIFF, first_page, has_signed_samples, unread_kind
+from retinanet.errors import shortage
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # what it says has no file's name; our messages have
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 MAX_PIXELS = 200_000_000
 """Larger images are refused before their pixels take memory (600 MB at the limit)."""
+_MODEST = 25_000_000
+"""Pixels of an image that every machine has memory for: without it, other images fail as well."""
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -113,12 +116,15 @@ def load_content(path: Path) -> bytes:
 
     Raises:
         UnreadableImageError: it cannot be opened or read, or does not fit into memory.
+        TrainingError, MemoryError: see `open_image` and `decode_image`.
     """
     try:
         return read_content(path)
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"{path}: cannot be read: {describe_error(error)}") from None
     except MemoryError:
+        if path.stat().st_size <= _LARGE:
+            raise
         raise UnreadableImageError(f"{path}: does not fit into memory") from None
 
 
@@ -143,12 +149,16 @@ def open_image(path: Path) -> BinaryIO:
     Raises:
         OSError: there is no such file, it must not be read, or it is none: reading a pipe would
             wait for ever, and some devices never end.
+        TrainingError: no file can be opened any more: this one may be sound.
         ValueError: no file can have this name.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, _NO_FILE, str(path))
-    return path.open("rb")
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise shortage(path, error) or error from None
 
 
 def describe_error(error: OSError | ValueError) -> str:
@@ -168,11 +178,18 @@ def describe_error(error: OSError | ValueError) -> str:
 def decode_image(
     path: Path, content: bytes, size: Size | None = None, *, reduction: int = 1
 ) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file; see `read_image`."""
+    """Decode the bytes of an image file; see `read_image`.
+
+    Raises:
+        UnreadableImageError: see there.
+        MemoryError: there is none left for an image of a usual size.
+    """
     claimed = image_size(content)
     try:
         return _decode_claimed(path, content, size, reduction, claimed)
     except MemoryError:
+        if claimed is None or claimed[0] * claimed[1] <= _MODEST:
+            raise
         size_of = f"is {claimed[1]}x{claimed[0]} px and " if claimed else ""
         raise UnreadableImageError(
             f"{path}: {size_of}does not fit into memory: scale it down or cut it into tiles"

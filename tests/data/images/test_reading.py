@@ -1,5 +1,6 @@
 """From an image file to pixels."""
 
+import errno
 import io
 import os
 import re
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinanet.data.images import reading
 from retinanet.data.images.reading import UnreadableImageError, read_image
+from retinanet.errors import TrainingError
 
 HEIGHT, WIDTH = 40, 60
 
@@ -428,3 +431,40 @@ for path in Path(sys.argv[1]).iterdir():
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.count("not an image that can be decoded") == 2 * len(FILES) + 1
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EMFILE, r"a\.png: cannot be opened: .* too many files open: allow more \(ulimit -n"),
+        (errno.ENOMEM, r"a\.png: cannot be opened: the machine has no memory left"),
+    ],
+)
+def test_a_shortage_is_no_fault_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """Else a training would leave sound images out for good."""
+    (tmp_path / "a.png").write_bytes(FILES["a.png"])
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(TrainingError, match=said):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_machine_without_memory_is_no_fault_of_a_small_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(FILES["a.png"])
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "_decode", fail)
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "a.png")
+    monkeypatch.setattr(reading, "_MODEST", 10)
+    with pytest.raises(UnreadableImageError, match="does not fit into memory"):
+        read_image(tmp_path / "a.png")
