@@ -56,7 +56,7 @@ def shortage(path: Path | str | None, error: OSError) -> TrainingError | None:
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's own text, for the middle of a message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
 
 
 def nearest(word: str, choices: list[str]) -> str:

@@ -16,7 +16,7 @@ from retinanet.errors import TrainingError, UserError
 _DISK_FAILURES = {errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)}
 """Full, or a file over the limit (`ulimit -f`), broken, over quota."""
 
-_NO_FILE = "Is a pipe, a socket or a device, not a file: save its content in a file, and name that"
+_NO_FILE = "Is a pipe, a socket or a device, not a file: put the file itself in its place"
 
 
 @contextmanager

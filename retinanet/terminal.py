@@ -169,7 +169,8 @@ class GuardedStream(io.TextIOBase):
         count, self._left_out, self._is_stuck = self._left_out, 0, False
         text = "\n" if self._is_cut else ""
         if count:
-            text += f"({count} lines were left out, because nothing read them; train.log has all)\n"
+            lines = "1 line was" if count == 1 else f"{count} lines were"
+            text += f"({lines} left out, because nothing read them; train.log has all)\n"
         return text
 
 

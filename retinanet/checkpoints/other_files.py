@@ -20,7 +20,7 @@ _SOURCES = (
     "What converts: RetinaNets of torchvision, detectron2 and mmdetection, and ImageNet ResNets "
     "(docs/finetuning.md)"
 )
-_RESNET_INSIDE = {"backbone.body.conv1.weight", "backbone.0.body.conv1.weight"}
+_RESNET_INSIDE = re.compile(r"^(module\.)?backbone\.(0\.)?body\.conv1\.weight$")
 """Names by which model.weights finds torchvision's ResNet in a detector."""
 _SAVE_SCRIPTED = (
     'Save its weights: python -c "import sys, torch; torch.save(torch.jit.load(sys.argv[1])'
@@ -170,7 +170,7 @@ def name_network(words: Collection[str]) -> FileKind | None:
     for pattern, kind in (*_NETWORKS, *_CONVERTS, *_OTHERS):
         found = re.compile(pattern)
         if any(found.search(word) for word in words):
-            if _RESNET_INSIDE & set(words) and not kind.converts:
+            if not kind.converts and any(_RESNET_INSIDE.match(word) for word in words):
                 remedy = f"A training can start from its ResNet: model.weights=FILE. {_SOURCES}"
                 return FileKind(what=kind.what, remedy=remedy)
             return kind

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from retinanet.categories import shown_names
 from retinanet.checkpoints.format import Checkpoint
@@ -21,14 +22,31 @@ _TRAINED = (
     *("data.min_box_side", "data.max_bad_images", "data.resize", "eval.every"),
 )
 """How the names begin of options that belong to the training."""
+_BLOCK = 16
+"""Channels that oneDNN takes together at most, by which torch computes on a CPU."""
 
 
 def place(
     model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
 ) -> None:
     """Move a network to a device, in the type and the layout that it computes in."""
-    model.layout = torch.channels_last if channels_last else torch.contiguous_format
+    usual = not channels_last or (device.type == "cpu" and breaks_channels_last(model))
+    model.layout = torch.contiguous_format if usual else torch.channels_last
     model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
+
+
+def breaks_channels_last(model: nn.Module) -> bool:
+    """Whether a CPU must not train a network with the channels of a pixel together.
+
+    oneDNN then writes beside the memory of a 1x1 convolution with a stride and few input channels
+    (uxlfoundation/oneDNN issue 6035): wrong gradients, or a crash. Some networks of timm begin
+    with one (RepVGG, MobileOne, FastViT).
+    """
+    return any(
+        module.kernel_size == (1, 1) and max(module.stride) > 1 and module.in_channels < _BLOCK
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    )
 
 
 def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ def run_lock(folder: Path, *, active: bool) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from None
     with file:
         _take_lock(file, folder)
         yield

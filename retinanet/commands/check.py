@@ -174,7 +174,8 @@ def _check_annotation_file(
     from retinanet.doctor.repair.whole_file import repair_file
 
     if not path.is_file():
-        raise UserError(f"{path}: there is no such annotation file")
+        wrong = "is no regular file" if path.exists() else "there is no such annotation file"
+        raise UserError(f"{path}: {wrong}")
     if config.data.classes is not None:
         raise UserError(
             "data.classes goes with a config (YAML): all classes of an annotation file alone are "

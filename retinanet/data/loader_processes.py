@@ -77,8 +77,10 @@ def _print_unless_left(
     """Print an uncaught error, unless it says that the training process has left.
 
     A signal may end its wait while it takes a batch: the thread that sends descriptors then finds
-    nobody at the other end.
+    nobody at the other end. If that thread has no descriptor left itself, it would try for ever.
     """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        os._exit(_LOST_BATCH)
     if not issubclass(kind, (EOFError, ConnectionError)):
         sys.__excepthook__(kind, error, traceback)
 

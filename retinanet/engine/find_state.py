@@ -37,12 +37,12 @@ def find_state(path: Path) -> tuple[RunFolder, Checkpoint, list[str]]:
     if not folder.config.exists() and not folder.config.is_symlink():
         _check_is_run_folder(folder, path, checkpoint)
         remarks.append(f"{folder.config}: was missing; it is written again from the checkpoint")
-    records = [folder.path / "metrics.jsonl", folder.path / "tensorboard"]
+    records = [folder.metrics, folder.path / "tensorboard"]
     lost = [record.name for record in records if not record.exists()]
     if checkpoint.progress.step and lost:
         remarks.append(
-            f"{' and '.join(lost)} of the steps so far are not in {folder.path}: new ones begin "
-            f"after step {checkpoint.progress.step}"
+            f"{folder.path} has no {' and no '.join(lost)} of the steps so far: it begins after "
+            f"step {checkpoint.progress.step}"
         )
     return folder, checkpoint, remarks
 

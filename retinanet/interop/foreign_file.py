@@ -25,8 +25,12 @@ from torch.serialization import MAGIC_NUMBER
 from retinanet.checkpoints.format import check_sums
 from retinanet.checkpoints.other_files import describe, name_file, name_other_archive
 from retinanet.errors import UserError
-from retinanet.files import check_regular
-from retinanet.model.pretrained import is_safetensors, read_safetensors
+from retinanet.model.pretrained import (
+    STATE_KEYS,
+    is_safetensors,
+    read_safetensors,
+    without_wrappers,
+)
 
 _PLACEHOLDER_PROJECTS = {
     *("mmengine", "mmcv", "mmdet", "mmcls", "mmpretrain", "addict", "yapf"),  # mmdetection's
@@ -47,8 +51,6 @@ _PLACEHOLDER_CLASSES = {
     "collections.Counter",
 }
 """Other classes that become placeholders."""
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""Prefixes of names: of DistributedDataParallel, torch.compile, and modules around a model."""
 
 
 class _Refused(pickle.UnpicklingError):
@@ -213,7 +215,8 @@ def read_foreign(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file in it")
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
+        wrong = "is no regular file" if path.exists() else "there is no such file"
+        raise UserError(f"{path}: {wrong}")
     try:
         return _with_arrays(_read_any_format(path), {})
     except PermissionError as error:
@@ -267,7 +270,7 @@ def _refused_name(error: BaseException | None) -> str:
 def _read_any_format(path: Path) -> Any:
     if is_safetensors(path):
         return read_safetensors(path)
-    with check_regular(path).open("rb") as file:
+    with path.open("rb") as file:
         if file.read(2) == b"PK":
             _check_archive(path)
         else:
@@ -297,7 +300,7 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there are none.
     """
-    for name in ("state_dict", "model", "model_state_dict", "net", "blobs"):
+    for name in (*STATE_KEYS, "blobs"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
@@ -312,6 +315,4 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
     }
     if not state:
         raise UserError(f"{path}: there is no array in it")
-    while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    return without_wrappers(state)

@@ -23,6 +23,10 @@ from retinanet.errors import UserError, first_line
 State = dict[str, Tensor]
 _CLASSIFIER = ("fc.", "classifier.", "head.")
 """What a pretrained file's classifier is called, by torchvision and by timm's families."""
+STATE_KEYS = ("state_dict", "model", "model_state_dict", "net")
+"""Where a file may have its weights beside other things."""
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+"""Prefixes of names: of DistributedDataParallel, torch.compile, and modules around a model."""
 _TIMEOUT = 20.0
 """Seconds without an answer after which a download has failed."""
 _IN_DETECTORS = ("backbone.body.", "backbone.0.body.")
@@ -207,9 +211,8 @@ def read_state(path: Path, wanted: Mapping[str, object]) -> State:
 def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path: Path) -> Any:
     """Return the state dict in a file: of a detector, what belongs to its backbone."""
     if "categories" not in content or not isinstance(content.get("model"), dict):
-        inside = content.get("model")  # of DETR, detectron2 and the like
-        state = content.get("state_dict", inside if isinstance(inside, dict) else content)
-        return _without_detector(state) if isinstance(state, dict) else state
+        inside = (content[key] for key in STATE_KEYS if isinstance(content.get(key), dict))
+        return _without_detector(without_wrappers(next(inside, content)))
     model = content.get("config", {}).get("model", {})
     trained = {key: tuple(v) if isinstance(v, list) else v for key, v in model.items()}
     others = [key for key in wanted if key in trained and trained[key] != wanted[key]]
@@ -228,13 +231,23 @@ def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path:
     }
 
 
+def without_wrappers(state: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return weights without the prefixes of modules around the network."""
+    named = {str(key): value for key, value in state.items()}
+    while named and (
+        prefix := next((p for p in _WRAPPERS if all(key.startswith(p) for key in named)), None)
+    ):
+        named = {key.removeprefix(prefix): value for key, value in named.items()}
+    return named
+
+
 def _without_detector(state: dict[str, Any]) -> dict[str, Any]:
     """Return the ResNet inside another project's detector with torchvision's names, or all."""
     for prefix in _IN_DETECTORS:
-        inside = {k.removeprefix(prefix): v for k, v in state.items() if str(k).startswith(prefix)}
+        inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if inside:
             return inside
-    if any(str(key).startswith("classificationModel.") for key in state):
+    if any(key.startswith("classificationModel.") for key in state):
         return {key: value for key, value in state.items() if not key.startswith(_YHENON)}
     return state
 

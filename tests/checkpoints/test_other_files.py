@@ -159,7 +159,8 @@ def test_a_pickled_module_is_named_and_does_not_run(tmp_path: Path, kind: str) -
     assert not Path(Module.trace).exists()
 
 
-def test_an_fcos_is_not_converted_with_any_option(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_fcos_is_not_converted_with_any_option(tmp_path: Path, prefix: str) -> None:
     """Its names are those of torchvision's RetinaNet but for one more."""
     path = tmp_path / "it's fcos.pth"
     state = {
@@ -168,7 +169,7 @@ def test_an_fcos_is_not_converted_with_any_option(tmp_path: Path) -> None:
         "head.regression_head.bbox_reg.weight": ONE,
         "head.regression_head.bbox_ctrness.weight": ONE,
     }
-    torch.save({"model": state, "epoch": 3}, path)
+    torch.save({"model": {prefix + key: v for key, v in state.items()}, "epoch": 3}, path)
     for read in (load_checkpoint, read_detector):
         with pytest.raises(UserError) as caught:
             read(path)

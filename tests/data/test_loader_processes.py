@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -77,6 +77,20 @@ def test_a_process_says_nothing_of_a_training_that_left(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
     loader_processes._print_unless_left(ValueError, ValueError("a bug"), None)
     assert capsys.readouterr().err == "ValueError: a bug\n"
+
+
+def test_a_process_without_descriptors_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    """The thread that sends a batch would print a traceback again and again."""
+
+    def lower_the_limit(item: int) -> torch.Tensor:
+        free = os.dup(2)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, free + 1))  # for its block alone
+        return torch.tensor(item)
+
+    with pytest.raises(TrainingError, match=r"could not send a batch: too many open files"):
+        list(load(lower_the_limit))
+    assert capfd.readouterr().err == ""
 
 
 def test_items_come_in_order() -> None:
@@ -192,14 +206,14 @@ def test_how_a_process_ended(code: int, message: str) -> None:
     assert message in describe_death(7, code)
 
 
-def test_a_script_that_leaves_its_iterator_open_ends() -> None:
-    """Not after the grace of 300 s, for which multiprocessing would wait."""
-    script = (
-        "from retinanet.data.loader import evaluation_loader\n"
-        "items = iter(evaluation_loader(list(range(9)), range(9), workers=1, pin_memory=False))\n"
-        "print(next(items))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert (done.stdout, done.stderr) == ("0\n", "")
+def test_an_iterator_that_is_never_closed() -> None:
+    """At the end of a script; multiprocessing would wait for the grace of 300 s."""
+    items = iter(load(end_by(signal.SIGSTOP)))
+    assert int(next(items)) == 0
+    started = time.monotonic()
+    loader_processes._end_all()  # as Python calls it before it joins its children
+    for process in multiprocessing.active_children():
+        process.join(10)
+    assert time.monotonic() - started < 10
+    assert multiprocessing.active_children() == []
+    items.close()

@@ -132,7 +132,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ),
         (
             "pipe.jpg",
-            "cannot be read: Is a pipe, a socket or a device, not a file: put the image itself in "
+            "cannot be read: Is a pipe, a socket or a device, not a file: put the file itself in "
             "its place",
         ),
         (

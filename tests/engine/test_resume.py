@@ -161,7 +161,7 @@ def test_a_missing_config_is_written_again(folder: RunFolder) -> None:
     (folder.path / "metrics.jsonl").unlink()
     assert resume(folder).remarks == (
         "runs/first/config.yaml: was missing; it is written again from the checkpoint",
-        "metrics.jsonl of the steps so far are not in runs/first: new ones begin after step 3",
+        "runs/first has no metrics.jsonl of the steps so far: it begins after step 3",
     )
 
 
@@ -344,8 +344,8 @@ def test_a_folder_of_checkpoints_alone(folder: RunFolder, tmp_path: Path) -> Non
     assert (found.path, checkpoint.progress.step) == (backup, 3)
     assert remarks == [
         f"{backup}/config.yaml: was missing; it is written again from the checkpoint",
-        f"metrics.jsonl and tensorboard of the steps so far are not in {backup}: new ones begin "
-        "after step 3",
+        f"{backup} has no metrics.jsonl and no tensorboard of the steps so far: it begins after "
+        "step 3",
     ]
     (backup / "thesis.txt").write_text("")
     with pytest.raises(

@@ -246,7 +246,7 @@ def test_the_network_fails_at_one_image(
         predictor, images, output=tmp_path / "o", threshold=0.3, draw=False
     )
     assert {r["image_id"] for r in results_of(out)} == {1, 3, 4}
-    reason = "the network failed at it: CUDA out of memory."
+    reason = "the network failed at it: CUDA out of memory"
     assert summary.left_out == [(str(photos / "b.png"), reason)]
     with pytest.raises(TrainingError, match=rf"no image has results; .*b\.png: {reason}"):
         predict_files(predictor, images[1:2], output=tmp_path / "p", threshold=0.3, draw=True)

@@ -93,6 +93,11 @@ def test_a_download_that_falls_silent_ends(monkeypatch: pytest.MonkeyPatch) -> N
         lambda state: {"model": {f"backbone.0.body.{key}": v for key, v in state.items()}},
         lambda state: state | {"fpn.P5_1.weight": 1, "classificationModel.conv1.weight": 2},
         lambda state: {"state_dict": state},
+        lambda state: {"net": {f"module.{key}": v for key, v in state.items()}},
+        lambda state: {
+            f"module.{key}": v
+            for key, v in (state | {"fpn.x": 1, "classificationModel.x": 2}).items()
+        },
         lambda state: {"model": state, "args": argparse.Namespace(lr=1)},
     ],
 )

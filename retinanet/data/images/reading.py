@@ -6,7 +6,6 @@ import errno
 import os
 import re
 import shlex
-import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +27,7 @@ from retinanet.data.images.size_mismatch import (
 )
 from retinanet.data.images.tiff import NEGATIVE, TIFF, first_page, has_signed_samples, unread_kind
 from retinanet.errors import shortage
+from retinanet.files import check_regular
 
 if "OPENCV_LOG_LEVEL" not in os.environ:  # what it says has no file's name; our messages have
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -49,7 +49,6 @@ _REDUCED = {
 
 
 _STORED_COLOURS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-_NO_FILE = "Is a pipe, a socket or a device, not a file: put the image itself in its place"
 _LARGE, _HEAD = 50_000_000, 65_536
 """Bytes of a file that may be a film, and bytes in which a format is recognised."""
 
@@ -152,9 +151,7 @@ def open_image(path: Path) -> BinaryIO:
         TrainingError: no file can be opened any more: this one may be sound.
         ValueError: no file can have this name.
     """
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise OSError(errno.EINVAL, _NO_FILE, str(path))
+    check_regular(path)
     try:
         return path.open("rb")
     except OSError as error:
@@ -190,9 +187,9 @@ def decode_image(
     except MemoryError:
         if claimed is None or claimed[0] * claimed[1] <= _MODEST:
             raise
-        size_of = f"is {claimed[1]}x{claimed[0]} px and " if claimed else ""
         raise UnreadableImageError(
-            f"{path}: {size_of}does not fit into memory: scale it down or cut it into tiles"
+            f"{path}: is {claimed[1]}x{claimed[0]} px and does not fit into memory: scale it down "
+            "or cut it into tiles"
         ) from None
 
 

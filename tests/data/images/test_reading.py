@@ -364,7 +364,7 @@ def test_a_pipe_and_a_device_are_refused(tmp_path: Path) -> None:
             read_image(tmp_path / name)
         assert str(error.value) == (
             f"{tmp_path / name}: cannot be read: Is a pipe, a socket or a device, not a file: put "
-            "the image itself in its place"
+            "the file itself in its place"
         )
 
 
