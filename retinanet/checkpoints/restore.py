@@ -30,12 +30,15 @@ def place(
     model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
 ) -> None:
     """Move a network to a device, in the type and the layout that it computes in."""
-    usual = not channels_last or (device.type == "cpu" and breaks_channels_last(model))
-    model.layout = torch.contiguous_format if usual else torch.channels_last
+    if device.type == "cpu" and _breaks_channels_last(model):
+        channels_last = False
+    if any(parameter.dim() > 4 for parameter in model.parameters()):  # torch moves none of them
+        channels_last = False
+    model.layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
 
 
-def breaks_channels_last(model: nn.Module) -> bool:
+def _breaks_channels_last(model: nn.Module) -> bool:
     """Whether a CPU must not train a network with the channels of a pixel together.
 
     oneDNN then writes beside the memory of a 1x1 convolution with a stride and few input channels

@@ -78,8 +78,13 @@ class World:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model whose backward pass averages gradients over the ranks."""
+    def wrap(self, model: nn.Module, canvas: tuple[int, int]) -> nn.Module:
+        """Return the model whose backward pass averages gradients over the ranks.
+
+        Args:
+            model: every parameter that is trained takes part in every batch.
+            canvas: Height and width (px) of a canvas that it takes.
+        """
         if self.size == 1:
             return model
         given = signature(DistributedDataParallel).parameters
@@ -93,7 +98,7 @@ class World:
             gradient_as_bucket_view=True,
             **no_buffer,  # none of them is learned
         )
-        _settle_gradient_buckets(wrapped, self.device)
+        _settle_gradient_buckets(wrapped, self.device, canvas)
         return wrapped
 
     def fail(self, message: str, kind: type[TrainingError] = TrainingError) -> NoReturn:
@@ -128,15 +133,17 @@ class World:
             dist.destroy_process_group()
 
 
-def _settle_gradient_buckets(wrapped: nn.Module, device: torch.device) -> None:
+def _settle_gradient_buckets(
+    wrapped: nn.Module, device: torch.device, canvas: tuple[int, int]
+) -> None:
     """Let the gradients find their buckets before the first step.
 
     The first backward pass shows in which order gradients come, and the buckets are then laid out
     anew. With three ranks the order of additions follows from the buckets; so that a resumed run
     adds as one that was never interrupted, both begin with the second layout.
     """
-    images = torch.zeros(1, 3, 128, 128, dtype=torch.uint8, device=device)
-    sizes = torch.full((1, 2), 128, device=device)
+    images = torch.zeros(1, 3, *canvas, dtype=torch.uint8, device=device)
+    sizes = torch.tensor([canvas], device=device)
     training = wrapped.training
     wrapped.eval()  # the statistics of batch norm do not move
     for _ in range(2):

@@ -29,6 +29,7 @@ from retinanet.engine.schedule import Schedule, build_schedule
 from retinanet.engine.splits import Split, build_dataset, training_plan
 from retinanet.errors import UserError
 from retinanet.losses.criterion import Criterion, build_criterion
+from retinanet.model.backbone import ResNet
 from retinanet.model.detector import Detector
 from retinanet.schema import Config
 from retinanet.structures import Outputs
@@ -110,7 +111,10 @@ def start_run(
         load_weights(model, checkpoint.model)
     if world.size > 1 and config.model.norm == "sync_bn" and world.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    wrapped = world.wrap(model)
+    plan = training_plan(config, train)
+    # Other backbones may take canvases alone that the run has.
+    is_resnet = isinstance(model.backbone, ResNet)
+    wrapped = world.wrap(model, (128, 128) if is_resnet else plan.step(0).canvas)
     ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
     if ema is not None and checkpoint is not None:
         load_weights(ema.model, checkpoint.weights)
@@ -125,7 +129,6 @@ def start_run(
             f"train.max_bad_steps: {config.train.max_bad_steps}, but the run has skipped "
             f"{progress.skipped_steps} steps so far; give at least that many"
         )
-    plan = training_plan(config, train)
     return Run(
         config=config,
         folder=folder,

@@ -24,6 +24,8 @@ _ANY_SIZE: tuple[dict[str, bool], ...] = (
     {"dynamic_img_size": True},
 )
 """What makes a network take images of any size: the first of them that it knows."""
+_TRIED_SIDES = (128, 224, 256, 384, 512)
+"""px; networks that take few canvases take squares of one of these."""
 WORKING = "resnet50, timm:convnext_tiny or timm:efficientnet_b0"
 """Backbones to name where another one does not do; docs/backbones.md lists all."""
 
@@ -59,6 +61,8 @@ class TimmBackbone(nn.Module):
         self.channels = tuple(info.channels())
         self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")
         """Whether the network's own features are (B, rows, columns, C)."""
+        for parameter in _without_gradient(name, net, options):
+            parameter.requires_grad_(False)
         if frozen_norm:
             from timm.layers import freeze_batch_norm_2d
 
@@ -178,6 +182,31 @@ def _create_empty(name: str, **options: Any) -> Any:
     """Build a network without memory for its weights; see `_create`."""
     with torch.device("meta"):
         return _create(name, **options)
+
+
+def _without_gradient(name: str, net: nn.Module, options: Mapping[str, Any]) -> list[nn.Parameter]:
+    """Return the parameters that no feature depends on: HRNet's last stage makes C2 as well.
+
+    Several processes would wait for their gradients.
+    """
+    empty = _create_empty(name, **options).eval()
+    named = {key: value for key, value in empty.named_parameters() if value.requires_grad}
+    found = (_gradients(empty, list(named.values()), side) for side in _TRIED_SIDES)
+    gradients = next((one for one in found if one is not None), ())
+    own = dict(net.named_parameters())
+    return [own[key] for key, one in zip(named, gradients, strict=False) if one is None]
+
+
+def _gradients(
+    empty: nn.Module, parameters: list[nn.Parameter], side: int
+) -> tuple[Tensor | None, ...] | None:
+    """Return the gradients of a network's features; None if it does not take a square canvas."""
+    try:
+        with torch.device("meta"):
+            total = sum(feature.sum() for feature in empty(torch.zeros(1, 3, side, side)))
+        return torch.autograd.grad(total, parameters, allow_unused=True)
+    except Exception:  # of any type
+        return None
 
 
 def _not_taken(backbone: str, canvas: tuple[int, int], error: Exception) -> UserError:

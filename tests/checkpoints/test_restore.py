@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.checkpoints.restore import breaks_channels_last, place
+from retinanet.checkpoints.restore import _breaks_channels_last, place
 from retinanet.config import override_config
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
@@ -18,7 +18,7 @@ def test_convolutions_that_a_cpu_gets_wrong(
     channels: int, kernel: int, stride: int | tuple[int, int], breaks: bool
 ) -> None:
     model = nn.Sequential(nn.ReLU(), nn.Conv2d(channels, 32, kernel, stride))
-    assert breaks_channels_last(model) is breaks
+    assert _breaks_channels_last(model) is breaks
 
 
 def test_a_network_that_starts_with_one_keeps_the_usual_layout() -> None:
@@ -35,6 +35,10 @@ def test_a_network_that_starts_with_one_keeps_the_usual_layout() -> None:
         model.backbone.conv1 = nn.Conv2d(3, 64, 1, 2)
         place(model, torch.device("meta"), "fp32", channels_last=True)
         assert model.layout == torch.channels_last  # another device computes by other means
+        model.backbone.conv2 = nn.Conv3d(3, 4, 1)  # as lambda_resnet26t has one
+        place(model, torch.device("meta"), "fp32", channels_last=True)
+        assert model.layout == torch.contiguous_format
+    del model.backbone.conv2
     model = model.to_empty(device="cpu")
     place(model, torch.device("cpu"), "fp32", channels_last=True)
     assert model.layout == torch.contiguous_format

@@ -111,6 +111,9 @@ def read_plainly(content: bytes) -> dict[str, list[Any]]:
         need(all(is_id(record.get("id")) for record in file[key]))
         need(len({record["id"] for record in file[key]}) == len(file[key]))
     images, categories = file["images"], file["categories"]
+    for record in categories:
+        if type(record.get("name")) is int:
+            record["name"] = str(record["name"])
     need(categories and all(is_text(record.get("name")) for record in categories))
     need(len({record["name"] for record in categories}) == len(categories))
     for image in images:

@@ -65,9 +65,9 @@ def test_how_gradients_are_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[Any] = []
     monkeypatch.setattr(distributed, "DistributedDataParallel", Parallel)
     monkeypatch.setattr(
-        distributed, "_settle_gradient_buckets", lambda wrapped, device: settled.append(wrapped)
+        distributed, "_settle_gradient_buckets", lambda wrapped, *_: settled.append(wrapped)
     )
-    wrapped = two().wrap(torch.nn.Linear(1, 1))
+    wrapped = two().wrap(torch.nn.Linear(1, 1), (64, 96))
     assert settled == [wrapped]
     assert given.pop("gradient_as_bucket_view") is True
     assert given.pop("device_ids") is None

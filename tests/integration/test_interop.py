@@ -107,7 +107,7 @@ def test_a_run_goes_on_as_it_began(
     assert cli(*words, "train.steps=1", "--init-from", source).code == 0
     source.unlink()
     other = cli(*words, "train.steps=2", "--init-from", "other.pt", "--resume")
-    assert other.code == 2 and "model.init_from: other.pt here" in other.err
+    assert other.code == 2 and "with its own weights, not with those of other.pt" in other.err
     ran = cli(*words, "train.steps=2", "--init-from", f"{source.parent}/./start.pt", "--resume")
     assert ran.code == 0, ran.err
     run = without_network.parent / "runs" / "small"

@@ -175,3 +175,11 @@ def test_weights_of_a_checkpoint_of_ours(published: Path, tmp_path: Path) -> Non
     torch.save({"categories": {}, "model": model, "averaged": None}, tmp_path / "ours.pt")
     again = build("test_convnext", str(tmp_path / "ours.pt"))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+
+
+def test_what_no_feature_depends_on_is_frozen() -> None:
+    """HRNet's last stage makes features at stride 4, too: other processes would wait for them."""
+    net = build("hrnet_w18_small").net
+    frozen = [name for name, value in net.named_parameters() if not value.requires_grad]
+    assert len(frozen) == 21
+    assert all(name.startswith(("stage4.0.fuse_layers.0.", "incre_modules.0.")) for name in frozen)
