@@ -418,10 +418,10 @@ def test_every_option_has_a_meaning() -> None:
 
 def test_a_section_is_described_with_types_ranges_and_defaults() -> None:
     text = describe("train")
-    assert "  train.lr: number > 0 <= 1e+30 = 0.01\n      peak learning rate" in text
-    assert "  train.steps: integer >= 1 <= 2147483647 or null = 90000\n" in text
+    assert "  train.lr: number > 0 and <= 1e+30 = 0.01\n      peak learning rate" in text
+    assert "  train.steps: integer >= 1 and <= 2147483647 or null = 90000\n" in text
     assert "  train.schedule: multistep | cosine = multistep\n" in text
-    assert "  train.milestones: list of integer >= 1 <= 2147483647 or null = null\n" in text
+    assert "  train.milestones: list of integer >= 1 and <= 2147483647 or null = null\n" in text
     assert "data." not in text.split("train.batch_size")[0]
 
 
@@ -490,7 +490,7 @@ def test_one_short_side_needs_no_brackets() -> None:
 
 def test_an_option_is_described_by_its_name() -> None:
     text = describe("train.lr")
-    assert "  train.lr: number > 0 <= 1e+30 = 0.01\n      peak learning rate" in text
+    assert "  train.lr: number > 0 and <= 1e+30 = 0.01\n      peak learning rate" in text
     assert "train.momentum" not in text
     with pytest.raises(UserError, match=r"^lr is neither .* did you mean train\.lr\?"):
         describe("lr")

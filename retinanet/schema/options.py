@@ -99,7 +99,7 @@ def _type_name(schema: dict[str, Any]) -> str:
         return f"list of {_type_name(inner)}"
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {number(schema[word])}" for word, sign in limits.items() if word in schema]
-    return " ".join([str(schema.get("type", "any")), *bounds])
+    return f"{schema.get('type', 'any')} {' and '.join(bounds)}".rstrip()
 
 
 def number(value: float) -> str:

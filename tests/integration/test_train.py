@@ -328,14 +328,14 @@ def test_config_lists_every_option(cli: Cli) -> None:
     assert ran.code == 0
     sections = ["model", "anchors", "assign", "loss", "data", "train", "eval", "postprocess"]
     assert re.findall(r"^(\w+): ", ran.out, re.MULTILINE) == [*sections, "output"]
-    assert "  train.batch_size: integer >= 1 <= 65536 = 16\n      images of one op" in ran.out
+    assert "  train.batch_size: integer >= 1 and <= 65536 = 16\n      images of one op" in ran.out
 
 
 def test_config_of_a_section(cli: Cli) -> None:
     ran = cli("config", "train")
     assert ran.code == 0
     assert ran.out.startswith("train: ")
-    assert "  train.lr: number > 0 <= 1e+30 = 0.01\n" in ran.out
+    assert "  train.lr: number > 0 and <= 1e+30 = 0.01\n" in ran.out
     assert "model." not in ran.out
     wrong = cli("config", "trian")
     assert (wrong.code, wrong.out) == (2, "")
