@@ -72,7 +72,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
             _apply_overrides(values, overrides or [])
         output = {} if part.get("output") is None else part["output"]
         if isinstance(output, dict):
-            part["output"] = {**output, "name": output.get("name") or path.stem}
+            name = output.get("name")
+            part["output"] = {**output, "name": path.stem if name is None else name}
     config = build_config(values, source=str(path), overrides=overrides or [], before=before)
     _check_unit(before, values, overrides or [])
     return config

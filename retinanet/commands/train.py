@@ -113,4 +113,4 @@ def _flags_as_overrides(options: argparse.Namespace) -> list[str]:
     """Return the options of an experiment that have flags of their own."""
     flags = {"output.name": options.name, "model.init_from": options.init_from}
     # As JSON: "null" is a name, too.
-    return [f"{key}={json.dumps(value)}" for key, value in flags.items() if value]
+    return [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]

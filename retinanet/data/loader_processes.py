@@ -86,7 +86,7 @@ def _print_unless_left(
 
 
 def start_processes(start: Callable[[], Any]) -> tuple[Any, list[BaseProcess]]:
-    """Return what `start` does, an iterator of torch's loader, and its processes.
+    """Return what `start` gives: an iterator of torch's loader, and its processes.
 
     Raises:
         TrainingError: the system does not allow so many; none of them is left.

@@ -1,6 +1,8 @@
 """A damaged last.pt does not end a run; what is taken instead is said."""
 
 import os
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,7 +84,8 @@ def test_a_run_without_any(tmp_path: Path) -> None:
 def test_weights_alone_are_not_resumed(folder: RunFolder, small_checkpoint: Path) -> None:
     message = (
         r"small\.pt: holds no optimiser state \(`retinanet strip` drops it\), so no run can be "
-        r"resumed from it; to start a new one .*: retinanet train CONFIG --init-from .*small\.pt$"
+        "resumed from it; to start a new one from its weights: retinanet train CONFIG --init-from "
+        rf"{re.escape(shlex.quote(str(small_checkpoint)))}$"
     )
     with pytest.raises(UserError, match=message):
         load_resumable(small_checkpoint)

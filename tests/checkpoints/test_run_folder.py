@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,11 @@ def test_an_existing_run_is_kept(tmp_path: Path, there: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("")
     (tmp_path / "first-2").mkdir()
-    message = "there is a run here already. Continue it with --resume .*, or .* --name first-3$"
+    run = re.escape(str(tmp_path / "first"))
+    message = (
+        rf"^{run}: there is a run here already\. Continue it with --resume {run}, or start another "
+        r"with --name first-3$"
+    )
     with pytest.raises(UserError, match=message):
         RunFolder(tmp_path / "first").check_free()
 

@@ -494,6 +494,13 @@ def test_a_checkpoint_whose_weights_do_not_fit(
 # The output folder.
 
 
+def test_an_empty_name_is_not_passed_over(experiment: Path, cli: Cli) -> None:
+    """As a script's `--name "$NAME"` gives it where the variable is not set."""
+    ran = cli("train", experiment, "--name", "")
+    assert ran.code == 2
+    assert "output: name: '' is not the name of a folder in output.dir" in ran.err
+
+
 def test_another_run_in_the_folder(
     shared_experiment: Path, finished_run: Path, refuse: Refuse
 ) -> None:
