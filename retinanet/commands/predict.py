@@ -7,53 +7,62 @@ import os
 import sys
 from pathlib import Path
 
-from retinanet.commands.arguments import check_overrides, command_parser, device_name
+from retinanet.commands.arguments import (
+    check_checkpoint,
+    check_overrides,
+    command_parser,
+    device_name,
+    note,
+)
 from retinanet.commands.habits import answer, unused_in_predict
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.files import check_writable
 
 
 def main(words: list[str]) -> int:
-    """Detect in images, write and say what; return the exit code."""
+    """Detect objects in images and write the results; return the exit code."""
     parser = command_parser(
         "predict",
-        "Detect in images: COCO-format results and annotated pictures, in original pixels.",
+        "Detect objects in images; write COCO-format results and annotated pictures.",
         "retinanet predict runs/first/checkpoints/best.pt photos/ 'more/*.jpg' --threshold 0.5\n"
         "  retinanet predict best.pt --annotations image_info_test-dev2017.json --images test2017",
     )
-    parser.add_argument("checkpoint")
+    parser.add_argument("checkpoint", help="path of the checkpoint")
     parser.add_argument(
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="images, folders, globs, lists (.txt, a file a line); and options such as "
-        "postprocess.class_agnostic_nms=true",
+        help="images, folders, patterns or lists (.txt, one file per line); options such as "
+        "postprocess.class_agnostic_nms=true, too",
     )
     parser.add_argument(
-        "--annotations", metavar="J", help="COCO JSON whose images (and ids) to use"
+        "--annotations", metavar="J", help="COCO JSON that names the images and their ids"
     )
-    parser.add_argument("--images", metavar="D", help="folder of its images (default: .)")
+    parser.add_argument(
+        "--images", metavar="D", help="folder of the images of --annotations (default: .)"
+    )
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="default: predictions, or the next free of its names; a prediction that lies in DIR "
-        "is replaced",
+        help="output folder (default: predictions, predictions-2, ...); an earlier prediction in "
+        "it is replaced",
     )
     parser.add_argument(
         "--threshold",
         type=float,
-        help="lowest score, in files and pictures (default: 0.3; with --annotations the "
+        help="lowest score in files and pictures, 0 to 1 (default: 0.3; with --annotations the "
         "checkpoint's postprocess.score_threshold)",
     )
-    parser.add_argument("--no-pictures", action="store_true", help="write the JSON alone")
+    parser.add_argument("--no-pictures", action="store_true", help="write only the JSON files")
     parser.add_argument(
         "--device",
         type=device_name,
         default="auto",
         metavar="{auto,cpu,cuda,mps}",
-        help="default: auto",
+        help="device to run on (default: auto, the fastest)",
     )
     options = parser.parse_intermixed_args(words)
+    check_checkpoint(options.checkpoint, "predict")
     overrides = [word for word in options.inputs if _is_option(word)]
     inputs = [word for word in options.inputs if word not in overrides]
     for word in overrides:
@@ -64,14 +73,14 @@ def main(words: list[str]) -> int:
     if options.threshold is not None and any(
         word.startswith("postprocess.score_threshold=") for word in overrides
     ):
-        print("note: --threshold counts, not postprocess.score_threshold", file=sys.stderr)
+        note("--threshold is used, not postprocess.score_threshold")
     if bool(inputs) == bool(options.annotations):
         both = " (not both)" if inputs else ""
-        parser.error(f"name either images, folders or globs, or a file with --annotations{both}")
+        parser.error(f"give images, folders or patterns, or a file with --annotations{both}")
     if options.images is not None and not options.annotations:
         parser.error(
-            "--images is the folder of an annotation file's images, and needs --annotations; "
-            "without one, name the folder itself as an INPUT"
+            "--images needs --annotations: it is the folder of an annotation file's images. "
+            "Without one, give the folder itself as an INPUT"
         )
     return predict(
         Path(options.checkpoint),
@@ -87,7 +96,7 @@ def main(words: list[str]) -> int:
 
 
 def _is_option(word: str) -> bool:
-    """Whether a word is `section.key=value`, and no file or pattern with such a name."""
+    """Whether a word is `section.key=value`, not a file or pattern with such a name."""
     return "=" in word and not os.path.exists(word) and not glob.glob(word)  # noqa: PTH110, PTH207
 
 
@@ -103,44 +112,45 @@ def predict(
     device: str,
     overrides: list[str],
 ) -> int:
-    """Predict on files, folders and globs, or on the images of an annotation file.
+    """Predict on files, folders and patterns, or on the images of an annotation file.
 
     Raises:
-        UserError: a wrong threshold, checkpoint, input or output.
+        UserError: A wrong threshold, checkpoint, input or output.
     """
     from tqdm import tqdm
 
     from retinanet.checkpoints.folder_config import describe_ignored_edit
     from retinanet.data.checks import check_files
     from retinanet.data.coco.index import read_annotations
+    from retinanet.distributed.world import join_world
     from retinanet.inference.files import predict_files
     from retinanet.inference.inputs import find_inputs, list_images
-    from retinanet.inference.predictor import Predictor
+    from retinanet.inference.predictor import load
 
     if threshold is not None and not 0 <= threshold <= 1:
-        raise UserError(f"--threshold {threshold:g} is not between 0 and 1")
+        raise UserError(f"--threshold {threshold:g} is not from 0 to 1")
     check_writable(output or Path("predictions"), "choose another --output")
     remarks: list[str] = []
     if annotations is not None:
         index = read_annotations(annotations, images_only=True)
-        find = "correct file_name, or name the files in place of --annotations"
+        find = "correct file_name, or give the files instead of --annotations"
         check_files(index, images, remedy="is --images right?", find=find)
         files = list_images(index, images)
     else:
         found = find_inputs(inputs)
         files, remarks = found.images, found.remarks
-    predictor = Predictor.from_checkpoint(checkpoint, device, overrides)
-    is_main = predictor.world.is_main
+    world = join_world(device)  # type: ignore[arg-type]
+    predictor = load(checkpoint, world.device, overrides)
     remarks += unused_in_predict(overrides)
     remarks += describe_ignored_edit(checkpoint, predictor.config, overrides, ["postprocess"])
-    if is_main:
+    if world.is_main:
         for remark in remarks:
             _say(remark)
-    if threshold is None:
-        own = predictor.config.postprocess.score_threshold
-        asked = any(text.startswith("postprocess.score_threshold") for text in overrides)
-        threshold = own if annotations is not None or asked else max(0.3, own)
-    with tqdm(total=len(files), unit="image", disable=None if is_main else True) as bar:
+    if threshold is None and annotations is not None:
+        threshold = predictor.config.postprocess.score_threshold
+    elif threshold is None:
+        threshold = predictor.threshold
+    with tqdm(total=len(files), unit="image", disable=None if world.is_main else True) as bar:
 
         def say(line: str) -> None:
             bar.clear()
@@ -149,26 +159,27 @@ def predict(
         summary, folder = predict_files(
             predictor,
             files,
+            world=world,
             output=output,
             threshold=threshold,
             draw=draw,
             progress=lambda done: bar.update(done - bar.n),
             say=say,
         )
-    predictor.world.close()
-    if not is_main:
+    world.close()
+    if not world.is_main:
         return 0
-    for note in summary.notes():
-        _say(note)
+    for text in summary.notes():
+        _say(text)
     drawn = f", {folder / 'pictures'}/" if draw else ""
+    done, detections = plural(summary.images, "image"), plural(summary.detections, "detection")
     print(
-        f"{summary.images} images, {summary.detections} detections of score {threshold:g} or more"
-        f" ({summary.removed} under it); wrote {folder / 'results.json'}, {folder / 'images.json'}"
-        f"{drawn}"
+        f"{done}, {detections} with a score of {threshold:g} or more ({summary.removed:,} below); "
+        f"wrote {folder / 'results.json'}, {folder / 'images.json'}{drawn}"
     )
     return 0
 
 
 def _say(line: str) -> None:
-    """Print a line to stderr: a name in it may hold line breaks."""
+    """Print a line to stderr; names in it may contain line breaks."""
     print("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), file=sys.stderr)

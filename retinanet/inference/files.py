@@ -1,4 +1,4 @@
-"""Detections in many image files: one after the other, so that none costs the others' results.
+"""Detection in many image files: an image that fails does not affect the others.
 
 Images are (H, W, 3) uint8 RGB; boxes are in original pixels.
 """
@@ -16,17 +16,10 @@ from numpy.typing import NDArray
 from retinanet.data.images.frames import frame_count
 from retinanet.data.images.reading import UnreadableImageError, decode_image, load_content
 from retinanet.distributed.world import World
-from retinanet.drawing import (
-    JPEG_SIDE,
-    describe_failure,
-    draw_boxes,
-    enlarge,
-    fit,
-    save_picture,
-)
+from retinanet.drawing import JPEG_SIDE, describe_failure, save_picture
 from retinanet.errors import TrainingError, UserError, first_line
-from retinanet.evaluation.results import to_results
-from retinanet.files import is_disk_failure, write_failure
+from retinanet.files import write_error
+from retinanet.inference.detections import ImageDetections
 from retinanet.inference.inputs import InputImage
 from retinanet.inference.output_folder import (
     RESULTS,
@@ -35,7 +28,7 @@ from retinanet.inference.output_folder import (
     prepare_output,
     recorded_picture,
 )
-from retinanet.inference.predictor import Predictor
+from retinanet.inference.predictor import PIXELS_AT_ONCE, Predictor
 from retinanet.inference.result_files import (
     ImageResult,
     PredictionSummary,
@@ -45,8 +38,6 @@ from retinanet.inference.result_files import (
 )
 from retinanet.structures import Detections
 
-_PIXELS = 100_000_000
-"""Pixels that are held at once, of several images (300 MB)."""
 _Item = tuple[int, InputImage, NDArray[np.uint8]]
 """Place among the inputs, image, pixels."""
 
@@ -55,6 +46,7 @@ def predict_files(
     predictor: Predictor,
     images: list[InputImage],
     *,
+    world: World,
     output: Path | None,
     threshold: float,
     draw: bool,
@@ -63,29 +55,29 @@ def predict_files(
 ) -> tuple[PredictionSummary, Path]:
     """Detect in every image; write results.json, images.json and, if asked, drawn pictures.
 
-    The files are written as results come (see `result_files`). At an early end, by an error or by
-    an exception that a signal raises, they hold all that is done, and there are pictures of exactly
-    these images. An image that cannot be read, or that the network fails at, is left out; one that
-    cannot be drawn keeps its detections. Under torchrun each process takes its share; the main one
-    puts the files together and returns the sum.
+    The files are written while results come in (see `result_files`). If an error or a signal ends
+    the prediction early, they hold the images that are done, and there is a picture of exactly
+    these images. An image that cannot be read, or that the network fails on, is left out. One that
+    cannot be drawn keeps its detections. Under torchrun each process takes its share, and the main
+    process joins the files and returns the total.
 
     Args:
-        predictor: the detector.
-        images: what to look at.
-        output: folder to write into, whose earlier prediction is replaced; by default a new one.
-        threshold: lowest score, in the files and the pictures alike.
-        draw: write annotated pictures, too.
-        progress: called with the number of images done.
-        say: called with lines about an early end, and what is done by then.
+        predictor: The detector.
+        images: Images to detect objects in.
+        world: This process among the others.
+        output: Folder to write into; an earlier prediction there is replaced. None makes a new one.
+        threshold: Lowest score, in the files and in the pictures.
+        draw: Write annotated pictures, too.
+        progress: Called with the number of images done.
+        say: Called with lines about an early end.
 
     Returns:
-        What was found, and the folder.
+        A summary of the results, and the folder.
 
     Raises:
-        UserError: no image that can be read, or a folder that cannot be written.
-        TrainingError: the disk is full or broken, or the network failed at every image.
+        UserError: No image can be read, or the folder cannot be written.
+        TrainingError: The disk is full or broken, or the network failed on every image.
     """
-    world = predictor.world
     folder = _agree_on_folder(output, images, world)
     share = range(world.rank, len(images), world.size)
     summary = PredictionSummary(inputs=len(share))
@@ -117,7 +109,7 @@ def predict_files(
         undrawn = unfinished if draw else []
         _end_early(folder, files, summary, undrawn, part=part, say=say)
         if isinstance(error, OSError):
-            raise _write_error(folder.path, error) from None
+            raise write_error(folder.path, error) from None
         raise
     finally:
         if world.is_main:
@@ -126,14 +118,14 @@ def predict_files(
 
 
 def _agree_on_folder(output: Path | None, images: list[InputImage], world: World) -> OutputFolder:
-    """Let the main process make the folder; return it, or raise what it raised, everywhere."""
+    """Let the main process make the folder; return it, or raise its error, on every process."""
     folder: OutputFolder | UserError | TrainingError | None = None
     if world.is_main:
         try:
             folder = prepare_output(output, {image.path.parent for image in images})
             remove_parts(folder.path)
         except OSError as error:
-            folder = _write_error(output or Path("predictions"), error)
+            folder = write_error(output or Path("predictions"), error)
         except UserError as error:
             folder = error
     agreed: OutputFolder | UserError | TrainingError = world.broadcast(folder)
@@ -145,9 +137,10 @@ def _agree_on_folder(output: Path | None, images: list[InputImage], world: World
 def _read_chunks(
     images: Iterator[tuple[int, InputImage]], size: int, summary: PredictionSummary
 ) -> Iterator[list[_Item]]:
-    """Yield what can be read, several images together, so that those of one shape find each other.
+    """Yield the images that can be read in groups, so that images of one shape share a batch.
 
-    At most `size` of them, and so many that memory holds them; what cannot be read is left out.
+    A group has at most `size` images, and no more than fit into memory. Images that cannot be read
+    are left out.
     """
     chunk: list[_Item] = []
     pixels = seen = 0
@@ -161,9 +154,11 @@ def _read_chunks(
         else:
             frames = frame_count(content)
             if frames > 1:
-                summary.remarks.append(f"{image.path}: the first of {frames:,} frames was used")
+                summary.remarks.append(
+                    f"{image.path}: has {frames:,} frames; only the first was used"
+                )
             area = decoded.shape[0] * decoded.shape[1]
-            if chunk and pixels + area > _PIXELS:
+            if chunk and pixels + area > PIXELS_AT_ONCE:
                 yield chunk
                 chunk, pixels = [], 0
             chunk.append((place, image, decoded))
@@ -183,8 +178,8 @@ def _detect_chunk(
     threshold: float,
     pictures: Path | None,
 ) -> None:
-    """Detect in a few images, draw them, and note each as done or left out."""
-    # Under the checkpoint's own threshold, the network's must sink as well.
+    """Detect in a few images, draw them, and record each as done or left out."""
+    # A threshold below the checkpoint's own lowers the network's as well.
     lowest = min(threshold, predictor.config.postprocess.score_threshold)
     found = _detect(predictor, [pixels for _, _, pixels in chunk], lowest)
     for (place, image, pixels), detections in zip(chunk, found, strict=True):
@@ -192,25 +187,30 @@ def _detect_chunk(
             summary.left_out.append((str(image.path), detections))
             summary.failures += 1
             continue
-        kept = detections.above(threshold)
+        kept = ImageDetections.from_tensors(
+            detections.above(threshold),
+            categories=predictor.categories,
+            image_size=(pixels.shape[0], pixels.shape[1]),
+            path=image.path,
+        )
         if pictures is not None:
             path = pictures / picture_name(image.image_id, image.path)
-            remark = _draw_picture(path, pixels, kept, predictor.categories.names)
+            remark = _draw_picture(path, pixels, kept)
             if remark:
                 summary.remarks.append(f"{image.path}: {remark}")
-        summary.removed += len(detections.scores) - len(kept.scores)
-        summary.done.append(_image_result(place, image, pixels, kept, predictor.categories.ids))
+        summary.removed += len(detections.scores) - len(kept)
+        summary.done.append(_image_result(place, image, kept))
 
 
 def _detect(
     predictor: Predictor, images: list[NDArray[np.uint8]], lowest: float
 ) -> list[Detections | str]:
-    """Return the detections of images; of one that the network fails at, why."""
+    """Return the detections of each image, or why the network failed on it."""
     try:
-        return list(predictor.predict(images, lowest))
+        return list(predictor.detect_pixels(images, lowest))
     except (UserError, RuntimeError, MemoryError, cv2.error) as error:
         if len(images) == 1:
-            return [f"the network failed at it: {_reason(error)}"]
+            return [f"the network failed on it: {_reason(error)}"]
     return [one for image in images for one in _detect(predictor, [image], lowest)]
 
 
@@ -220,64 +220,47 @@ def _reason(error: Exception) -> str:
     return first_line(error)
 
 
-def _image_result(
-    place: int,
-    image: InputImage,
-    pixels: NDArray[np.uint8],
-    detections: Detections,
-    category_ids: tuple[int, ...],
-) -> ImageResult:
-    results = to_results(*detections.numpy(), image_id=image.image_id, category_ids=category_ids)
-    size = {"width": pixels.shape[1], "height": pixels.shape[0]}
-    record = {"id": image.image_id, "file_name": str(image.path), **size}
+def _image_result(place: int, image: InputImage, found: ImageDetections) -> ImageResult:
+    height, width = found.image_size
+    record = {"id": image.image_id, "file_name": str(image.path), "width": width, "height": height}
     return ImageResult(
         place=place,
         record=json.dumps(record),
-        detections=json.dumps(results)[1:-1],
-        count=len(results),
+        detections=json.dumps(found.to_coco(image.image_id))[1:-1],
+        count=len(found),
     )
 
 
-def _draw_picture(
-    path: Path, pixels: NDArray[np.uint8], detections: Detections, names: tuple[str, ...]
-) -> str:
-    """Draw an image's detections; return what there is to say of the picture.
+def _draw_picture(path: Path, pixels: NDArray[np.uint8], found: ImageDetections) -> str:
+    """Draw an image's detections; return a note about the picture, or an empty text.
 
     Raises:
-        OSError: the disk is full or broken.
+        OSError: The disk is full or broken.
     """
     try:
-        shrunk = fit(pixels, JPEG_SIDE)
-        drawn, _ = enlarge(shrunk, 400)  # labels would cover the objects of small images
-        down, across = (drawn.shape[axis] / pixels.shape[axis] for axis in (0, 1))
-        drawn = draw_boxes(
-            drawn,
-            detections.boxes.numpy() * np.array([across, down, across, down], np.float32),
-            detections.labels.numpy(),
-            names,
-            detections.scores.numpy(),
-        )
+        drawn = found.picture(pixels)
         failure = save_picture(path, drawn)
     except (MemoryError, cv2.error) as error:
         failure = f"no picture: {describe_failure(error)}"
-    if not failure and shrunk is not pixels:
-        return f"its picture is scaled down to {shrunk.shape[1]}x{shrunk.shape[0]} px: JPEG's limit"
+    if not failure and max(found.image_size) > JPEG_SIDE:
+        size = f"{drawn.shape[1]}x{drawn.shape[0]} px"
+        return f"its picture is scaled down to {size}, the limit of JPEG"
     return failure
 
 
 def _check_any(summary: PredictionSummary) -> None:
-    """Raise where no image has results.
+    """Check that at least one image has results.
 
     Raises:
-        UserError: none can be read.
-        TrainingError: the network failed at those that can.
+        UserError: None of them can be read.
+        TrainingError: The network failed on all that can be read.
     """
     if summary.done or not summary.inputs:
         return
     first, reason = summary.left_out[0]
     if summary.failures:
-        raise TrainingError(f"no image has results; {first}: {reason}")
-    raise UserError(f"none of the inputs is an image that can be read: {first}: {reason}")
+        raise TrainingError(f"no image has results. {first}: {reason}")
+    raise UserError(f"none of the inputs can be read as an image. {first}: {reason}")
 
 
 def _end_early(
@@ -289,15 +272,15 @@ def _end_early(
     part: int | None,
     say: Callable[[str], object],
 ) -> None:
-    """Write all that is done, and say so; without anything done, leave no trace.
+    """Write the results so far and report them. If there are none, leave no trace.
 
     Args:
-        folder: of the prediction.
-        files: in it.
-        summary: what this process has done.
-        undrawn: images of which some may have a picture, and no results yet.
-        part: number of this process; None if it is alone.
-        say: see `predict_files`.
+        folder: Folder of the prediction.
+        files: The result files in it.
+        summary: Results of this process.
+        undrawn: Images without results yet, of which some may have a picture.
+        part: Number of this process; None for a single process.
+        say: See `predict_files`.
     """
     done = {image.place for image in summary.done}
     try:
@@ -319,15 +302,9 @@ def _end_early(
     if summary.done:
         who = "" if part is None else f"process {part}: "
         of = f"of {summary.inputs:,}" if part is None else f"of its {summary.inputs:,}"
-        say(f"{who}{summary.images:,} {of} images are done; their results are in {folder.path}")
+        say(f"{who}{summary.images:,} {of} images are done. Their results are in {folder.path}")
     if folder.earlier is not None and folder.earlier.exists():
-        say(f"the predictions that were there before are in {folder.earlier}")
+        say(f"the earlier predictions are in {folder.earlier}")
     if summary.done or len(summary.left_out) > 1:  # else the error says it
         for note in summary.notes():
             say(note)
-
-
-def _write_error(folder: Path, error: OSError) -> UserError | TrainingError:
-    if is_disk_failure(error):
-        return write_failure(folder, error)
-    return UserError(f"{folder}: cannot be written: {error.strerror}")

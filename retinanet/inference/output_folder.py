@@ -1,6 +1,6 @@
-"""The folder of a prediction: a new one, or one whose earlier prediction steps aside.
+"""The output folder of a prediction: a new one, or one whose earlier prediction is moved aside.
 
-Files of two predictions never lie mixed, and an earlier one is lost only to one that is complete.
+Files of two predictions are never mixed, and only a complete prediction replaces an earlier one.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ except ImportError:  # Windows
 
 RESULTS, IMAGES, PICTURES = "results.json", "images.json", "pictures"
 PROGRAM = "retinanet predict"
-"""What images.json says of who wrote it."""
+"""Name of the program in images.json."""
 _LONGEST_NAME = 200
-"""Bytes of a picture's name, without its number: file systems take 255, with all that is added."""
+"""Bytes of a picture's name without its number; file systems allow 255 in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFolder:
-    """Where results go, and what is to be undone if there are none."""
+    """The folder for results, and how to undo it if there are none."""
 
     path: Path
     made: tuple[Path, ...]
-    """Folders that were made for it, the innermost first."""
+    """Folders that were created for it, innermost first."""
     earlier: Path | None = None
-    """Where an earlier prediction waits, if there was one."""
+    """Folder of the earlier prediction, if there was one."""
     lock: int | None = None
-    """Descriptor by which the process that made it holds the folder; None where none can."""
+    """Descriptor of the lock on the folder; None where the system has no locks."""
 
     @property
     def pictures(self) -> Path:
         return self.path / PICTURES
 
     def finish(self) -> None:
-        """Remove the earlier prediction: this one is complete."""
+        """Remove the earlier prediction, because this one is complete."""
         if self.earlier is not None:
             shutil.rmtree(self.earlier)
 
     def release(self) -> None:
-        """Let other predictions have the folder; for the process that made it alone."""
+        """Release the lock; only for the process that made the folder."""
         if self.lock is not None:
             os.close(self.lock)
 
     def undo(self) -> None:
-        """Leave everything as it was: there are no results."""
+        """Restore everything as it was, because there are no results."""
         if self.earlier is not None and not (self.path / RESULTS).exists():
             _move(self.earlier, self.path)
             _remove_if_empty(self.earlier / PICTURES, self.earlier)
@@ -64,27 +64,27 @@ class OutputFolder:
 
 
 def prepare_output(path: Path | None, inputs: set[Path]) -> OutputFolder:
-    """Make the folder of a prediction; one that is there already gives its earlier one away.
+    """Make the folder of a prediction; an earlier prediction in it is moved aside.
 
     Args:
-        path: of the folder; by default the next free of `predictions`, `predictions-2`, ..
-        inputs: folders of the images, into which no picture is to be drawn.
+        path: Path of the folder. None takes the next free of `predictions`, `predictions-2`, ...
+        inputs: Folders of the images; no picture may be written there.
 
     Raises:
-        UserError: files in it are not a prediction's, another prediction is writing there, or
-            images to look at lie where pictures go.
-        OSError: it cannot be made.
+        UserError: It holds files of something else, another prediction is writing there, or input
+            images are where the pictures go.
+        OSError: It cannot be created.
     """
     while path is None:
         candidate = Path(free_name(Path(), "predictions"))
-        with suppress(FileExistsError):  # another prediction was faster
+        with suppress(FileExistsError):  # another prediction has just taken it
             candidate.mkdir()
             return OutputFolder(path=candidate, made=(candidate,), lock=_hold(candidate))
     pictures = path / PICTURES
     if pictures.is_dir() and pictures.resolve() in {folder.resolve() for folder in inputs}:
         raise UserError(
-            f"{pictures}: holds images to look at, and is where pictures would be written; choose "
-            "another --output"
+            f"{pictures}: holds input images, and pictures would be written there. Choose another "
+            "--output"
         )
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
@@ -98,10 +98,10 @@ def prepare_output(path: Path | None, inputs: set[Path]) -> OutputFolder:
 
 
 def _hold(folder: Path) -> int | None:
-    """Lock a folder until the descriptor that is returned is closed, or this process is gone.
+    """Lock a folder until the returned descriptor is closed or this process ends.
 
     Raises:
-        UserError: another prediction is writing there.
+        UserError: Another prediction is writing there.
     """
     if fcntl is None:
         return None
@@ -109,18 +109,18 @@ def _hold(folder: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
-    except OSError as error:  # others: a drive without locks
+    except OSError as error:  # other errors: a drive without locks
         os.close(descriptor)
         if error.errno != errno.EWOULDBLOCK:
             return None
         raise UserError(
-            f"{folder}: another prediction is writing there; wait for its end, or choose another "
+            f"{folder}: another prediction is writing there. Wait until it ends, or choose another "
             "--output"
         ) from None
 
 
 def picture_name(image_id: int, image: Path) -> str:
-    """Return the name of an image's picture; the id keeps images of one name apart."""
+    """Return the name of an image's picture. The id keeps equal names apart."""
     stem = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else "_" for c in image.stem)
     stem = stem[:80]
     while len(os.fsencode(stem)) > _LONGEST_NAME:
@@ -129,21 +129,21 @@ def picture_name(image_id: int, image: Path) -> str:
 
 
 def recorded_picture(record: dict[str, Any]) -> str:
-    """Return the same of a record in images.json."""
+    """Return the name of the picture of a record in images.json."""
     return picture_name(int(record["id"]), Path(record["file_name"]))
 
 
 def _set_aside(folder: Path) -> Path | None:
-    """Move an earlier prediction into a folder of its own in its folder; return that.
+    """Move an earlier prediction into a folder inside its own; return that folder.
 
     Raises:
-        UserError: there are files of these names that are not a prediction's.
+        UserError: Files of these names were not written by a prediction.
     """
     for name in (RESULTS, IMAGES):
         if (folder / name).exists() and _earlier_records(folder) is None:
             raise UserError(
-                f"{folder / name}: is there already, and not known as an earlier prediction's; "
-                "choose another --output, or move it away"
+                f"{folder / name}: already exists and was not written by `retinanet predict`. "
+                "Choose another --output, or move the file"
             )
     if not (folder / IMAGES).exists():
         return None
@@ -161,7 +161,7 @@ def _set_aside(folder: Path) -> Path | None:
 
 
 def _earlier_records(folder: Path) -> list[str] | None:
-    """Return the names of an earlier prediction's pictures; None where there was none."""
+    """Return the names of an earlier prediction's pictures; None if there is no prediction."""
     try:
         content: Any = json.loads((folder / IMAGES).read_bytes())
         if content["info"]["program"] != PROGRAM:

@@ -1,9 +1,9 @@
-"""results.json and images.json while they grow: whole at any moment, written anew now and then.
+"""results.json and images.json while they grow: complete JSON at any moment.
 
-What is detected is kept as the text that goes into the files, so that writing them costs little
-more than the disk. It is done again when the last time was less than a twentieth of what has passed
-since: the cost stays bounded however many images there are, and a kill or a power cut loses no more
-than those moments. Every other end writes all that is done.
+Detections are kept as the text that goes into the files, so writing costs little more than the
+disk. The files are written again once the last writing is at most a twentieth of the time since. So
+the cost stays bounded for any number of images, and a kill or a power cut loses only the results of
+that time. Any other end writes all results.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from retinanet.files import replacing
 from retinanet.inference.output_folder import IMAGES, PROGRAM, RESULTS
 
 _SHARE = 20
-"""Writing takes at most one part of so many of the time."""
+"""Writing takes at most 1 / 20 of the time."""
 _PARTS = "parts"
-"""Folder of the processes' parts."""
+"""Folder for the parts of several processes."""
 _NOTES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageResult:
-    """What was found in an image, as text."""
+    """The detections of an image, as text."""
 
     place: int
-    """Among the inputs, from 0."""
+    """Index among the inputs, from 0."""
     record: str
-    """JSON of its record in images.json."""
+    """JSON of the image's record in images.json."""
     detections: str
-    """JSON of its records in results.json, with commas between them."""
+    """JSON of its records in results.json, separated by commas."""
     count: int
     """Number of detections."""
 
 
 @dataclass(kw_only=True)
 class PredictionSummary:
-    """What a prediction on many images gave so far."""
+    """The results of a prediction on many images so far."""
 
     inputs: int
-    """Number of images asked for."""
+    """Number of input images."""
     done: list[ImageResult] = field(default_factory=list)
     removed: int = 0
-    """Number of detections under the threshold."""
+    """Number of detections below the threshold."""
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    """Images without results: their paths, and why."""
+    """Path and reason of each image without results."""
     remarks: list[str] = field(default_factory=list)
-    """What else there is to say about images that are done."""
+    """Other notes about images."""
     failures: int = 0
-    """Number of images left out that could be read."""
+    """Number of images that could be read, but not processed."""
 
     @property
     def images(self) -> int:
@@ -73,16 +73,16 @@ class PredictionSummary:
         return self.images + len(self.left_out) == self.inputs
 
     def notes(self) -> Iterator[str]:
-        """Yield lines about what was left out, and what else there is to say, a score of each."""
+        """Yield lines about images left out and other notes, at most 20 of each."""
         left_out = [f"left out: {name}: {reason}" for name, reason in self.left_out]
-        for lines, where in ((left_out, f": {IMAGES} lists them"), (self.remarks, "")):
+        for lines, where in ((left_out, f" (all are in {IMAGES})"), (self.remarks, "")):
             yield from lines[:_NOTES]
             if len(lines) > _NOTES:
-                yield f".. and {len(lines) - _NOTES:,} more of this kind{where}"
+                yield f"... and {len(lines) - _NOTES:,} more{where}"
 
 
 def join(parts: Iterable[PredictionSummary]) -> PredictionSummary:
-    """Put the shares of several processes together, in the order of the images."""
+    """Join the shares of several processes, in the order of the images."""
     whole = PredictionSummary(inputs=0)
     for part in parts:
         whole.inputs += part.inputs
@@ -96,41 +96,41 @@ def join(parts: Iterable[PredictionSummary]) -> PredictionSummary:
 
 
 class ResultFiles:
-    """Writes a prediction's two files; with several processes, this one's part of them.
+    """Writes the two files of a prediction; with several processes, this process's part of them.
 
-    Processes do not wait for each other, for one may be gone: each keeps its part in a file, and
-    whoever ends early joins the parts that there are. The last one removes them.
+    Processes do not wait for each other, because one of them may have died. Each keeps its part in
+    a file, and a process that ends early joins the parts that exist. The last one removes them.
     """
 
     def __init__(self, folder: Path, categories: Categories, *, inputs: int, part: int | None):
-        """Begin.
+        """Prepare to write.
 
         Args:
-            folder: to write into.
-            categories: for images.json.
-            inputs: number of images of all processes.
-            part: number of this process; None if it is alone.
+            folder: Folder to write into.
+            categories: Classes, for images.json.
+            inputs: Number of images of all processes.
+            part: Number of this process; None for a single process.
         """
         self._folder = folder
         self._categories = categories
         self._inputs = inputs
         self._part = part
         self.written = 0
-        """Number of images done that are in the files."""
+        """Number of images whose results are in the files."""
         self._next = 0.0
         self._begun = False
         self._has_part = False
 
     def write_if_due(self, summary: PredictionSummary) -> None:
-        """Write what is done, if little of the time goes into that."""
+        """Write the results so far, unless that was done a short while ago."""
         if time.monotonic() >= self._next:
             self.write(summary)
 
     def write(self, summary: PredictionSummary) -> None:
-        """Write what is done; with several processes, this one's part of it.
+        """Write the results so far; with several processes, this process's part of them.
 
         Raises:
-            OSError: the folder or the disk does not take it.
+            OSError: The folder cannot be written, or the disk is full.
         """
         start = time.monotonic()
         if self._part is None:
@@ -147,8 +147,8 @@ class ResultFiles:
         """Write this process's part.
 
         Raises:
-            FileNotFoundError: the parts are gone, for all that they hold is joined.
-            OSError: the folder or the disk does not take it.
+            FileNotFoundError: The parts have been joined and removed.
+            OSError: The folder cannot be written, or the disk is full.
         """
         if not self._has_part:
             (self._folder / _PARTS).mkdir(exist_ok=True)
@@ -160,9 +160,9 @@ class ResultFiles:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
     def write_whole(self, summary: PredictionSummary) -> None:
-        """Write results.json and images.json, in this order: what is listed there is in results."""
+        """Write results.json, then images.json, so that every listed image has its results."""
         if not self._begun and not (self._folder / IMAGES).exists():
-            self._write_images(PredictionSummary(inputs=self._inputs))  # whose results.json it is
+            self._write_images(PredictionSummary(inputs=self._inputs))  # marks the folder as ours
         self._begun = True
         with self._replacing(RESULTS) as file:
             _write_list(file, (image.detections for image in summary.done if image.count))
@@ -185,7 +185,7 @@ class ResultFiles:
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[TextIO]:
-        """Open a file that takes the place of the one of this name, whatever happens meanwhile."""
+        """Open a file that replaces the one of this name once it is complete."""
         place, several = self._folder / name, self._part is not None
         with (
             replacing(place, unique=several, durable=True) as path,
@@ -194,19 +194,19 @@ class ResultFiles:
             yield file
 
     def end_part(self, summary: PredictionSummary) -> None:
-        """Write this process's part for the last time, and the two files from all that there are.
+        """Write this process's part for the last time, and the two files from all parts so far.
 
         Raises:
-            OSError: the folder or the disk does not take it.
+            OSError: The folder cannot be written, or the disk is full.
         """
         try:
             self._write_part(summary, ended=True)
-        except FileNotFoundError:  # the main process has joined them all
+        except FileNotFoundError:  # the main process has joined all parts
             return
         self.written = summary.images
         seen: dict[Path, int] = {}
         have_ended = False
-        # Again where one has changed meanwhile: its process may have joined them in between.
+        # Again if a part has changed: its process may have joined the parts in between.
         while (now := _ages(self._folder)) != seen:
             seen = now
             have_ended = self._join(seen)
@@ -226,7 +226,7 @@ class ResultFiles:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove the parts of processes, all at once: one that reads them finds all, or none."""
+    """Remove all parts at once, so that a reader finds all of them or none."""
     gone = folder / f"{_PARTS}.{os.getpid()}.tmp"
     with suppress(FileNotFoundError):
         (folder / _PARTS).replace(gone)

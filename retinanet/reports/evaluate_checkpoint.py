@@ -1,7 +1,8 @@
-"""The evaluation of a checkpoint, or of a file of results: what `retinanet evaluate` does."""
+"""Evaluate a checkpoint or a results file, for `retinanet evaluate`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from retinanet.checkpoints.folder_config import describe_ignored_edit
@@ -13,7 +14,7 @@ from retinanet.data.coco.content import unpack
 from retinanet.data.coco.index import read_annotations
 from retinanet.data.loader_processes import say_to_stderr
 from retinanet.distributed.precision import inference_precision
-from retinanet.distributed.world import join_world
+from retinanet.distributed.world import World, join_world
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.preflight.grid_check import check_evaluation_grids
 from retinanet.engine.preflight.loader_limits import check_evaluation_loader
@@ -26,34 +27,68 @@ from retinanet.reports.results_evidence import check_boxes, describe_results
 from retinanet.schema import Config, SplitConfig
 
 
+def evaluate_file(
+    path: Path,
+    *,
+    annotations: Path | None,
+    images: Path | None,
+    overrides: list[str],
+    world: World | None = None,
+    say: Callable[[str], object] = say_to_stderr,
+) -> Evaluation | None:
+    """Evaluate a checkpoint, or score a file of COCO results.
+
+    Args:
+        path: Path of the checkpoint or of the results file.
+        annotations: COCO JSON to score against; None uses the val split of a checkpoint.
+        images: Folder of the images of `annotations`.
+        overrides: Options `section.key=value` on top of the checkpoint's.
+        world: World that the caller has joined and will leave; None joins one.
+        say: Called with notes about the input.
+
+    Returns:
+        The evaluation on the main process, None on the others.
+
+    Raises:
+        UserError: A wrong checkpoint, file or option.
+    """
+    if not is_results_file(path):
+        return evaluate_checkpoint(
+            path, annotations=annotations, images=images, overrides=overrides, world=world, say=say
+        )
+    if annotations is None:
+        raise UserError(f"{path}: a results file needs --annotations, the file to score it against")
+    if images is not None:
+        say("note: --images has no effect on a results file: no image is read")
+    return evaluate_results_file(path, annotations, overrides, say)
+
+
 def evaluate_checkpoint(
     path: Path,
     *,
     annotations: Path | None,
     images: Path | None,
     overrides: list[str],
+    world: World | None = None,
+    say: Callable[[str], object] = say_to_stderr,
 ) -> Evaluation | None:
     """Evaluate a checkpoint on its own val split, or on another file with the same classes.
 
-    Returns:
-        The evaluation on the main process, None on the others.
-
-    Raises:
-        UserError: a wrong checkpoint, file or option.
+    See `evaluate_file`.
     """
     checkpoint = load_checkpoint(path)
     config = inference_config(checkpoint, overrides)
     if images is not None and annotations is None:
-        raise UserError(f"--images {images} goes with --annotations; or set data.val.images=...")
+        raise UserError(f"--images {images} needs --annotations; or set data.val.images=...")
     if annotations is not None:
         _check_given(annotations, images)
         folder = str(images.absolute()) if images else config.data.val.images
         if not isinstance(folder, str) and len(folder) > 1:
             raise UserError(
-                f"--annotations needs --images: data.val.images are {len(folder)} folders"
+                f"--annotations needs --images, because data.val.images has {len(folder)} folders"
             )
         val = SplitConfig(annotations=str(annotations.absolute()), images=folder)
-        # With both places given, the training machine's data.root need not exist here.
+        # With both given, the data.root of the training machine need not exist here.
         root = "" if images else config.data.root
         data = config.data.model_copy(update={"val": val, "root": root})
         config = config.model_copy(update={"data": data})
@@ -63,16 +98,17 @@ def evaluate_checkpoint(
         check_places(
             config, ["val"], "; or evaluate on other data: --annotations FILE --images FOLDER"
         )
-    world = join_world(config.train.device)
+    owns_world = world is None
+    world = world or join_world(config.train.device)
     try:
         if world.is_main:
             sections = ("data", "eval", "postprocess")
             for line in describe_ignored_edit(path, checkpoint.config, overrides, sections):
-                say_to_stderr(line)
+                say(line)
         split = open_split(config, "val")
         check_same_classes(checkpoint.categories, path, split.annotations)
         for remark in check_evaluation_loader(config, split, world):
-            say_to_stderr(remark)
+            say(remark)
         check_evaluation_grids(config, split)
         precision = inference_precision(config.train.precision, world.device)
         model = restore_detector(checkpoint, world.device, precision)
@@ -85,22 +121,23 @@ def evaluate_checkpoint(
             pictures=config.eval.pictures,
         )
     finally:
-        world.close()
+        if owns_world:
+            world.close()
 
 
 def _check_given(annotations: Path, images: Path | None) -> None:
-    """Refuse places that were given on the command line and are not there."""
+    """Refuse files and folders of the command line that do not exist."""
     if not annotations.exists():
         raise UserError(f"--annotations {annotations}: there is no such file")
     if annotations.is_dir():
-        raise UserError(f"--annotations {annotations}: is a folder; name a file, COCO JSON")
+        raise UserError(f"--annotations {annotations}: is a folder; name a COCO JSON file")
     if images is not None and not images.is_dir():
-        wrong = "is no folder" if images.exists() else "there is no such folder"
+        wrong = "is not a folder" if images.exists() else "there is no such folder"
         raise UserError(f"--images {images}: {wrong}")
 
 
 def is_results_file(path: Path) -> bool:
-    """Whether a file has results, and is no checkpoint: by its first byte, or else by its name."""
+    """Whether a file contains results and not a checkpoint, by its first byte, or by its name."""
     try:
         with check_regular(path).open("rb") as file:
             start = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -109,18 +146,23 @@ def is_results_file(path: Path) -> bool:
     return start.startswith((b"[", b"{", b"\x1f\x8b")) or ".json" in path.suffixes[-2:]
 
 
-def evaluate_results_file(path: Path, annotations: Path, overrides: list[str]) -> Evaluation:
+def evaluate_results_file(
+    path: Path,
+    annotations: Path,
+    overrides: list[str],
+    say: Callable[[str], object] = say_to_stderr,
+) -> Evaluation:
     """Score an existing results file.
 
     Raises:
-        UserError: a wrong file, record or option.
+        UserError: A wrong file, record or option.
     """
     config = override_config(Config(), overrides)
     for text in overrides:
         if text.partition("=")[0].strip() != "postprocess.max_detections":
-            say_to_stderr(
-                f"{text}: has no effect on a results file; postprocess.max_detections=N is the one "
-                "option that has"
+            say(
+                f"{text}: has no effect on a results file; the only option with an effect is "
+                "postprocess.max_detections=N"
             )
     try:
         content = check_regular(path).read_bytes()

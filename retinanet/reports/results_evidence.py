@@ -1,4 +1,4 @@
-"""What a file of results shows of mistakes that no single record has.
+"""Mistakes in a results file that show only in many records together.
 
 N results.
 """
@@ -20,16 +20,16 @@ from retinanet.evaluation.coco import GroundTruth, Metrics, evaluate_results
 from retinanet.evaluation.results import Result
 
 _LEAST = 10
-"""Results from which on a mistake is called systematic."""
+"""Number of results from which a mistake counts as systematic."""
 _NOTHING_FOUND, _BOXES_FOUND = 0.05, 0.3
-"""AP50 of results in which something is wrong, and of boxes that are right but for their class."""
+"""AP50 below which something is wrong, and from which boxes are right except for their class."""
 
 
 def check_boxes(results: Sequence[Result], annotations: Annotations, path: Path) -> None:
-    """Refuse boxes that are plainly not [x, y, width, height] px.
+    """Refuse boxes that are clearly not [x, y, width, height] px.
 
     Raises:
-        UserError: they are corners, or shares of the image.
+        UserError: They are corners, or fractions of the image.
     """
     if len(results) < _LEAST:
         return
@@ -38,37 +38,38 @@ def check_boxes(results: Sequence[Result], annotations: Annotations, path: Path)
     first = [round(value, 3) for value in boxes[0].tolist()]
     if boxes.max() <= 1.5 and sizes.min() > 16:
         raise UserError(
-            f"{path}: every coordinate of the {len(boxes):,} boxes is under 1.5, so they look like "
-            f"shares of the image (detection 0 has bbox {first}); write [x, y, width, height] in px"
+            f"{path}: every coordinate of the {len(boxes):,} boxes is at most 1.5, so they look "
+            f"like fractions of the image (detection 0 has bbox {first}); write [x, y, width, "
+            "height] in px"
         )
     x, y, w, h = boxes.T
     outside = (x + w > sizes[:, 1] + 2) | (y + h > sizes[:, 0] + 2)
     corners = fit_as_corners(boxes, sizes)
     if outside.sum() >= max(_LEAST / 2, 0.2 * len(boxes)) and corners.mean() > 0.99:
         raise UserError(
-            f"{path}: {outside.sum():,} of {len(boxes):,} boxes leave their image, and all would "
-            f"fit as corners [x1, y1, x2, y2] (detection 0 has bbox {first}); write [x, y, width, "
-            "height], that is [x1, y1, x2 - x1, y2 - y1]"
+            f"{path}: {outside.sum():,} of {len(boxes):,} boxes extend beyond their image, but all "
+            f"would fit as corners [x1, y1, x2, y2] (detection 0 has bbox {first}); write [x, y, "
+            "width, height], that is [x1, y1, x2 - x1, y2 - y1]"
         )
 
 
 def describe_results(
     results: Sequence[Result], truth: GroundTruth, metrics: Metrics
 ) -> Iterator[str]:
-    """Yield what is unusual in results."""
+    """Yield notes on what is unusual in results."""
     if not results:
         return
     scores = np.array([result["score"] for result in results])
     if scores.max() > 1 or scores.min() < 0:
         yield (
-            f"Scores are from {scores.min():g} to {scores.max():g}, not from 0 to 1 (in percent?): "
-            "AP depends on their order alone, but thresholds are in their unit."
+            f"Scores are from {scores.min():g} to {scores.max():g}, not from 0 to 1 (in percent?). "
+            "AP depends only on their order, but thresholds are in the same unit."
         )
     with_boxes = set(truth.box_image_ids[~truth.crowd].tolist())
     silent = len(with_boxes - {result["image_id"] for result in results})
     if 2 * silent > len(with_boxes):
         yield (
-            f"{silent:,} of {len(with_boxes):,} images with boxes have no detection: is this the "
+            f"{silent:,} of {len(with_boxes):,} images with boxes have no detections. Is this the "
             "whole file, and the right annotation file?"
         )
     yield from _describe_wrong_classes(results, truth, metrics)
@@ -77,11 +78,11 @@ def describe_results(
 def _describe_wrong_classes(
     results: Sequence[Result], truth: GroundTruth, metrics: Metrics
 ) -> Iterator[str]:
-    """Say that boxes are right where nearly none has the right class."""
+    """Yield a note if boxes are right but nearly none has the right class."""
     ap50 = metrics.figures["AP50"]
     if ap50 is None or ap50 > _NOTHING_FOUND or len(truth.category_ids) == 1:
         return
-    # As if there were one class.
+    # Scored again as if there were one class.
     one = truth.category_ids[0]
     same = replace(
         truth,
@@ -95,8 +96,8 @@ def _describe_wrong_classes(
         return
     names = zip(truth.category_ids, shown_names(truth.category_names), strict=True)
     yield (
-        f"AP50 is {ap50:.3f}, but {found:.3f} without regard to the class: the boxes are right, "
-        "their category_id is not (ids from 0 in place of 1, or of another list of classes?). The "
+        f"AP50 is {ap50:.3f}, but {found:.3f} if the class is ignored: the boxes are right, but "
+        "their category_id is wrong (ids from 0 instead of 1, or of another list of classes?). The "
         f"annotation file has {some_of([f'{i} {name}' for i, name in names])}."
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
 from retinanet.config import override_config
-from retinanet.inference.predictor import Predictor
+from retinanet.inference.predictor import Predictor, load
 
 WriteImage = Callable[..., Path]
 Changed = Callable[..., Path]
@@ -18,7 +18,7 @@ Changed = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def predictor(small_checkpoint: Path) -> Predictor:
-    return Predictor.from_checkpoint(small_checkpoint)
+    return load(small_checkpoint)
 
 
 @pytest.fixture(scope="session")

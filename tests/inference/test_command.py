@@ -33,8 +33,9 @@ def test_command_line(
     scores = [r["score"] for r in results]
     assert min(scores) >= 0.3
     assert capsys.readouterr().out == (
-        f"4 images, {len(results)} detections of score 0.3 or more ({400 - len(results)} under it);"
-        f" wrote {output}/results.json, {output}/images.json, {output}/pictures/\n"
+        f"4 images, {len(results)} detections with a score of 0.3 or more "
+        f"({400 - len(results)} below); wrote {output}/results.json, {output}/images.json, "
+        f"{output}/pictures/\n"
     )
 
 
@@ -46,7 +47,7 @@ def test_command_line_options(
     words = ["--threshold", "0.5", str(small_checkpoint), "--no-pictures", str(photos / "*.png")]
     assert main(["predict", *words, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("1 images, ") and "score 0.5 or more" in captured.out
+    assert captured.out.startswith("1 image, ") and "score of 0.5 or more" in captured.out
     assert "pictures" not in captured.out
     assert f"left out: {photos}/a.png: not an image that can be decoded" in captured.err
     assert not (tmp_path / "out" / "pictures").exists()
@@ -62,14 +63,14 @@ def test_a_signal(
     """SIGTERM after 16 of 20 images: they are written, and the exit code is the signal's."""
     for i in range(20):
         write_image(tmp_path / "in" / f"{i:02}.png", 20, 20)
-    predict, calls = Predictor.predict, itertools.count()
+    predict, calls = Predictor.detect_pixels, itertools.count()
 
     def detect(self: Predictor, *words: Any) -> Any:
         if next(calls) == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return predict(self, *words)
 
-    monkeypatch.setattr(Predictor, "predict", detect)
+    monkeypatch.setattr(Predictor, "detect_pixels", detect)
     out = tmp_path / "out"
     words = ["predict", str(small_checkpoint), str(tmp_path / "in"), "--output", str(out)]
     assert main(words) == 143
@@ -77,7 +78,7 @@ def test_a_signal(
     assert {r["image_id"] for r in results} == set(range(1, 17))
     assert len(list((out / "pictures").iterdir())) == 16
     captured = capsys.readouterr()
-    assert f"16 of 20 images are done; their results are in {out}\n" in captured.err
+    assert f"16 of 20 images are done. Their results are in {out}\n" in captured.err
     assert captured.out == ""
 
 
@@ -151,8 +152,8 @@ def write_foreign(path: Path) -> None:
         (lambda path: path.write_text("nothing much"), "bad.pt: not a checkpoint"),
         (lambda path: path.write_bytes(b""), "bad.pt: is an empty file"),
         (write_foreign, "bad.pt: not a checkpoint of this project"),
-        (write_pickle, "bad.pt: holds more than tensors and plain values; it was not opened"),
-        (write_archive, "bad.pt: holds more than tensors and plain values; it was not opened"),
+        (write_pickle, "bad.pt: contains more than tensors and plain values; it was not opened"),
+        (write_archive, "bad.pt: contains more than tensors and plain values; it was not opened"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -200,13 +201,13 @@ def test_weights_that_do_not_fit(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["PHOTOS", "--threshold", "1.5"], "--threshold 1.5 is not between 0 and 1"),
-        (["PHOTOS", "--threshold", "-0.1"], "--threshold -0.1 is not between 0 and 1"),
-        (["PHOTOS", "--threshold", "nan"], "--threshold nan is not between 0 and 1"),
+        (["PHOTOS", "--threshold", "1.5"], "--threshold 1.5 is not from 0 to 1"),
+        (["PHOTOS", "--threshold", "-0.1"], "--threshold -0.1 is not from 0 to 1"),
+        (["PHOTOS", "--threshold", "nan"], "--threshold nan is not from 0 to 1"),
         (["none.png"], "none.png: there is no such file or folder, and as a pattern it matches"),
         (["--annotations", "none.json"], "none.json: there is no such annotation file"),
         (["PHOTOS/notes.txt"], "PHOTOS/notes.txt:1: there is no such file: 'no image' (a .txt"),
-        (["PHOTOS/none.jpg.json"], "none of the inputs is an image that can be read"),
+        (["PHOTOS/none.jpg.json"], "none of the inputs can be read as an image"),
     ],
 )
 def test_bad_inputs(
@@ -230,12 +231,12 @@ def test_bad_inputs(
     ("words", "message"),
     [
         ([], "checkpoint"),
-        (["best.pt"], "name either images, folders or globs, or a file with --annot"),
+        (["best.pt"], "give images, folders or patterns, or a file with --annot"),
         (
             ["best.pt", "a.png", "--annotations", "b.json"],
-            "name either images, folders or globs, or a",
+            "give images, folders or patterns, or a",
         ),
-        (["best.pt", "a.png", "--images", "photos"], "and needs --annotations; without one, name"),
+        (["best.pt", "a.png", "--images", "photos"], "--images needs --annotations: it is the"),
         (["best.pt", "a.png", "conf=0.5"], "conf=0.5 is not an option here: --threshold 0.5"),
         (["best.pt", "source=photos"], "source=photos is not an option here: images and folders"),
         (["best.pt", "a.png", "--threshold", "high"], "--threshold"),

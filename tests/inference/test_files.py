@@ -6,20 +6,26 @@ import json
 import pkgutil
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from retinanet.data.images.reading import read_image
+from retinanet.distributed.world import World
 from retinanet.errors import TrainingError, UserError
-from retinanet.inference.files import predict_files
+from retinanet.inference import files
 from retinanet.inference.inputs import InputImage, find_inputs
-from retinanet.inference.predictor import Predictor
+from retinanet.inference.predictor import Predictor, load
 
+predict_files = partial(
+    files.predict_files, world=World(rank=0, size=1, device=torch.device("cpu"))
+)
 WriteImage = Callable[..., Path]
 Changed = Callable[..., Path]
 
@@ -64,7 +70,7 @@ def test_files_of_a_prediction(predictor: Predictor, photos: Path, tmp_path: Pat
     assert len(results) == summary.detections
     assert {r["image_id"] for r in results} == {1, 2, 3, 4}
     assert {r["category_id"] for r in results} == {1, 2, 3}
-    first = predictor.predict([read_image(photos / "a.png")])[0]
+    first = predictor.detect_pixels([read_image(photos / "a.png")])[0]
     x1, y1, x2, y2 = first.boxes[0].tolist()
     assert results[0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=1e-3)
     assert results[0]["score"] == pytest.approx(float(first.scores[0]), abs=1e-5)
@@ -108,12 +114,12 @@ def test_the_threshold_counts_what_it_removes(predictor: Predictor, photos: Path
 
 def test_a_threshold_under_the_checkpoints(changed: Changed, photos: Path, tmp_path: Path) -> None:
     """The checkpoint's own 0.6 does not silently cut what 0.3 asks for."""
-    strict = Predictor.from_checkpoint(changed("postprocess.score_threshold=0.6"))
+    strict = load(changed("postprocess.score_threshold=0.6"))
     images = find_inputs([str(photos)]).images
     predict_files(strict, images, output=tmp_path, threshold=0.3, draw=False)
     scores = [r["score"] for r in results_of(tmp_path)]
     assert min(scores) == pytest.approx(0.3, abs=0.01)
-    assert min(strict.predict([read_image(photos / "a.png")])[0].scores) > 0.6
+    assert min(strict.detect_pixels([read_image(photos / "a.png")])[0].scores) > 0.6
 
 
 def test_unreadable_files_are_named(predictor: Predictor, photos: Path) -> None:
@@ -158,7 +164,7 @@ def test_other_sizes_than_the_annotation_file_says(
         draw=False,
     )
     assert summary.images == 1
-    assert re.match(r"is 40x30 px, but .* says 20x50", summary.left_out[0][1])
+    assert re.match(r"is 40x30 px, but the annotation file gives 20x50", summary.left_out[0][1])
 
 
 def test_an_output_that_is_a_file(predictor: Predictor, tmp_path: Path) -> None:
@@ -214,7 +220,7 @@ def test_a_picture_longer_than_a_jpeg_can_be(predictor: Predictor, tmp_path: Pat
     images = find_inputs([str(tmp_path / "long.png")]).images
     summary, out = predict_files(predictor, images, output=tmp_path / "o", threshold=0.1, draw=True)
     assert summary.remarks == [
-        f"{tmp_path}/long.png: its picture is scaled down to 65500x16 px: JPEG's limit"
+        f"{tmp_path}/long.png: its picture is scaled down to 65500x16 px, the limit of JPEG"
     ]
     assert cv2.imread(str(out / "pictures" / "000001_long.jpg")).shape == (16, 65_500, 3)
     assert max(r["bbox"][0] + r["bbox"][2] for r in results_of(out)) > 65_500
@@ -234,21 +240,21 @@ def test_the_network_fails_at_one_image(
     """
     images = find_inputs([str(photos)]).images
     bad = read_image(photos / "b.png")
-    predict = predictor.predict
+    predict = predictor.detect_pixels
 
     def fail(given: list[Any], threshold: float | None = None) -> list[Any]:
         if any(np.array_equal(bad, image) for image in given):
             raise kind("CUDA out of memory.\nTried to ..")
         return predict(given, threshold)
 
-    monkeypatch.setattr(predictor, "predict", fail)
+    monkeypatch.setattr(predictor, "detect_pixels", fail)
     summary, out = predict_files(
         predictor, images, output=tmp_path / "o", threshold=0.3, draw=False
     )
     assert {r["image_id"] for r in results_of(out)} == {1, 3, 4}
-    reason = "the network failed at it: CUDA out of memory"
+    reason = "the network failed on it: CUDA out of memory"
     assert summary.left_out == [(str(photos / "b.png"), reason)]
-    with pytest.raises(TrainingError, match=rf"no image has results; .*b\.png: {reason}"):
+    with pytest.raises(TrainingError, match=rf"no image has results\. .*b\.png: {reason}"):
         predict_files(predictor, images[1:2], output=tmp_path / "p", threshold=0.3, draw=True)
     assert not (tmp_path / "p").exists()
 
@@ -258,7 +264,7 @@ def test_frames_are_said(predictor: Predictor, tmp_path: Path) -> None:
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
     images = find_inputs([str(tmp_path / "two.gif")]).images
     summary, _ = predict_files(predictor, images, output=tmp_path / "o", threshold=0.3, draw=False)
-    assert summary.remarks == [f"{tmp_path}/two.gif: the first of 2 frames was used"]
+    assert summary.remarks == [f"{tmp_path}/two.gif: has 2 frames; only the first was used"]
 
 
 class Stop(BaseException):
@@ -281,7 +287,7 @@ def test_an_end_in_between(
         write_image(tmp_path / "in" / f"{i:02}.png", 20, 20)
     images = find_inputs([str(tmp_path / "in")]).images
     place, number = {
-        "predict": ("predictor.Predictor.predict", 2),
+        "predict": ("predictor.Predictor.detect_pixels", 2),
         "draw": ("files.save_picture", 21),
         "write": ("result_files.ResultFiles.write_if_due", 2),
     }[moment]
@@ -297,14 +303,14 @@ def test_an_end_in_between(
     assert {r["image_id"] for r in results_of(out)} == set(range(1, done + 1))
     drawn = sorted(path.name for path in (out / "pictures").iterdir())
     assert drawn == [f"{i + 1:06d}_{i:02}.jpg" for i in range(done)]
-    assert said == [f"{done} of 40 images are done; their results are in {out}"]
+    assert said == [f"{done} of 40 images are done. Their results are in {out}"]
 
 
 def test_an_end_before_anything_is_done(
     predictor: Predictor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No folder is left behind."""
-    stop_at_call(monkeypatch, "retinanet.inference.predictor.Predictor.predict", 1, Stop())
+    stop_at_call(monkeypatch, "retinanet.inference.predictor.Predictor.detect_pixels", 1, Stop())
     images, said = find_inputs([str(photos)]).images, list[str]()
     with pytest.raises(Stop):
         predict_files(
@@ -338,7 +344,7 @@ def test_a_full_disk(
     assert len(list((out / "pictures").iterdir())) == 16
     assert said == [
         f"{out}: the last results could not be written: No space left on device",
-        f"16 of 24 images are done; their results are in {out}",
+        f"16 of 24 images are done. Their results are in {out}",
     ]
 
 
@@ -351,7 +357,9 @@ def test_inputs_that_are_no_images_leave_earlier_results(
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
     (tmp_path / "text.jpg").write_text("text")
     images = find_inputs([str(tmp_path / "text.jpg")]).images
-    with pytest.raises(UserError, match=r"none of the inputs is an image .*text\.jpg: not"):
+    with pytest.raises(
+        UserError, match=r"none of the inputs can be read as an image\. .*text\.jpg: not"
+    ):
         predict_files(predictor, images, output=out, threshold=0.5, draw=False)
     assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
     assert len(before) == 6 and not (out / "earlier").exists()

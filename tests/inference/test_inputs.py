@@ -71,8 +71,8 @@ def test_a_name_like_a_pattern(write_image: WriteImage, tmp_path: Path) -> None:
     [
         ("none.png", "none.png: there is no such file or folder, and as a pattern it matches"),
         ("*.gif", r"\*.gif: there is no such file or folder, and as a pattern it matches nothing"),
-        ("dee?", r"dee\?: this pattern matches folders alone; name them"),
-        ("empty", r"empty: no image in this folder \(.jpg, .jpeg, .png"),
+        ("dee?", r"dee\?: this pattern matches only folders. Name them"),
+        ("empty", r"empty: there are no images in this folder \(.jpg, .jpeg, .png"),
     ],
 )
 def test_nothing_found(photos: Path, name: str, message: str) -> None:
@@ -128,14 +128,14 @@ def test_content_says_what_is_an_image(write_image: WriteImage, tmp_path: Path) 
     found = find_inputs([str(tmp_path)])
     assert names(found.images, tmp_path) == ["a.png", "b", "c.JPG_large", "d.1", "wrong.jfif"]
     assert found.remarks == [
-        f"passed over in {tmp_path}, as no images that are read:",
+        f"skipped in {tmp_path}:",
         "  2 files: BM, P1: a text file",
-        f"  1 file: h.heic: a HEIC (HEIF) image, which is not read; convert it to JPEG: `magick "
-        f"heic:{tmp_path}/h.heic {tmp_path}/h.jpg`; then use the new file",
-        "  1 file: nowhere: a link to a file that is not there",
+        f"  1 file: h.heic: a HEIC (HEIF) image, which is not supported; convert it to JPEG: "
+        f"`magick heic:{tmp_path}/h.heic {tmp_path}/h.jpg`; then use the new file",
+        "  1 file: nowhere: a broken link",
         "  1 file named *.bak",
         "  1 file named *.txt",
-        "  1 file: the name, or a folder's, begins with a dot",
+        "  1 file: hidden (a name begins with a dot)",
     ]
 
 
@@ -145,26 +145,26 @@ def test_pipes_are_not_opened(write_image: WriteImage, tmp_path: Path) -> None:
     found = find_inputs([str(tmp_path)])
     assert names(found.images, tmp_path) == ["a.png"]
     assert found.remarks[1:] == ["  1 file: pipe: a pipe, a socket or a device"]
-    with pytest.raises(UserError, match="pipe: is a pipe, a socket or a device, not a file"):
+    with pytest.raises(UserError, match=r"pipe: is a pipe, a socket or a device\. Name an image"):
         find_inputs([str(tmp_path / "pipe")])
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("-", "^-: images are not read from the standard input; name a file$"),
+        ("-", "^-: images are not read from standard input. Name a file$"),
         (
             "https://a.b/c d.jpg",
-            "is not downloaded; do that first: `curl -LO 'https://a.b/c d.jpg'`",
+            "URLs are not downloaded. Download it first: `curl -LO 'https://a.b/c d.jpg'`",
         ),
-        ("rtsp://camera", "streams are not read; name files"),
-        ("0", "cameras are not read; name files"),
-        ("x" * 5000, f"^{'x' * 300}..: there is no such file or folder"),
-        ("@list.txt", "for the list write list.txt, a .txt file"),
+        ("rtsp://camera", "streams are not read. Name files"),
+        ("0", "cameras are not read. Name files"),
+        ("x" * 5000, f"^{'x' * 300}\\.\\.\\.: there is no such file or folder"),
+        ("@list.txt", "For the list write list.txt, a .txt file"),
         ("list.txt", "list.txt:2: there is no such file: 'none.png'"),
-        ("empty.txt", "empty.txt: names no image"),
-        ("link", "link: is a link to a file that is not there"),
-        ("fold*", "this pattern matches folders alone"),
+        ("empty.txt", "empty.txt: the list is empty"),
+        ("link", "link: is a broken link"),
+        ("fold*", "this pattern matches only folders"),
     ],
 )
 def test_inputs_that_are_no_files(
@@ -182,6 +182,6 @@ def test_inputs_that_are_no_files(
 def test_a_folder_of_what_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "a.heic").write_bytes(HEIC)
     with pytest.raises(
-        UserError, match=r"no image in this folder .*; there is, but is not read:\n  1 "
+        UserError, match=r"there are no images in this folder .*\. Other files in it:\n  1 "
     ):
         find_inputs([str(tmp_path)])

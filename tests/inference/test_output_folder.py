@@ -72,7 +72,9 @@ def test_a_folder_belongs_to_one_prediction_at_a_time(tmp_path: Path) -> None:
     write_prediction(tmp_path, "a.png")
     first = prepare_output(tmp_path, set())
     (tmp_path / "results.json").write_text("[2]")
-    with pytest.raises(UserError, match="another prediction is writing there; wait for its end"):
+    with pytest.raises(
+        UserError, match=r"another prediction is writing there\. Wait until it ends"
+    ):
         prepare_output(tmp_path, set())
     assert (tmp_path / "results.json").read_text() == "[2]"
     first.release()
@@ -94,14 +96,14 @@ def test_files_of_somebody_else_are_not_written_over(
     tmp_path: Path, name: str, content: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=rf"/{name}: is there already, and not known as an earlier"):
+    with pytest.raises(UserError, match=rf"/{name}: already exists and was not written by"):
         prepare_output(tmp_path, set())
     assert (tmp_path / name).read_text() == content
 
 
 def test_pictures_are_not_drawn_among_the_images(tmp_path: Path) -> None:
     write_prediction(tmp_path, "a.png")
-    with pytest.raises(UserError, match="/pictures: holds images to look at, and is where pict"):
+    with pytest.raises(UserError, match="/pictures: holds input images, and pictures would be"):
         prepare_output(tmp_path, {tmp_path / "x" / ".." / "pictures"})
     assert prepare_output(tmp_path, {tmp_path}).path == tmp_path
 

@@ -14,7 +14,7 @@ import torchvision
 from retinanet.checkpoints.format import load_checkpoint, save_checkpoint
 from retinanet.config import build_config, dump_config
 from retinanet.drawing import Image
-from retinanet.inference.predictor import Predictor
+from retinanet.inference.predictor import Predictor, load
 from retinanet.model.detector import build_detector
 from retinanet.structures import Detections
 
@@ -48,14 +48,14 @@ def assert_same(a: Detections, b: Detections) -> None:
 def test_batched_is_single(predictor: Predictor, batches: list[tuple[int, ...]]) -> None:
     """Images of one canvas go together, up to eval.batch_size, in any order."""
     images = [noise(*size, seed=i) for i, size in enumerate(SIZES)]
-    together = predictor.predict(images)
+    together = predictor.detect_pixels(images)
     # Short side 64, long side 128 at most; (90, 120) -> 64 x 85 on 64 x 96, (33, 40) as well.
     assert sorted(batches) == sorted(
         [(4, 3, 64, 96), (1, 3, 96, 64), (1, 3, 64, 64), (1, 3, 32, 128)]
     )
     assert len(together) == len(images)
     for image, detections in zip(images, together, strict=True):
-        assert_same(detections, predictor.predict([image])[0])
+        assert_same(detections, predictor.detect_pixels([image])[0])
     assert not torch.equal(together[0].scores, together[3].scores)  # one size, other pixels
 
 
@@ -63,14 +63,14 @@ def test_a_batch_is_no_larger_than_in_evaluation(
     predictor: Predictor, batches: list[tuple[int, ...]]
 ) -> None:
     """eval.batch_size is 4: what fits into memory there must fit here."""
-    assert len(predictor.predict([noise(64, 64, seed) for seed in range(9)])) == 9
+    assert len(predictor.detect_pixels([noise(64, 64, seed) for seed in range(9)])) == 9
     assert [shape[0] for shape in batches] == [4, 4, 1]
 
 
 def test_detections_of_any_size(predictor: Predictor) -> None:
     """Boxes inside the original image, highest score first, labels 0..2."""
     images = [noise(*size, seed=i) for i, size in enumerate([*SIZES, (1, 1), (400, 7), (700, 500)])]
-    for image, found in zip(images, predictor.predict(images), strict=True):
+    for image, found in zip(images, predictor.detect_pixels(images), strict=True):
         height, width = image.shape[:2]
         assert 0 < len(found.scores) <= 100
         assert (found.scores.diff() <= 0).all() and found.scores[-1] > 0.05
@@ -83,19 +83,19 @@ def test_boxes_are_in_original_pixels(predictor: Predictor) -> None:
     """An image of twice the size, each pixel four times, has the same boxes at twice the size."""
     image = noise(64, 64, 0)
     double = image.repeat(2, axis=0).repeat(2, axis=1)
-    one, two = predictor.predict([image, double])
+    one, two = predictor.detect_pixels([image, double])
     assert one.boxes.max() == 64.0 and two.boxes.max() == 128.0
     torch.testing.assert_close(two.boxes, one.boxes * 2, atol=1e-3, rtol=0)
 
 
 def test_nothing_to_predict(predictor: Predictor) -> None:
-    assert predictor.predict([]) == []
+    assert predictor.detect_pixels([]) == []
 
 
 def test_class_agnostic_nms(changed: Changed) -> None:
     """At the lowest NMS threshold no two boxes of any classes overlap."""
     options = ("postprocess.class_agnostic_nms=true", "postprocess.nms_threshold=0")
-    found = Predictor.from_checkpoint(changed(*options)).predict([noise(90, 120, 0)])[0]
+    found = load(changed(*options)).detect_pixels([noise(90, 120, 0)])[0]
     overlaps = torchvision.ops.box_iou(found.boxes, found.boxes)
     assert 1 < len(found.scores) < 100
     assert overlaps.fill_diagonal_(0).max() == 0
@@ -112,8 +112,8 @@ def test_fp16_of_a_gpu_is_fp32_on_a_cpu(small_checkpoint: Path, changed: Changed
     path = changed("train.precision=fp16")
     images = [noise(90, 120, 0)]
     assert_same(
-        Predictor.from_checkpoint(path, "cpu").predict(images)[0],
-        Predictor.from_checkpoint(small_checkpoint, "cpu").predict(images)[0],
+        load(path, "cpu").detect_pixels(images)[0],
+        load(small_checkpoint, "cpu").detect_pixels(images)[0],
     )
 
 
@@ -137,7 +137,7 @@ def test_no_network_is_touched(
     path = tmp_path / "pretrained.pt"
     checkpoint = load_checkpoint(small_checkpoint)
     save_checkpoint(replace(checkpoint, config=config, model=model.state_dict()), path)
-    restored = Predictor.from_checkpoint(path)
-    assert len(restored.predict([noise(90, 120, 0)])) == 1
+    restored = load(path)
+    assert len(restored.detect_pixels([noise(90, 120, 0)])) == 1
     weights = restored._model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())

@@ -125,4 +125,4 @@ def test_many_notes_are_cut() -> None:
     summary = PredictionSummary(inputs=30, left_out=[(f"{i}.png", "empty") for i in range(30)])
     notes = list(summary.notes())
     assert len(notes) == 21 and notes[0] == "left out: 0.png: empty"
-    assert notes[-1] == ".. and 10 more of this kind: images.json lists them"
+    assert notes[-1] == "... and 10 more (all are in images.json)"

@@ -25,7 +25,7 @@ from retinanet.engine.evaluate import Evaluation
 from retinanet.engine.splits import open_split
 from retinanet.errors import UserError
 from retinanet.evaluation.results import Result
-from retinanet.inference.predictor import Predictor
+from retinanet.inference.predictor import load
 from retinanet.reports.evaluate_checkpoint import evaluate_checkpoint, evaluate_results_file
 from retinanet.schema import Config
 
@@ -44,7 +44,7 @@ def detected(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
     """Write val.json: all that the network detects in seven images, 100 boxes each."""
     folder = tmp_path_factory.mktemp("detected")
     (folder / "val").mkdir()
-    predictor = Predictor.from_checkpoint(small_checkpoint)
+    predictor = load(small_checkpoint)
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     for i, (height, width) in enumerate(SIZES):
@@ -52,7 +52,7 @@ def detected(tmp_path_factory: pytest.TempPathFactory, small_checkpoint: Path) -
         noise = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
         cv2.imwrite(str(folder / "val" / name), cv2.blur(noise, (5, 5)))
         images.append({"id": 11 + i, "file_name": name, "width": width, "height": height})
-        found = predictor.predict([read_image(folder / "val" / name)])[0]
+        found = predictor.detect_pixels([read_image(folder / "val" / name)])[0]
         assert len(found.boxes) == 100
         for (x1, y1, x2, y2), label in zip(
             found.boxes.tolist(), found.labels.tolist(), strict=True
@@ -220,7 +220,7 @@ def test_max_detections(small_checkpoint: Path, val: Path) -> None:
     metrics = run(small_checkpoint, val, "postprocess.max_detections=5").metrics
     assert (metrics.detections, metrics.max_detections) == (35, 5)
     assert metrics.max_detections == 5
-    assert re.match(r"7 images have more than 5 boxes \(up to 34\)", metrics.remarks[1])
+    assert re.match(r"Images with more than 5 boxes: 7 \(up to 34 boxes\)", metrics.remarks[1])
 
 
 def test_no_detections(small_checkpoint: Path, val: Path) -> None:
@@ -229,8 +229,8 @@ def test_no_detections(small_checkpoint: Path, val: Path) -> None:
     assert (metrics.detections, metrics.figures["AP"], metrics.figures["AR_100"]) == (0, 0.0, 0.0)
     assert metrics.remarks[0] == "There are no detections, so every AP is 0."
     found = re.match(
-        r"All ([\d,]+) scores lie under postprocess\.score_threshold 1, the highest is "
-        r"(0\.\d{4}): the network has not learned yet, or these are not the images it was trained",
+        r"All ([\d,]+) scores are below postprocess\.score_threshold \(1\); the highest is "
+        r"(0\.\d{4})\. The network has not learned enough yet, or it was trained for other images",
         metrics.remarks[1],
     )
     assert found and 0.5 < float(found[2]) < 1
@@ -324,13 +324,13 @@ def enlarge(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut, r"003\.jpg: .*truncated.* \(evaluation leaves no image out\)"),
-        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90"),
+        (cut, r"003\.jpg: .*truncated.* \(evaluation does not skip images\)"),
+        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file gives 120x90"),
         (lambda path: path.write_text("text"), r"003\.jpg: not an image that can be decoded"),
-        (Path.unlink, r"val\.json: 1 of 7 image files are missing in .*'003.jpg' \(image 14\)"),
+        (Path.unlink, r"val\.json: 1 of 7 image files is missing in .*'003.jpg' \(image 14\)"),
         (
             lambda path: path.write_text(""),
-            r"val\.json: 1 of 7 image files are empty in .*'003.jpg'",
+            r"val\.json: 1 of 7 image files is empty in .*'003.jpg'",
         ),
     ],
 )
@@ -356,10 +356,10 @@ def test_an_unreadable_image(
     [
         (
             Path.unlink,
-            r"003\.jpg: cannot be read: .* \(evaluation leaves no",
+            r"003\.jpg: cannot be read: .* \(evaluation does not",
         ),
-        (cut, r"003\.jpg: .*truncated.* \(evaluation leaves no image out\)"),
-        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file says 120x90"),
+        (cut, r"003\.jpg: .*truncated.* \(evaluation does not skip images\)"),
+        (enlarge, r"003\.jpg: is 50x40 px, but the annotation file gives 120x90"),
     ],
 )
 def test_an_image_that_changes_after_the_check(
@@ -462,14 +462,16 @@ def test_what_a_results_file_as_a_whole_shows(val: Path, tmp_path: Path) -> None
         return [{**result, "bbox": change(result["bbox"])} for result in results]
 
     assert remarks(results) == []
-    with pytest.raises(UserError, match=r"boxes leave their image, and all would fit as corners"):
+    with pytest.raises(
+        UserError, match=r"boxes extend beyond their image, but all would fit as corners"
+    ):
         remarks(with_box(lambda box: [box[0], box[1], box[0] + box[2], box[1] + box[3]]))
-    with pytest.raises(UserError, match=r"is under 1\.5, so they look like shares of the image"):
+    with pytest.raises(UserError, match=r"at most 1\.5, so they look like fractions of the i"):
         remarks(with_box(lambda box: [value / 1000 for value in box]))
     percent = remarks([{**result, "score": 100 * result["score"]} for result in results])
     assert percent[0].endswith(
-        "to 100, not from 0 to 1 (in percent?): AP depends on their order "
-        "alone, but thresholds are in their unit."
+        "to 100, not from 0 to 1 (in percent?). AP depends only on their order, but thresholds are "
+        "in the same unit."
     )
     first = [result for result in results if result["image_id"] == results[0]["image_id"]]
     assert re.match(r"\d+ of \d+ images with boxes have no detection", remarks(first)[0])
@@ -486,8 +488,8 @@ def test_results_of_right_boxes_and_wrong_classes(val: Path, tmp_path: Path) -> 
     results = [{**box, "category_id": box["category_id"] + 1, "score": 0.5} for box in boxes]
     path.write_text(json.dumps(results))
     assert evaluate_results_file(path, val, []).metrics.remarks[0] == (
-        "AP50 is 0.000, but 1.000 without regard to the class: the boxes are right, their "
-        "category_id is not (ids from 0 in place of 1, or of another list of classes?). The "
+        "AP50 is 0.000, but 1.000 if the class is ignored: the boxes are right, but their "
+        "category_id is wrong (ids from 0 instead of 1, or of another list of classes?). The "
         "annotation file has 1 class 1, 2 class 2, 3 class 3."
     )
 
@@ -539,7 +541,7 @@ def test_max_detections_of_a_results_file(val: Path, tmp_path: Path) -> None:
 def test_what_was_trained_is_not_overridden(small_checkpoint: Path, val: Path) -> None:
     """An option without effect is refused."""
     for word in ("model.backbone=resnet50", "anchors.ratios=[1.0]", "train.lr=3", "loss.gamma=0"):
-        with pytest.raises(UserError, match=r"belongs to the training; it has no effect here"):
+        with pytest.raises(UserError, match=r"is an option of training; it has no effect here"):
             run(small_checkpoint, val, word)
 
 
@@ -557,10 +559,8 @@ def test_a_checkpoint_of_a_gpu_is_evaluated_anywhere(
 
 
 def test_a_results_file_needs_annotations(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", "results.json"])
-    assert stopped.value.code == 2
-    assert "a results file needs --annotations" in capsys.readouterr().err
+    assert main(["evaluate", "results.json"]) == 2
+    assert "results.json: a results file needs --annotations" in capsys.readouterr().err
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
