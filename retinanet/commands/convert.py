@@ -1,4 +1,4 @@
-"""`retinanet convert`: other people's data sets to COCO JSON, and back."""
+"""`retinanet convert`: other formats to COCO JSON, and back."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from retinanet.commands.convert_options import (
     voc_parser,
     yolo_parser,
 )
-from retinanet.errors import UserError, nearest
+from retinanet.errors import UserError, nearest, plural
 
-if TYPE_CHECKING:  # what reads and writes is imported where it is used, so that help comes at once
+if TYPE_CHECKING:  # readers and writers are imported where they are used, so that help is fast
     from retinanet.convert.dataset import FoundImages
     from retinanet.convert.problems import Problems
 
 _OVERVIEW = """usage: retinanet convert FORMAT SOURCE OUT [options]
 
   voc         Pascal VOC: a folder with Annotations and JPEGImages, or of XML files and images
-  yolo        YOLO: its data.yaml, or a folder of images and labels with a list of classes
-  csv         a table of boxes with a header row; or path,x1,y1,x2,y2,class_name without one
+  yolo        YOLO: its data.yaml, or a folder with images, labels and a list of classes
+  csv         a table of boxes with a header row, or path,x1,y1,x2,y2,class_name without one
   openimages  OpenImages: a CSV of boxes
-  checkpoint  a detector of torchvision, detectron2 or mmdetection into a checkpoint; or back
-  coco        the way back: COCO JSON to Pascal VOC, YOLO or CSV; or a COCO file into train and val
+  checkpoint  a torchvision, detectron2 or mmdetection detector to a checkpoint, or back
+  coco        COCO JSON to Pascal VOC, YOLO or CSV; or split or merge COCO files
 
 example:
   retinanet convert voc VOC2007 data/voc.json --split 0.2
 
-`retinanet convert FORMAT --help` tells more."""
+`retinanet convert FORMAT --help` lists the options."""
 
 Found = tuple[list["FoundImages"], list[str] | None]
-"""The splits as the source says them, and its classes if it gives them an order."""
+"""The splits as read from the source, and its classes if the source orders them."""
 
 
 def main(words: list[str]) -> int:
@@ -62,7 +62,7 @@ def _convert(
     options: argparse.Namespace,
     read: Callable[[argparse.Namespace, Problems], Found],
 ) -> int:
-    """Read, check, perhaps divide, write, and say what was done; return the exit code."""
+    """Read, check, optionally split, write, and print a summary; return the exit code."""
     from retinanet.convert.assemble import assemble, check_not_empty
     from retinanet.convert.coco_writer import output_paths, write_coco
     from retinanet.convert.image_files import note_hidden_files
@@ -108,15 +108,15 @@ def _convert(
 
 
 def _check_output(options: argparse.Namespace, names: list[str]) -> None:
-    """Look at once whether the splits of these names can be written."""
+    """Check early that the splits can be written."""
     from retinanet.convert.coco_writer import output_paths
     from retinanet.convert.write import check_new
 
     if options.split is not None:
         if len(names) > 1:
             raise UserError(
-                f"--split divides one set, but there are {len(names)}: {', '.join(names)}; leave "
-                "--split away, or name one set with --sets"
+                f"--split divides one set, but there are {len(names)}: {', '.join(names)}; remove "
+                "--split, or name one set with --sets"
             )
         names = ["train", "val"]
     if options.to == "coco":
@@ -129,7 +129,7 @@ def _read_voc(options: argparse.Namespace, problems: Problems) -> Found:
     from retinanet.convert.readers.voc.reader import VocReader
 
     if options.sets and options.unlisted_images == "empty":
-        raise UserError("--unlisted-images empty does not go with --sets, which name the images")
+        raise UserError("--unlisted-images empty cannot be used with --sets, which list the images")
     names = [Path(name).stem for name in options.sets or []]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -163,7 +163,7 @@ def _read_yolo(options: argparse.Namespace, problems: Problems) -> Found:
             raise UserError(f"{folder}: there is no such folder")
     config = read_yolo_source(Path(options.source), root, options.sets, classes, problems)
     if config.names_path == classes:
-        options.classes = None  # names in this order already
+        options.classes = None  # the names are in this order already
     _check_output(options, list(config.splits))
     rules = LabelRules(
         names=config.names,
@@ -205,7 +205,7 @@ def _read_openimages(options: argparse.Namespace, problems: Problems) -> Found:
     from retinanet.convert.readers.openimages import read_descriptions, read_openimages
 
     if not options.images:
-        raise UserError("give the image folder with --images")
+        raise UserError("no image folder; give it with --images")
     _check_output(options, [""])
     images = _image_folder(options.images, Path())
     names = read_descriptions(Path(options.class_descriptions), problems)
@@ -230,7 +230,10 @@ def _read_coco(options: argparse.Namespace, problems: Problems) -> Found:
         names = name_splits(sources, options.to)
     folders = [_image_folder(folder, Path()) for folder in options.images]
     if len(folders) not in (1, len(sources)):
-        raise UserError(f"--images names {len(folders)} folders for {len(sources)} files")
+        raise UserError(
+            f"--images names {len(folders)} folders for {plural(len(sources), 'file')}; give one "
+            "folder, or one per file"
+        )
     _check_output(options, names)
     folders *= len(sources) if len(folders) == 1 else 1
     if not options.merge:
@@ -242,7 +245,7 @@ def _read_coco(options: argparse.Namespace, problems: Problems) -> Found:
 
 
 def _image_folder(given: str | None, otherwise: Path) -> Path:
-    """Return the folder that an option names, or the other one; it must be there."""
+    """Return the folder given as an option, or the default one; it must exist."""
     folder = Path(given) if given else otherwise
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such image folder")
@@ -262,4 +265,4 @@ _FORMATS: dict[
     "openimages": (openimages_parser, _read_openimages),
     "coco": (coco_parser, _read_coco),
 }
-"""Of each format: its parser, and what reads its source."""
+"""Parser and reader of each format."""

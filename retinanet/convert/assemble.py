@@ -1,7 +1,7 @@
-"""What a source says + its image files -> a data set whose every box is checked.
+"""Check a source against its image files, and return a data set with checked boxes.
 
-All formats meet here, so that sizes, boxes outside their image, unknown classes and missing files
-are treated alike.
+All formats come through here, so that sizes, boxes outside their image, unknown classes and
+missing files are handled in the same way.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from retinanet.convert.rules import Rules
 from retinanet.data.canvas import Size
 from retinanet.data.coco.records import is_name, leads_outside
 from retinanet.data.images.folders import find_image_names
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 
 OTHER_CLASSES = "boxes of classes that are not in the class list: dropped"
-"""The note of `Rules.other_classes`."""
+"""Note for `Rules.other_classes`."""
 
 
 def assemble(
     found: list[FoundImages], classes: list[str] | None, rules: Rules, problems: Problems
 ) -> DataSet:
-    """Look at every image file, and turn and check every box.
+    """Look at every image file, and check every box.
 
     Args:
-        found: splits as the source says them.
-        classes: names in the order of their ids; None for those that occur, sorted.
-        rules: what to do with what is wrong or missing.
-        problems: collects problems and notes.
+        found: Splits as read from the source.
+        classes: Class names in the order of their ids; None takes those that occur, sorted.
+        rules: What to do with wrong or missing data.
+        problems: Collects problems and notes.
     """
     used: set[str] = set()
     splits = []
@@ -58,37 +58,41 @@ def assemble(
 
 
 def check_not_empty(data: DataSet, source: Path, unlabelled: str, problems: Problems) -> None:
-    """Refuse a data set without images or boxes in some split: most likely they were overlooked.
+    """Refuse a split without images or boxes: most likely they were overlooked.
 
-    Regions to ignore are no boxes: there is nothing to learn from them, nor to score.
+    Regions to ignore do not count as boxes: they can be neither learnt nor scored.
 
     Args:
-        data: what was read.
-        source: begins the message.
-        unlabelled: `refuse` splits without boxes, or take them as `empty`.
-        problems: its notes say what was left out on the way.
+        data: Data set to check.
+        source: Path of the source, for messages.
+        unlabelled: `refuse` splits without boxes, or accept them (`empty`).
+        problems: Notes about what was left out; they are added to the message.
 
     Raises:
-        UserError: with the source that it comes from.
+        UserError: A split has no images or no boxes.
     """
-    left_out = "".join(f"\n  {count:,} {text}" for text, count in problems.notes.items() if count)
+    left_out = "".join(f"\n{line}" for line in problems.note_lines())
     bare = []
     for split in data.splits:
         where = f"{split.name} of {source}" if split.name else str(source)
         if not split.images:
-            raise UserError(f"{where}: there is no image in it; nothing was written{left_out}")
+            raise UserError(f"{where}: there are no images; nothing was written{left_out}")
         boxes = [box for image in split.images for box in image.boxes]
         if all(box.crowd for box in boxes):
-            also = f", only {len(boxes):,} regions to ignore" if boxes else ""
-            bare.append(f"{where}: there is no box in its {len(split.images):,} images{also}")
+            also = f", only {plural(len(boxes), 'region')} to ignore" if boxes else ""
+            bare.append(f"{where}: there are no boxes in its {_count_images(split)}{also}")
     if bare and unlabelled == "refuse":
-        empty = "; if that is meant, give --unlabelled empty" if data.classes else ""
+        empty = "; if this is intended, give --unlabelled empty" if data.classes else ""
         raise UserError(f"{'; '.join(bare)}; nothing was written{empty}{left_out}")
     if not data.classes:
         raise UserError(
-            f"{source}: there is no box in it, so that there are no classes; give --classes FILE "
-            f"with their names, one a line; nothing was written{left_out}"
+            f"{source}: there are no boxes, and so no classes; give --classes FILE with the class "
+            f"names, one per line; nothing was written{left_out}"
         )
+
+
+def _count_images(split: ConvertedSplit) -> str:
+    return plural(len(split.images), "image")
 
 
 def _add_unlisted(part: FoundImages, problems: Problems) -> None:
@@ -97,7 +101,7 @@ def _add_unlisted(part: FoundImages, problems: Problems) -> None:
         if name not in listed:
             image = FoundImage(source=part.folder / name, line=None, file_name=name)
             part.images.append(image)
-            problems.note("images that the source does not list: taken as images without boxes")
+            problems.note("images that the source does not list: added without boxes")
 
 
 def _report_duplicates(part: FoundImages, problems: Problems) -> None:
@@ -109,8 +113,8 @@ def _report_duplicates(part: FoundImages, problems: Problems) -> None:
             problems.add(
                 image.source,
                 image.line,
-                f"names {image.file_name!r} again, after {place}; remove one "
-                "of the two, or correct the name",
+                f"duplicate image {image.file_name!r}, already in {place}; remove one of the two, "
+                "or correct the name",
             )
 
 
@@ -179,13 +183,13 @@ def _report_missing(
 def _checked_size(
     image: FoundImage, info: ImageInfo, folder: Path, rules: Rules, problems: Problems
 ) -> Size | None:
-    """Return the size that an image's boxes belong to; None for one that cannot be taken."""
+    """Return the image size that the boxes refer to; None if it is wrong."""
     if image.size is not None:
         if image.size in (info.shown, info.stored):
             return image.size
         size = _rounded_size(image.size, info)
         if size is not None:
-            problems.note("images whose size is 1 px off: taken as the file is")
+            problems.note("images whose size is 1 px off: the file's size is used")
             return size
         problems.add(image.source, image.line, _size_problem(image, info.shown, folder))
         return None  # boxes outside a wrong size would only hide other problems
@@ -194,24 +198,24 @@ def _checked_size(
             problems.add(
                 image.source,
                 image.line,
-                f"{folder / image.file_name} has EXIF orientation {info.orientation}, which "
-                "leaves its size as it is, so that --ignore-exif cannot be told to training; "
-                "save the image without EXIF",
+                f"{folder / image.file_name} has EXIF orientation {info.orientation}, which does "
+                "not change its size, so the converted file cannot record --ignore-exif; save the "
+                "image without EXIF",
             )
-        problems.note("images that EXIF turns: taken as stored (--ignore-exif)")
+        problems.note("images with an EXIF orientation: size as stored (--ignore-exif)")
         return info.stored
     if info.orientation > 1:
         problems.note(
-            "images that EXIF turns: taken as viewers show them (--ignore-exif takes them as "
+            "images with an EXIF orientation: size as viewers show it (--ignore-exif: size as "
             "stored)"
         )
     return info.shown
 
 
 def _rounded_size(size: Size, info: ImageInfo) -> Size | None:
-    """Return the size of a file that one of its record differs from by 1 px, as rounding does."""
+    """Return the size of the file if the given size differs from it by at most 1 px (rounding)."""
     if size in (info.shown[::-1], info.stored[::-1]):
-        return None  # width and height of an almost square image are exchanged
+        return None  # width and height of an almost square image are swapped
     for of_file in (info.shown, info.stored):
         if max(abs(a - b) for a, b in zip(size, of_file, strict=True)) <= 1:
             return of_file
@@ -219,26 +223,26 @@ def _rounded_size(size: Size, info: ImageInfo) -> Size | None:
 
 
 def _size_problem(image: FoundImage, size: Size, folder: Path) -> str:
-    """Say how the size that a source gives differs from that of the file, and what to do."""
+    """Describe how the given size differs from that of the file, and what to do."""
     assert image.size is not None
     (height, width), (own_height, own_width) = image.size, size
     text = (
-        f"says that {image.file_name!r} is {_format_size(image.size)} px, but the file is "
+        f"gives the size of {image.file_name!r} as {_format_size(image.size)} px, but the file is "
         f"{_format_size(size)}"
     )
     if abs(width * own_height - height * own_width) <= max(own_height, own_width):
         text += (
-            ", of the same shape: is it a scaled copy? Take the image that was annotated, or "
-            f"multiply the boxes by {own_width / width:.4g} and write the file's size"
+            ", with the same aspect ratio: is it a scaled copy? Use the image that was annotated, "
+            f"or multiply the boxes by {own_width / width:.4g} and write the file's size"
         )
-        mend = ""
+        remedy = ""
     else:
-        text += ": width and height are exchanged" if image.size == size[::-1] else ""
-        mend = "correct the size, or remove it to take the file's"
+        text += ": width and height are swapped" if image.size == size[::-1] else ""
+        remedy = "correct the size, or remove it to use the file's"
     if image.source.suffix.lower() in (".json", ".gz"):
         command = ["retinanet", "check", str(image.source), "--images", str(folder)]
-        mend = f"`{shlex.join([*command, '--fix', 'OUT.json'])}` looks at boxes and files"
-    return f"{text}; {mend}" if mend else text
+        remedy = f"`{shlex.join([*command, '--fix', 'OUT.json'])}` compares boxes and files"
+    return f"{text}; {remedy}" if remedy else text
 
 
 def _format_size(size: Size) -> str:
@@ -252,7 +256,7 @@ def _check_class(
     rules: Rules,
     problems: Problems,
 ) -> bool:
-    """Whether a box has a class to keep; what is not in the list is a problem or dropped."""
+    """Whether a box has a class to keep; a class that is not in the list is refused or dropped."""
     if known is None:
         if is_name(box.category):
             return True

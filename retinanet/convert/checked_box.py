@@ -1,4 +1,4 @@
-"""A box as a source says it -> one in px that lies in its image, or a problem."""
+"""Convert a box of a source to px, and check it against its image."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from retinanet.convert.rules import Rules
 from retinanet.data.canvas import Size
 
 MARGIN = 2.0
-"""Px that a box may reach over its image's border: rounding, and tools that count from 1 or 0."""
+"""Px that a box may be outside its image: rounding, and tools that count from 1 or 0."""
 _PX, _SHARE = 6, 3
-"""Decimals of a px kept: of px only the noise of a subtraction goes; a share of a side, as YOLO
-and OpenImages write it, is not known more exactly."""
+"""Decimals of a px that are kept. Boxes in px only lose the noise of a subtraction. Shares of a
+side, as in YOLO and OpenImages, are not more exact than this."""
 
 
 def checked_box(
@@ -23,15 +23,15 @@ def checked_box(
     rules: Rules,
     problems: Problems,
 ) -> Box | None:
-    """Return a box in px, checked against its image; None for one that was refused or dropped.
+    """Return a box in px, checked against its image; None if it was refused or dropped.
 
     Args:
-        image: the image, as the source says it.
-        box: one of its boxes.
-        size: height and width of the image, px.
-        normalized: whether the box is in shares of them.
-        rules: what to do with a bad box.
-        problems: collects problems and notes.
+        image: The image, as read from the source.
+        box: One of its boxes.
+        size: Height and width of the image, px.
+        normalized: Whether the box is in shares of width and height.
+        rules: What to do with a bad box.
+        problems: Collects problems and notes.
     """
     height, width = size
     x1, y1, x2, y2 = box.corners
@@ -42,20 +42,18 @@ def checked_box(
         polygon = tuple(round(v * s, _SHARE) for v, s in zip(polygon, sides, strict=True))
     if (x1 > x2 or y1 > y2) and rules.swapped_corners == "order":
         (x1, x2), (y1, y2) = sorted((x1, x2)), sorted((y1, y2))
-        problems.note("boxes whose corners are swapped: put in order")
+        problems.note("boxes with swapped corners: put in order")
     is_swapped = x1 > x2 or y1 > y2
     digits = _SHARE if normalized else _PX
     over = max(-x1, -y1, x2 - width, y2 - height)
     if over > 10**-digits:
         if over <= MARGIN:
-            problems.note(
-                f"boxes that reach over their image's border by up to {MARGIN:g} px: kept"
-            )
+            problems.note(f"boxes up to {MARGIN:g} px outside the image: kept")
         elif rules.bad_boxes == "clip":
             x1, x2 = max(x1, 0.0), min(x2, width)
             y1, y2 = max(y1, 0.0), min(y2, height)
             polygon, area = (), None
-            problems.note("boxes that reach over their image's border: clipped")
+            problems.note(f"boxes more than {MARGIN:g} px outside the image: clipped")
     fault = _box_fault((x1, y1, x2, y2), size, is_swapped)
     if fault is None:
         x, y = round(x1, digits), round(y1, digits)
@@ -64,15 +62,13 @@ def checked_box(
             return Box(box.category, x, y, w, h, box.crowd, polygon, area)
         fault = "has no area"
     if rules.bad_boxes == "drop" or (rules.bad_boxes == "clip" and not is_swapped):
-        which = (
-            "whose corners are swapped" if is_swapped else "without area, or outside their image"
-        )
+        which = "with swapped corners" if is_swapped else "without area, or outside the image"
         problems.note(f"boxes {which}: dropped")
         return None
     corners = ", ".join(f"{value:.6g}" for value in (x1, y1, x2, y2))
     choices = "--bad-boxes clip or drop"
     if is_swapped:
-        choices = "--swapped-corners order, which exchanges them, or --bad-boxes drop"
+        choices = "--swapped-corners order, which swaps them back, or --bad-boxes drop"
     problems.add(
         image.source,
         box.line,
@@ -83,12 +79,12 @@ def checked_box(
 
 
 def _box_fault(corners: Corners, size: Size, is_swapped: bool) -> str | None:
-    """Say what is wrong with a box, if anything."""
+    """Return what is wrong with a box; None if nothing is."""
     x1, y1, x2, y2 = corners
     if is_swapped:
         return "has swapped corners (it must have x1 < x2 and y1 < y2)"
     if x2 <= x1 or y2 <= y1:
         return "has no area (it must have x1 < x2 and y1 < y2)"
     if max(-x1, -y1, x2 - size[1], y2 - size[0]) > MARGIN:
-        return f"lies more than {MARGIN:g} px outside its image"
+        return f"is more than {MARGIN:g} px outside its image"
     return None

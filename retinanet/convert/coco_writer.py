@@ -1,4 +1,4 @@
-"""A data set -> COCO JSON files, whole or not at all."""
+"""Write a data set as COCO JSON files: all of them, or none."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def output_paths(output: Path, names: list[str], *, overwrite: bool) -> list[Pat
     """Return the file of each split: OUT.json, OUT_train.json, or OUT/train.json in a folder.
 
     Args:
-        output: a file (.json), or a folder.
-        names: names of the splits; "" for the only one, if it has none.
-        overwrite: whether files that are there may be replaced.
+        output: A file (.json), or a folder.
+        names: Names of the splits; "" for a single split without a name.
+        overwrite: Whether existing files may be replaced.
 
     Raises:
-        UserError: a file is there, or cannot be written.
+        UserError: A file already exists, or cannot be written.
     """
     if output.suffix.lower() == ".json":
         several = len(names) > 1
@@ -55,17 +55,17 @@ def output_paths(output: Path, names: list[str], *, overwrite: bool) -> list[Pat
         if path.is_dir():
             raise UserError(f"{path}: is a folder; name a file, or another folder")
         if os.path.lexists(path) and not overwrite:
-            raise UserError(f"{path}: is already there; name another output, or give --overwrite")
+            raise UserError(f"{path}: already exists; name another output, or give --overwrite")
         check_writable(path.parent, "name another output")
     return paths
 
 
 def write_coco(data: DataSet, paths: list[Path], *, description: str) -> None:
-    """Write the splits, after they have passed the check that training makes.
+    """Write the splits, after the same check that training makes.
 
     Raises:
-        UserError: a name that training would refuse, or a disk that takes no more; then none is
-            written.
+        UserError: Training would refuse a name, or a file cannot be written. No file is written
+            then.
     """
     contents = []
     for split, path in zip(data.splits, paths, strict=True):

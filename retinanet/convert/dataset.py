@@ -1,4 +1,4 @@
-"""A data set on its way from one format to another.
+"""A data set during conversion.
 
 Sizes are (height, width) in px; boxes are continuous, with (0, 0) at the image's top left corner.
 """
@@ -14,7 +14,7 @@ from retinanet.data.canvas import Size
 
 
 class Box(NamedTuple):
-    """An object of an image."""
+    """An object in an image."""
 
     category: str
     x: float
@@ -24,9 +24,9 @@ class Box(NamedTuple):
     crowd: bool = False
     """A region to ignore."""
     polygon: tuple[float, ...] = ()
-    """Its outline x1, y1, x2, y2, .., px, if the source has one."""
+    """Its outline x1, y1, x2, y2, ..., px, if the source has one."""
     area: float | None = None
-    """px², if the source says it."""
+    """Area in px², if the source gives it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +44,9 @@ class ConvertedSplit:
     """A part of a data set that becomes one file."""
 
     name: str
-    """`train`, `val`, ..; empty for the only one."""
+    """`train`, `val`, ...; empty for a single split."""
     folder: Path
-    """Where file_name starts from."""
+    """Image folder, which file_name is relative to."""
     images: list[Image]
 
 
@@ -60,7 +60,7 @@ class DataSet:
 
 
 class FoundBox(NamedTuple):
-    """An object as a source says it, before anything is known of its image's file."""
+    """An object as read from the source, before its image file is opened."""
 
     line: int | None
     """Line in the source, from 1."""
@@ -74,28 +74,28 @@ class FoundBox(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class FoundImage:
-    """An image as a source says it."""
+    """An image as read from the source."""
 
     source: Path
-    """The file that names it."""
+    """The file that lists it."""
     line: int | None
     """Line of its first mention, from 1."""
     file_name: str
     size: Size | None = None
-    """If the source says it."""
+    """Height and width, px, if the source gives them."""
     boxes: list[FoundBox] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
 class FoundImages:
-    """A split as a source says it."""
+    """A split as read from the source."""
 
     name: str
     folder: Path
     normalized: bool
     """Coordinates are shares of the image's width and height, not px."""
     are_units_guessed: bool = False
-    """Numbers are taken for px, though neither the source nor the user says so (`--units`)."""
+    """Coordinates are taken as px, but neither the source nor the user (`--units`) confirms it."""
     images: list[FoundImage] = field(default_factory=list)
     reading: TableReading | None = None
-    """How the numbers of a table were read; None where the format says it."""
+    """How the numbers of a table were read; None if the format defines it."""

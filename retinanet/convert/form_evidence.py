@@ -1,8 +1,8 @@
-"""Whether the boxes of a table contradict the form that they were read in.
+"""Check whether the boxes of a table contradict the form in which they were read.
 
-Tables say `100,80,150,120` and mean corners, a corner and a size, or a centre and a size. Read in
-the wrong form, most boxes still look like boxes; but of a whole data set, some leave their image
-or turn inside out.
+`100,80,150,120` may mean corners, a corner and a size, or a centre and a size. Read in the wrong
+form, most boxes still look valid. But in a whole data set, some are outside their image or have
+swapped corners.
 """
 
 from __future__ import annotations
@@ -26,33 +26,34 @@ from retinanet.convert.problems import Problems
 from retinanet.convert.rules import Rules
 from retinanet.convert.unit_evidence import check_units
 from retinanet.data.canvas import Size
+from retinanet.errors import plural
 
 _OUTSIDE = 2.0
-"""Px that a box may leave its image by before it speaks against a form."""
+"""Px that a box may be outside its image before it counts against a form."""
 _FEW = 10
-"""A form is contradicted where at least one box in so many does not fit it, and fits another one
-where that has at most one in so many of the misfits."""
+"""A form is contradicted if at least one box in ten does not fit it, and another form has at most
+a tenth as many misfits."""
 
 Row = tuple[tuple[float, ...], Size | None]
-"""Four numbers of a form, and the height and width of their image, if known."""
+"""Four numbers of a form, and the height and width of the image, if known."""
 
 
 def check_reading(
     part: FoundImages, sizes: Sequence[Size | None], rules: Rules, problems: Problems
 ) -> bool:
-    """Compare the boxes of a split with its images: do they fit as they were read?
+    """Check whether the boxes of a split fit their images in the form in which they were read.
 
-    What the user says with `--columns` is compared, too; but where `--bad-boxes` or
-    `--swapped-corners` is given along with it, it is taken, with a note.
+    The form of `--columns` is checked, too. If `--bad-boxes` or `--swapped-corners` is also given,
+    a contradiction is only noted.
 
     Args:
-        part: a split, with how its table was read.
-        sizes: height and width of each image, px; None where unknown.
-        rules: `swapped_corners` tells whether corners of a format may be swapped.
-        problems: gets one problem if not, with the columns that fit.
+        part: A split, with how its table was read.
+        sizes: Height and width of each image, px; None if unknown.
+        rules: `swapped_corners` decides whether corners may be swapped.
+        problems: Gets one problem if the boxes do not fit, with the columns that would.
 
     Returns:
-        whether the boxes can be taken as read.
+        Whether the boxes can be used as read.
     """
     reading = part.reading
     if reading is None:
@@ -81,8 +82,8 @@ def _check_form(
     if _have_sizes_of_corners(rows, reading.form):
         corners = reading.columns_as(CORNERS)
         problems.note(
-            "boxes whose w and h are larger than their x and y, as in all others of the table: "
-            f"if those are corners, give --columns {corners}",
+            "boxes whose w and h are larger than x and y, in every row of the table: if the four "
+            f"are corners, give --columns {corners}",
             len(rows),
         )
     if reading.evidence == "custom" and rows:
@@ -103,8 +104,8 @@ def _check_form(
     if is_told and (rules.bad_boxes, rules.swapped_corners) != ("refuse", "refuse"):
         fitting = "; ".join(_choice(reading, form, 0, 0) for form in others)
         problems.note(
-            f"boxes do not fit as {','.join(reading.form)}, as --columns says: is it another "
-            f"form? {fitting}",
+            f"boxes in conflict with --columns ({','.join(reading.form)}); another form would "
+            f"fit: {fitting}",
             misfits,
         )
         return True
@@ -114,28 +115,28 @@ def _check_form(
     if exchanged:
         if exchanged[1] == "y2":
             choices.append(
-                "if y is counted from the bottom of the image, which is not read, write height - y"
+                "if y counts from the bottom of the image, which is not supported, write height - y"
             )
         choices.append(
             f"--columns {reading.columns_as(exchanged)} only if the names of two columns are "
-            "exchanged"
+            "swapped"
         )
     choices.append(
-        "if they are right, add --swapped-corners order or --bad-boxes drop"
+        "if they are right as given, add --swapped-corners order or --bad-boxes drop"
         if is_told
-        else f"--columns {reading.columns_as(reading.form)} if they are right"
+        else f"--columns {reading.columns_as(reading.form)} if that is right"
     )
     problems.add(
         part.images[0].source,
         part.images[0].line,
         f"read as {','.join(reading.form)}, {misfits:,} of {len(rows):,} boxes do not fit their "
-        f"image or have x2 < x1 or y2 < y1. Say what the columns are: {'; or '.join(choices)}",
+        f"image or have x2 < x1 or y2 < y1. Give the columns: {'; or '.join(choices)}",
     )
     return False
 
 
 def _check_corners(part: FoundImages, sizes: Sequence[Size | None], problems: Problems) -> bool:
-    """Whether boxes of a format of corners are none of a corner and a size instead."""
+    """Whether boxes of a corner format are corners, and not a corner and a size."""
     boxes = [
         (image, box, None if part.normalized else size)
         for image, size in zip(part.images, sizes, strict=True)
@@ -156,9 +157,9 @@ def _check_corners(part: FoundImages, sizes: Sequence[Size | None], problems: Pr
     problems.add(
         image.source,
         box.line,
-        f"{len(swapped):,} of {len(boxes):,} boxes have swapped corners, but as x, y, width, "
-        f"height {len(boxes) - misfits:,} fit their image: is a size written in place of the last "
-        "corner? Correct the source, or give --swapped-corners order if they are corners",
+        f"{len(swapped):,} of {len(boxes):,} boxes have swapped corners, but "
+        f"{len(boxes) - misfits:,} fit their image as x, y, width, height. Is the last corner a "
+        "size? Correct the source, or give --swapped-corners order if they are corners",
     )
     return False
 
@@ -175,12 +176,13 @@ def _check_custom(
     misfits: int,
     problems: Problems,
 ) -> bool:
-    """Whether x, y, which by custom is the top left corner, cannot be the centre."""
+    """Whether x, y is surely the top left corner, as usual, and not the centre."""
     as_centre = _count_misfits(rows, CENTRE, part.normalized)
     if misfits * _FEW <= as_centre and as_centre:
         problems.note(
-            f"tables whose x, y is taken for the top left corner: as centres, {as_centre:,} boxes "
-            "would leave their image"
+            f"x, y is the top left corner: as centres, {plural(as_centre, 'box')} would be outside "
+            "the image",
+            None,
         )
         return True
     choices = [
@@ -202,14 +204,14 @@ def _check_custom(
     problems.add(
         part.images[0].source,
         part.images[0].line,
-        "the names of the columns leave open whether x, y is a box's corner or its centre. Say "
-        f"it: {'; or '.join(choices)}",
+        "the column names do not show whether x, y is the corner or the centre of a box. Give "
+        f"{'; or '.join(choices)}",
     )
     return False
 
 
 def _count_misfits(rows: list[Row], form: Form, normalized: bool) -> int:
-    """Count boxes that, in a form, have no area or leave their image."""
+    """Count boxes that, in this form, have no area or are outside their image."""
     slack = 0.01 if normalized else _OUTSIDE
     count = 0
     for values, size in rows:
@@ -221,14 +223,14 @@ def _count_misfits(rows: list[Row], form: Form, normalized: bool) -> int:
 
 
 def _have_sizes_of_corners(rows: list[Row], form: Form) -> bool:
-    """Whether what is read as sizes may be second corners in every row."""
+    """Whether the sizes could be second corners in every row."""
     pairs = [values for values, _ in rows]
     is_odd = all(values[0] < values[2] and values[1] < values[3] for values in pairs)
     return form in (TOP_LEFT, CENTRE) and len(rows) >= _FEW and is_odd
 
 
 def _exchanged_axis(rows: list[Row], form: Form) -> Form | None:
-    """Return the form with two corners exchanged, if (nearly) all boxes need it alike."""
+    """Return the form with two corners swapped, if (nearly) all boxes need the same swap."""
     if "x2" not in form:
         return None
     boxes = [to_corners(values, form) for values, _ in rows]

@@ -1,7 +1,8 @@
-"""Image files: where they are, and how large, without decoding what a header tells.
+"""Find image files and read their sizes, from the header where possible.
 
-EXIF orientation: viewers, and our training, turn an image as its EXIF says, so that the size as
-shown may differ from the size as stored. An annotation file's width and height say which is meant.
+EXIF orientation: viewers, and our training, rotate an image by its EXIF orientation. The size as
+shown may therefore differ from the size as stored. The width and height in an annotation file show
+which one is meant.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from retinanet.data.images.reading import SUFFIXES, UnreadableImageError
 
 
 class ImageInfo(NamedTuple):
-    """What the header of an image file says."""
+    """The header of an image file."""
 
     stored: Size
     orientation: int
-    """EXIF's: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side."""
+    """EXIF orientation: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side."""
 
     @property
     def shown(self) -> Size:
-        """Height and width as viewers show it."""
+        """Height and width as viewers show the image."""
         return self.stored[::-1] if self.orientation > 4 else self.stored
 
 
@@ -46,33 +47,34 @@ def read_image_info(path: Path) -> ImageInfo | str:
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     turned = file.header.orientation > 4
     if turned and file.shown == file.stored and len(set(file.stored)) > 1:
-        return ImageInfo(file.stored, 1)  # no decoder, nor training, heeds it
+        return ImageInfo(file.stored, 1)  # decoders and training ignore it
     return ImageInfo(file.stored, file.header.orientation)
 
 
 def read_image_infos(paths: list[Path]) -> list[ImageInfo | str]:
-    """Return the same for many files; several are read at once."""
+    """Return the same for many files; several are read in parallel."""
     return list(map_in_threads(read_image_info, paths))
 
 
 def note_hidden_files(folder: Path, problems: Problems) -> None:
-    """Count the image files of a folder that are not taken for the data set's own, or not read."""
+    """Note the hidden and the unsupported image files of a folder."""
     hidden = find_files(folder, SUFFIXES).hidden
     problems.note(
-        "image files whose name, or folder, begins with a dot (or is __MACOSX): not read", hidden
+        "hidden image files (name or folder begins with a dot, or is __MACOSX): not read", hidden
     )
     unread = find_unread_pictures(folder)
     if unread:
         name, what = next(iter(unread.items()))
         problems.note(
-            f"files with pictures of a kind that is not read: {name} is {what}", len(unread)
+            f"files in an unsupported image format: not read; {name} is {what}", len(unread)
         )
 
 
 def name_inside(folder: Path, path: Path) -> str | None:
     """Return a path relative to a folder, with `/`; None if it leads outside.
 
-    As written, so that a link in the folder may lead anywhere; or, failing that, as resolved.
+    Links are kept first, so that a link in the folder may lead anywhere. If that leads outside,
+    the resolved paths are compared.
     """
     for outer, inner in _absolute_pairs(folder, path):
         if inner.is_relative_to(outer) and outer != inner:
@@ -81,7 +83,7 @@ def name_inside(folder: Path, path: Path) -> str | None:
 
 
 def _absolute_pairs(folder: Path, path: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield a folder and a path in it, as written and as resolved."""
+    """Yield a folder and a path in it, first as written, then with links resolved."""
     yield Path(os.path.abspath(folder)), Path(os.path.abspath(folder / path))  # noqa: PTH100 (`..` goes, links stay)
     try:
         yield folder.resolve(), (folder / path).resolve()

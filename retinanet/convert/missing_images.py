@@ -1,4 +1,4 @@
-"""Images that have no file: is there one under nearly the name that the source gives?"""
+"""Images without a file: look for a file with a similar name."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from retinanet.convert.rules import FIND, SKIP
 from retinanet.data.coco.records import leads_outside
 from retinanet.data.found_files import existing_image_names, is_missing
 from retinanet.data.images.near_names import Renames, find_renamed
+from retinanet.errors import plural
 
 
 def look_for_missing(
     parts: list[FoundImages], missing_images: str, problems: Problems
 ) -> dict[Path, str]:
-    """Look for a file of each image that has none; `find` gives the images the names of theirs.
+    """Look for the file of each image without one; `find` renames the images to what was found.
 
-    Splits that share a folder are looked at together, so that no file is found for two images.
+    Splits that share a folder are handled together, so that no file is found for two images.
 
     Args:
-        parts: the splits; the names of their images are changed in place.
+        parts: The splits; the names of their images are changed in place.
         missing_images: `refuse`, `find`, `skip` or `find-or-skip`.
-        problems: collects what was found, or could be.
+        problems: Collects what was found, or could be.
 
     Returns:
-        What else to say of a path that is still missing; an empty text where all was said.
+        The end of the message for each path that is still missing; empty if it was reported here.
     """
     groups: dict[Path, list[FoundImages]] = defaultdict(list)
     for part in parts:
@@ -58,15 +59,15 @@ def look_for_missing(
             reasons |= dict.fromkeys((shown / name for name in renames.files), "")
         elif missing_images == "skip" and renames:
             problems.note(
-                f"of the skipped images are there {renames.how}: give --missing-images "
-                "find-or-skip",
+                f"skipped images found {renames.how}: --missing-images find-or-skip uses "
+                "such files",
                 len(renames.files),
             )
     return reasons
 
 
 def _find_lost_zeros(folder: Path, missing: set[str]) -> dict[Path, str]:
-    """Return what to say of numbers in place of names, such as 7 for 007.jpg."""
+    """Return the end of the message for numbers without leading zeros, such as 7 for 007.jpg."""
     numbers = {name: PurePath(name).stem for name in missing}
     numbers = {name: stem for name, stem in numbers.items() if re.fullmatch("[0-9]{1,18}", stem)}
     files: dict[int, list[str]] = defaultdict(list)
@@ -74,8 +75,8 @@ def _find_lost_zeros(folder: Path, missing: set[str]) -> dict[Path, str]:
         if re.fullmatch("0[0-9]{1,18}", PurePath(name).stem):
             files[int(PurePath(name).stem)].append(name)
     return {
-        folder / name: f"; {files[int(stem)][0]!r} is there: a spreadsheet takes the zeros in "
-        "front of numbers away; write the names with them, as text"
+        folder / name: f"; {files[int(stem)][0]!r} is there: spreadsheets remove leading zeros; "
+        "write the names as text, with their zeros"
         for name, stem in numbers.items()
         if len(files.get(int(stem), ())) == 1
     }
@@ -95,8 +96,8 @@ def _rename(group: list[FoundImages], renames: Renames, problems: Problems) -> N
 
 
 def _offer_names(folder: Path, missing: list[str], renames: Renames, problems: Problems) -> None:
-    """Say which option would take the files that are there."""
-    count = f"{len(missing):,} image file{'s are' if len(missing) > 1 else ' is'}"
+    """Report the option that uses the files that were found."""
+    count = f"{plural(len(missing), 'image file')} {'are' if len(missing) > 1 else 'is'}"
     problems.add(
         folder,
         None,
@@ -105,12 +106,13 @@ def _offer_names(folder: Path, missing: list[str], renames: Renames, problems: P
 
 
 def _offer_folder(folder: Path, renames: Renames, problems: Problems) -> None:
-    """Name a folder that has files of the same names in it; whether they are meant is not known."""
+    """Name a folder with files of the same names; they may or may not be the missing ones."""
     if renames.elsewhere and not renames:
         count, inside = renames.elsewhere
         problems.add(
             folder / inside,
             None,
-            f"holds {count:,} files with the last name of a missing one; if those are meant, "
-            "give --images with this folder, and --missing-images find",
+            f"contains {plural(count, 'file')} with the name of a missing one; to use "
+            f"{'it' if count == 1 else 'them'}, give this folder with --images, and "
+            "--missing-images find",
         )

@@ -1,4 +1,4 @@
-"""Many small files, several at once: a disk or a network answers eight as fast as one."""
+"""Read many small files in parallel: a disk or network serves eight as fast as one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_ONCE = 64
 
 
 def map_in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
-    """Yield what a function returns for each path, in their order; little is held ahead."""
+    """Yield what a function returns for each path, in order, reading only a little ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(paths), _THREADS * _AT_ONCE):
             own = paths[start : start + _THREADS * _AT_ONCE]
@@ -31,7 +31,7 @@ def read_bytes(path: Path) -> bytes | OSError:
     """Return a file's bytes, or why they cannot be read.
 
     Raises:
-        TrainingError: no file can be opened any more.
+        TrainingError: The process cannot open any more files.
     """
     try:
         return check_regular(path).read_bytes()

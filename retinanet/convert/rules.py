@@ -1,4 +1,4 @@
-"""What the user decides about what is wrong or missing in a source."""
+"""The user's choices for wrong or missing data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ FIND, SKIP = ("find", "find-or-skip"), ("skip", "find-or-skip")
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What the user decided; every word's first choice is the default."""
+    """The user's choices; the first word of each is the default."""
 
     bad_boxes: str
     """`refuse`, `clip` to the image, or `drop` boxes without area or far outside their image."""
     swapped_corners: str
     """`refuse` boxes with x1 > x2 or y1 > y2, or put their corners in `order`."""
     missing_images: str
-    """`refuse` or `skip` what has no image file, or one that cannot be read; `find` looks for one
-    of nearly the same name, `find-or-skip` skips what is not found."""
+    """`refuse` or `skip` images without a file that can be read; `find` looks for a file with a
+    similar name, `find-or-skip` skips what is not found."""
     unlisted_images: str
-    """`skip` image files that the source does not name, or take them as `empty`."""
+    """`skip` image files that the source does not list, or add them without boxes (`empty`)."""
     other_classes: str
     """`refuse` or `drop` boxes of a class that is not in the class list."""
     ignore_exif: bool
-    """Where the source gives no size, its boxes belong to the pixels as stored."""
+    """If the source gives no size, boxes belong to the pixels as stored."""

@@ -20,27 +20,27 @@ def choose_val(
 ) -> set[int]:
     """Return the rows of the images for validation.
 
-    The choice follows from names, classes and seed: the order of the input does not matter. A class
-    with at least two images is in both parts. Where classes share their few images in such a way
-    that moving one image or two does not help, one may be missing: the summary names it.
+    The choice depends only on names, classes and seed, not on the order of the input. A class with
+    at least two images is in both parts. If several classes share their few images, so that moving
+    one or two images does not help, a class may be missing; the summary lists it.
 
     Args:
-        names: names of the images (N), unique.
-        classes: classes of each image (N); images without boxes are a class of their own here.
-        share: share of all images that go to validation, 0 < share < 1.
-        seed: another one gives another split.
+        names: Names of the images (N), unique.
+        classes: Classes of each image (N). Images without boxes form a class of their own.
+        share: Share of all images in validation, 0 < share < 1.
+        seed: A different seed gives a different split.
     """
     order = sorted(range(len(names)), key=lambda row: _shuffle_key(names[row], seed))
     groups = {row: classes[row] or frozenset([""]) for row in order}
     val = _deal_out(groups, _wanted_counts(groups, share), share)
     _move_missing_classes(groups, val)
-    if len(order) > 1 and len(val) in (0, len(order)):  # so few that neither part should be empty
+    if len(order) > 1 and len(val) in (0, len(order)):  # neither part should be empty
         val ^= {order[-1]}
     return val
 
 
 def _shuffle_key(name: str, seed: int) -> tuple[bytes, str]:
-    """Return what sorts images at random: the same way for a seed, whatever their order."""
+    """Return a key that sorts images at random, in the same order for the same seed."""
     return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogatepass")).digest(), name
 
 
@@ -76,7 +76,7 @@ def _deal_out(
                 continue
             dealt.add(row)
             goes_to_val = (to_val[rarest], all_to_val) > (to_train[rarest], all_to_train)
-            if rarest in single:  # in val alone it could not be learnt
+            if rarest in single:  # only in val, it could not be learnt
                 goes_to_val = all_to_train <= 0
             own_part = to_val if goes_to_val else to_train
             for group in groups[row]:
@@ -91,7 +91,7 @@ def _deal_out(
 
 
 def _move_missing_classes(groups: dict[int, frozenset[str]], val: set[int]) -> None:
-    """Move images, singly or in pairs, as long as fewer classes are then missing in a part."""
+    """Move one or two images at a time while that reduces the number of missing classes."""
     counts = Counter(group for own in groups.values() for group in own)
     in_val = Counter(group for row in val for group in groups[row])
 
@@ -105,12 +105,12 @@ def _move_missing_classes(groups: dict[int, frozenset[str]], val: set[int]) -> N
             in_val[group] += change
 
     def rows(wanted: set[str]) -> list[int]:
-        """Those with few classes come first: they change the proportions the least."""
+        """Return the rows with these classes; rows with few classes come first."""
         found = [row for row, own in groups.items() if own & wanted]
         return sorted(found, key=lambda row: len(groups[row]))
 
     def brings_in(group: str) -> bool:
-        """Whether a move, or one and another that makes up for it, was found and done."""
+        """Move one image, or two if the second makes up for the first; whether it helped."""
         before = missing()
         for row in rows({group}):
             move(row)
@@ -131,10 +131,10 @@ def _move_missing_classes(groups: dict[int, frozenset[str]], val: set[int]) -> N
 
 
 def divide(data: DataSet, share: float, seed: int) -> DataSet:
-    """Divide the only split into train and val, each in its order."""
+    """Divide the only split into train and val, and keep the order of the images."""
     (whole,) = data.splits
     if len(whole.images) < 2:
-        raise UserError("--split needs two images or more")
+        raise UserError("--split needs at least two images")
     val = choose_val(
         [image.file_name for image in whole.images],
         [frozenset(box.category for box in i.boxes if not box.crowd) for i in whole.images],

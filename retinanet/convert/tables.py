@@ -1,4 +1,4 @@
-"""Text files: their lines and rows, the numbers in them, and lists of classes."""
+"""Read text files: lines, rows, numbers and class lists."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from retinanet.errors import UserError
 from retinanet.files import check_regular
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-"""What may stand between the values of a row, and its name."""
+"""The characters that may separate values, and their names."""
 _CERTAIN = 4
-"""More values than that are no accident of one mark in a text."""
+"""A character that separates more values than this is not there by chance."""
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Byte order marks of encodings other than UTF-8, which Excel and PowerShell write."""
 
 
 def text_encoding(path: Path) -> str:
-    """Return the encoding that a text's byte order mark names; UTF-8 if it has none.
+    """Return the encoding given by a text's byte order mark; UTF-8 if it has none.
 
     Raises:
-        UserError: missing or unreadable, or plainly no text.
+        UserError: The file is missing or unreadable, or clearly not a text.
     """
     try:
         with check_regular(path).open("rb") as file:
@@ -39,7 +39,7 @@ def text_encoding(path: Path) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if start.startswith(b"PK\3\4"):
         raise UserError(
-            f"{path}: is a ZIP file, as workbooks of Excel are, not a text; save it as CSV UTF-8"
+            f"{path}: is a ZIP file, such as an Excel workbook, not a text; save it as CSV UTF-8"
         )
     encoding = next((_MARKS[mark] for mark in _MARKS if start.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and start[1::2].count(0) + start[::2].count(0) > len(start) // 4:
@@ -56,10 +56,10 @@ def _wrong_encoding(path: Path, likely: str) -> UserError:
 
 
 def read_text(path: Path) -> str:
-    """Return a text in UTF-8, or in UTF-16 with its byte order mark, without that mark.
+    """Return a text in UTF-8, or in UTF-16 with a byte order mark; the mark is removed.
 
     Raises:
-        UserError: missing, unreadable, or in another encoding.
+        UserError: The file is missing, unreadable, or in another encoding.
     """
     encoding = text_encoding(path)
     try:
@@ -74,7 +74,7 @@ def parse_number(text: str) -> float:
     """Return a finite number.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: The text is not a finite number.
     """
     value = float(text)
     if not math.isfinite(value) or "_" in text:  # Python reads 1_0 as 10
@@ -83,7 +83,7 @@ def parse_number(text: str) -> float:
 
 
 def read_number(text: str) -> float | None:
-    """Return a finite number, with a decimal point or comma; None if it is none."""
+    """Return a finite number, with a decimal point or comma; None if it is not one."""
     try:
         return parse_number(text.replace(",", ".") if re.fullmatch(r"[-+]?\d+,\d+", text) else text)
     except ValueError:
@@ -91,7 +91,7 @@ def read_number(text: str) -> float | None:
 
 
 def is_ambiguous(text: str) -> bool:
-    """Whether a number such as 1,024 has a decimal comma, or one between thousands."""
+    """Whether the comma of a number such as 1,024 may be decimal or separate thousands."""
     return re.fullmatch(r"[-+]?[1-9]\d{0,2},\d{3}", text) is not None
 
 
@@ -101,7 +101,7 @@ def is_number(text: str) -> bool:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text that are not blank, stripped, with their numbers from 1."""
+    """Yield the non-blank lines of a text, stripped, with their numbers from 1."""
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield number, line.strip()
@@ -110,18 +110,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_rows(
     path: Path, problems: Problems, is_heading: Callable[[str], bool] = is_number
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV that are not blank, values stripped, with their lines from 1.
+    """Yield the non-blank rows of a CSV, values stripped, with their lines from 1.
 
-    The first row tells what stands between values, see `find_delimiter`. The file is not held in
-    memory. A row that is not CSV is a problem and ends the reading.
+    The first row determines the delimiter, see `find_delimiter`. The file is not held in memory.
+    A row that is not CSV is a problem, and reading stops there.
 
     Args:
-        path: path of the CSV.
-        problems: collects problems.
-        is_heading: whether a value of the first row is a known one, such as a column's name.
+        path: Path of the CSV.
+        problems: Collects problems.
+        is_heading: Whether a value of the first row is a known column name.
 
     Raises:
-        UserError: missing, unreadable, or in another encoding than UTF-8 or UTF-16.
+        UserError: The file is missing, unreadable, or neither in UTF-8 nor in UTF-16.
     """
     encoding = text_encoding(path)
     line = 1
@@ -144,7 +144,7 @@ def read_rows(
 
 
 def _look_at_start(file: TextIO, is_heading: Callable[[str], bool]) -> tuple[str, int]:
-    """Return the delimiter, and the number of lines that were read away: `sep=;` of Excel."""
+    """Return the delimiter, and the number of lines to skip, such as Excel's `sep=;`."""
     first, number = "", 0
     while not first.strip():
         line = file.readline()
@@ -152,7 +152,7 @@ def _look_at_start(file: TextIO, is_heading: Callable[[str], bool]) -> tuple[str
             break
         first, number = line.strip("\r\n"), number + 1
         while first.startswith("#") and not _is_row(first, is_heading):
-            following = file.readline()  # a comment tells nothing of the delimiter
+            following = file.readline()  # a comment does not show the delimiter
             if not following:
                 break
             first = following.strip("\r\n")
@@ -163,19 +163,19 @@ def _look_at_start(file: TextIO, is_heading: Callable[[str], bool]) -> tuple[str
 
 
 def _is_row(line: str, is_heading: Callable[[str], bool]) -> bool:
-    """Whether a line that begins with `#` may be a row, or names columns."""
+    """Whether a line that begins with `#` may be a row or a header row."""
     return max(_count_known(line, mark, is_heading) for mark in DELIMITERS)[0] > 1
 
 
 def find_delimiter(line: str, is_heading: Callable[[str], bool] = is_number) -> str:
-    """Return what stands between the values of a row: that which makes most sense of them.
+    """Return the delimiter that gives the most known values in a row.
 
-    Counted are numbers, empty values and known headings. Where there is none, it is what divides
-    the row into the most values, if those are at least five; else a comma.
+    Numbers, empty values and known headings count. If there are none, it is the delimiter that
+    gives the most values, if those are at least five; else a comma.
 
     Args:
-        line: the first row as text.
-        is_heading: whether a value is a known one, such as a column's name.
+        line: The first row as text.
+        is_heading: Whether a value is a known column name.
     """
     counts = {mark: _count_known(line, mark, is_heading) for mark in DELIMITERS}
     best = max(counts, key=lambda mark: counts[mark])
@@ -192,19 +192,19 @@ def _count_known(line: str, mark: str, is_heading: Callable[[str], bool]) -> tup
 
 
 class ClassIds(NamedTuple):
-    """The classes of a file."""
+    """The classes in a file."""
 
     names: dict[int, str]
-    """By their ids, in the order of the ids."""
+    """Class names by id, in the order of the ids."""
     are_counted: bool
-    """The file has names alone, so that ids are their places, from 0."""
+    """Whether the file has only names, so that ids are counted from 0."""
 
 
 def read_class_ids(path: Path, problems: Problems) -> ClassIds:
-    """Return the class names of a file by their ids.
+    """Return the class names in a file by their ids.
 
-    A .csv has `name,id` rows, as keras-retinanet has it, or names alone; any other file has one
-    name a line, whatever commas it has. Names alone are counted from 0.
+    A .csv has `name,id` rows, as in keras-retinanet, or only names. Any other file has one name per
+    line, which may contain commas. Without ids, names are counted from 0.
     """
     if path.suffix.lower() == ".csv":
         rows = list(read_rows(path, problems))
@@ -218,7 +218,7 @@ def read_class_ids(path: Path, problems: Problems) -> ClassIds:
             problems.add(
                 path,
                 line,
-                f"should be name,id, or a name, as in every line; found {len(row)} columns",
+                f"expected name,id in every line, or only a name; found {len(row)} columns",
             )
             continue
         name, identity = row[0], row[1] if columns == 2 else str(place)
@@ -229,14 +229,14 @@ def read_class_ids(path: Path, problems: Problems) -> ClassIds:
         elif not is_name(name):
             problems.add(path, line, f"class {name!r:.60} is not a name")
         elif name in lines:
-            problems.add(path, line, f"class {name!r:.60} already stands in line {lines[name]}")
+            problems.add(path, line, f"class {name!r:.60} is already in line {lines[name]}")
         else:
             ids[int(identity)], lines[name] = name, line
     if not rows:
-        problems.add(path, None, "holds no class")
+        problems.add(path, None, "contains no classes")
     return ClassIds({identity: ids[identity] for identity in sorted(ids)}, columns == 1)
 
 
 def read_classes(path: Path, problems: Problems) -> list[str]:
-    """Return the class names of a file in the order of their ids, see `read_class_ids`."""
+    """Return the class names in a file in the order of their ids, see `read_class_ids`."""
     return list(read_class_ids(path, problems).names.values())

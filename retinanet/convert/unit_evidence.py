@@ -1,6 +1,6 @@
-"""Whether coordinates that are taken for px are shares, percent or thousandths of their image.
+"""Check whether coordinates taken as px are really shares, percent or thousandths of their image.
 
-Read as px, they are small boxes in the top left corner of every image, and look sound one by one.
+Read as px, these give small boxes in the top left corner of every image. Each one looks valid.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from retinanet.data.canvas import Size
 
 _SHARES_AT_MOST, _PERCENT_AT_MOST, _THOUSANDTHS_AT_MOST = 1.5, 100.5, 1000.5
 _LARGE, _MEDIUM = 300, 150
-"""Px of both sides of all images, from which on boxes within 100 px are odd."""
+"""Px. If both sides of all images are larger, it is odd that all boxes are within 100 px."""
 _MANY, _SOME = 10, 3
-"""Boxes."""
+"""Numbers of boxes."""
 _OUTSIDE = 2.0
-"""Px that a box may leave its image by."""
+"""Px that a box may be outside its image."""
 
 
 def check_units(part: FoundImages, sizes: Sequence[Size | None], problems: Problems) -> bool:
-    """Compare the coordinates of a split with its images: can they be px?
+    """Check whether the coordinates of a split can be px, given the sizes of its images.
 
     Args:
-        part: a split, with its boxes as they were read.
-        sizes: height and width of each image, px; None where unknown.
-        problems: gets one problem if not, with the units that may be meant.
+        part: A split, with its boxes as they were read.
+        sizes: Height and width of each image, px; None if unknown.
+        problems: Gets one problem if they cannot be px, with the likely units.
 
     Returns:
-        whether the boxes can be taken as px, or their units were told.
+        Whether the boxes can be px, or their units were given.
     """
     boxes = [
         (box, size) for image, size in zip(part.images, sizes, strict=True) for box in image.boxes
@@ -59,17 +59,17 @@ def check_units(part: FoundImages, sizes: Sequence[Size | None], problems: Probl
 def _ask(unit: str, largest: float) -> str:
     return (
         f"no coordinate of any box is over {largest:.6g}: give --units {unit} if they are {unit} "
-        "of the image's width and height, --units px if they are px"
+        "of the image's width and height, or --units px if they are px"
     )
 
 
 def _may_be_shares(box: FoundBox) -> bool:
-    """Whether corners are no whole px, or begin at 0 where VOC counts from 1."""
+    """Whether corners are fractional, or below 0 after VOC's shift by one px."""
     return min(box.corners) < 0 or any(number % 1 for number in box.corners)
 
 
 def _has_fractions(box: FoundBox) -> bool:
-    """Whether corners are no whole or half px, as half a width gives them."""
+    """Whether corners are neither whole nor half px; half a width gives half px."""
     return any(abs(2 * number - round(2 * number)) > 1e-6 for number in box.corners)
 
 
@@ -87,7 +87,7 @@ def _may_be_percent(boxes: list[tuple[FoundBox, Size | None]], largest: float) -
 
 
 def _may_be_thousandths(boxes: list[tuple[FoundBox, Size | None]], largest: float) -> bool:
-    """Whether boxes leave their images alike, up to 1000, as language models write boxes."""
+    """Whether many boxes are outside their images, up to 1000, as language models write boxes."""
     if not 900 <= largest <= _THOUSANDTHS_AT_MOST:
         return False
     outside = [

@@ -1,4 +1,4 @@
-"""Files that are there in place of images, but of a kind that is not read."""
+"""Image files in a format that is not supported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TEXTS = (".txt", ".json", ".xml", ".csv", ".text", ".yaml", ".yml", ".md")
 
 
 def find_other_files(folders: Iterable[Path]) -> dict[str, Path]:
-    """Return the files in some folders that are no text and have no image's suffix, by stem."""
+    """Return the files in some folders that are neither text nor have an image suffix, by stem."""
     found: dict[str, Path] = {}
     for folder in dict.fromkeys(folders):
         try:
@@ -27,9 +27,9 @@ def find_other_files(folders: Iterable[Path]) -> dict[str, Path]:
 
 
 def why_unread(path: Path) -> str:
-    """Say that a file is there in place of an image, and what to do.
+    """Describe a file found instead of an image, and what to do.
 
     Args:
-        path: a file of `find_other_files`.
+        path: A file of `find_other_files`.
     """
     return f"there is {path}: {explain_unreadable(path, read_head(path))}"

@@ -1,4 +1,4 @@
-"""COCO JSON -> what other tools read: Pascal VOC, YOLO, keras-retinanet's CSV."""
+"""Write a data set as Pascal VOC, YOLO or keras-retinanet's CSV."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from retinanet.yaml_reader import write_yaml
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 _SHARE_DIGITS = 10
-"""Decimals of a share of a side: a px is then exact to 0.00001 in an image of 100,000 px."""
+"""Decimals of a share of a side: in an image of 100,000 px, boxes are exact to 0.00001 px."""
 
 _UNCLEAR = 1.5
-"""Px: corners of VOC that are all smaller may be shares of the image's sides."""
+"""Px. If all VOC corners are smaller, they could be shares of the image's sides."""
 _NOISE = 1e-6
-"""Px that adding and subtracting may be off."""
+"""Rounding error of additions and subtractions, px."""
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that has something in it: an export is a folder of its own.
+    """Refuse a folder that is not empty: an export gets a folder of its own.
 
     Raises:
-        UserError: the folder is not empty, or cannot be written.
+        UserError: The folder is not empty, or cannot be written.
     """
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if os.path.lexists(folder):
-        raise UserError(f"{folder}: is already there; name a new folder, or remove it first")
+        raise UserError(f"{folder}: already exists; name a new folder, or remove it first")
     check_writable(folder, "name another folder")
 
 
 def export(data: DataSet, folder: Path, kind: str, problems: Problems) -> None:
-    """Write a data set as `voc`, `yolo` or `csv` into a new folder, whole or not at all.
+    """Write a data set as `voc`, `yolo` or `csv` into a new folder: all of it, or nothing.
 
     Raises:
-        UserError: something that the format cannot carry.
+        UserError: The format cannot represent something in the data set.
     """
     _check_names(data)
     write: Callable[[DataSet, Path, Path, Problems], None]
@@ -63,26 +63,26 @@ def export(data: DataSet, folder: Path, kind: str, problems: Problems) -> None:
 
 
 def _check_names(data: DataSet) -> None:
-    """Refuse names that lists and rows of text cannot carry."""
+    """Refuse names that lists and rows of text cannot hold."""
     names = [*data.classes, *(image.file_name for split in data.splits for image in split.images)]
     for name in names:
         if name != name.strip() or _UNPRINTABLE.search(name):
             raise UserError(
                 f"the name {name!r:.100} begins or ends with a space, or has a control character, "
-                "which text files do not carry; rename it"
+                "which text files cannot hold; rename it"
             )
 
 
 def _stems(images: list[Image]) -> list[str]:
-    """Return the names of images without suffix, which their annotations are called by."""
+    """Return the names of images without suffix; their annotation files have these names."""
     seen: dict[str, str] = {}
     for image in images:
         stem = str(Path(image.file_name).with_suffix(""))
         other = seen.setdefault(stem, image.file_name)
         if other != image.file_name:
             raise UserError(
-                f"the images {other!r} and {image.file_name!r} differ by their suffix alone, so "
-                "that they would share an annotation file; rename one of them"
+                f"the images {other!r} and {image.file_name!r} differ only in their suffix, and "
+                "would share an annotation file; rename one of them"
             )
     return list(seen)
 
@@ -91,10 +91,10 @@ def _link_images(place: Path, images: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         place.symlink_to(images.absolute(), target_is_directory=True)
-    except OSError as error:  # a file system, or Windows, that has no links for us
+    except OSError as error:  # a file system, or Windows, without links for this user
         raise UserError(
-            f"{place}: cannot be made a link to {images}: {error.strerror}; choose a folder on a "
-            "file system with links"
+            f"{place}: cannot be linked to {images}: {error.strerror}; choose a folder on a file "
+            "system with links"
         ) from None
 
 
@@ -104,10 +104,10 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> None:
-    """Write Annotations, ImageSets/Main, JPEGImages (a link) and classes.txt (their order)."""
+    """Write Annotations, ImageSets/Main, JPEGImages (a link) and classes.txt (class order)."""
     folders = {split.folder.absolute() for split in data.splits}
     if len(folders) > 1:
-        raise UserError("Pascal VOC has one image folder; give all files the same --images")
+        raise UserError("Pascal VOC has one image folder; give the same --images for all files")
     _stems([image for split in data.splits for image in split.images])
     for split in data.splits:
         stems = _stems(split.images)
@@ -119,7 +119,7 @@ def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
     boxes = [box for split in data.splits for image in split.images for box in image.boxes]
     if boxes and max(max(box.x + box.width, box.y + box.height) for box in boxes) <= _UNCLEAR:
         problems.note(
-            f"data set whose corners are all at most {_UNCLEAR:g} px: give --units px to read it"
+            f"no corner is over {_UNCLEAR:g} px: to convert it back, give --units px", None
         )
     _write_lines(folder / "classes.txt", data.classes)
     _link_images(folder / "JPEGImages", folders.pop())
@@ -136,7 +136,7 @@ def _voc_xml(image: Image, problems: Problems) -> bytes:
         SubElement(made, "name").text = box.category
         SubElement(made, "difficult").text = str(int(box.crowd))
         if box.crowd:
-            problems.note("regions to ignore (iscrowd): difficult objects")
+            problems.note("regions to ignore (iscrowd): written as difficult objects")
         corners = SubElement(made, "bndbox")
         places = (box.x + 1, box.y + 1, box.x + box.width, box.y + box.height)
         for key, place in zip(("xmin", "ymin", "xmax", "ymax"), places, strict=True):
@@ -146,14 +146,14 @@ def _voc_xml(image: Image, problems: Problems) -> bytes:
 
 
 def _decimal(value: float, digits: int) -> str:
-    """Return a number as people write it: no exponent, no zeros at the end."""
+    """Format a number without an exponent and without trailing zeros."""
     text = f"{value:.{digits}f}"
     text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def _write_yolo(data: DataSet, folder: Path, final: Path, problems: Problems) -> None:
-    """Write data.yaml, labels, and for each split images (a link) and a list of them."""
+    """Write data.yaml, labels, and for each split its images (a link) and a list of them."""
     names: dict[str, str] = {}
     for split in data.splits:
         lines = []
@@ -163,19 +163,19 @@ def _write_yolo(data: DataSet, folder: Path, final: Path, problems: Problems) ->
             listed = folder / "images" / split.name / image.file_name
             if label_path(listed) != labels.absolute():
                 raise UserError(
-                    f"the image {image.file_name!r} is in a folder named images, whose labels YOLO "
-                    "looks for in one named labels beside it; rename that folder"
+                    f"the image {image.file_name!r} is in a folder named images, and YOLO looks "
+                    "for its labels in a folder named labels beside it; rename that folder"
                 )
             height, width = image.size
             rows = []
             for box in image.boxes:
                 if box.crowd:
-                    problems.note("regions to ignore (iscrowd), which YOLO has not: left out")
+                    problems.note("regions to ignore (iscrowd): left out, as YOLO has none")
                     continue
                 x1, y1 = max(box.x, 0.0), max(box.y, 0.0)
                 x2, y2 = min(box.x + box.width, width), min(box.y + box.height, height)
                 if max(box.width - (x2 - x1), box.height - (y2 - y1)) > _NOISE:
-                    problems.note("boxes that reach over their image's border: cut to it for YOLO")
+                    problems.note("boxes outside the image: clipped for YOLO")
                 shares = (
                     (x1 + x2) / 2 / width,
                     (y1 + y2) / 2 / height,
@@ -206,7 +206,7 @@ def _write_csv(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
                 rows = 0
                 for box in image.boxes:
                     if box.crowd:
-                        problems.note("regions to ignore (iscrowd), which CSV has not: left out")
+                        problems.note("regions to ignore (iscrowd): left out, as CSV has none")
                         continue
                     corners = (box.x, box.y, box.x + box.width, box.y + box.height)
                     writer.writerow([written, *(_decimal(c, 6) for c in corners), box.category])
@@ -215,7 +215,10 @@ def _write_csv(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
                 if not rows:
                     writer.writerow([written, "", "", "", "", ""])
         if 0 < largest <= 1:
-            problems.note(f"{split.name}.csv has no coordinate over 1: give --units px to read it")
+            problems.note(
+                f"{split.name}.csv has no coordinate over 1: to convert it back, give --units px",
+                None,
+            )
     with (folder / "classes.csv").open("w", encoding="utf-8", newline="") as file:
         rows_of_classes = [[name, identity] for identity, name in enumerate(data.classes)]
         csv.writer(file, lineterminator="\n").writerows(rows_of_classes)

@@ -42,7 +42,7 @@ def convert(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 @pytest.fixture
 def write_image() -> Callable[..., Path]:
-    """Write an image file of a size, all grey."""
+    """Write a grey image file of a given size."""
 
     def write(path: Path, width: int, height: int, *, orientation: int = 0) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def with_exif() -> Callable[..., bytes]:
 
 @pytest.fixture
 def coco() -> Callable[[Path], dict[str, Any]]:
-    """Read a COCO file as it stands."""
+    """Read a COCO file unchanged."""
     return lambda path: json.loads(path.read_text(encoding="utf-8"))
 
 

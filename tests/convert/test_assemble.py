@@ -1,4 +1,4 @@
-"""What all formats treat alike: bad boxes, missing images, EXIF. CSV stands for all of them."""
+"""What all formats share: bad boxes, missing images, EXIF. Tested with CSV."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
-OVER = "  1 boxes that reach over their image's border by up to 2 px: kept\n"
-CLIPPED = "  1 boxes that reach over their image's border: clipped\n"
-SWAPPED = "  1 boxes whose corners are swapped: dropped\n"
-DROPPED = "  1 boxes without area, or outside their image: dropped\n"
+OVER = "  1 box up to 2 px outside the image: kept\n"
+CLIPPED = "  1 box more than 2 px outside the image: clipped\n"
+SWAPPED = "  1 box with swapped corners: dropped\n"
+DROPPED = "  1 box without area, or outside the image: dropped\n"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_no_noise_of_subtraction(one: Call, boxes_of: Call, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("how", ["refuse", "clip"])
 def test_swapped_corners(one: Call, boxes_of: Call, tmp_path: Path, how: str) -> None:
-    """They have an area: nothing but the user's word drops them, or puts them in order."""
+    """They have an area: only the user's options drop them, or put them in order."""
     rows = ["9,5,5,10", "1,9,30,2", "1,1,2,2", "50,5,-5,40"]
     path = tmp_path / "boxes.csv"
     words = ["--columns", "image,x1,y1,x2,y2,label", "--bad-boxes", how]
@@ -74,13 +74,13 @@ def test_swapped_corners(one: Call, boxes_of: Call, tmp_path: Path, how: str) ->
         f"error: {path}: 3 problems; nothing was written",
         f"  {path}:1: the box of 'ant' has swapped corners (it must have x1 < x2 and y1 < y2): "
         "[9, 5, 5, 10] px in 'a.jpg', 40x30 px; correct it, or give --swapped-corners order, which "
-        "exchanges them, or --bad-boxes drop",
+        "swaps them back, or --bad-boxes drop",
     ]
     ran = one(rows[:3], *words, "--swapped-corners", "order")
     assert ran.code == 0, ran.err
     found = [box for _, _, box, _ in boxes_of(tmp_path / "out.json")]
     assert found == [[5, 5, 4, 5], [1, 2, 29, 7], [1, 1, 1, 1]]
-    assert "  2 boxes whose corners are swapped: put in order\n" in ran.out
+    assert "  2 boxes with swapped corners: put in order\n" in ran.out
     ran = one(rows, *words, "--swapped-corners", "order")
     assert (ran.code == 2) == (how == "refuse")  # the last one leaves its image, too
 
@@ -93,11 +93,16 @@ def test_swapped_corners(one: Call, boxes_of: Call, tmp_path: Path, how: str) ->
             6,
             [],
             (30, 40),
-            "  1 images that EXIF turns: taken as viewers show them (--ignore-exif takes them as "
+            "  1 image with an EXIF orientation: size as viewers show it (--ignore-exif: size as "
             "stored)\n",
         ),
-        (6, ["--ignore-exif"], (40, 30), "  1 images that EXIF turns: taken as stored (--ignore-"),
-        (3, [], (40, 30), "  1 images that EXIF turns: taken as viewers show them "),
+        (
+            6,
+            ["--ignore-exif"],
+            (40, 30),
+            "  1 image with an EXIF orientation: size as stored (--ignore-",
+        ),
+        (3, [], (40, 30), "  1 image with an EXIF orientation: size as viewers show it "),
     ],
 )
 def test_exif(
@@ -109,7 +114,7 @@ def test_exif(
     size: tuple[int, int],
     note: str,
 ) -> None:
-    """Width and height tell training which pixels are meant."""
+    """Width and height show training which pixels are meant."""
     ran = one(["1,1,2,2"], *words, orientation=orientation)
     assert ran.code == 0, ran.err
     image = coco(tmp_path / "out.json")["images"][0]
@@ -117,13 +122,12 @@ def test_exif(
     assert note in ran.out
 
 
-def test_exif_that_no_size_can_tell(one: Call, tmp_path: Path) -> None:
+def test_exif_that_no_size_can_record(one: Call, tmp_path: Path) -> None:
     ran = one(["1,1,2,2"], "--ignore-exif", orientation=3)
     assert ran.err == (
         f"error: {tmp_path}/boxes.csv: 1 problem; nothing was written\n"
-        f"  {tmp_path}/boxes.csv:1: {tmp_path}/a.jpg has EXIF orientation 3, which leaves its size "
-        "as it is, so that --ignore-exif cannot be told to training; save the image without "
-        "EXIF\n"
+        f"  {tmp_path}/boxes.csv:1: {tmp_path}/a.jpg has EXIF orientation 3, which does not change "
+        "its size, so the converted file cannot record --ignore-exif; save the image without EXIF\n"
     )
 
 
@@ -146,8 +150,8 @@ def test_images_that_cannot_be_read_are_refused_or_skipped(
     ) in ran.err
     ran = convert(*words, "--missing-images", "skip")
     assert ran.code == 0
-    assert "  1 images without a file: skipped\n" in ran.out
-    assert "  1 images whose file cannot be read: skipped\n" in ran.out
+    assert "  1 image without a file: skipped\n" in ran.out
+    assert "  1 image whose file cannot be read: skipped\n" in ran.out
     assert "  2 boxes of images whose file cannot be read: skipped\n" in ran.out
 
 

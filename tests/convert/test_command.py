@@ -15,7 +15,7 @@ from retinanet.data.coco.index import read_annotations
 from retinanet.engine.splits import open_training_splits
 
 Call = Callable[..., Any]
-READ = "  1 tables without a header row: read as path,x1,y1,x2,y2,class_name"
+READ = "  no header row: read as path,x1,y1,x2,y2,class_name"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_split(rows: Path, convert: Call, tmp_path: Path) -> None:
 def test_what_is_printed_works_in_another_folder(
     rows: Path, convert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commands are taken as a shell would; the source and OUT were given as relative paths."""
+    """The commands are parsed as in a shell; the source and OUT are relative paths."""
     monkeypatch.chdir(tmp_path)
     ran = convert("csv", Path("my images/boxes.csv"), "out", "--split", "0.4")
     assert ran.code == 0, ran.err
@@ -86,8 +86,7 @@ def test_files_that_are_there(rows: Path, convert: Call, tmp_path: Path) -> None
     (tmp_path / "x_val.json").write_text("mine")
     words = ["csv", rows, out, "--split", "0.4"]
     assert convert(*words).err == (
-        f"error: {tmp_path}/x_val.json: is already there; name another output, or give "
-        "--overwrite\n"
+        f"error: {tmp_path}/x_val.json: already exists; name another output, or give --overwrite\n"
     )
     assert (tmp_path / "x_val.json").read_text() == "mine"
     assert not (tmp_path / "x_train.json").exists()
@@ -98,7 +97,7 @@ def test_files_that_are_there(rows: Path, convert: Call, tmp_path: Path) -> None
         f"error: {out}: is a folder; name a file, or another folder\n"
     )
     assert convert("csv", rows, rows / "x").err.startswith(
-        f"error: {rows}/x: cannot be made: {rows} is not a folder; name another output"
+        f"error: {rows}/x: cannot be created: {rows} is not a folder; name another output"
     )
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -142,7 +141,7 @@ def test_shares_that_are_refused(rows: Path, convert: Call, share: str) -> None:
 def test_a_split_of_one_image(rows: Path, convert: Call, tmp_path: Path) -> None:
     rows.write_text("1.jpg,1,2,3,4,a\n")
     assert convert("csv", rows, tmp_path / "x.json", "--split", "0.5").err == (
-        "error: --split needs two images or more\n"
+        "error: --split needs at least two images\n"
     )
 
 
@@ -160,17 +159,17 @@ def test_classes_whose_names_are_nearly_equal(
     ran = convert("csv", rows, tmp_path / "x.json")
     assert ran.code == 0, ran.err
     assert (
-        "  'RBC' and 'rbc' differ in case or blanks only, but are 2 classes; if one is meant, "
-        "correct the source\n"
-        "  'Redcell' and 'red  cell' and 'red cell' differ in case or blanks only, but are 3 "
-        f"classes; if one is meant, correct the source\n{READ}\nnext"
+        "  'RBC' and 'rbc' differ only in case or spaces, but count as 2 classes; if they are the "
+        "same class, correct the source\n"
+        "  'Redcell' and 'red  cell' and 'red cell' differ only in case or spaces, but count as 3 "
+        f"classes; if they are the same class, correct the source\n{READ}\nnext"
     ) in ran.out
     assert [category["name"] for category in coco(tmp_path / "x.json")["categories"]] == sorted(
         names
     )
 
 
-def test_a_disk_that_takes_no_more(
+def test_a_full_disk(
     rows: Path, convert: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: bytes) -> None:

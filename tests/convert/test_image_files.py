@@ -64,7 +64,7 @@ def test_what_is_not_an_image(tmp_path: Path) -> None:
     assert read_image_info(path) == "there is no such image file"
     for content, what in (
         (b"", "an empty file; copy or download it again"),
-        (b"text", "a text file; put the image itself in its place"),
+        (b"text", "a text file; replace it with the image"),
         (JPEG[:200], "a truncated JPEG file, whose end is missing; copy or download it again"),
     ):
         path.write_bytes(content)

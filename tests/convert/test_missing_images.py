@@ -1,4 +1,4 @@
-"""Images without a file: found under nearly their names, refused, or skipped."""
+"""Images without a file: found under a similar name, refused, or skipped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture
 def run(tmp_path: Path, write_image: Call, convert: Call) -> Call:
-    """Convert a CSV of these paths, each with a box of its own, and `images/` with files."""
+    """Convert a CSV of these paths, each with its own box, and `images/` with these files."""
 
     def convert_rows(paths: list[str], files: list[str], *words: object) -> Any:
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -36,8 +36,8 @@ def test_a_rule_is_offered_and_applied_on_request(
     assert ran.code == 2
     assert ran.err == (
         f"error: {tmp_path}/boxes.csv: 1 problem; nothing was written\n"
-        f"  {tmp_path}/images: 2 image files are missing, the first is 'train/a.jpg'; all 2 are "
-        "there without the prefix 'train/': give --missing-images find\n"
+        f"  {tmp_path}/images: 2 image files are missing, the first is 'train/a.jpg'; all 2 "
+        "were found without the prefix 'train/': give --missing-images find\n"
     )
     ran = run(paths, files, "--missing-images", "find")
     assert ran.code == 0, ran.err
@@ -61,8 +61,8 @@ def test_what_is_not_found_is_refused_or_skipped_and_counted(run: Call, tmp_path
     assert (
         "  2 images found in the folder 'x/', with the suffix .jpg in place of .png "
         "(--missing-images)\n"
-        "  1 images without a file: skipped\n"
-        "  1 boxes of images without a file: skipped\n"
+        "  1 image without a file: skipped\n"
+        "  1 box of images without a file: skipped\n"
     ) in ran.out
 
 
@@ -70,8 +70,8 @@ def test_skipping_says_how_many_would_have_been_found(run: Call) -> None:
     ran = run(["d/a.jpg", "b.jpg", "c.jpg"], ["a.jpg", "b.jpg"], "--missing-images", "skip")
     assert ran.code == 0
     assert (
-        "  1 of the skipped images are there without the prefix 'd/': give --missing-images "
-        "find-or-skip\n  2 images without a file: skipped\n"
+        "  1 skipped image found without the prefix 'd/': --missing-images find-or-skip uses "
+        "such files\n  2 images without a file: skipped\n"
     ) in ran.out
 
 
@@ -81,7 +81,7 @@ def test_skipping_says_how_many_would_have_been_found(run: Call) -> None:
         (["a.jpg"], ["t/a.jpg", "v/a.jpg"], "; 'a.jpg' may be 't/a.jpg' or 'v/a.jpg'; --missing-"),
         (["t/a.jpg", "v/a.jpg"], ["a.jpg"], "; 't/a.jpg' and 'v/a.jpg' may be 'a.jpg'; --missing-"),
         (["a.jpg", "A.jpg"], ["a.jpg"], "; 'A.jpg' may be 'a.jpg', which another record names; "),
-        (["t/a.jpg"], ["v/a.jpg"], "/images/v: holds 1 files with the last name of a missing one"),
+        (["t/a.jpg"], ["v/a.jpg"], "/images/v: contains 1 file with the name of a missing one; to"),
     ],
 )
 def test_nothing_is_taken_that_is_not_clear(
@@ -102,7 +102,7 @@ def test_a_folder_that_is_offered_can_be_named(run: Call, boxes_of: Call, tmp_pa
 def test_splits_of_one_folder_share_its_files(
     convert: Call, write_image: Call, tmp_path: Path
 ) -> None:
-    """No file is found for an image of train that val names, or for an image of each."""
+    """A file that val lists is not used for train, and no file is used for both."""
     write_image(tmp_path / "images" / "a.jpg", 40, 30)
     write_image(tmp_path / "images" / "b.jpg", 40, 30)
     for split, names in (("train", ["train/a.jpg", "b.jpg"]), ("val", ["val/a.jpg", "val/b.jpg"])):
@@ -144,22 +144,23 @@ def test_a_name_that_leads_outside_is_never_read(
 @pytest.mark.parametrize(
     ("size", "code", "text"),
     [
-        ("41,29", 0, "  1 images whose size is 1 px off: taken as the file is\n"),
+        ("41,29", 0, "  1 image whose size is 1 px off: the file's size is used\n"),
         (
             "30,40",
             2,
-            " is 30x40 px, but the file is 40x30: width and height are exchanged; correct",
+            " as 30x40 px, but the file is 40x30: width and height are swapped; correct",
         ),
         (
             "80,60",
             2,
-            " is 80x60 px, but the file is 40x30, of the same shape: is it a scaled copy? Take the "
-            "image that was annotated, or multiply the boxes by 0.5 and write the file's size\n",
+            " as 80x60 px, but the file is 40x30, with the same aspect ratio: is it a scaled copy? "
+            "Use the image that was annotated, or multiply the boxes by 0.5 and write the file's "
+            "size\n",
         ),
         (
             "50,30",
             2,
-            " is 50x30 px, but the file is 40x30; correct the size, or remove it to take ",
+            " as 50x30 px, but the file is 40x30; correct the size, or remove it to use ",
         ),
     ],
 )
@@ -183,7 +184,7 @@ def test_sizes_that_differ_from_the_files(
         assert (image["width"], image["height"]) == (40, 30)
 
 
-def test_an_almost_square_image_with_exchanged_sides_is_not_a_rounded_size(
+def test_an_almost_square_image_with_swapped_sides_is_not_a_rounded_size(
     convert: Call, write_image: Call, tmp_path: Path
 ) -> None:
     write_image(tmp_path / "a.jpg", 40, 41)
@@ -191,4 +192,4 @@ def test_an_almost_square_image_with_exchanged_sides_is_not_a_rounded_size(
     (tmp_path / "boxes.csv").write_text(f"{head}a.jpg,41,40,ant,1,1,9,9\n")
     ran = convert("csv", tmp_path / "boxes.csv", tmp_path / "out.json")
     assert ran.code == 2
-    assert "width and height are exchanged" in ran.err
+    assert "width and height are swapped" in ran.err

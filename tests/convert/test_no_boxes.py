@@ -1,4 +1,4 @@
-"""Data sets without boxes are refused in every format, unless that is asked for."""
+"""Data sets without boxes are refused in every format, unless they are requested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
-EMPTY = "; nothing was written; if that is meant, give --unlabelled empty"
+EMPTY = "; nothing was written; if this is intended, give --unlabelled empty"
 
 
 @pytest.fixture
@@ -51,26 +51,26 @@ def test_no_box_at_all(source: Call, convert: Call, tmp_path: Path, kind: str) -
     out = tmp_path / "out" if kind == "coco" else tmp_path / "out.json"
     ran = convert(kind, first, out, *options)
     assert ran.code == 2
-    assert f"there is no box in its 1 images{EMPTY}" in ran.err
+    assert f"there are no boxes in its 1 image{EMPTY}" in ran.err
     assert not out.exists()
     ran = convert(kind, first, out, *options, "--unlabelled", "empty")
     assert ran.code == 0, ran.err
-    assert "1 images, 0 boxes, 1 images without boxes" in ran.out
+    assert "1 image, 0 boxes, 1 image without boxes" in ran.out
 
 
 def test_no_box_and_no_classes(source: Call, convert: Call, tmp_path: Path) -> None:
     first, *options = source("csv")
     ran = convert("csv", first, tmp_path / "out.json", *options[:2])
     assert ran.code == 2
-    assert f"{first}: there is no box in its 1 images; nothing was written\n" in ran.err
+    assert f"{first}: there are no boxes in its 1 image; nothing was written\n" in ran.err
     ran = convert("csv", first, tmp_path / "out.json", *options[:2], "--unlabelled", "empty")
     assert (
-        f"{first}: there is no box in it, so that there are no classes; give --classes FILE with "
-        "their names, one a line; nothing was written\n"
+        f"{first}: there are no boxes, and so no classes; give --classes FILE with the class "
+        "names, one per line; nothing was written\n"
     ) in ran.err
 
 
-def test_regions_to_ignore_are_no_boxes(convert: Call, write_image: Call, tmp_path: Path) -> None:
+def test_regions_to_ignore_are_not_boxes(convert: Call, write_image: Call, tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg", 40, 20)
     box = "".join(
         f"<{key}>{v}</{key}>"
@@ -81,8 +81,8 @@ def test_regions_to_ignore_are_no_boxes(convert: Call, write_image: Call, tmp_pa
         f"<bndbox>{box}</bndbox></object></annotation>"
     )
     ran = convert("voc", tmp_path, tmp_path / "out.json")
-    assert f"there is no box in its 1 images, only 1 regions to ignore{EMPTY}" in ran.err
-    assert "  1 difficult objects: iscrowd 1, regions to ignore\n" in ran.err
+    assert f"there are no boxes in its 1 image, only 1 region to ignore{EMPTY}" in ran.err
+    assert "  1 difficult object: marked iscrowd 1 (to ignore)\n" in ran.err
     assert convert("voc", tmp_path, tmp_path / "out.json", "--difficult", "keep").code == 0
 
 
@@ -98,6 +98,6 @@ def test_a_split_whose_boxes_were_all_dropped(
     path.write_text("train: images/train\nval: images/val\nnames: [cat]\n")
     ran = convert("yolo", path, tmp_path / "out", "--other-classes", "drop")
     assert ran.err == (
-        f"error: val of {path}: there is no box in its 1 images{EMPTY}\n"
+        f"error: val of {path}: there are no boxes in its 1 image{EMPTY}\n"
         "  3 boxes of classes that are not in the class list: dropped\n"
     )

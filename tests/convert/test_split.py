@@ -47,7 +47,7 @@ def test_every_class_keeps_its_share(share: float) -> None:
     assert len(empty & val) == pytest.approx(share * len(empty), abs=5)
 
 
-def test_a_plain_draw_would_not() -> None:
+def test_a_plain_draw_does_not_keep_shares() -> None:
     """The test above can fail: a plain random draw of a fifth misses a class's share by more."""
     classes = random_classes(2000)
     counts = Counter(name for own in classes for name in own)
@@ -69,7 +69,7 @@ def test_the_order_of_the_input_does_not_matter() -> None:
     assert {names[row] for row in other} != chosen
 
 
-def test_the_same_for_good() -> None:
+def test_a_split_never_changes() -> None:
     """A release that splits otherwise would mix the train and val of an earlier one."""
     classes = [frozenset("ab"[: 1 + i % 2]) for i in range(12)]
     assert sorted(split(classes, 0.25)) == [0, 2, 3]
@@ -112,7 +112,7 @@ def test_three_pairs_in_a_ring_cannot_all_be_in_both() -> None:
 
 @given(st.lists(st.frozensets(st.sampled_from("abcde"), max_size=1), min_size=2, max_size=40),
        st.floats(0.01, 0.99), st.integers(0, 9))  # fmt: skip
-def test_one_class_an_image(classes: Classes, share: float, seed: int) -> None:
+def test_one_class_per_image(classes: Classes, share: float, seed: int) -> None:
     val = split(classes, share, seed)
     assert 0 < len(val) < len(classes)
     counts = Counter(name for own in classes for name in own)

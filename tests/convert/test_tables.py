@@ -1,4 +1,4 @@
-"""Rows of text: what stands between values, encodings, and lines as an editor counts them."""
+"""Rows of text: delimiters, encodings, and lines as an editor counts them."""
 
 from __future__ import annotations
 

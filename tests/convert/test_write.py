@@ -103,7 +103,7 @@ def plain(content: dict[str, Any], *, crowds: bool) -> dict[str, Any]:
 @settings(max_examples=60, deadline=None)
 @given(content=coco_files())
 def test_round_trips(kind: str, content: dict[str, Any]) -> None:
-    """Exact for boxes to a thousandth of a px. Only Pascal VOC has a word for crowds."""
+    """Exact for boxes to a thousandth of a px. Only Pascal VOC can express crowds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = write(content, folder)
@@ -158,7 +158,7 @@ def test_coco_comes_back_equal(tmp_path: Path, capsys: pytest.CaptureFixture[str
         for a in back["annotations"]
     ]
     assert sorted(found) == sorted(expected)
-    assert "4 regions to ignore (iscrowd): difficult objects" in capsys.readouterr().out
+    assert "4 regions to ignore (iscrowd): written as difficult objects" in capsys.readouterr().out
 
 
 def small(tmp_path: Path, **changes: Any) -> Path:
@@ -175,11 +175,11 @@ def test_what_is_written(tmp_path: Path, convert: Call) -> None:
     words = ["coco", path, tmp_path / "yolo", "--to", "yolo", "--images", images]
     ran = convert(*words)
     assert ran.out.splitlines() == [
-        "train  1 images, 1 boxes, 1 regions to ignore",
+        "train  1 image, 1 box, 1 region to ignore",
         "  class     train",
         "  no            1",
         "  2 annotations without area: filled with width x height",
-        "  1 regions to ignore (iscrowd), which YOLO has not: left out",
+        "  1 region to ignore (iscrowd): left out, as YOLO has none",
         f"wrote {tmp_path}/yolo",
     ]
     assert (tmp_path / "yolo/data.yaml").read_text() == (
@@ -226,7 +226,11 @@ def test_what_is_written(tmp_path: Path, convert: Call) -> None:
             "the name ' a.png' begins or ends with a space, or has a control charact",
         ),
         ("voc", "a\x07.png", "the name 'a\\x07.png' begins or ends with a space, or has a"),
-        ("yolo", "images/a.png", "the image 'images/a.png' is in a folder named images, whose lab"),
+        (
+            "yolo",
+            "images/a.png",
+            "the image 'images/a.png' is in a folder named images, and YOLO looks",
+        ),
     ],
 )
 def test_names_that_a_format_does_not_carry(
@@ -243,7 +247,7 @@ def test_exports_that_are_refused(tmp_path: Path, convert: Call) -> None:
     path, images = small(tmp_path), tmp_path / "images"
     end = ["--to", "voc", "--images", images]
     assert convert("coco", path, images, *end).err == (
-        f"error: {images}: is already there; name a new folder, or remove it first\n"
+        f"error: {images}: already exists; name a new folder, or remove it first\n"
     )
     out = tmp_path / "out"
     some = tmp_path / "some.json"
@@ -252,10 +256,10 @@ def test_exports_that_are_refused(tmp_path: Path, convert: Call) -> None:
     again.parent.mkdir()
     again.write_bytes((images / "a.png").read_bytes())
     assert convert("coco", path, some, out, *end, again.parent).err == (
-        "error: Pascal VOC has one image folder; give all files the same --images\n"
+        "error: Pascal VOC has one image folder; give the same --images for all files\n"
     )
     assert convert("coco", path, out, *end, images).err == (
-        "error: --images names 2 folders for 1 files\n"
+        "error: --images names 2 folders for 1 file; give one folder, or one per file\n"
     )
     assert convert("coco", path, out, "--to", "csv", "--images", out).err == (
         f"error: {out}: there is no such image folder\n"
@@ -265,8 +269,8 @@ def test_exports_that_are_refused(tmp_path: Path, convert: Call) -> None:
     path.write_text(json.dumps(content))
     (images / "a.jpg").write_bytes((images / "a.png").read_bytes())
     assert convert("coco", path, out, *end).err == (
-        "error: the images 'a.png' and 'a.jpg' differ by their suffix alone, so that they would "
-        "share an annotation file; rename one of them\n"
+        "error: the images 'a.png' and 'a.jpg' differ only in their suffix, and would share an "
+        "annotation file; rename one of them\n"
     )
     assert not out.exists()
 
@@ -278,7 +282,7 @@ def test_boxes_over_the_border_come_back_from_yolo(
     there_and_back(path, tmp_path / "images", "yolo", tmp_path / "out")
     found = [box[2] for box in boxes_of(tmp_path / "back.json")]
     assert found == [[0, 0, 40, 20], [38, 3, 2, 5]]
-    note = "  2 boxes that reach over their image's border: cut to it for YOLO\n"
+    note = "  2 boxes outside the image: clipped for YOLO\n"
     assert note in capsys.readouterr().out
 
 
@@ -289,7 +293,7 @@ def test_boxes_under_a_px_are_named_with_the_option_that_reads_them(
     path = one_image(tmp_path, write_image, [[0, 0, 0.5, 0.25]])
     there_and_back(path, tmp_path / "images", kind, tmp_path / "out")
     assert boxes_of(tmp_path / "back.json") == [("a.jpg", "cat", [0, 0, 0.5, 0.25], 0)]
-    assert ": give --units px to read it\n" in capsys.readouterr().out
+    assert ": to convert it back, give --units px\n" in capsys.readouterr().out
 
 
 def one_image(folder: Path, write_image: Call, boxes: list[list[float]]) -> Path:

@@ -1,4 +1,4 @@
-"""COCO JSON as a source: read to be written in another format, divided, or brought together."""
+"""Read COCO JSON, to convert, split or merge it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from retinanet.convert.dataset import FoundBox, FoundImage, FoundImages
-from retinanet.convert.problems import Problems
+from retinanet.convert.problems import Problems, split_count
 from retinanet.data.coco.index import read_annotations
 from retinanet.errors import UserError
 
@@ -16,17 +16,17 @@ from retinanet.errors import UserError
 def read_coco(
     path: Path, name: str, images: Path, problems: Problems
 ) -> tuple[FoundImages, list[str]]:
-    """Read a COCO file; return its images and its classes by id.
+    """Read a COCO file; return its images, and its classes in the order of their ids.
 
     Raises:
-        UserError: a record is wrong.
+        UserError: A record is wrong.
     """
     annotations = read_annotations(path)
     for remark in annotations.remarks:
-        count, _, text = remark.partition(" ")
-        problems.note(text, int(count))
+        count, text = split_count(remark)
+        problems.note(text, count)
     names = annotations.categories.names
-    # The shortest decimals that give the float32: what the file says, without the cast's noise.
+    # The shortest decimals that give the float32: the numbers of the file, without rounding noise.
     boxes = annotations.boxes.astype(str).astype(np.float64)
     x, y, width, height = boxes.reshape(-1, 4).T
     corners = np.stack([x, y, x + width, y + height], 1).tolist()
@@ -60,10 +60,10 @@ def read_coco(
 def read_coco_files(
     paths: list[Path], names: list[str], folders: list[Path], problems: Problems
 ) -> tuple[list[FoundImages], list[str]]:
-    """Read COCO files as splits of these names; return them and their classes.
+    """Read COCO files as splits with these names; return the splits and their classes.
 
-    Files with other categories are brought together by the names of the classes: those of the
-    first file, then those that the next one adds.
+    Files with different categories are matched by class name. The classes of the first file come
+    first, then those that the next file adds.
     """
     found: list[FoundImages] = []
     known: dict[str, None] = {}
@@ -73,7 +73,7 @@ def read_coco_files(
         first = first or classes
         if classes != first:
             problems.note(
-                f"files whose categories are not those of {paths[0].name}: brought together by name"
+                f"files with other categories than {paths[0].name}: classes matched by name"
             )
         found.append(part)
         known |= dict.fromkeys(classes)
@@ -81,9 +81,9 @@ def read_coco_files(
 
 
 def merge_images(parts: list[FoundImages], problems: Problems) -> FoundImages:
-    """Bring files together whose images may be the same; each has the boxes of all files.
+    """Merge files that may share images; each image gets the boxes of all files.
 
-    An image that two files give another size is a problem: their boxes belong to two versions.
+    An image with a different size in two files is a problem: the boxes belong to two versions.
     """
     folders = [part.folder.absolute() for part in parts]
     common = Path(os.path.commonpath(folders))
@@ -99,10 +99,10 @@ def merge_images(parts: list[FoundImages], problems: Problems) -> FoundImages:
             elif other.size != image.size:
                 problems.add(image.source, None, _describe_sizes(image, other))
             else:
-                problems.note("images of several files: their boxes are brought together")
+                problems.note("images in several files: boxes merged")
                 known = {(box.category, box.corners, box.crowd) for box in other.boxes}
                 new = [b for b in image.boxes if (b.category, b.corners, b.crowd) not in known]
-                problems.note("boxes of several files: taken once", len(image.boxes) - len(new))
+                problems.note("boxes in several files: kept once", len(image.boxes) - len(new))
                 other.boxes += new
     return whole
 
@@ -111,13 +111,13 @@ def _describe_sizes(image: FoundImage, other: FoundImage) -> str:
     assert image.size is not None and other.size is not None
     sizes = [f"{width}x{height}" for height, width in (image.size, other.size)]
     return (
-        f"{image.file_name!r} is {sizes[0]} px, but {sizes[1]} px in {other.source}: the boxes are "
-        "of two versions of it; correct the size, or the boxes, of one of the files"
+        f"{image.file_name!r} is {sizes[0]} px, but {sizes[1]} px in {other.source}: the boxes "
+        "belong to two versions of it; correct the size, or the boxes, in one of the files"
     )
 
 
 def name_splits(sources: list[Path], to: str) -> list[str]:
-    """Return train, val or test where a file's name has that word in it, otherwise its name."""
+    """Return train, val or test for a file whose name contains that word, else its name."""
     names = []
     for source in sources:
         stem = source.name.removesuffix(".gz").removesuffix(".json")
@@ -126,11 +126,12 @@ def name_splits(sources: list[Path], to: str) -> list[str]:
         names.append(words[0] if len(words) == 1 else plain)
     if len(set(names)) < len(names):
         raise UserError(
-            f"the files would be called {', '.join(names)}; rename one of them, or bring them "
-            "together with --merge"
+            f"the splits would be called {', '.join(names)}; rename one of the files, or merge "
+            "them with --merge"
         )
     if to == "yolo" and not set(names) <= {"train", "val", "test"}:
         raise UserError(
-            f"YOLO has the splits train, val and test; rename the files so: {', '.join(names)}"
+            f"YOLO has the splits train, val and test; rename the files accordingly: "
+            f"{', '.join(names)}"
         )
     return names

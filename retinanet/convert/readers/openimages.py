@@ -1,4 +1,4 @@
-"""OpenImages: a CSV of normalised boxes, and one that gives names to its labels."""
+"""Read OpenImages: a CSV of normalised boxes, and a CSV of class names."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from retinanet.errors import UserError
 _NEEDED = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 _READ = (*_NEEDED, "IsGroupOf", "Confidence")
 _SHARE_AT_MOST = 2.0
-"""A larger coordinate is no share of a side; one that is a little over 1 leaves the image."""
+"""A larger coordinate is not a share of a side; one a little over 1 is outside the image."""
 _LABEL = re.compile(r"/[a-z]/\S+")
 _UNITS = {"shares": 1.0, "percent": 100.0, "px": 1.0}
 _LARGE, _MANY = 300, 10
-"""So many boxes of images with sides of at least so many px have a number over 100, if in px."""
+"""Ten boxes in px, in images with sides of at least 300 px, have some number over 100."""
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "-1", "")
 
 
 def read_descriptions(path: Path, problems: Problems) -> dict[str, str]:
-    """Return the names of labels (/m/...), in the file's order: `LabelName,DisplayName` rows.
+    """Return the names of labels (/m/...) from `LabelName,DisplayName` rows, in file order.
 
-    The columns may be the other way around, if a header row or all labels say so.
+    The columns may be swapped, if a header row or all labels show it.
     """
     rows = list(read_rows(path, problems))
     heads = [_key(value) for value in rows[0][1]] if rows else []
@@ -57,7 +57,7 @@ def read_descriptions(path: Path, problems: Problems) -> dict[str, str]:
                 path,
                 line,
                 f"the name {name!r:.60} is a label; expected LabelName,DisplayName, such as "
-                "/m/0199g,Bicycle: exchange the columns in all rows",
+                "/m/0199g,Bicycle: swap the columns in all rows",
             )
         elif label in names:
             problems.add(path, line, f"duplicate label {label!r:.60}; remove one of the two")
@@ -65,13 +65,13 @@ def read_descriptions(path: Path, problems: Problems) -> dict[str, str]:
             problems.add(
                 path,
                 line,
-                f"class {name!r:.60} already has a label in line {lines[name]}; the file of "
-                "the boxable classes has unique names",
+                f"class {name!r:.60} already has a label in line {lines[name]}; use the file of "
+                "boxable classes, whose names are unique",
             )
         else:
             names[label], lines[name] = name, line
     if not names:
-        problems.add(path, None, "holds no class")
+        problems.add(path, None, "contains no classes")
     return names
 
 
@@ -87,19 +87,19 @@ def read_openimages(
     """Read a file of boxes; images are in the order of their first rows.
 
     Args:
-        path: path of the CSV, with its header row.
-        images: image folder, with ImageID.jpg in it or in a folder in it.
-        names: names of the labels, see `read_descriptions`.
-        problems: collects problems and notes.
+        path: Path of the CSV, which has a header row.
+        images: Image folder, with ImageID.jpg in it or in a subfolder.
+        names: Names of the labels, see `read_descriptions`.
+        problems: Collects problems and notes.
         other_classes: `refuse` labels without a name, or `drop` their boxes.
-        units: of the coordinates: `shares` of the image's sides, `percent` of them, or `px`.
+        units: Unit of the coordinates: `shares` or `percent` of the image's sides, or `px`.
 
     Raises:
-        UserError: the header row is not that of boxes, or the coordinates are in other units.
+        UserError: The header row is not that of boxes, or the coordinates are in other units.
     """
     reader = _BoxReader(path, images, names, problems, other_classes=other_classes, units=units)
     for name in find_image_names(images):
-        # The subsets of OpenImages lie in folders of their own.
+        # The subsets of OpenImages are in separate folders.
         reader.files[PurePosixPath(name).stem].append(name)
     columns: dict[str, int] = {}
     count = 0
@@ -119,7 +119,7 @@ def read_openimages(
 
 
 def _key(name: str) -> str:
-    """Return a name without case and signs: `x_min` is `XMin`."""
+    """Return a name in lower case, with letters and digits only: `x_min` equals `XMin`."""
     return re.sub(r"[^0-9a-z]", "", name.casefold())
 
 
@@ -128,7 +128,7 @@ def _is_column(text: str) -> bool:
 
 
 def _column_places(path: Path, line: int, row: list[str]) -> dict[str, int]:
-    """Return the place of each column that is read, by the header row."""
+    """Return the index of each column that is read, from the header row."""
     keys = [_key(name) for name in row]
     missing = [name for name in _NEEDED if _key(name) not in keys]
     twice = [name for name in _READ if keys.count(_key(name)) > 1]
@@ -137,7 +137,7 @@ def _column_places(path: Path, line: int, row: list[str]) -> dict[str, int]:
     what = f"{', '.join(missing)} missing" if missing else f"duplicate column {twice[0]}"
     remedy = "correct the header row"
     if missing == list(_NEEDED[2:]) and set(keys) <= {"imageid", "source", *map(_key, _READ)}:
-        what = "it has labels of whole images, which are no boxes"
+        what = "it has labels of whole images, not boxes"
         remedy = "name the file of boxes, such as validation-annotations-bbox.csv"
     elif missing and len(missing) < len(_NEEDED):
         remedy = "`retinanet convert csv` reads tables with other columns"
@@ -149,7 +149,7 @@ def _column_places(path: Path, line: int, row: list[str]) -> dict[str, int]:
 
 @dataclass
 class _BoxReader:
-    """Gives the boxes of rows to their images."""
+    """Adds the box of each row to its image."""
 
     path: Path
     images: Path
@@ -158,18 +158,18 @@ class _BoxReader:
     other_classes: str = field(kw_only=True)
     units: str = field(kw_only=True)
     found: dict[str, FoundImage] = field(default_factory=dict)
-    """Of each ImageID."""
+    """Images by ImageID."""
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """The image files of each name without suffix."""
+    """Image files by their name without suffix."""
     rows: int = 0
     no_shares: int = 0
-    """Of these: have a coordinate that cannot be a share of a side."""
+    """Rows with a coordinate that cannot be a share of a side."""
     largest: float = 0.0
-    """The largest coordinate, as it is written."""
+    """The largest coordinate, as written in the file."""
     others: dict[str, Path] | None = None
-    """Files that have no image's suffix, by stem."""
+    """Files without an image suffix, by stem."""
     folded: dict[str, str | None] = field(init=False)
-    """Names of classes by themselves in small letters; None where several are alike."""
+    """Class names by their lower-case form; None if several share it."""
 
     def __post_init__(self) -> None:
         self.folded = {}
@@ -178,24 +178,24 @@ class _BoxReader:
             self.folded[key] = None if key in self.folded else name
 
     def objection(self) -> str | None:
-        """Say why the coordinates are hardly in the units that they are read in, if so."""
+        """Return why the coordinates are probably in other units; None if they are not."""
         if self.units != "shares" and 0 < self.largest <= 1:
-            return f"no coordinate is over 1, so they are not {self.units}; leave --units away"
+            return f"no coordinate is over 1, so they are not {self.units}; remove --units"
         is_small = self.rows >= _MANY and self.largest <= 100
         if self.units == "shares" and self.no_shares * 2 > self.rows:
             text = (
-                f"{self.no_shares:,} of {self.rows:,} boxes are no shares, from 0 to 1: the "
+                f"{self.no_shares:,} of {self.rows:,} boxes are not shares, from 0 to 1: the "
                 f"largest coordinate is {self.largest:g}; give --units "
             )
             if self.largest > 100:
                 return f"{text}px"
             likely = is_small and self._smallest_side() >= _LARGE
-            return text + ("percent" if likely else "percent or --units px, whichever they are")
+            return text + ("percent" if likely else "percent or --units px, whichever is right")
         if self.units == "px" and is_small and self._smallest_side() >= _LARGE:
             return (
-                f"no coordinate of its {self.rows:,} boxes is over 100, though all images are "
-                "larger, so they look like percent, not px: give --units percent; if they are px "
-                "all the same, write them as shares of the image's width and height"
+                f"no coordinate of the {self.rows:,} boxes is over 100, though all images are "
+                "larger, so they look like percent, not px: give --units percent; if they really "
+                "are px, write them as shares of the image's width and height"
             )
         return None
 
@@ -207,8 +207,8 @@ class _BoxReader:
         """Add the box of a row to its image.
 
         Args:
-            line: line of the row, from 1.
-            row: values by the names of their columns.
+            line: Line of the row, from 1.
+            row: Values by column name.
         """
         image = self._find_image(line, row["ImageID"])
         label = row["LabelName"]
@@ -216,9 +216,9 @@ class _BoxReader:
             return
         name = self.names.get(label)
         if name is None and label in self.names.values():
-            name = label  # a name in place of its label
+            name = label  # a name instead of a label
         if name is None and (name := self.folded.get(label.casefold())) is not None:
-            self.problems.note("names of classes in other case: read")
+            self.problems.note("rows with a class name in another case: read")
         if name is None:
             if self.other_classes == "drop":
                 self.problems.note(OTHER_CLASSES)
@@ -235,8 +235,9 @@ class _BoxReader:
             self.problems.add(
                 self.path,
                 line,
-                f"Confidence is {confidence!r:.20}, but that of a label is 1: a prediction, or a "
-                "class that is not in the image; remove such rows, or the column to keep them",
+                f"Confidence is {confidence!r:.20}, but labels have 1: this is a prediction, or a "
+                "class that is not in the image; remove such rows, or remove the column to keep "
+                "them",
             )
             return
         corners = self._read_corners(line, row)
@@ -250,18 +251,18 @@ class _BoxReader:
             return
         box = FoundBox(line, name, corners, group in _YES)
         if any(own._replace(line=line) == box for own in image.boxes):
-            self.problems.note("rows that repeat the box of an earlier row: kept")
+            self.problems.note("rows with the same box as an earlier row: kept")
         if box.crowd:
-            self.problems.note("IsGroupOf boxes: iscrowd 1, regions to ignore")
+            self.problems.note("IsGroupOf boxes: marked iscrowd 1 (to ignore)")
         image.boxes.append(box)
 
     def _find_image(self, line: int, identity: str) -> FoundImage | None:
-        """Return the image of an ImageID, which may have its suffix."""
+        """Return the image of an ImageID, which may include the suffix."""
         if not identity or "\0" in identity or leads_outside(identity):
             self.problems.add(
                 self.path,
                 line,
-                f"ImageID {identity!r:.60} is not the name of an image; write its file's name "
+                f"ImageID {identity!r:.60} is not the name of an image; write the file name "
                 "without folders and suffix",
             )
             return None
@@ -277,13 +278,13 @@ class _BoxReader:
                     self.path,
                     line,
                     f"ImageID {identity!r:.60} may be {' or '.join(map(repr, names[:3]))}; remove "
-                    "or rename the files that are not meant, or name one folder with --images",
+                    "or rename the wrong files, or name one folder with --images",
                 )
             self.found[stem] = FoundImage(source=self.path, line=line, file_name=names[0])
         return self.found[stem]
 
     def _other_kind(self, stem: str) -> str | None:
-        """Return the file of an image whose suffix is no image's, such as a.jfif."""
+        """Return the file of an image with an unusual suffix, such as a.jfif."""
         if self.others is None:
             inside = {name.rpartition("/")[0] for own in self.files.values() for name in own}
             self.others = find_other_files(self.images / folder for folder in sorted({"", *inside}))

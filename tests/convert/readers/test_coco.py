@@ -35,7 +35,7 @@ def coco_file(tmp_path: Path, write_image: Call) -> Call:
 def test_several_files_become_splits(
     tmp_path: Path, convert: Call, coco: Call, coco_file: Call
 ) -> None:
-    """By the word in a file's name."""
+    """The word in the file name decides."""
     sources = map(coco_file, ("train.json", "instances_val2017.json", "test.json"))
     out = tmp_path / "yolo"
     assert convert("coco", *sources, out, "--to", "yolo", "--images", tmp_path / "images").code == 0
@@ -65,13 +65,13 @@ def test_files_that_do_not_go_together(tmp_path: Path, convert: Call, coco_file:
         (
             [path, path],
             "voc",
-            "the files would be called train, train; rename one of them, or bring them together "
-            "with --merge",
+            "the splits would be called train, train; rename one of the files, or merge them with "
+            "--merge",
         ),
         (
             [path, some],
             "yolo",
-            "YOLO has the splits train, val and test; rename the files so: train, some",
+            "YOLO has the splits train, val and test; rename the files accordingly: train, some",
         ),
     ):
         ran = convert("coco", *sources, out, "--to", to, "--images", tmp_path / "images")
@@ -79,7 +79,7 @@ def test_files_that_do_not_go_together(tmp_path: Path, convert: Call, coco_file:
     assert not out.exists()
 
 
-def test_categories_that_differ_are_brought_together_by_name(
+def test_different_categories_are_matched_by_name(
     tmp_path: Path, convert: Call, coco: Call, coco_file: Call
 ) -> None:
     """Id 1 is `no` in one file, `yes` in the other."""
@@ -87,7 +87,7 @@ def test_categories_that_differ_are_brought_together_by_name(
     out = tmp_path / "out"
     ran = convert("coco", *paths, out, "--to", "coco", "--images", tmp_path / "images")
     assert ran.code == 0, ran.err
-    assert "1 files whose categories are not those of train.json: brought together" in ran.out
+    assert "1 file with other categories than train.json: classes matched by name" in ran.out
     train, val = (coco(out / f"{name}.json") for name in ("train", "val"))
     assert train["categories"] == val["categories"]
     assert [c["name"] for c in train["categories"]] == ["no", "yes"]
@@ -97,7 +97,7 @@ def test_categories_that_differ_are_brought_together_by_name(
 def test_files_of_one_class_each_are_merged_by_image(
     tmp_path: Path, convert: Call, coco: Call, coco_file: Call
 ) -> None:
-    """Whatever the splits they would be; a box that both have is there once."""
+    """The splits do not matter; a box in both files is kept once."""
     paths = [coco_file("a.json", images=3), coco_file("b.json", images=4, class_name="yes")]
     again = coco_file("c.json", images=1)
     out = tmp_path / "all.json"
@@ -108,8 +108,8 @@ def test_files_of_one_class_each_are_merged_by_image(
     assert [image["file_name"] for image in content["images"]] == [f"{i:02}.png" for i in range(4)]
     owners = [(a["image_id"], a["category_id"]) for a in content["annotations"]]
     assert owners == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 2)]
-    assert "  4 images of several files: their boxes are brought together\n" in ran.out
-    assert "  1 boxes of several files: taken once\n" in ran.out
+    assert "  4 images in several files: boxes merged\n" in ran.out
+    assert "  1 box in several files: kept once\n" in ran.out
 
 
 def test_an_image_of_two_sizes_is_not_merged(
@@ -122,13 +122,13 @@ def test_an_image_of_two_sizes_is_not_merged(
     words = ["--to", "coco", "--images", tmp_path / "images", "--merge"]
     ran = convert("coco", *paths, tmp_path / "all.json", *words)
     assert ran.code == 2
-    assert "'00.png' is 9x7 px, but" in ran.err and "the boxes are of two versions" in ran.err
+    assert "'00.png' is 9x7 px, but" in ran.err and "the boxes belong to two versions" in ran.err
 
 
 def test_the_area_of_an_outline_is_kept(
     tmp_path: Path, convert: Call, coco: Call, coco_file: Call
 ) -> None:
-    """It decides about small, medium and large."""
+    """The area decides between small, medium and large."""
     path = coco_file("train.json")
     content = json.loads(path.read_text())
     content["annotations"][0]["area"] = 7.5

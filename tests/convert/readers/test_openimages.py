@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from retinanet.convert.problems import counted
+
 Call = Callable[..., Any]
 HEADER = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,"
@@ -46,7 +48,7 @@ def test_boxes(openimages: Call, coco: Call, tmp_path: Path) -> None:
     assert [category["name"] for category in content["categories"]] == ["Zebra", "Ant"]
     found = [(a["category_id"], a["bbox"], a["iscrowd"]) for a in content["annotations"]]
     assert found == [(2, [10, 2, 10, 18], 0), (1, [0, 0, 40, 20], 1)]
-    assert "  1 IsGroupOf boxes: iscrowd 1, regions to ignore\n" in ran.out
+    assert "  1 IsGroupOf box: marked iscrowd 1 (to ignore)\n" in ran.out
 
 
 def test_images_that_were_not_downloaded_or_not_annotated(
@@ -62,8 +64,8 @@ def test_images_that_were_not_downloaded_or_not_annotated(
     assert ran.code == 0, ran.err
     names = [image["file_name"] for image in coco(tmp_path / "out.json")["images"]]
     assert names == ["aa.jpg", "train_b/bb.jpg"]
-    assert "  1 images without a file: skipped\n  2 boxes of images without a file" in ran.out
-    assert "  1 images that the source does not list: taken as images without boxes\n" in ran.out
+    assert "  1 image without a file: skipped\n  2 boxes of images without a file" in ran.out
+    assert "  1 image that the source does not list: added without boxes\n" in ran.out
 
 
 def test_every_bad_line_is_named(openimages: Call, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_every_bad_line_is_named(openimages: Call, tmp_path: Path) -> None:
         "correct the row",
         f"  {path}:4: XMin, YMin, XMax, YMax are 0, 0, x, 1; expected four numbers from 0 to 1; "
         "correct the row",
-        f"  {path}:5: ImageID '../aa' is not the name of an image; write its file's name without "
+        f"  {path}:5: ImageID '../aa' is not the name of an image; write the file name without "
         "folders and suffix",
         f"  {path}:6: IsGroupOf is '2'; expected 0, 1, or -1 (unknown)",
         f"  {path}:7: expected 13 columns, as in the header; found 2",
@@ -106,7 +108,7 @@ def test_headers(openimages: Call, tmp_path: Path) -> None:
         "; duplicate column XMin; correct the header row\n"
     )
     assert openimages("ImageID,Source,LabelName,Confidence\naa,x,/m/1,1\n").err.endswith(
-        "; it has labels of whole images, which are no boxes; name the file of boxes, such as "
+        "; it has labels of whole images, not boxes; name the file of boxes, such as "
         "validation-annotations-bbox.csv\n"
     )
     assert openimages("ImageID,LabelName,x,y,w,h\n").err.endswith(
@@ -120,12 +122,12 @@ def test_descriptions(openimages: Call, convert: Call, tmp_path: Path) -> None:
     path.write_text("LabelName,DisplayName\n/m/1,Ant\n/m/1,Bee\n/m/2,Ant\n/m/3\n")
     assert openimages(HEADER + row("aa", "/m/1", "0,1,0,1")).err.splitlines()[1:] == [
         f"  {path}:3: duplicate label '/m/1'; remove one of the two",
-        f"  {path}:4: class 'Ant' already has a label in line 2; the file of the boxable classes "
-        "has unique names",
+        f"  {path}:4: class 'Ant' already has a label in line 2; use the file of boxable classes, "
+        "whose names are unique",
         f"  {path}:5: expected LabelName,DisplayName, such as /m/0199g,Bicycle",
     ]
     words = ["openimages", "x.csv", tmp_path / "out.json", "--class-descriptions", path]
-    assert convert(*words).err == "error: give the image folder with --images\n"
+    assert convert(*words).err == "error: no image folder; give it with --images\n"
 
 
 def test_names_and_columns_as_tools_write_them(
@@ -148,7 +150,7 @@ def test_two_files_of_one_image_id(
     write_image(tmp_path / "images" / "val" / "bb.jpg", 40, 20)
     path = tmp_path / "boxes.csv"
     rows = HEADER + row("aa", "/m/1", "0,1,0,1") * 2 + row("bb", "/m/1", "0,1,0,1")
-    what = "remove or rename the files that are not meant, or name one folder with --images"
+    what = "remove or rename the wrong files, or name one folder with --images"
     assert openimages(rows).err.splitlines() == [
         f"error: {path}: 2 problems; nothing was written",
         f"  {path}:2: ImageID 'aa' may be 'aa.jpg' or 'aa.png'; {what}",
@@ -166,15 +168,15 @@ def test_labels_without_a_name_are_dropped_on_request(
     ran = openimages(rows, "--other-classes", "drop")
     assert ran.code == 0, ran.err
     assert boxes_of(tmp_path / "out.json") == [("aa.jpg", "Ant", [0, 0, 40, 20], 0)]
-    assert "  1 boxes of classes that are not in the class list: dropped\n" in ran.out
+    assert "  1 box of classes that are not in the class list: dropped\n" in ran.out
 
 
-def test_boxes_that_are_no_labels(openimages: Call, tmp_path: Path) -> None:
+def test_boxes_that_are_not_labels(openimages: Call, tmp_path: Path) -> None:
     path = tmp_path / "boxes.csv"
     rows = "ImageID,LabelName,Confidence,XMin,XMax,YMin,YMax\naa,/m/1,0.7,0,1,0,1\n"
     assert openimages(rows).err.splitlines()[1:] == [
-        f"  {path}:2: Confidence is '0.7', but that of a label is 1: a prediction, or a class that "
-        "is not in the image; remove such rows, or the column to keep them"
+        f"  {path}:2: Confidence is '0.7', but labels have 1: this is a prediction, or a class "
+        "that is not in the image; remove such rows, or remove the column to keep them"
     ]
     assert openimages(rows.replace("0.7", "1")).code == 0
 
@@ -188,11 +190,11 @@ def test_swapped_corners_and_boxes_that_leave_the_image(
     assert "[36, 16, 20, 18] px in 'aa.jpg', 40x20 px; correct it, or give --swapped-corners" in (
         ran.err
     )
-    assert "lies more than 2 px outside its image: [0, 0, 48, 20] px" in ran.err
+    assert "is more than 2 px outside its image: [0, 0, 48, 20] px" in ran.err
     ran = openimages(rows, "--swapped-corners", "order", "--bad-boxes", "clip")
     assert ran.code == 0, ran.err
     assert [box for _, _, box, _ in boxes_of(out)] == [[20, 16, 16, 2], [0, 0, 40, 20]]
-    assert "  1 boxes whose corners are swapped: put in order\n" in ran.out
+    assert "  1 box with swapped corners: put in order\n" in ran.out
 
 
 SHARES = st.floats(-0.2, 1.2).map(lambda value: round(value, 3))
@@ -231,7 +233,7 @@ def test_every_box_is_written_or_counted(
     rows: list[tuple[str, str, tuple[float, ...], int]],
     words: set[str],
 ) -> None:
-    """Boxes of the output and boxes that the summary counts are those of the input."""
+    """Boxes in the output and boxes counted in the summary add up to the input."""
     lines = (row(image, label, ",".join(map(str, c)), group) for image, label, c, group in rows)
     out = tmp_path / "out.json"
     out.unlink(missing_ok=True)
@@ -243,17 +245,16 @@ def test_every_box_is_written_or_counted(
     left_out = (
         "boxes of classes that are not in the class list: dropped",
         "boxes of images without a file: skipped",
-        "boxes whose corners are swapped: dropped",
-        "boxes without area, or outside their image: dropped",
+        "boxes with swapped corners: dropped",
+        "boxes without area, or outside the image: dropped",
     )
-    notes = [line.strip().partition(" ") for line in ran.out.splitlines()]
-    counted = sum(int(count) for count, _, what in notes if what in left_out)
-    assert len(coco(out)["annotations"]) + counted == len(rows)
+    lines_out = [line.strip() for line in ran.out.splitlines()]
+    numbers = range(1, len(rows) + 1)
+    dropped = sum(n for n in numbers for text in left_out if counted(n, text) in lines_out)
+    assert len(coco(out)["annotations"]) + dropped == len(rows)
 
 
-def test_columns_of_descriptions_that_are_exchanged(
-    openimages: Call, boxes_of: Call, tmp_path: Path
-) -> None:
+def test_swapped_columns_of_descriptions(openimages: Call, boxes_of: Call, tmp_path: Path) -> None:
     rows = HEADER + row("aa", "/m/1", "0,1,0,1")
     for names in ("DisplayName,LabelName\nAnt,/m/1\n", "Ant,/m/1\nZebra,/m/2\n"):
         (tmp_path / "names.csv").write_text(names)
@@ -270,8 +271,8 @@ def test_values_that_mean_the_same(openimages: Call, boxes_of: Call, tmp_path: P
     ran = openimages(HEADER + rows.replace(",1,0,1,0,1", ",1.000000,0,1,0,1"))
     assert ran.code == 0, ran.err
     assert [box[3] for box in boxes_of(tmp_path / "out.json")] == [1, 0, 0]
-    assert "  1 names of classes in other case: read\n" in ran.out
-    assert "  1 rows that repeat the box of an earlier row: kept\n" in ran.out
+    assert "  1 row with a class name in another case: read\n" in ran.out
+    assert "  1 row with the same box as an earlier row: kept\n" in ran.out
 
 
 def test_units_that_the_numbers_contradict(
@@ -279,7 +280,7 @@ def test_units_that_the_numbers_contradict(
 ) -> None:
     write_image(tmp_path / "images" / "aa.jpg", 400, 300)
     rows = HEADER + "".join(row("aa", "/m/1", f"{n},{n + 50},10,90") for n in range(10))
-    start = "10 of 10 boxes are no shares, from 0 to 1: the largest coordinate is"
+    start = "10 of 10 boxes are not shares, from 0 to 1: the largest coordinate is"
     assert f"{start} 90; give --units percent; nothing" in openimages(rows).err
     assert "so they look like percent, not px: give" in openimages(rows, "--units", "px").err
     assert openimages(rows, "--units", "percent").code == 0
@@ -290,7 +291,7 @@ def test_units_that_the_numbers_contradict(
     assert boxes_of(tmp_path / "out.json")[0][2] == [0, 10, 50, 280]
     shares = HEADER + row("aa", "/m/1", "0,1,0,1")
     assert (
-        "so they are not px; leave --units away"
+        "so they are not px; remove --units"
         in openimages(shares, "--units", "px", "--overwrite").err
     )
 

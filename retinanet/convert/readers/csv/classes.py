@@ -1,4 +1,4 @@
-"""Classes of a table that are numbers: the ids of a class list, or names as they are."""
+"""Classes of a table that are numbers: ids of a class list, or the names themselves."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _NAMED = 8
 def name_classes(
     path: Path, labels: list[tuple[int, str]], class_ids: ClassIds | None, problems: Problems
 ) -> list[str] | None:
-    """Return the class of each row by its name, where rows have ids and a list names them.
+    """Return the class name of each row, from the class list if the rows have ids.
 
-    None, and a problem, if it cannot be told from where the ids count.
+    None, and a problem, if it is not clear whether the ids start at 0 or 1.
 
     Args:
-        path: path of the table.
-        labels: line and class of each row.
-        class_ids: the class list, if there is one.
-        problems: collects problems and notes.
+        path: Path of the table.
+        labels: Line and class of each row.
+        class_ids: The class list, if there is one.
+        problems: Collects problems and notes.
     """
     texts = [label for _, label in labels]
     used = set(texts)
@@ -33,7 +33,7 @@ def name_classes(
         if class_ids is None:
             shown = ", ".join(sorted(used, key=float)[:_NAMED])
             problems.note(
-                f"classes that are numbers ({shown}): --classes FILE names them, by a .csv of "
+                f"classes with a number as name ({shown}): to rename, give --classes a .csv of "
                 "name,id rows",
                 len(used),
             )
@@ -44,12 +44,12 @@ def name_classes(
         problems.add(
             path,
             labels[0][0],
-            f"the classes are ids, but none is 0, so that it cannot be told whether {first!r:.60}, "
-            "the first name of --classes, has the id 0 or 1; give --classes a .csv of name,id "
-            f"rows, such as {first:.60},1",
+            f"the classes are ids, but none is 0, so it is not clear whether {first!r:.60}, the "
+            "first name in --classes, has the id 0 or 1; give --classes a .csv of name,id rows, "
+            f"such as {first:.60},1",
         )
         return None
     known = {text: names.get(identity, text) for text, identity in ids.items()}
     shown = ", ".join(f"{text} = {known[text]}" for text in sorted(used, key=float)[:_NAMED])
-    problems.note(f"boxes whose class is an id, named by --classes: {shown}", len(texts))
+    problems.note(f"boxes whose class is an id in --classes: {shown}", len(texts))
     return [known[text] for text in texts]

@@ -1,8 +1,8 @@
-"""What the columns of a table of boxes are, by their names: those of a header row, or of --columns.
+"""Find the columns of a table of boxes by their names, in a header row or in --columns.
 
-Names are compared without case and signs, and without what says that they belong to a box:
-`x_min`, `XMin` and `bbox.xmin` are one. Where names leave two meanings open they are refused, as a
-box read in the wrong way looks like a box.
+Names are compared by their letters and digits, without case and without a prefix such as `bbox`:
+`x_min`, `XMin` and `bbox.xmin` are the same. Ambiguous names are refused, because a box that was
+read in the wrong way still looks like a box.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from retinanet.data.coco.resolve import FLAGS
 from retinanet.errors import nearest, some_of
 
 LEFT_OUT = ("_", "-")
-"""What `--columns` calls a column that is not read; the first does not look like an option."""
+"""Names in `--columns` for a column that is not read; `_` does not look like an option."""
 NAMES = (
     *("image", "label", *CORNERS, "x", "y", "w", "h", "cx", "cy", *WHOLE),
     *("image_width", "image_height", "ignore"),
 )
-"""The names of `--columns`."""
+"""The names that `--columns` accepts."""
 _CANONICAL = {
     "image": "filename file imagefile imagefilename imagename imgfile imgname imgfilename fname "
     "imagefilepath filenames",
@@ -72,7 +72,7 @@ _CANONICAL = {
 }
 _KEYS = {re.sub("[^a-z]", "", flag.lower()): "ignore" for flag in FLAGS}
 _KEYS |= {key: meaning for meaning, keys in _CANONICAL.items() for key in keys.split()}
-"""The meaning of each name; `:2` and `:3` give way to others of the same meaning."""
+"""The meaning of each name; `:2` and `:3` rank after others with the same meaning."""
 _OF_A_BOX = re.compile("^(boundingbox|bndbox|bbox|box|bb|rect|roi|region|annotation|object|obj|gt)")
 _UNITS = {
     "shares": "normalized normalised norm relative rel ratio fraction frac",
@@ -84,22 +84,22 @@ _COORDINATES = frozenset((*CORNERS, "x0", "y0", *TOP_LEFT, *CENTRE))
 
 
 class UnclearColumnsError(Exception):
-    """Columns whose meaning cannot be told; the message says why."""
+    """The meaning of a column is not clear; the message explains why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where a table has what."""
+    """The columns of a table."""
 
     names: tuple[str, ...]
-    """As the header row or `--columns` has them."""
+    """Names as in the header row or `--columns`."""
     image: int
     label: int | None
     box: tuple[int, ...]
     """Columns of the four numbers, or the one that holds them all."""
     reading: TableReading
     units: str | None
-    """`px`, `shares` or `percent`, if the names say it."""
+    """`px`, `shares` or `percent`, if the names show it."""
     size: tuple[int, int] | None
     """Columns of the image's height and width."""
     ignore: tuple[int, ...]
@@ -107,7 +107,7 @@ class Columns:
     score: int | None
     angle: int | None
     is_size_sure: bool
-    """Whether the names say that the size is the image's: else it may be the box's."""
+    """Whether the names show that the size is the image's; else it may be the box's."""
 
     @property
     def left_out(self) -> list[str]:
@@ -122,19 +122,19 @@ class Columns:
 
 
 class Meaning(NamedTuple):
-    """What the name of a column says."""
+    """The meaning of a column name."""
 
     what: str = ""
-    """Empty for a name that is not known."""
+    """Empty for an unknown name."""
     unit: str | None = None
     is_of_a_box: bool = False
-    """The name says that it belongs to a box: `bbox_width`."""
+    """Whether the name shows that it belongs to a box: `bbox_width`."""
     is_short: bool = False
     """`w`, not `width`."""
 
 
 def meaning_of(name: str) -> Meaning:
-    """Return what a column's name means."""
+    """Return the meaning of a column name."""
     key, of_a_box = re.sub(r"[^0-9a-z]", "", name.casefold()), False
     if key not in _KEYS and (bare := key.replace("corner", "")) in _KEYS:
         key = bare  # `Upper left corner X`
@@ -152,25 +152,25 @@ def meaning_of(name: str) -> Meaning:
         key, of_a_box = rest, True
     what = _KEYS.get(key, "")
     if of_a_box and what == "label:2":
-        return Meaning()  # `box_type` is no class
+        return Meaning()  # `box_type` is not a class
     return Meaning(what, None, of_a_box, len(key) == 1)
 
 
 def is_column_name(text: str) -> bool:
-    """Whether a text is the name of a column that boxes have."""
+    """Whether a text is a known column name."""
     return bool(meaning_of(text).what)
 
 
 def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Columns:
-    """Find out what columns are.
+    """Find the meaning of the columns.
 
     Args:
-        names: of all columns, in their order.
-        told: whether they are the user's (`--columns`), whose x, y is a corner for certain.
-        has_label: whether the class of all boxes is known, so that no column needs to say it.
+        names: Names of all columns, in their order.
+        told: Whether the names are the user's (`--columns`); x, y is then surely a corner.
+        has_label: Whether the class of all boxes is given, so that no column is needed for it.
 
     Raises:
-        UnclearColumnsError: something is missing, or may mean two things.
+        UnclearColumnsError: A column is missing, or may mean two things.
     """
     found: dict[str, list[int]] = {}
     meanings: dict[int, Meaning] = {}
@@ -181,7 +181,7 @@ def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Column
         if told and not meaning.what:
             raise UnclearColumnsError(
                 f"there is no column {name!r:.40}{nearest(name, list(NAMES))}; the names are "
-                f"{', '.join(NAMES)}, and _ for a column that is left out"
+                f"{', '.join(NAMES)}, and _ for a column to leave out"
             )
         if meaning.what:
             found.setdefault(meaning.what, []).append(place)
@@ -199,13 +199,13 @@ def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Column
         raise UnclearColumnsError("no column names the image")
     if label is None and not has_label:
         raise UnclearColumnsError(
-            "no column has the class; --label NAME gives all boxes one"
+            "no column has the class; to give all boxes the same class, use --label NAME"
             if not told
-            else "none is named label; name it, or give all boxes a class with --label NAME"
+            else "no column is named label; name one, or give all boxes a class with --label NAME"
         )
     kinds = {meanings[place].unit for place in box}
     if len(kinds) > 1:
-        raise UnclearColumnsError("some coordinates are named as px, others not")
+        raise UnclearColumnsError("the names of only some coordinates say px")
     canonical = ["_"] * len(names)
     canonical[image] = "image"
     if label is not None:
@@ -242,7 +242,7 @@ def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Column
 
 
 def _settle_sides(found: dict[str, list[int]], meanings: dict[int, Meaning]) -> None:
-    """Of `w` and `width`, or `box_width` and `width`, the second is the image's."""
+    """With `w` and `width`, or `box_width` and `width`, the second is the image's."""
     for side, whole in (("w", "image_width"), ("h", "image_height")):
         places = found.get(side, [])
         own = [p for p in places if meanings[p].is_of_a_box or meanings[p].is_short]
@@ -252,18 +252,18 @@ def _settle_sides(found: dict[str, list[int]], meanings: dict[int, Meaning]) -> 
 
 
 def _rename_from_zero(found: dict[str, list[int]]) -> None:
-    """Corners that are counted from 0: x0, y0, x1, y1."""
+    """Rename corners that are numbered from 0: x0, y0, x1, y1."""
     if "x0" not in found and "y0" not in found:
         return
     if not ("x0" in found and "y0" in found) or "x2" in found or "y2" in found:
-        raise UnclearColumnsError("x0 and y0 make a box with x1 and y1 alone")
+        raise UnclearColumnsError("x0 and y0 make a box only with x1 and y1")
     if "x1" in found and "y1" in found:
         found["x2"], found["y2"] = found.pop("x1"), found.pop("y1")
     found["x1"], found["y1"] = found.pop("x0"), found.pop("y0")
 
 
 def _settle_name(found: dict[str, list[int]]) -> None:
-    """`name` is the image's where a class is there without it, else the class's."""
+    """`name` is the class if another column is the image; else it is the image."""
     places = found.pop("name", None)
     if places is None:
         return
@@ -275,7 +275,7 @@ def _settle_name(found: dict[str, list[int]]) -> None:
 
 
 def _settle_row_and_col(found: dict[str, list[int]]) -> None:
-    """Row and column are y and x, if they stand together and nothing else is."""
+    """Row and column are y and x, if both exist and nothing else is x or y."""
     rows, cols = found.pop("row", None), found.pop("col", None)
     if rows and cols and "x" not in found and "y" not in found:
         found["y"], found["x"] = rows, cols
@@ -293,9 +293,9 @@ def _refuse_repeated(found: dict[str, list[int]], names: Sequence[str]) -> None:
         what = "has the class" if base == "label" else "names the image" if base == "image" else ""
         shown = " and ".join(repr(names[place]) for place in repeated)
         raise UnclearColumnsError(
-            f"{shown} are there, and only one can be {base}"
+            f"there are {shown}, and only one can be {base}"
             if not what
-            else f"{shown} are there, and it cannot be told which one {what}"
+            else f"there are {shown}, and it is not clear which one {what}"
         )
 
 
@@ -310,8 +310,8 @@ def _find_box(
     if "corner points" in found:
         points = some_of([repr(names[place]) for place in found["corner points"]])
         raise UnclearColumnsError(
-            f"{points} are there: boxes of four corner points, which may be turned; write the box "
-            "around them as x1,y1,x2,y2"
+            f"there are {points}: boxes with four corner points, which may be rotated; write the "
+            "box around them as x1,y1,x2,y2"
         )
     forms = {
         form: tuple(found[part][0] for part in form)
@@ -331,10 +331,10 @@ def _find_box(
         forms = {CORNERS: (), **forms}
     own = [form for form, places in forms.items() if places and of_boxes >= set(places)]
     if len(own) == 1 and not whole:
-        forms = {own[0]: forms[own[0]]}  # `bb_left`, .. beside the x, y, z of a world
+        forms = {own[0]: forms[own[0]]}  # `bb_left`, ... beside the x, y, z of a 3D world
     if len(forms) + len(whole) > 1:
         shown = [",".join(form) for form in (*forms, *(form for form, _ in whole))]
-        raise UnclearColumnsError(f"the box is there in several forms: {' and '.join(shown)}")
+        raise UnclearColumnsError(f"the box has several forms: {' and '.join(shown)}")
     if forms:
         form, box = forms.popitem()
         return (TOP_LEFT if form == ("x1", "y1", "w", "h") else form), box, size
@@ -345,14 +345,14 @@ def _find_box(
         return form, (found[name][0],), size
     if "whole box" in found:
         raise UnclearColumnsError(
-            f"{names[found['whole box'][0]]!r} does not say the form of the box: xyxy (corners), "
+            f"{names[found['whole box'][0]]!r} does not show the form of the box: xyxy (corners), "
             "xywh (top left corner, width, height), cxcywh (centre, width, height) or yxyx (y "
             "first)"
         )
     there = [names[place] for part in _COORDINATES for place in found.get(part, [])]
     listed = some_of([repr(name) for name in names if name in there])
     raise UnclearColumnsError(
-        (f"{listed} make no box" if there else "no column has the box")
+        (f"{listed} do not make a box" if there else "no column has the box")
         + "; a box is x1,y1,x2,y2 or x,y,w,h (top left corner) or cx,cy,w,h (centre)"
     )
 

@@ -1,4 +1,4 @@
-"""The images that the rows of a table name."""
+"""The images listed in a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.convert.problems import Problems
 
 
 class ImageFinder:
-    """Finds the images of a table in the image folder; several spellings may name one."""
+    """Finds the images of a table in the image folder; an image may be spelled in several ways."""
 
     def __init__(self, path: Path, images: Path, problems: Problems) -> None:
         self._path = path
@@ -23,16 +23,16 @@ class ImageFinder:
 
     @property
     def images(self) -> list[FoundImage]:
-        """In the order of their first rows."""
+        """The images, in the order of their first rows."""
         return list(self._by_name.values())
 
     def find(self, line: int, text: str, folder: str | None) -> FoundImage | None:
-        """Return the image that a row names; None after a problem.
+        """Return the image of a row; None after a problem.
 
         Args:
-            line: line of the row, from 1.
-            text: its name or path.
-            folder: what a column of folders says, if there is one.
+            line: Line of the row, from 1.
+            text: Name or path of the image.
+            folder: Value of the folder column, if there is one.
         """
         if text not in self._by_text:
             self._by_text[text] = self._find(line, text)
@@ -40,8 +40,8 @@ class ImageFinder:
             self._problems.add(
                 self._path,
                 line,
-                f"{text!r:.100} is in the folder {folder!r:.60}, but an earlier row says "
-                f"{self._folders[text]!r:.60}; write the folder in front of the name, as in "
+                f"{text!r:.100} is in the folder {folder!r:.60}, but in an earlier row in "
+                f"{self._folders[text]!r:.60}; write the folder before the name, as in "
                 f"{posixpath.join(folder, text)!r:.160}",
             )
         return self._by_text[text]
@@ -59,18 +59,18 @@ class ImageFinder:
                 name = name_inside(self._images, file)
                 if name is not None:
                     if written != text:
-                        self._problems.note("images whose path has \\ in place of /: found")
+                        self._problems.note("images whose path has \\ instead of /: found")
                     return self._image(line, name, name)
                 outside = file
         if outside is not None:
             self._problems.add(
                 self._path,
                 line,
-                f"path {text!r:.200} leads outside the image folder {self._images}; name a folder "
-                "that holds all images with --images",
+                f"path {text!r:.200} leads outside the image folder {self._images}; give a folder "
+                "with all images with --images",
             )
             return None
-        # Not there: kept as written, which tells most of what file may be meant.
+        # The file does not exist: the path as written is the best clue to the right file.
         name = name_inside(self._images, self._images.absolute() / text)
         is_plain = name is not None and "\\" not in text and "://" not in text
         return self._image(

@@ -1,8 +1,8 @@
-"""Tables of boxes: CSV with a header row, or keras-retinanet's `path,x1,y1,x2,y2,class_name`.
+"""Read tables of boxes: CSV with a header row, or keras-retinanet's `path,x1,y1,x2,y2,class_name`.
 
-With a header row, columns are found by their names (see `columns`); `--columns` names them
-where they say too little. A row with nothing but an image has no boxes. Paths start from the CSV's
-folder, or else from the image folder.
+With a header row, columns are found by their names (see `columns`); `--columns` names them if that
+is not enough. A row with only an image has no boxes. Paths are relative to the folder of the CSV,
+or else to the image folder.
 """
 
 from __future__ import annotations
@@ -40,36 +40,36 @@ from retinanet.files import check_regular
 
 _KERAS = ("path", *CORNERS, "class_name")
 _LOOKED_AT = 200
-"""Rows that tell what the columns may be."""
+"""Number of rows that are examined to find the columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsvOptions:
-    """What the user says of a table."""
+    """The user's options for a table."""
 
     columns: str | None = None
-    """The names of all columns, with commas between them, in place of a header row."""
+    """Comma-separated names of all columns, which replace the header row."""
     units: str | None = None
     """`px`, or a key of `UNIT_SCALES`."""
     label: str | None = None
-    """The class of all boxes of a table that has no column for it."""
+    """Class of all boxes, if the table has no column for it."""
     class_ids: ClassIds | None = None
-    """What ids in place of class names mean."""
+    """The class names of ids in the label column."""
     unlabelled: str = "refuse"
-    """`refuse` rows with a class but no box, or take them as images without boxes: `empty`."""
+    """`refuse` rows with a class but no box, or keep their image without boxes (`empty`)."""
 
 
 def read_csv(path: Path, images: Path, options: CsvOptions, problems: Problems) -> FoundImages:
     """Read a CSV; images are in the order of their first rows.
 
     Args:
-        path: path of the CSV.
-        images: image folder, which file_name starts from.
-        options: what the user says of the table.
-        problems: collects problems and notes.
+        path: Path of the CSV.
+        images: Image folder, which file_name is relative to.
+        options: The user's options for the table.
+        problems: Collects problems and notes.
 
     Raises:
-        UserError: the columns cannot be told, with the `--columns` to type.
+        UserError: The columns are not clear; the message has the `--columns` to type.
     """
     _refuse_other_formats(path)
     rows = _without_comments(read_rows(path, problems, is_column_name), problems)
@@ -81,8 +81,8 @@ def read_csv(path: Path, images: Path, options: CsvOptions, problems: Problems) 
     columns, header = _find_columns(path, first, rows, options, problems)
     if options.label is not None and columns.label is not None:
         raise UserError(
-            f"{path}: column {columns.names[columns.label]} has the class; leave --label away, or "
-            f"call the column _ in --columns {columns.reading.columns_as(columns.reading.form)}"
+            f"{path}: column {columns.names[columns.label]} has the class; remove --label, or call "
+            f"the column _ in --columns {columns.reading.columns_as(columns.reading.form)}"
         )
     if header is None:
         rows = chain([first], rows)
@@ -116,35 +116,35 @@ def read_csv(path: Path, images: Path, options: CsvOptions, problems: Problems) 
     scale = UNIT_SCALES.get(units, 1)
     seen: set[tuple[str, Numbers, str]] = set()
     for row, name in zip(table.rows, names, strict=True):
-        # Multiplied only where it must be, so that px stay as they are.
+        # Multiplied only if needed, so that px keep their exact values.
         box = [number * scale for number in row.numbers] if scale != 1 else row.numbers
         corners = to_corners(box, columns.reading.form)
         row.image.boxes.append(FoundBox(row.line, name, corners, row.crowd))
         key = (row.image.file_name, row.numbers, name)
         if key in seen:
-            problems.note("rows that repeat the box of an earlier row: kept")
+            problems.note("rows with the same box as an earlier row: kept")
         seen.add(key)
     return part
 
 
 def _refuse_other_formats(path: Path) -> None:
-    """Refuse JSON and XML, which have commas, too."""
+    """Refuse JSON and XML, which also contain commas."""
     try:
         with check_regular(path).open("rb") as file:
             start = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
     except OSError:
-        return  # named where it is read
+        return  # reported when the file is read
     if start.startswith((b'{"', b"[{", b"<?xml", b"<annotation", b"<!doctype", b"<html")):
         raise UserError(
-            f"{path}: is no table; `retinanet convert voc` reads XML of Pascal VOC, and "
-            "`retinanet check` COCO JSON"
+            f"{path}: is not a table; for Pascal VOC XML use `retinanet convert voc`, for COCO "
+            "JSON `retinanet check`"
         )
 
 
 def _without_comments(
     rows: Iterator[tuple[int, list[str]]], problems: Problems
 ) -> Iterator[tuple[int, list[str]]]:
-    """Leave out the lines before the first row that begin with `#`, unless they name columns."""
+    """Skip lines before the first row that begin with `#`, unless they name columns."""
     has_begun = False
     for line, values in rows:
         if not has_begun and values[0].startswith("#"):
@@ -165,7 +165,7 @@ def _find_columns(
     options: CsvOptions,
     problems: Problems,
 ) -> tuple[Columns, list[str] | None]:
-    """Return what the columns are, and the header row if the first row is one."""
+    """Return the columns, and the header row if the first row is one."""
     line, values = first
     place, has_label = f"{path}:{line}", options.label is not None
     if options.columns is not None:
@@ -173,7 +173,7 @@ def _find_columns(
         if len(names) != len(values):
             raise UserError(
                 f"{place}: has {len(values)} columns, but --columns names {len(names)}; name all "
-                f"in their order, with _ for one that is left out: "
+                f"of them in order, with _ for a column to leave out: "
                 f"{suggest_columns(*((values, []) if _is_header(values) else ([], [values])))}"
             )
         try:
@@ -182,7 +182,7 @@ def _find_columns(
             raise UserError(f'--columns "{options.columns}": {error}') from None
         if not _is_header(values):
             return columns, None
-        problems.note(f"header row {','.join(values):.100}: skipped, as --columns is given")
+        problems.note(f"header row {','.join(values):.100}: skipped, as --columns is given", None)
         return columns, values
     if _is_header(values):
         try:
@@ -195,13 +195,13 @@ def _find_columns(
         command = one_box_a_row(path, values)
         if command is not None:
             raise UserError(
-                f"{place}: has several boxes in a row; this gives each its own: {command}"
+                f"{place}: has several boxes in a row; to give each its own row: {command}"
             )
         if len(values) == 1:
             raise UserError(f"{place}: {_describe_one_column(path, values[0])}")
         what = f"has {len(values)} columns without a header row; expected {','.join(_KERAS)}"
         raise UserError(f"{place}: {what}. {_choices([], [values, *_first_rows(rows)])}")
-    problems.note(f"tables without a header row: read as {','.join(_KERAS)}")
+    problems.note(f"no header row: read as {','.join(_KERAS)}", None)
     return find_columns(_KERAS, told=False, has_label=has_label), None
 
 
@@ -210,7 +210,7 @@ def _first_rows(rows: Iterator[tuple[int, list[str]]]) -> list[list[str]]:
 
 
 def _ask(path: Path, header: list[str], rows: Iterator[tuple[int, list[str]]], fault: str) -> str:
-    """Say what is not clear of a header row, and what to type."""
+    """Return what is not clear in a header row, and what to type."""
     first = _first_rows(rows)
     fault = f"the header row {','.join(header)!r:.300} is not clear: {fault}"
     text = describe_values(path, header, first[0]) if first else None
@@ -221,33 +221,33 @@ def _choices(header: list[str], rows: list[list[str]]) -> str:
     example = suggest_columns(header, rows)
     if not example:
         return (
-            "Each row needs the file name of its image, four numbers of a box, and a class; add "
-            "the columns that are missing"
+            "Each row needs the file name of its image, the four numbers of a box, and a class; "
+            "add the missing columns"
         )
     return (
-        f"Say what the columns are, in their order, such as {example} (names: {', '.join(NAMES)}; "
-        "_ for a column that is left out)"
+        f"Name the columns in their order, for example {example} (names: {', '.join(NAMES)}; _ for "
+        "a column to leave out)"
     )
 
 
 def _describe_one_column(path: Path, value: str) -> str:
-    """Say what to do about a table whose first row is a single value."""
+    """Return what to do about a table whose first row is a single value."""
     old = shlex.quote(str(path))
     if "," in value:
         new = shlex.quote(str(path.with_stem(f"{path.stem}-unquoted")))
         return (
-            f"{value!r:.100}: the whole row is in quotes; this removes them: "
+            f"{value!r:.100}: the whole row is in quotes; to remove them: "
             f"""sed -E 's/^"//; s/"\\r?$//; s/""/"/g' {old} > {new}"""
         )
     new = shlex.quote(str(path.with_stem(f"{path.stem}-commas")))
     return (
-        f"{value!r:.100} has no commas, semicolons, tabs or | between values; if those are "
-        f"spaces: tr -s ' ' ',' < {old} > {new}"
+        f"{value!r:.100} has no commas, semicolons, tabs or | between values; if the values are "
+        f"separated by spaces: tr -s ' ' ',' < {old} > {new}"
     )
 
 
 def _is_header(row: list[str]) -> bool:
-    """Whether a row names columns: it has no number, and several values."""
+    """Whether a row is a header row: it has several values, and none is a number."""
     named = [value for value in row if value]
     if any(map(is_number, named)):
         return False
@@ -255,7 +255,7 @@ def _is_header(row: list[str]) -> bool:
 
 
 def _is_keras(row: list[str]) -> bool:
-    """Whether a row without header looks like path,x1,y1,x2,y2,class_name."""
+    """Whether a row of a table without header looks like path,x1,y1,x2,y2,class_name."""
     if len(row) != 6 or (_is_file(row[5]) and not _is_file(row[0])):
         return False
     if not any(row[1:]):
@@ -269,10 +269,10 @@ def _is_file(text: str) -> bool:
 
 
 def _check_order(path: Path, rows: list[Row], class_ids: ClassIds | None) -> None:
-    """Refuse numbers in the last column that are hardly classes, as those in the second may be.
+    """Refuse a last column whose numbers are hardly classes, if the second column may have them.
 
     Raises:
-        UserError: the rows may be path,class,x1,y1,x2,y2.
+        UserError: The rows may be path,class,x1,y1,x2,y2.
     """
     labels = {row.label for row in rows}
     if not rows or not all(label.isdecimal() for label in labels):
@@ -284,9 +284,9 @@ def _check_order(path: Path, rows: list[Row], class_ids: ClassIds | None) -> Non
     firsts = {row.numbers[0] for row in rows}
     if (len(firsts), max(firsts)) < (len(labels), max(map(int, labels))):
         raise UserError(
-            f"{path}: has six columns without a header row, and no names of classes. Say which is "
-            'the class: --columns "image,x1,y1,x2,y2,label" if the last one, --columns '
-            '"image,label,x1,y1,x2,y2" if the second'
+            f"{path}: has six columns without a header row, and no class names. Show which column "
+            'is the class: --columns "image,x1,y1,x2,y2,label" for the last one, --columns '
+            '"image,label,x1,y1,x2,y2" for the second'
         )
 
 
@@ -298,6 +298,6 @@ def _describe(columns: Columns, problems: Problems) -> None:
     text = f"header row: image {names[columns.image]}, box {shown} ({form})"
     if columns.label is not None:
         text += f", class {names[columns.label]}"
-    problems.note(text)
+    problems.note(text, None)
     if columns.left_out:
         problems.note(f"columns not read: {', '.join(columns.left_out)}", len(columns.left_out))

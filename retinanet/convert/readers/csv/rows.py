@@ -20,13 +20,14 @@ from retinanet.convert.readers.csv.values import (
     split_numbers,
 )
 from retinanet.convert.tables import DELIMITERS, is_ambiguous, read_number
+from retinanet.errors import plural
 
 _FOLDERS = ("folder", "dir", "directory", "subfolder", "folder_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A box as its row says it."""
+    """A box as read from its row."""
 
     line: int
     image: FoundImage
@@ -37,7 +38,7 @@ class Row:
 
 
 class Table:
-    """Reads rows one by one; what only all of them tell is looked at by `finish`."""
+    """Reads rows one by one; `finish` makes the checks that need all of them."""
 
     def __init__(
         self,
@@ -50,16 +51,16 @@ class Table:
         class_names: Collection[str],
         unlabelled: str,
     ) -> None:
-        """Begin a table without rows.
+        """Start with an empty table.
 
         Args:
-            path: path of the CSV, for messages.
-            columns: what its columns are.
-            finder: finds its images.
-            problems: collects problems and notes.
-            label: the class of all boxes, if no column has it.
-            class_names: the class list, if there is one.
-            unlabelled: `refuse` a class without a box, or take its image as `empty`.
+            path: Path of the CSV, for messages.
+            columns: Meaning of the columns.
+            finder: Finds the images.
+            problems: Collects problems and notes.
+            label: Class of all boxes, if no column has it.
+            class_names: The class list, if there is one.
+            unlabelled: `refuse` rows with a class but no box, or keep their image (`empty`).
         """
         self.rows: list[Row] = []
         self._path = path
@@ -77,7 +78,7 @@ class Table:
         self._with_comma: list[tuple[int, str]] = []
 
     def read(self, line: int, values: list[str]) -> None:
-        """Add what a row says of its image, and its box."""
+        """Add the image and the box of a row."""
         columns = self._columns
         whole = self._whole_row(line, values)
         if whole is None:
@@ -89,7 +90,7 @@ class Table:
             self._sizes.append((line, image, (height, width)))
         label = "" if columns.label is None else whole[columns.label]
         if label.lower() == "nan" and label not in self._class_names:
-            label = ""  # pandas writes NaN where there is none
+            label = ""  # pandas writes NaN for a missing value
         texts = [whole[place] for place in columns.box]
         if all(map(is_blank, texts)):
             self._check_no_box(line, label)
@@ -105,7 +106,7 @@ class Table:
             self.rows.append(Row(line, image, numbers, label, crowd))
 
     def finish(self) -> None:
-        """Set the sizes of the images, and refuse what is no label of an upright box."""
+        """Set the sizes of the images, and refuse predictions and rotated boxes."""
         self._set_sizes()
         self._check_commas()
         columns = self._columns
@@ -113,20 +114,21 @@ class Table:
         scores = [(line, text) for line, text in self._scores if read_number(text) not in (1, 100)]
         angles = [(line, text) for line, text in self._angles if read_number(text) != 0]
         for found, place, what, remedy in (
-            (scores, columns.score, "predictions, not labels", "takes them as labels"),
-            (angles, columns.angle, "rotated boxes, which are not read", "takes them unrotated"),
+            (scores, columns.score, "these are predictions, not labels", "reads them as labels"),
+            (angles, columns.angle, "rotated boxes are not supported", "reads them unrotated"),
         ):
             if found and place is not None:
                 line, text = found[0]
                 self._problems.add(
                     self._path,
                     line,
-                    f"{columns.names[place]} is {text!r:.20}, and {len(found):,} rows have such "
-                    f"values: {what}; {command} {remedy}",
+                    f"{columns.names[place]} is {text!r:.20}, and {plural(len(found), 'row')} "
+                    f"{'has' if len(found) == 1 else 'have'} such a value: {what}; {command} "
+                    f"{remedy}",
                 )
 
     def _whole_row(self, line: int, values: list[str]) -> list[str] | None:
-        """Return a row with all its columns; a path alone may stand for an image without boxes."""
+        """Return a row with all its columns; a row with only a path is an image without boxes."""
         columns = self._columns
         count = len(columns.names)
         while len(values) > count and not values[-1]:
@@ -138,14 +140,14 @@ class Table:
             self._problems.add(
                 self._path,
                 line,
-                'a value has a line break in it: a quote (") that is not closed takes in the rows '
-                "after it; remove the quote",
+                'a value contains a line break: an unclosed quote (") swallows the rows after it; '
+                "remove the quote",
             )
             return None
         if len(values) == count:
             return values
         command = one_box_a_row(self._path, values)
-        remedy = f"this gives each box a row: {command}" if command else "correct the row"
+        remedy = f"to give each box its own row: {command}" if command else "correct the row"
         self._problems.add(
             self._path,
             line,
@@ -154,7 +156,7 @@ class Table:
         return None
 
     def _has_rows_inside(self, place: int, value: str) -> bool:
-        """Whether a value has line breaks and is an image, a class, or several rows."""
+        """Whether a value with line breaks is an image, a class, or several rows."""
         lines = value.splitlines()
         if len(lines) < 2:
             return False
@@ -164,15 +166,15 @@ class Table:
         return any(line.count(mark) >= marks for line in lines for mark in DELIMITERS)
 
     def _check_no_box(self, line: int, label: str) -> None:
-        """A row without numbers stands for an image without boxes, if it has no class either."""
+        """Refuse a row with a class but no numbers; without both, it is an image without boxes."""
         if label and self._unlabelled == "empty":
-            self._problems.note("rows with a class but no box: taken as images without boxes")
+            self._problems.note("rows with a class but no box: only the image is kept")
         elif label:
             self._problems.add(
                 self._path,
                 line,
-                f"has the class {label!r:.60}, but no box; --unlabelled empty takes such rows as "
-                "images without boxes",
+                f"has the class {label!r:.60}, but no box; --unlabelled empty keeps only the image "
+                "of such rows",
             )
 
     def _read_numbers(self, line: int, texts: list[str], label: str) -> Numbers | None:
@@ -193,7 +195,7 @@ class Table:
             self._problems.add(
                 self._path,
                 line,
-                f"{', '.join(wrong)}; expected four numbers and a class, or nothing but the "
+                f"{', '.join(wrong)}; expected four numbers and a class, or only the "
                 f"{columns.names[columns.image]} for an image without boxes",
             )
             return None
@@ -209,14 +211,14 @@ class Table:
                 self._problems.add(
                     self._path,
                     line,
-                    f"{columns.names[place]} is {values[place]!r:.40}; expected 0 or 1; --columns "
-                    "with _ in its place leaves the column out",
+                    f"{columns.names[place]} is {values[place]!r:.40}; expected 0 or 1; to leave "
+                    "the column out, give --columns with _ in its place",
                 )
             elif flag:
                 crowd = True
         if crowd:
             marks = "/".join(columns.names[place] for place in columns.ignore)
-            self._problems.note(f"boxes with {marks}: iscrowd 1, regions to ignore")
+            self._problems.note(f"boxes with {marks}: marked iscrowd 1 (to ignore)")
         return crowd
 
     def _check_commas(self) -> None:
@@ -226,17 +228,19 @@ class Table:
                 self._path,
                 line,
                 f"{text!r:.20} may be {text.replace(',', '.')} or {text.replace(',', '')}; write "
-                "decimal points, and no commas between thousands",
+                "decimal points, and no thousands separators",
             )
 
     def _set_sizes(self) -> None:
-        """Give the images the sizes of their rows, unless those are the boxes'."""
+        """Set the image sizes from the rows, unless they are the sizes of the boxes."""
         columns = self._columns
         if columns.size is None:
             return
         if not columns.is_size_sure and self._are_box_sizes():
             names = ", ".join(columns.names[place] for place in reversed(columns.size))
-            self._problems.note(f"tables whose {names} are the boxes', not the images': not read")
+            self._problems.note(
+                f"columns {names} are the sizes of the boxes, not of the images: not read", None
+            )
             return
         for line, image, texts in self._sizes:
             self._set_size(line, image, texts)
@@ -254,7 +258,7 @@ class Table:
         return True
 
     def _set_size(self, line: int, image: FoundImage, texts: tuple[str, str]) -> None:
-        """Give an image the height and width (px) of a row; all rows must give the same."""
+        """Set the height and width (px) of an image from a row; all rows must agree."""
         if all(map(is_blank, texts)):
             return
         size = read_size(texts)
@@ -270,7 +274,7 @@ class Table:
             self._problems.add(
                 self._path,
                 line,
-                f"says that {image.file_name!r} is {size[1]}x{size[0]} px, but an earlier row says "
-                f"{image.size[1]}x{image.size[0]}; correct one of them, or leave both columns out "
-                "by --columns with _ in their place",
+                f"gives the size of {image.file_name!r} as {size[1]}x{size[0]} px, but an earlier "
+                f"row as {image.size[1]}x{image.size[0]}; correct one of them, or leave out both "
+                "columns with --columns and _ in their place",
             )

@@ -1,4 +1,4 @@
-"""What to type where the columns of a table cannot be told: a `--columns` made for that table."""
+"""Suggest a `--columns` for a table whose columns are not clear."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MANY = 10
 
 
 def suggest_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return options that read a table, for the user to choose from: `--columns "image,.."`.
+    """Return options that read a table, for the user to choose from: `--columns "image,..."`.
 
-    There are several where names and values leave open what the numbers of a box are; none where
-    no column can be the image, or too few have numbers.
+    There are several if names and values do not show what the numbers of a box are. There are none
+    if no column can be the image, or too few have numbers.
 
     Args:
-        names: of the header row; none if there is no such row.
-        rows: the first rows of boxes, as values.
+        names: Column names of the header row; empty if there is no such row.
+        rows: Values of the first rows of boxes.
     """
     row = rows[0] if rows else []
     count = max(len(names), len(row))
@@ -64,7 +64,7 @@ def suggest_columns(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         text = ", or ".join(f"{told} if a box is {form}" for told, form in options)
     if options and len(labels) > 1:
         others = some_of([repr(names[p]) if names else f"column {p + 1}" for p in labels[1:]])
-        text += f"; with label in another place if the class is in {others}"
+        text += f"; move label if the class is in {others}"
     return text
 
 
@@ -75,7 +75,7 @@ def _is_constant(rows: Sequence[Sequence[str]], place: int) -> bool:
 def _class_numbers(
     whats: Sequence[str], rows: Sequence[Sequence[str]], taken: set[int]
 ) -> list[int]:
-    """Return the one other column of small whole numbers that repeat, which may be classes."""
+    """Return the only other column of small repeated whole numbers, which may be classes."""
     found = []
     for place in range(len(whats)):
         texts = [row[place] for row in rows if len(row) > place]
@@ -92,7 +92,7 @@ def _named(whats: Sequence[str], what: str) -> list[int]:
 def _boxes(
     whats: Sequence[str], values: Sequence[str], rows: Sequence[Sequence[str]], taken: set[int]
 ) -> list[tuple[tuple[str, ...], list[int]]]:
-    """Return what the numbers of a box may be, and their columns."""
+    """Return the possible forms of a box, and the columns of its numbers."""
     for form in (CORNERS, TOP_LEFT, CENTRE, ("x1", "y1", "w", "h")):
         if all(part in whats for part in form):
             places = [_named(whats, part)[0] for part in form]
@@ -117,13 +117,13 @@ def _boxes(
 
 
 def _possible_forms(texts: Sequence[Sequence[str]]) -> list[Form]:
-    """Return the forms that the numbers of rows allow, the likeliest first."""
+    """Return the forms that the numbers allow, the likeliest first."""
     boxes = [[number for text in row if (number := read_number(text)) is not None] for row in texts]
     boxes = [box for box in boxes if len(box) == 4]
     if not boxes:
         return [CORNERS, TOP_LEFT, CENTRE]
     if all(a < c and b < d for a, b, c, d in boxes):
-        corners = [CORNERS, Y_FIRST]  # sizes are not over the places of so many boxes
+        corners = [CORNERS, Y_FIRST]  # sizes do not exceed the positions of so many boxes
         return corners if len(boxes) >= _MANY else [*corners, TOP_LEFT, CENTRE]
     pairs = [PAIRS] if all(a < b and c < d for a, b, c, d in boxes) else []
     return [*pairs, TOP_LEFT, CENTRE]
@@ -135,19 +135,19 @@ def _is_box(text: str) -> bool:
 
 
 def describe_values(path: Path, names: Sequence[str], row: Sequence[str]) -> str | None:
-    """Say why no `--columns` reads a table, if values of its first row show it."""
+    """Return why no `--columns` can read a table, if its first row shows it."""
     several = []
     for name, value in zip(names, row, strict=False):
         words = split_numbers(value)
         if value.startswith(("{", "[{")):
             return (
-                f"has JSON, or dictionaries of Python, in the column {name!r:.60}, which is not "
-                "read; give each number of a box a column of its own (x, y, width, height), or "
+                f"has JSON or Python dictionaries in the column {name!r:.60}, which is not "
+                "supported; give each number of a box its own column (x, y, width, height), or "
                 "export COCO JSON, Pascal VOC or YOLO from the tool that wrote it"
             )
         if len(words) > 4 and len(words) % 4 == 0 and all(map(is_number, words)):
             return (
-                f"has {len(words) // 4} boxes in the column {name!r:.60} of one row; write a row "
+                f"has {len(words) // 4} boxes in the column {name!r:.60} of one row; write one row "
                 "for each box, with its class"
             )
         if len(words) == 2 and all(map(is_number, words)):
@@ -156,15 +156,15 @@ def describe_values(path: Path, names: Sequence[str], row: Sequence[str]) -> str
         return None
     old, new = (shlex.quote(str(p)) for p in (path, path.with_stem(f"{path.stem}-numbers")))
     return (
-        f"has two numbers in each of the columns {' and '.join(map(repr, several))}; this gives "
-        f"each number its own column, without a header row: sed 1d {old} | tr -d '\"()[]' > {new}"
+        f"has two numbers in each of the columns {' and '.join(map(repr, several))}; to give each "
+        f"number its own column, without a header row: sed 1d {old} | tr -d '\"()[]' > {new}"
     )
 
 
 def one_box_a_row(path: Path, values: Sequence[str]) -> str | None:
-    """Return the command that gives each box a row, if a row without header has several.
+    """Return the command that gives each box its own row, if a row without header has several.
 
-    They are `path,x1,y1,x2,y2,class,x1,..`, or `path x1,y1,x2,y2,class x1,..` of YOLO in Keras.
+    Such rows are `path,x1,y1,x2,y2,class,x1,...`, or `path x1,y1,x2,y2,class x1,...` (keras-yolo).
     """
     is_spaced = re.search(r"\S\s+-?\d+(\.\d+)?$", values[0]) and len(values) % 4 == 1
     if not is_spaced and (

@@ -1,4 +1,4 @@
-"""The values of a table of boxes: numbers, flags, sizes, and the units of its coordinates."""
+"""The values in a table of boxes: numbers, flags, sizes, and the unit of the coordinates."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from retinanet.data.canvas import Size
 Numbers = tuple[float, float, float, float]
 """The numbers of a box, in the order of its form."""
 _BLANK = frozenset(("", "nan", "na", "n/a", "null", "none", "[]"))
-"""What pandas and others write for a value that is not there, in small letters."""
+"""What pandas and others write for a missing value, in lower case."""
 _TRUE, _FALSE = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "false", "no", "-1"))
 _WORDS = re.compile(r"[\s,;]+")
 _PX_AT_MOST = 2.0
-"""Coordinates of a whole table that stay under this are hardly px."""
+"""If all coordinates of a table are below this, they are hardly px."""
 
 
 def is_blank(text: str) -> bool:
-    """Whether a value is not there."""
+    """Whether a value is missing."""
     return text.lower() in _BLANK
 
 
 def split_numbers(text: str) -> list[str]:
-    """Return the words of a value that holds a whole box: `[1, 2, 3, 4]` or `1 2 3 4`."""
+    """Return the parts of a value that holds a whole box: `[1, 2, 3, 4]` or `1 2 3 4`."""
     return [word for word in _WORDS.split(re.sub(r"[\[\](){}]", " ", text)) if word]
 
 
 def read_flag(text: str) -> bool | None:
-    """Return whether a flag is set; OpenImages' -1 (unknown) is not. None if it is no flag."""
+    """Return whether a flag is set; -1 (unknown in OpenImages) is not. None if it is not a flag."""
     if is_blank(text) or text.lower() in _FALSE:
         return False
     return True if text.lower() in _TRUE else None
@@ -52,14 +52,14 @@ def choose_units(
     told: str | None,
     problems: Problems,
 ) -> str | None:
-    """Return `px` or a key of `UNIT_SCALES`; None, and a problem, if the numbers leave it open.
+    """Return `px` or a key of `UNIT_SCALES`; None, and a problem, if the unit is not clear.
 
     Args:
-        path: path of the table.
-        rows: lines and numbers of the boxes.
-        named: what the names of the columns say.
-        told: what the user says.
-        problems: collects problems.
+        path: Path of the table.
+        rows: Lines and numbers of the boxes.
+        named: Unit in the column names, if any.
+        told: Unit given by the user, if any.
+        problems: Collects problems.
     """
     if told is not None or not rows:
         return told or named or "px"
@@ -73,8 +73,8 @@ def choose_units(
         problems.add(
             path,
             line,
-            f"the names of the columns say {named}, but there is a {largest:g}; --units px says "
-            "that they are px",
+            f"the column names say {named}, but the largest number is {largest:g}; give --units px "
+            "if they are px",
         )
         return None
     if largest <= 1 or (largest <= _PX_AT_MOST and has_fractions):
@@ -82,7 +82,7 @@ def choose_units(
             path,
             line,
             f"no coordinate is over {largest:g} (here {shown}): give --units shares if they are "
-            "shares of the image's width and height, --units px if they are px",
+            "shares of the image's width and height, or --units px if they are px",
         )
         return None
     small = [

@@ -1,7 +1,8 @@
-"""The objects of an XML file of Pascal VOC, and the boxes of those that have another shape.
+"""Read the objects of a Pascal VOC XML file: upright boxes, rotated boxes and outlines.
 
-VOC counts pixels from 1 and includes the last one. Rotated boxes, which roLabelImg and CVAT write,
-and outlines have no such rule: they are continuous px from 0, and the box around them is taken.
+VOC counts pixels from 1 and includes the last one. This does not apply to outlines and to the
+rotated boxes of roLabelImg and CVAT: they are in continuous px from 0, and the box around them is
+used.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ROTATED = ("cx", "cy", "w", "h", "angle")
 _SHAPES = ("bndbox", "robndbox", "polygon")
 _SAME = 2.0
-"""Px that a <bndbox> may differ by from the box around a <robndbox> of the same object."""
+"""Px by which a <bndbox> may differ from the box around a <robndbox> of the same object."""
 _DIFFICULT = ("difficult", "isdifficult")
 _IGNORED = frozenset((*map(key_of, FLAGS), "iscrowd", "crowd")) - {*_DIFFICULT}
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "unspecified": False}
@@ -32,12 +33,12 @@ _FLAGS |= {"1": True, "true": True, "yes": True}
 
 
 def find_objects(path: Path, root: VocElement, problems: Problems) -> list[VocElement]:
-    """Return all <object> elements, in whatever they are; those inside others are not objects.
+    """Return all <object> elements at any depth, except those inside another <object>.
 
     Args:
-        path: path of the XML file, for messages.
-        root: its root.
-        problems: gets one for a box that belongs to no <object>.
+        path: Path of the XML file, for messages.
+        root: Root of the file.
+        problems: Gets a problem for each box that belongs to no <object>.
     """
     objects: list[VocElement] = []
     waiting: list[Any] = [root]
@@ -58,18 +59,18 @@ def find_objects(path: Path, root: VocElement, problems: Problems) -> list[VocEl
 
 
 class ObjectParser:
-    """Turns <object> elements into boxes."""
+    """Converts <object> elements to boxes."""
 
     def __init__(
         self, *, difficult: str, zero_based: bool, scale: float | None, angles: str | None
     ) -> None:
-        """Keep the user's choices.
+        """Store the user's choices.
 
         Args:
             difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
-            zero_based: corners are continuous px from 0, as some tools write them.
-            scale: turns the numbers into shares of the image's sides; None for px.
-            angles: unit of the angles of <robndbox>: `radians` or `degrees`, if it is told.
+            zero_based: Whether corners are continuous px from 0, as some tools write them.
+            scale: Factor that turns the numbers into shares of the image's sides; None for px.
+            angles: Unit of <robndbox> angles, `radians` or `degrees`, if it is given.
         """
         self._difficult = difficult
         self._zero_based = zero_based or scale is not None
@@ -77,15 +78,15 @@ class ObjectParser:
         self.angles = VocAngles(angles)
 
     def parse(self, path: Path, found: VocElement, problems: Problems) -> FoundBox | None:
-        """Return an object's own box; those of its <part> elements are not objects.
+        """Return the box of an object, without those of its <part> elements.
 
         Args:
-            path: path of the XML file, for messages.
-            found: an <object>.
-            problems: collects problems and notes.
+            path: Path of the XML file, for messages.
+            found: An <object>.
+            problems: Collects problems and notes.
         """
         if child_text(found, "deleted") == "1":
-            problems.note("objects that were deleted in LabelMe: left out")
+            problems.note("objects deleted in LabelMe: left out")
             return None
         names = list(dict.fromkeys((own.text or "").strip() for own in found.findall("name")))
         if len(names) > 1 or not any(names):
@@ -111,8 +112,8 @@ class ObjectParser:
             return None
         crowd = is_ignored or (is_difficult and self._difficult == "ignore")
         if crowd:
-            which = "objects to ignore (<ignore>)" if is_ignored else "difficult objects"
-            problems.note(f"{which}: iscrowd 1, regions to ignore")
+            which = "objects with <ignore>" if is_ignored else "difficult objects"
+            problems.note(f"{which}: marked iscrowd 1 (to ignore)")
         if self._scale not in (None, 1):
             x1, y1, x2, y2 = (number * self._scale for number in corners)
             corners = x1, y1, x2, y2
@@ -121,11 +122,11 @@ class ObjectParser:
     def _corners(
         self, path: Path, name: str, found: VocElement, problems: Problems
     ) -> tuple[Corners | None, int]:
-        """Return the box of an object's one shape, and its line."""
+        """Return the box of an object's only shape, and its line."""
         shapes = [shape for tag in _SHAPES for shape in found.findall(tag)]
         kinds = [shape.tag for shape in shapes]
         if kinds.count("bndbox") == 1 and "robndbox" not in kinds:
-            shapes = shapes[:1]  # an outline beside a box says more of the same
+            shapes = shapes[:1]  # an outline beside a box describes the same shape
         make = {
             "bndbox": self._upright_box,
             "robndbox": self._rotated_box,
@@ -155,10 +156,10 @@ class ObjectParser:
             return x1, y1, x2, y2
         if min(numbers) < 1:
             problems.note(
-                "boxes with an xmin or ymin under 1, which VOC does not have: if a tool wrote "
-                "corners from 0, give --zero-based"
+                "boxes with an xmin or ymin below 1, although VOC counts from 1: if the tool "
+                "counts from 0, give --zero-based"
             )
-        # The last pixel is included; of corners that are swapped, the smaller one is the first.
+        # The last pixel is included; if corners are swapped, the smaller one is the first.
         x1, x2 = (x1 - 1, x2) if x1 - 1 <= x2 else (x1, x2 - 1)
         y1, y2 = (y1 - 1, y2) if y1 - 1 <= y2 else (y1, y2 - 1)
         return x1, y1, x2, y2
@@ -178,13 +179,13 @@ class ObjectParser:
             )
             return None
         unit = self.angles.unit or "radians"
-        problems.note(f"rotated boxes (<robndbox>, angles in {unit}): the box around each is taken")
+        problems.note(f"rotated boxes (<robndbox>, angles in {unit}): the box around each is used")
         return self.angles.turned(path, shape.line, numbers)
 
     def _box_around_outline(
         self, path: Path, name: str, shape: VocElement, problems: Problems
     ) -> Corners | None:
-        """Return the box around `<x1>..</x1><y1>..` or `<pt><x>..</x><y>..</y></pt>`."""
+        """Return the box around `<x1>...</x1><y1>...` or `<pt><x>...</x><y>...</y></pt>`."""
         try:
             xs, ys = (
                 [
@@ -200,23 +201,23 @@ class ObjectParser:
             problems.add(
                 path,
                 shape.line,
-                f"the <polygon> of {name!r:.60} has {len(xs)} x and {len(ys)} y that are numbers; "
-                "expected three points or more; correct it, or write a <bndbox>",
+                f"the <polygon> of {name!r:.60} has {len(xs)} valid x and {len(ys)} valid y; "
+                "expected at least three points; correct it, or write a <bndbox>",
             )
             return None
-        problems.note("outlines without a <bndbox>: the box around each is taken")
+        problems.note("outlines without a <bndbox>: the box around each is used")
         return min(xs), min(ys), max(xs), max(ys)
 
 
 def _are_same(box: Corners | None, other: Corners | None) -> bool:
-    """Whether two boxes of an object differ by rounding alone, or one was refused already."""
+    """Whether two boxes of an object differ only by rounding, or one was already refused."""
     if box is None or other is None:
         return True
     return all(abs(a - b) <= _SAME for a, b in zip(box, other, strict=True))
 
 
 def _flag(path: Path, said: Sequence[Said], keys: Collection[str], problems: Problems) -> bool:
-    """Whether a flag is set, under any of its names."""
+    """Whether a flag is set under any of its names."""
     is_set = False
     for one in said:
         if one.key not in keys:
@@ -236,8 +237,8 @@ def _read_numbers(
     if None in numbers:
         shown = ", ".join(f"{k} {t!r:.20}" for k, t in zip(keys, texts, strict=True))
         if not any(texts):
-            shown = ", ".join(own.tag for own in shape) or "nothing in it"
-            shown = f"{shown:.100} in place of {', '.join(keys)}"
+            shown = ", ".join(own.tag for own in shape) or "nothing"
+            shown = f"{shown:.100} instead of {', '.join(keys)}"
         problems.add(
             path,
             shape.line,

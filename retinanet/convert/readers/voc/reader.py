@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file an image, and lists of images (ImageSets/Main).
+"""Read Pascal VOC: an XML file for each image, and lists of images (ImageSets/Main).
 
 VOC counts pixels from 1 and includes the last one: xmin 1, xmax 10 is the box from 0 to 10.
 """
@@ -30,7 +30,7 @@ from retinanet.errors import UserError
 
 
 class VocReader:
-    """Reads the XML files of a folder."""
+    """Reads the XML files in a folder."""
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class VocReader:
         units: str | None,
         angles: str | None,
     ) -> None:
-        """Find a folder's parts: Annotations, JPEGImages, or all files side by side.
+        """Find Annotations and JPEGImages in a folder; without them, all files are in the folder.
 
         Args:
-            folder: folder of the data set, or of its XML files.
-            images: image folder, if it is not JPEGImages.
+            folder: Folder of the data set, or of its XML files.
+            images: Image folder, if it is not JPEGImages.
             difficult: `ignore` (a region to ignore, iscrowd 1), `keep` or `drop`.
-            zero_based: corners are continuous px from 0, as some tools write them.
-            units: of the numbers: `px`, or a key of `UNIT_SCALES`, if it is told.
-            angles: of <robndbox>: `radians` or `degrees`, if it is told.
+            zero_based: Whether corners are continuous px from 0, as some tools write them.
+            units: Unit of the corners: `px`, or a key of `UNIT_SCALES`, if it is given.
+            angles: Unit of <robndbox> angles: `radians` or `degrees`, if it is given.
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder")
@@ -69,11 +69,11 @@ class VocReader:
         self._image_names = frozenset(find_image_names(self.images))
 
     def read(self, set_name: str | None, problems: Problems) -> FoundImages:
-        """Read the images of a list, in its order; or all XML files, sorted.
+        """Read the images of a list in its order, or all XML files, sorted.
 
         Args:
-            set_name: name of a list in ImageSets/Main, or the path of one.
-            problems: collects problems and notes.
+            set_name: Name of a list in ImageSets/Main, or path of a list; None for all XML files.
+            problems: Collects problems and notes.
         """
         part = FoundImages(
             name="",
@@ -85,8 +85,8 @@ class VocReader:
             names = self._find_xml_files(problems)
             if not names:
                 raise UserError(
-                    f"{self.xml_folder}: holds no XML file; name a folder of Pascal VOC, with "
-                    "Annotations and JPEGImages in it, or one of XML files"
+                    f"{self.xml_folder}: contains no XML files; name a Pascal VOC folder, with "
+                    "Annotations and JPEGImages, or a folder of XML files"
                 )
         else:
             part.name = Path(set_name).stem
@@ -99,25 +99,25 @@ class VocReader:
         return part
 
     def finish(self, found: list[FoundImages], problems: Problems) -> None:
-        """Look at what all files tell together; boxes that are not clear are not looked at."""
+        """Make the checks that need all files; boxes with unclear angles are removed."""
         if not self._objects.angles.are_clear(problems):
             for part in found:
                 for image in part.images:
                     image.boxes.clear()
 
     def note_unlisted(self, found: list[FoundImages], problems: Problems) -> None:
-        """Count the image files that no XML file belongs to."""
+        """Count the image files without an XML file."""
         named = {image.file_name for part in found for image in part.images}
         problems.note(
-            "images without an XML file: left out; --unlisted-images empty takes them as images "
-            "without boxes",
+            "images without an XML file: left out (--unlisted-images empty adds such images "
+            "without boxes)",
             len(self._image_names - named),
         )
 
     def _find_xml_files(self, problems: Problems) -> list[Path]:
         """Return all XML files, relative to their folder, sorted."""
         files = find_files(self.xml_folder, (".xml",))
-        problems.note("XML files whose name, or folder, begins with a dot: not read", files.hidden)
+        problems.note("hidden XML files (name or folder begins with a dot): not read", files.hidden)
         if self.xml_folder != self._folder:
             every = find_files(self._folder, (".xml",)).names
             inside = f"{self.xml_folder.name}/"
@@ -145,11 +145,11 @@ class VocReader:
                 problems.add(
                     path,
                     line,
-                    f"{text!r:.60} is a line of one class's list; name a plain list, "
+                    f"{text!r:.60} is a line from the list of a single class; name a plain list, "
                     "such as trainval",
                 )
             else:
-                problems.add(path, line, f"there is no {self.xml_folder / name}")
+                problems.add(path, line, f"there is no file {self.xml_folder / name}")
         return names
 
     def _parse_image(
@@ -173,7 +173,7 @@ class VocReader:
         return image
 
     def _file_name(self, path: Path, root: VocElement, problems: Problems) -> str | None:
-        """Return the image of an XML file: what <filename> says, or the one of the same name."""
+        """Return the image of an XML file: the one in <filename>, or the one with the same name."""
         filename, line = child_text(root, "filename"), child_line(root, "filename")
         beside = path.relative_to(self.xml_folder).with_suffix("")
         namesakes = self._namesakes(beside)
@@ -186,42 +186,42 @@ class VocReader:
             problems.add(
                 path,
                 line,
-                f"<filename> is {filename!r:.200}, but there is {namesakes[0]!r:.200}, too, which "
-                "has the XML file's name; correct <filename>",
+                f"<filename> is {filename!r:.200}, but there is also {namesakes[0]!r:.200}, which "
+                "has the name of the XML file; correct <filename>",
             )
             return None
         if named:
             if not exact:
                 problems.note(
-                    "XML files whose <filename> has other folders: the last part is taken"
+                    "XML files whose <filename> has other folders: only the last part is used"
                 )
             return named
         if len(namesakes) > 1:
             problems.add(
                 path,
                 line,
-                f"may belong to {' or '.join(map(repr, namesakes))}; write one of them into "
+                f"may belong to {' or '.join(map(repr, namesakes))}; write the right one in "
                 "<filename>, or remove the other file",
             )
             return None
         if namesakes:
             if filename:
                 problems.note(
-                    "XML files whose <filename> is not there: taken for the image of the same name"
+                    "XML files whose <filename> does not exist: the image of the same name is used"
                 )
             return namesakes[0]
         if not filename:
             problems.add(
                 path,
                 None,
-                f"has no <filename>, and there is no image {beside} in {self.images}; write it "
-                "there, or name the image folder with --images",
+                f"has no <filename>, and there is no image {beside} in {self.images}; add the "
+                "<filename>, or give the image folder with --images",
             )
             return None
         return name_inside(self.images, Path(filename)) or filename
 
     def _namesakes(self, beside: Path) -> list[str]:
-        """Return the images that have the name of an XML file, without its suffix."""
+        """Return the images with the same name as an XML file, apart from the suffix."""
         suffixes = (*SUFFIXES, *map(str.upper, SUFFIXES))
         for stem in dict.fromkeys((beside.as_posix(), beside.name)):
             found = [stem + suffix for suffix in suffixes if stem + suffix in self._image_names]
@@ -230,7 +230,7 @@ class VocReader:
         return []
 
     def _named_images(self, filename: str, folder: Path) -> tuple[str | None, str | None]:
-        """Return the images that <filename> means as it is, and by its last part alone."""
+        """Return the image that <filename> names in full, and the one that its last part names."""
         if not filename:
             return None, None
         posix = filename.replace("\\", "/")
@@ -244,5 +244,5 @@ class VocReader:
 
 
 def _first_folder(folder: Path, *names: str) -> Path:
-    """Return the first of a folder's folders that is there, or the folder itself."""
+    """Return the first of these subfolders that exists, or the folder itself."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder)

@@ -1,7 +1,7 @@
-"""Rotated boxes of Pascal VOC: roLabelImg's <robndbox>, CVAT's attribute, and what is not known.
+"""Rotated boxes in Pascal VOC: roLabelImg's <robndbox>, CVAT's attribute, and unknown ones.
 
-The box around a rotated one is the same for an angle and its negative; but degrees and radians
-are told apart by the angles of the whole data set alone.
+The box around a rotated one is the same for an angle and its negative. Degrees and radians can
+only be told apart by the angles of the whole data set.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ _NUMBERS = (
     *("rotation", "rotationdeg", "rotationdegrees", "rotationangle", "rotate", "rotated", "rot"),
     *("angle", "angledeg", "angledegrees", "theta"),
 )
-"""Names whose value must be read as a rotation."""
+"""Names of values that are rotations."""
 _WORDS = ("orientation", "direction", "heading", "yaw")
-"""Names whose value is a rotation if it is a number: else it is a word such as `left`."""
+"""Names of values that are rotations only if they are numbers, not words such as `left`."""
 _NO_ROTATION = ("false", "no", "none", "unspecified")
 
 
 class VocAngles:
-    """The angles of <robndbox> of a data set."""
+    """The <robndbox> angles of a data set."""
 
     def __init__(self, unit: str | None) -> None:
-        """Begin without angles; `unit` is `radians` or `degrees`, if the user has said it."""
+        """Start without angles; `unit` is `radians` or `degrees`, if the user gave it."""
         self.unit = unit
         self._seen: list[tuple[Path, int, float]] = []
 
     def turned(self, path: Path, line: int, box: Sequence[float]) -> Corners:
-        """Return the corners around a box given by centre, size and angle."""
+        """Return the corners of the box around a rotated box (centre, size and angle)."""
         cx, cy, width, height, angle = box
         self._seen.append((path, line, angle))
         degrees = angle if self.unit == "degrees" else math.degrees(angle)
         return extent_of(turn((cx - width / 2, cy - height / 2, width, height), degrees))
 
     def are_clear(self, problems: Problems) -> bool:
-        """Whether the unit can be told; a problem if not."""
+        """Whether the unit is clear; add a problem if not."""
         if self.unit is not None or not self._seen:
             return True
         path, line, largest = max(self._seen, key=lambda seen: abs(seen[2]))
         what = "give --angles degrees if they are degrees"
         if abs(largest) > 2 * math.pi + _SLACK:
-            why = f"is {largest:g}, too large for radians, as roLabelImg writes them; {what}"
+            why = f"is {largest:g}, too large for the radians that roLabelImg writes; {what}"
         elif abs(largest) > math.pi + _SLACK or (
             largest and all(angle % 1 == 0 for _, _, angle in self._seen)
         ):
             why = (
-                f"is {largest:g}, and it is the largest one: the angles may be radians, as "
-                f"roLabelImg writes them, or small ones in degrees; {what}, --angles radians if "
-                "they are radians"
+                f"is {largest:g}, the largest of all: the angles may be radians, which roLabelImg "
+                f"writes, or small angles in degrees; {what}, or --angles radians if they are "
+                "radians"
             )
         else:
             return True
@@ -67,9 +67,9 @@ class VocAngles:
 def turn_as_said(
     path: Path, said: Sequence[Said], corners: Corners, problems: Problems
 ) -> Corners | None:
-    """Return the box around a <bndbox> that an object says is turned; None after a problem.
+    """Return the box around a <bndbox> that is marked as rotated; None after a problem.
 
-    CVAT's <attribute> `rotation` is in degrees, about the centre. No other is known.
+    CVAT's <attribute> `rotation` is in degrees, about the centre. No other rotation is supported.
     """
     for one in said:
         if one.key not in (*_NUMBERS, *_WORDS):
@@ -89,12 +89,12 @@ def turn_as_said(
             problems.add(
                 path,
                 one.line,
-                f"<{one.name}> is {one.text!r:.20}, which may be degrees or radians, and is not "
-                f"read; write the box around the rotated one, and remove <{one.name}>; rename it "
-                "if it is no rotation",
+                f"<{one.name}> is {one.text!r:.20}, which may be degrees or radians and is not "
+                f"supported; write the box around the rotated one, and remove <{one.name}>; rename "
+                "it if it is not a rotation",
             )
             return None
         if number % 360:
-            problems.note("rotated boxes (CVAT's attribute rotation): the box around each is taken")
+            problems.note("rotated boxes (CVAT's attribute rotation): the box around each is used")
             corners = extent_of(turn(box_of(corners), number))
     return corners

@@ -1,8 +1,8 @@
-"""What an <object> says beside its name and its box: flags, rotations, attributes of CVAT.
+"""Read the properties of an <object> other than name and box: flags, rotations, CVAT attributes.
 
-Tools write the same as an element, as an XML attribute of <object> or <bndbox>, or inside
-<attributes>: as `<attribute><name>..</name><value>..</value>`, `<attribute name=".." value="..">`,
-`<attribute name="..">value</attribute>`, or an element of that name.
+Tools write a property as an element, as an XML attribute of <object> or <bndbox>, or inside
+<attributes>: `<attribute><name>...</name><value>...</value>`, `<attribute name="..." value="...">`,
+`<attribute name="...">value</attribute>`, or an element with that name.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ class Said(NamedTuple):
     """A name and a value."""
 
     key: str
-    """The name in small letters, without signs: `iscrowd` for `is_crowd`."""
+    """The name in lower case, letters and digits only: `iscrowd` for `is_crowd`."""
     name: str
     text: str
     line: int
     is_attribute: bool
-    """It is an <attribute> with a name, as CVAT writes what it knows of an object."""
+    """Whether it is an <attribute> with a name, as CVAT writes them."""
 
 
 def find_said(found: VocElement) -> list[Said]:
-    """Return all that an <object> says; values that are empty are left out."""
+    """Return all properties of an <object>, without those that are empty."""
     said = [*_of(found), *(one for box in found.findall("bndbox") for one in _of(box))]
     for group in found.findall("attributes"):
         said += _of(group)
@@ -39,7 +39,7 @@ def find_said(found: VocElement) -> list[Said]:
 
 
 def _of(holder: VocElement) -> Iterator[Said]:
-    """Yield the XML attributes of an element, and its children without children."""
+    """Yield the XML attributes of an element, and its children that have no children."""
     for name, text in holder.attrib.items():
         yield _said(name, text, holder.line)
     for child in holder:
@@ -52,5 +52,5 @@ def _said(name: str, text: str, line: int, *, is_attribute: bool = False) -> Sai
 
 
 def key_of(name: str) -> str:
-    """Return a name in small letters, without signs between its words."""
+    """Return a name in lower case, with letters and digits only."""
     return re.sub(r"[^0-9a-z]", "", name.lower())

@@ -1,4 +1,4 @@
-"""XML files of Pascal VOC: their elements, which know their lines, and what else XML may be."""
+"""Parse the XML files of Pascal VOC into elements with line numbers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from retinanet.convert.tables import parse_number
 from retinanet.data.canvas import Size
 
 _NO_NUMBER = ("", "none", "null", "nan")
-"""What tools write for a size that they do not know, in small letters."""
+"""What tools write for an unknown size, in lower case."""
 
 
 class VocElement(Element):
-    """An element that knows its line, from 1."""
+    """An element with its line, from 1."""
 
     line: int = 0
 
     def findall(self, path: str, namespaces: dict[str, str] | None = None) -> list[Any]:
-        """Return the children of a name, which know their lines, too."""
+        """Return the children with a name; they have their lines, too."""
         return super().findall(path, namespaces)
 
 
 def parse_xml(path: Path, content: bytes | OSError, problems: Problems) -> VocElement | None:
-    """Return the root of an XML file; entities and the like, which could do harm, are refused.
+    """Return the root of an XML file; entities and other unsafe features are refused.
 
-    Names are in small letters and without namespaces, as VOC has none.
+    Names are in lower case and without namespaces, as VOC has none.
     """
     if isinstance(content, OSError):
         problems.add(path, None, f"cannot be read: {content.strerror}")
@@ -45,24 +45,24 @@ def parse_xml(path: Path, content: bytes | OSError, problems: Problems) -> VocEl
             return _parse(text, skipped)
         except DefusedXmlException:  # a ValueError, too
             raise
-        except (ValueError, LookupError):  # an encoding that the parser does not know
+        except (ValueError, LookupError):  # an encoding that the parser does not support
             return _parse(_in_utf8(text), skipped)
     except ParseError as error:
         line = error.position[0] + skipped
         fault = f"not XML: {str(error).partition(':')[0]}"
         lines = content.split(b"\n")
         if line <= len(lines) and re.search(rb"&(?!#?\w+;)", lines[line - 1]):
-            fault = "not XML: an & has to be written as &amp;"
+            fault = "not XML: write & as &amp;"
         problems.add(path, line, fault)
     except DefusedXmlException as error:
-        problems.add(path, None, f"not read: {type(error).__name__}, which could do harm")
-    except (ValueError, LookupError) as error:  # an encoding that there is not
-        problems.add(path, None, f"not XML that can be read: {error}; save it as UTF-8")
+        problems.add(path, None, f"not read: {type(error).__name__}; such XML can be unsafe")
+    except (ValueError, LookupError) as error:  # an unknown encoding
+        problems.add(path, None, f"cannot be read as XML: {error}; save it as UTF-8")
     return None
 
 
 def _parse(content: bytes, skipped: int) -> VocElement:
-    """Return the root; `skipped` lines were before it."""
+    """Return the root of XML that follows `skipped` lines."""
 
     def make(tag: str, attributes: dict[str, str]) -> VocElement:
         names = {name.rpartition("}")[2].lower(): text for name, text in attributes.items()}
@@ -80,8 +80,8 @@ def _in_utf8(content: bytes) -> bytes:
     """Return XML in UTF-8, without the declaration of its encoding.
 
     Raises:
-        ValueError: not in the encoding that it declares.
-        LookupError: there is no such encoding.
+        ValueError: The content is not in the declared encoding.
+        LookupError: The declared encoding does not exist.
     """
     declared = re.match(rb"<\?xml[^>]*?encoding=[\"']([\w.:-]+)[\"'][^>]*\?>", content)
     if declared is None:
@@ -91,18 +91,20 @@ def _in_utf8(content: bytes) -> bytes:
 
 
 def describe_other(root: VocElement) -> str:
-    """Say what an XML file is that is not Pascal VOC's, and what to do."""
+    """Return what kind of XML file this is, if not Pascal VOC, and what to do."""
     if root.tag == "annotations" and root.find("image") is not None:
         return (
-            "is CVAT's own XML (CVAT for images), which is not read; export Pascal VOC 1.1 or "
-            "COCO 1.0 from CVAT"
+            "is CVAT's own XML (CVAT for images), which is not supported; export Pascal VOC 1.1 "
+            "or COCO 1.0 from CVAT"
         )
     if root.tag == "annotations" and root.find("track") is not None:
-        return "is CVAT's own XML (CVAT for video), which is not read; export COCO 1.0 from CVAT"
+        return (
+            "is CVAT's own XML (CVAT for video), which is not supported; export COCO 1.0 from CVAT"
+        )
     if root.tag == "dataset" and root.find("images") is not None:
         return (
-            "is XML of dlib's imglab, which is not read; Pascal VOC has a file for each image, "
-            "with <annotation> as its root"
+            "is XML of dlib's imglab, which is not supported; Pascal VOC has a file for each "
+            "image, with <annotation> as its root"
         )
     inside = root.findall("annotation")
     if inside:
@@ -117,16 +119,16 @@ def describe_other(root: VocElement) -> str:
 
 
 def parse_size(path: Path, root: VocElement, problems: Problems) -> Size | None:
-    """Return what <size> says; None where it says nothing, or 0 as some tools write."""
+    """Return the <size>; None if it is missing, or 0 as some tools write."""
     element = root.find("size")
     texts = [] if element is None else [child_text(element, key) for key in ("height", "width")]
     if any(text.lower() in _NO_NUMBER for text in texts) or not texts:
-        problems.note("XML files without <size>: taken from the image")
+        problems.note("XML files without <size>: size read from the image")
         return None
     try:
         height, width = map(parse_number, texts)
         if height == width == 0:
-            problems.note("XML files with a <size> of 0x0: taken from the image")
+            problems.note("XML files with a <size> of 0x0: size read from the image")
             return None
         if min(height, width) >= 1 and height == int(height) and width == int(width):
             return int(height), int(width)

@@ -1,4 +1,4 @@
-"""YOLO's data.yaml: its splits, and the names of its classes."""
+"""Read YOLO's data.yaml: its splits and class names."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SPLIT_NAMES = {
     **{"val": "val", "valid": "val", "validation": "val"},
     **{"test": "test", "testing": "test"},
 }
-"""What splits are called, and what they become."""
+"""The names of splits in a source, and the names they get."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class YoloConfig:
-    """Where a data set's images are, and what its classes are called."""
+    """Where the images of a data set are, and the names of its classes."""
 
     path: Path
-    """What says so; a folder, where nothing does."""
+    """The configuration file; the folder, if there is none."""
     root: Path
-    """Where the paths of the splits start from."""
+    """Folder that the paths of the splits are relative to."""
     splits: dict[str, list[Path]]
     """Folders and lists (.txt) of images."""
     complete: bool
-    """No split was left out on request."""
+    """Whether all splits are converted, not only those in --sets."""
     names: list[str]
     names_path: Path
-    """Where the names are from."""
+    """File with the names."""
     keypoints: bool
-    """Labels have the columns of keypoints after those of the box."""
+    """Whether labels have keypoint columns after those of the box."""
 
 
 def read_yolo_config(
@@ -52,14 +52,14 @@ def read_yolo_config(
     """Read a data.yaml.
 
     Args:
-        path: path of the file.
-        root: in place of its `path`.
-        sets: the splits to take, in this order; None for all. The others need not be there.
-        classes: list of class names, where the file has none.
-        problems: collects notes.
+        path: Path of the file.
+        root: Replaces its `path`.
+        sets: Splits to convert, in this order; None for all. The others need not exist.
+        classes: List of class names, if the file has none.
+        problems: Collects notes.
 
     Raises:
-        UserError: a value that is missing or wrong.
+        UserError: A value is missing or wrong.
     """
     values = read_yaml(path, number_keys=True)
     named, others = _named_splits(path, values)
@@ -82,7 +82,7 @@ def read_yolo_config(
 def _find_class_names(
     path: Path, root: Path, values: dict[Any, Any], classes: Path | None, problems: Problems
 ) -> tuple[list[str], Path]:
-    """Return the names, and where they are from: data.yaml, --classes, or a list beside it."""
+    """Return the names, and their file: data.yaml, --classes, or a list beside it."""
     listed = values.get("names")
     if isinstance(listed, str) and is_file(path.parent / listed):
         return read_names(path.parent / listed), path.parent / listed
@@ -91,22 +91,22 @@ def _find_class_names(
         return names, path
     other = classes or find_names(path.parent) or find_names(root)
     if other is not None:
-        problems.note(f"list of class names, as {path.name} has none: {other}")
+        problems.note(f"class names from {other}, as {path.name} has none", None)
         return read_names(other), other
     count = values.get("nc")
     if type(count) is int and 0 < count < 10_000:
-        problems.note(f"classes without a name in {path.name}: called class_0, ..", count)
+        problems.note(f"classes without a name in {path.name}: called class_0, ...", count)
         return [f"class_{i}" for i in range(count)], path  # as ultralytics calls them
     raise UserError(
         f"{path}: names should list the classes, not None; add a line such as `names: [cat, dog]`, "
-        "or give --classes FILE with one name a line"
+        "or give --classes FILE with one name per line"
     )
 
 
 def _named_splits(
     path: Path, values: dict[Any, Any]
 ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return what train, val and test name, and what other keys have that could be splits."""
+    """Return the entries of train, val and test, and those of other keys that could be splits."""
     named: dict[str, list[Any]] = {}
     others: dict[str, list[Any]] = {}
     keys: dict[str, str] = {}
@@ -131,7 +131,7 @@ def _named_splits(
 
 
 def _root_folder(path: Path, value: Any, named: dict[str, list[Any]], problems: Problems) -> Path:
-    """Return the folder that a data.yaml's `path` means: from the file's folder, or from here."""
+    """Return the folder that `path` means, relative to data.yaml or to the current folder."""
     if value is None:
         return path.parent
     if not isinstance(value, str):
@@ -140,13 +140,17 @@ def _root_folder(path: Path, value: Any, named: dict[str, list[Any]], problems: 
         for folder in (path.parent / Path(value).expanduser(), Path(value)):
             if folder.is_dir():
                 return folder
-    except (OSError, RuntimeError, ValueError):  # a name that no folder can have, or no such user
+    except (OSError, RuntimeError, ValueError):  # an invalid folder name, or no such user
         pass
     entries = [entry for own in named.values() for entry in own]
     if entries and all(_find_entry(path.parent, entry) for entry in entries):
-        problems.note(f"path in {path.name} that is no folder here: its own folder was taken")
+        problems.note(
+            f"`path` in {path.name} is not a folder here: the folder of {path.name} is used", None
+        )
         return path.parent
-    raise UserError(f"{path}: path is {value!r}, which is no folder here; give it with --root")
+    raise UserError(
+        f"{path}: path is {value!r}, which is not a folder here; give the folder with --root"
+    )
 
 
 def _find_splits(
@@ -157,10 +161,10 @@ def _find_splits(
     sets: list[str] | None,
     problems: Problems,
 ) -> dict[str, list[Path]]:
-    """Return the folders and lists of the splits in `sets`, or of all that a data.yaml names."""
+    """Return the folders and lists of the splits in `sets`, or of all splits in data.yaml."""
     if not named and not sets:
         raise UserError(
-            f"{path}: names none of {', '.join(SPLITS)}; add a line such as `train: images/train`"
+            f"{path}: has none of {', '.join(SPLITS)}; add a line such as `train: images/train`"
         )
     all_named = {**others, **named}
     splits: dict[str, list[Path]] = {}
@@ -184,23 +188,23 @@ def _find_splits(
                 above = _find_entry(root, str(Path(value).parent)) if is_image else None
                 other = None if above else _other_folder(root, split, value)
                 raise UserError(
-                    f"{path}: {split} names {value!r:.200}, and there is no folder or list (.txt) "
+                    f"{path}: {split} is {value!r:.200}, but there is no folder or list (.txt) "
                     f"{root / value}; "
                     + (f"write the folder of the images, such as {above}; " if above else "")
-                    + (f"if {other} is meant, write that; " if other else "")
-                    + "--root D names the folder that it starts from"
-                    + (f", --sets {' '.join(there)} leaves {split} out" if there else "")
+                    + (f"did you mean {other}? If so, write that; " if other else "")
+                    + "to give the folder that it is relative to, use --root D"
+                    + (f"; to leave {split} out, use --sets {' '.join(there)}" if there else "")
                 )
             if _is_elsewhere(root, value, entry):
                 problems.note(
-                    f"path of {split} that is not there: {value!r:.200}, taken for {entry}"
+                    f"{split}: {value!r:.200} does not exist, {entry} is used instead", None
                 )
             splits[split].append(entry)
     return splits
 
 
 def _other_folder(root: Path, split: str, value: str) -> Path | None:
-    """Return the folder that is there under another name of a split: valid/images for val."""
+    """Return the folder with another name of the same split, such as valid/images for val."""
     names = [name for name, own in SPLIT_NAMES.items() if own == SPLIT_NAMES.get(split)]
     parts = value.replace("\\", "/").split("/")
     for place, part in enumerate(parts):
@@ -218,20 +222,21 @@ def _note_other_keys(
     others: dict[str, list[Any]],
     problems: Problems,
 ) -> None:
-    """Name keys that are no splits, but have images."""
+    """Note keys that are not splits, but list images."""
     for key, entries in others.items():
         found = [_find_entry(root, entry) for entry in entries]
         if all(entry is not None and entry != root for entry in found):
             problems.note(
-                f"key of {path.name} that names images, but is no split: {key}, not read (--sets "
-                f"{' '.join([*splits, key])} reads it, too)"
+                f"{key} in {path.name} has images, but is not a split: not read (--sets "
+                f"{' '.join([*splits, key])} also reads it)",
+                None,
             )
 
 
 def _find_entry(root: Path, value: Any) -> Path | None:
-    """Return the folder or list that a split names, if it is there.
+    """Return the folder or list that a split names, if it exists.
 
-    Also where it is written for Windows, in other case, or with folders of another machine before.
+    The path may be written for Windows, in another case, or begin with folders of another machine.
     """
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return None
@@ -259,7 +264,7 @@ def _is_entry(path: Path) -> bool:
 
 
 def _in_any_case(folder: Path, parts: list[str]) -> Path | None:
-    """Return the folder or list of a path whose case may differ, if there is one alone."""
+    """Return the folder or list of a path whose case may differ, if there is exactly one."""
     for part in parts:
         try:
             if (folder / part).exists():
@@ -275,7 +280,7 @@ def _in_any_case(folder: Path, parts: list[str]) -> Path | None:
 
 
 def _is_elsewhere(root: Path, value: str, entry: Path) -> bool:
-    """Whether an entry is not what its text says, nor Roboflow's habit."""
+    """Whether an entry is neither at the path as written nor at Roboflow's usual place."""
     plain = value.strip().replace("\\", "/")
     usual = [root / plain, root / plain.removeprefix("../")]
     return entry not in [Path(os.path.normpath(path)) for path in usual]

@@ -1,4 +1,4 @@
-"""What all rows of a YOLO data set together say of how they are meant."""
+"""Check from all rows of a YOLO data set whether they are read in the right way."""
 
 from __future__ import annotations
 
@@ -10,73 +10,73 @@ from pathlib import Path
 FORMS = ("cxcywh", "xyxy", "xywh")
 """Centre and size; two corners; top left corner and size."""
 UNITS = {"shares": 1.0, "percent": 100.0, "px": 1.0}
-"""What a number of a label is divided by; px stay px."""
+"""Divisors that turn the numbers of labels into shares; px stay px."""
 SLACK = 1e-3
-"""How far rounding may take a share out of 0..1."""
+"""How far rounding may move a share outside 0 to 1."""
 _TOP_LEFT_OUTSIDE = 3
-"""Boxes that must leave their image before they are suspected to begin with their corner."""
+"""At least this many boxes outside their image suggest that labels begin with the corner."""
 _OUT = 0.01
-"""A share outside of its image that no rounding explains."""
+"""A share outside the image that rounding cannot explain."""
 _NO_SHARE = 2.0
 """A larger number cannot be a share of an image's side, not even a wrong one."""
 _LARGE, _MANY = 300, 10
-"""So many boxes of images with sides of at least so many px have some number over 100, if in px."""
+"""Ten boxes in px, in images with sides of at least 300 px, have some number over 100."""
 _NEARLY_ALL = 0.9
 _FEW_NUMBERS = 80
-"""Longer rows are outlines: poses have fewer key points, and comparing all sides takes long."""
+"""Longer rows are outlines: poses have fewer key points, and comparing all sides is slow."""
 _AROUND = 0.1
-"""How far key points may lie outside their box, as a share of its size."""
+"""How far key points may be outside their box, as a share of its size."""
 
 Sides = tuple[float, float]
-"""What x and y are divided by to become shares of an image's width and height."""
+"""Divisors that turn x and y into shares of the image's width and height."""
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules:
-    """How the numbers of labels are meant."""
+    """How to read the numbers of labels."""
 
     names: list[str]
-    """Classes 0, 1, .."""
+    """Names of the classes 0, 1, ..."""
     names_path: Path
-    """Where they are from."""
+    """File with the names."""
     points: str | None
-    """What rows of more than five columns are: `outline` of an object, or its box and `keypoints`;
-    None if nobody says it."""
+    """What rows with more than five columns are: the `outline` of an object, or its box and
+    `keypoints`; None if it is not given."""
     other_classes: str
     """`refuse` or `drop` rows whose class number is not in `names`."""
     form: str | None
-    """One of `FORMS`, if the user says it."""
+    """One of `FORMS`, if the user gives it."""
     units: str
     """One of `UNITS`."""
 
 
 @dataclass(kw_only=True)
 class Evidence:
-    """What all rows of a data set together say of how they are meant."""
+    """Counts over all rows of a data set, which show how they should be read."""
 
     rows: int = 0
     boxes: int = 0
-    """Rows of five columns."""
+    """Rows with five columns."""
     outside: int = 0
-    """Of these: leave their image, read as centre and size."""
+    """Boxes outside their image, if read as centre and size."""
     not_corners: int = 0
-    """Of these: cannot be two corners."""
+    """Boxes that cannot be two corners."""
     not_top_left: int = 0
-    """Of these: cannot be the top left corner and the size."""
+    """Boxes that cannot be the top left corner and the size."""
     largest: float = 0.0
-    """The largest number of a row, as it is written."""
+    """The largest number in any row, as written in the file."""
     no_shares: int = 0
-    """Boxes whose numbers cannot be shares; not those with one number that is wrong."""
+    """Boxes whose numbers cannot be shares; boxes with a single wrong number do not count."""
     with_points: int = 0
-    """Rows of more than five columns."""
+    """Rows with more than five columns."""
     key_points: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Of these, those that could be a box and key points: number, and values of each."""
+    """Rows that could be a box and key points, by number of points and values per point."""
     tight: int = 0
-    """Of these, those whose box is the one around the points."""
+    """Rows whose box is the one around the points."""
     crossing: int = 0
-    """Rows of more than five columns that cross themselves, read as outlines."""
+    """Rows with more than five columns that cross themselves if read as outlines."""
     lengths: set[int] = field(default_factory=set)
     classes: set[int] = field(default_factory=set)
 
@@ -84,8 +84,8 @@ class Evidence:
         """Count the numbers of a row without its class.
 
         Args:
-            numbers: as they are written.
-            sides: what to divide by; None if the image's size is not known.
+            numbers: The numbers as written in the file.
+            sides: Divisors; None if the size of the image is not known.
         """
         self.rows += 1
         self.largest = max(self.largest, *numbers)
@@ -110,11 +110,11 @@ class Evidence:
             self.not_top_left += max(a + c, b + d) > 1 + _OUT
 
     def objection(self, rules: LabelRules, smallest_side: Callable[[], float]) -> str | None:
-        """Say why the labels are hardly meant as they are read, if so.
+        """Return why the labels are probably read in the wrong way; None if they are not.
 
         Args:
-            rules: how they are read.
-            smallest_side: tells the smallest side of the images, px.
+            rules: How they are read.
+            smallest_side: Returns the smallest side of the images, px.
         """
         return (
             self._other_units(rules, smallest_side)
@@ -126,24 +126,24 @@ class Evidence:
     def _other_units(self, rules: LabelRules, smallest_side: Callable[[], float]) -> str | None:
         if rules.units != "shares" and self.rows and self.largest <= 1:
             return (
-                f"no number of its {self.rows:,} boxes is more than 1, so they are not "
-                f"{rules.units}; leave --units away"
+                f"no number of the {self.rows:,} boxes is over 1, so they are not {rules.units}; "
+                "remove --units"
             )
-        found = f"no number of its {self.rows:,} boxes is more than 100"
+        found = f"no number of the {self.rows:,} boxes is over 100"
         if rules.units == "px" and self.rows >= _MANY and self.largest <= 100:
             if smallest_side() >= _LARGE:
                 return (
                     f"{found}, though all images are larger, so they look like percent, not px: "
-                    "give --units percent; if they are px all the same, write them as shares of "
-                    "the image's width and height"
+                    "give --units percent; if they really are px, write them as shares of the "
+                    "image's width and height"
                 )
         elif rules.units == "shares" and self.no_shares * 2 > self.rows:
-            start = f"{self.no_shares:,} of {self.rows:,} boxes are no shares, from 0 to 1: "
+            start = f"{self.no_shares:,} of {self.rows:,} boxes are not shares, from 0 to 1: "
             if self.largest > 100:
                 return f"{start}the largest number is {self.largest:g}; give --units px"
             if self.rows >= _MANY and smallest_side() >= _LARGE:
                 return f"{start}{found}, though all images are larger; give --units percent"
-            return f"{start}{found}; give --units percent or --units px, whichever they are"
+            return f"{start}{found}; give --units percent or --units px, whichever is right"
         return None
 
     def _other_points(self, rules: LabelRules) -> str | None:
@@ -156,17 +156,17 @@ class Evidence:
             (points, values), _ = self.key_points.most_common(1)[0]
             return (
                 f"{count:,} of {self.with_points:,} rows with more than 5 columns begin with a box "
-                "(class cx cy width height) that holds all points after it, so it is not clear "
-                "what they are: give --points keypoints if the points are key points or an outline "
-                f"of that box (data.yaml may say it, too: `kpt_shape: [{points}, {values}]`), or "
+                "(class cx cy width height) that contains all points after it, so it is not clear "
+                "what they are: give --points keypoints if a box comes first, before key points or "
+                f"an outline (or write `kpt_shape: [{points}, {values}]` in data.yaml); give "
                 "--points outline if all numbers after the class are the outline of the object"
             )
         if self.crossing * 2 > self.with_points:
             return (
                 f"{self.crossing:,} of {self.with_points:,} rows with more than 5 columns cross "
-                "themselves as outlines: give --points keypoints if they begin with a box (class "
-                "cx cy width height), and key points or an outline follow, which are left out; or "
-                "--points outline if they are outlines all the same"
+                "themselves if read as outlines: give --points keypoints if they begin with a box "
+                "(class cx cy width height); the key points or outline after it are left out. Give "
+                "--points outline if they really are outlines"
             )
         return None
 
@@ -181,9 +181,9 @@ class Evidence:
         if not fitting:
             return None
         return (
-            f"{self.outside:,} of {self.boxes:,} boxes leave their image as class cx cy "
-            f"width height, but all fit as {' and as '.join(fitting)}: say which is meant; "
-            "--box-form cxcywh if they should leave it"
+            f"{self.outside:,} of {self.boxes:,} boxes are outside their image as class cx cy "
+            f"width height, but all fit as {' and as '.join(fitting)}: give the right one, or "
+            "--box-form cxcywh if they may be outside"
         )
 
     def _other_classes(self, rules: LabelRules) -> str | None:
@@ -191,19 +191,19 @@ class Evidence:
         if 0 not in self.classes and count in self.classes and max(self.classes) == count:
             return (
                 f"class numbers go from {min(self.classes)} to {count}, but {count} classes have "
-                f"the numbers 0 to {count - 1}: if the labels count from 1, put one more name, "
-                f"such as unused, before the first in {rules.names_path.name}"
+                f"the numbers 0 to {count - 1}: if the labels count from 1, add a name, such as "
+                f"unused, before the first in {rules.names_path.name}"
             )
         return None
 
 
 def key_point_shape(numbers: Sequence[float], sides: Sides) -> tuple[int, int] | None:
-    """Return number and size of key points, if a row may be a box and the points in it.
+    """Return number and size of key points, if a row may be a box and points inside it.
 
     Args:
-        numbers: a row without its class: cx, cy, width, height, and x, y, perhaps visibility (0, 1
-            or 2), of each point.
-        sides: what to divide x and y by to get shares of the image.
+        numbers: A row without its class: cx, cy, width, height, then x, y and perhaps visibility
+            (0, 1 or 2) of each point.
+        sides: Divisors that turn x and y into shares of the image.
     """
     (cx, cy, w, h), rest = numbers[:4], numbers[4:]
     if not rest or min(w, h) <= 0 or min(cx - w / 2, cy - h / 2) < -_OUT * max(sides):
@@ -225,7 +225,7 @@ def key_point_shape(numbers: Sequence[float], sides: Sides) -> tuple[int, int] |
 
 
 def _is_tight(numbers: Sequence[float]) -> bool:
-    """Whether a box is the one around the points that follow."""
+    """Whether a box is the one around the points after it."""
     (cx, cy, w, h), xs, ys = numbers[:4], numbers[4::2], numbers[5::2]
     around = (min(xs), min(ys), max(xs), max(ys))
     box = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
@@ -235,7 +235,7 @@ def _is_tight(numbers: Sequence[float]) -> bool:
 
 
 def _crosses_itself(numbers: Sequence[float]) -> bool:
-    """Whether two sides of an outline x1, y1, x2, y2, .. cross."""
+    """Whether two sides of an outline x1, y1, x2, y2, ... cross."""
     points = list(zip(numbers[::2], numbers[1::2], strict=False))
     sides = list(zip(points, [*points[1:], points[0]], strict=True))
 

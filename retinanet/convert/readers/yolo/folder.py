@@ -1,7 +1,7 @@
-"""YOLO without a data.yaml: as labelImg, CVAT, Roboflow's darknet and Label Studio export it.
+"""Read YOLO without a data.yaml: exports of labelImg, CVAT, Roboflow (darknet), Label Studio.
 
-The classes are in a list (classes.txt, obj.names, ..), the splits in folders or lists with their
-names, or there is one set alone.
+The classes are in a list (classes.txt, obj.names, ...). The splits are in folders or lists with
+their names, or there is only one set.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from retinanet.yaml_reader import read_yaml
 
 _YAML = (".yaml", ".yml")
 _REMEDY = (
-    "give --classes FILE with the names of the classes, one a line, in the order of their numbers "
-    "from 0"
+    "give --classes FILE with the class names, one per line, in the order of their numbers from 0"
 )
 
 
@@ -38,22 +37,22 @@ def read_yolo_source(
     classes: Path | None,
     problems: Problems,
 ) -> YoloConfig:
-    """Say where the images of a YOLO data set are, and what its classes are called.
+    """Find the images and the class names of a YOLO data set.
 
     Args:
-        source: a data.yaml, a folder, a list of classes or images, or darknet's obj.data.
-        root: folder that paths start from, in place of the one that `source` says.
-        sets: the splits to take, in this order; None for all.
-        classes: list of class names, where nothing else has them.
-        problems: collects notes.
+        source: A data.yaml, a folder, a list of classes or images, or darknet's obj.data.
+        root: Folder that paths are relative to, instead of the one in `source`.
+        sets: Splits to convert, in this order; None for all.
+        classes: List of class names, if the data set has none.
+        problems: Collects notes.
 
     Raises:
-        UserError: it is not clear which images or classes are meant.
+        UserError: The images or classes are missing or not clear.
     """
     if source.is_dir():
         config = _find_yaml(source)
         if config is not None:
-            problems.note(f"data.yaml in the folder: {config}")
+            problems.note(f"configuration found in the folder: {config}", None)
             return read_yolo_config(config, root, sets, classes, problems)
         darknet = sorted(path for path in source.glob("*.data") if path.is_file())
         if len(darknet) == 1:
@@ -69,12 +68,12 @@ def read_yolo_source(
     if suffix in _YAML:
         return read_yolo_config(source, root, sets, classes, problems)
     raise UserError(
-        f"{source}: is not YOLO's data.yaml; name that file, or the folder with images and labels"
+        f"{source}: is not a YOLO data.yaml; name that file, or the folder with images and labels"
     )
 
 
 def _find_yaml(folder: Path) -> Path | None:
-    """Return the data.yaml of a folder, whatever it is called."""
+    """Return the data.yaml in a folder, under any name."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in _YAML and path.is_file():
@@ -89,8 +88,7 @@ def _find_yaml(folder: Path) -> Path | None:
     if len(found) > 1:
         names = some_of([path.name for path in found])
         raise UserError(
-            f"{folder}: has several files that could be its data.yaml: {names}; name one, such as "
-            f"{found[0]}"
+            f"{folder}: several files could be the data.yaml: {names}; name one, such as {found[0]}"
         )
     return found[0] if found else None
 
@@ -102,11 +100,11 @@ def _read_text_source(
     classes: Path | None,
     problems: Problems,
 ) -> YoloConfig:
-    """Read what a text is: a list of images, or of classes beside the images."""
+    """Read a text file: a list of images, or a list of classes beside the images."""
     folder = root or source.parent
     if _is_image_list(source):
         if sets:
-            raise UserError(f"{source}: is one list of images; leave --sets away")
+            raise UserError(f"{source}: is a single list of images; remove --sets")
         names, names_path = _names_beside(folder, source, classes)
         return _config(source, folder, {"": [source]}, None, names, names_path)
     if looks_like_labels(read_bytes(source)) and source.name not in NAME_FILES:
@@ -135,22 +133,22 @@ def _read_folder(
     classes: Path | None,
     problems: Problems,
 ) -> YoloConfig:
-    """Find splits and classes of a folder."""
+    """Find the splits and classes in a folder."""
     names = find_image_names(root)
     if not names:
         raise UserError(
-            f"{root}: holds no image; name a data.yaml, or the folder with images and labels"
+            f"{root}: contains no images; name a data.yaml, or the folder with images and labels"
         )
     path = list_of_classes or classes or find_names(root)
     if path is None:
         deeper = [found for found in sorted(root.glob("*/data.y*ml"))[:1] if found.is_file()]
-        hint = f"{deeper[0]} is there: name that" if deeper else other_labels(root)
+        hint = f"or name {deeper[0]}, which exists" if deeper else other_labels(root)
         raise UserError(
             f"{root}: has no data.yaml, and no list of classes (classes.txt, obj.names); {_REMEDY}"
             + (f"; {hint}" if hint else "")
         )
     class_names = read_names(path)
-    problems.note(f"list of class names, as there is no data.yaml: {path}")
+    problems.note(f"class names from {path}, as there is no data.yaml", None)
     splits: dict[str, list[Path]] = {}
     for file in sorted(root.glob("*.txt")):
         split = SPLIT_NAMES.get(file.stem.lower())
@@ -162,7 +160,7 @@ def _read_folder(
 
 
 def _split_folders(root: Path, names: list[str], problems: Problems) -> dict[str, list[Path]]:
-    """Return the folders of splits among those of images: images/train, valid/images, .."""
+    """Return the image folders of the splits, such as images/train or valid/images."""
     found: dict[str, dict[str, list[str]]] = {}
     outside = 0
     for name in names:
@@ -175,7 +173,7 @@ def _split_folders(root: Path, names: list[str], problems: Problems) -> dict[str
         found.setdefault(split, {}).setdefault(top, []).append("/".join(folders))
     if not found:
         return {"": [root / os.path.commonpath([os.path.dirname(name) for name in names])]}  # noqa: PTH120
-    problems.note("images outside of the folders of splits (train, val, test): not read", outside)
+    problems.note("images outside the split folders (train, val, test): not read", outside)
     return {
         split: [root / os.path.commonpath(folders) for folders in found[split].values()]
         for split in ("train", "val", "test")
@@ -184,7 +182,7 @@ def _split_folders(root: Path, names: list[str], problems: Problems) -> dict[str
 
 
 def _split_of(folder: str) -> str:
-    """Return the split that a folder's name says: val for valid, train for obj_train_data."""
+    """Return the split in a folder name: val for valid, train for obj_train_data."""
     words = re.split(r"[^a-z]+", folder.lower())
     splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
     return splits.pop() if len(splits) == 1 else ""
@@ -197,7 +195,7 @@ def _read_darknet(
     classes: Path | None,
     problems: Problems,
 ) -> YoloConfig:
-    """Read an obj.data: `train = data/train.txt` and so on, often with a folder too many."""
+    """Read an obj.data: `train = data/train.txt` and so on, often with an extra folder."""
     values: dict[str, str] = {}
     for number, line in read_lines(path):
         key, equals, value = (part.strip() for part in line.partition("="))
@@ -217,10 +215,10 @@ def _read_darknet(
             splits.setdefault(split, []).append(found)
     wanted = [SPLIT_NAMES.get(name, name) for name in sets or []]
     if missing and not sets:
-        there = f", --sets {' '.join(splits)} takes the others alone" if splits else ""
+        there = f"; to convert only the others, use --sets {' '.join(splits)}" if splits else ""
         raise UserError(
-            f"{path}: {missing[0]} is not there under {root}; --root D names the folder that it "
-            f"starts from{there}"
+            f"{path}: {missing[0]} does not exist under {root}; to give the folder that it is "
+            f"relative to, use --root D{there}"
         )
     names = _file_of(root, values["names"]) if values.get("names") else None
     names = names or classes or find_names(root)
@@ -238,7 +236,7 @@ def _read_darknet(
 
 
 def _file_of(root: Path, value: str) -> Path | None:
-    """Return a file under a folder that a path of another place means by its end."""
+    """Return the file under a folder that matches the end of a path from elsewhere."""
     parts = [part for part in value.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     for start in range(len(parts)):
         path = root.joinpath(*parts[start:])
@@ -263,7 +261,7 @@ def _config(
                 there = ", ".join(filter(None, splits))
                 raise UserError(
                     f"{path}: has no split {name!r}; "
-                    + (f"it has {there}" if there else "it is one set: leave --sets away")
+                    + (f"it has {there}" if there else "it is a single set: remove --sets")
                 )
         chosen = {name: splits[name] for name in wanted}
     return YoloConfig(

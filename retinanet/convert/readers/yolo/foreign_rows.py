@@ -1,4 +1,4 @@
-"""Rows of label files that are other formats', and the command that turns them into YOLO's."""
+"""Recognize rows of other formats in label files, and give a command that converts them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from retinanet.convert.tables import read_number
 
 
 def other_format(words: Sequence[str], folder: Path) -> str | None:
-    """Say which other format a row is, and what turns it into YOLO's; None for none that is known.
+    """Return the other format of a row and a command that converts it; None if there is none.
 
     Args:
-        words: the columns of a row.
-        folder: where its file is.
+        words: Columns of the row.
+        folder: Folder of the label file.
     """
     numbers = [read_number(word) for word in words]
     count, unnamed = len(words), numbers.count(None)
     if count in (15, 16) and unnamed == 1 and numbers[0] is None:
         cut, hidden, corners = numbers[1], numbers[2], [n for n in numbers[4:8] if n is not None]
-        # An outline of 7 points has shares there.
+        # An outline with 7 points has shares in these columns.
         if cut is not None and -1 <= cut <= 1 and hidden in (-1, 0, 1, 2, 3) and max(corners) > 2:
             what, order, then = "KITTI's", "$1, $5, $6, $7, $8", "--units px --box-form xyxy"
             return _remedy(f"looks like {what}", count, f"print {order}", then, folder)
@@ -31,7 +31,7 @@ def other_format(words: Sequence[str], folder: Path) -> str | None:
         )
         return _remedy(f"looks like {what}", count, f"print {order}", "--units px", folder)
     if count == 8 and all(word.lstrip("-").isdecimal() for word in words):
-        order = "if ($6 > 0) print $6, $1, $2, $3, $4"  # class 0 are regions to ignore
+        order = "if ($6 > 0) print $6, $1, $2, $3, $4"  # class 0 is for regions to ignore
         what = "looks like VisDrone's (its regions to ignore are left out)"
         return _remedy(what, count, order, "--units px --box-form xywh", folder, "-F, ")
     if count == 5 and None not in numbers[:4]:
@@ -43,8 +43,8 @@ def other_format(words: Sequence[str], folder: Path) -> str | None:
 
 
 def _remedy(what: str, count: int, order: str, options: str, folder: Path, mark: str = "") -> str:
-    """Return a command that rewrites such rows of a folder's files, and leaves others alone."""
-    then = f", then give {options}" if options else ""
+    """Return a command that rewrites such rows in a folder, and does not change others."""
+    then = f"; then give {options}" if options else ""
     awk = f"awk {mark}'NF >= {count} {{{order}; next}} 1'"
     return (
         f"the row {what}; to rewrite all files, type: (cd {shlex.quote(str(folder))} && for f in "

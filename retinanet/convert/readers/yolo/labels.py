@@ -1,9 +1,9 @@
-"""Where the label files of a YOLO data set are: the usual place, and the others that people have.
+"""Find the label files of a YOLO data set, in the usual place and in others that people use.
 
-ultralytics looks in one place, the last `images` folder of an image's path turned into `labels`,
-and takes an image without a file there for one without boxes. Labels that lie elsewhere are then
-lost in silence. So all text files of the data set are looked at, and folders are compared without
-the words for images and labels: `images/train`, `labels/train`, `train/Labels` and `train` are one.
+ultralytics looks in one place: the last `images` folder of an image's path, replaced by `labels`.
+An image without a file there has no boxes, so labels in another place are silently lost. Therefore
+all text files of the data set are looked at, and folders are compared without the words for images
+and labels: `images/train`, `labels/train`, `train/Labels` and `train` are the same.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class FoundLabels:
     same: list[Path] = field(default_factory=list)
     """Copies of it."""
     rivals: list[Path] = field(default_factory=list)
-    """Other files that could be meant, and say something else."""
+    """Other possible label files with different content."""
 
 
 def label_path(image: Path) -> Path:
-    """Return an image's usual label file: the last `images` folder of its path becomes `labels`."""
+    """Return the usual label file of an image: its last `images` folder becomes `labels`."""
     folder, stem = image.absolute().parent, os.path.splitext(image.name)[0]  # noqa: PTH122 (speed)
     return Path(_usual_folder(str(folder)), f"{stem}.txt")
 
@@ -68,12 +68,12 @@ def _usual_folder(folder: str) -> str:
 
 
 class LabelFiles:
-    """The text files around a data set's images, and which image each belongs to.
+    """The text files around the images of a data set, and the image that each belongs to.
 
     Args:
-        images: the images of the splits.
-        root: folder of the data set: its other images, and all its text files, count too.
-        given: a folder of label files that come before all others, if the user names one.
+        images: Images of the splits.
+        root: Folder of the data set. Its other images and all its text files count, too.
+        given: Folder of label files that come before all others, if the user gives one.
     """
 
     def __init__(self, images: Iterable[Path], root: Path, given: Path | None) -> None:
@@ -85,18 +85,18 @@ class LabelFiles:
         self._texts = _Texts(_places(self._chosen, root), None)
         self._given_texts: _Texts | None = None
         self.hidden = self._texts.hidden
-        """Number of text files that begin with a dot."""
+        """Number of text files whose name begins with a dot."""
         self.owners: dict[Path, set[Path]] = {}
         """Images by label file."""
         self.found: dict[Path, FoundLabels] = {}
-        """Of each image, whether or not it is in a split."""
+        """Label file of each image, also of images that are in no split."""
         self.passed_over: set[Path] = set()
         """Label files of images that have another one in the given folder."""
         if self.given:
             self._given_texts = _Texts({self.given: True}, self.given)
             self.found = self._find_all(every, self._given_texts, self._given_texts.folders_by_end)
             self.found = {i: labels for i, labels in self.found.items() if labels.path is not None}
-        # The usual place first: what lies there is no other image's.
+        # The usual place first: a file there belongs to no other image.
         for image in every:
             usual = self._texts.usual(image)
             if usual is not None:
@@ -111,18 +111,18 @@ class LabelFiles:
                     self.found[image] = labels
 
     def of(self, image: Path) -> FoundLabels:
-        """Return the label file of an image of the splits."""
+        """Return the label file of an image in a split."""
         return self.found[self._absolute[image]]
 
     def unread(self) -> Iterator[Path]:
-        """Yield the text files that look like labels and are no image's."""
+        """Yield the text files that look like labels and belong to no image."""
         given = () if self._given_texts is None else self._given_texts.paths()
         for path in dict.fromkeys((*given, *self._texts.paths())):
             if path not in self.owners and looks_like_labels(read_bytes(path)):
                 yield path
 
     def of_no_split(self) -> int:
-        """Return how many label files belong to images that no split has."""
+        """Return how many label files belong to images that are in no split."""
         return sum(self._chosen.isdisjoint(images) for images in self.owners.values())
 
     def _find_all(
@@ -131,7 +131,7 @@ class LabelFiles:
         texts: _Texts,
         folders_of: Callable[[Path], Iterable[list[str]]],
     ) -> dict[Path, FoundLabels]:
-        """Find the label file of each image, and note afterwards whose it is."""
+        """Find the label file of each image, then record its owner."""
         found = {image: self._find(image, texts, folders_of(image)) for image in images}
         for image, labels in found.items():
             for path in (labels.path, *labels.same, *labels.rivals):
@@ -140,7 +140,7 @@ class LabelFiles:
         return found
 
     def _find(self, image: Path, texts: _Texts, choices: Iterable[list[str]]) -> FoundLabels:
-        """Return the label file of an image in the first folders that have one for it alone."""
+        """Return the label file of an image from the first folders that have one of its own."""
         for folders in choices:
             paths = [
                 path
@@ -157,8 +157,8 @@ class _Texts:
     """Text files by folder and name.
 
     Args:
-        places: folders to look through, and whether also the folders in them.
-        base: folder whose own path does not count where folders are compared.
+        places: Folders to search, and whether to search their subfolders.
+        base: Folder whose own path is ignored when folders are compared.
     """
 
     def __init__(self, places: dict[Path, bool], base: Path | None) -> None:
@@ -183,22 +183,22 @@ class _Texts:
             yield from (Path(folder, n) for n in sorted(n for own in stems.values() for n in own))
 
     def usual(self, image: Path) -> Path | None:
-        """Return the label file of an image that ultralytics would find."""
+        """Return the label file that ultralytics would find for an image."""
         path = label_path(image)
         return path if path.name in self._in_folder(str(path.parent), stem_of(path.name)) else None
 
     def of_name(self, image: Path, folders: list[str]) -> Iterator[Path]:
-        """Yield the files in some folders that are called as an image: a.txt, or a.jpg.txt."""
+        """Yield the files in some folders that are named like an image: a.txt, or a.jpg.txt."""
         for folder in folders:
             for stem in dict.fromkeys((stem_of(image.name), _plain(image.name))):
                 yield from (Path(folder, name) for name in self._in_folder(folder, stem))
 
     def same_folder(self, image: Path) -> Iterator[list[str]]:
-        """Yield the folders that are an image's own but for the words for images and labels."""
+        """Yield the folders equal to that of an image, apart from words for images and labels."""
         yield self._by_key.get(_key(str(image.parent)), [])
 
     def near_folders(self, image: Path) -> Iterator[list[str]]:
-        """Yield folders with fewer or more levels than an image's own, the likeliest first."""
+        """Yield folders with fewer or more levels than that of an image, the likeliest first."""
         key = _key(str(image.parent))
         for end in range(len(key) - 1, max(len(key) - 1 - _LEVELS_UP, 0), -1):
             yield self._by_key.get(key[:end], [])
@@ -206,9 +206,9 @@ class _Texts:
         yield [folder for split in splits for folder in self._by_key.get((*key, split), [])]
 
     def folders_by_end(self, image: Path) -> Iterator[list[str]]:
-        """Yield folders whose path is the end of an image's own, then a single one with its name.
+        """Yield folders whose path is the end of an image's path, under any name of the base.
 
-        Whatever the base is called.
+        Last comes the only folder with a text file of the image's name, if there is just one.
         """
         key = _key(str(image.parent))
         for start in range(len(key) + 1):
@@ -222,9 +222,9 @@ class _Texts:
 
 
 def _places(images: Iterable[Path], root: Path) -> dict[Path, bool]:
-    """Return the root, and where the labels of images outside of it may be.
+    """Return the root, and the folders where labels of images outside of it may be.
 
-    A folder that happens to hold an image, such as a home, is not searched with all in it.
+    Subfolders of a folder that happens to hold an image, such as a home folder, are not searched.
     """
     folders = {image.parent for image in images if not image.is_relative_to(root)}
     places = {root: True}
@@ -245,13 +245,13 @@ def _places(images: Iterable[Path], root: Path) -> dict[Path, bool]:
 def _direct_texts(folder: Path) -> FoundFiles:
     try:
         names = [path.name for path in folder.iterdir() if path.suffix.lower() == ".txt"]
-    except OSError:  # no folder, or not ours to read
+    except OSError:  # not a folder, or not readable
         return FoundFiles([], 0)
     return FoundFiles(sorted(name for name in names if not is_hidden(name)), 0)
 
 
 def _choose(image: Path, paths: list[Path], usual: Path) -> FoundLabels:
-    """Choose among text files: the usual place first, then the same spelling."""
+    """Choose a text file: the usual place first, then the same spelling."""
     if len(paths) > 1 or paths != [usual]:
         paths = [path for path in paths if path == usual or _may_be_labels(path)]
     if not paths:
@@ -270,13 +270,13 @@ def _choose(image: Path, paths: list[Path], usual: Path) -> FoundLabels:
 
 
 def _may_be_labels(path: Path) -> bool:
-    """Whether a file that is not in the usual place holds labels, or nothing, as of a negative."""
+    """Whether a file in an unusual place has labels, or is empty (an image without objects)."""
     content = read_bytes(path)
     return looks_like_labels(content) or (isinstance(content, bytes) and not content.strip())
 
 
 def absolute(path: Path) -> Path:
-    """Return a path from the top of the disk; `..` goes, links stay."""
+    """Return an absolute path; `..` is resolved, links are kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` follows links)
 
 
@@ -285,7 +285,7 @@ def _plain(name: str) -> str:
 
 
 def stem_of(file: str) -> str:
-    """Return a file's name without suffix, as names are compared."""
+    """Return the name of a file without suffix, in a form for comparisons."""
     return _plain(os.path.splitext(file)[0])  # noqa: PTH122 (a path object for each would be slow)
 
 
@@ -305,22 +305,25 @@ def _tokens(name: str) -> list[str]:
 
 
 def is_label_folder(folder: Path) -> bool:
-    """Whether a folder's name says that it holds labels."""
+    """Whether the name of a folder suggests labels."""
     return is_label_name(folder.name)
 
 
 def is_label_name(name: str) -> bool:
-    """Whether a name says that labels are in it."""
+    """Whether a name suggests labels."""
     return bool(set(_tokens(name)) & _LABEL_WORDS)
 
 
 def other_labels(root: Path) -> str:
-    """Say what is in a folder in place of label files, if anything."""
+    """Return what is in a folder instead of label files; empty if nothing is."""
     for suffix, meaning in (
-        (".xml", "if those are Pascal VOC's, type: retinanet convert voc {0} OUT"),
-        (".json", "if that is COCO JSON, it needs no conversion: retinanet check {1}"),
+        (".xml", "if it is Pascal VOC, type: retinanet convert voc {0} OUT"),
+        (".json", "if it is COCO JSON, it needs no conversion: retinanet check {1}"),
         (".zip", "if the labels are in it, unpack it: unzip {1}"),
-        (".cache", "that is ultralytics' own copy, which is not read: the .txt files are needed"),
+        (
+            ".cache",
+            "this is a cache of ultralytics, which cannot be read: the .txt files are needed",
+        ),
     ):
         for name in find_files(root, (suffix,)).names[:1]:
             return f"there is {root / name}: {meaning.format(root, root / name)}"

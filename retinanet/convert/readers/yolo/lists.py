@@ -1,8 +1,8 @@
-"""YOLO's lists of images, also those written on another machine.
+"""Read YOLO's lists of images, including those written on another machine.
 
-`/home/joe/data/images/a.jpg` or `data/obj_train_data/a.jpg` are not there, but the end of such a
-path may be. The beginnings of all paths of a list are then the same folder, which is found here
-under another name.
+`/home/joe/data/images/a.jpg` or `data/obj_train_data/a.jpg` may not exist here, but a file with the
+end of that path may. All paths of the list then begin with the same folder, which has another name
+here.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from retinanet.data.images.near_names import find_renamed
 
 
 class ListedImage(NamedTuple):
-    """An image, and what names it."""
+    """An image, and the file that lists it."""
 
     path: Path
     source: Path
-    """A list; or the image itself."""
+    """A list, or the image itself."""
     line: int | None
 
 
 def read_list(
     path: Path, root: Path, problems: Problems, *, find_missing: bool
 ) -> list[ListedImage]:
-    """Return the images of a list, whose paths start from its folder or from the root.
+    """Return the images of a list; paths are relative to its folder or to the root.
 
-    Paths of another machine are taken for files under the root where all that are missing and can
-    be found have moved from one folder to another one; and, where `find_missing`, for those of
-    nearly the same name.
+    For missing paths, files under the root are used if all that can be found have moved from one
+    folder to another. With `find_missing`, files with a similar name are used, too.
 
     Raises:
-        UserError: the list cannot be read.
+        UserError: The list cannot be read.
     """
     images: list[ListedImage] = []
     lost: list[int] = []
@@ -56,7 +55,7 @@ def read_list(
     fresh = {place: root / name for place, name in files.items() if root / name not in taken}
     for place, file in fresh.items():
         images[place] = images[place]._replace(path=file)
-    problems.note(f"paths of {path.name} that are not there: {how}", len(fresh))
+    problems.note(f"missing paths of {path.name} found: {how}", len(fresh))
     still = [place for place in lost if not is_file(images[place].path)]
     if find_missing and still:
         here = [image.path for image in images if image.path.is_relative_to(root)]
@@ -67,12 +66,12 @@ def read_list(
                 file = root / renames.files[texts[place]]
                 images[place] = images[place]._replace(path=file)
         if renames:
-            problems.note(f"paths of {path.name} that are there {renames.how}", len(renames.files))
+            problems.note(f"missing paths of {path.name} found {renames.how}", len(renames.files))
     return images
 
 
 def _existing(text: str, folder: Path, root: Path) -> Path | None:
-    """Return the file of a line, which may have Windows' backslashes."""
+    """Return the file of a line, which may contain backslashes (Windows)."""
     for written in dict.fromkeys((text, text.replace("\\", "/"), text.strip("\"'"))):
         for place in (folder, root):
             if is_file(place / written):
@@ -81,7 +80,7 @@ def _existing(text: str, folder: Path, root: Path) -> Path | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; not so for a folder, or a name that no file can have."""
+    """Whether there is such a file; False for a folder or an invalid name."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -89,15 +88,15 @@ def is_file(path: Path) -> bool:
 
 
 def _parts(text: str) -> list[str]:
-    """Return the folders and the name of a path, absolute ones (Unix, Windows) too."""
+    """Return the folders and the name of a path, which may be absolute (Unix, Windows)."""
     plain = text.strip("\"'").replace("\\", "/")
     return [part for part in plain.split("/") if part not in ("", ".")]
 
 
 def _move(texts: dict[int, str], names: list[str]) -> tuple[str, dict[int, str]]:
-    """Return the move that finds the most paths, in words, and the file of each.
+    """Return the change of folder that finds the most paths, in words, and the file of each.
 
-    None where two moves find as many: nobody knows which is meant.
+    Nothing is returned if two changes find equally many.
     """
     files: dict[str, list[list[str]]] = {}
     for name in names:
@@ -118,4 +117,4 @@ def _move(texts: dict[int, str], names: list[str]) -> tuple[str, dict[int, str]]
     if not best or (len(best) > 1 and best[0][1] == best[1][1]):
         return "", {}
     (written, meant), _ = best[0]
-    return f"{written or '.'}/ taken for {meant or '.'}/", matches[written, meant]
+    return f"{meant or '.'}/ instead of {written or '.'}/", matches[written, meant]

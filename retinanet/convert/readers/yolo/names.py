@@ -1,4 +1,4 @@
-"""The names of YOLO's classes 0, 1, ..: from data.yaml, or from the lists that tools write."""
+"""Read the names of YOLO's classes 0, 1, ... from data.yaml or from the lists of other tools."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ NAME_FILES = (
     *("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt"),
     *("class_names.txt", "class.names", "names.txt", "notes.json"),
 )
-"""What labelImg, CVAT, Roboflow and Label Studio call the list of classes; or any `*.names`."""
+"""Class lists of labelImg, CVAT, Roboflow and Label Studio; `*.names` is read, too."""
 
 _DEEP = 2
-"""Folders below that of a data set where a list of classes may be: labels/train/classes.txt."""
+"""Depth of the subfolders that may have a class list: labels/train/classes.txt."""
 
 
 def names_of_yaml(path: Path, values: dict[Any, Any]) -> list[str] | None:
     """Return the names in a data.yaml; None if it has none.
 
     Raises:
-        UserError: they are no names, or not as many as `nc` says.
+        UserError: The names are invalid, or their number differs from `nc`.
     """
     names, count = values.get("names", values.get("classes")), values.get("nc")
     if names is None:
@@ -36,8 +36,8 @@ def names_of_yaml(path: Path, values: dict[Any, Any]) -> list[str] | None:
         if set(names) != set(range(len(names))):
             raise UserError(
                 f"{path}: the keys of names should be 0 to {len(names) - 1}, not "
-                f"{', '.join(map(str, names))[:100]}; number them as the labels do, and give the "
-                "numbers that no label has a name, too, such as 0: unused"
+                f"{', '.join(map(str, names))[:100]}; use the numbers in the labels, and also name "
+                "the unused numbers, such as 0: unused"
             )
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
@@ -54,12 +54,12 @@ def names_of_yaml(path: Path, values: dict[Any, Any]) -> list[str] | None:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read a list of classes: one name a line, or the categories of Label Studio's notes.json.
+    """Read a class list: one name per line, or the categories in Label Studio's notes.json.
 
-    Lines with their number before the name (`0 cat`, `0: cat`) lose it.
+    Numbers before the names (`0 cat`, `0: cat`) are removed.
 
     Raises:
-        UserError: it cannot be read, or the class numbers do not follow from it.
+        UserError: The list cannot be read, or the class numbers are not clear.
     """
     if path.suffix == ".json":
         return _check_names(path, _names_of_notes(path))
@@ -67,8 +67,8 @@ def read_names(path: Path) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise UserError(
-                f"{path}:{number}: is empty, so that it is not clear which number the next classes "
-                "have; remove the line, or write a name"
+                f"{path}:{number}: is empty, so the numbers of the next classes are not clear; "
+                "remove the line, or write a name"
             )
     names = [line.strip() for line in lines]
     if path.suffix == ".csv":
@@ -84,10 +84,10 @@ def read_names(path: Path) -> list[str]:
 
 
 def find_names(folder: Path) -> Path | None:
-    """Return the list of classes in a folder or in folders near its top; None if there is none.
+    """Return the class list in a folder or in its upper subfolders; None if there is none.
 
     Raises:
-        UserError: there are several, and they differ.
+        UserError: There are several lists, and they differ.
     """
     found: dict[tuple[str, ...], Path] = {}
     for name in find_files(folder, (*NAME_FILES, ".names")).names:
@@ -101,9 +101,9 @@ def find_names(folder: Path) -> Path | None:
     if len(found) > 1:
         first, second, *_ = found.values()
         raise UserError(
-            f"{folder}: the classes of {first} and {second} differ; give the one of "
-            f"all labels, such as --classes {first}; or, if each is of its own folder, convert "
-            "the folders one by one"
+            f"{folder}: the classes of {first} and {second} differ; give the list for all labels, "
+            f"such as --classes {first}; or, if each folder has its own list, convert the folders "
+            "one by one"
         )
     return next(iter(found.values()), None)
 
@@ -115,8 +115,8 @@ def _names_of_notes(path: Path) -> list[Any]:
         return [names[i] for i in range(len(categories))]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
-            f"{path}: has no categories with the ids 0, 1, .. and names, as Label Studio writes "
-            "them; give --classes FILE with one name a line"
+            f"{path}: has no categories with ids 0, 1, ... and names, as Label Studio writes them; "
+            "give --classes FILE with one name per line"
         ) from None
 
 
@@ -127,5 +127,5 @@ def _check_names(path: Path, names: list[Any]) -> list[str]:
     texts = [str(name).strip() for name in names]
     for name in texts:
         if texts.count(name) > 1:
-            raise UserError(f"{path}: the name {name!r:.60} is there twice; rename one of them")
+            raise UserError(f"{path}: duplicate name {name!r:.60}; rename one of them")
     return texts

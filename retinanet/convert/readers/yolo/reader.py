@@ -1,4 +1,4 @@
-"""YOLO: folders or lists of images, and a text file of labels for each image."""
+"""Read YOLO: folders or lists of images, and a text file of labels for each image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from retinanet.data.images.reading import SUFFIXES
 from retinanet.errors import UserError
 
 _PLACES = 3
-"""Folders of label files that the summary names."""
+"""Number of label folders that the summary lists."""
 
 
 def read_yolo(
@@ -43,21 +43,21 @@ def read_yolo(
 ) -> list[FoundImages]:
     """Read the images of all splits and their labels.
 
-    file_name starts from the split's folder; where a split has several folders or lists, from the
-    first of images/SPLIT, images, the root, and the folder they share, that holds all its images.
+    file_name is relative to the folder of the split. If a split has several folders or lists, it is
+    relative to the first folder that holds all its images: images/SPLIT, images, the root, or the
+    common parent folder.
 
     Args:
-        config: where the images are.
-        rules: how labels are meant.
-        problems: collects problems and notes.
-        labels: folder of label files that come before those in the usual places, and in others that
-            are clear.
-        missing_images: as for `assemble`; `skip` leaves out label files without an image, too.
-        unlabelled: `refuse` splits without labels, and images whose labels may lie elsewhere; or
-            take them as `empty`.
+        config: Where the images are.
+        rules: How to read the labels.
+        problems: Collects problems and notes.
+        labels: Folder of label files that come before those in all other places.
+        missing_images: As for `assemble`; `skip` also leaves out label files without an image.
+        unlabelled: `refuse` splits without labels, and images whose labels may be elsewhere; or
+            take them as images without boxes (`empty`).
 
     Raises:
-        UserError: the labels of all splits together contradict how they are read.
+        UserError: The labels, taken together, contradict the way they are read.
     """
     listed = {
         split: _images_of_split(config, split, missing_images, problems) for split in config.splits
@@ -85,30 +85,30 @@ def read_yolo(
         report_unlabelled(config, there, files, unread, unlabelled, problems)
     if unread:
         problems.note(
-            f"text files that look like labels, but are no image's, such as {unread[0]}: not read",
+            f"text files with labels, but without an image, such as {unread[0]}: not read",
             len(unread),
         )
     _note_places(config, files, images, problems)
-    problems.note("text files whose name, or folder, begins with a dot: not read", files.hidden)
+    problems.note("hidden text files (name or folder begins with a dot): not read", files.hidden)
     return parts
 
 
 def _images_of_split(
     config: YoloConfig, split: str, missing_images: str, problems: Problems
 ) -> list[ListedImage]:
-    """Return the images of a split, each once."""
+    """Return the images of a split, without duplicates."""
     images: dict[Path, ListedImage] = {}
     entries = config.splits[split]
     for entry in entries:
         for image in _images_of(entry, config.root, missing_images, problems):
             if images.setdefault(absolute(image.path), image) is not image:
-                problems.note("images that a split names twice: taken once")
+                problems.note("images listed twice in a split: taken once")
     if not images:
         of_split = f" of {split}" if split else ""
         problems.add(
             config.path,
             None,
-            f"there is no image{of_split} in {' and '.join(map(str, entries))}; correct the path"
+            f"there are no images{of_split} in {' and '.join(map(str, entries))}; correct the path"
             + (f", or leave {split} out with --sets" if len(config.splits) > 1 else ""),
         )
     return list(images.values())
@@ -141,17 +141,17 @@ def _read_split(
     paths = [files.of(image.path).path for image in listed]
     contents = map_in_threads(read_bytes, [path for path in paths if path is not None])
     sizes: list[Size | None] = [None] * len(listed)
-    if rules.units == "px":  # whether boxes fit says how they are meant
+    if rules.units == "px":  # whether boxes fit their image shows whether they are read right
         infos = read_image_infos([image.path for image in listed])
         sizes = [None if isinstance(info, str) else info.shown for info in infos]
     for (path, source, line), label, size in zip(listed, paths, sizes, strict=True):
         content = next(contents) if label is not None else b""
         name = name_inside(folder, path.absolute())
-        boxes = []  # of an image without a label file
+        boxes = []  # the image has no label file
         if label is not None:
             boxes = read_labels(label, content, rules, evidence, problems, size)
-        # Of another machine, or a text of no file; or there is none of nearly the same name: who
-        # looks for one again, without this reader, finds no labels.
+        # A path of another machine, not a path at all, or no file with a similar name. This is
+        # reported here, because a file that is found later would have no labels.
         if name is None or "\0" in name or (missing_images in FIND and not is_file(path)):
             if missing_images in SKIP:
                 problems.note("images without a file: skipped")
@@ -188,7 +188,7 @@ def _common_folder(config: YoloConfig, split: str, images: list[Path]) -> Path:
 
 
 def _report_shared_labels(files: LabelFiles, images: list[Path], problems: Problems) -> None:
-    """Name label files of which nobody can say whose they are, and images that have two."""
+    """Report label files that may belong to several images, and images with two label files."""
     owners: dict[Path, dict[Path, None]] = {}
     for image in images:
         found = files.of(image)
@@ -199,8 +199,8 @@ def _report_shared_labels(files: LabelFiles, images: list[Path], problems: Probl
             problems.add(
                 found.path,
                 None,
-                f"is the label file of {image}, but so is {found.rivals[0]}, which says something "
-                f"else; remove one of them, or give --labels {found.path.parent}",
+                f"is the label file of {image}, but so is {found.rivals[0]}, and they differ; "
+                f"remove one of them, or give --labels {found.path.parent}",
             )
     for path, shared in owners.items():
         if len(shared) > 1 and path.stat().st_size:
@@ -208,11 +208,12 @@ def _report_shared_labels(files: LabelFiles, images: list[Path], problems: Probl
             problems.add(
                 path,
                 None,
-                f"is the label file of both {first} and {second}, so that nobody knows whose boxes "
-                f"it has; remove one of the images, or move the label file to {label_path(first)}"
+                f"is the label file of both {first} and {second}, so it is not clear whose boxes "
+                f"these are; remove one of the images, or move the label file to "
+                f"{label_path(first)}"
                 if label_path(first) != label_path(second)
-                else f"is the label file of both {first} and {second}, so that nobody knows whose "
-                "boxes it has; remove or rename one of the images",
+                else f"is the label file of both {first} and {second}, so it is not clear whose "
+                "boxes these are; remove or rename one of the images",
             )
 
 
@@ -224,7 +225,7 @@ def _note_images_of_several_splits(
         for path in {os.path.realpath(i.path) for i in images if is_file(i.path)}:
             splits.setdefault(path, []).append(split)
     for names, count in Counter(tuple(own) for own in splits.values() if len(own) > 1).items():
-        problems.note(f"images are in both {' and '.join(names)}: AP will be too high", count)
+        problems.note(f"images in both {' and '.join(names)}: AP will be too high", count)
 
 
 def _report_labels_without_image(
@@ -235,7 +236,7 @@ def _report_labels_without_image(
     problems: Problems,
     missing_images: str,
 ) -> list[Path]:
-    """Name label files without an image in the folders of labels; return the others."""
+    """Report label files without an image in the label folders; return the others."""
     named = {stem_of(image.name) for image in files.found}
     bare = {stem_of(image.name) for image in images if files.of(image).path is None}
     used = {path.parent for image in images if (path := files.of(image).path) is not None}
@@ -249,7 +250,7 @@ def _report_labels_without_image(
     kinds: dict[str, Path] | None = None
     for path in unread:
         home = next((home for home in homes if path.is_relative_to(home)), None)
-        # Where labels lie beside images, any text may be one's: predictions of a run, too.
+        # If labels are beside images, any text may look like one: predictions of a run, too.
         beside = home is not None and homes[home].absolute() == home
         stem = stem_of(path.name)
         elsewhere = path.parent not in used and (home is None or (beside and stem in named))
@@ -278,7 +279,7 @@ def _report_labels_without_image(
 def _note_places(
     config: YoloConfig, files: LabelFiles, images: list[Path], problems: Problems
 ) -> None:
-    """Count what was read from an unusual place, and what was not read at all."""
+    """Count label files in unusual places, and label files that were not read."""
     places = Counter(
         str(path.parent)
         for image in dict.fromkeys(images)
@@ -289,15 +290,15 @@ def _note_places(
     for place, count in places.most_common(_PLACES):
         problems.note(f"label files read from {place}, which is not YOLO's usual place", count)
     problems.note(
-        "label files read from further places that are not YOLO's usual ones",
+        "label files read from other unusual places",
         sum(places.values()) - sum(count for _, count in places.most_common(_PLACES)),
     )
     problems.note(
-        f"label files of images that have another one in {files.given}: not read",
+        f"label files of images with another label file in {files.given}: not read",
         len(files.passed_over),
     )
     if config.complete:
         problems.note(
-            f"label files under {config.root} belong to images that no split names: not read",
+            f"label files under {config.root} with an image in no split: not read",
             files.of_no_split(),
         )

@@ -1,7 +1,7 @@
-"""The rows of a YOLO label file: `class cx cy width height`, or the points of an outline.
+"""Read the rows of a YOLO label file: `class cx cy width height`, or the points of an outline.
 
-Classes count from 0, coordinates are shares of the image's width and height. What tools write
-instead is read where it can mean one thing only (commas, a class by its name), and counted.
+Classes count from 0, and coordinates are shares of the image's width and height. Other spellings
+are read and counted if they are unambiguous (commas, a class name instead of a number).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LABEL_FORMS = (
 )
 _DECIMAL_COMMA = re.compile(r"-?\d*,\d+|-?\d+")
 _LOOKED_AT = 20
-"""Lines in which the first row of a label file is looked for."""
+"""Number of lines in which to look for the first row of a label file."""
 _HEADER_WORDS = (
     {"class", "classid", "cls", "label", "labelid", "category", "categoryid", "id", "name"},
     {"x", "cx", "xc", "xcenter", "xcentre", "centerx", "centrex"},
@@ -44,14 +44,14 @@ _HEADER_WORDS = (
 
 
 class _OtherClassError(ValueError):
-    """A label's class number is not in `names`."""
+    """The class number of a label is not in `names`."""
 
 
 def decode_labels(content: bytes) -> str:
     """Return the text of a label file.
 
     Raises:
-        ValueError: it is no text, or in an encoding that has to be guessed.
+        ValueError: It is not a text, or its encoding is not clear.
     """
     try:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -60,7 +60,7 @@ def decode_labels(content: bytes) -> str:
     except UnicodeDecodeError:
         raise ValueError("not a text file in UTF-8; save it in UTF-8") from None
     if "\0" in text:
-        raise ValueError("not a text file, or one in UTF-16 without its mark; save it in UTF-8")
+        raise ValueError("not a text file, or UTF-16 without a byte order mark; save it in UTF-8")
     return text
 
 
@@ -72,21 +72,21 @@ def read_labels(
     problems: Problems,
     size: Size | None = None,
 ) -> list[FoundBox]:
-    """Return the boxes of a label file, in shares (px where the rules say px).
+    """Return the boxes of a label file, in shares, or in px if the rules say so.
 
     Args:
-        path: path of the file.
-        content: what is in it.
-        rules: how labels are meant.
-        evidence: counts what the rows say of that.
-        problems: collects problems and notes.
-        size: height and width of the image, px, where labels are in px.
+        path: Path of the file.
+        content: Content of the file, or why it cannot be read.
+        rules: How to read the labels.
+        evidence: Counts rows that contradict the rules.
+        problems: Collects problems and notes.
+        size: Height and width of the image, px, if labels are in px.
     """
     if isinstance(content, OSError):
         problems.add(path, None, f"cannot be read: {content.strerror}")
         return []
     if content.startswith(b"version https://git-lfs"):
-        problems.add(path, None, "is a pointer of Git LFS, not the file itself; type: git lfs pull")
+        problems.add(path, None, "is a Git LFS pointer, not the file itself; type: git lfs pull")
         return []
     try:
         text = decode_labels(content)
@@ -103,9 +103,9 @@ def read_labels(
             if not words:
                 continue
             if words[0].startswith("#"):
-                problems.note("lines of label files that begin with #: left out")
+                problems.note("comment lines (#) in label files: skipped")
             elif line == 1 and _is_header(words):
-                problems.note("header lines of label files: skipped")
+                problems.note("header lines in label files: skipped")
             elif other := other_format(words, path.parent):
                 problems.add(path, line, other)
                 break
@@ -119,14 +119,14 @@ def read_labels(
         except ValueError as error:
             problems.add(path, line, str(error))
     different = {box._replace(line=None) for box in boxes}
-    problems.note("rows that repeat the box of an earlier row: kept", len(boxes) - len(different))
+    problems.note("rows with the same box as an earlier row: kept", len(boxes) - len(different))
     outlines = sum(bool(box.polygon) for box in boxes)
-    problems.note("outlines: kept as segmentations, boxes drawn around them", outlines)
+    problems.note("outlines: kept as segmentations, with the box around each", outlines)
     return boxes
 
 
 def split_row(row: str, note: Callable[[str], None] = lambda text: None) -> list[str]:
-    """Return the columns of a row: between blanks, else semicolons or commas, with `.` decimals."""
+    """Return the columns of a row, split at spaces, semicolons or commas, with decimal points."""
     if ";" in row:
         note("label rows with semicolons between the columns: read")
         return [word.strip().replace(",", ".") for word in row.strip().rstrip(";").split(";")]
@@ -141,7 +141,7 @@ def split_row(row: str, note: Callable[[str], None] = lambda text: None) -> list
 
 
 def _is_header(words: list[str]) -> bool:
-    """Whether a row names the columns as they are read."""
+    """Whether a row is a header line for the usual columns."""
     plain = [re.sub("[^a-z]", "", word.lower()) for word in words]
     return len(plain) == 5 and all(
         word in known for word, known in zip(plain, _HEADER_WORDS, strict=True)
@@ -159,16 +159,16 @@ def _parse_label(
     """Return the box of a row.
 
     Raises:
-        ValueError: what is wrong with it.
-        _OtherClassError: nothing but that its class is not in `names`.
+        ValueError: The row is wrong.
+        _OtherClassError: The row is right, but its class is not in `names`.
     """
     label, columns = _find_class(words, rules, problems)
     if rules.points == "keypoints" and len(columns) > 4:
         columns = columns[:4]
     if len(columns) == 5:
         raise ValueError(
-            "6 columns: a 6th is a confidence or a track id, which belong to predictions, or an "
-            "angle; labels have 5: remove that column"
+            "6 columns: the 6th is a confidence or a track id, as in predictions, or an angle; "
+            "labels have 5 columns: remove the 6th"
         )
     numbers = [parse_number(word) for word in columns] if all(map(_is_number, columns)) else []
     shape = key_point_shape(numbers, sides) if numbers and sides else None
@@ -177,7 +177,7 @@ def _parse_label(
             evidence.add(numbers, sides)
         raise ValueError(f"{len(columns) + 1} columns{_key_point_hint(shape)}; {_LABEL_FORMS}")
     if not numbers:
-        raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}")
+        raise ValueError(f"not all of {' '.join(words)!r:.80} are numbers; {_LABEL_FORMS}")
     places = [value / UNITS[rules.units] for value in numbers]
     if rules.units != "px" and not all(-SLACK <= value <= 1 + SLACK for value in places):
         if shape or (len(places) == 4 and max(places) > 2):
@@ -194,8 +194,8 @@ def _parse_label(
         label = rules.names[label]
     elif rules.units == "px" and rules.form is None and len(places) == 4:
         raise ValueError(
-            "a class's name and four px are mostly corners: say with --box-form xyxy, xywh or "
-            "cxcywh what they are"
+            "the row has a class name and four px, which are probably corners: give the form "
+            "with --box-form xyxy, xywh or cxcywh"
         )
     if len(places) == 4:
         a, b, c, d = places
@@ -209,8 +209,8 @@ def _key_point_hint(shape: tuple[int, int] | None) -> str:
         return ""
     points, values = shape
     return (
-        f": may be a box and {points} key points of {values} values, which --points keypoints "
-        f"takes for the box alone (data.yaml may say it, too: `kpt_shape: [{points}, {values}]`)"
+        f": may be a box and {points} key points with {values} values each; --points keypoints "
+        f"reads only the box (as does `kpt_shape: [{points}, {values}]` in data.yaml)"
     )
 
 
@@ -221,7 +221,8 @@ def _outside_message(columns: list[str], places: list[float], units: str) -> str
     if len(places) == 4 or max(places) <= 2 or min(places) < -0.5:
         return f"{found}, from 0 to 1; correct the row"
     return (
-        f"{found}, from 0 to 1; correct the row, or, if all rows are so, give --units px or percent"
+        f"{found}, from 0 to 1; correct the row, or, if all rows are like this, give --units px or "
+        "percent"
     )
 
 
@@ -230,7 +231,7 @@ def _find_class(
 ) -> tuple[int | str, list[str]]:
     """Return the class of a row, as number or name, and its other columns.
 
-    A name may have blanks: the columns after it are then all numbers.
+    A name may contain spaces; all columns after it are then numbers.
     """
     try:
         number = parse_number(words[0])
@@ -245,7 +246,7 @@ def _find_class(
     for end in range(1, len(words) - 3):
         name = " ".join(words[:end]).strip("\"'")
         if name in rules.names:
-            problems.note("labels with a class's name in place of its number: read")
+            problems.note("label rows with a class name instead of a number: read")
             return name, words[end:]
     first = next((i for i, word in enumerate(words) if _is_number(word)), len(words))
     if 0 < first <= len(words) - 4:
@@ -257,9 +258,9 @@ def _find_class(
     if first == len(words) == 5:
         raise ValueError(
             f"{' '.join(words)!r:.80} looks like a header line, but not of class cx cy width "
-            "height: remove it, and say with --box-form what the columns are"
+            "height: remove it, and give the form of the boxes with --box-form"
         )
-    raise ValueError(f"{' '.join(words)!r:.80} are not all numbers; {_LABEL_FORMS}")
+    raise ValueError(f"not all of {' '.join(words)!r:.80} are numbers; {_LABEL_FORMS}")
 
 
 def _is_number(word: str) -> bool:
@@ -279,7 +280,7 @@ def _corners(a: float, b: float, c: float, d: float, form: str | None) -> Corner
 
 
 def looks_like_labels(content: bytes | OSError) -> bool:
-    """Whether a file's first row could be a label, in whatever units and with whatever commas."""
+    """Whether the first row of a file could be a label, in any unit and with any commas."""
     if isinstance(content, OSError):
         return False
     try:
@@ -293,7 +294,7 @@ def looks_like_labels(content: bytes | OSError) -> bool:
 
 
 def same_labels(one: bytes | OSError, other: bytes | OSError) -> bool:
-    """Whether two label files say the same, but for the digits of their numbers."""
+    """Whether two label files are equal, apart from rounding."""
     if one == other:
         return True
     own, others = plain_rows(one), plain_rows(other)
@@ -306,7 +307,7 @@ def same_labels(one: bytes | OSError, other: bytes | OSError) -> bool:
 
 
 def plain_rows(content: bytes | OSError) -> list[list[float]] | None:
-    """Return the numbers of a file whose rows are all labels as YOLO writes them; else None."""
+    """Return the numbers of a file if all its rows are plain YOLO labels; else None."""
     if isinstance(content, OSError):
         return None
     try:

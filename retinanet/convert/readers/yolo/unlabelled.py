@@ -1,7 +1,7 @@
-"""Images without a label file: are they empty, or are their labels somewhere unread?
+"""Images without a label file: do they have no objects, or are their labels somewhere else?
 
-Who takes them for empty would teach a detector that its objects are background. So they are
-refused where any file could hold their labels: texts elsewhere, other formats, odd names.
+Taking them as empty by mistake teaches a detector that objects are background. So they are refused
+if any file could hold their labels: texts in other places, other formats, unusual names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from retinanet.convert.readers.yolo.labels import (
 from retinanet.convert.readers.yolo.rows import decode_labels, looks_like_labels, split_row
 from retinanet.data.images.folders import find_files
 from retinanet.data.images.reading import SUFFIXES
+from retinanet.errors import plural
 
 _NO_LABELS = (
     *(".heic", ".heif", ".avif", ".jfif", ".gif", ".svg", ".webp", ".psd", ".pdf", ".raw", ".dng"),
@@ -33,10 +34,10 @@ _NO_LABELS = (
     *(".avi", ".npy", ".npz", ".pt", ".pth", ".pkl", ".tfw", ".jgw", ".pgw", ".wld", ".prj"),
     *(".ovr", ".md5", ".db", ".ini", ".cache", ".py"),
 )
-"""Suffixes of files that lie beside images and hold no boxes."""
+"""Suffixes of files beside images that contain no boxes."""
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _TRIED = 20
-"""Images that are compared with all label files for a rule of their names."""
+"""Number of images whose names are compared with all label files."""
 
 
 def report_unlabelled(
@@ -50,12 +51,12 @@ def report_unlabelled(
     """Refuse images without labels where labels may have been overlooked.
 
     Args:
-        config: where the data set is.
-        splits: the images of each split that are there.
-        files: their label files.
-        unread: text files that look like labels, but are no image's.
-        unlabelled: `refuse` such images, or take them as `empty`.
-        problems: collects problems and notes.
+        config: Where the data set is.
+        splits: Existing images of each split.
+        files: Label files of the images.
+        unread: Text files that look like labels, but belong to no image.
+        unlabelled: `refuse` such images, or take them as images without boxes (`empty`).
+        problems: Collects problems and notes.
     """
     missing = {
         split: own
@@ -64,7 +65,7 @@ def report_unlabelled(
     }
     if unlabelled == "empty" or not missing:
         count = sum(map(len, missing.values()))
-        problems.note("images without a label file: taken as images without boxes", count)
+        problems.note("images without a label file: kept without boxes", count)
         return
     stems = {stem_of(path.name): path for path in unread}
     elsewhere = [
@@ -77,15 +78,15 @@ def report_unlabelled(
     others = _files_of_name([i for own in missing.values() for i in own], files, config.root)
     for split, bare in missing.items():
         of_split = f" of {split}" if split else ""
-        empty = "--unlabelled empty takes images without a label file as empty"
+        empty = "--unlabelled empty keeps images without a label file, without boxes"
         overlooked = [image for image in bare if stem_of(image.name) in stems]
         named = [image for image in bare if image in others]
         if overlooked:
             other = stems[stem_of(overlooked[0].name)]
-            reads = f"--labels {folder or _top(other, config.root)} reads those"
+            reads = f"--labels {folder or _top(other, config.root)} reads them"
             if len(_first_row(other)) == 6:
                 reads = (
-                    "those have 6 columns, so they are likely predictions, with a confidence: if "
+                    "these have 6 columns, so they are probably predictions, with a confidence: if "
                     "they are labels, remove the 6th column, and give --labels "
                     f"{folder or _top(other, config.root)}"
                 )
@@ -102,36 +103,37 @@ def report_unlabelled(
         elif named:
             other = others[named[0]]
             what = (
-                f"{_count(named)}{of_split} without a label file, but with a file of the same name "
-                f"that is not read: {named[0]} and {other}; {_remedy(other, named[0], config.root)}"
-                f"; {empty}"
+                f"{_count(named)}{of_split} without a label file, but with another file of the "
+                f"same name: {named[0]} and {other}; {_remedy(other, named[0], config.root)}; "
+                f"{empty}"
             )
         elif archive := _find_archive(config.root):
             what = (
-                f"{_count(bare)}{of_split} without a label file, and there is {archive}: if labels "
-                f"are in it, unpack it; {empty}"
+                f"{_count(bare)}{of_split} without a label file, and there is {archive}: if it "
+                f"contains labels, unpack it; {empty}"
             )
         else:
-            problems.note("images without a label file: taken as images without boxes", len(bare))
+            problems.note("images without a label file: kept without boxes", len(bare))
             continue
         problems.add(config.path, None, what)
 
 
 def _hint(root: Path, unread: list[Path], named: Path | None, image: Path) -> str:
-    """Say what may be the labels of a split without any."""
+    """Suggest where the labels of a split without any may be."""
     if unread:
         return (
-            f"{len(unread):,} text files that look like labels belong to no image, such as "
-            f"{unread[0]}: name them as the images are, and give --labels {_top(unread[0], root)}"
+            f"{plural(len(unread), 'text file')} with labels, but without an image, such as "
+            f"{unread[0]}: name label files like the images, and give --labels "
+            f"{_top(unread[0], root)}"
         )
     found = other_labels(root)
     if not found and named is not None:
         found = f"there is {named}: {_remedy(named, image, root)}"
-    return found or "--labels D names the folder of the label files"
+    return found or "to give the folder of the label files, use --labels D"
 
 
 def _files_of_name(images: list[Path], files: LabelFiles, root: Path) -> dict[Path, Path]:
-    """Return a file of the name of each image that has one and could hold its labels."""
+    """Return, for each image that has one, a file of its name that could hold its labels."""
     found: dict[str, Path] = {}
     for name in find_files(root, ("",)).names:
         suffix = Path(name).suffix.lower()
@@ -148,23 +150,21 @@ def _files_of_name(images: list[Path], files: LabelFiles, root: Path) -> dict[Pa
 
 
 def _remedy(other: Path, image: Path, root: Path) -> str:
-    """Say how a file of an image's name becomes its label file."""
+    """Return how to turn a file with an image's name into its label file."""
     usual = label_path(image)
     if other.is_dir():
-        return f"that is a folder: move the label file out of it, and remove it, for {usual}"
+        return f"that is a folder: move the label file to {usual}, and remove the folder"
     if other.suffix.lower() == ".xml":
-        return (
-            f"if those are Pascal VOC's, type: retinanet convert voc {shlex.quote(str(root))} OUT"
-        )
+        return f"if it is Pascal VOC, type: retinanet convert voc {shlex.quote(str(root))} OUT"
     if looks_like_labels(read_bytes(other)):
         places = " ".join(shlex.quote(str(path)) for path in (other, usual))
-        return f"if it has labels, rename it, and others like it: mv {places}"
+        return f"if it contains labels, rename it, and others like it: mv {places}"
     if other.suffix.lower() == ".txt":
         return (
-            f"its first row, {' '.join(_first_row(other))!r:.60}, is no label: if labels follow, "
-            f"remove it, and move the file to {usual}"
+            f"its first row, {' '.join(_first_row(other))!r:.60}, is not a label: if labels "
+            f"follow, remove that row, and move the file to {usual}"
         )
-    return f"export its boxes as YOLO's text files, {usual}"
+    return f"export its boxes as a YOLO text file, {usual}"
 
 
 def _first_row(path: Path) -> list[str]:
@@ -177,7 +177,7 @@ def _first_row(path: Path) -> list[str]:
 
 
 def _find_archive(root: Path) -> Path | None:
-    """Return an archive whose name says that it holds labels."""
+    """Return an archive whose name suggests labels."""
     for name in find_files(root, _ARCHIVES).names:
         if is_label_name(Path(name).stem):
             return root / name
@@ -185,11 +185,11 @@ def _find_archive(root: Path) -> Path | None:
 
 
 def _count(images: Sequence[Path]) -> str:
-    return f"{len(images):,} image{'s' if len(images) > 1 else ''}"
+    return plural(len(images), "image")
 
 
 def _top(path: Path, root: Path) -> Path:
-    """Return the folder to name for a label file."""
+    """Return the folder to give with --labels for a label file."""
     folder = path.parent
     while folder.parent not in (folder, root) and folder.name in ("train", "val", "valid", "test"):
         folder = folder.parent
@@ -197,7 +197,7 @@ def _top(path: Path, root: Path) -> Path:
 
 
 def _common_top(paths: list[Path], root: Path) -> Path | None:
-    """Return the folder of all label files of several folders; None if that is the data set's."""
+    """Return the common folder of label files; None if it is the folder of the data set."""
     folders = {_top(path, root) for path in paths}
     if not folders:
         return None
@@ -206,15 +206,15 @@ def _common_top(paths: list[Path], root: Path) -> Path | None:
 
 
 def report_name_rule(bare: list[Path], unread: list[Path], problems: Problems) -> bool:
-    """Name the rule by which the names of labels differ from those of images, if there is one.
+    """Report how the names of label files differ from those of images, if there is a rule.
 
     Args:
-        bare: images without a label file.
-        unread: text files that look like labels, but are no image's.
-        problems: gets one problem.
+        bare: Images without a label file.
+        unread: Text files that look like labels, but belong to no image.
+        problems: Gets one problem.
 
     Returns:
-        whether there is a rule that most label files follow.
+        Whether there is a rule that most label files follow.
     """
     rules: Counter[tuple[str, str]] = Counter()
     for image in bare[:_TRIED]:
@@ -231,30 +231,30 @@ def report_name_rule(bare: list[Path], unread: list[Path], problems: Problems) -
         return False
     how, pattern, renamed = {
         "behind": (
-            f"with {part!r} behind",
+            f"with {part!r} at the end",
             f"*{shlex.quote(f'{part}.txt')}",
             f"${{f%{part}.txt}}.txt",
         ),
-        "before": (f"with {part!r} before", f"{shlex.quote(part)}*.txt", f"${{f#{part}}}"),
-        "not behind": (f"without {part!r} behind", "*.txt", f"${{f%.txt}}{part}.txt"),
-        "not before": (f"without {part!r} before", "*.txt", f"{part}$f"),
+        "before": (f"with {part!r} at the start", f"{shlex.quote(part)}*.txt", f"${{f#{part}}}"),
+        "not behind": (f"without {part!r} at the end", "*.txt", f"${{f%.txt}}{part}.txt"),
+        "not before": (f"without {part!r} at the start", "*.txt", f"{part}$f"),
     }[kind]
     command = ""
-    if re.fullmatch(r"[\w .()\-]+", part):  # no sign that a shell understands in its own way
+    if re.fullmatch(r"[\w .()\-]+", part):  # no characters that are special in a shell
         folder = shlex.quote(str(fitting[0].parent))
         loop = f'for f in {pattern}; do mv -- "$f" "{renamed}"; done'
         command = f"; in each folder, type: (cd {folder} && {loop})"
     problems.add(
         fitting[0],
         None,
-        f"{len(fitting):,} of {len(unread):,} label files without an image are called as "
+        f"{len(fitting):,} of {len(unread):,} label files without an image are named like "
         f"{_count(bare)} without labels, but {how}: rename them{command}",
     )
     return True
 
 
 def _rules_between(own: str, other: str) -> list[tuple[str, str]]:
-    """Return how the name of a label file differs from an image's at one end."""
+    """Return how the names of a label file and an image differ at one end."""
     found = []
     if other.startswith(own):
         found.append(("behind", other[len(own) :]))

@@ -1,4 +1,4 @@
-"""The names of columns: what they mean, and which are refused."""
+"""Column names: their meaning, and which are refused."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_forms(header: str, form: Form, box: tuple[int, ...], evidence: str) -> 
         ("image_id,width,height,xyxy,label", (2, 1)),
     ],
 )
-def test_whose_width_and_height(header: str, size: tuple[int, int] | None) -> None:
+def test_image_size_or_box_size(header: str, size: tuple[int, int] | None) -> None:
     assert columns(header).size == size
 
 
@@ -99,20 +99,26 @@ def test_the_best_name_of_several() -> None:
     ("header", "message"),
     [
         ("image,a,b,c,d,label", "no column has the box"),
-        ("image,x1,y1,x2,label", "'x1', 'y1', 'x2' make no box"),
+        ("image,x1,y1,x2,label", "'x1', 'y1', 'x2' do not make a box"),
         ("image,x,y,x_center,y_center,w,h,label", "several forms: x,y,w,h and cx,cy,w,h"),
         ("image,x1,y1,x2,y2,x,y,w,h,label", "several forms: x1,y1,x2,y2 and x,y,w,h"),
         ("image,x1,y1,x2,y2,xywh,label", "several forms: x1,y1,x2,y2 and x,y,w,h"),
-        ("image,x1,y1,x2,y2,x3,y3,x4,y4,label", "boxes of four corner points"),
+        ("image,x1,y1,x2,y2,x3,y3,x4,y4,label", "boxes with four corner points"),
         ("image,tlx,tly,trx,try,brx,bry,blx,bly,label", "only one can be"),
-        ("image,x0,y0,x1,y1,x2,y2,label", "x0 and y0 make a box with x1 and y1 alone"),
-        ("image,bbox,label", "'bbox' does not say the form of the box: xyxy"),
-        ("image,x1,x1,y1,x2,y2,label", "'x1' and 'x1' are there, and only one can be x1"),
-        ("image,x1,y1,x2,y2,label,class", "'label' and 'class' are there, and it cannot be told"),
-        ("filename,file,x1,y1,x2,y2,label", "'filename' and 'file' are there, and it cannot be"),
+        ("image,x0,y0,x1,y1,x2,y2,label", "x0 and y0 make a box only with x1 and y1"),
+        ("image,bbox,label", "'bbox' does not show the form of the box: xyxy"),
+        ("image,x1,x1,y1,x2,y2,label", "there are 'x1' and 'x1', and only one can be x1"),
+        (
+            "image,x1,y1,x2,y2,label,class",
+            "there are 'label' and 'class', and it is not clear which",
+        ),
+        ("filename,file,x1,y1,x2,y2,label", "there are 'filename' and 'file', and it is not clear"),
         ("x1,y1,x2,y2,label", "no column names the image"),
-        ("image,x1,y1,x2,y2", "no column has the class; --label NAME"),
-        ("image,x1_norm,y1,x2,y2,label", "some coordinates are named as px, others not"),
+        (
+            "image,x1,y1,x2,y2",
+            "no column has the class; to give all boxes the same class, use --label NAME",
+        ),
+        ("image,x1_norm,y1,x2,y2,label", "the names of only some coordinates say px"),
     ],
 )
 def test_unclear_names(header: str, message: str) -> None:
@@ -128,7 +134,9 @@ def test_names_that_the_user_gives() -> None:
     assert columns("image,x1,y1,x2,y2", told=True, has_label=True).label is None
     with pytest.raises(UnclearColumnsError, match="there is no column 'ww'; did you mean w"):
         columns("image,x,y,ww,h,label", told=True)
-    with pytest.raises(UnclearColumnsError, match="none is named label; name it, or give all"):
+    with pytest.raises(
+        UnclearColumnsError, match="no column is named label; name one, or give all"
+    ):
         columns("image,x,y,w,h", told=True)
 
 

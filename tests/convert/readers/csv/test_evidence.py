@@ -1,4 +1,4 @@
-"""Tables whose numbers contradict what is taken, or said, of them; and rows that swallow rows."""
+"""Tables whose numbers contradict the columns or units, and quotes that swallow rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPECTED = sorted(map(list, BOXES))
 
 @pytest.fixture
 def run(tmp_path: Path, write_image: Call, convert: Call, boxes_of: Call) -> Call:
-    """Convert a table of boxes in a.jpg of 400x300 px; return what was said, and the boxes."""
+    """Convert a table of boxes in a.jpg of 400x300 px; return the result and the boxes."""
     write_image(tmp_path / "a.jpg", 400, 300)
     output = tmp_path / "out.json"
 
@@ -48,8 +48,8 @@ def y_first(x: int, y: int, w: int, h: int) -> tuple[float, ...]:
 @pytest.mark.parametrize("unit", ["percent", "thousandths"])
 @pytest.mark.parametrize("header", ["image,x1,y1,x2,y2,label", "image,x,y,w,h,label", ""])
 @pytest.mark.parametrize("named", [False, True])
-def test_units_that_are_no_px(run: Call, unit: str, header: str, named: bool) -> None:
-    """Refused, also with --columns, which says nothing of units; both choices work when typed."""
+def test_units_that_are_not_px(run: Call, unit: str, header: str, named: bool) -> None:
+    """Refused, also with --columns, which gives no units; both choices work when typed."""
     scale = 100 if unit == "percent" else 1000
 
     def make(x: int, y: int, w: int, h: int) -> tuple[float, ...]:
@@ -71,7 +71,7 @@ def test_units_that_are_no_px(run: Call, unit: str, header: str, named: bool) ->
 
 
 def test_px_that_are_small(run: Call) -> None:
-    """Whole numbers of a few boxes say nothing."""
+    """Whole numbers of a few boxes prove nothing."""
     assert run("image,x1,y1,x2,y2,label\na.jpg,10,20,30,99,dog\n")[0].code == 0
     assert run("image,x1,y1,x2,y2,label\na.jpg,10.5,20,30,60,dog\n")[0].code == 0
 
@@ -90,9 +90,9 @@ def test_columns_that_the_boxes_contradict(run: Call, make: Any, told: str, righ
     assert ran.code == 2
     assert ": 1 problem; nothing was written" in ran.err
     assert f'--columns "{right}", which fits 12 of 12' in ran.err
-    assert "if they are right, add --swapped-corners order or --bad-boxes drop" in ran.err
+    assert "if they are right as given, add --swapped-corners order or --bad-boxes drop" in ran.err
     ran, _ = run(text, "--columns", told, "--bad-boxes", "drop")
-    assert "as --columns says: is it another form? " in ran.out
+    assert "; another form would fit: --columns " in ran.out
     assert run(text, "--columns", right)[1] == EXPECTED
 
 
@@ -123,14 +123,14 @@ def test_world_coordinates_beside_the_box(run: Call) -> None:
 
 
 @pytest.mark.parametrize("quoted", ["dog", "a.jpg"])
-def test_a_quote_that_takes_in_rows(run: Call, quoted: str) -> None:
+def test_an_unclosed_quote_that_swallows_rows(run: Call, quoted: str) -> None:
     rows = table("image,x1,y1,x2,y2,label", corners).splitlines()
     at = 2 if quoted == "dog" else 3
     rows[2] = rows[2].replace(quoted, f'"{quoted}')
     rows[5] = rows[5].replace("dog", 'dog"') if at == 2 else rows[5].replace("a.jpg", 'a.jpg"')
     ran, _ = run("\n".join(rows))
     assert ran.code == 2
-    assert "boxes.csv:3: a value has a line break in it: a quote" in ran.err
+    assert "boxes.csv:3: a value contains a line break: an unclosed quote" in ran.err
 
 
 def test_commands_that_are_offered(run: Call, tmp_path: Path) -> None:
@@ -151,49 +151,56 @@ def test_commands_that_are_offered(run: Call, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('image,boxes\na.jpg,"1 2 3 4;5 6 7 8"\n', "has 2 boxes in the column 'boxes' of one row;"),
-        ("x1,y1,x2,y2,label\n1,2,3,4,dog\n", "image. Each row needs the file name of its image, f"),
+        (
+            "x1,y1,x2,y2,label\n1,2,3,4,dog\n",
+            "image. Each row needs the file name of its image, the f",
+        ),
         (
             "imagen,x_min,y_min,x_max,y_max,clase\na.jpg,1,2,3,4,dog\n",
-            'such as --columns "image,x1,y1,x2,y2,label" (names',
+            'for example --columns "image,x1,y1,x2,y2,label" (names',
         ),
         (
             "bild;links;oben;rechts;unten;klasse\na.jpg;1;2;3;4;dog\n",
-            'such as --columns "image,x1,y1,x2,y2,label" if a box',
+            'for example --columns "image,x1,y1,x2,y2,label" if a box',
         ),
         (
             "image,left,bottom,right,top,label\n" + "a.jpg,1,20,30,60,dog\n" * 3,
-            "if y is counted from the bottom of the image, which is not read, write height - y; or",
+            "if y counts from the bottom of the image, which is not supported, write height - y; "
+            "or",
         ),
     ],
 )
-def test_what_is_said(run: Call, text: str, message: str) -> None:
+def test_messages(run: Call, text: str, message: str) -> None:
     ran, _ = run(text)
     assert ran.code == 2
     assert message in ran.err
 
 
 def test_the_class_that_is_suggested(run: Call) -> None:
-    """The column of words that differ; numbers that repeat, where there are no words."""
+    """The column with different words, or, without words, with repeated numbers."""
     words = "foto,quelle,x1,y1,x2,y2,klasse\n" + "".join(
         f"a.jpg,web,1,2,30,60,{name}\n" for name in ("dog", "cat", "dog")
     )
     assert (
-        '--columns "image,_,x1,y1,x2,y2,label"; with label in another place if the class is in '
-        "'quelle' (names"
+        "--columns \"image,_,x1,y1,x2,y2,label\"; move label if the class is in 'quelle' (names"
     ) in run(words)[0].err
     numbers = "a,b,x1,y1,x2,y2\n1,a.jpg,1,2,30,60\n0,a.jpg,1,2,30,60\n1,a.jpg,1,2,30,70\n"
     assert '--columns "label,image,x1,y1,x2,y2" (names' in run(numbers)[0].err
 
 
 def test_sizes_that_may_be_corners(run: Call) -> None:
-    """They fit either way; what the user says is taken, but not in silence."""
+    """They fit either way; the user's choice is used, with a note."""
     rows = "".join(f"a.jpg,{i},{i},{50 + i},{40 + i},dog\n" for i in range(12))
     ran, _ = run(rows, "--columns", "image,x,y,w,h,label", "--units", "px")
     assert ran.code == 0
-    assert 'if those are corners, give --columns "image,x1,y1,x2,y2,label"' in ran.out
+    assert 'if the four are corners, give --columns "image,x1,y1,x2,y2,label"' in ran.out
 
 
-def test_zeros_that_a_spreadsheet_took(run: Call, write_image: Call, tmp_path: Path) -> None:
+def test_leading_zeros_removed_by_a_spreadsheet(
+    run: Call, write_image: Call, tmp_path: Path
+) -> None:
     write_image(tmp_path / "007.jpg", 400, 300)
     ran, _ = run("7,1,2,30,40,dog\na.jpg,1,2,30,40,dog\n")
-    assert "'007.jpg' is there: a spreadsheet takes the zeros in front of numbers away" in ran.err
+    assert (
+        "'007.jpg' is there: spreadsheets remove leading zeros; write the names as text" in ran.err
+    )

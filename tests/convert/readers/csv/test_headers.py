@@ -1,4 +1,4 @@
-"""Tables as other people's tools write them: the right boxes, or a message with what to type."""
+"""Tables of other tools: the right boxes, or a message with what to type."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_columns_are_found_by_their_names(
 def test_names_that_the_boxes_contradict(
     run: Call, boxes_of: Call, tmp_path: Path, header: str, order: str, how: str
 ) -> None:
-    """Whatever is said of bad boxes; and the right one of the choices works when typed."""
+    """Refused with any --bad-boxes; the right choice works when typed."""
     ran = run(table(header, order), "--bad-boxes", how)
     assert ran.code == 2
     assert ": 1 problem; nothing was written" in ran.err
@@ -108,12 +108,12 @@ def test_names_that_the_boxes_contradict(
     assert sorted(boxes_of(tmp_path / "out.json")) == sorted(EXPECTED)
 
 
-def test_a_corner_or_a_centre_that_no_box_tells(run: Call, boxes_of: Call, tmp_path: Path) -> None:
+def test_a_corner_or_a_centre_that_no_box_shows(run: Call, boxes_of: Call, tmp_path: Path) -> None:
     text = "image,x,y,w,h,label\na.jpg,150,150,40,40,dog\n"
     path = tmp_path / "boxes.csv"
     assert run(text).err.splitlines()[1] == (
-        f"  {path}:2: the names of the columns leave open whether x, y is a box's corner or its "
-        'centre. Say it: --columns "image,x,y,w,h,label" if it is the '
+        f"  {path}:2: the column names do not show whether x, y is the corner or the centre of a "
+        'box. Give --columns "image,x,y,w,h,label" if it is the '
         "top left corner (1 of 1 boxes fit their image); or --columns "
         '"image,cx,cy,w,h,label" if it is the centre (1 of 1 boxes fit their image)'
     )
@@ -126,9 +126,9 @@ def test_one_column_with_the_whole_box(run: Call, boxes_of: Call, tmp_path: Path
     rows = 'image_id,width,height,bbox,source\na.jpg,400,300,"[10.0, 20, 30, 40]",x\n'
     ran = run(rows)
     assert (
-        "'bbox' does not say the form of the box: xyxy (corners), xywh (top left corner, width, "
-        "height), cxcywh (centre, width, height) or yxyx (y first). Say what the columns are, in "
-        'their order, such as --columns "image,_,_,xyxy,label" if a box is xyxy, or --columns '
+        "'bbox' does not show the form of the box: xyxy (corners), xywh (top left corner, width, "
+        "height), cxcywh (centre, width, height) or yxyx (y first). Name the columns in their "
+        'order, for example --columns "image,_,_,xyxy,label" if a box is xyxy, or --columns '
     ) in ran.err
     for form, box in (("xyxy", [10, 20, 20, 20]), ("xywh", [10, 20, 30, 40])):
         words = ["--columns", f"image,image_width,image_height,{form},-", "--label", "wheat"]
@@ -143,8 +143,8 @@ def test_decimal_commas(run: Call, boxes_of: Call, tmp_path: Path) -> None:
     assert run(header + '"a.jpg";"12,5";13,25;20;30;dog\n').code == 0
     assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [12.5, 13.25, 7.5, 16.75], 0)]
     assert run(header + "a.jpg;1,125;2,250;3,000;4,500;dog\n").err.endswith(
-        "boxes.csv:2: '1,125' may be 1.125 or 1125; write decimal points, and no commas between "
-        "thousands\n"
+        "boxes.csv:2: '1,125' may be 1.125 or 1125; write decimal points, and no thousands "
+        "separators\n"
     )
 
 
@@ -167,32 +167,35 @@ def test_encodings_that_are_named(run: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.jpg 1 2 3 4 dog\n", "if those are spaces: tr -s ' ' ',' < {path} > "),
+        ("a.jpg 1 2 3 4 dog\n", "if the values are separated by spaces: tr -s ' ' ',' < {path} > "),
         (
             "a.jpg,1,2,30,40\n",
-            'such as --columns "image,x1,y1,x2,y2" --label NAME if a box is x1,y1,x2,y2, or ',
+            'for example --columns "image,x1,y1,x2,y2" --label NAME if a box is x1,y1,x2,y2, or ',
         ),
         (
             "a.jpg,1,2,3,4,dog,5,6,7,8,cat\n",
-            "several boxes in a row; this gives each its own: awk",
+            "several boxes in a row; to give each its own row: awk",
         ),
         (
             "a.jpg 1,2,3,4,0 5,6,7,8,1\n",
-            "several boxes in a row; this gives each its own: awk '{{f",
+            "several boxes in a row; to give each its own row: awk '{{f",
         ),
         (
             "a.jpg,1,2,3,4,x\na.jpg,1,2,3,4,x,5,6,7,8,y\n",
-            "found 11; this gives each box a row: awk",
+            "found 11; to give each box its own row: awk",
         ),
         (
             "a.jpg,0,10,20,30,40\na.jpg,0,10,20,30,44\n",
-            '--columns "image,label,x1,y1,x2,y2" if the s',
+            '--columns "image,label,x1,y1,x2,y2" for the s',
         ),
         (
             'id,image,label\n1,a.jpg,"[{{""x"": 1}}]"\n',
-            "has JSON, or dictionaries of Python, in the column 'label'",
+            "has JSON or Python dictionaries in the column 'label', which",
         ),
-        ('{{"images": []}}\n', "is no table; `retinanet convert voc` reads XML of Pascal VOC, and"),
+        (
+            '{{"images": []}}\n',
+            "is not a table; for Pascal VOC XML use `retinanet convert voc`, for COCO JSON",
+        ),
         ("image,x1,y1,x2,y2,label\na.jpg,1,2,3,NaN,dog\n", "y2 is 'NaN'; expected four numbers"),
         (
             "image,x1,y1,x2,y2,label\na.jpg,0.1,0.2,0.3,0.4,x\n",
@@ -201,7 +204,7 @@ def test_encodings_that_are_named(run: Call, tmp_path: Path) -> None:
         ("image,x1,y1,x2,y2,label\na.jpg,1,2,3,4,x\na.jpg,.1,.2,.3,.4,x\n", "1 of 2 rows have coo"),
         (
             "image,xn_norm,x1_norm,y1_norm,x2_norm,y2_norm,label\na.jpg,1,2,3,4,5,x\n",
-            "--units px s",
+            "give --units px if they are px",
         ),
         (
             "image,x1,y1,x2,y2,label,score\na.jpg,1,2,3,4,x,0.7\n",
@@ -209,7 +212,7 @@ def test_encodings_that_are_named(run: Call, tmp_path: Path) -> None:
         ),
         (
             "image,x1,y1,x2,y2,label,angle\na.jpg,1,2,3,4,x,30\n",
-            "rotated boxes, which are not read;",
+            "rotated boxes are not supported;",
         ),
         (
             "image,x1,y1,x2,y2,label,crowd\na.jpg,1,2,3,4,x,maybe\n",
@@ -235,9 +238,9 @@ def test_columns_that_change_the_meaning(run: Call, boxes_of: Call, tmp_path: Pa
         ("a.jpg", "dog", [1, 2, 29, 38], 1),
     ]
     for note in (
-        "  1 columns not read: 'occluded'\n",
-        "  1 boxes with iscrowd: iscrowd 1, regions to ignore\n",
-        "  1 rows that repeat the box of an earlier row: kept\n",
+        "  1 column not read: 'occluded'\n",
+        "  1 box with iscrowd: marked iscrowd 1 (to ignore)\n",
+        "  1 row with the same box as an earlier row: kept\n",
     ):
         assert note in ran.out
 
@@ -263,9 +266,10 @@ def test_sizes_of_the_boxes_beside_their_corners(run: Call, tmp_path: Path) -> N
     header = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
     ran = run(header + "a.jpg,20,30,dog,10,20,30,50\na.jpg,21,20,dog,10,20,31,40\n")
     assert ran.code == 0, ran.err
-    assert "  1 tables whose width, height are the boxes', not the images': not read\n" in ran.out
+    note = "  columns width, height are the sizes of the boxes, not of the images: not read\n"
+    assert note in ran.out
     ran = run(header + "a.jpg,20,30,dog,10,20,30,50\na.jpg,11,20,dog,10,20,31,40\n")
-    assert "says that 'a.jpg' is 11x20 px, but an earlier row says 20x30;" in ran.err
+    assert "gives the size of 'a.jpg' as 11x20 px, but an earlier row as 20x30;" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -273,12 +277,12 @@ def test_sizes_of_the_boxes_beside_their_corners(run: Call, tmp_path: Path) -> N
     [
         ("ant\nbee\ncat\n", "02", "1 boxes whose class is an id|0 = ant, 2 = cat"),
         ("ant,1\nbee,2\n", "12", "1 = ant, 2 = bee"),
-        ("ant\nbee\ncat\n", "12", "whether 'ant', the first name of --classes, has the id 0 or 1"),
+        ("ant\nbee\ncat\n", "12", "whether 'ant', the first name in --classes, has the id 0 or 1"),
         ("ant,1\nbee,2\n", "13", "class '3' is not in the class list; add it there, or give"),
-        ("", "01", "  2 classes that are numbers (0, 1): --classes FILE names them, by a .csv of"),
+        ("", "01", "  2 classes with a number as name (0, 1): to rename, give --classes a .csv of"),
     ],
 )
-def test_ids_in_place_of_classes(
+def test_ids_instead_of_classes(
     run: Call, tmp_path: Path, classes: str, ids: str, expected: str
 ) -> None:
     file = tmp_path / f"classes.{'csv' if ',' in classes else 'txt'}"
@@ -293,7 +297,7 @@ def test_paths_of_another_machine(run: Call, boxes_of: Call, tmp_path: Path) -> 
     header = "filename,xmin,ymin,xmax,ymax,class\n"
     ran = run(header + "images\\a.jpg,1,2,3,4,dog\n")
     assert ran.code == 0, ran.err
-    assert "  1 images whose path has \\ in place of /: found\n" in ran.out
+    assert "  1 image whose path has \\ instead of /: found\n" in ran.out
     rows = "C:\\data\\images\\a.jpg,1,2,3,4,dog\n/home/joe/images/b.jpg,1,2,3,4,cat\n"
     assert "give --missing-images find" in run(header + rows).err
     assert run(header + rows, "--missing-images", "find").code == 0
@@ -306,7 +310,7 @@ def test_an_image_outside_the_image_folder(run: Call, write_image: Call, tmp_pat
     ran = run("other/c.jpg,1,2,3,4,dog\n")
     assert ran.err.splitlines()[1] == (
         f"  {tmp_path}/boxes.csv:1: path 'other/c.jpg' leads outside the image folder "
-        f"{tmp_path}/images; name a folder that holds all images with --images"
+        f"{tmp_path}/images; give a folder with all images with --images"
     )
     assert run("other/c.jpg,1,2,3,4,dog\n", "--images", tmp_path).code == 0
 
@@ -315,28 +319,28 @@ def test_one_name_in_two_folders(run: Call, tmp_path: Path) -> None:
     header = "folder,filename,xmin,ymin,xmax,ymax,class\n"
     ran = run(header + "x,a.jpg,1,2,3,4,dog\ny,a.jpg,1,2,3,4,dog\n")
     assert ran.err.splitlines()[1] == (
-        f"  {tmp_path}/boxes.csv:3: 'a.jpg' is in the folder 'y', but an earlier row says 'x'; "
-        "write the folder in front of the name, as in 'y/a.jpg'"
+        f"  {tmp_path}/boxes.csv:3: 'a.jpg' is in the folder 'y', but in an earlier row in 'x'; "
+        "write the folder before the name, as in 'y/a.jpg'"
     )
 
 
-def test_what_is_said_of_columns(run: Call) -> None:
+def test_messages_about_columns(run: Call) -> None:
     rows = "a.jpg,1,2,30,40,dog\n"
     assert run(rows, "--columns", "image,x1,y1,x2,label").err.endswith(
-        "boxes.csv:1: has 6 columns, but --columns names 5; name all in their order, with _ for "
-        'one that is left out: --columns "image,x1,y1,x2,y2,label" if a box is x1,y1,x2,y2, or '
+        "boxes.csv:1: has 6 columns, but --columns names 5; name all of them in order, with _ for "
+        'a column to leave out: --columns "image,x1,y1,x2,y2,label" if a box is x1,y1,x2,y2, or '
         '--columns "image,y1,x1,y2,x2,label" if a box is y1,x1,y2,x2, or --columns '
         '"image,x,y,w,h,label" if a box is x,y,w,h, or --columns "image,cx,cy,w,h,label" if a box '
         "is cx,cy,w,h\n"
     )
     assert run(rows, "--label", "cat").err.endswith(
-        "boxes.csv: column class_name has the class; leave --label away, or call the column _ in "
+        "boxes.csv: column class_name has the class; remove --label, or call the column _ in "
         '--columns "image,x1,y1,x2,y2,label"\n'
     )
     words = ["--columns", "image,x1,y1,x2,y2,-", "--label", "cat"]
     ran = run(f"a,b,c,d,e,f\n{rows}a,b,c,d,e,f\n", *words)
-    assert "  1 header row a,b,c,d,e,f: skipped, as --columns is given\n" in ran.out
-    assert "  1 repeated header rows: skipped\n" in ran.out
+    assert "  header row a,b,c,d,e,f: skipped, as --columns is given\n" in ran.out
+    assert "  1 repeated header row: skipped\n" in ran.out
 
 
 NAMES = {
@@ -351,7 +355,7 @@ NAMES = {
     "cx": "cx x_center xcenter Center-X",
     "cy": "cy y_center ycenter Center-Y",
 }
-"""Names of each part of a box; those of one place go together."""
+"""Names of each part of a box; names in the same position belong together."""
 
 
 @settings(
@@ -361,7 +365,7 @@ NAMES = {
 def test_the_boxes_of_the_table_or_none(
     data: st.DataObject, tmp_path: Path, write_image: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any names, order of columns and delimiter: the same boxes, or a refusal that tells how."""
+    """Any names, order of columns and delimiter: the same boxes, or a message with the remedy."""
     if not (tmp_path / "images").exists():
         for name, (width, height) in SIZES.items():
             write_image(tmp_path / "images" / name, width, height)
@@ -410,7 +414,7 @@ def test_the_boxes_of_the_table_or_none(
 
 
 def test_commands_of_messages_work(run: Call, boxes_of: Call, tmp_path: Path) -> None:
-    """Several boxes in a row, and spaces between values: what is printed is typed."""
+    """Several boxes in a row, and spaces between values: the printed command works."""
     import subprocess
 
     for text, name in (
@@ -432,12 +436,12 @@ def test_commands_of_messages_work(run: Call, boxes_of: Call, tmp_path: Path) ->
 def test_classes_without_a_box(run: Call, coco: Call, tmp_path: Path) -> None:
     text = "image,x1,y1,x2,y2,label\na.jpg,1,2,30,40,1\nb.jpg,,,,,0\n"
     assert run(text).err.splitlines()[1] == (
-        f"  {tmp_path}/boxes.csv:3: has the class '0', but no box; --unlabelled empty takes such "
-        "rows as images without boxes"
+        f"  {tmp_path}/boxes.csv:3: has the class '0', but no box; --unlabelled empty keeps only "
+        "the image of such rows"
     )
     ran = run(text, "--unlabelled", "empty")
     assert ran.code == 0, ran.err
-    assert "  1 rows with a class but no box: taken as images without boxes\n" in ran.out
+    assert "  1 row with a class but no box: only the image is kept\n" in ran.out
     content = coco(tmp_path / "out.json")
     assert [image["file_name"] for image in content["images"]] == ["a.jpg", "b.jpg"]
     assert len(content["annotations"]) == 1

@@ -47,7 +47,7 @@ def test_an_image_folder_and_a_header(
     ran = convert("csv", table(text), tmp_path / "out.json", "--images", tmp_path / "images")
     assert ran.code == 0, ran.err
     assert [name for name, *_ in boxes_of(tmp_path / "out.json")] == ["a.jpg", "b.jpg"]
-    assert "  1 header row: image path, box x1,y1,x2,y2 (x1,y1,x2,y2), class class\n" in ran.out
+    assert "  header row: image path, box x1,y1,x2,y2 (x1,y1,x2,y2), class class\n" in ran.out
 
 
 def test_a_class_file_orders_the_classes(
@@ -62,7 +62,10 @@ def test_a_class_file_orders_the_classes(
         {"id": 2, "name": "ant"},
         {"id": 3, "name": "bee"},
     ]
-    assert "  2 classes have no box: zebra, bee; --classes FILE lists those" in ran.out
+    assert (
+        "  2 classes without a box: zebra, bee; to leave out classes, list the others in "
+        "--classes FILE" in ran.out
+    )
 
 
 def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> 
     ran = convert("csv", path, tmp_path / "out.json")
     assert ran.code == 2
     assert not (tmp_path / "out.json").exists()
-    form = "expected four numbers and a class, or nothing but the path for an image without boxes"
+    form = "expected four numbers and a class, or only the path for an image without boxes"
     fix = "px in 'images/a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop"
     assert ran.err.splitlines() == [
         f"error: {path}: 8 problems; nothing was written",
@@ -90,15 +93,15 @@ def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> 
         f"  {path}:7: x2 is '1e999'; {form}",
         f"  {path}:5: the box of 'ant' has swapped corners (it must have x1 < x2 and y1 < y2): "
         "[3, 2, 1, 4] px in 'images/a.jpg', 40x30 px; correct it, or give --swapped-corners order, "
-        "which exchanges them, or --bad-boxes drop",
-        f"  {path}:6: the box of 'ant' lies more than 2 px outside its image: [1, 2, 44, 4] {fix}",
+        "which swaps them back, or --bad-boxes drop",
+        f"  {path}:6: the box of 'ant' is more than 2 px outside its image: [1, 2, 44, 4] {fix}",
         f"  {path}:8: {tmp_path}/images/c.jpg: there is no such image file; --missing-images skip "
         "leaves it out",
     ]
 
 
 def test_tensorflow_columns(table: Call, convert: Call, coco: Call, tmp_path: Path) -> None:
-    """As Roboflow exports them; the header row tells the order."""
+    """As Roboflow exports them; the header row gives the order."""
     text = (
         "filename,width,height,class,xmin,ymin,xmax,ymax\n"
         "b.jpg,40,30,RBC,1,2,11.5,22\n"
@@ -113,12 +116,12 @@ def test_tensorflow_columns(table: Call, convert: Call, coco: Call, tmp_path: Pa
     found = [(a["image_id"], a["category_id"], a["bbox"]) for a in content["annotations"]]
     assert found == [(1, 1, [1, 2, 10.5, 20]), (1, 2, [0, 0, 40, 30])]
     assert (
-        "  1 header row: image filename, box xmin,ymin,xmax,ymax (x1,y1,x2,y2), class class\n"
+        "  header row: image filename, box xmin,ymin,xmax,ymax (x1,y1,x2,y2), class class\n"
     ) in ran.out
     again = table("ymax,xmax,ymin,xmin,source,filename,class\n9,8,7,6,me,a.jpg,x\n", "again.csv")
     assert convert("csv", again, tmp_path / "again.json", *words).code == 0
     assert coco(tmp_path / "again.json")["annotations"][0]["bbox"] == [6, 7, 2, 2]
-    assert "  1 columns not read: 'source'\n" in convert("csv", again, tmp_path / "x", *words).out
+    assert "  1 column not read: 'source'\n" in convert("csv", again, tmp_path / "x", *words).out
 
 
 def test_bad_lines_of_tensorflow_columns(table: Call, convert: Call, tmp_path: Path) -> None:
@@ -133,17 +136,17 @@ def test_bad_lines_of_tensorflow_columns(table: Call, convert: Call, tmp_path: P
     ]
     words = [tmp_path / "out.json", "--images", tmp_path / "images"]
     path = table("\n".join([header, *rows]))
-    form = "expected four numbers and a class, or nothing but the filename for an image without"
+    form = "expected four numbers and a class, or only the filename for an image without"
     lines = convert("csv", path, *words).err.splitlines()
     assert [line.partition(": width and height")[0] for line in lines] == [
         f"error: {path}: 6 problems; nothing was written",
         f"  {path}:2: xmax is 'x'; {form} boxes",
         f"  {path}:3: class is empty; {form} boxes",
         f"  {path}:7: expected 8 columns {header}; found 6; correct the row",
-        f"  {path}:4: says that 'a.jpg' is 40x31 px, but an earlier row says 40x30; correct one of "
-        "them, or leave both columns out by --columns with _ in their place",
+        f"  {path}:4: gives the size of 'a.jpg' as 40x31 px, but an earlier row as 40x30; correct "
+        "one of them, or leave out both columns with --columns and _ in their place",
         f"  {path}:5: width is '40', height ''; expected whole numbers (px)",
-        f"  {path}:6: says that 'b.jpg' is 30x40 px, but the file is 40x30",
+        f"  {path}:6: gives the size of 'b.jpg' as 30x40 px, but the file is 40x30",
     ]
 
 
@@ -156,12 +159,12 @@ def test_an_open_quote(table: Call, convert: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ": holds no class"),
-        ("a,0\nb\n", ":2: should be name,id, or a name, as in every line; found 1 columns"),
-        ("a,0,1\n", ":1: should be name,id, or a name, as in every line; found 3 columns"),
+        ("", ": contains no classes"),
+        ("a,0\nb\n", ":2: expected name,id in every line, or only a name; found 1 columns"),
+        ("a,0,1\n", ":1: expected name,id in every line, or only a name; found 3 columns"),
         ("a,-1\n", ":1: id '-1' should be a whole number from 0"),
         ("a,0\nb,0\n", ":2: id 0 already belongs to 'a'"),
-        ("a\na\n", ":2: class 'a' already stands in line 1"),
+        ("a\na\n", ":2: class 'a' is already in line 1"),
         (",0\n", ":1: class '' is not a name"),
     ],
 )
@@ -195,18 +198,18 @@ def test_unknown_classes(table: Call, convert: Call, boxes_of: Call, tmp_path: P
     )
     ran = convert(*words, "--other-classes", "drop")
     assert boxes_of(tmp_path / "out.json") == [("images/a.jpg", "bee", [1, 2, 2, 2], 0)]
-    assert "  1 boxes of classes that are not in the class list: dropped\n" in ran.out
+    assert "  1 box of classes that are not in the class list: dropped\n" in ran.out
 
 
 def test_files_that_cannot_be_read(table: Call, convert: Call, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     path = table("")
     assert convert("csv", path, out).err == (
-        f"error: {path}: there is no image in it; nothing was written\n"
+        f"error: {path}: there are no images; nothing was written\n"
     )
     table("images/a.jpg,,,,,\n")
     assert convert("csv", path, out).err.startswith(
-        f"error: {path}: there is no box in its 1 images; nothing was written"
+        f"error: {path}: there are no boxes in its 1 image; nothing was written"
     )
     path.write_bytes(b"images/\xff.jpg,,,,,\n")
     assert convert("csv", path, out).err == (
@@ -215,7 +218,7 @@ def test_files_that_cannot_be_read(table: Call, convert: Call, tmp_path: Path) -
     )
     path.write_bytes(b"PK\3\4\0\0")
     assert convert("csv", path, out).err == (
-        f"error: {path}: is a ZIP file, as workbooks of Excel are, not a text; save it as CSV "
+        f"error: {path}: is a ZIP file, such as an Excel workbook, not a text; save it as CSV "
         "UTF-8\n"
     )
     assert convert("csv", tmp_path / "no.csv", out).err == (

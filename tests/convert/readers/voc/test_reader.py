@@ -57,7 +57,7 @@ def test_pixels_count_from_1_and_the_last_is_included(
         {"id": 2, "category_id": 1, "bbox": [10, 5, 1, 10], "area": 10, **common},
     ]
     assert ran.out.splitlines() == [
-        f"{tmp_path}/out.json  2 images, 2 boxes, 1 images without boxes",
+        f"{tmp_path}/out.json  2 images, 2 boxes, 1 image without boxes",
         "  class     boxes",
         "  cat           1",
         "  dog           1",
@@ -65,7 +65,7 @@ def test_pixels_count_from_1_and_the_last_is_included(
         "then: retinanet train finetune_small \\",
         f"  data.train.annotations={tmp_path}/out.json \\",
         f"  data.train.images={folder}/JPEGImages",
-        "  (and data.val.* for a validation set: --split 0.2 makes one)",
+        "  (add data.val.* for a validation set; --split 0.2 makes one)",
     ]
 
 
@@ -76,18 +76,18 @@ def test_corners_from_0(voc: Call, convert: Call, boxes_of: Call, tmp_path: Path
     ran = convert("voc", folder, out, "--overwrite")
     assert boxes_of(out) == [("a.jpg", "dog", [-1, -0.5, 41, 30.5], 0)]
     assert (
-        "  1 boxes with an xmin or ymin under 1, which VOC does not have: if a tool wrote corners "
-        "from 0, give --zero-based\n"
-        "  1 boxes that reach over their image's border by up to 2 px: kept\n"
+        "  1 box with an xmin or ymin below 1, although VOC counts from 1: if the tool counts from "
+        "0, give --zero-based\n"
+        "  1 box up to 2 px outside the image: kept\n"
     ) in ran.out
 
 
 @pytest.mark.parametrize(
     ("difficult", "expected", "note"),
     [
-        ("ignore", [1, 0], "  1 difficult objects: iscrowd 1, regions to ignore\n"),
+        ("ignore", [1, 0], "  1 difficult object: marked iscrowd 1 (to ignore)\n"),
         ("keep", [0, 0], ""),
-        ("drop", [0], "  1 difficult objects: dropped\n"),
+        ("drop", [0], "  1 difficult object: dropped\n"),
     ],
 )
 def test_difficult(
@@ -104,7 +104,7 @@ def test_difficult(
     ran = convert("voc", folder, tmp_path / "out.json", "--difficult", difficult)
     assert [crowd for *_, crowd in boxes_of(tmp_path / "out.json")] == expected
     assert note in ran.out
-    assert ("difficult objects" in ran.out) == bool(note)
+    assert ("difficult object" in ran.out) == bool(note)
 
 
 def test_the_boxes_of_parts_are_not_objects(
@@ -120,10 +120,10 @@ def test_the_boxes_of_parts_are_not_objects(
 @pytest.mark.parametrize(
     ("size", "note"),
     [
-        ("", "  1 XML files without <size>: taken from the image\n"),
+        ("", "  1 XML file without <size>: size read from the image\n"),
         (
             "<size><width>0</width><height>0</height></size>",
-            "  1 XML files with a <size> of 0x0: taken from the image\n",
+            "  1 XML file with a <size> of 0x0: size read from the image\n",
         ),
     ],
 )
@@ -148,7 +148,7 @@ def test_names_of_images(
     assert ran.code == 0, ran.err
     found = [name for name, *_ in boxes_of(tmp_path / "out.json")]
     assert found == ["a.jpg", "b.jpg", "c.jpg", "deep/x.jpg"]
-    assert "2 XML files whose <filename> is not there: taken for the image of the same" in ran.out
+    assert "2 XML files whose <filename> does not exist: the image of the same" in ran.out
 
 
 def test_files_side_by_side(
@@ -209,19 +209,19 @@ def test_every_bad_line_is_named(voc: Call, convert: Call, tmp_path: Path) -> No
         f"  {place}/c.xml:4: <difficult> is '2'; expected 0 or 1",
         f"  {place}/d.xml:3: <size> has height '3.5', width '40'; expected whole numbers (px)",
         f"  {place}/f.xml:2: not XML: <what expat says>",
-        f"  {place}/g.xml: not read: EntitiesForbidden, which could do harm",
+        f"  {place}/g.xml: not read: EntitiesForbidden; such XML can be unsafe",
         f"  {place}/h.xml:1: is <html>; expected Pascal VOC's <annotation>; move the file "
         "elsewhere if it belongs to no image",
         f"  {place}/a.xml:5: the box of 'dog' has no area (it must have x1 < x2 and y1 < y2): "
         "[4, 0, 4, 5] px in 'a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
-        f"  {place}/a.xml:6: the box of 'dog' lies more than 2 px outside its image: [0, 0, 5, 99] "
+        f"  {place}/a.xml:6: the box of 'dog' is more than 2 px outside its image: [0, 0, 5, 99] "
         "px in 'a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
         "  ... and 1 more",
     ]
 
 
 def test_a_wrong_size_is_one_problem(voc: Call, convert: Call, tmp_path: Path) -> None:
-    """Width and height swapped: what lies outside the false size is not named, too."""
+    """Width and height swapped: boxes outside the wrong size are not reported as well."""
     swapped = "<size><width>30</width><height>40</height></size>"
     wrong = xml(*[box((31, 1, 40, 5))] * 12, size=swapped)
     folder = voc(a=wrong, b=xml(box((1, 1, 5, 99)), name="b.jpg"))
@@ -229,8 +229,8 @@ def test_a_wrong_size_is_one_problem(voc: Call, convert: Call, tmp_path: Path) -
     place = folder / "Annotations"
     assert [line.partition(": width and height")[0] for line in ran.err.splitlines()] == [
         f"error: {folder}: 2 problems; nothing was written",
-        f"  {place}/a.xml: says that 'a.jpg' is 30x40 px, but the file is 40x30",
-        f"  {place}/b.xml:4: the box of 'dog' lies more than 2 px outside its image: [0, 0, 5, 99] "
+        f"  {place}/a.xml: gives the size of 'a.jpg' as 30x40 px, but the file is 40x30",
+        f"  {place}/b.xml:4: the box of 'dog' is more than 2 px outside its image: [0, 0, 5, 99] "
         "px in 'b.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
     ]
 
@@ -244,19 +244,28 @@ def test_an_image_of_two_files_and_a_size_that_is_wrong(
     lines = convert("voc", folder, tmp_path / "out.json").err.splitlines()
     assert lines[:2] == [
         f"error: {folder}: 2 problems; nothing was written",
-        f"  {place}/b.xml: names 'a.jpg' again, after {place}/a.xml; remove one of the two, or "
-        "correct the name",
+        f"  {place}/b.xml: duplicate image 'a.jpg', already in {place}/a.xml; remove one of the "
+        "two, or correct the name",
     ]
-    said = f"  {place}/c.xml: says that 'c.jpg' is 30x30 px, but the file is 40x30"
+    said = f"  {place}/c.xml: gives the size of 'c.jpg' as 30x30 px, but the file is 40x30"
     assert lines[2].startswith(said)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("../b.jpg", "<filename> is '../b.jpg', but there is 'a.jpg', too, which has the XML"),
-        ("/etc/b.jpg", "<filename> is '/etc/b.jpg', but there is 'a.jpg', too, which has the XML"),
-        ("b.jpg", "<filename> is 'b.jpg', but there is 'a.jpg', too, which has the XML file's na"),
+        (
+            "../b.jpg",
+            "<filename> is '../b.jpg', but there is also 'a.jpg', which has the name of the XML",
+        ),
+        (
+            "/etc/b.jpg",
+            "<filename> is '/etc/b.jpg', but there is also 'a.jpg', which has the name of the XML",
+        ),
+        (
+            "b.jpg",
+            "<filename> is 'b.jpg', but there is also 'a.jpg', which has the name of the XML",
+        ),
         ("gone.jpg", "JPEGImages/gone.jpg: there is no such image file; --missing-images skip l"),
     ],
 )
@@ -290,12 +299,13 @@ def test_sets_that_are_refused(voc: Call, convert: Call, tmp_path: Path) -> None
     ran = convert("voc", folder, out, "--sets", "cat_train")
     assert ran.err == (
         f"error: {folder}: 3 problems; nothing was written\n"
-        f"  {path}:1: 'a  1' is a line of one class's list; name a plain list, such as trainval\n"
+        f"  {path}:1: 'a  1' is a line from the list of a single class; name a plain list, such as "
+        "trainval\n"
         f"  {path}:2: '../a' leads outside {folder}/Annotations\n"
-        f"  {path}:3: there is no {folder}/Annotations/z.xml\n"
+        f"  {path}:3: there is no file {folder}/Annotations/z.xml\n"
     )
     ran = convert("voc", folder, out, "--sets", "x", "--unlisted-images", "empty")
-    assert ran.err.startswith("error: --unlisted-images empty does not go with --sets")
+    assert ran.err.startswith("error: --unlisted-images empty cannot be used with --sets")
     ran = convert("voc", folder, out, "--sets", "x", "x.txt")
     assert ran.err == "error: --sets names 'x' twice\n"
 
@@ -309,6 +319,6 @@ def test_folders_that_are_refused(convert: Call, tmp_path: Path) -> None:
         f"error: {tmp_path}/no: there is no such image folder\n"
     )
     assert convert("voc", tmp_path, out).err == (
-        f"error: {tmp_path}: holds no XML file; name a folder of Pascal VOC, with Annotations and "
-        "JPEGImages in it, or one of XML files\n"
+        f"error: {tmp_path}: contains no XML files; name a Pascal VOC folder, with Annotations and "
+        "JPEGImages, or a folder of XML files\n"
     )

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retinanet.cli import main
+from retinanet.convert.problems import counted
 
 Call = Callable[..., Any]
 SIZE = "<size><width>400</width><height>300</height><depth>3</depth></size>"
@@ -67,18 +68,18 @@ def test_rotated_boxes(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
     expected = [200 - width / 2, 150 - height / 2, width, height]
     assert boxes[2] == pytest.approx(expected, abs=1e-5)
     assert (
-        "  3 rotated boxes (<robndbox>, angles in radians): the box around each is taken\n"
+        "  3 rotated boxes (<robndbox>, angles in radians): the box around each is used\n"
         in ran.out
     )
     ran = voc(xml(rotated(100, 80, 40, 20, 30)))
-    assert "is 30, too large for radians, as roLabelImg writes them; give --angles deg" in ran.err
+    assert "is 30, too large for the radians that roLabelImg writes; give --angles deg" in ran.err
 
 
 @pytest.mark.parametrize("angles", [(5.0, 0.5), (3, 0), (-4.2,), (90, 0.25)])
 def test_angles_of_an_unclear_unit(
     voc: Call, boxes_of: Call, tmp_path: Path, angles: tuple[float, ...]
 ) -> None:
-    """One problem, and no word of boxes that a wrong unit would turn out of their image."""
+    """One problem, without boxes that a wrong unit would rotate outside their image."""
     text = xml(*[rotated(200, 150, 280, 200, angle) for angle in angles])
     ran = voc(text)
     assert ran.code == 2
@@ -114,7 +115,9 @@ def test_rotation_of_cvat(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
     assert boxes[3] == pytest.approx([120 - side / 2, 110 - side / 2, side, side], abs=1e-5)
     assert "  2 rotated boxes (CVAT's attribute rotation): the box around each" in ran.out
     ran = voc(xml(box((1, 1, 9, 9), "<angle>0.5</angle>")))
-    assert "<angle> is '0.5', which may be degrees or radians, and is not read; write" in ran.err
+    assert (
+        "<angle> is '0.5', which may be degrees or radians and is not supported; write" in ran.err
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,13 +151,13 @@ def test_other_rotations_are_never_dropped(voc: Call, key: str, value: str) -> N
         assert (f"<{key}> is '{value}', which may be degrees" in ran.err) == (ran.code == 2)
 
 
-def test_words_that_are_no_rotation(voc: Call) -> None:
+def test_words_that_are_not_rotations(voc: Call) -> None:
     said = "<pose>Frontal</pose><direction>left</direction><rotated>false</rotated>"
     assert voc(xml(box((1, 1, 9, 9), said))).code == 0
 
 
-def test_a_box_beside_its_rotated_self(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
-    """They must agree; a size that no tool knew is the image's."""
+def test_a_box_beside_its_rotated_form(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
+    """They must agree; a size of None is read from the image."""
     both = box((101, 101, 140, 120)).replace("</object>", "") + (
         f"<robndbox>{elements(('cx', 'cy', 'w', 'h', 'angle'), (120, 110, 40, 20, 0))}</robndbox>"
         "</object>"
@@ -166,7 +169,7 @@ def test_a_box_beside_its_rotated_self(voc: Call, boxes_of: Call, tmp_path: Path
 
 def test_images_without_xml_are_counted(voc: Call, write_image: Call, tmp_path: Path) -> None:
     write_image(tmp_path / "V" / "JPEGImages" / "b.jpg", 400, 300)
-    assert "  1 images without an XML file: left out; --unl" in voc(xml(box((1, 1, 9, 9)))).out
+    assert "  1 image without an XML file: left out (--unl" in voc(xml(box((1, 1, 9, 9)))).out
     ran = voc(xml(box((1, 1, 9, 9))), "--unlisted-images", "empty")
     assert "without an XML file" not in ran.out
 
@@ -180,7 +183,7 @@ def test_two_names(voc: Call) -> None:
     ("unit", "scale"), [("shares", (1 / 400, 1 / 300)), ("percent", (1 / 4, 1 / 3))]
 )
 @pytest.mark.parametrize("words", [(), ("--zero-based",)])
-def test_corners_that_are_no_px(
+def test_corners_that_are_not_px(
     voc: Call, boxes_of: Call, tmp_path: Path, unit: str, scale: Any, words: Any
 ) -> None:
     corners = [(40, 30, 390, 297), (4, 60, 200, 150), (100, 33, 120, 66)]
@@ -208,7 +211,7 @@ def test_xml_that_the_parser_does_not_take(voc: Call, boxes_of: Call, tmp_path: 
     assert main(["convert", "voc", str(tmp_path / "V"), str(tmp_path / "new.json")]) == 0
     assert boxes_of(tmp_path / "new.json")[0][1] == "犬"
     ran = voc(xml(box((1, 1, 9, 9), name="cats & dogs")))
-    assert "a.xml:1: not XML: an & has to be written as &amp;\n" in ran.err
+    assert "a.xml:1: not XML: write & as &amp;\n" in ran.err
 
 
 @pytest.mark.parametrize(
@@ -223,21 +226,21 @@ def test_outlines(voc: Call, boxes_of: Call, tmp_path: Path, outline: str) -> No
     ran = voc(xml(f"<object><name>dog</name>{outline}</object>"))
     assert ran.code == 0, ran.err
     assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [10, 20, 40.5, 60], 0)]
-    assert "  1 outlines without a <bndbox>: the box around each is taken\n" in ran.out
+    assert "  1 outline without a <bndbox>: the box around each is used\n" in ran.out
     ran = voc(xml(box((11, 21, 50, 80), outline)))
     assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [10, 20, 40, 60], 0)]
     ran = voc(xml(f"<object><name>dog</name>{outline.replace('10', 'x')}</object>"))
-    assert "expected three points or more; correct it, or write a <bndbox>" in ran.err
+    assert "expected at least three points; correct it, or write a <bndbox>" in ran.err
 
 
 @pytest.mark.parametrize(
     ("flag", "crowd", "note"),
     [
-        ("<ignore>1</ignore>", 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
-        ("<dontcare>1</dontcare>", 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
-        ("<is_crowd>1</is_crowd>", 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
-        (attribute("Ignored", "true"), 1, "  1 objects to ignore (<ignore>): iscrowd 1, regions"),
-        ("<difficult>True</difficult>", 1, "  1 difficult objects: iscrowd 1, regions to ignore"),
+        ("<ignore>1</ignore>", 1, "  1 object with <ignore>: marked iscrowd 1 (to ignore)"),
+        ("<dontcare>1</dontcare>", 1, "  1 object with <ignore>: marked iscrowd 1 (to ignore)"),
+        ("<is_crowd>1</is_crowd>", 1, "  1 object with <ignore>: marked iscrowd 1 (to ignore)"),
+        (attribute("Ignored", "true"), 1, "  1 object with <ignore>: marked iscrowd 1 (to ignore)"),
+        ("<difficult>True</difficult>", 1, "  1 difficult object: marked iscrowd 1 (to ignore)"),
         ("<difficult>Unspecified</difficult><occluded>1</occluded>", 0, "dog           1\n"),
         ("<ignore>0</ignore><truncated>1</truncated>", 0, "dog           1\n"),
     ],
@@ -250,20 +253,20 @@ def test_flags(voc: Call, boxes_of: Call, tmp_path: Path, flag: str, crowd: int,
 
 
 def test_swapped_corners(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
-    """The smaller corner counts from 1, wherever it stands."""
+    """The smaller corner counts from 1, in any order."""
     ran = voc(xml(box((100, 201, 11, 290)), box((11, 201, 100, 290))))
-    assert "give --swapped-corners order, which exchanges them, or --bad-boxes drop" in ran.err
+    assert "give --swapped-corners order, which swaps them back, or --bad-boxes drop" in ran.err
     ran = voc(xml(box((100, 201, 11, 290)), box((11, 290, 100, 201))), "--swapped-corners", "order")
     assert ran.code == 0, ran.err
     assert [b for _, _, b, _ in boxes_of(tmp_path / "out.json")] == [[10, 200, 90, 90]] * 2
 
 
-def test_sizes_in_place_of_corners(voc: Call) -> None:
+def test_sizes_instead_of_corners(voc: Call) -> None:
     ran = voc(xml(*[box((200 + i, 100, 40, 30)) for i in range(12)]))
     assert ran.err.count("\n") == 2
     assert (
-        "12 of 12 boxes have swapped corners, but as x, y, width, height 12 fit their image: is a "
-        "size written in place of the last corner? Correct the source, or give --swapped-corners "
+        "12 of 12 boxes have swapped corners, but 12 fit their image as x, y, width, height. Is "
+        "the last corner a size? Correct the source, or give --swapped-corners "
         "order if they are corners\n"
     ) in ran.err
 
@@ -286,12 +289,10 @@ def test_other_spellings(voc: Call, boxes_of: Call, tmp_path: Path, text: str) -
     ran = voc(text)
     assert ran.code == 0, ran.err
     assert boxes_of(tmp_path / "out.json") == [("a.jpg", "dog", [0, 0, 40, 20], 0)]
-    assert ("XML files whose <filename> has other folders: the last part" in ran.out) == (
+    assert ("XML file whose <filename> has other folders: only the last part" in ran.out) == (
         "/a.jpg" in text or "\\a.jpg" in text
     )
-    assert ("  1 objects that were deleted in LabelMe: left out\n" in ran.out) == (
-        "deleted" in text
-    )
+    assert ("  1 object deleted in LabelMe: left out\n" in ran.out) == ("deleted" in text)
 
 
 @pytest.mark.parametrize(
@@ -302,14 +303,17 @@ def test_other_spellings(voc: Call, boxes_of: Call, tmp_path: Path, text: str) -
             "is CVAT's own XML (CVAT for images), ",
         ),
         ("<annotations><track/></annotations>", "is CVAT's own XML (CVAT for video), which is not"),
-        ("<dataset><images/></dataset>", "is XML of dlib's imglab, which is not read; Pascal VOC"),
+        (
+            "<dataset><images/></dataset>",
+            "is XML of dlib's imglab, which is not supported; Pascal VOC",
+        ),
         ("<all><annotation/><annotation/></all>", "is <all> with 2 <annotation> in it; Pascal VOC"),
         ("<project/>", "expected Pascal VOC's <annotation>; move the file elsewhere if it belongs"),
         (xml("<bndbox><xmin>1</xmin></bndbox>"), "a <bndbox> belongs to no <object>; put it into"),
         (xml("<object><name>a</name><bndbox/><bndbox/></object>"), "has bndbox and bndbox; expec"),
         (
             xml("<object><name>a</name><bndbox><x>1</x></bndbox></object>"),
-            "has x in place of xmin,",
+            "has x instead of xmin,",
         ),
         (xml(name="b.jpg"), "has no box"),
     ],
@@ -317,7 +321,7 @@ def test_other_spellings(voc: Call, boxes_of: Call, tmp_path: Path, text: str) -
 def test_other_xml(voc: Call, text: str, message: str) -> None:
     ran = voc(text)
     assert ran.code == 2
-    assert message in ran.err or (message == "has no box" and "there is no box" in ran.err)
+    assert message in ran.err or (message == "has no box" and "there are no boxes" in ran.err)
 
 
 def test_two_images_of_one_name(
@@ -327,7 +331,7 @@ def test_two_images_of_one_name(
     path = tmp_path / "V" / "Annotations" / "a.xml"
     for name in ("", "gone.jpg", "a"):
         assert voc(xml(box((1, 1, 9, 9)), name=name)).err.splitlines()[1:] == [
-            f"  {path}:1: may belong to 'a.jpg' or 'a.png'; write one of them into <filename>, or "
+            f"  {path}:1: may belong to 'a.jpg' or 'a.png'; write the right one in <filename>, or "
             "remove the other file"
         ]
     assert voc(xml(box((1, 1, 9, 9)), name="a.png")).code == 0
@@ -343,8 +347,8 @@ def test_files_that_are_not_read(voc: Call, tmp_path: Path) -> None:
     }
     ran = voc(files)
     assert ran.code == 0, ran.err
-    assert "  2 XML files whose name, or folder, begins with a dot: not read\n" in ran.out
-    assert f"  1 XML files outside {tmp_path}/V/Annotations: not read\n" in ran.out
+    assert "  2 hidden XML files (name or folder begins with a dot): not read\n" in ran.out
+    assert f"  1 XML file outside {tmp_path}/V/Annotations: not read\n" in ran.out
 
 
 @settings(
@@ -391,7 +395,9 @@ def test_every_object_is_written_or_named(
         assert "swapped" not in chosen or order
         assert len(json.loads(out.read_text())["annotations"]) == expected
         deleted = chosen.count("deleted")
-        assert (f"  {deleted} objects that were deleted" in printed.out) == (deleted > 0)
+        assert (f"  {counted(deleted, 'objects deleted')} in LabelMe" in printed.out) == (
+            deleted > 0
+        )
     else:
         assert not out.exists()
         if "swapped" in chosen and not order:

@@ -14,8 +14,7 @@ CAT, DOG = "0 .5 .5 .5 .5\n", "1 .5 .5 .5 .5\n"
 NAMES = "cat\ndog\n"
 NOTES = json.dumps({"categories": [{"id": 1, "name": "dog"}, {"id": 0, "name": "cat"}]})
 REMEDY = (
-    "give --classes FILE with the names of the classes, one a line, in the order of their numbers "
-    "from 0"
+    "give --classes FILE with the class names, one per line, in the order of their numbers from 0"
 )
 
 
@@ -46,7 +45,7 @@ def test_one_set(
     ran = convert("yolo", root / (names if source else ""), tmp_path / "out.json")
     assert ran.code == 0, ran.err
     assert [row[:2] for row in boxes_of(tmp_path / "out.json")] == [("a.jpg", "dog")]
-    assert f"  1 list of class names, as there is no data.yaml: {root / names}\n" in ran.out
+    assert f"  class names from {root / names}, as there is no data.yaml\n" in ran.out
 
 
 def test_splits_in_folders(folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_splits_in_folders(folder_of: Call, convert: Call, boxes_of: Call, tmp_p
     assert ran.code == 0, ran.err
     assert [row[:2] for row in boxes_of(tmp_path / "out" / "train.json")] == [("a.jpg", "cat")]
     assert [row[:2] for row in boxes_of(tmp_path / "out" / "val.json")] == [("b.jpg", "dog")]
-    assert "  1 images outside of the folders of splits (train, val, test): not read\n" in ran.out
+    assert "  1 image outside the split folders (train, val, test): not read\n" in ran.out
     ran = convert("yolo", root, tmp_path / "out", "--sets", "valid", "--overwrite")
     assert ran.code == 0, ran.err
     assert convert("yolo", root, tmp_path / "out", "--sets", "test").err == (
@@ -69,9 +68,9 @@ def test_splits_in_folders(folder_of: Call, convert: Call, boxes_of: Call, tmp_p
     ran = convert("yolo", root, tmp_path / "out", "--overwrite")
     assert ran.err == (
         f"error: {root}: the classes of {root}/train/_darknet.labels and "
-        f"{root}/valid/_darknet.labels differ; give the one of all labels, such as --classes "
-        f"{root}/train/_darknet.labels; or, if each is of its own folder, convert the folders one "
-        "by one\n"
+        f"{root}/valid/_darknet.labels differ; give the list for all labels, such as --classes "
+        f"{root}/train/_darknet.labels; or, if each folder has its own list, convert the folders "
+        "one by one\n"
     )
     words = ["--classes", root / "train/_darknet.labels", "--overwrite"]
     assert convert("yolo", root, tmp_path / "out", *words).code == 0
@@ -88,7 +87,7 @@ def test_cvat(folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path, so
     ran = convert("yolo", root / source, tmp_path / "out.json")
     assert ran.code == 0, ran.err
     assert [row[:2] for row in boxes_of(tmp_path / "out.json")] == [("obj_train_data/a.jpg", "dog")]
-    assert "  1 paths of train.txt that are not there: data/ taken for ./\n" in ran.out
+    assert "  1 missing path of train.txt found: ./ instead of data/\n" in ran.out
 
 
 def test_a_split_of_obj_data_that_is_not_there(
@@ -98,8 +97,8 @@ def test_a_split_of_obj_data_that_is_not_there(
     files = {"obj.data": config, "obj.names": NAMES, "train.txt": "a.jpg\n", "a.txt": CAT}
     root = folder_of(files, "a.jpg")
     assert convert("yolo", root, tmp_path / "out").err == (
-        f"error: {root}/obj.data: valid = gone.txt is not there under {root}; --root D names the "
-        "folder that it starts from, --sets train takes the others alone\n"
+        f"error: {root}/obj.data: valid = gone.txt does not exist under {root}; to give the folder "
+        "that it is relative to, use --root D; to convert only the others, use --sets train\n"
     )
     assert convert("yolo", root, tmp_path / "out", "--sets", "train").code == 0
     (root / "obj.data").write_text("classes = 3\ntrain = train.txt\n")
@@ -121,7 +120,7 @@ def test_a_split_of_obj_data_that_is_not_there(
 def test_names_that_no_file_can_have(
     folder_of: Call, convert: Call, tmp_path: Path, name: str, text: str
 ) -> None:
-    """Nor a list that names folders, which are not searched for labels."""
+    """Folders in a list are not searched for labels, either."""
     root = folder_of({name: text, "c.names": NAMES, "list.txt": "/\n..\n.\nb.jpg\n"}, "a.jpg")
     ran = convert("yolo", root / name, tmp_path / "out")
     assert ran.code == 2
@@ -136,7 +135,7 @@ def test_a_list_of_images_as_the_source(
     ran = convert("yolo", root / "some.txt", tmp_path / "out.json")
     assert ran.code == 0, ran.err
     assert [row[0] for row in boxes_of(tmp_path / "out.json")] == ["a.jpg"]
-    assert "1 label files under" in ran.out
+    assert "1 label file under" in ran.out
     (root / "classes.txt").unlink()
     ran = convert("yolo", root / "some.txt", tmp_path / "out.json", "--overwrite")
     assert ran.err == f"error: {root}/some.txt: there are no class names; {REMEDY}\n"
@@ -168,12 +167,16 @@ def test_classes_from_an_option(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("classes.txt", "cat\n\ndog\n", "classes.txt:2: is empty, so that it is not clear which"),
-        ("classes.txt", "cat\ncat\n", "the name 'cat' is there twice; rename one of them"),
-        ("a.json", "{}", "is not YOLO's data.yaml; name that file, or the folder with images and"),
+        (
+            "classes.txt",
+            "cat\n\ndog\n",
+            "classes.txt:2: is empty, so the numbers of the next classes",
+        ),
+        ("classes.txt", "cat\ncat\n", "duplicate name 'cat'; rename one of them"),
+        ("a.json", "{}", "is not a YOLO data.yaml; name that file, or the folder with images and"),
         ("gone.yaml", None, "there is no such file or folder"),
         ("a.txt", CAT, "is the label file of one image; name the data.yaml, or the folder with"),
-        ("notes.json", "{}", "has no categories with the ids 0, 1, .. and names, as Label Studio"),
+        ("notes.json", "{}", "has no categories with ids 0, 1, ... and names, as Label Studio"),
     ],
 )
 def test_sources_that_are_refused(
@@ -185,14 +188,15 @@ def test_sources_that_are_refused(
     assert message in ran.err
 
 
-def test_what_a_folder_has_in_place_of_yolo(folder_of: Call, convert: Call, tmp_path: Path) -> None:
+def test_what_a_folder_has_instead_of_yolo(folder_of: Call, convert: Call, tmp_path: Path) -> None:
     root = folder_of({"Annotations/a.xml": "<a/>"}, "JPEGImages/a.jpg")
     assert f"type: retinanet convert voc {root} OUT" in convert("yolo", root, "x.json").err
     root = folder_of({"deep/data.yaml": "train: .\n"}, "deep/a.jpg")
-    assert f"{root}/deep/data.yaml is there: name that" in convert("yolo", root, "x.json").err
+    assert f"or name {root}/deep/data.yaml, which exists" in convert("yolo", root, "x.json").err
     (tmp_path / "empty").mkdir()
     assert convert("yolo", tmp_path / "empty", "x.json").err == (
-        f"error: {tmp_path}/empty: holds no image; name a data.yaml, or the folder with images and "
+        f"error: {tmp_path}/empty: contains no images; name a data.yaml, or the folder with images "
+        "and "
         "labels\n"
     )
 
@@ -203,16 +207,16 @@ def test_a_folder_with_a_data_yaml(folder_of: Call, convert: Call, tmp_path: Pat
     root = folder_of(files, "images/a.jpg")
     ran = convert("yolo", root, tmp_path / "out.json")
     assert ran.code == 0, ran.err
-    assert f"  1 data.yaml in the folder: {root}/dataset.yml\n" in ran.out
+    assert f"  configuration found in the folder: {root}/dataset.yml\n" in ran.out
     (root / "other.yaml").write_text(config)
     assert convert("yolo", root, tmp_path / "out.json").err == (
-        f"error: {root}: has several files that could be its data.yaml: dataset.yml, other.yaml; "
+        f"error: {root}: several files could be the data.yaml: dataset.yml, other.yaml; "
         f"name one, such as {root}/dataset.yml\n"
     )
 
 
 def test_names_of_splits(folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> None:
-    """`valid` is val; a key that is no split, but has images, is named and can be asked for."""
+    """`valid` is val; other keys with images are reported, and can be given with --sets."""
     config = (
         "Train: images/train\nvalid: [images/valid]\nminival: images/mini\nurl: http://x\n"
         "names: [cat]\nroboflow: {version: 1}\n"
@@ -224,8 +228,8 @@ def test_names_of_splits(folder_of: Call, convert: Call, boxes_of: Call, tmp_pat
     assert ran.code == 0, ran.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.json", "val.json"]
     assert (
-        "  1 key of data.yaml that names images, but is no split: minival, not read (--sets train "
-        "val minival reads it, too)\n"
+        "  minival in data.yaml has images, but is not a split: not read (--sets train val minival "
+        "also reads it)\n"
     ) in ran.out
     words = ["--sets", "train", "valid", "minival", "--overwrite"]
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", *words)
@@ -247,8 +251,10 @@ def test_paths_of_another_machine(folder_of: Call, convert: Call, tmp_path: Path
     root = folder_of(files, "images/train/a.jpg", "images/val/b.jpg")
     ran = convert("yolo", root / "data.yaml", tmp_path / "out")
     assert ran.code == 0, ran.err
-    assert "  1 path in data.yaml that is no folder here: its own folder was taken\n" in ran.out
     assert (
-        "  1 path of train that is not there: '/content/gone/set/images/train', taken for "
-        f"{root}/images/train\n"
+        "  `path` in data.yaml is not a folder here: the folder of data.yaml is used\n" in ran.out
+    )
+    assert (
+        f"  train: '/content/gone/set/images/train' does not exist, {root}/images/train is used "
+        "instead\n"
     ) in ran.out

@@ -1,4 +1,4 @@
-"""Where people's label files are: understood where it is clear, and never lost in silence."""
+"""Places of label files: found where they are clear, and never lost silently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from retinanet.convert.readers.yolo.labels import LabelFiles, label_path
 Call = Callable[..., Any]
 CAT, DOG = "0 .5 .5 .5 .5\n", "1 .5 .5 .5 .5\n"
 SPLITS = "train: images/train\nval: images/val\nnames: [cat, dog]\n"
-EMPTY = "--unlabelled empty takes images without a label file as empty"
+EMPTY = "--unlabelled empty keeps images without a label file, without boxes"
 
 
 def test_the_last_images_folder_becomes_labels() -> None:
@@ -95,7 +95,7 @@ def test_the_summary_names_the_place(folder_of: Call, convert: Call, tmp_path: P
     root = folder_of({"data.yaml": "train: images\nnames: [cat]\n", **labels}, *images)
     ran = convert("yolo", root / "data.yaml", tmp_path / "out")
     assert f"  2 label files read from {root}/label/a, which is not YOLO's usual place\n" in ran.out
-    assert "  4 label files read from further places that are not YOLO's usual ones\n" in ran.out
+    assert "  4 label files read from other unusual places\n" in ran.out
 
 
 def test_labels_beside_images_outside_of_an_images_folder_are_usual(
@@ -115,7 +115,7 @@ def test_images_outside_of_the_root(folder_of: Call, convert: Call, tmp_path: Pa
     )
     ran = convert("yolo", root / "made/cfg/data.yaml", tmp_path / "out")
     assert ran.code == 0, ran.err
-    assert f"1 label files read from {root}/Labels/train, which is" in ran.out
+    assert f"1 label file read from {root}/Labels/train, which is" in ran.out
 
 
 def test_a_split_without_label_files(folder_of: Call, convert: Call, tmp_path: Path) -> None:
@@ -125,24 +125,27 @@ def test_a_split_without_label_files(folder_of: Call, convert: Call, tmp_path: P
     assert ran.code == 2
     assert ran.err.splitlines()[1] == (
         f"  {root}/data.yaml: 2 images of val, and none has a label file; the first should be "
-        f"{root}/labels/val/b.txt; --labels D names the folder of the label files; {EMPTY}"
+        f"{root}/labels/val/b.txt; to give the folder of the label files, use --labels D; {EMPTY}"
     )
     assert not (tmp_path / "out").exists()
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", "--unlabelled", "empty")
     assert ran.code == 0, ran.err
-    assert "  2 images without a label file: taken as images without boxes\n" in ran.out
+    assert "  2 images without a label file: kept without boxes\n" in ran.out
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("Annotations/a.xml", "if those are Pascal VOC's, type: retinanet convert voc {root} OUT"),
-        ("annotations/a.json", "if that is COCO JSON, it needs no conversion: retinanet check {x}"),
+        ("Annotations/a.xml", "if it is Pascal VOC, type: retinanet convert voc {root} OUT"),
+        ("annotations/a.json", "if it is COCO JSON, it needs no conversion: retinanet check {x}"),
         ("labels.zip", "if the labels are in it, unpack it: unzip {x}"),
-        ("labels/train.cache", "that is ultralytics' own copy, which is not read: the .txt files"),
+        (
+            "labels/train.cache",
+            "this is a cache of ultralytics, which cannot be read: the .txt files",
+        ),
     ],
 )
-def test_what_is_there_in_place_of_label_files(
+def test_what_is_there_instead_of_label_files(
     folder_of: Call, convert: Call, tmp_path: Path, name: str, hint: str
 ) -> None:
     config = "train: images/train\nnames: [cat]\n"
@@ -161,15 +164,15 @@ def test_labels_of_other_names_are_named(folder_of: Call, convert: Call, tmp_pat
     ran = convert("yolo", root / "data.yaml", tmp_path / "out")
     assert ran.code == 2
     assert (
-        "1 text files that look like labels belong to no image, such as "
-        f"{root}/made/img_a.txt: name them as the images are, and give --labels {root}/made; "
+        f"1 text file with labels, but without an image, such as {root}/made/img_a.txt: name label "
+        f"files like the images, and give --labels {root}/made; "
     ) in ran.err
 
 
 def test_labels_elsewhere_of_some_images(
     folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path
 ) -> None:
-    """One image has its label in a folder that nobody guesses."""
+    """One image has its label in an unusual folder."""
     files = {"data.yaml": SPLITS, "labels/train/a.txt": CAT, "labels/val/c.txt": CAT}
     images = ["images/train/a.jpg", "images/train/b.jpg", "images/val/c.jpg"]
     root = folder_of({**files, "second try/b.txt": DOG}, *images)
@@ -178,7 +181,7 @@ def test_labels_elsewhere_of_some_images(
     assert ran.err.splitlines()[1] == (
         f"  {root}/data.yaml: 1 image of train without a label file in the usual place, but with "
         f"labels of the same name elsewhere: {root}/images/train/b.jpg and "
-        f"{root}/second try/b.txt; --labels {root}/second try reads those; {EMPTY}"
+        f"{root}/second try/b.txt; --labels {root}/second try reads them; {EMPTY}"
     )
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", "--labels", root / "second try")
     assert ran.code == 0, ran.err
@@ -190,7 +193,7 @@ def test_labels_elsewhere_of_some_images(
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", *words)
     assert ran.code == 0, ran.err
     assert (
-        "  1 text files that look like labels, but are no image's, such as "
+        "  1 text file with labels, but without an image, such as "
         f"{root}/second try/b.txt: not read\n"
     ) in ran.out
 
@@ -204,7 +207,7 @@ def test_two_label_files_for_an_image(
     assert ran.code == 2
     assert ran.err.splitlines()[1] == (
         f"  {root}/labels/a.txt: is the label file of {root}/images/a.jpg, but so is "
-        f"{root}/images/a.txt, which says something else; remove one of them, or give --labels "
+        f"{root}/images/a.txt, and they differ; remove one of them, or give --labels "
         f"{root}/labels"
     )
     for folder, category in (("labels", "cat"), ("images", "dog")):
@@ -213,7 +216,7 @@ def test_two_label_files_for_an_image(
         assert ran.code == 0, ran.err
         assert [row[1] for row in boxes_of(tmp_path / "out.json")] == [category]
         assert (
-            f"  1 label files of images that have another one in {root / folder}: not read\n"
+            f"  1 label file of images with another label file in {root / folder}: not read\n"
         ) in ran.out
     for same in ("0 0.500000 0.500000 0.500000 0.500000", "\n0 0.5004 0.5 0.5 0.5\n\n"):
         (root / "images" / "a.txt").write_text(same)
@@ -226,13 +229,13 @@ def test_labels_of_val_among_those_of_train(
     files = {"data.yaml": SPLITS, "labels/train/a.txt": CAT, "labels/train/b.txt": DOG}
     root = folder_of(files, "images/train/a.jpg", "images/val/b.jpg")
     ran = convert("yolo", root / "data.yaml", tmp_path / "out")
-    assert f"and {root}/labels/train/b.txt; --labels {root}/labels reads those; " in ran.err
+    assert f"and {root}/labels/train/b.txt; --labels {root}/labels reads them; " in ran.err
     ran = convert("yolo", root / "data.yaml", tmp_path / "out", "--labels", root / "labels")
     assert ran.code == 0, ran.err
     assert [row[1] for row in boxes_of(tmp_path / "out" / "val.json")] == ["dog"]
 
 
-def test_captions_are_no_label_files(folder_of: Call, convert: Call, tmp_path: Path) -> None:
+def test_captions_are_not_label_files(folder_of: Call, convert: Call, tmp_path: Path) -> None:
     files = {"data.yaml": "train: images\nnames: [cat]\n", "labels/a.txt": CAT}
     root = folder_of({**files, "images/a.txt": "a photo of 2 cats"}, "images/a.jpg")
     ran = convert("yolo", root / "data.yaml", tmp_path / "out.json")
@@ -246,7 +249,7 @@ def test_a_label_file_of_two_images(folder_of: Call, convert: Call, tmp_path: Pa
     assert ran.err.splitlines() == [
         f"error: {root}/data.yaml: 1 problem; nothing was written",
         f"  {root}/labels/a.txt: is the label file of both {root}/images/a.jpg and "
-        f"{root}/images/a.png, so that nobody knows whose boxes it has; remove or rename one of "
+        f"{root}/images/a.png, so it is not clear whose boxes these are; remove or rename one of "
         "the images",
     ]
     (root / "images" / "a.png").unlink()
@@ -264,7 +267,7 @@ def test_a_flat_folder_of_labels_for_images_of_one_name(
     assert ran.code == 2
     assert (
         f"{root}/labels/a.txt: is the label file of both {root}/images/train/a.jpg and "
-        f"{root}/images/val/a.jpg, so that nobody knows whose boxes it has; remove one of the "
+        f"{root}/images/val/a.jpg, so it is not clear whose boxes these are; remove one of the "
         f"images, or move the label file to {root}/labels/train/a.txt"
     ) in ran.err
 
@@ -279,8 +282,8 @@ def test_what_begins_with_a_dot_is_counted(
     assert ran.code == 0, ran.err
     assert [row[0] for row in boxes_of(tmp_path / "out.json")] == ["a.jpg"]
     assert (
-        "  2 image files whose name, or folder, begins with a dot (or is __MACOSX): not read\n"
-        "  1 text files whose name, or folder, begins with a dot: not read\n"
+        "  2 hidden image files (name or folder begins with a dot, or is __MACOSX): not read\n"
+        "  1 hidden text file (name or folder begins with a dot): not read\n"
     ) in ran.out
 
 
@@ -291,14 +294,14 @@ def test_images_of_two_splits_and_of_none(folder_of: Call, convert: Call, tmp_pa
     root = folder_of({"data.yaml": config, **labels}, *images)
     ran = convert("yolo", root / "data.yaml", tmp_path / "out")
     assert ran.code == 0, ran.err
-    assert "  2 images are in both train and val: AP will be too high\n" in ran.out
-    assert f"  1 label files under {root} belong to images that no split names: not read" in ran.out
+    assert "  2 images in both train and val: AP will be too high\n" in ran.out
+    assert f"  1 label file under {root} with an image in no split: not read" in ran.out
 
 
 def test_label_files_without_an_image_in_other_places(
     folder_of: Call, convert: Call, tmp_path: Path
 ) -> None:
-    """In a folder of labels they are problems; predictions of a run beside the data are noted."""
+    """In a label folder they are problems; predictions of a run beside the data are noted."""
     config = "train: pictures\nnames: [cat]\n"
     files = {"data.yaml": config, "pictures/a.txt": CAT, "pictures/b.txt": CAT}
     root = folder_of({**files, "pictures/run/labels/a.txt": DOG}, "pictures/a.jpg")
@@ -309,12 +312,12 @@ def test_label_files_without_an_image_in_other_places(
     ]
     ran = convert("yolo", root / "data.yaml", tmp_path / "out.json", "--missing-images", "skip")
     assert ran.code == 0, ran.err
-    assert "  1 label files without an image: skipped\n" in ran.out
-    assert "that look like labels, but are no image's, such as" in ran.out
+    assert "  1 label file without an image: skipped\n" in ran.out
+    assert "1 text file with labels, but without an image, such as" in ran.out
 
 
 def test_many_folders_with_the_same_names(folder_of: Call) -> None:
-    """Frames of videos: a name says nothing, its folder all."""
+    """Frames of videos: only the folders differ."""
     names = [f"video{v}/{i:03}" for v in range(3) for i in range(4)]
     files = {f"labels/{name}.txt": CAT for name in names}
     root = folder_of(files, *[f"images/{name}.jpg" for name in names])
@@ -354,7 +357,7 @@ JPG = cv2.imencode(".jpg", np.full((20, 40, 3), 90, np.uint8))[1].tobytes()
     dots=st.booleans(),
     lost_image=st.booleans(),
 )
-def test_no_label_is_lost_in_silence(
+def test_no_label_is_lost_silently(
     layout: tuple[str, str],
     other: tuple[str, str],
     counts: list[int | None],
@@ -391,6 +394,7 @@ def test_no_label_is_lost_in_silence(
         annotations = [json.loads(path.read_text())["annotations"] for path in out.iterdir()]
         found = sum(len({box["image_id"] for box in own}) for own in annotations)
         counted = re.findall(
-            r"  (\d+) (?:text|label) files .*(?:not read|skipped)\n", printed.getvalue()
+            r"  (\d+) (?:hidden text|text|label) files? .*(?:not read|skipped)\n",
+            printed.getvalue(),
         )
         assert found + sum(map(int, counted)) == labelled

@@ -1,4 +1,4 @@
-"""Lists of images, also those of another machine."""
+"""Lists of images, including those of another machine."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def listed(folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> Ca
         ("images\\train\\{}", ""),
         ('"images/train/{}"', ""),
         ("\ufeffimages/train/{}", ""),
-        ("/home/joe/data/images/train/{}", "home/joe/data/ taken for ./"),
-        ("C:\\data\\images\\train\\{}", "C:/data/ taken for ./"),
-        ("data/obj_train_data/{}", "data/obj_train_data/ taken for images/train/"),
-        ("{}", "./ taken for images/train/"),
+        ("/home/joe/data/images/train/{}", "./ instead of home/joe/data/"),
+        ("C:\\data\\images\\train\\{}", "./ instead of C:/data/"),
+        ("data/obj_train_data/{}", "images/train/ instead of data/obj_train_data/"),
+        ("{}", "images/train/ instead of ./"),
     ],
 )
 def test_paths_of_another_place(listed: Call, form: str, how: str) -> None:
@@ -47,7 +47,7 @@ def test_paths_of_another_place(listed: Call, form: str, how: str) -> None:
     ran, found = listed("\r\n".join(lines))
     assert ran.code == 0, ran.err
     assert found == ["a.jpg", "b.jpg"]
-    assert (f"  2 paths of train.txt that are not there: {how}\n" in ran.out) == bool(how)
+    assert (f"  2 missing paths of train.txt found: {how}\n" in ran.out) == bool(how)
 
 
 def test_an_image_of_another_split_is_not_taken_for_one_that_is_gone(
@@ -64,13 +64,13 @@ def test_an_image_of_another_split_is_not_taken_for_one_that_is_gone(
         )
     ran, found = listed(text, "--missing-images", "skip")
     assert found == ["a.jpg", "b.jpg"]
-    assert "  1 images without a file: skipped\n" in ran.out
+    assert "  1 image without a file: skipped\n" in ran.out
 
 
 def test_an_image_that_is_listed_twice(listed: Call) -> None:
     ran, found = listed("images/train/a.jpg\n./images/train/a.jpg\nimages\\train\\a.jpg\n")
     assert found == ["a.jpg"]
-    assert "  2 images that a split names twice: taken once\n" in ran.out
+    assert "  2 images listed twice in a split: taken once\n" in ran.out
 
 
 def test_two_folders_that_could_be_meant(listed: Call, write_image: Call, tmp_path: Path) -> None:
@@ -79,18 +79,16 @@ def test_two_folders_that_could_be_meant(listed: Call, write_image: Call, tmp_pa
     assert "'/x/a.jpg': there is no such image file" in ran.err
 
 
-def test_names_that_are_nearly_there(listed: Call) -> None:
+def test_names_that_nearly_match(listed: Call) -> None:
     ran, _ = listed("images/train/a.JPEG\nimages/train/b.jpg\n")
     assert "give --missing-images find" in ran.err
     ran, found = listed("images/train/a.JPEG\nimages/train/b.jpg\n", "--missing-images", "find")
     assert found == ["a.jpg", "b.jpg"]  # with the label of the file that was found
-    assert (
-        "  1 paths of train.txt that are there with the suffix .jpg in place of .jpeg\n" in ran.out
-    )
+    assert "  1 missing path of train.txt found with the suffix .jpg in place of .jpeg\n" in ran.out
 
 
 @pytest.mark.parametrize("text", ["a\0b.jpg\n", f"{'x' * 300}.jpg\n", "..\n", "images\n"])
-def test_lines_that_are_no_files(listed: Call, text: str) -> None:
+def test_lines_that_are_not_files(listed: Call, text: str) -> None:
     ran, _ = listed("images/train/a.jpg\n" + text)
     assert ran.code == 2
     assert "nothing was written" in ran.err

@@ -55,8 +55,8 @@ def test_boxes_outlines_and_empty_images(
     assert train["annotations"][2]["segmentation"] == [[4, 4, 12, 2, 8, 12]]
     assert "segmentation" not in train["annotations"][0]
     assert coco(tmp_path / "out" / "val.json")["annotations"] == []
-    assert "train.json  3 images, 3 boxes, 1 images without boxes\n" in ran.out
-    assert "  1 outlines: kept as segmentations, boxes drawn around them\n" in ran.out
+    assert "train.json  3 images, 3 boxes, 1 image without boxes\n" in ran.out
+    assert "  1 outline: kept as segmentations, with the box around each\n" in ran.out
     assert f"data.val.images={path.parent}/images/val" in ran.out
 
 
@@ -139,20 +139,20 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
     fix = "px in 'a.jpg', 40x20 px; correct it, or give --bad-boxes clip or drop"
     assert ran.err.splitlines() == [
         f"error: {path}: 10 problems; nothing was written",
-        f"  {place}:1: 6 columns: a 6th is a confidence or a track id, which belong to "
-        "predictions, or an angle; labels have 5: remove that column",
+        f"  {place}:1: 6 columns: the 6th is a confidence or a track id, as in predictions, or an "
+        "angle; labels have 5 columns: remove the 6th",
         f"  {place}:2: class 2 is not one of the 2 in data.yaml (0 to 1); add it there, or give "
         "--other-classes drop",
         f"  {place}:3: class 0.5 is not a whole number from 0",
         f"  {place}:4: 4 columns; {forms}ints",
         f"  {place}:5: 8 columns; {forms}ints",
-        f"  {place}:6: '0 a .5 .5 .5' are not all numbers; {forms}ints",
-        f"  {place}:7: '0 nan .5 .5 .5' are not all numbers; {forms}ints",
+        f"  {place}:6: not all of '0 a .5 .5 .5' are numbers; {forms}ints",
+        f"  {place}:7: not all of '0 nan .5 .5 .5' are numbers; {forms}ints",
         f"  {place}:8: '20 10 5 5': coordinates are shares of the image's width and height, from 0 "
         "to 1; correct the row",
         f"  {place}:9: the box of 'cat' has no area (it must have x1 < x2 and y1 < y2): "
         f"[20, 5, 20, 15] {fix}",
-        f"  {place}:10: the box of 'cat' lies more than 2 px outside its image: "
+        f"  {place}:10: the box of 'cat' is more than 2 px outside its image: "
         f"[28, 5, 44, 15] {fix}",
     ]
 
@@ -168,7 +168,7 @@ def test_labels_without_an_image(yolo: Call, convert: Call, boxes_of: Call, tmp_
         "(or another suffix) for these labels; --missing-images skip leaves them out\n"
     )
     ran = convert("yolo", path, tmp_path / "out.json", "--missing-images", "skip")
-    assert "  1 label files without an image: skipped\n" in ran.out
+    assert "  1 label file without an image: skipped\n" in ran.out
     assert len(boxes_of(tmp_path / "out.json")) == 1
 
 
@@ -196,22 +196,25 @@ def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_p
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("names: [a]\n", "names none of train, val, test"),
+        ("names: [a]\n", "has none of train, val, test"),
         ("train: images\n", "names should list the classes, not None"),
         ("train: images\nnames: []\n", "names should list the classes, not []"),
         ("train: images\nnames: {0: a, 2: b}\n", "the keys of names should be 0 to 1, not 0, 2"),
         ("train: images\nnames: {0: a, 0: b}\n", "duplicate key 0"),
         ("train: images\nnames: [a, true]\n", "the name True is not a word; put it in quotes"),
-        ("train: images\nnames: [a, a]\n", "the name 'a' is there twice; rename one of them"),
+        ("train: images\nnames: [a, a]\n", "duplicate name 'a'; rename one of them"),
         ("train: images\nnames: [a]\nnc: 2\n", "nc is 2, but names has 1"),
         ("train: 3\nnames: [a]\n", "train should name folders or lists, not 3"),
-        ("train: no\nnames: [a]\n", "train names 'no', and there is no folder or list (.txt) "),
+        ("train: no\nnames: [a]\n", "train is 'no', but there is no folder or list (.txt) "),
         ("train: images/*.jpg\nnames: [a]\n", "write the folder of the images, such as "),
-        ("val: val/images\nnames: [a]\n", "/valid/images is meant, write that; --root D names"),
+        ("val: val/images\nnames: [a]\n", "/valid/images? If so, write that; to give the folder"),
         ("train: images/a.jpg\nnames: [a]\n", "write the folder of the images, such as "),
         ("train: images\nnames: a\n", "not 'a'; write, for example, `names: [cat, dog]`"),
-        ("train: images/empty\nnames: [a]\n", "there is no image of train in "),
-        ("path: no\ntrain: i\nnames: [a]\n", "path is 'no', which is no folder here; give it with"),
+        ("train: images/empty\nnames: [a]\n", "there are no images of train in "),
+        (
+            "path: no\ntrain: i\nnames: [a]\n",
+            "path is 'no', which is not a folder here; give the folder with",
+        ),
         ("path: 1\ntrain: i\nnames: [a]\n", "path should be a folder, not 1"),
     ],
 )
@@ -244,8 +247,8 @@ def test_sets(yolo: Call, convert: Call, tmp_path: Path) -> None:
         f"error: {path}: has no split 'tests'; it has train, val\n"
     )
     assert convert("yolo", path, out, "--split", "0.5").err == (
-        "error: --split divides one set, but there are 2: train, val; leave --split away, or name "
-        "one set with --sets\n"
+        "error: --split divides one set, but there are 2: train, val; remove --split, or name one "
+        "set with --sets\n"
     )
     assert convert("yolo", path, out, "--sets", "train").code == 0
     assert [path.name for path in out.iterdir()] == ["train.json"]
@@ -262,11 +265,11 @@ def test_a_split_that_is_named_but_not_there(yolo: Call, convert: Call, tmp_path
     config = "train: ../images/a\nval: ../images/b\ntest: ../test/images\nnames: [cat]\n"
     label = "0 .5 .5 .5 .5"
     path, out = yolo(config, a__a=label, b__b=label), tmp_path / "out"
-    missing = f"test names '../test/images', and there is no folder or list (.txt) {path.parent}"
+    missing = f"test is '../test/images', but there is no folder or list (.txt) {path.parent}"
     for words in ([], ["--sets", "train", "test"]):
         assert convert("yolo", path, out, *words).err == (
-            f"error: {path}: {missing}/../test/images; --root D names the folder that it starts "
-            "from, --sets train val leaves test out\n"
+            f"error: {path}: {missing}/../test/images; to give the folder that it is relative to, "
+            "use --root D; to leave test out, use --sets train val\n"
         )
     ran = convert("yolo", path, out, "--sets", "val", "train")
     assert ran.code == 0, ran.err
@@ -276,7 +279,7 @@ def test_a_split_that_is_named_but_not_there(yolo: Call, convert: Call, tmp_path
     ]
     path.write_text("train: no\nval: [images/b, 3]\nnames: [cat]\n")
     assert convert("yolo", path, out).err.endswith(
-        "/no; --root D names the folder that it starts from\n"
+        "/no; to give the folder that it is relative to, use --root D\n"
     )
 
 

@@ -34,7 +34,7 @@ RULES = LabelRules(
 
 @pytest.fixture
 def labels(folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> Call:
-    """Convert one image of 40x20 px with a label text; return what was said, and the boxes."""
+    """Convert one image of 40x20 px with a label text; return the result and the boxes."""
 
     def run(text: str | bytes, *words: object) -> tuple[Any, list[Any]]:
         config = "train: images\nnames: [cat, dog, traffic light]\n"
@@ -52,14 +52,14 @@ def labels(folder_of: Call, convert: Call, boxes_of: Call, tmp_path: Path) -> Ca
         ("0\t.5\t.5\t.5\t.25\r\n", ""),
         ("\ufeff0 .5 .5 .5 .25\r1 .5 .5 .5 .5\r", ""),
         ("0 .5 .5 .5 .25\r\n".encode("utf-16"), ""),
-        ("0,0.5,0.5,0.5,0.25", "1 label rows with commas between the columns: read"),
-        ("0, 0.5, 0.5, 0.5, 0.25,", "1 label rows with commas between the columns: read"),
-        ("0;0,5;0,5;0,5;0,25;", "1 label rows with semicolons between the columns: read"),
-        ("0 0,5 0,5 0,5 0,25", "1 label rows with decimal commas: read"),
-        ("cat .5 .5 .5 .25", "1 labels with a class's name in place of its number: read"),
-        ("'cat' .5 .5 .5 .25", "1 labels with a class's name in place of its number: read"),
-        ("Class, X_center, y-centre, width, h\n0 .5 .5 .5 .25", "1 header lines of label files"),
-        ("# 1 .5 .5 .5 .5\n0 .5 .5 .5 .25", "1 lines of label files that begin with #: left out"),
+        ("0,0.5,0.5,0.5,0.25", "1 label row with commas between the columns: read"),
+        ("0, 0.5, 0.5, 0.5, 0.25,", "1 label row with commas between the columns: read"),
+        ("0;0,5;0,5;0,5;0,25;", "1 label row with semicolons between the columns: read"),
+        ("0 0,5 0,5 0,5 0,25", "1 label row with decimal commas: read"),
+        ("cat .5 .5 .5 .25", "1 label row with a class name instead of a number: read"),
+        ("'cat' .5 .5 .5 .25", "1 label row with a class name instead of a number: read"),
+        ("Class, X_center, y-centre, width, h\n0 .5 .5 .5 .25", "1 header line in label files"),
+        ("# 1 .5 .5 .5 .5\n0 .5 .5 .5 .25", "1 comment line (#) in label files: skipped"),
     ],
 )
 def test_rows_that_mean_one_thing(labels: Call, text: str | bytes, note: str) -> None:
@@ -86,17 +86,23 @@ def test_a_name_with_blanks_and_an_outline(labels: Call) -> None:
         ),
         ("dig .5 .5 .5 .5", "or write its number, from 0; did you mean dog?"),
         ("class xmin ymin xmax ymax\n", "looks like a header line, but not of class cx cy width"),
-        ("class xmin ymin xmax ymax\n", "remove it, and say with --box-form what the columns are"),
-        ("0 .5 .5 .5 .5 .9", "6 columns: a 6th is a confidence or a track id"),
+        (
+            "class xmin ymin xmax ymax\n",
+            "remove it, and give the form of the boxes with --box-form",
+        ),
+        ("0 .5 .5 .5 .5 .9", "6 columns: the 6th is a confidence or a track id"),
         (".5 .5 .5 .5", "4 columns; expected 5 columns: class cx cy width height"),
         (
             "0 20 10 10 10",
-            "boxes is more than 100; give --units percent or --units px, whichever they are",
+            "boxes is over 100; give --units percent or --units px, whichever is right",
         ),
         ("0 -.2 .5 .5 .5", "from 0 to 1; correct the row\n"),
         ("0 1.02 .5 .1 .1", "from 0 to 1; correct the row\n"),
         ("0,0,5,0,5,0,5,0,5", "'0 5 0 5 0 5 0 5': coordinates are shares"),
-        ("0 .5 .5 .5 .5\n".encode("utf-16-le"), "UTF-16 without its mark; save it in UTF-8"),
+        (
+            "0 .5 .5 .5 .5\n".encode("utf-16-le"),
+            "UTF-16 without a byte order mark; save it in UTF-8",
+        ),
         (b"\x89PNG\xff\xfe", "not a text file in UTF-8; save it in UTF-8"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "type: git lfs pull"),
     ],
@@ -114,7 +120,7 @@ def test_units(labels: Call) -> None:
         assert boxes == [("a.jpg", "cat", [10, 7.5, 20, 5], 0)]
         ran, _ = labels("0 .5 .5 .5 .25", "--units", units)
         assert (
-            f"no number of its 1 boxes is more than 1, so they are not {units}; leave --units away;"
+            f"no number of the 1 boxes is over 1, so they are not {units}; remove --units;"
         ) in ran.err
     assert (
         "in percent, from 0 to 100; correct the row"
@@ -135,9 +141,9 @@ def test_units_that_the_numbers_contradict(
     root = folder_of({"classes.txt": "cat\n", "labels/a.txt": rows})
     write_image(root / "images/a.jpg", 400, 300)
     source = ["yolo", root, tmp_path / "out.json", "--overwrite"]
-    found = "no number of its 10 boxes is more than 100, though all images are larger"
+    found = "no number of the 10 boxes is over 100, though all images are larger"
     ran = convert(*source)
-    assert f"10 of 10 boxes are no shares, from 0 to 1: {found}; give --units percent;" in ran.err
+    assert f"10 of 10 boxes are not shares, from 0 to 1: {found}; give --units percent;" in ran.err
     assert (
         f"{found}, so they look like percent, not px: give" in convert(*source, "--units", "px").err
     )
@@ -151,12 +157,16 @@ def test_corners_in_px_are_not_taken_for_centre_and_size(labels: Call) -> None:
     text = "0 2 2 38 18\n0 30 1 39 19\n0 1 9 20 18\n"
     ran, _ = labels(text, "--units", "px")
     assert (
-        "3 of 3 boxes leave their image as class cx cy width height, but all fit as class x1 y1 x2 "
-        "y2 (--box-form xyxy): say"
+        "3 of 3 boxes are outside their image as class cx cy width height, but all fit as class x1 "
+        "y1 x2 "
+        "y2 (--box-form xyxy): give the right one"
     ) in ran.err
     assert labels(text, "--units", "px", "--box-form", "xyxy")[1][0][2] == [2, 2, 36, 16]
     ran, _ = labels("cat 20 10 4 4", "--units", "px")
-    assert "a class's name and four px are mostly corners: say with --box-form xyxy" in ran.err
+    assert (
+        "the row has a class name and four px, which are probably corners: give the form with "
+        "--box-form xyxy" in ran.err
+    )
 
 
 POSES = {
@@ -175,13 +185,16 @@ POSES = {
 
 
 @pytest.mark.parametrize("case", POSES)
-def test_key_points_are_no_outlines(labels: Call, case: str) -> None:
+def test_key_points_are_not_outlines(labels: Call, case: str) -> None:
     first, second, shape = POSES[case]
     text = f"0 {first}\n1 {second}\n"
     ran, _ = labels(text)
     assert ran.code == 2
     assert "2 of 2 rows with more than 5 columns begin with a box (class cx cy width he" in ran.err
-    assert "give --points keypoints if the points are key points or an outline of th" in ran.err
+    assert (
+        "give --points keypoints if a box comes first, before key points or an outline (or"
+        in ran.err
+    )
     assert f"`kpt_shape: {shape}`" in ran.err
     boxes = labels(text, "--points", "keypoints")[1]
     assert [box[2] for box in boxes] == [[12, 6, 16, 8], [8, 6, 8, 8]]
@@ -200,10 +213,12 @@ def test_outlines_stay_outlines(labels: Call) -> None:
     assert labels(around, "--points", "keypoints")[1][0][2] == [16, 8, 8, 4]
 
 
-def test_outlines_that_cross_themselves_are_key_points_more_likely(labels: Call) -> None:
+def test_outlines_that_cross_themselves_are_probably_key_points(labels: Call) -> None:
     text = "0 .8 .2 .2 .2 .1 .9 .9 .9 .5 .1\n1 .2 .8 .2 .2 .5 .5 .9 .1 .1 .3\n"
     ran, _ = labels(text)
-    assert "2 of 2 rows with more than 5 columns cross themselves as outlines: give" in ran.err
+    assert (
+        "2 of 2 rows with more than 5 columns cross themselves if read as outlines: give" in ran.err
+    )
     boxes = labels(text, "--points", "keypoints")[1]
     assert [box[2] for box in boxes] == [[28, 2, 8, 4], [4, 14, 8, 4]]
     assert labels(text, "--points", "outline")[0].code == 0
@@ -243,33 +258,36 @@ def test_rows_of_other_formats_and_the_command_that_turns_them(
     subprocess.run(command[0], shell=True, check=True)
     ran = convert("yolo", root, tmp_path / "out.json", *options)
     assert ran.code == 0, ran.err
-    assert "  2 rows that repeat the box of an earlier row: kept\n" in ran.out
+    assert "  2 rows with the same box as an earlier row: kept\n" in ran.out
     found = boxes_of(tmp_path / "out.json")[0]
     assert found[2] == pytest.approx([17, 3, 17, 7], abs=0.2)
 
 
-def test_corners_in_place_of_centre_and_size(labels: Call, tmp_path: Path) -> None:
+def test_corners_instead_of_centre_and_size(labels: Call, tmp_path: Path) -> None:
     text = "0 .1 .1 .9 .9\n1 .25 .5 .5 1\n"
     ran, _ = labels(text)
     assert ran.err == (
-        f"error: {tmp_path}/set/data.yaml: 1 of 2 boxes leave their image as class cx cy width "
-        "height, but all fit as class x1 y1 x2 y2 (--box-form xyxy): say which is meant; "
-        "--box-form cxcywh if they should leave it; nothing was written\n"
+        f"error: {tmp_path}/set/data.yaml: 1 of 2 boxes are outside their image as class cx cy "
+        "width height, but all fit as class x1 y1 x2 y2 (--box-form xyxy): give the right one, or "
+        "--box-form cxcywh if they may be outside; nothing was written\n"
     )
     ran, boxes = labels(text, "--box-form", "xyxy")
     assert [box for _, _, box, _ in boxes] == [[4, 2, 32, 16], [10, 10, 10, 10]]
-    assert "lies more than 2 px outside its image" in labels(text, "--box-form", "cxcywh")[0].err
+    assert "is more than 2 px outside its image" in labels(text, "--box-form", "cxcywh")[0].err
 
 
-def test_the_top_left_corner_in_place_of_the_centre(labels: Call) -> None:
+def test_the_top_left_corner_instead_of_the_centre(labels: Call) -> None:
     text = "0 0 0 .5 .5\n0 0 .5 .5 .25\n0 .5 0 .5 .5\n0 .5 .5 .1 .1\n"
-    assert "all fit as class x1 y1 width height (--box-form xywh): say which" in labels(text)[0].err
+    assert (
+        "all fit as class x1 y1 width height (--box-form xywh): give the right one"
+        in labels(text)[0].err
+    )
     _, boxes = labels(text, "--box-form", "xywh")
     assert boxes[1] == ("a.jpg", "cat", [0, 10, 20, 5], 0)
 
 
 def test_some_boxes_that_leave_their_image_contradict_nothing(labels: Call) -> None:
-    """One of eleven reaches out, and not all could be corners."""
+    """One of eleven is outside its image, and not all could be corners."""
     text = "0 .9 .5 .4 .5\n" + "0 .5 .5 .5 .5\n" * 10
     assert "--bad-boxes clip or drop" in labels(text)[0].err
     assert labels(text, "--bad-boxes", "clip")[0].code == 0
@@ -279,7 +297,7 @@ def test_classes_that_count_from_1(labels: Call, tmp_path: Path) -> None:
     ran, _ = labels("1 .5 .5 .5 .5\n3 .5 .5 .5 .5\n", "--other-classes", "drop")
     assert ran.err == (
         f"error: {tmp_path}/set/data.yaml: class numbers go from 1 to 3, but 3 classes have the "
-        "numbers 0 to 2: if the labels count from 1, put one more name, such as unused, before the "
+        "numbers 0 to 2: if the labels count from 1, add a name, such as unused, before the "
         "first in data.yaml; nothing was written\n"
     )
     assert labels("0 .5 .5 .5 .5\n3 .5 .5 .5 .5\n", "--other-classes", "drop")[0].code == 0
@@ -342,8 +360,6 @@ def test_any_text_is_read_or_named(text: str) -> None:
     problems = Problems()
     rows = [row for row in text.replace("\r", "\n").split("\n") if split_row(row)]
     boxes = read_labels(Path("a.txt"), text.encode(), RULES, Evidence(), problems)
-    skipped = sum(
-        count for note, count in problems.notes.items() if "left out" in note or "header" in note
-    )
+    skipped = sum(count for note, count in problems.notes.items() if "skipped" in note)
     assert len(boxes) + skipped + len(problems._seen) >= min(len(rows), 1)
     assert len(boxes) <= len(rows)
