@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
-from retinanet.config import find_config, load_config, override_config
-from retinanet.doctor.findings import Report
+from retinanet.config import override_config
 from retinanet.doctor.kinds import KINDS
-from retinanet.doctor.report import format_report, is_report, summary, write_report
+from retinanet.doctor.report import Report, format_report, is_report, summary, write_report
 from retinanet.errors import TrainingError, UserError
 from retinanet.files import check_writable
 from retinanet.schema import Config
 
+if TYPE_CHECKING:
+    from retinanet.doctor.repair.choices import Choices
+
 
 def main(words: list[str]) -> int:
-    """Check data and report; return the exit code: 2 where errors are left."""
+    """Check data and print a report; return the exit code: 2 if errors are left."""
     parser = command_parser(
         "check",
-        "Say all that is wrong with data: both splits of an experiment, or one annotation file.\n"
-        "Exit code 2 if there are errors; warnings and facts do not count.",
+        "Find everything that is wrong with the data: both splits of an experiment, or one\n"
+        "annotation file. The exit code is 2 if there are errors; warnings and facts do not count.",
         "retinanet check finetune_small data.root=my_data\n"
         "  retinanet check train.json --images images/ --fix train_clean.json",
     )
@@ -32,7 +34,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     parser.add_argument("--images", metavar="D", help="folder of the annotation file's images")
     parser.add_argument(
-        "--decode", action="store_true", help="decode every image file, not only doubtful ones"
+        "--decode", action="store_true", help="decode all image files, not only suspicious ones"
     )
     parser.add_argument("--fix", metavar="OUT", help="write a cleaned annotation file")
     parser.add_argument(
@@ -44,13 +46,13 @@ def main(words: list[str]) -> int:
         "--fix-as",
         nargs="+",
         metavar="KEY=VALUE",
-        help="what --fix cannot tell by itself, as its message says: boxes=xyxy, sizes=record, ..",
+        help="answer a question that --fix asks, for example boxes=xyxy or sizes=record",
     )
-    parser.add_argument("--json", metavar="OUT", help="write all findings, not the first ten")
+    parser.add_argument("--json", metavar="OUT", help="write all findings as JSON")
     parser.add_argument(
-        "--fit-anchors", action="store_true", help="search anchors that cover more boxes"
+        "--fit-anchors", action="store_true", help="search for anchors that cover more boxes"
     )
-    parser.add_argument("--pictures", metavar="DIR", help="draw what the network sees")
+    parser.add_argument("--pictures", metavar="DIR", help="draw what the network sees into DIR")
     options = parser.parse_intermixed_args(words)
     if options.what is None:
         parser.error("name a config (YAML) or an annotation file (JSON): CONFIG|ANNOTATIONS")
@@ -81,115 +83,81 @@ def check(
     fit_anchors: bool,
     pictures: Path | None,
 ) -> int:
-    """Check data, report, perhaps write a cleaned file; return 2 where errors are left.
+    """Check data, print a report and write what is asked for; return 2 if errors are left.
 
     Args:
-        what: a config, or an annotation file.
-        overrides: `section.key=value` on top of the config.
-        images: folder of the annotation file's images.
-        decode: every image file, not only doubtful ones.
-        fix: file for a cleaned copy.
-        fix_removes_much: let it remove more than a tenth of the boxes or images.
-        fix_as: what it cannot tell by itself, see `parse_choices`.
-        json: file for all findings.
-        fit_anchors: search anchors that cover more boxes.
-        pictures: folder to draw into.
+        what: Config, or path of an annotation file.
+        overrides: Options as `section.key=value`, applied to the config.
+        images: Folder of the annotation file's images.
+        decode: Whether to decode all image files, not only suspicious ones.
+        fix: Path of a cleaned copy to write.
+        fix_removes_much: Whether the copy may lack more than a tenth of the boxes or images.
+        fix_as: Answers to what the data does not show, see `parse_choices`.
+        json: Path of a JSON file to write with all findings.
+        fit_anchors: Whether to search for anchors that cover more boxes.
+        pictures: Folder to draw into.
 
     Raises:
-        UserError: options that do not go together, or a path that is not there.
+        UserError: Options contradict each other, or a path does not exist.
     """
-    from retinanet.doctor.check import check_experiment
-    from retinanet.interop.to_checkpoint import follow_weights
+    from retinanet.doctor.check import check_data, is_annotation_file
+    from retinanet.doctor.repair.choices import parse_choices
 
-    if Path(what).is_dir():
-        raise UserError(f"{what}: is a folder; name a config (YAML) or an annotation file (JSON)")
-    suffix = Path(what).suffix.lower()
-    is_file = suffix in (".json", ".gz") or (
-        suffix not in (".yaml", ".yml") and Path(what).is_file()
-    )
-    if suffix in (".yaml", ".yml") and Path(what).is_file():
-        _refuse_yolo(Path(what))
-    if not is_file and (images or fix):
+    if fix and not is_annotation_file(Path(what)):
         raise UserError(
-            f"{'--images' if images else '--fix'} goes with an annotation file (JSON), not with a "
-            "config, which names its own; give the file of one split"
+            "--fix needs an annotation file (JSON), not a config, which names its own; give the "
+            "file of one split"
         )
     if (fix_removes_much or fix_as) and not fix:
         option = "--fix-removes-much" if fix_removes_much else "--fix-as"
-        raise UserError(f"{option} goes with --fix OUT.json")
-    if is_file and (pictures or fit_anchors):
-        raise UserError(
-            f"{'--pictures' if pictures else '--fit-anchors'} needs a config (YAML): what "
-            "the network sees depends on it"
-        )
-    if pictures:
-        check_writable(pictures, "choose another place for --pictures")
+        raise UserError(f"{option} needs --fix OUT.json")
     _check_outputs(what, fix, json)
-    if is_file:
-        return _check_annotation_file(
-            Path(what),
-            override_config(Config(), overrides),
-            images=images,
-            decode=decode,
-            fix=fix,
-            fix_removes_much=fix_removes_much,
-            fix_as=fix_as,
-            json=json,
-        )
-    config = follow_weights(load_config(find_config(what), overrides))
-    report = check_experiment(
-        config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
+    choices = parse_choices(fix_as)
+    report = check_data(
+        what, overrides, images=images, decode=decode, fit_anchors=fit_anchors, pictures=pictures
     )
-    return _print_and_write(report, json)
+    if fix is None:
+        if json is not None:
+            _write_json(report, json, {})
+        print(format_report(report))
+        if json is not None:
+            print(f"wrote {json}")
+        return 2 if report.count("error") else 0
+    return _fix(
+        Path(what),
+        fix,
+        report,
+        overrides,
+        images=images,
+        decode=decode,
+        removes_much=fix_removes_much,
+        choices=choices,
+        json=json,
+    )
 
 
-def _refuse_yolo(path: Path) -> None:
-    """Refuse the description of a YOLO data set, which looks like a config.
-
-    Raises:
-        UserError: what it is, and the command that converts it.
-    """
-    from retinanet.data.coco.foreign import name_text
-
-    content = path.read_bytes()
-    keys = {line.split(b":")[0] for line in content.splitlines() if b":" in line}
-    if keys & {b"names", b"nc"} and not keys & {b"model", b"data"}:
-        raise UserError(f"{path}: {name_text(path, content)}")
-
-
-def _check_annotation_file(
+def _fix(
     path: Path,
-    config: Config,
+    fix: Path,
+    report: Report,
+    overrides: list[str],
     *,
     images: Path | None,
     decode: bool,
-    fix: Path | None,
-    fix_removes_much: bool,
-    fix_as: list[str],
+    removes_much: bool,
+    choices: Choices,
     json: Path | None,
 ) -> int:
-    """Check an annotation file alone, and perhaps write a cleaned copy."""
+    """Write a cleaned copy of an annotation file, check it and report; return the exit code."""
     from retinanet.doctor.check import check_annotations
-    from retinanet.doctor.repair.choices import parse_choices
     from retinanet.doctor.repair.whole_file import repair_file
 
-    if not path.is_file():
-        wrong = "is no regular file" if path.exists() else "there is no such annotation file"
-        raise UserError(f"{path}: {wrong}")
-    if config.data.classes is not None:
-        raise UserError(
-            "data.classes goes with a config (YAML): all classes of an annotation file alone are "
-            "checked; leave it out, or name the config"
-        )
-    choices = parse_choices(fix_as)
-    report = check_annotations(path, images, config, decode=decode)
-    if fix is None:
-        return _print_and_write(report, json)
     try:
-        repaired = repair_file(path, fix, images, choices=choices, removes_much=fix_removes_much)
+        repaired = repair_file(path, fix, images, choices=choices, removes_much=removes_much)
     except (UserError, TrainingError):
         print(format_report(report) + "\n")
         raise
+    config = override_config(Config(), overrides)
     after = check_annotations(fix, images, config, decode=decode)
     if json is not None:
         fixed = {
@@ -201,7 +169,7 @@ def _check_annotation_file(
         }
         _write_json(report, json, {"fixed": fixed})
     print(format_report(report) + "\n")
-    print(f"wrote {fix}; {path} is as it was\n  {repaired}")
+    print(f"wrote {fix}; {path} is unchanged\n  {repaired}")
     _print_changes(repaired.changes)
     _print_left(fix, after)
     if json is not None:
@@ -210,31 +178,21 @@ def _check_annotation_file(
 
 
 def _check_outputs(what: str, fix: Path | None, json: Path | None) -> None:
-    """Refuse to write over anything but an earlier report, before anything is done."""
+    """Refuse, before any work, to overwrite a file that is not an earlier report."""
     paths = [path for path in (fix, json) if path is not None]
     for path in paths:
         if path.resolve() == Path(what).resolve():
-            raise UserError(f"{path}: is what is checked; choose another name to write")
+            raise UserError(f"{path}: is the input file; choose another name for the output")
         if path.is_dir() or (path.exists() and path == fix):
             raise UserError(f"{path}: exists already; choose another name")
         check_writable(path.parent, "choose another place")
     if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError(f"{fix}: --fix and --json name one file; choose two names")
+        raise UserError(f"{fix}: --fix and --json name the same file; choose two names")
     if json is not None and json.exists() and not is_report(json):
         raise UserError(
-            f"{json}: exists already and is no report of `retinanet check`; choose another name "
-            "for --json"
+            f"{json}: exists already and is not a report of `retinanet check`; choose another "
+            "name for --json"
         )
-
-
-def _print_and_write(report: Report, json: Path | None) -> int:
-    """Write a report if asked to, print it, and return the exit code."""
-    if json is not None:
-        _write_json(report, json, {})
-    print(format_report(report))
-    if json is not None:
-        print(f"wrote {json}")
-    return 2 if report.count("error") else 0
 
 
 def _write_json(report: Report, path: Path, extra: dict[str, Any]) -> None:
@@ -243,17 +201,17 @@ def _write_json(report: Report, path: Path, extra: dict[str, Any]) -> None:
 
 
 def _print_changes(changes: Mapping[str, int]) -> None:
-    """Say what was changed in the cleaned copy."""
+    """Print what was changed in the cleaned copy."""
     from retinanet.doctor.repair.records import DONE
 
     for kind, count in changes.items():
         print(f"  {kind} ({count:,}): {DONE.get(kind) or KINDS[kind].fix}")
     if not changes:
-        print("  nothing to change: a copy")
+        print("  nothing to change: the copy has the same content")
 
 
 def _print_left(out: Path, after: Report) -> None:
-    """Say what is left in the cleaned copy."""
+    """Print the findings that are left in the cleaned copy."""
     print(f"left in {out.name}: {summary(after)}")
     for kind, count in after.counts().items():
         if KINDS[kind].severity != "fact":

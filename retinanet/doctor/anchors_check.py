@@ -1,4 +1,4 @@
-"""Checks of the anchors against the boxes at the size that the network sees."""
+"""Compares the anchors with the boxes, at the size that the network sees."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from retinanet.engine.splits import Split
 from retinanet.schema import Config
 
 MANY_BOXES = 1_000_000
-"""Boxes that the anchors are held against; of more, a sample."""
+"""Most boxes to compare the anchors with; a larger set is sampled."""
 _MAX_SAMPLES, _MAX_UNREACHED = 12, 12
-"""Pictures drawn of training samples, and of boxes that no anchor learns."""
+"""Most pictures to draw of training samples, and of boxes that no anchor learns."""
 
 
 def check_anchors(
     config: Config, train: Split, *, fit_anchors: bool, pictures: Path | None
 ) -> tuple[list[Findings], list[ReportSection]]:
-    """Say what the anchors cover, which boxes they miss, and what would cover more.
+    """Report which boxes the anchors cover and miss, and which anchors would cover more.
 
     Args:
-        config: of the experiment.
-        train: its training split.
-        fit_anchors: whether to search anchors that cover more boxes.
-        pictures: folder to draw into, if any.
+        config: Config of the experiment.
+        train: Its training split.
+        fit_anchors: Whether to search for anchors that cover more boxes.
+        pictures: Folder to draw into, if any.
 
     Raises:
-        UserError: the pictures cannot be written.
+        UserError: The pictures cannot be written.
     """
     boxes = find_training_boxes(train, limit=MANY_BOXES)
     if not len(boxes):
@@ -55,7 +55,7 @@ def check_anchors(
     sections.append(
         ReportSection(
             title="boxes that no anchor learns",
-            lines=describe_unreached(unreached)[:1],  # each stands above
+            lines=describe_unreached(unreached)[:1],  # the findings list each box
             values={"unreached": unreached.as_dict()},
         )
     )
@@ -77,14 +77,14 @@ def check_anchors(
 def measure_anchors(
     config: Config, train: Split, boxes: TrainingBoxes
 ) -> tuple[list[Findings], list[ReportSection]]:
-    """Say what share of the boxes the anchors cover; no image is looked at."""
+    """Report the share of the boxes that the anchors cover; no image is opened."""
     coverage = measure_coverage(config, train, boxes)
     warnings = warn_of_coverage(coverage)
     findings = findings_of(
         "uncovered-boxes", train.annotations.path, [Finding("", text) for text in warnings]
     )
     table = describe_coverage(coverage)
-    lines = table[: len(table) - len(warnings)]  # the warnings stand above
+    lines = table[: len(table) - len(warnings)]  # the findings have the warnings
     section = ReportSection(title="anchors", lines=lines, values={"coverage": coverage.as_dict()})
     return findings, [section]
 
@@ -105,7 +105,7 @@ def _draw_pictures(
     paths = draw_samples(config, train, folder, _MAX_SAMPLES, failures)
     paths += draw_unreached(config, train, unreached, folder, _MAX_UNREACHED, failures)
     sheets = [path for path in paths if path.stem in ("samples", "unreached")]
-    lines = [f"{len(paths)} in {folder}; begin with {', '.join(path.name for path in sheets)}"]
+    lines = [f"{len(paths)} in {folder}; start with {', '.join(path.name for path in sheets)}"]
     lines = [*(lines if paths else ()), *failures]
     return ReportSection(
         title="pictures", lines=lines, values={"pictures": [str(path) for path in paths]}

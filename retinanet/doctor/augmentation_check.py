@@ -1,4 +1,4 @@
-"""What augmentation does to the boxes of an experiment, tried on some images."""
+"""Counts the boxes that augmentation loses in the first images of a training."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from retinanet.data.boxes_used import cut_boxes
 from retinanet.data.images.reading import UnreadableImageError
 from retinanet.doctor.findings import Finding, Findings, ReportSection, findings_of
 from retinanet.engine.splits import Split, build_dataset, training_plan
+from retinanet.errors import plural
 from retinanet.schema import Config
 
 _IMAGES = 64
-"""Images that are tried."""
+"""Images to augment."""
 _MANY_LOST = 0.2
-"""Share of lost boxes that is worth a warning."""
+"""Share of lost boxes above which there is a warning."""
 
 
 def try_augmentation(config: Config, split: Split) -> tuple[list[Findings], ReportSection]:
-    """Augment the first images that training would see, and count the boxes that are lost.
+    """Augment the first images of a training, and count the boxes that are lost.
 
     Raises:
         UserError: `data.augment` cannot be built or fails.
@@ -31,7 +32,7 @@ def try_augmentation(config: Config, split: Split) -> tuple[list[Findings], Repo
             try:
                 loaded = dataset.load(sample, batch.canvas)
             except UnreadableImageError:
-                continue  # named elsewhere
+                continue  # reported elsewhere
             images += 1
             for row in (sample.row, *sample.partners):
                 cut = cut_boxes(split.annotations, row, row + 1, min_box_side=split.min_box_side)
@@ -41,8 +42,8 @@ def try_augmentation(config: Config, split: Split) -> tuple[list[Findings], Repo
             break
     lost = max(0, before - after)
     share = lost / max(1, before)
-    text = f"loses {lost} of {before} boxes ({share:.1%}) in {images} samples"
-    # A preset's own crops are meant: a mosaic shows parts of its images.
+    text = f"loses {lost:,} of {plural(before, 'box')} ({share:.1%}) in {plural(images, 'sample')}"
+    # The crops of a preset are intended: a mosaic shows parts of its images.
     too_many = share > _MANY_LOST and config.data.augment
     found = [Finding("data.augment", text)] if too_many else []
     values = {"images": images, "boxes": before, "lost": lost}

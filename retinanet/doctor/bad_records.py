@@ -1,4 +1,4 @@
-"""The records of a COCO file that training refuses, each with what is wrong with it."""
+"""Finds the records of a COCO file that training refuses, and what is wrong with each."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from retinanet.data.coco.records import (
 )
 from retinanet.data.coco.resolve import find_unclear, image_sizes, is_plain, resolve
 from retinanet.doctor.findings import Finding, Findings, findings_of
+from retinanet.errors import plural
 
 Values = dict[str, Any]
-"""The content of a COCO file as plain values."""
+"""Content of a COCO file as plain values."""
 LISTS = ("images", "annotations", "categories")
 FIELDS = {
     "images": ("id", "file_name", "width", "height"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "iscrowd"),
     "categories": ("id", "name"),
 }
-"""What is read of the records of each list."""
+"""Fields that are read from the records of each list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,12 @@ class BadRecord:
     """A record that is wrong."""
 
     row: int
-    """In its list."""
+    """Position in its list."""
     problem: Problem
 
 
 def find_bad(values: Values) -> dict[str, list[BadRecord]]:
-    """Return the records of each list that training refuses, in their order."""
+    """Return the records of each list that training refuses, in the order of the file."""
     categories = values["categories"]
     category_ids: set[int] = set()
     image_ids: set[int] = set()
@@ -72,9 +73,9 @@ def find_bad(values: Values) -> dict[str, list[BadRecord]]:
 def _find_unknown(
     values: Values, bad: dict[str, list[BadRecord]], images: set[int], categories: set[int]
 ) -> Iterator[BadRecord]:
-    """Yield annotations of an image or class that is not there.
+    """Yield annotations whose image or category does not exist.
 
-    Not those that refer to a record whose id is wrong: it is that id that has to be mended.
+    Annotations that refer to a record with a bad id are not yielded: that id has to be fixed.
     """
     known_images, known_categories = _KnownIds(images), _KnownIds(categories)
     wrong = {
@@ -96,7 +97,7 @@ def _find_unknown(
 def _with_references(
     values: Values, key: str, bad: list[BadRecord], reference: str
 ) -> list[BadRecord]:
-    """Add to wrong ids how many annotations refer to them, which are set aside with them."""
+    """Add to each bad id the number of annotations that refer to it and are left out with it."""
     if not any(item.problem.kind == "bad-id" for item in bad):
         return bad
     records = (record for record in values["annotations"] if isinstance(record, dict))
@@ -106,21 +107,21 @@ def _with_references(
         record = values[key][item.row]
         count = used[_id_key(record.get("id"))] if item.problem.kind == "bad-id" else 0
         if count and record.get("id") is not None:
-            value = f"{item.problem.value}, and {count:,} annotation{'s' * (count > 1)} with it"
+            value = f"{item.problem.value}, used by {plural(count, 'annotation')}"
             item = replace(item, problem=replace(item.problem, value=value))
         told.append(item)
     return told
 
 
 def _wrong_ids(records: list[Any], bad: list[BadRecord]) -> set[Any]:
-    """Return ids that are wrong themselves, and the numbers that they mean."""
+    """Return the bad ids, as the numbers that they mean."""
     rows = [item.row for item in bad if item.problem.kind == "bad-id"]
     ids = [records[row].get("id") if isinstance(records[row], dict) else None for row in rows]
     return {_id_key(value) for value in ids if value is not None}
 
 
 def _id_key(value: Any) -> Any:
-    """Return what ids are compared by: the number that a text or a fraction means."""
+    """Return the key to compare ids by: the number that a text or a fraction means."""
     meant = meant_number(value)
     if meant is not None:
         return meant
@@ -128,7 +129,7 @@ def _id_key(value: Any) -> Any:
 
 
 def _bad_boxes(values: Values) -> Iterator[BadRecord]:
-    """Yield annotations whose box or flags are wrong, or clear only in other files."""
+    """Yield annotations whose box or flags are wrong, or not clear from this file."""
     sizes = image_sizes(values["images"])
     rows: dict[int, int] = {}
     clear: list[dict[str, Any]] = []
@@ -146,7 +147,7 @@ def _bad_boxes(values: Values) -> Iterator[BadRecord]:
 
 
 def _annotations(values: Values) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of annotations that have a whole number for an id, and themselves."""
+    """Yield row and record of the annotations whose id is a whole number."""
     for row, record in enumerate(values["annotations"]):
         if isinstance(record, dict) and is_id(record.get("id")):
             yield row, record
@@ -160,7 +161,7 @@ class _KnownIds(frozenset[int]):
 
 
 def _is_clearly_sound(record: dict[str, Any]) -> bool:
-    """Whether an annotation needs no closer look: nearly all do not."""
+    """Whether an annotation needs no closer look, as nearly all of them."""
     return (
         is_plain(record)
         and all(abs(value) < 2**31 for value in record["bbox"])
@@ -169,7 +170,7 @@ def _is_clearly_sound(record: dict[str, Any]) -> bool:
 
 
 def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[BadRecord]:
-    """Find what is no record, has no id, or the id of an earlier one; add the ids to `seen`."""
+    """Find records that are not objects, or have no id or a duplicate; add the ids to `seen`."""
     bad: list[BadRecord] = []
     first: dict[int, int] = {}
     for row, record in enumerate(records):
@@ -184,7 +185,7 @@ def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[BadRecord]:
             continue
         record_id = record["id"]
         if record_id in seen:
-            value = f"has id {record_id}, as record {first[record_id]} has"
+            value = f"has id {record_id}, like record {first[record_id]}"
             problem = Problem(kind=f"duplicate-{word}-id", record=name, value=value)
             bad.append(BadRecord(row=row, problem=problem))
         else:
@@ -194,7 +195,7 @@ def _bad_ids(word: str, records: list[Any], seen: set[int]) -> list[BadRecord]:
 
 
 def records_with_ids(key: str, records: list[Any]) -> Iterable[tuple[int, Any]]:
-    """Yield the rows and the fields of records that have a whole number for an id."""
+    """Yield row and fields of the records whose id is a whole number."""
     for row, record in enumerate(records):
         if isinstance(record, dict) and is_id(record.get("id")):
             fields = {name: record.get(name) for name in FIELDS[key]}
@@ -217,7 +218,7 @@ def _bad_names(categories: list[Any]) -> list[BadRecord]:
             )
             bad.append(BadRecord(row=row, problem=problem))
         elif name in names:
-            value = f"is named {name!r:.60}, as category {names[name]} is"
+            value = f"is named {name!r:.60}, like category {names[name]}"
             problem = Problem(kind="duplicate-category-name", record=where, value=value)
             bad.append(BadRecord(row=row, problem=problem))
         else:
@@ -226,7 +227,7 @@ def _bad_names(categories: list[Any]) -> list[BadRecord]:
 
 
 def sound_records(values: Values, bad: dict[str, list[BadRecord]]) -> Values:
-    """Return the sound records; annotations of an image or class set aside go with it."""
+    """Return the records without faults, and without the annotations of faulty records."""
     rows = {key: {item.row for item in bad[key]} for key in LISTS}
     sound: Values = {
         key: [record for row, record in enumerate(values[key]) if row not in rows[key]]
@@ -251,7 +252,7 @@ def group_by_kind(path: Path, bad: dict[str, list[BadRecord]]) -> list[Findings]
     for key in ("categories", "images", "annotations"):
         for problem in (item.problem for item in bad[key]):
             value = problem.value + problem.hint
-            if problem.kind == "unclear-rotation":  # each has a remedy of its own
+            if problem.kind == "unclear-rotation":  # each has its own remedy
                 value += f"; {problem.remedy}"
             finding = Finding(problem.record, value, _id_of(problem))
             found.setdefault(problem.kind, []).append(finding)
@@ -259,6 +260,6 @@ def group_by_kind(path: Path, bad: dict[str, list[BadRecord]]) -> list[Findings]
 
 
 def _id_of(problem: Problem) -> int | None:
-    """Return the id in the name of a record: 812 of `annotation 812 (image 37)`."""
+    """Return the id in the name of a record: 812 for `annotation 812 (image 37)`."""
     words = problem.record.rstrip(":").split()
     return int(words[1]) if words[1:] and words[1].lstrip("-").isdigit() else None

@@ -1,8 +1,8 @@
-"""How four numbers of a box may be meant, and what the boxes of a file tell about it.
+"""What the four numbers of a box can mean, and how to tell from all boxes of a file.
 
-A reading is a layout (corners, centres, ..) and a unit (px, or shares of the image's sides). A file
-has one reading for all of its boxes. Under a wrong one, boxes leave their image or have no area;
-where two readings fit, nothing is decided. M boxes.
+A reading is a layout (corners, centres, ...) and a unit (px, or shares of the image's sides). All
+boxes of a file have the same reading. With a wrong one, boxes leave their image or have no area.
+If two readings fit, nothing is decided. M boxes.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ LAYOUTS = {
     "yxhw": "[y, x, height, width]",
 }
 UNITS = {"px": 0.0, "shares": 1.0, "percent": 100.0, "thousandths": 1000.0}
-"""The value that stands for the whole side of an image; px have none."""
+"""Value of the whole side of an image; 0 for px."""
 _ROUNDING = 0.51
-"""px that a box may leave its image by through rounding."""
+"""px that rounding may put a box outside its image."""
 _SLIP, _SLIP_SHARE = 2.0, 0.02
-"""px, and share of the image's side, that a box may leave its image by through a slip."""
+"""px, and share of the image's side, that an imprecise box may extend beyond its image."""
 _FEW = 0.01
-"""Share of the boxes that may not fit: every large file has some that are wrong by themselves."""
+"""Share of the boxes that need not fit: every large file has some wrong boxes."""
 _MOST_CUT, _MOST_MISREAD = 0.5, 0.2
-"""Share of the boxes that may leave their image as [x, y, width, height], and in another reading,
-for it to be worth a thought."""
+"""Largest share of boxes outside their image with which [x, y, width, height], and any other
+reading, is still considered."""
 _STRONG, _STRONG_SHARE = 5, 0.2
 """Boxes, and share of the boxes, that must leave their image before another reading is taken."""
 _SHARES_UP_TO, _SMALLEST_SIDE = 1.5, 16
-"""Boxes with no number above it are shares, unless images are as small as that (px)."""
+"""Boxes without a larger number are shares, unless an image side is as small as this (px)."""
 _REACH, _MIN_REACH_BOXES, _MIN_TIES = 0.75, 20, 3
-"""Where no box reaches beyond this share of the width, nor of the height, though some begin at the
-upper or left border, they may belong to a smaller copy of the images."""
+"""If no box reaches beyond this share of the width and height, though some begin at the upper or
+left border, the boxes may belong to a smaller copy of the images."""
 _OUTLINE_IOU, _OUTLINE_SHARE, _MIN_OUTLINES = 0.8, 0.9, 3
-"""What a box and its outline have in common if both are read rightly, in what share of the boxes;
-that share must have one, too."""
+"""IoU of a box with its outline under the right reading, share of the boxes that reach it (and
+that must have an outline), and smallest number of outlines."""
 
 Boxes = NDArray[np.float64]
 Sizes = NDArray[np.int64]
@@ -61,15 +61,15 @@ class BoxReading(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What to write behind `--fix-as`."""
+        """Words to write after `--fix-as`."""
         return f"boxes={self.layout}" + ("" if self.unit == "px" else f" unit={self.unit}")
 
 
 PLAIN = BoxReading("xywh")
-"""COCO's own."""
+"""COCO's reading."""
 _PX = [BoxReading(layout) for layout in LAYOUTS]
-# Without px the image is a unit square, where exchanging x and y never shows: of two layouts that
-# differ by it, both fit or none. [y, x, height, width] of shares is not in use.
+# Without px the image is a unit square, where swapping x and y never shows: two layouts that differ
+# only in that either both fit or both do not. Nobody writes [y, x, height, width] as shares.
 _OF_SIDES = [
     BoxReading(layout, unit)
     for unit in ("shares", "percent", "thousandths")
@@ -79,10 +79,10 @@ _OF_SIDES = [
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the boxes of a file are read as."""
+    """The reading of a file's boxes, if it is clear."""
 
     readings: tuple[BoxReading, ...]
-    """The one; or those that are possible, if any."""
+    """The only reading; if it is not clear, all possible ones, perhaps none."""
     is_clear: bool = True
     text: str = ""
     """Why it is not clear, for messages."""
@@ -92,9 +92,9 @@ def convert_box(box: Sequence[Any], reading: BoxReading, size: tuple[int, int]) 
     """Return a box as [x, y, width, height] px; whole px stay whole numbers.
 
     Args:
-        box: the four numbers.
-        reading: what they mean.
-        size: height and width of the image, px.
+        box: The four numbers.
+        reading: Meaning of the numbers.
+        size: Height and width of the image, px.
     """
     a, b, c, d = box
     if reading.layout[0] == "y":
@@ -126,29 +126,29 @@ def convert_boxes(boxes: Boxes, reading: BoxReading, sizes: Sizes) -> Boxes:
 
 
 def overshoot(boxes: Boxes, sizes: Sizes) -> NDArray[np.float64]:
-    """Return by how many px (M,) boxes [x, y, width, height] leave their image."""
+    """Return how many px (M,) boxes [x, y, width, height] extend beyond their image."""
     far = boxes[:, :2] + boxes[:, 2:] - sizes[:, ::-1]
     return np.maximum(-boxes[:, :2], far).max(axis=1)
 
 
 def slip_limit(sizes: Sizes) -> NDArray[np.float64]:
-    """Return the px (M,) that a box may leave its image by through a slip."""
+    """Return the px (M,) that an imprecise box may extend beyond its image."""
     return np.maximum(_SLIP, _SLIP_SHARE * sizes.min(axis=1))
 
 
 class Fit(NamedTuple):
-    """How boxes fit into their images under a reading."""
+    """How well boxes fit into their images under a reading."""
 
     good: bool
-    """All but a few lie inside, to rounding."""
+    """All but a few lie inside, up to rounding."""
     refuted: bool
-    """Some cannot be meant so: they leave the image by more than a slip, or have no area."""
+    """Some cannot be right: they are not merely imprecise, or have no area."""
     leaving: int
-    """Boxes that leave their image by more than a slip."""
+    """Number of boxes that extend beyond their image by more than `slip_limit`."""
 
 
 def judge(boxes: Boxes, sizes: Sizes, reading: BoxReading) -> Fit:
-    """Say how boxes (M, 4), as the file has them, fit into images of these sizes (M, 2)."""
+    """Test how boxes (M, 4), as in the file, fit into images of these sizes (M, 2)."""
     read = convert_boxes(boxes, reading, sizes)
     over = overshoot(read, sizes)
     over[(read[:, 2:] <= 0).any(axis=1)] = np.inf
@@ -162,18 +162,18 @@ def judge(boxes: Boxes, sizes: Sizes, reading: BoxReading) -> Fit:
 
 
 def most_leaving(reading: BoxReading) -> float:
-    """Return the share of the boxes that may leave their image if a reading is to be possible."""
+    """Return the share of boxes that may leave their image for a reading to stay possible."""
     return _MOST_CUT if reading == PLAIN else _MOST_MISREAD
 
 
 def read_boxes(boxes: Boxes, sizes: Sizes, areas: Boxes, outlines: Boxes) -> Verdict:
-    """Say how the boxes of a file are meant.
+    """Find the reading of the boxes of a file.
 
     Args:
-        boxes: (M, 4) as the file has them.
+        boxes: (M, 4) boxes as in the file.
         sizes: (M, 2) height and width of their images, px.
-        areas: (M,) as the file has them.
-        outlines: (M, 4) corners of what their outline covers, px; NaN without one.
+        areas: (M,) areas as in the file.
+        outlines: (M, 4) corners of the region that the outline covers, px; NaN without one.
     """
     has_area = (boxes[:, 2:] > 0).all(axis=1)
     boxes, sizes = boxes[has_area], sizes[has_area]
@@ -198,7 +198,7 @@ def read_boxes(boxes: Boxes, sizes: Sizes, areas: Boxes, outlines: Boxes) -> Ver
 
 
 def _read_by_bounds(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
-    """Say how boxes are meant by what leaves the images, and by the areas that a file gives."""
+    """Find the reading by the boxes that leave their image and by the areas in the file."""
     if boxes.max() <= _SHARES_UP_TO and sizes.min() > _SMALLEST_SIDE:
         return _read_shares(boxes, sizes, areas)
     plain = judge(boxes, sizes, PLAIN)
@@ -208,11 +208,11 @@ def _read_by_bounds(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
     if _area_is_of_corners(boxes, areas):
         fits = {r: fit for r, fit in fits.items() if r.layout in ("xyxy", "yxyx")}
     good = [reading for reading, fit in fits.items() if fit.good]
-    text = f"{plain.leaving} of {len(boxes)} boxes leave their image as {PLAIN}"
+    text = f"{plain.leaving} of {len(boxes)} boxes extend beyond their image as {PLAIN}"
     is_large = plain.leaving >= _STRONG_SHARE * len(boxes)
     if len(good) == 1 and is_large and plain.leaving >= _STRONG:
         others_refuted = all(fit.refuted for reading, fit in fits.items() if reading not in good)
-        # With y first they may as well be of images whose sides are exchanged, or turned.
+        # With y first, the images may just as well have swapped sides, or be rotated.
         if others_refuted and good[0].layout[0] != "y" and _areas_allow(boxes, sizes, areas, *good):
             return Verdict(readings=tuple(good))
     if good and not all(_agrees(boxes, sizes, reading) for reading in good):
@@ -223,7 +223,7 @@ def _read_by_bounds(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
 
 
 def _doubt(boxes: Boxes, sizes: Sizes, readings: list[BoxReading], text: str) -> Verdict:
-    """Return a doubt about readings, less those by which most boxes leave their image."""
+    """Return an unclear verdict, without the readings by which many boxes leave their image."""
     possible = [
         r
         for r in dict.fromkeys(readings)
@@ -233,18 +233,18 @@ def _doubt(boxes: Boxes, sizes: Sizes, readings: list[BoxReading], text: str) ->
 
 
 def _read_shares(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
-    """Say in which layout shares of the sides are."""
+    """Find the layout of boxes that are shares of the image's sides."""
     fits = {r: judge(boxes, sizes, r) for r in _OF_SIDES if r.unit == "shares"}
     left = [reading for reading, fit in fits.items() if not fit.refuted]
     is_one = len(left) == 1 and fits[left[0]].good
     if is_one and _areas_allow(boxes, sizes, areas, left[0]):
         return Verdict(readings=tuple(left))
-    text = f"no number of the {len(boxes)} boxes is above {boxes.max():.3g}"
+    text = f"none of the {len(boxes)} boxes has a number above {boxes.max():.3g}"
     return _doubt(boxes, sizes, list(fits), text)
 
 
 def _look_for_copies(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
-    """Doubt boxes that may be of a smaller copy of the images, or of shares in some of them."""
+    """Find boxes that may belong to a smaller copy of the images, or be shares among px."""
     ratios = areas / boxes[:, 2:].prod(axis=1)
     ratio = float(np.median(ratios))
     is_constant = float((np.abs(ratios - ratio) <= 0.02 * ratio).mean()) >= _OUTLINE_SHARE
@@ -253,7 +253,10 @@ def _look_for_copies(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
         return _doubt(boxes, sizes, [PLAIN, *_good_units(boxes, sizes)], text)
     tiny = int((boxes.max(axis=1) <= _SHARES_UP_TO).sum())
     if tiny and sizes.min() > _SMALLEST_SIDE:
-        text = f"no number of {tiny} of {len(boxes)} boxes is above 1.5: are they shares among px?"
+        text = (
+            f"{tiny} of {len(boxes)} boxes have no number above {_SHARES_UP_TO}: are these shares, "
+            "among boxes in px?"
+        )
         return _doubt(boxes, sizes, [PLAIN], text)
     ends = boxes[:, :2] + boxes[:, 2:]
     reach = (ends / sizes[:, ::-1]).max(axis=0)
@@ -263,9 +266,9 @@ def _look_for_copies(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
     if reach.max() > _REACH or not (is_copy or is_percent):
         return Verdict(readings=(PLAIN,))
     text = (
-        f"no box reaches beyond the left {reach[0]:.0%} and the upper {reach[1]:.0%} of its image"
-        + (f", though {ties} begin at its border" if is_copy else "")
-        + "; if they belong to a smaller copy, write its width and height into the images' records"
+        f"all boxes lie in the left {reach[0]:.0%} and the upper {reach[1]:.0%} of their image"
+        + (f", though {ties} begin at the border" if is_copy else "")
+        + "; if they belong to a smaller copy, write its width and height into the image records"
     )
     return _doubt(boxes, sizes, [PLAIN, *(_good_units(boxes, sizes) or _PX[1:2])], text)
 
@@ -273,7 +276,7 @@ def _look_for_copies(boxes: Boxes, sizes: Sizes, areas: Boxes) -> Verdict:
 def _good_units(boxes: Boxes, sizes: Sizes) -> list[BoxReading]:
     """Return the readings in percent or thousandths that fit.
 
-    They fit so often that none is taken without being told.
+    They fit so often that the user has to choose them.
     """
     return [reading for reading in _far_units(boxes) if judge(boxes, sizes, reading).good]
 
@@ -285,7 +288,7 @@ def _far_units(boxes: Boxes) -> list[BoxReading]:
 
 
 def _area_is_of_corners(boxes: Boxes, areas: Boxes) -> bool:
-    """Whether the areas that a file gives are those of two corners, and not of width x height."""
+    """Whether the areas in a file fit boxes of two corners, and not width x height."""
     a, b, c, d = boxes.T
     slack = 0.01 * areas + 1
     as_corners = np.abs((c - a) * (d - b) - areas) <= slack
@@ -293,9 +296,9 @@ def _area_is_of_corners(boxes: Boxes, areas: Boxes) -> bool:
 
 
 def _areas_allow(boxes: Boxes, sizes: Sizes, areas: Boxes, reading: BoxReading) -> bool:
-    """Whether areas are not larger than the boxes under a reading.
+    """Whether no area is larger than its box under a reading.
 
-    Areas that are the product of the last two numbers say nothing: a tool computed them blindly.
+    Areas that are the product of the last two numbers prove nothing: a tool computed them blindly.
     """
     product = boxes[:, 2:].prod(axis=1)
     told = (areas > 0) & (np.abs(areas - product) > 0.01 * product)
@@ -304,7 +307,7 @@ def _areas_allow(boxes: Boxes, sizes: Sizes, areas: Boxes, reading: BoxReading) 
 
 
 def _agrees(boxes: Boxes, sizes: Sizes, reading: BoxReading) -> bool:
-    """Whether boxes cut to their images are the same ones, to a px, under a reading."""
+    """Whether boxes cut to their images are the same, up to 1 px, as [x, y, w, h] and as read."""
     read = [_cut(convert_boxes(boxes, r, sizes), sizes) for r in (PLAIN, reading)]
     return bool((np.abs(read[0] - read[1]) <= 1.01).all())
 
@@ -330,9 +333,9 @@ def _match_outlines(boxes: Boxes, sizes: Sizes, outlines: Boxes) -> BoxReading |
 
 
 def _are_contradicted(boxes: Boxes, sizes: Sizes, outlines: Boxes, reading: BoxReading) -> bool:
-    """Whether most boxes that have an outline are not around it under a reading but the plain one.
+    """Whether most boxes with an outline do not match it under a reading other than the plain one.
 
-    Plain boxes stay as they are whatever their outlines say.
+    Plain boxes stay unchanged, whatever their outlines are.
     """
     known = ~np.isnan(outlines).any(axis=1)
     if reading == PLAIN or known.sum() < _MIN_OUTLINES:
@@ -342,23 +345,23 @@ def _are_contradicted(boxes: Boxes, sizes: Sizes, outlines: Boxes, reading: BoxR
 
 
 def describe_by_outlines(boxes: Boxes, sizes: Sizes, outlines: Boxes) -> str:
-    """Say how boxes that are far from their outlines would fit them; empty if nothing fits.
+    """Describe how boxes that are far from their outlines would fit them; empty if nothing fits.
 
     Args:
-        boxes: (M, 4) as the file has them.
+        boxes: (M, 4) boxes as in the file.
         sizes: (M, 2) height and width of their images, px.
-        outlines: (M, 4) corners of what their outline covers, px.
+        outlines: (M, 4) corners of the regions that their outlines cover, px.
     """
     for reading in [*_PX[1:], *_OF_SIDES]:
         if _are_outlined(convert_boxes(boxes, reading, sizes), outlines):
-            return f"they fit if they are read as {reading}"
+            return f"they fit if read as {reading}"
     sides = outlines[:, 2:] - outlines[:, :2]
     across, down = np.median(sides / np.maximum(boxes[:, 2:], 1e-9), axis=0).tolist()
     if not _are_outlined(boxes * [across, down, across, down], outlines):
         return ""
     is_one = abs(across - down) < 0.02 * across
-    factor = f"{across:.3g}" if is_one else f"{across:.3g} across and {down:.3g} down"
-    return f"they fit if they are multiplied by {factor}: one of the two is of a scaled copy"
+    factor = f"{across:.3g}" if is_one else f"{across:.3g} horizontally and {down:.3g} vertically"
+    return f"they fit if multiplied by {factor}: boxes or segmentations belong to a scaled copy"
 
 
 def _are_outlined(boxes: Boxes, outlines: Boxes) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of the boxes of an index, many at a time. M boxes, N images."""
+"""Checks the boxes of an index, many at a time. M boxes, N images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.findings import Finding, Findings, findings_of
 from retinanet.doctor.format_check import find_format_faults
 from retinanet.doctor.reader import Reading
+from retinanet.errors import plural
 
 _MOST_IMAGES = 0.5
-"""Share of images without boxes from which it looks like a mistake."""
+"""Share of images without boxes above which there is a warning."""
 AREA_SLACK = 1.01
-"""An area may be larger than its box by rounding: by 1 % and 1 px²."""
+"""An area may exceed its box through rounding, by 1 % and 1 px²."""
 
 Places = NDArray[np.int64]
-"""Of boxes, or rows of images, in the index."""
+"""Positions of boxes, or rows of images, in the index."""
 
 
 def check_boxes(
@@ -37,14 +38,14 @@ def check_boxes(
 
     Args:
         annotations: Index of the file.
-        learn: Whether the file is to train on.
-        min_box_side: Side (original px) under which a box is small.
-        max_detections: Detections of an image that an evaluation counts.
-        reading: the file that the index is of, if records were set aside: what only looks empty
-            for that is no finding.
-        chosen: the classes of it that are trained on, where those are not all: they alone decide
-            what an image and a class lack.
-        format_known: the boxes are [x, y, width, height] px, whatever they look like.
+        learn: Whether the file is used for training.
+        min_box_side: Side (original px) below which a box is small.
+        max_detections: Most detections per image that an evaluation counts.
+        reading: Reading that the index comes from, if records were left out. Images and classes
+            that are empty only for that reason are not reported.
+        chosen: Index restricted to the classes that are trained on, if not all are. Only these
+            classes count for images and classes without boxes.
+        format_known: Whether the boxes are known to be [x, y, width, height] px.
     """
     chosen = annotations if chosen is None else chosen
     path = annotations.path
@@ -54,7 +55,7 @@ def check_boxes(
         found = [] if lost_images else [Finding("", "has no image")]
         return findings_of("no-images", path, found)
     findings = [] if format_known else find_format_faults(annotations)
-    if all(one.kind == "doubtful-format" for one in findings):  # otherwise each box would be named
+    if all(one.kind == "doubtful-format" for one in findings):  # or else every box would be listed
         findings += _boxes_left_out_or_cut(annotations, min_box_side)
         findings += _too_large_areas(annotations)
     findings += _duplicate_boxes(annotations)
@@ -64,8 +65,8 @@ def check_boxes(
     if chosen.crowd.all() and not (lost_images or lost_classes or lost.aside.get("annotations", 0)):
         kind = "no-boxes" if learn else "nothing-to-score"
         crowds = len(annotations.crowd)
-        text = f"has {len(annotations)} images but no box"
-        text += f": all {crowds} are regions to ignore (iscrowd 1)" if crowds else ""
+        text = f"has {plural(len(annotations), 'image')} but no box"
+        text += f": all {crowds:,} are regions to ignore (iscrowd 1)" if crowds else ""
         findings += findings_of(kind, path, [Finding("", text)])
     return findings
 
@@ -94,7 +95,7 @@ def _box_findings(
     places: Places,
     remark: Callable[[Annotations, int], str],
 ) -> list[Findings]:
-    """Return findings about the boxes in some places of the index."""
+    """Return findings about the boxes at some positions of the index."""
 
     def finding(i: int) -> Finding:
         place = int(places[i])
@@ -131,11 +132,11 @@ def _overshoot_remark(annotations: Annotations, place: int) -> str:
     height, width = annotations.sizes[_image_row(annotations, place)]
     x, y, w, h = annotations.boxes[place].astype(np.float64).tolist()
     over = max(-x, -y, x + w - width, y + h - height)
-    return f", {over:.3g} px over the border of {width}x{height} px"
+    return f", {over:.3g} px beyond its image of {width}x{height} px"
 
 
 def _duplicate_boxes(annotations: Annotations) -> list[Findings]:
-    """Find boxes that an image has twice, with their class."""
+    """Find boxes that an image has twice with the same class."""
     places, originals = [], []
     for first, last in parts(annotations):
         start, stop = annotations.offsets[[first, last]].tolist()
@@ -159,7 +160,7 @@ def _duplicate_boxes(annotations: Annotations) -> list[Findings]:
     first_of = dict(zip(place.tolist(), original.tolist(), strict=True))
 
     def remark(annotations: Annotations, place: int) -> str:
-        return f", as annotation {annotations.annotation_ids[first_of[place]]} has"
+        return f", like annotation {annotations.annotation_ids[first_of[place]]}"
 
     return _box_findings("duplicate-box", annotations, np.sort(place), remark)
 
@@ -177,7 +178,7 @@ def _too_large_areas(annotations: Annotations) -> list[Findings]:
 def _check_images(
     annotations: Annotations, max_detections: int, images_with_lost_boxes: frozenset[int]
 ) -> list[Findings]:
-    """Find images with too many boxes, with none, and files named twice."""
+    """Find images with too many boxes or none, crowd regions, and files named twice."""
     path, names = annotations.path, annotations.file_names
     objects = np.bincount(annotations.image_of_box()[~annotations.crowd], minlength=len(names))
     many = np.flatnonzero(objects > max_detections)
@@ -186,11 +187,11 @@ def _check_images(
         & ~np.isin(annotations.image_ids, list(images_with_lost_boxes))
     )
     findings = image_findings(
-        "many-boxes", annotations, many, lambda row: f"has {objects[row]} boxes"
+        "many-boxes", annotations, many, lambda row: f"has {objects[row]:,} boxes"
     )
     findings += image_findings("image-without-boxes", annotations, empty, lambda row: "")
     if len(empty) > _MOST_IMAGES * len(names):
-        text = f"has {len(empty)} of {len(names)} images without boxes"
+        text = f"has no boxes in {len(empty):,} of {plural(len(names), 'image')}"
         findings += findings_of("many-images-without-boxes", path, [Finding("", text)])
     crowds = np.flatnonzero(annotations.crowd)
     findings += _box_findings("crowd", annotations, crowds, _no_remark)
@@ -225,7 +226,7 @@ def _duplicate_file_names(annotations: Annotations) -> list[Findings]:
 
 
 def _unused_classes(annotations: Annotations, lost: frozenset[int]) -> list[Findings]:
-    """Find classes without boxes; `lost` are ids of those some of whose boxes were set aside."""
+    """Find classes without boxes, except those (`lost`) with boxes that were left out."""
     categories = annotations.categories
     rows = zip(categories.ids, categories.names, annotations.class_counts(), strict=True)
     found = [

@@ -1,4 +1,4 @@
-"""The data doctor: all that is wrong with an annotation file or an experiment's data, in one go."""
+"""The data doctor: everything that is wrong with an annotation file or an experiment's data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from retinanet.config import find_config, load_config, override_config
 from retinanet.data.boxes_used import take_census
 from retinanet.data.coco.annotations import Annotations
+from retinanet.data.coco.foreign import name_text
 from retinanet.data.coco.selection import take_classes
 from retinanet.data.found_files import FOUND, find_files
 from retinanet.data.images.near_names import Renames
@@ -16,7 +18,7 @@ from retinanet.doctor.anchors_check import MANY_BOXES, check_anchors, measure_an
 from retinanet.doctor.augmentation_check import try_augmentation
 from retinanet.doctor.boxes_check import check_boxes
 from retinanet.doctor.data_summary import NamedSplit, describe_data
-from retinanet.doctor.findings import Finding, Findings, Report, ReportSection, findings_of
+from retinanet.doctor.findings import Finding, Findings, ReportSection, findings_of
 from retinanet.doctor.format_check import WRONG_FORMATS
 from retinanet.doctor.image_check import (
     CheckedImage,
@@ -26,11 +28,15 @@ from retinanet.doctor.image_check import (
 )
 from retinanet.doctor.missing_files import describe_missing, find_missing, with_names_found
 from retinanet.doctor.reader import Reading, read_file
+from retinanet.doctor.report import Report
 from retinanet.doctor.splits_check import SplitImages, check_classes, check_copies
 from retinanet.engine.preflight.summary import describe_scale
 from retinanet.engine.preflight.training_boxes import find_training_boxes
 from retinanet.engine.splits import Split, locate_split, open_split
 from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.foreign_config import next_command
+from retinanet.interop.to_checkpoint import follow_weights
 from retinanet.schema import Config
 
 
@@ -39,17 +45,93 @@ class CheckedFile:
     """One annotation file and its images."""
 
     split: str
-    """`train` or `val`; empty for a file alone."""
+    """`train` or `val`; empty for a file that is checked by itself."""
     reading: Reading
     chosen: Annotations | None
-    """The classes of the index that are trained on."""
+    """The index, restricted to the classes that are trained on."""
     images: Path | None
-    """Image folder, if it is there."""
+    """Image folder, if it exists."""
     checked_images: list[CheckedImage]
-    """(N,) of each image, or nothing."""
+    """(N,) one per image; empty if the images were not checked."""
     findings: list[Findings]
     renames: Renames | None = None
-    """What the names of missing image files may mean."""
+    """Files that the names of missing images may refer to."""
+
+
+def check_data(
+    what: str,
+    overrides: list[str],
+    *,
+    images: Path | None,
+    decode: bool,
+    fit_anchors: bool,
+    pictures: Path | None,
+) -> Report:
+    """Check both splits of an experiment, or one annotation file.
+
+    Args:
+        what: Path or name of a config, or path of an annotation file.
+        overrides: Options as `section.key=value`, applied to the config.
+        images: Folder of the annotation file's images.
+        decode: Whether to decode all image files, not only suspicious ones.
+        fit_anchors: Whether to search for anchors that cover more boxes.
+        pictures: Folder to draw into.
+
+    Raises:
+        UserError: Options contradict each other, or a path does not exist.
+    """
+    path = Path(what)
+    if not is_annotation_file(path):
+        if images is not None:
+            raise UserError(
+                "--images needs an annotation file (JSON), not a config, which names its own; give "
+                "the file of one split"
+            )
+        if pictures is not None:
+            check_writable(pictures, "choose another place for --pictures")
+        config = follow_weights(load_config(find_config(what), overrides))
+        return check_experiment(
+            config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
+        )
+    if pictures is not None or fit_anchors:
+        raise UserError(
+            f"{'--pictures' if pictures else '--fit-anchors'} needs a config (YAML): what the "
+            "network sees depends on it"
+        )
+    if not path.is_file():
+        wrong = "is not a regular file" if path.exists() else "there is no such annotation file"
+        raise UserError(f"{path}: {wrong}")
+    config = override_config(Config(), overrides)
+    if config.data.classes is not None:
+        raise UserError(
+            "data.classes needs a config (YAML): in a single annotation file, all classes are "
+            "checked; leave it out, or name the config"
+        )
+    return check_annotations(path, images, config, decode=decode)
+
+
+def is_annotation_file(path: Path) -> bool:
+    """Whether a path is an annotation file, not a config.
+
+    Raises:
+        UserError: It is a folder, or the YAML file of a YOLO data set, which looks like a config.
+            The message has the command that converts it.
+    """
+    if path.is_dir():
+        found = next_command(path)
+        raise UserError(
+            f"{path}: is a folder; name a config (YAML) or an annotation file (JSON)"
+            + (f". {found}" if found else "")
+        )
+    suffix = path.suffix.lower()
+    if suffix not in (".yaml", ".yml"):
+        return suffix in (".json", ".gz") or path.is_file()
+    if path.is_file():
+        content = path.read_bytes()
+        keys = {line.split(b":")[0] for line in content.splitlines() if b":" in line}
+        if keys & {b"names", b"nc"} and not keys & {b"model", b"data"}:
+            raise UserError(f"{path}: {name_text(path, content)}")
+    return False
 
 
 def check_experiment(
@@ -60,17 +142,17 @@ def check_experiment(
     fit_anchors: bool = False,
     pictures: Path | None = None,
 ) -> Report:
-    """Check both splits of an experiment, each file of them and all together.
+    """Check both splits of an experiment: each file by itself, and all of them together.
 
     Args:
-        config: of the experiment.
-        subject: what the report says was checked.
-        decode: every image file, not only doubtful ones.
-        fit_anchors: search anchors that cover more boxes.
-        pictures: folder to draw into, if any.
+        config: Config of the experiment.
+        subject: Name of what was checked, for the report.
+        decode: Whether to decode all image files, not only suspicious ones.
+        fit_anchors: Whether to search for anchors that cover more boxes.
+        pictures: Folder to draw into, if any.
 
     Raises:
-        UserError: an option is not set, or an annotation file is not there.
+        UserError: An option is not set, or an annotation file does not exist.
     """
     places = [
         (split, *place) for split in ("train", "val") for place in locate_split(config, split)
@@ -95,12 +177,12 @@ def check_experiment(
 
 
 def check_annotations(path: Path, images: Path | None, config: Config, *, decode: bool) -> Report:
-    """Check an annotation file, and its images if their folder is given."""
+    """Check one annotation file, and its images if their folder is given."""
     file = check_file(path, images, config, split="", decode=decode)
     findings = file.findings + _check_images_together([file])
     sections = [*_describe_missing([file]), *describe_data(_name_splits([file]))]
     if images is None:
-        lines = ["not looked at: name their folder with --images"]
+        lines = ["not checked: give their folder with --images"]
         sections.append(ReportSection(title="image files", lines=lines))
     report = Report(subject=str(path), findings=findings, sections=sections)
     index = file.reading.annotations
@@ -117,7 +199,7 @@ def check_annotations(path: Path, images: Path | None, config: Config, *, decode
 def check_file(
     path: Path, images: Path | None, config: Config, *, split: str, decode: bool
 ) -> CheckedFile:
-    """Check one annotation file; `config` gives the limits."""
+    """Check one annotation file against the limits in `config`."""
     reading, renames = read_file(path), None
     if config.data.find_images and images is not None and reading.annotations is not None:
         reading = replace(reading, annotations=find_files(reading.annotations, images))
@@ -155,7 +237,7 @@ def check_file(
 
 
 def _describe_found(files: list[CheckedFile]) -> list[str]:
-    """Say which files data.find_images found under other names."""
+    """Describe the files that data.find_images found under other names."""
     indexes = [index for file in files if (index := file.reading.annotations) is not None]
     return [
         f"{index.path.name}: {remark}"
@@ -175,19 +257,19 @@ def _describe_missing(files: list[CheckedFile]) -> list[ReportSection]:
 
 
 def _take_chosen(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:
-    """Return the chosen classes of an index; all, where it has none of them (that is refused)."""
+    """Return the chosen classes of an index; all classes if it has none of them (an error)."""
     if classes is None or not set(classes) & set(annotations.categories.names):
         return annotations
     return take_classes(annotations, classes)
 
 
 def _describe_unused_parts(config: Config, files: list[CheckedFile]) -> list[str]:
-    """Say what is checked although no training sees it."""
+    """Describe what is checked although the run does not use it."""
     lines = []
     if config.data.classes is not None:
         lines.append(
-            f"data.classes: the tables are of {', '.join(config.data.classes)}; the records of "
-            "all classes are checked"
+            f"data.classes: the tables show {', '.join(config.data.classes)}; the records of all "
+            "classes are checked"
         )
     for split, limit in (("train", config.data.train.limit), ("val", config.data.val.limit)):
         indexes = [file.chosen for file in files if file.split == split]
@@ -203,7 +285,7 @@ def _describe_unused_parts(config: Config, files: list[CheckedFile]) -> list[str
 
 
 def _name_splits(files: list[CheckedFile]) -> list[NamedSplit]:
-    """Name each file that could be read by its split, and by itself where a split has several."""
+    """Name each readable file by its split; add the file name if the split has several files."""
     named = []
     for file in files:
         index = file.chosen
@@ -215,7 +297,7 @@ def _name_splits(files: list[CheckedFile]) -> list[NamedSplit]:
 
 
 def _check_images_together(files: list[CheckedFile]) -> list[Findings]:
-    """Find copies, leaks from train to val, and files that nobody names."""
+    """Find copies, images of train in val, and files that no annotation file names."""
     readable = [
         SplitImages(
             split=file.split,
@@ -233,7 +315,7 @@ def _check_images_together(files: list[CheckedFile]) -> list[Findings]:
 
 
 def _named_paths(file: CheckedFile) -> set[str]:
-    """Return the absolute paths of all image files that an annotation file names."""
+    """Return the absolute paths of all image files named in an annotation file."""
     index = file.reading.annotations
     assert file.images is not None
     folder = os.path.realpath(file.images)
@@ -244,9 +326,9 @@ def _named_paths(file: CheckedFile) -> set[str]:
 def _try_experiment(
     config: Config, report: Report, *, fit_anchors: bool, pictures: Path | None
 ) -> tuple[list[Findings], list[ReportSection]]:
-    """Say what resizing, anchors and augmentation do, once the data is sound."""
+    """Describe what resizing, anchors and augmentation do, if the data has no errors."""
     if report.count("error"):
-        lines = ["not tried: mend the errors first"]
+        lines = ["not checked: fix the errors first"]
         return [], [ReportSection(title="resizing, anchors and augmentation", lines=lines)]
     try:
         train = open_split(config, "train")

@@ -1,4 +1,4 @@
-"""What the data is, in numbers: classes, sizes of images and boxes. K classes, N images."""
+"""The data in numbers: classes, sizes of images and boxes. K classes, N images."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from retinanet.categories import columns_of, pad, shown_names
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.findings import ReportSection
+from retinanet.errors import plural
 
 _ROWS = 30
-"""Classes shown; of more, the most frequent ones and the rarest."""
+"""Most classes to show; of more, only the most frequent and the rarest are shown."""
 _RAREST = 5
 _COCO_AREAS = (32**2, 96**2)
-"""px²: where small ends and large begins."""
+"""Areas (px²) at which small ends and large begins."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NamedSplit:
-    """A split's index under the name that the report gives it."""
+    """Index of a split, with its name in the report."""
 
     name: str
     annotations: Annotations
@@ -36,7 +37,7 @@ def describe_data(splits: list[NamedSplit]) -> list[ReportSection]:
 
 
 def _describe_classes(splits: list[NamedSplit]) -> ReportSection:
-    """The table category id -> label -> name -> boxes; labels follow the sorted ids."""
+    """Return the table of category id, label, name and boxes; labels follow the sorted ids."""
     counts = {split.name: _count_by_category(split.annotations) for split in splits}
     names: dict[int, list[str]] = {}  # in the splits' order
     for by_id in counts.values():
@@ -60,8 +61,8 @@ def _describe_classes(splits: list[NamedSplit]) -> ReportSection:
     lines = _align_table([list(table[0]), *cells])
     if len(shown) < len(table):
         lines.append(
-            f"... {len(table)} classes: these are the {_ROWS - _RAREST} most frequent and the "
-            f"{_RAREST} rarest that have boxes"
+            f"... {len(table):,} classes; the table shows the {_ROWS - _RAREST} most frequent and "
+            f"the {_RAREST} rarest that have boxes"
         )
     lines += [
         _describe_balance(split) for split in splits if split.annotations.class_counts().any()
@@ -70,7 +71,7 @@ def _describe_classes(splits: list[NamedSplit]) -> ReportSection:
 
 
 def _most_frequent_and_rarest(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the classes with the most boxes of the first split, and those with the fewest."""
+    """Return the classes with the most boxes in the first split, and those with the fewest."""
     counted = next(key for key in table[0] if key.startswith("boxes"))
     order = sorted((row for row in table if row[counted]), key=lambda row: -row[counted])
     shown = order[: _ROWS - _RAREST] + order[_ROWS - _RAREST :][-_RAREST:]
@@ -93,13 +94,13 @@ def _describe_balance(split: NamedSplit) -> str:
     if (counts > 0).sum() == 1:
         return f"{_prefix(split)}only {names[high]!r} has boxes"
     if counts[low] == counts[high]:
-        which = "all classes" if counts.all() else "all classes that have boxes"
-        return f"{_prefix(split)}{which} have the same number of them"
+        which = "all classes" if counts.all() else "all classes with boxes"
+        return f"{_prefix(split)}{which} have the same number of boxes"
     return f"{_prefix(split)}{names[high]!r} has {ratio:.3g} times as many boxes as {names[low]!r}"
 
 
 def _align_table(rows: list[list[str]]) -> list[str]:
-    """Lay out a table: numbers to the right, the name (third) to the left."""
+    """Lay out a table: numbers aligned right, the name (third column) left."""
     widths = [max(columns_of(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
@@ -129,7 +130,7 @@ def _describe_images(splits: list[NamedSplit]) -> ReportSection:
         share = f", {empty:,} ({100 * empty / len(sizes):.3g} %) without boxes" if empty else ""
         lines.append(
             f"{_prefix(split)}{len(sizes):,}{share}; short side {_format_spread(short)} px, long "
-            f"side {_format_spread(long)} px, long : short {_format_spread(_spread(aspect))}"
+            f"side {_format_spread(long)} px, aspect ratio {_format_spread(_spread(aspect))}"
         )
     return ReportSection(title="images", lines=lines, values=values)
 
@@ -159,10 +160,10 @@ def _describe_boxes(splits: list[NamedSplit]) -> ReportSection:
         }
         shares = (100 * count / len(objects) for count in (small, medium, large))
         low, middle, high = (f"{share:.3g} %" for share in shares)
-        regions = f" and {crowds:,} crowd regions" if crowds else ""
+        regions = f" and {plural(crowds, 'crowd region')}" if crowds else ""
         lines += [
-            f"{_prefix(split)}{len(objects):,}{regions}; an image has "
-            f"{_format_spread(_spread(counts))}; square root of the area {_format_spread(side)} px",
+            f"{_prefix(split)}{len(objects):,}{regions}; {_format_spread(_spread(counts))} per "
+            f"image; square root of the area {_format_spread(side)} px",
             f"  {low} small (under 32² px), {middle} medium, {high} large (over 96² px)",
         ]
     return ReportSection(title="boxes", lines=lines, values=values)
@@ -181,7 +182,7 @@ def _spread(values: NDArray[Any]) -> dict[str, float]:
 
 
 def _format_spread(spread: dict[str, float]) -> str:
-    """Return `1 to 9 (median 4)`, or the one value that there is."""
+    """Return `1 to 9 (median 4)`, or the value if there is only one."""
     if spread["min"] == spread["max"]:
         return f"{spread['min']:.4g}"
     return f"{spread['min']:.4g} to {spread['max']:.4g} (median {spread['median']:.4g})"

@@ -1,4 +1,4 @@
-"""What the doctor finds, kept as numbers until it is printed: there may be millions of them."""
+"""The doctor's findings. Texts are made only when printed: there may be millions of findings."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.doctor.kinds import KINDS, SEVERITIES, Severity
-
 
 class Finding(NamedTuple):
-    """One finding; record and value read as a sentence."""
+    """One finding; record and value together form a sentence."""
 
     record: str
     """`annotation 812 (image 37)`."""
     value: str
     """`has bbox [3, 4, 0, 9]`."""
     id: int | None = None
-    """Of the record, if it has one."""
+    """Id of the record, if it has one."""
 
     def __str__(self) -> str:
         return f"{self.record} {self.value}".strip()
@@ -32,14 +30,14 @@ class Findings:
     file: Path
     count: int
     finding: Callable[[int], Finding]
-    """Writes down finding number i."""
+    """Returns finding number i."""
 
     def __iter__(self) -> Iterator[Finding]:
         return (self.finding(i) for i in range(self.count))
 
 
 def findings_of(kind: str, file: Path, found: Sequence[Finding]) -> list[Findings]:
-    """Return the findings of one kind in one file, or an empty list where there are none."""
+    """Return the findings of one kind in one file, or an empty list if there are none."""
     if not found:
         return []
     return [Findings(kind=kind, file=file, count=len(found), finding=found.__getitem__)]
@@ -47,47 +45,12 @@ def findings_of(kind: str, file: Path, found: Sequence[Finding]) -> list[Finding
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSection:
-    """Something worth knowing about the data as a whole."""
+    """A part of the report about the data as a whole."""
 
     title: str
     lines: list[str]
-    """For the terminal, which indents and wraps them."""
+    """Text for the terminal, where it is indented and wrapped."""
     paste: list[str] = field(default_factory=list)
-    """Lines of YAML after them, as they stand."""
+    """Lines printed after them as they are, for example YAML to paste."""
     values: dict[str, Any] = field(default_factory=dict)
-    """For the JSON file."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """All that the doctor says."""
-
-    subject: str
-    """What was checked."""
-    findings: list[Findings]
-    sections: list[ReportSection]
-
-    def by_kind(self, severity: Severity) -> dict[str, list[Findings]]:
-        """Return the findings of a severity by kind, in the order of `KINDS`."""
-        grouped = {
-            kind: [findings for findings in self.findings if findings.kind == kind]
-            for kind in KINDS
-            if KINDS[kind].severity == severity
-        }
-        return {kind: several for kind, several in grouped.items() if several}
-
-    def count(self, severity: Severity) -> int:
-        """Return the number of findings of a severity."""
-        return sum(
-            findings.count
-            for findings in self.findings
-            if KINDS[findings.kind].severity == severity
-        )
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of findings of each kind that there is."""
-        return {
-            kind: sum(findings.count for findings in several)
-            for severity in SEVERITIES
-            for kind, several in self.by_kind(severity).items()
-        }
+    """Content for the JSON file."""

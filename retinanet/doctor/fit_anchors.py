@@ -1,8 +1,8 @@
-"""Search of anchor sizes and ratios that cover the boxes of a training better.
+"""Search for anchor sizes and ratios that cover the training boxes better.
 
-The sizes of a level are its stride times a few numbers, the same on every level, because the
-subnets are shared by all levels. The search is exact on its grid and has no random part but the
-choice of boxes. m boxes, S scales and R ratios of the grid.
+The sizes of a level are its stride times a few scales, the same on every level, because all levels
+share the subnets. The search is exact on its grid; only the choice of boxes is random. m boxes, S
+scales and R ratios of the grid.
 """
 
 from __future__ import annotations
@@ -30,53 +30,53 @@ from retinanet.engine.preflight.training_boxes import (
     training_short_side,
 )
 from retinanet.engine.splits import Split, training_canvas
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.model.anchors import STRIDES, build_anchors, cell_anchors
 from retinanet.schema import AnchorConfig, Config
 
 _SCALES = tuple(2 ** (k / 6) for k in range(-6, 25))
-"""Sizes / stride: 0.5 to 16 (the default's are 4 to 6.35)."""
+"""Size / stride: 0.5 to 16 (4 to 6.35 by default)."""
 _RATIOS = tuple(2 ** (k / 4) for k in range(-12, 13))
 """Height / width: 1/8 to 8."""
 _MAX_SEARCHED = 5_000
-"""Boxes that the search looks at: 775 anchors for each of them are 16 MB."""
+"""Most boxes to search on; their IoU with 775 anchors takes 16 MB."""
 _MAX_HELD_OUT = 100_000
-"""Boxes that the result is measured on."""
+"""Most boxes to measure the result on."""
 _MIN_TO_SPLIT = 200
-"""Boxes from which half are kept out of the search."""
+"""Number of boxes from which half are held out of the search."""
 _MIN_GAIN = 0.01
-"""Share of the boxes that other anchors must gain to be worth their price."""
+"""Share of the boxes that other anchors must gain to be worth the change."""
 _MIN_COVERED = 0.5
 """Share of the boxes that anchors should cover to be worth keeping."""
 LARGER = (1.25, 1.5, 2.0)
-"""Factors of a larger input that are tried beside."""
+"""Factors of larger inputs that are measured for comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorFit:
-    """What a search found, measured on boxes that it did not see."""
+    """Result of a search, measured on boxes that it did not see."""
 
     anchors: AnchorConfig
-    """The best that were found; the other fields are the experiment's."""
+    """The best anchors found; the other fields come from the experiment."""
     per_cell: int
     before: Coverage
     after: Coverage
     larger: dict[str, Coverage]
-    """The present anchors with a larger input, by the overrides that make it."""
+    """Coverage of the current anchors with larger inputs, by the overrides that enlarge them."""
     searched: int
-    """Boxes that the search looked at."""
+    """Number of boxes in the search."""
     held_out: bool
-    """Whether the figures are of other boxes than those."""
+    """Whether coverage was measured on other boxes than these."""
 
     @property
     def better(self) -> bool:
-        """Whether the change is worth it, and more than the chance of these boxes."""
+        """Whether the change is worth it, and larger than chance would explain."""
         before, after = self.before.total, self.after.total
         chance = 2 * math.sqrt(before.covered * (1 - before.covered) / max(1, before.boxes))
         return after.covered - before.covered >= max(_MIN_GAIN, chance)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain types."""
+        """Return the result as plain types."""
         return {
             "better": self.better,
             "anchors": self.anchors.model_dump(mode="json", include={"sizes", "ratios"}),
@@ -97,20 +97,22 @@ def search_anchors(
     per_cell: int | None = None,
     seed: int = 0,
 ) -> AnchorFit:
-    """Search sizes and ratios for the resized boxes; the same arguments give the same result.
+    """Search for sizes and ratios that suit the resized boxes.
+
+    The same arguments always give the same result.
 
     Args:
-        config: of the experiment.
-        split: of training.
-        boxes: of it.
-        per_cell: anchors of a cell; None keeps the config's number.
-        seed: of the choice of boxes.
+        config: Config of the experiment.
+        split: Training split.
+        boxes: Boxes of the split.
+        per_cell: Number of anchors per cell; None keeps that of the config.
+        seed: Seed for the choice of boxes.
 
     Raises:
-        UserError: there are no boxes.
+        UserError: There are no boxes.
     """
     if not len(boxes):
-        raise UserError(f"{split.annotations.path}: there is no box to fit anchors to")
+        raise UserError(f"{split.annotations.path}: there are no boxes to fit anchors to")
     per_cell = per_cell or len(config.anchors.sizes[0]) * len(config.anchors.ratios)
     seen, unseen = _halves(boxes, seed)
     table = _iou_table(config, place_boxes(seen, config.data, training_short_side(config.data)))
@@ -131,7 +133,7 @@ def search_anchors(
 
 
 def _halves(boxes: TrainingBoxes, seed: int) -> tuple[TrainingBoxes, TrainingBoxes]:
-    """Return boxes to search on and boxes to measure on; they are of different images."""
+    """Return boxes to search on and boxes to measure on, from different images if possible."""
     if len(boxes) < _MIN_TO_SPLIT:
         return boxes, boxes
     random = np.random.default_rng(seed)
@@ -156,7 +158,7 @@ def _random_subset(random: np.random.Generator, count: int, limit: int) -> NDArr
 
 
 def _iou_table(config: Config, boxes: PlacedBoxes) -> NDArray[np.float32]:
-    """Return the best IoU (S, R, m) of each box with each anchor shape, over levels and places."""
+    """Return the best IoU (S, R, m) of each box with each anchor shape on any level, anywhere."""
     present = build_anchors(config.anchors)
     corners = torch.from_numpy(boxes.xyxy).T.contiguous()
     grids = grids_of(present, boxes.canvases)
@@ -178,7 +180,7 @@ def _iou_table(config: Config, boxes: PlacedBoxes) -> NDArray[np.float32]:
 def _search(
     table: NDArray[np.float32], per_cell: int, positive_iou: float
 ) -> tuple[list[float], list[float]]:
-    """Return the scales and ratios that cover most, of every split of a cell into both."""
+    """Return the scales and ratios that cover most, over all their numbers that fill a cell."""
     best: tuple[tuple[float, float], list[int], list[int]] | None = None
     for scales, ratios in _starting_points(per_cell):
         reached = _climb(table, scales, ratios, positive_iou)
@@ -189,13 +191,13 @@ def _search(
 
 
 def _starting_points(per_cell: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield places (of scales, of ratios) that the search starts from."""
+    """Yield the indices of scales and of ratios to start the search from."""
     default, square = _SCALES.index(4.0), _RATIOS.index(1.0)
     for count in (n for n in range(1, per_cell + 1) if per_cell % n == 0):
         ratios = per_cell // count
         if count > len(_SCALES) or ratios > len(_RATIOS):
             continue
-        spread = min(4, (len(_RATIOS) - 1) // max(1, ratios - 1))  # a factor of 2, as the default
+        spread = min(4, (len(_RATIOS) - 1) // max(1, ratios - 1))  # 4: a factor of 2, the default
         first = square - spread * (ratios - 1) // 2
         own_ratios = [first + spread * i for i in range(ratios)]
         for base in (default - 12, default - 6, default):
@@ -206,9 +208,9 @@ def _starting_points(per_cell: int) -> Iterator[tuple[list[int], list[int]]]:
 def _climb(
     table: NDArray[np.float32], scales: list[int], ratios: list[int], positive_iou: float
 ) -> tuple[tuple[float, float], list[int], list[int]]:
-    """Move one scale or ratio at a time to the best place, until none moves.
+    """Change one scale or ratio at a time to the best value, until none changes.
 
-    The aim is the share of boxes with IoU >= positive_iou, then the mean IoU.
+    Best is the largest share of boxes with IoU >= positive_iou, then the largest mean IoU.
     """
     scales, ratios = [*scales], [*ratios]
     reached = (-1.0, -1.0)
@@ -232,14 +234,14 @@ def _climb(
 def _rounded_anchors(
     present: AnchorConfig, scales: list[float], ratios: list[float]
 ) -> AnchorConfig:
-    """Return the anchors with the numbers that are printed: rounded to what matters."""
+    """Return the anchors, rounded to the digits that are printed."""
     sizes = [[round(scale * stride, 1) for scale in scales] for stride in STRIDES]
     values = {"sizes": sizes, "ratios": [round(ratio, 2) for ratio in ratios]}
     return AnchorConfig.model_validate({**present.model_dump(), **values})
 
 
 def _larger_inputs(config: Config) -> Iterator[tuple[list[str], Config]]:
-    """Yield overrides that enlarge the input, and the experiment with them."""
+    """Yield overrides that enlarge the input, and the config with them."""
     data = config.data
     fixed = training_canvas(data)
     for factor in LARGER:
@@ -264,21 +266,21 @@ def yaml_lines(anchors: AnchorConfig) -> list[str]:
 
 
 def describe_fit(fit: AnchorFit) -> list[str]:
-    """Return what the lines of `yaml_lines` change, and what a larger input would do instead."""
+    """Describe what the lines of `yaml_lines` change, and what a larger input would do instead."""
     before, after = fit.before, fit.after
-    measured_on = f"{before.total.boxes:,} boxes" + (
-        f" of other images than the {fit.searched:,} boxes that were searched on"
+    measured_on = plural(before.total.boxes, "box") + (
+        f" from images outside the search, which used {fit.searched:,} boxes"
         if fit.held_out
-        else " (too few to keep some out of the search: the figures flatter the fit)"
+        else " (too few to hold some out of the search, so the results flatter the fit)"
     )
     lines = [
-        f"anchors fitted at short side {before.short_side}, {fit.per_cell} a cell; on "
+        f"anchors fitted at short side {before.short_side}, {fit.per_cell} per cell; measured on "
         f"{measured_on}:"
     ]
-    rows = [("present anchors", before)]
+    rows = [("current anchors", before)]
     if fit.better:
         rows.append(("fitted anchors", after))
-    rows += [(f"present, {overrides}", coverage) for overrides, coverage in fit.larger.items()]
+    rows += [(f"current, {overrides}", coverage) for overrides, coverage in fit.larger.items()]
     width = max(len(name) for name, _ in rows)
     kinds = ["all", *(size.name for size in before.sizes)]
     lines.append(
@@ -292,23 +294,23 @@ def describe_fit(fit: AnchorFit) -> list[str]:
         )
     if before.kind == "atss":
         lines.append(
-            "  (assign.kind=atss asks for no such IoU: shares say how closely anchors fit)"
+            "  (assign.kind=atss needs no such IoU; the shares only show how well anchors fit)"
         )
     if not fit.better and after.total.covered < _MIN_COVERED:
         return [
             *lines,
-            f"no anchors that were found cover more than {after.total.covered:.1%}: at this input "
-            "size the boxes are too small, or too long, for any; enlarge data.short_side and "
-            "data.long_side, cut the images into tiles, or check that the boxes are right",
+            f"no anchors cover more than {after.total.covered:.1%}: at this input size, the boxes "
+            "are too small or too long for any; enlarge data.short_side and data.long_side, cut "
+            "the images into tiles, or check that the boxes are right",
         ]
     if not fit.better:
         return [
             *lines,
-            f"the present anchors are as good as any that were found ({after.total.covered:.1%}): "
+            f"the current anchors are as good as any that were found ({after.total.covered:.1%}): "
             "keep them",
         ]
     return [
         *lines,
-        "to use the fitted anchors, paste into the config (weights of --init-from have learnt the "
-        "old ones: for them, rather enlarge the input):",
+        "to use the fitted anchors, paste these lines into the config (with --init-from, enlarge "
+        "the input instead: the weights have learned the old anchors):",
     ]

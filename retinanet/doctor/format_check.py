@@ -1,4 +1,4 @@
-"""Whether the boxes of a file are [x, y, width, height] in px, or written in another format."""
+"""Tests whether the boxes of a file are [x, y, width, height] in px, or in another format."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from retinanet.data.checks import (
 from retinanet.data.coco.annotations import Annotations
 from retinanet.doctor.box_readings import PLAIN, read_boxes
 from retinanet.doctor.findings import Finding, Findings, findings_of
+from retinanet.errors import plural
 
 WRONG_FORMATS = ("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format")
-"""Kinds of finding about the boxes of a whole file."""
+"""Kinds of finding that concern all boxes of a file."""
 _MANY, _SHARE = 10, 0.2
-"""Boxes, and share of the boxes, that leave their image by far: slips are fewer."""
+"""Number and share of boxes far outside their image from which the format is suspicious."""
 _FAR, _FAR_SHARE = 2, 0.01
-"""px, and share of the image's side, that a box may leave it by."""
+"""px, and share of the image's side, beyond which a box is far outside its image."""
 
 
 def find_format_faults(annotations: Annotations) -> list[Findings]:
-    """Find boxes that all, or many of which, are not [x, y, width, height] px."""
+    """Find a file whose boxes, all or many of them, are not [x, y, width, height] px."""
     wrong = find_wrong_format(annotations)
     if wrong is not None:
         kinds = {
@@ -44,7 +45,7 @@ def find_format_faults(annotations: Annotations) -> list[Findings]:
 
 
 def _describe_doubt(annotations: Annotations) -> str:
-    """Say what else the boxes may be, where training would go on with them."""
+    """Describe which other format the boxes may have, if training would accept them."""
     boxes = annotations.boxes.astype(np.float64)
     sizes = annotations.sizes[annotations.image_of_box()]
     verdict = read_boxes(boxes, sizes, annotations.areas, np.full_like(boxes, np.nan))
@@ -55,7 +56,7 @@ def _describe_doubt(annotations: Annotations) -> str:
 
 
 def _describe_suspicion(annotations: Annotations) -> str:
-    """Say what would fit, where many boxes leave their image."""
+    """Describe which format would fit, if many boxes extend beyond their image."""
     total = len(annotations.boxes)
     far, areas = 0, 0
     misfits = {what: np.zeros(len(annotations), np.int64) for what in (CORNERS, CENTRES)}
@@ -71,19 +72,21 @@ def _describe_suspicion(annotations: Annotations) -> str:
     filled = np.diff(annotations.offsets) > 0
     fitting = {what: int((filled & (count == 0)).sum()) for what, count in misfits.items()}
     clues = [
-        f"in {images} of {int(filled.sum())} images all boxes would fit as {what}"
+        f"in {images} of {int(filled.sum())} images, all boxes would fit as {what}"
         for what, images in fitting.items()
         if images >= _SHARE * filled.sum()
     ]
-    clues += [f"the area of {areas} boxes is that of {CORNERS}"] if areas else []
-    if not clues:  # objects drawn to where they end, beyond the border: each is an overshoot
+    clues += [f"the area of {plural(areas, 'box')} is that of {CORNERS}"] if areas else []
+    if not clues:  # objects drawn to their end, beyond the border: each is an overshoot
         return ""
     clue = "; ".join(clues)
-    return f"{far} of {total} boxes leave their image by more than {_FAR} px and 1 %; {clue}"
+    return (
+        f"{far} of {total} boxes extend beyond their image by more than {_FAR} px and 1 %; {clue}"
+    )
 
 
 def _leaves_far(boxes: NDArray[np.float32], size: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which boxes leave their image by more than a slip."""
+    """Return which boxes are far outside their image."""
     (x, y, w, h), (height, width) = boxes.T, size.T
     wide, high = (np.maximum(_FAR, _FAR_SHARE * side) for side in (width, height))
     return (x < -wide) | (y < -high) | (x + w > width + wide) | (y + h > height + high)

@@ -1,7 +1,7 @@
-"""Checks of the image files: is each there, whole, of the size its record gives, plain RGB?
+"""Checks the image files: does each exist, is it complete, of the recorded size, and plain RGB?
 
-Files are looked at by their first and last bytes, several at a time; those that raise a doubt are
-decoded. Or all of them are, in processes of their own.
+Threads read the first and last bytes of each file and decode the suspicious ones. With `decode`,
+processes decode all of them.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from retinanet.doctor.findings import Finding, Findings, findings_of
 _DARK = 32
 """An image of more than 8 bits without a brighter value does not use its upper bits."""
 _THREADS = 8
-"""Files looked at together: mostly waiting for a disk."""
+"""Files read at a time; mostly the threads wait for a disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedImage:
-    """What there is to say of one image file."""
+    """The findings about one image file."""
 
     remarks: tuple[tuple[str, str], ...] = ()
-    """Kinds of findings, each with what the file is."""
+    """Kinds of findings, each with a text about the file."""
     size: Size | None = None
-    """Height and width of the file, where the record's differ: as viewers show it; or as stored,
-    where the record is one pixel off that, or of a scaled copy of it."""
+    """Height and width of the file, if the record has others: as viewers show the image, or as
+    stored, if the record is one pixel off the stored size or belongs to a scaled copy."""
     bytes: int = 0
     """Length of the file; 0 if it cannot be read."""
     checksum: int = 0
-    """Of its first bytes."""
+    """Checksum of its first bytes."""
 
 
 def check_image_files(
@@ -55,9 +55,9 @@ def check_image_files(
     """Check the file of every image (N,), in the order of the index.
 
     Args:
-        annotations: of the split.
-        folder: that file_name starts from.
-        decode: every file, not only the doubtful ones.
+        annotations: Index of the split.
+        folder: Folder that each file_name is relative to.
+        decode: Whether to decode all files, not only suspicious ones.
     """
     sizes = [(height, width) for height, width in annotations.sizes.tolist()]
     files = list(zip((folder / name for name in annotations.file_names), sizes, strict=True))
@@ -71,15 +71,15 @@ def check_image_files(
 
 
 def _with_damage(image: CheckedImage, lines: str) -> CheckedImage:
-    """Add what the decoder said of an image that it decoded none the less."""
+    """Add the first warning of the decoder about an image that it decoded anyway."""
     if not lines.strip() or any(kind == "unreadable-file" for kind, _ in image.remarks):
         return image
-    remark = ("damaged-image", f"makes its decoder say: {lines.strip().splitlines()[0]}")
+    remark = ("damaged-image", f"makes its decoder warn: {lines.strip().splitlines()[0]}")
     return replace(image, remarks=(*image.remarks, remark))
 
 
 def check_image_file(path: Path, size: Size, *, decode: bool) -> CheckedImage:
-    """Check one file, whose record says (height, width)."""
+    """Check one file, whose record has the size (height, width)."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -112,7 +112,7 @@ def _compare_with_record(file: ImageFile, size: Size) -> CheckedImage:
         return CheckedImage(remarks=tuple(remarks))
     kind, actual = _wrong_size(file, size)
     turned = f"has EXIF orientation {orientation} and " if orientation != 1 else ""
-    text = f"{turned}is {actual[1]}x{actual[0]} px, but its record says {size[1]}x{size[0]}"
+    text = f"{turned}is {actual[1]}x{actual[0]} px, but its record has {size[1]}x{size[0]}"
     remarks.append((kind, text + describe_mismatch(actual, size)))
     return CheckedImage(remarks=tuple(remarks), size=actual)
 
@@ -121,13 +121,13 @@ def _wrong_size(file: ImageFile, size: Size) -> tuple[str, Size]:
     """Return the kind of a wrong size, and the file's size that the record should have."""
     actual = meant_size(file.shown, file.stored, size)
     near = {one for one in (file.shown, file.stored) if mismatch_of(one, size) == "off by one"}
-    if near == {actual}:  # not both ways round of a turned image that is almost square
+    if near == {actual}:  # not both orientations of a rotated image that is almost square
         return "size-off-by-one", actual
     return ("swapped-size" if actual == size[::-1] else "wrong-size"), actual
 
 
 def _format_remarks(file: ImageFile) -> list[tuple[str, str]]:
-    """Say what makes a file other than 8-bit RGB."""
+    """Describe how a file differs from 8-bit RGB."""
     header, remarks = file.header, []
     if header.palette:
         remarks.append(("palette", ""))
@@ -140,7 +140,7 @@ def _format_remarks(file: ImageFile) -> list[tuple[str, str]]:
     if header.bits is not None and header.bits > 8:
         dark = file.highest is not None and file.highest < _DARK
         read = f" and is read as almost black (at most {file.highest} of 255)" if dark else ""
-        remarks.append(("deep", f"has {header.bits} bits a channel{read}"))
+        remarks.append(("deep", f"has {header.bits} bits per channel{read}"))
     if header.frames > 1:
         remarks.append(("several-frames", f"has {header.frames:,}"))
     return remarks
@@ -165,11 +165,13 @@ def image_file_findings(
 
 
 def unused_files(folder: Path, used: set[str]) -> list[Findings]:
-    """Find the image files under a folder that no annotation file names, unread kinds among them.
+    """Find the image files under a folder that no annotation file names.
+
+    Images in formats that are not supported are included.
 
     Args:
-        folder: to look through.
-        used: absolute paths.
+        folder: Folder to search.
+        used: Absolute paths of the files that are named.
     """
     files = dict.fromkeys(find_image_names(folder), "") | {
         name: f"is {what}" for name, what in find_unread_pictures(folder).items()

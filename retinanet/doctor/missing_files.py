@@ -1,4 +1,4 @@
-"""Image files that are missing: under which names they may be there, and what to type then."""
+"""Missing image files: similar names in the folder, and the command that corrects the records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNCLEAR_SHOWN = 3
 def find_missing(
     reading: Reading, checked_images: list[CheckedImage], folder: Path
 ) -> Renames | None:
-    """Look for the files that missing names, and those that lead outside the folder, may mean."""
+    """Search for files under names similar to the missing ones, or to those outside the folder."""
     assert reading.annotations is not None
     missing = [name for name in reading.named if leads_outside(name)]
     present: list[str] = []
@@ -38,37 +38,37 @@ def _is_missing(image: CheckedImage) -> bool:
 def with_names_found(
     annotations: Annotations, checked_images: list[CheckedImage], renames: Renames | None
 ) -> list[CheckedImage]:
-    """Say of each missing file under which name it is there."""
+    """Add to each missing file the name under which it exists."""
     if renames is None:
         return checked_images
     noted = list(checked_images)
     for row, name in enumerate(annotations.file_names):
         file = renames.files.get(name)
-        text = f"is there as {file!r}" if file else renames.unclear.get(name, "")
+        text = f"exists as {file!r}" if file else renames.unclear.get(name, "")
         if text and _is_missing(noted[row]):
             noted[row] = replace(noted[row], remarks=(("missing-file", text),))
     return noted
 
 
 def describe_missing(path: Path, folder: Path, renames: Renames) -> list[ReportSection]:
-    """Say how many missing files of an annotation file are there under other names, if any are."""
+    """Describe how many missing files of an annotation file exist under other names, if any."""
     names = "1 name has" if renames.sought == 1 else f"{renames.sought:,} names have"
     lines = [f"{names} no file; {renames}"] if renames else []
     unclear = list(dict.fromkeys(renames.unclear.values()))
     lines += unclear[:_UNCLEAR_SHOWN]
     if len(unclear) > _UNCLEAR_SHOWN:
-        lines.append(f"and {len(unclear) - _UNCLEAR_SHOWN:,} more that are not clear")
+        lines.append(f"and {len(unclear) - _UNCLEAR_SHOWN:,} more that are ambiguous")
     if renames.elsewhere and not renames:
         count, inside = renames.elsewhere
         lines.append(
-            f"{count:,} of {renames.sought:,} missing files have a namesake in {folder / inside}: "
-            "if those are meant, name that folder with --images"
+            f"{folder / inside} has files with the names of {count:,} of {renames.sought:,} "
+            "missing files: if those are meant, name that folder with --images"
         )
     command = []
     if renames:
         if not any(leads_outside(name) for name in renames.files):
-            lines.append("data.find_images=true in a config takes these names")
-        lines.append("--fix writes a copy of the annotations with them:")
+            lines.append("data.find_images=true in a config uses these names")
+        lines.append("--fix writes a copy of the annotations with these names:")
         fixed = path.with_name(f"{path.name.split('.')[0]}_fixed.json")
         words = ["retinanet", "check", str(path), "--images", str(folder), "--fix", str(fixed)]
         command = [f"    {shlex.join(words)}"]

@@ -1,7 +1,7 @@
-"""Pictures of what the network really sees: batches of training, as the data path makes them.
+"""Pictures of what the network really sees: training batches as the data path makes them.
 
-A picture is a whole canvas: the augmented, resized image, its padding, its boxes with the anchors
-that learn them, and the regions that are ignored. G ground truths of an image, A anchors.
+A picture shows a whole canvas: the augmented, resized image, its padding, its boxes with the
+anchors that learn them, and the ignored regions. G ground truths of an image, A anchors.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from retinanet.drawing import (
     titled,
 )
 from retinanet.engine.splits import Split, build_dataset, training_plan
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.files import is_disk_failure, write_failure
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
 from retinanet.structures import BLANK, IGNORED
 
 _PER_STEP = 4
-"""Samples of a step that are drawn: several steps show several canvases."""
+"""Samples drawn per step; different steps show different canvases."""
 _LONG_SIDE, _LONG_SIDE_IN_SHEET = 1200, 620
-"""px of a picture, and of one in the contact sheet."""
+"""Long side (px) of a picture, and of a picture in the contact sheet."""
 _PADDING, _BORDER, _CROWD = (128, 128, 144), (255, 255, 255), (255, 255, 255)
 _UNREACHED, _RIVAL, _BEST_ANCHOR = (255, 0, 0), (0, 255, 255), (255, 255, 0)
 _OTHER_BOXES = (200, 200, 200)
@@ -53,7 +53,7 @@ class CanvasSample:
     step: int
     image_id: int
     pixels: Image
-    """(H, W, 3) of the canvas."""
+    """(H, W, 3) pixels of the canvas."""
     size: tuple[int, int]
     """Height and width of the image inside the canvas."""
     original_size: tuple[int, int]
@@ -70,17 +70,17 @@ class CanvasSample:
 def draw_samples(
     config: Config, split: Split, folder: Path, count: int, failures: list[str]
 ) -> list[Path]:
-    """Draw the first samples of a training; return the paths: the contact sheet, then each.
+    """Draw the first training samples; return the paths: the contact sheet, then each picture.
 
     Args:
-        config: of the experiment.
-        split: of training.
-        folder: to write into.
-        count: of samples.
-        failures: gets a line for each picture that cannot be written.
+        config: Config of the experiment.
+        split: Training split.
+        folder: Folder to write into.
+        count: Number of samples.
+        failures: List to extend by a line for each picture that cannot be written.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: The folder cannot be written.
     """
     names = split.annotations.categories.names
     return _draw_and_write(_first_samples(config, split, count), names, folder, failures)
@@ -94,18 +94,18 @@ def draw_step(
     folder: Path,
     failures: list[str],
 ) -> list[Path]:
-    """Draw the images of a step; return the paths: the contact sheet, then each.
+    """Draw the images of a step; return the paths: the contact sheet, then each picture.
 
     Args:
-        config: of the experiment.
-        batches: the step's micro-batches, anywhere.
-        step: from 1.
-        names: of the classes.
-        folder: to write into.
-        failures: gets a line for each picture that cannot be written.
+        config: Config of the experiment.
+        batches: Micro-batches of the step, on any device.
+        step: Number of the step, from 1.
+        names: Names of the classes.
+        folder: Folder to write into.
+        failures: List to extend by a line for each picture that cannot be written.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: The folder cannot be written.
     """
     samples = (sample for batch in batches for sample in _samples_of_batch(config, step, batch))
     return _draw_and_write(samples, names, folder, failures)
@@ -124,7 +124,7 @@ def _draw_and_write(
 
 
 def _first_samples(config: Config, split: Split, count: int) -> Iterator[CanvasSample]:
-    """Yield images of training in order; those that cannot be read are left out."""
+    """Yield training images in order, without those that cannot be read."""
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True)
     left = count
@@ -139,7 +139,7 @@ def _first_samples(config: Config, split: Split, count: int) -> Iterator[CanvasS
 
 
 def _samples_of_batch(config: Config, step: int, batch: Batch) -> Iterator[CanvasSample]:
-    """Yield the images of a batch, but for blanks."""
+    """Yield the images of a batch, except blanks."""
     canvas = batch.images.shape[-2], batch.images.shape[-1]
     anchors = build_anchors(config.anchors)(canvas, torch.device("cpu")).numpy()
     for i in np.flatnonzero(batch.image_ids.numpy() != BLANK).tolist():
@@ -161,7 +161,7 @@ def _samples_of_batch(config: Config, step: int, batch: Batch) -> Iterator[Canva
 
 
 def draw_sample(sample: CanvasSample, names: Sequence[str], long_side: int) -> Image:
-    """Draw one sample, its canvas enlarged or shrunk to `long_side` px, under its title."""
+    """Draw one sample under its title, with the canvas resized to `long_side` px."""
     scale = long_side / max(sample.pixels.shape[:2])
     picture = scaled(np.ascontiguousarray(sample.pixels), scale)
     boxes = sample.boxes * scale
@@ -189,15 +189,15 @@ def _titles(sample: CanvasSample, positives: NDArray[np.int64]) -> list[str]:
     return [
         f"step {sample.step}, image {sample.image_id}: {original_width}x{original_height} "
         f"px in the file, {width}x{height} on a canvas of {canvas_width}x{canvas_height}",
-        f"{(~sample.crowd).sum()} boxes with the number of their anchors (thin), "
-        f"{missed} without (crossed), {sample.crowd.sum()} crowds",
-        f"of {len(sample.matches):,} anchors {positives.sum():,} positive, "
+        f"{plural(int((~sample.crowd).sum()), 'box')} with the number of their anchors (thin), "
+        f"{missed} without (crossed out), {plural(int(sample.crowd.sum()), 'crowd')}",
+        f"{len(sample.matches):,} anchors: {positives.sum():,} positive, "
         f"{(sample.matches == IGNORED).sum():,} ignored",
     ]
 
 
 def _shade_padding(picture: Image, sample: CanvasSample, scale: float) -> None:
-    """Shade what is no image, which the network sees as zeros, behind a line along the border."""
+    """Shade the padding, which the network sees as zeros, and outline the image."""
     height, width = (round(side * scale) for side in sample.size)
     padding = np.ones(picture.shape[:2], bool)
     padding[:height, :width] = False
@@ -237,10 +237,10 @@ def draw_unreached(
 ) -> list[Path]:
     """Draw boxes that no anchor learns, in the image and enlarged; return the paths.
 
-    `failures` gets a line for each picture that cannot be written.
+    `failures` is extended by a line for each picture that cannot be written.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: The folder cannot be written.
     """
     dataset = build_dataset(config, split, augment=False, losses=False)
     pictures = {}
@@ -248,7 +248,7 @@ def draw_unreached(
         sample = Sample(row=box.row, short_side=box.short_side, seed=None)
         batch, bad = dataset[Plan(samples=(sample,), canvas=box.canvas)]
         if bad:
-            continue  # the check of the images names it
+            continue  # the check of the images reports it
         height, width = batch.sizes[0].tolist()
         pixels = batch.images[0, :, :height, :width].permute(1, 2, 0).contiguous().numpy()
         others = batch.targets[0].boxes.numpy()
@@ -281,14 +281,14 @@ def _draw_unreached_box(pixels: Image, box: UnreachedBox, others: NDArray[np.flo
         np.concatenate([left, gap, right], axis=1),
         f"annotation {box.annotation_id}, image {box.image_id}: {box.name} {size_of(box.box)} px, "
         f"resized {size_of(box.resized)}; best IoU {box.best_iou:.2f} (yellow: that anchor)",
-        f"{box.reason}{' (cyan)' if box.rival else ''}; other boxes grey",
+        f"{box.reason}{' (cyan)' if box.rival else ''}; other boxes are grey",
     )
 
 
 def _write_pictures(
     folder: Path, sheet: Image | None, name: str, pictures: dict[str, Image], failures: list[str]
 ) -> list[Path]:
-    """Write a contact sheet, and each picture by its name; nothing where there are none."""
+    """Write a contact sheet, and each picture under its name; without pictures, do nothing."""
     whole = pictures if sheet is None else {name: sheet, **pictures}
     try:
         folder.mkdir(parents=True, exist_ok=True)

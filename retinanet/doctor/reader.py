@@ -1,7 +1,7 @@
-"""A COCO file -> its index and all that is wrong with its records.
+"""Reads a COCO file: its index, and everything that is wrong with its records.
 
-A sound file is read as training reads it. One that training refuses is read once more record by
-record: the bad ones are named and set aside, and the index is made of the others.
+A sound file is read as training reads it. A file that training refuses is read again record by
+record: bad records are reported and left out, and the index contains the others.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from retinanet.errors import UserError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """What a file holds."""
+    """Content of a file."""
 
     path: Path
     annotations: Annotations | None
-    """The index of the sound records, if the file has the form of a COCO file."""
+    """Index of the sound records, if this is a COCO file."""
     findings: list[Findings]
     images_with_lost_boxes: frozenset[int] = frozenset()
-    """Ids of images some of whose annotations were set aside."""
+    """Ids of images with annotations that were left out."""
     classes_with_lost_boxes: frozenset[int] = frozenset()
-    """Ids of categories some of whose annotations were set aside."""
+    """Ids of categories with annotations that were left out."""
     aside: dict[str, int] = field(default_factory=dict)
-    """How many records of each list were set aside, if any: what is left may look empty."""
+    """Number of records of each list that were left out; without them, a list may look empty."""
     named: frozenset[str] = frozenset()
-    """File names of the images that were set aside."""
+    """File names of the images that were left out."""
 
 
 class _RawFile(msgspec.Struct):
-    """A COCO file whose records are not parsed yet."""
+    """A COCO file with records that are not parsed yet."""
 
     images: msgspec.Raw = msgspec.Raw(b"null")
     annotations: msgspec.Raw = msgspec.Raw(b"null")
 
 
 def read_file(path: Path) -> Reading:
-    """Read a file as training does, or record by record where that refuses it."""
+    """Read a file as training does, or record by record if training refuses it."""
     try:
         content = read_content(path)
     except UserError as error:
@@ -90,7 +90,7 @@ def _read_record_by_record(path: Path, content: bytes, refusal: str) -> Reading:
         findings = _one_finding("shifted-category-ids", path, shift.text) + findings
     try:
         annotations = index_sound(sound, path) if sound["categories"] else None
-    except UserError as error:  # a rule of the parser that is not known here
+    except UserError as error:  # a rule of the parser that `find_bad` does not check
         annotations, findings = None, findings + _one_finding("refused", path, str(error))
     if not findings:
         findings = _one_finding("refused", path, refusal)
@@ -133,7 +133,7 @@ def read_values(path: Path, content: bytes) -> Values:
     """Return the content of a COCO file as plain values, with its three lists.
 
     Raises:
-        UserError: not JSON, not COCO JSON of boxes, or a list is missing.
+        UserError: The content is not JSON, not COCO JSON with boxes, or lacks a list.
     """
     try:
         values = parse_leniently(path, content)
@@ -152,13 +152,13 @@ def read_values(path: Path, content: bytes) -> Values:
 
 
 def index_sound(sound: Values, path: Path) -> Annotations:
-    """Return the index of records that are as they should be."""
+    """Return the index of sound records."""
     needed = {key: [_needed_fields(key, record) for record in sound[key]] for key in LISTS}
     return index_content(json.dumps(needed).encode(), path)
 
 
 def _needed_fields(key: str, record: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a record decides about its place in an index."""
+    """Return the fields of a record that an index needs."""
     fields = FIELDS[key]
     if key == "annotations" and not is_plain(record):
         fields = (*fields, *GEOMETRY)
@@ -168,7 +168,7 @@ def _needed_fields(key: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find_odd(path: Path, content: bytes, annotations: Annotations) -> list[Findings]:
-    """Say which annotations of a sound file lack what is filled in, or are read differently."""
+    """Find annotations of a sound file with gaps that are filled in, or in an unusual form."""
     heights_and_widths = annotations.sizes.tolist()
     pairs = zip(annotations.image_ids.tolist(), heights_and_widths, strict=True)
     sizes = {image_id: (height, width) for image_id, (height, width) in pairs}

@@ -1,6 +1,6 @@
-"""What is odd about annotations that training takes: gaps that it fills, forms that it understands.
+"""Finds odd annotations that training accepts: gaps that it fills, unusual forms that it reads.
 
-Record by record, as JSON gives them: an index has nothing of it any more.
+This needs the records as JSON has them: the index no longer shows any of it.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from retinanet.doctor.box_readings import describe_by_outlines
 from retinanet.doctor.findings import Finding, Findings, findings_of
 
 _SAMPLE = 500
-"""Boxes far from their outline that are held against other readings."""
+"""Most boxes far from their outline to try other readings on."""
 _FEW = 3
-"""Fewer outlines than that say nothing about the file as a whole."""
+"""Fewer outlines than this prove nothing about the whole file."""
 
 
 def find_odd_records(
     path: Path, records: Iterable[Mapping[str, Any]], sizes: Mapping[int, Size]
 ) -> list[Findings]:
-    """Return the findings about annotations that are read, but not as plainly as others.
+    """Return the findings about annotations that training accepts but that are not plain.
 
     Args:
-        path: path of the file.
-        records: its annotations, as JSON gives them.
-        sizes: height and width of its images, px, by their id.
+        path: Path of the file.
+        records: Annotations of the file, as JSON has them.
+        sizes: Height and width (px) of the images, by image id.
     """
     odd = _OddRecords()
     for record in records:
         odd.look_at(record, sizes)
     findings = _annotations_named("missing-area", path, odd.without_area)
     findings += findings_of("bad-area", path, odd.bad_areas)
-    # Files of data sets without crowds leave it out altogether, and nothing is wrong with that.
+    # Data sets without crowds often leave out iscrowd altogether; nothing is wrong with that.
     if len(odd.without_iscrowd) < odd.count:
         findings += _annotations_named("missing-iscrowd", path, odd.without_iscrowd)
     for kind in REMARKS:
@@ -52,7 +52,7 @@ def find_odd_records(
 def find_named_by_url(path: Path, records: Iterable[Mapping[str, Any]]) -> list[Findings]:
     """Return a finding for each image whose name comes from its URL."""
     found = [
-        Finding(f"image {record.get('id')}", f"is taken to be {name!r:.100}", record.get("id"))
+        Finding(f"image {record.get('id')}", f"is read as {name!r:.100}", record.get("id"))
         for record in records
         if record.get("file_name") is None and (name := name_in_url(record.get("coco_url")))
     ]
@@ -71,7 +71,7 @@ class _Far:
 
 
 class _OddRecords:
-    """Collects what is odd, one annotation after the other."""
+    """Collects odd annotations, one after the other."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -83,7 +83,7 @@ class _OddRecords:
         self.far: list[_Far] = []
 
     def look_at(self, record: Mapping[str, Any], sizes: Mapping[int, Size]) -> None:
-        """Take an annotation into account."""
+        """Add an annotation to the collection."""
         self.count += 1
         area = record.get("area")
         if area is None:
@@ -105,7 +105,7 @@ class _OddRecords:
             self._compare(record, box, size)
 
     def _note(self, record: Mapping[str, Any], found: Resolved) -> None:
-        """Keep how an annotation was read."""
+        """Record how an annotation was read."""
         for kind in found.kinds:
             value = f"has bbox {record.get('bbox')!r:.100}, read as {_format_box(found.bbox)}"
             if kind == "ignore-flag":
@@ -114,7 +114,7 @@ class _OddRecords:
             self.read_differently.setdefault(kind, []).append(finding)
 
     def _compare(self, record: Mapping[str, Any], box: list[float], size: Size | None) -> None:
-        """Hold a box against the outline of its segmentation."""
+        """Compare a box with the outline of its segmentation."""
         outline = find_outline(record["segmentation"])
         if outline is None:
             return
@@ -125,7 +125,7 @@ class _OddRecords:
             self.far.append(far)
 
     def far_findings(self) -> list[Finding]:
-        """Return the boxes far from their outline; of most boxes, one finding about all."""
+        """Return the boxes far from their outline, or one finding if most boxes are."""
         if self.outlines < _FEW or 2 * len(self.far) <= self.outlines:
             return [
                 Finding(
@@ -155,7 +155,7 @@ def _format_box(box: Iterable[float]) -> str:
 
 
 def _annotations_named(kind: str, path: Path, ids: list[Any]) -> list[Findings]:
-    """Return findings that name annotations and say no more."""
+    """Return findings that only name annotations."""
 
     def finding(i: int) -> Finding:
         return Finding(f"annotation {ids[i]}", "", ids[i])

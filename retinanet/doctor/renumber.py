@@ -1,4 +1,4 @@
-"""Numbers that are wrong in a whole file: written as text, or category ids off by one."""
+"""Corrects numbers in a whole file: numbers written as text, and category ids off by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.doctor.bad_records import Values
 
 CLASS_NAMES = "class names in place of category ids"
 NUMBERS = "numbers written as text or fractions"
-"""What `replace_by_numbers` is counted as."""
+"""Key under which `replace_by_numbers` is counted."""
 _IDS = {
     "images": ("id",),
     "annotations": ("id", "image_id", "category_id", "iscrowd"),
@@ -21,9 +21,9 @@ _SIZES = {"images": ("width", "height"), "annotations": ("area",), "categories":
 
 
 def replace_by_numbers(values: Values) -> int:
-    """Turn numbers written as text, and ids written as fractions, into what they mean.
+    """Replace numbers written as text and ids written as fractions; return the count.
 
-    In all three lists alike, so that what refers to a record still does; return the count.
+    All three lists change alike, so that references to records stay valid.
     """
     count = 0
     for key in _IDS:
@@ -42,14 +42,14 @@ def replace_by_numbers(values: Values) -> int:
 
 
 def _list_in_text(text: str) -> list[float | int] | None:
-    """Return the four numbers of a box in a text: "[1, 2, 3, 4]" or "1, 2, 3, 4"."""
+    """Return the four numbers of a box written as text: "[1, 2, 3, 4]" or "1, 2, 3, 4"."""
     words = [word.strip() for word in text.strip().removeprefix("[").removesuffix("]").split(",")]
     numbers = [number for word in words if (number := meant_number(word)) is not None]
     return numbers if len(words) == len(numbers) == 4 else None
 
 
 def replace_class_names(values: Values) -> int:
-    """Replace names of classes that stand in place of category ids; return the count."""
+    """Replace class names used as category ids; return the count."""
     names: dict[str, list[Any]] = {}
     for record in values["categories"]:
         if isinstance(record, dict) and isinstance(record.get("name"), str):
@@ -69,7 +69,7 @@ def _has_text_id(record: Any) -> bool:
 
 
 def _replace_by_number(holder: Any, key: str | int, *, whole: bool) -> bool:
-    """Replace a value by the number that it means; return whether that changed it."""
+    """Replace a value by the number that it means; return whether it changed."""
     value = holder.get(key) if isinstance(holder, dict) else holder[key]
     if not isinstance(value, str) and not (whole and isinstance(value, float)):
         return False
@@ -82,17 +82,17 @@ def _replace_by_number(holder: Any, key: str | int, *, whole: bool) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """Category ids of the annotations that are those of the categories, off by one."""
+    """Category ids of the annotations that are off by one."""
 
     step: int
-    """To add to the annotations' ids: 1 or -1."""
+    """Number to add to the ids in the annotations: 1 or -1."""
     text: str
     sure: bool
-    """Nothing else can be meant: the categories are 1..K, and all annotations have 0..K-1."""
+    """Whether this is the only explanation: categories 1..K, and 0..K-1 in all annotations."""
 
 
 def find_shift(values: Values) -> Shift | None:
-    """Return how the annotations' category ids are off, if some are unknown and a shift fits."""
+    """Return the shift of the annotations' category ids, if some are unknown and a shift fits."""
     known = _meant_ids(values["categories"], "id")
     used = _meant_ids(values["annotations"], "category_id")
     if not known or not used or used <= known:
@@ -100,8 +100,8 @@ def find_shift(values: Values) -> Shift | None:
     for step, based in ((1, "0-based"), (-1, "1-based")):
         if {number + step for number in used} <= known:
             text = (
-                f"ids of annotations are {min(used)}..{max(used)}, those of categories "
-                f"{min(known)}..{max(known)}: they look {based}"
+                f"annotations have category ids {min(used)}..{max(used)}, categories "
+                f"{min(known)}..{max(known)}: the annotations look {based}"
             )
             sure = step == 1 and min(used) == 0 and known == set(range(1, len(known) + 1))
             for key, name in (("annotations", "category_id"), ("categories", "id")):
@@ -112,7 +112,7 @@ def find_shift(values: Values) -> Shift | None:
 
 
 def shift_categories(values: Values, step: int) -> int:
-    """Add to the category ids of all annotations; return their number."""
+    """Add `step` to the category ids of all annotations; return their number."""
     records = [record for record in values["annotations"] if isinstance(record, dict)]
     for record in records:
         record["category_id"] += step
@@ -120,17 +120,17 @@ def shift_categories(values: Values, step: int) -> int:
 
 
 def _meant_ids(records: list[Any], key: str) -> set[int]:
-    """Return ids, also those written as text or as fractions, which `--fix` reads first."""
+    """Return ids, including those written as text or fractions, which `--fix` replaces first."""
     meant = [meant_number(record.get(key)) for record in records if isinstance(record, dict)]
     return {number for number in meant if isinstance(number, int) and is_id(number)}
 
 
 def renumber(values: Values) -> Counter[str]:
-    """Give images and categories whose id is no id a new one, also where they are referred to.
+    """Give images and categories with a bad id a new one, and update the references to them.
 
-    Texts, numbers beyond what every reader keeps exactly, and negative ids of images. Nothing is
-    changed where annotations refer to a record that is not there, which may be one of these under
-    another id, or where two records have one such id.
+    Bad ids are texts, numbers that some JSON readers round, and negative image ids. Nothing changes
+    if annotations refer to a missing record, which may be one of these under another id. Duplicate
+    bad ids are kept.
     """
     changes: Counter[str] = Counter()
     for key, reference in (("images", "image_id"), ("categories", "category_id")):
@@ -164,5 +164,5 @@ def _is_usable(value: Any, key: str) -> bool:
 
 
 def _id_key(value: Any) -> tuple[str, Any] | None:
-    """Return what tells an id apart, if it is a text or a number."""
+    """Return a key that distinguishes ids, if the id is a text or a number."""
     return (type(value).__name__, value) if type(value) in (str, int, float) else None

@@ -5,24 +5,64 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from retinanet.doctor.findings import Finding, Findings, Report
+from retinanet.doctor.findings import Finding, Findings, ReportSection
 from retinanet.doctor.kinds import KINDS, SEVERITIES, Severity
+from retinanet.errors import plural
 from retinanet.files import check_regular, replacing
 
 _MAX_LISTED = 10
-"""Findings of a kind that the terminal shows."""
+"""Findings of one kind shown on the terminal."""
 _WIDTH = 100
-"""Columns of the text."""
+"""Width of the text, columns."""
 _START = b'{\n "subject": '
-"""How the JSON file of a report begins."""
+"""First bytes of a report's JSON file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The complete report of a check."""
+
+    subject: str
+    """What was checked."""
+    findings: list[Findings]
+    sections: list[ReportSection]
+
+    def __str__(self) -> str:
+        return format_report(self)
+
+    def by_kind(self, severity: Severity) -> dict[str, list[Findings]]:
+        """Return the findings of a severity by kind, in the order of `KINDS`."""
+        grouped = {
+            kind: [findings for findings in self.findings if findings.kind == kind]
+            for kind in KINDS
+            if KINDS[kind].severity == severity
+        }
+        return {kind: several for kind, several in grouped.items() if several}
+
+    def count(self, severity: Severity) -> int:
+        """Return the number of findings of a severity."""
+        return sum(
+            findings.count
+            for findings in self.findings
+            if KINDS[findings.kind].severity == severity
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of findings of each kind that was found."""
+        return {
+            kind: sum(findings.count for findings in several)
+            for severity in SEVERITIES
+            for kind, several in self.by_kind(severity).items()
+        }
 
 
 def format_report(report: Report) -> str:
-    """Return a report's text: errors, warnings, facts, sections, and the sum of it all."""
+    """Return a report's text: errors, warnings, facts, sections and the summary."""
     lines = [report.subject]
     for severity in SEVERITIES:
         kinds = report.by_kind(severity)
@@ -40,7 +80,7 @@ def format_report(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """Return how much there is to mend, in a line."""
+    """Return one line with the number of errors and warnings."""
     errors, warnings = report.count("error"), report.count("warning")
     if not errors and not warnings:
         return "sound: no errors, no warnings"
@@ -51,11 +91,11 @@ def _count_of(report: Report, severity: Severity) -> str:
     count, kinds = report.count(severity), len(report.by_kind(severity))
     if not count:
         return f"no {severity}s"
-    return f"{count:,} {severity}{'s' * (count > 1)} of {kinds} kind{'s' * (kinds > 1)}"
+    return f"{plural(count, severity)} of {plural(kinds, 'kind')}"
 
 
 def _describe_kind(kind: str, found: list[Findings]) -> list[str]:
-    """Say the meaning of an error or a warning, its first findings and the remedy."""
+    """Return the meaning of an error or a warning, its first findings and the remedy."""
     count = sum(findings.count for findings in found)
     lines = _wrap(f"{kind} ({count:,}): {KINDS[kind].meaning}", "  ", "    ")
     lines += _first_lines(found)
@@ -66,7 +106,7 @@ def _describe_kind(kind: str, found: list[Findings]) -> list[str]:
 
 
 def _first_lines(found: list[Findings]) -> Iterator[str]:
-    """Yield the first findings; those without a value share a line."""
+    """Yield the first findings; findings without a value share a line."""
     for path, first in _first_findings(found):
         bare = [finding.record for finding in first if not finding.value]
         yield from (f"    {path.name}: {finding}" for finding in first if finding.value)
@@ -84,7 +124,7 @@ def _first_findings(found: list[Findings]) -> Iterator[tuple[Path, list[Finding]
 
 
 def _describe_fact(kind: str, found: list[Findings]) -> list[str]:
-    """Say a fact's meaning and its first three records."""
+    """Return the meaning of a fact and its first three records."""
     count = sum(findings.count for findings in found)
     first = chain.from_iterable(findings for _, findings in _first_findings(found))
     records = ", ".join(finding.record for finding in islice(first, 3))
@@ -103,9 +143,9 @@ def write_report(report: Report, path: Path, extra: dict[str, Any] | None = None
     """Write all findings as JSON.
 
     Args:
-        report: to write.
-        path: of the file.
-        extra: further top-level keys.
+        report: Report to write.
+        path: Path of the file.
+        extra: More top-level keys.
     """
     values = {
         "subject": report.subject,
@@ -126,7 +166,7 @@ def write_report(report: Report, path: Path, extra: dict[str, Any] | None = None
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is one that `write_report` wrote; no other kind of file is read whole."""
+    """Whether `write_report` wrote a file; other files are not read to the end."""
     try:
         with check_regular(path).open("rb") as file:
             if file.read(len(_START)) != _START:

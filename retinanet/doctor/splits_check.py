@@ -1,4 +1,4 @@
-"""Checks across files: the same image twice, in one split or in both; other classes."""
+"""Checks across files: the same image twice, in one split or in both, and different classes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _Place = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitImages:
-    """An annotation file whose images have been checked."""
+    """An annotation file with its checked images."""
 
     split: str
-    """`train` or `val`; empty for a file alone."""
+    """`train` or `val`; empty for a file that is checked by itself."""
     annotations: Annotations
     folder: Path | None
-    """Of the image files, if it is there."""
+    """Image folder, if it exists."""
     checked_images: list[CheckedImage]
-    """(N,) of each image, or nothing."""
+    """(N,) one per image; empty if the images were not checked."""
 
     def path(self, row: int) -> Path:
         """Return the path of an image file."""
@@ -48,7 +48,7 @@ def check_classes(
 
 
 def check_copies(files: list[SplitImages]) -> list[Findings]:
-    """Find images of equal content within each split, and images of train that are in val."""
+    """Find identical images within each split, and images of train in val."""
     copies = _find_copies(files)
     findings = []
     for first in range(len(files)):
@@ -66,16 +66,16 @@ def check_copies(files: list[SplitImages]) -> list[Findings]:
 
 
 def _copies(one: SplitImages, other: SplitImages, copies: dict[int, int]) -> list[Findings]:
-    """Find images of a file of a split that are in another one, or in itself, once more."""
+    """Find images that appear twice in a split, in the same annotation file or in two."""
     same_file = {} if one is other else _same_files(one, other)
     equal = {row: origin for row, origin in copies.items() if row not in same_file}
     return _refer_to_others(
-        "image-in-several-files", other, same_file, one, "is the file of"
-    ) + _refer_to_others("duplicate-content", other, equal, one, "has the content of")
+        "image-in-several-files", other, same_file, one, "is the same file as"
+    ) + _refer_to_others("duplicate-content", other, equal, one, "has the same content as")
 
 
 def _same_files(one: SplitImages, other: SplitImages) -> dict[int, int]:
-    """Return rows of images of one -> rows of the other, of the same file by its path."""
+    """Return images with the same path: rows of the other -> rows of the one."""
     if not one.folder or not other.folder:
         return {}
     pairs = shared_files(one.annotations, one.folder, other.annotations, other.folder)
@@ -83,19 +83,19 @@ def _same_files(one: SplitImages, other: SplitImages) -> dict[int, int]:
 
 
 def _leaks(train: SplitImages, val: SplitImages, copies: dict[int, int]) -> list[Findings]:
-    """Find images of a file of val that are in one of train: rows of val -> rows of train."""
+    """Find images of val that are in train; `copies` maps rows of val to rows of train."""
     same_file = _same_files(train, val)
     equal = {row: other for row, other in copies.items() if row not in same_file}
     kind = "train-image-in-val"
-    return _refer_to_others(kind, val, same_file, train, "is the file of") + _refer_to_others(
-        kind, val, equal, train, "has the content of"
+    return _refer_to_others(kind, val, same_file, train, "is the same file as") + _refer_to_others(
+        kind, val, equal, train, "has the same content as"
     )
 
 
 def _refer_to_others(
     kind: str, images: SplitImages, pairs: dict[int, int], others: SplitImages, relation: str
 ) -> list[Findings]:
-    """Return findings about images, each of which refers to another one: row -> other row."""
+    """Return findings about images that each refer to another one; `pairs` maps their rows."""
     where = "" if images is others else f" in {others.annotations.path.name}"
 
     def value(row: int) -> str:
@@ -108,7 +108,7 @@ def _refer_to_others(
 
 
 def _find_copies(files: list[SplitImages]) -> dict[_Place, _Place]:
-    """Return, for each image whose content another file had before, the first that had it."""
+    """Return, for each copy of an earlier image file, the first image with that content."""
     alike: dict[tuple[int, int], list[_Place]] = {}
     for file, images in enumerate(files):
         for row, image in enumerate(images.checked_images):
@@ -132,5 +132,5 @@ def _find_copies(files: list[SplitImages]) -> dict[_Place, _Place]:
 def _content_hash(path: Path) -> str:
     try:
         return hashlib.blake2b(check_regular(path).read_bytes()).hexdigest()
-    except OSError:  # gone meanwhile: like no other
+    except OSError:  # deleted in the meantime: equal to no other file
         return str(path)

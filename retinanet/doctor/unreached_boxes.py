@@ -1,9 +1,8 @@
-"""The boxes that no anchor learns, found by the assignment that training itself uses.
+"""Finds the boxes that no anchor learns, with the same assignment as in training.
 
-Coverage alone does not show them: a weak box is rescued by the low-quality rule unless its best
-anchor suits another box better, and a strong one can lose all of its anchors (a duplicate does).
-ATSS asks that a box hold an anchor's centre, which small ones need not. A anchors, G boxes of an
-image.
+Coverage does not show them. The low-quality rule rescues a weak box unless its best anchor suits
+another box better, and a strong box can lose all its anchors, as a duplicate does. ATSS requires an
+anchor centre inside the box, which a small box may not have. A anchors, G boxes of an image.
 """
 
 from __future__ import annotations
@@ -27,72 +26,73 @@ from retinanet.engine.preflight.training_boxes import (
     training_short_side,
 )
 from retinanet.engine.splits import Split, build_matcher
+from retinanet.errors import plural
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
 from retinanet.structures import Target
 
 IMAGES = 300
-"""Images that are looked at by default: some seconds at COCO's size."""
+"""Images to examine by default; takes some seconds at COCO's size."""
 _NOT_GOOD_ENOUGH = {
     "max_iou": "no anchor is good enough, and assign.low_quality is off",
-    "atss": "no anchor with its centre inside has the IoU that assign.kind=atss asks for",
+    "atss": "no anchor with its centre inside has the IoU that assign.kind=atss requires",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnreachedBox:
-    """A box of training without a positive anchor."""
+    """A training box without a positive anchor."""
 
     annotation_id: int
     image_id: int
     row: int
-    """Of the image in the annotation index."""
+    """Row of the image in the annotation index."""
     name: str
-    """Of its class."""
+    """Name of its class."""
     box: tuple[float, ...]
     """xyxy, original px."""
     resized: tuple[float, ...]
     """xyxy, px on the canvas."""
     short_side: int
-    """px that the image was resized to."""
+    """Short side (px) of the resized image."""
     canvas: Size
     best_iou: float
     best_anchor: tuple[float, ...]
     """xyxy, px on the canvas."""
     rival: tuple[float, ...] | None
-    """The box that its best anchor learns: xyxy, px on the canvas."""
+    """The box that its best anchor learns instead: xyxy, px on the canvas."""
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unreached:
-    """The boxes without a positive anchor in the images that were looked at."""
+    """The boxes without a positive anchor in the examined images."""
 
     boxes: list[UnreachedBox]
     """Lowest best IoU first."""
     images: int
-    """Looked at: those with the weakest boxes."""
+    """Number of examined images: those with the weakest boxes."""
     weak_images: int
-    """Images that hold a box under assign.positive_iou."""
+    """Number of images with a box under assign.positive_iou."""
     all_images: int
-    """Images that hold a box."""
+    """Number of images with a box."""
     positive_iou: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain types."""
+        """Return the result as plain types."""
         return asdict(self)
 
 
 def find_unreached(
     config: Config, split: Split, boxes: TrainingBoxes, *, images: int = IMAGES
 ) -> Unreached:
-    """Run the real assignment on the images whose boxes are covered worst.
+    """Run the real assignment on the images with the worst covered boxes.
 
     Args:
-        config: of the experiment.
-        split: of training.
-        boxes: what is looked for.
-        images: at most so many are looked at.
+        config: Config of the experiment.
+        split: Training split.
+        boxes: Boxes of the split.
+        images: Most images to examine.
     """
     side = training_short_side(config.data)
     placed = place_boxes(boxes, config.data, side)
@@ -128,7 +128,7 @@ class _UnreachedFinder:
         self._side = side
 
     def find(self, own: NDArray[np.int64]) -> list[UnreachedBox]:
-        """Return the unreached ones among the boxes `own` of an image."""
+        """Return those of an image's boxes `own` that no anchor learns."""
         canvas = self._placed.canvases[self._placed.canvas_of[own[0]]]
         target = _target(torch.from_numpy(self._placed.xyxy[own]))
         matches = self._match(canvas, target)
@@ -148,13 +148,13 @@ class _UnreachedFinder:
         anchors: Tensor,
         matches: Tensor,
     ) -> UnreachedBox:
-        """Say why box `i` of an image's boxes (G, 4) has no anchor."""
+        """Describe box `i` of an image's boxes (G, 4), and why it has no anchor."""
         index, place = self._index, int(self._boxes.places[own[i]])
         row = int(self._boxes.rows[own[i]])
         iou = box_ops.iou(anchors, boxes[i : i + 1])[:, 0]
         nearest = int(iou.argmax())
         best = float(iou[nearest])
-        # The anchors that it would have if it were the only box.
+        # The anchors that the box would have if it were the only one.
         alone = self._match(canvas, _target(boxes[i : i + 1])) >= 0
         has_rival = bool(alone.any())
         rival = int(matches[torch.where(alone, iou, -1).argmax()])
@@ -183,7 +183,7 @@ class _UnreachedFinder:
 
 
 def _target(boxes: Tensor) -> Target:
-    """Return boxes (G, 4) as a ground truth; without crowds, which take no positive away."""
+    """Return boxes (G, 4) as a target. Crowds are not needed: they take no positive anchor away."""
     labels = torch.zeros(len(boxes), dtype=torch.int64)
     return Target(boxes=boxes, labels=labels, crowd=labels.bool())
 
@@ -195,17 +195,17 @@ def size_of(box: tuple[float, ...]) -> str:
 
 
 def describe_unreached(unreached: Unreached, *, limit: int = 10) -> list[str]:
-    """Say which boxes no anchor learns, the first of them by name."""
-    looked = f"looked at {unreached.images:,} of {unreached.all_images:,} images with boxes"
+    """Describe the boxes that no anchor learns, and list the first of them."""
+    looked = f"checked {unreached.images:,} of {plural(unreached.all_images, 'image')} with boxes"
     if unreached.images < unreached.weak_images:
         looked += (
-            f"; {unreached.weak_images:,} hold boxes under IoU {unreached.positive_iou:g}, so "
+            f"; {unreached.weak_images:,} have boxes under IoU {unreached.positive_iou:g}, so "
             "there may be more"
         )
     count = len(unreached.boxes)
     if not count:
         return [f"every box has an anchor that learns it ({looked})"]
-    lines = [f"{count:,} {'box has' if count == 1 else 'boxes have'} no anchor at all ({looked})"]
+    lines = [f"{plural(count, 'box has', 'boxes have')} no anchor at all ({looked})"]
     for box in unreached.boxes[:limit]:
         lines.append(
             f"  annotation {box.annotation_id} (image {box.image_id}, {box.name}): "

@@ -78,7 +78,7 @@ def clean_content() -> Content:
 
 
 def noise(i: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """Return smooth noise that follows from i."""
+    """Return smooth noise, the same for the same i."""
     pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
     return cv2.blur(pixels, (5, 5))
 
@@ -102,7 +102,7 @@ def folder(tmp_path: Path, pristine: Path) -> Path:
 
 @pytest.fixture
 def data(folder: Path) -> DataSet:
-    """Return a data set that is sound as yet."""
+    """Return a data set that is still sound."""
     return DataSet(folder)
 
 

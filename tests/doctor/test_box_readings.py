@@ -1,4 +1,4 @@
-"""What the numbers of boxes tell about how they are meant."""
+"""What the numbers of boxes show about their format."""
 
 import re
 
@@ -18,7 +18,7 @@ def describe(boxes: list[list[float]]) -> str:
 @pytest.mark.parametrize(
     ("boxes", "said"),
     [
-        ([list(o) for o in OUTLINES], r"they fit if they are read as corners \[x1, y1, x2, y2\]"),
+        ([list(o) for o in OUTLINES], r"they fit if read as corners \[x1, y1, x2, y2\]"),
         (
             [[(a + c) / 2, (b + d) / 2, c - a, d - b] for a, b, c, d in OUTLINES],
             r"read as \[centre x, centre y, width, height\]",
@@ -30,11 +30,11 @@ def describe(boxes: list[list[float]]) -> str:
         ([[b, a, d - b, c - a] for a, b, c, d in OUTLINES], r"read as \[y, x, height, width\]"),
         (
             [[a / 2, b / 2, (c - a) / 2, (d - b) / 2] for a, b, c, d in OUTLINES],
-            "they fit if they are multiplied by 2: one of the two is of a scaled copy",
+            "they fit if multiplied by 2: boxes or segmentations belong to a scaled copy",
         ),
         (
             [[a / 4, b / 2, (c - a) / 4, (d - b) / 2] for a, b, c, d in OUTLINES],
-            "they fit if they are multiplied by 4 across and 2 down: one",
+            "they fit if multiplied by 4 horizontally and 2 vertically: boxes",
         ),
     ],
 )
@@ -89,4 +89,4 @@ def test_areas_of_one_ratio_to_all_boxes_show_a_scaled_copy() -> None:
 
 def test_shares_among_px_are_not_passed_over() -> None:
     boxes = [[10.0 + 3 * i, 10, 8 + i, 9] for i in range(12)] + [[0.2, 0.3, 0.4, 0.5]]
-    assert read(boxes).text.startswith("no number of 1 of 13 boxes is above 1.5")
+    assert read(boxes).text.startswith("1 of 13 boxes have no number above 1.5")

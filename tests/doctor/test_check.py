@@ -1,4 +1,4 @@
-"""The doctor on an experiment: both splits, and what resizing and augmentation do."""
+"""The doctor on an experiment: both splits, resizing and augmentation."""
 
 import shutil
 from collections.abc import Callable
@@ -8,8 +8,7 @@ import pytest
 
 from retinanet.config import override_config
 from retinanet.doctor.check import check_experiment
-from retinanet.doctor.findings import Report
-from retinanet.doctor.report import format_report
+from retinanet.doctor.report import Report, format_report
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -39,18 +38,20 @@ def values_of(report: Report, kind: str) -> list[str]:
 
 
 def test_a_sound_experiment(both: Pair) -> None:
-    """Scale and box sizes after resizing are said."""
+    """The report shows the scale, and box sizes after resizing."""
     report = examine(*both())
     assert report.counts() == {}
     text = format_report(report)
     assert text.startswith("my.yaml\n\nfiles\n  train: ")
     assert text.endswith("\n\nsound: no errors, no warnings")
-    assert "  short side 96, long side at most 128: scale 2.00 (median); boxes are then" in text
+    assert (
+        "  short side 96, long side at most 128; median scale 2.00; the boxes then measure" in text
+    )
     assert "augmentation\n  loses 0 of 128 boxes (0.0%) in 64 samples" in text
 
 
 def test_categories_that_differ(both: Pair) -> None:
-    """Each difference; then nothing is tried."""
+    """Each difference is named; the rest is not checked."""
     train, val = both()
     val.content["categories"][1]["name"] = "wolf"
     val.content["categories"].append({"id": 5, "name": "owl"})
@@ -60,25 +61,25 @@ def test_categories_that_differ(both: Pair) -> None:
         f"category 2 is 'wolf', but 'dog' in {train.path}",
         f"category 5 is 'owl', but missing in {train.path}",
     ]
-    assert "  not tried: mend the errors first" in format_report(report)
+    assert "  not checked: fix the errors first" in format_report(report)
 
 
 def test_images_of_val_in_train(both: Pair) -> None:
-    """By content, whatever the name, and by path."""
+    """Found by content under any name, and by path."""
     train, val = both()
     shutil.copy(train.file(3), val.file(7))
     shutil.copy(train.file(4), val.file(8))
     report = examine(train, val)
     assert report.counts() == {"train-image-in-val": 2}
     assert values_of(report, "train-image-in-val") == [
-        "image 8 (07.jpg) has the content of image 4 (03.jpg) in train.json",
-        "image 9 (08.jpg) has the content of image 5 (04.jpg) in train.json",
+        "image 8 (07.jpg) has the same content as image 4 (03.jpg) in train.json",
+        "image 9 (08.jpg) has the same content as image 5 (04.jpg) in train.json",
     ]
     val.images = train.images
     report = examine(train, val)
     assert report.counts() == {"train-image-in-val": 40}
     assert values_of(report, "train-image-in-val")[0] == (
-        "image 1 (00.jpg) is the file of image 1 (00.jpg) in train.json"
+        "image 1 (00.jpg) is the same file as image 1 (00.jpg) in train.json"
     )
 
 
@@ -96,7 +97,7 @@ def test_a_folder_of_both_splits_has_no_unused_files(both: Pair) -> None:
     assert report.counts() == {"unused-file": 2}
     assert values_of(report, "unused-file") == [
         "more.jpg ",
-        "new.heic is a HEIC (HEIF) image, which is not read",
+        "new.heic is a HEIC (HEIF) image, which is not supported",
     ]
 
 
@@ -146,7 +147,7 @@ def test_an_augmentation_that_cannot_be_built_is_an_error(both: Pair) -> None:
 
 
 def test_one_split_cannot_be_read(both: Pair) -> None:
-    """The other is checked all the same."""
+    """The other one is checked anyway."""
     train, val = both()
     train.set_box(0, [0, 0, 0, 5])
     val.content = {"images": []}
@@ -155,7 +156,7 @@ def test_one_split_cannot_be_read(both: Pair) -> None:
 
 
 def test_val_without_boxes(both: Pair) -> None:
-    """Allowed, but AP says nothing."""
+    """Allowed, but AP is n/a."""
     train, val = both()
     val.content["annotations"] = []
     counts = examine(train, val).counts()
@@ -170,7 +171,7 @@ def test_limits_come_from_the_experiment(both: Pair) -> None:
     }
 
 
-def test_a_folder_that_is_not_there(both: Pair) -> None:
+def test_a_folder_that_does_not_exist(both: Pair) -> None:
     train, val = both()
     val.images = val.images / "nowhere"
     report = examine(train, val)
@@ -182,7 +183,7 @@ def test_a_folder_that_is_not_there(both: Pair) -> None:
 
 
 def test_only_the_chosen_classes_count(both: Pair) -> None:
-    """Those of the run: others may differ, and need no box."""
+    """Other classes may differ, and need no boxes."""
     train, val = both()
     val.content["categories"][2]["name"] = "wolf"
     for data in (train, val):
@@ -192,7 +193,7 @@ def test_only_the_chosen_classes_count(both: Pair) -> None:
     classes = next(s for s in report.sections if s.title == "classes")
     assert [row["name"] for row in classes.values["classes"]] == ["cat", "dog"]
     assert "cow" not in "".join(classes.lines) and "wolf" not in "".join(classes.lines)
-    text = "  data.classes: the tables are of dog, cat; the records of all classes are checked"
+    text = "  data.classes: the tables show dog, cat; the records of all classes are checked"
     assert text in format_report(report)
     report = examine(train, val, "data.classes=[dog,cow]")
     assert values_of(report, "different-categories") == [
@@ -204,8 +205,8 @@ def test_only_the_chosen_classes_count(both: Pair) -> None:
     assert "there is no class 'nonsense'" in values_of(report, "refused")[0]
 
 
-def test_a_limit_is_said(both: Pair) -> None:
-    """The whole file is checked all the same."""
+def test_a_limit_is_reported(both: Pair) -> None:
+    """The whole file is checked anyway."""
     train, val = both()
     val.set_box(79, [0, 0, 0, 5])
     report = examine(train, val, "data.train.limit=5", "data.val.limit=40")
@@ -217,12 +218,12 @@ def test_a_limit_is_said(both: Pair) -> None:
 
 
 def test_files_of_a_split_over_the_same_images(both: Pair) -> None:
-    """One file a class: what is an object in one is background in the other."""
+    """One file per class: an object in one file is background in the other."""
     train, val = both()
     dogs = train.path.with_name("dogs.json")
     dogs.write_text(train.write().read_text())
     report = examine(train, val, f"data.train.annotations=[{train.path}, {dogs}]")
     assert report.counts() == {"image-in-several-files": 40}
     assert values_of(report, "image-in-several-files")[0] == (
-        "image 1 (00.jpg) is the file of image 1 (00.jpg) in train.json"
+        "image 1 (00.jpg) is the same file as image 1 (00.jpg) in train.json"
     )

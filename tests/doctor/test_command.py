@@ -26,7 +26,9 @@ def test_a_sound_file(data: Any, run: Run) -> None:
     code, out, err = run(data.write(), "--images", data.images)
     assert (code, err) == (0, "")
     table = out.index("anchors\n")
-    assert out[table:].splitlines()[1].startswith("  anchors against 80 boxes, resized to short")
+    assert (
+        out[table:].splitlines()[1].startswith("  anchors compared with 80 boxes, resized to short")
+    )
     assert out.endswith("\n\nsound: no errors, no warnings\n")
     assert out[:table].splitlines() == [
         str(data.path),
@@ -39,10 +41,10 @@ def test_a_sound_file(data: Any, run: Run) -> None:
         "  'cat' has 1.04 times as many boxes as 'cow'",
         "",
         "images",
-        "  40; short side 48 px, long side 64 px, long : short 1.333",
+        "  40; short side 48 px, long side 64 px, aspect ratio 1.333",
         "",
         "boxes",
-        "  80; an image has 2; square root of the area 8.485 to 24.82 (median 15.84) px",
+        "  80; 2 per image; square root of the area 8.485 to 24.82 (median 15.84) px",
         "    100 % small (under 32² px), 0 % medium, 0 % large (over 96² px)",
         "",
     ]
@@ -55,17 +57,17 @@ def test_warnings_do_not_fail(data: Any, run: Run) -> None:
     assert code == 0
     assert "\n".join(out.splitlines()[:6]) == (
         f"{data.path}\n\nwarnings\n"
-        "  overshoot (1): a box reaches over its image's border: cut\n"
-        "    train.json: annotation 1 (image 1) has bbox [60, 5, 9, 9], 5 px over the border of "
+        "  overshoot (1): a box extends beyond its image: cut\n"
+        "    train.json: annotation 1 (image 1) has bbox [60, 5, 9, 9], 5 px beyond its image of "
         "64x48 px\n"
         "    -> cut it (--fix: cut)"
     )
-    assert "image files\n  not looked at: name their folder with --images" in out
+    assert "image files\n  not checked: give their folder with --images" in out
     assert out.endswith("\nno errors, 1 warning of 1 kind\n")
 
 
 def test_errors_come_first_and_fail(data: Any, run: Run, tmp_path: Path) -> None:
-    """Ten of a kind on the terminal, all in the JSON file."""
+    """The terminal shows ten of a kind, the JSON file all."""
     for i in range(12):
         data.box(i)["category_id"] = 9
     data.set_box(20, [0, 0, 0, 5])
@@ -105,16 +107,16 @@ def test_errors_come_first_and_fail(data: Any, run: Run, tmp_path: Path) -> None
 
 
 def test_fixing(data: Any, run: Run, tmp_path: Path) -> None:
-    """The exit code is that of the cleaned file."""
+    """The exit code is for the cleaned file."""
     data.box(0)["category_id"] = 9
     data.set_box(2, [60, 5, 9, 9])
     out_path, report = tmp_path / "clean.json", tmp_path / "report.json"
     code, out, _ = run(data.write(), "--images", data.images, "--fix", out_path, "--json", report)
     assert code == 0
     assert (
-        f"\nwrote {out_path}; {data.path} is as it was\n"
+        f"\nwrote {out_path}; {data.path} is unchanged\n"
         "  80 -> 79 boxes, 40 -> 40 images\n"
-        "  boxes: 78 as they were, 1 cut to their image (each keeps 44% or more)\n"
+        "  boxes: 78 unchanged, 1 cut to their image (each keeps 44% or more)\n"
         "  unknown-category (1): removed\n"
         "  overshoot (1): cut\n"
         "left in clean.json: sound: no errors, no warnings\n"
@@ -128,11 +130,11 @@ def test_fixing(data: Any, run: Run, tmp_path: Path) -> None:
     }
     code, out, _ = run(out_path, "--fix", tmp_path / "again.json")
     assert code == 0
-    assert "  nothing to change: a copy\n" in out
+    assert "  nothing to change: the copy has the same content\n" in out
 
 
-def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_path: Path) -> None:
-    """A tenth may go; of one box more nothing is written, not even the folder."""
+def test_much_is_removed_only_if_allowed(data: Any, run: Run, tmp_path: Path) -> None:
+    """A tenth may go. With one box more, nothing is written, not even the folder."""
     for i in range(8):
         data.box(i)["category_id"] = 9
     code, out, _ = run(data.write(), "--fix", tmp_path / "tenth.json")
@@ -147,7 +149,7 @@ def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_pat
     assert code == 2
     assert err == (
         f"error: {data.path}: --fix would remove 9 of 80 boxes and 0 of 40 images, for "
-        "unknown-category (8), bad-bbox (1); mend their cause in the file, or allow it with "
+        "unknown-category (8), bad-bbox (1); fix the cause in the file, or allow it with "
         "--fix-removes-much (nothing was written)\n"
     )
     assert not path.parent.exists()
@@ -158,9 +160,7 @@ def test_much_is_removed_only_where_that_is_allowed(data: Any, run: Run, tmp_pat
     )
 
 
-def test_many_images_are_removed_only_where_that_is_allowed(
-    data: Any, run: Run, tmp_path: Path
-) -> None:
+def test_many_images_are_removed_only_if_allowed(data: Any, run: Run, tmp_path: Path) -> None:
     for i in range(5):
         data.file(i).unlink()
     code, _, err = run(data.write(), "--images", data.images, "--fix", tmp_path / "clean.json")
@@ -171,7 +171,7 @@ def test_many_images_are_removed_only_where_that_is_allowed(
     )
 
 
-def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_fixed_is_listed(data: Any, run: Run, tmp_path: Path) -> None:
     data.box(0)["iscrowd"] = 7
     code, out, _ = run(data.write(), "--fix", tmp_path / "clean.json")
     assert code == 2
@@ -184,34 +184,52 @@ def test_what_cannot_be_fixed_is_said(data: Any, run: Run, tmp_path: Path) -> No
     ("words", "message"),
     [
         (["nothing.json"], "nothing.json: there is no such annotation file"),
-        (["finetune_small", "--images", "x"], "--images goes with an annotation file (JSON), not"),
-        (["finetune_small", "--fix", "x"], "--fix goes with an annotation file (JSON), not with a"),
+        (
+            ["finetune_small", "--images", "x"],
+            "--images needs an annotation file (JSON), not a config, which",
+        ),
+        (
+            ["finetune_small", "--fix", "x"],
+            "--fix needs an annotation file (JSON), not a config, which",
+        ),
         (["nothing.yaml"], "nothing.yaml"),
         (["FOLDER"], "train: is a folder; name a config (YAML) or an annotation file (JSON)"),
-        (["DATA", "--fix", "DATA"], "train.json: is what is checked; choose another name to write"),
-        (["DATA", "--json", "DATA"], "train.json: is what is checked; choose another name to wr"),
-        (["DATA", "--fix-removes-much"], "--fix-removes-much goes with --fix OUT.json"),
+        (
+            ["DATA", "--fix", "DATA"],
+            "train.json: is the input file; choose another name for the output",
+        ),
+        (
+            ["DATA", "--json", "DATA"],
+            "train.json: is the input file; choose another name for the o",
+        ),
+        (["DATA", "--fix-removes-much"], "--fix-removes-much needs --fix OUT.json"),
         (["DATA", "--fix", "IMAGE"], "00.jpg: exists already; choose another name"),
         (["DATA", "--json", "FOLDER"], "exists already; choose another name"),
         (
             ["DATA", "--json", "IMAGE"],
-            "00.jpg: exists already and is no report of `retinanet",
+            "00.jpg: exists already and is not a report of `retinanet",
         ),
-        (["DATA", "--json", "CLEAN"], "clean.json: exists already and is no report of `retinanet"),
+        (
+            ["DATA", "--json", "CLEAN"],
+            "clean.json: exists already and is not a report of `retinanet",
+        ),
         (
             ["finetune_small", "--json", "CLEAN"],
-            "no report of `retinanet check`; choose another",
+            "is not a report of `retinanet check`; choose another",
         ),
         (
             ["DATA", "--fix", "NEW", "--json", "NEW"],
-            "new.json: --fix and --json name one file",
+            "new.json: --fix and --json name the same file",
         ),
         (
             ["DATA", "--fix", "NEW", "--json", "../data/NEW"],
-            "--fix and --json name one file",
+            "--fix and --json name the same file",
         ),
-        (["DATA", "--json", "INSIDE"], "cannot be made: "),
-        (["DATA", "data.classes=[cat]"], "data.classes goes with a config (YAML): all classes of"),
+        (["DATA", "--json", "INSIDE"], "cannot be created: "),
+        (
+            ["DATA", "data.classes=[cat]"],
+            "data.classes needs a config (YAML): in a single annotation file",
+        ),
         (["DATA", "data.min_box=3"], "data.min_box is not an option; did you mean min_box_side?"),
     ],
 )
@@ -242,13 +260,13 @@ def test_a_report_is_written_over_an_earlier_one(data: Any, run: Run, tmp_path: 
     for other in ('{\n "subject": "a letter", "kinds": []}', "[]", '{\n "subject": ', ""):
         report.write_text(other)
         code, _, err = run(data.path, "--json", report)
-        assert (code, "is no report of" in err) == (2, True)
+        assert (code, "is not a report of" in err) == (2, True)
 
 
 def test_a_file_in_place_of_the_image_folder(data: Any, run: Run) -> None:
     code, out, _ = run(data.write(), "--images", data.file(0))
     assert code == 2
-    assert "no-image-folder (1): the image folder is not there, or no folder\n" in out
+    assert "no-image-folder (1): the image folder does not exist or is not a folder\n" in out
     assert f"train.json: {data.file(0)} is a file\n" in out
 
 
@@ -262,7 +280,7 @@ def test_nothing_to_check(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_image_is_in_the_folder(data: Any, run: Run, tmp_path: Path) -> None:
-    """Rather than to remove every image."""
+    """It refuses rather than remove every image."""
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out.json"
     code, _, err = run(data.write(), "--images", tmp_path / "empty", "--fix", out)

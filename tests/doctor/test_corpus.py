@@ -1,4 +1,4 @@
-"""The doctor on a seeded corpus: every defect is found as often as it was planted, and mended.
+"""The doctor on a seeded corpus: every defect is found as often as it was planted, and fixed.
 
 Each defect is planted into the clean set of `conftest`, a known number of times.
 """
@@ -19,11 +19,11 @@ from PIL import Image
 from retinanet.data.images import headers, reading
 from retinanet.doctor.bad_records import LISTS
 from retinanet.doctor.check import check_annotations
-from retinanet.doctor.findings import Report
 from retinanet.doctor.kinds import KINDS
 from retinanet.doctor.repair.choices import Choices, parse_choices
 from retinanet.doctor.repair.records import repair
 from retinanet.doctor.repair.whole_file import repair_file
+from retinanet.doctor.report import Report
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -37,9 +37,9 @@ class Defect:
     plant: Callable[[Any], None]
     counts: dict[str, int]
     left: dict[str, int] = field(default_factory=dict)
-    """Counts after `--fix` with the image files at hand."""
+    """Counts after `--fix` with the image files."""
     choice: str = ""
-    """What `--fix` must be told; without it, it refuses and names this."""
+    """What `--fix` must be told; without it, `--fix` refuses and names this."""
 
 
 def boxes(values: dict[int, list[Any]]) -> Callable[[Any], None]:
@@ -451,7 +451,7 @@ def test_a_clean_set_is_clean(data: Any) -> None:
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_every_defect_is_found_as_often_as_it_is_there(data: Any, name: str) -> None:
+def test_every_defect_is_found_as_often_as_it_occurs(data: Any, name: str) -> None:
     """Exact counts, and nothing else is found."""
     DEFECTS[name].plant(data)
     assert examine(data.write(), data.images).counts() == DEFECTS[name].counts
@@ -508,7 +508,7 @@ def test_all_defects_of_records_at_once(data: Any) -> None:
     }
 
 
-def test_a_record_with_two_faults_is_named_for_both(data: Any) -> None:
+def test_both_faults_of_a_record_are_reported(data: Any) -> None:
     data.box(0).update(category_id=9, bbox=[1, 2])
     assert examine(data.write(), None).counts() == {"unknown-category": 1, "bad-bbox": 1}
 
@@ -523,7 +523,7 @@ def fixed(
 
 
 def test_what_fixing_does_to_boxes(data: Any) -> None:
-    """Literal numbers: turned, cut, converted, removed, and the areas that follow."""
+    """Literal numbers: corrected, cut, removed, and the areas that follow."""
     boxes({0: [20, 20, -9, 9], 1: [60, 5, 9, 9], 2: [-2, -3, 9.5, 9], 3: [70, 5, 2, 2]})(data)
     data.box(5).update(area=None)
     data.box(6).update(area=-1.0, iscrowd=None)
@@ -560,7 +560,7 @@ def test_other_fields_are_kept(data: Any) -> None:
 
 
 def test_systematic_formats_are_converted(data: Any) -> None:
-    """Corners and shares come back as they were, to rounding."""
+    """Corners and shares are restored, up to rounding."""
     before = [record["bbox"] for record in data.content["annotations"]]
     normalised(data)
     changes, content = fixed(data)
@@ -612,7 +612,7 @@ def test_sizes_come_from_the_files(data: Any) -> None:
     assert {(image["width"], image["height"]) for image in content["images"]} == {(64, 48)}
 
 
-def test_boxes_of_a_scaled_copy_are_scaled_where_they_leave_the_file(data: Any) -> None:
+def test_boxes_of_a_scaled_copy_are_scaled_if_they_leave_the_file(data: Any) -> None:
     """Ten times as large: what was annotated has 640x480 px, the files have 64x48."""
     before = json.loads(json.dumps(data.content))
     for image in data.content["images"]:
@@ -626,17 +626,17 @@ def test_boxes_of_a_scaled_copy_are_scaled_where_they_leave_the_file(data: Any) 
     assert content == before
 
 
-def test_a_wrong_size_is_refused_where_boxes_do_not_say_whose_they_are(data: Any) -> None:
+def test_a_wrong_size_is_refused_if_it_is_unclear_which_size_boxes_refer_to(data: Any) -> None:
     """In a larger record, the boxes fit into both; a choice decides."""
     data.image(0).update(width=640, height=480)
     with pytest.raises(UserError) as error:
         fixed(data, data.images)
     assert str(error.value) == (
-        f"{data.path}: 1 image has another size than the file: image 1 (00.jpg) is 640x480 px in "
-        "its record, 64x48 px in the file. Their 2 boxes do not say which size they belong to; "
-        "look at some, then give --fix-as sizes=file (only the recorded size is wrong) or --fix-as "
-        "sizes=record (the file is a scaled copy of what was annotated: the boxes are scaled to "
-        "it) (nothing was written)"
+        f"{data.path}: 1 image has a different size in the record than in the file: image 1 "
+        "(00.jpg) is 640x480 px in its record, 64x48 px in the file. It is not clear which size 2 "
+        "boxes refer to; look at some, then give --fix-as sizes=file (only the recorded size is "
+        "wrong) or --fix-as sizes=record (the file is a scaled copy of what was annotated: the "
+        "boxes are scaled to it) (nothing was written)"
     )
     before = [list(data.box(i)["bbox"]) for i in (0, 1)]
     _, content = fixed(data, data.images, "sizes=file")
@@ -648,7 +648,7 @@ def test_a_wrong_size_is_refused_where_boxes_do_not_say_whose_they_are(data: Any
     assert content["images"][0]["width"] == 64
 
 
-def test_boxes_are_taken_from_the_outlines_where_that_is_told(data: Any) -> None:
+def test_boxes_are_taken_from_the_outlines_if_chosen(data: Any) -> None:
     """Every second box is 5 px too far right."""
     before = [list(record["bbox"]) for record in data.content["annotations"]]
     for record in data.content["annotations"][::2]:
@@ -658,13 +658,15 @@ def test_boxes_are_taken_from_the_outlines_where_that_is_told(data: Any) -> None
     assert [record["bbox"] for record in content["annotations"]] == before
 
 
-def test_exchanged_sides_cannot_mean_a_scaled_copy(data: Any) -> None:
+def test_swapped_sides_cannot_mean_a_scaled_copy(data: Any) -> None:
     data.image(0).update(width=48, height=64)
-    with pytest.raises(UserError, match="or turn the image files back as they were annotated"):
+    with pytest.raises(
+        UserError, match="or rotate the image files back to how they were annotated"
+    ):
         fixed(data, data.images, "sizes=record")
 
 
-def test_annotation_ids_are_renumbered_behind_the_largest(data: Any) -> None:
+def test_annotation_ids_are_renumbered_after_the_largest(data: Any) -> None:
     DEFECTS["ids of all kinds"].plant(data)
     _, content = fixed(data)
     ids = [record["id"] for record in content["annotations"]]
@@ -673,7 +675,7 @@ def test_annotation_ids_are_renumbered_behind_the_largest(data: Any) -> None:
 
 
 def test_many_repeated_images_are_looked_up_not_searched(data: Any) -> None:
-    """400 copies of the last image: each field is asked for a few times, not once a copy."""
+    """400 copies of the last image: each field is read a few times, not once per copy."""
 
     class Asked(dict[str, Any]):
         times = 0
@@ -693,7 +695,7 @@ def test_many_repeated_images_are_looked_up_not_searched(data: Any) -> None:
 def test_an_image_over_the_limit_is_unreadable_and_removed(
     data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is whole, and has the size of its record, but training refuses it."""
+    """It is complete and has the size of its record, but training refuses it."""
     for module in (headers, reading):
         monkeypatch.setattr(module, "MAX_PIXELS", HEIGHT * WIDTH)
     cv2.imwrite(str(data.file(3)), np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8))
@@ -711,13 +713,13 @@ def test_an_image_over_the_limit_is_unreadable_and_removed(
     assert check_annotations(out, data.images, Config(), decode=False).count("error") == 0
 
 
-def test_category_ids_off_by_one_are_shifted_where_nothing_else_can_be_meant(data: Any) -> None:
+def test_category_ids_off_by_one_are_shifted_if_that_is_the_only_explanation(data: Any) -> None:
     before = [record["category_id"] for record in data.content["annotations"]]
     shifted(data)
     report = examine(data.write(), None)
     (shift,) = [one for one in report.findings if one.kind == "shifted-category-ids"]
     assert next(iter(shift)).value == (
-        "ids of annotations are 0..2, those of categories 1..3: they look 0-based"
+        "annotations have category ids 0..2, categories 1..3: the annotations look 0-based"
     )
     changes, content = fixed(data)
     assert changes == {"shifted-category-ids": 80}
@@ -727,8 +729,16 @@ def test_category_ids_off_by_one_are_shifted_where_nothing_else_can_be_meant(dat
 @pytest.mark.parametrize(
     ("ids", "step", "text"),
     [
-        ([1, 2, 4], -1, "ids of annotations are 0..3, those of categories 1..4: they look 0-based"),
-        ([0, 1, 2], 0, "ids of annotations are 1..3, those of categories 0..2: they look 1-based"),
+        (
+            [1, 2, 4],
+            -1,
+            "annotations have category ids 0..3, categories 1..4: the annotations look 0-based",
+        ),
+        (
+            [0, 1, 2],
+            0,
+            "annotations have category ids 1..3, categories 0..2: the annotations look 1-based",
+        ),
     ],
 )
 def test_category_ids_that_may_be_off_by_one_are_not_guessed(
@@ -744,7 +754,9 @@ def test_category_ids_that_may_be_off_by_one_are_not_guessed(
     out = data.path.with_name("out.json")
     with pytest.raises(UserError) as error:
         repair_file(data.path, out, None, removes_much=True)
-    assert str(error.value).startswith(f"{data.path}: {text}, which --fix can neither prove")
+    assert str(error.value).startswith(
+        f"{data.path}: {text}, but --fix cannot be sure of that; add"
+    )
     assert not out.exists()
 
 
@@ -757,7 +769,7 @@ def test_a_single_unknown_class_is_no_shift(data: Any) -> None:
 def test_numbers_written_as_text_or_fractions_become_numbers(
     data: Any, write: Callable[[int], Any]
 ) -> None:
-    """Not one record is lost, and what referred to a record still does."""
+    """No record is lost, and references stay valid."""
     before = json.loads(json.dumps(data.content))
     for key, names in (
         ("images", ("id", "width", "height")),
@@ -785,7 +797,7 @@ def test_numbers_written_as_text_are_named(data: Any) -> None:
 
 
 def test_boxes_are_left_alone_while_ids_of_images_are_wrong(data: Any) -> None:
-    """Image 2 has the id of image 1: its boxes are not nobody's, and those of 1 may be its."""
+    """Image 2 has the id of image 1: its boxes have an owner, and those of 1 may be its own."""
     data.image(1)["id"] = 1
     data.image(0).update(width=20, height=20)
     before = json.loads(json.dumps(data.content["annotations"]))
@@ -803,28 +815,30 @@ def test_boxes_are_left_alone_while_ids_of_images_are_wrong(data: Any) -> None:
     [
         (
             half_corners,
-            "29 of 80 boxes leave their image by more than 2 px and 1 %; in 20 of 40 images all "
-            "boxes would fit as corners [x1, y1, x2, y2]; ",
+            "29 of 80 boxes extend beyond their image by more than 2 px and 1 %; in 20 of 40 "
+            "images, all boxes would fit as corners [x1, y1, x2, y2]; ",
         ),
         (
             boxes({i: [50, 40, 40, 30] for i in range(16)} | {16: [0, 40, 9, 30]}),
-            "17 of 80 boxes leave their image by more than 2 px and 1 %; ",
+            "17 of 80 boxes extend beyond their image by more than 2 px and 1 %; ",
         ),
     ],
 )
-def test_many_boxes_over_the_border_are_not_cut(
+def test_many_boxes_beyond_the_border_are_not_cut(
     data: Any, plant: Callable[[Any], None], text: str
 ) -> None:
-    """Of a fifth of the boxes or more it is said what would fit, and nothing is written."""
+    """From a fifth of the boxes, the message names what would fit, and nothing is written."""
     plant(data)
     found = [f for f in examine(data.write(), None).findings if f.kind == "suspicious-format"]
     assert [next(iter(f)).value[: len(text)] for f in found] == [text]
-    with pytest.raises(UserError, match=r"boxes leave their image as \[x, y, width, height\]"):
+    with pytest.raises(
+        UserError, match=r"boxes extend beyond their image as \[x, y, width, height\]"
+    ):
         fixed(data, data.images)
 
 
-def test_fewer_boxes_far_over_the_border_are_cut_once_the_sizes_are_known(data: Any) -> None:
-    """Without the files, it may be the recorded sizes that are wrong."""
+def test_fewer_boxes_far_beyond_the_border_are_cut_once_the_sizes_are_known(data: Any) -> None:
+    """Without the files, the recorded sizes may be wrong."""
     boxes({i: [50, 40, 40, 30] for i in range(15)})(data)
     before = json.loads(json.dumps(data.content["annotations"]))
     changes, content = fixed(data)
@@ -835,16 +849,16 @@ def test_fewer_boxes_far_over_the_border_are_cut_once_the_sizes_are_known(data: 
 
 
 def test_a_box_that_would_fit_in_another_layout_is_not_cut(data: Any) -> None:
-    """10 px over the right border, or the corners of a box of 14x12."""
+    """Either 10 px beyond the right border, or corners of a box of 14x12."""
     for record in data.content["annotations"]:
         del record["segmentation"]
     boxes({0: [30, 20, 44, 32]})(data)
     with pytest.raises(UserError) as error:
         fixed(data, data.images)
     assert str(error.value) == (
-        f"{data.path}: annotation 1 (image 1) has bbox [30, 20, 44, 32], which leaves its image of "
-        "64x48 px by far, but would fit as corners [x1, y1, x2, y2]; correct such boxes, or have "
-        "them cut with --fix-as boxes=xywh (nothing was written)"
+        f"{data.path}: annotation 1 (image 1) has bbox [30, 20, 44, 32], which is far outside its "
+        "image of 64x48 px, but would fit as corners [x1, y1, x2, y2]; correct such boxes, or cut "
+        "them with --fix-as boxes=xywh (nothing was written)"
     )
     assert fixed(data, data.images, "boxes=xywh")[0] == {"overshoot": 1}
 
@@ -859,7 +873,7 @@ def test_a_negative_box_of_no_image_is_removed(data: Any, image: Any) -> None:
     assert [record["id"] for record in content["annotations"]] == [2, *range(4, 81)]
 
 
-def test_text_that_is_no_plain_number_stays(data: Any) -> None:
+def test_text_that_is_not_a_plain_number_stays(data: Any) -> None:
     data.image(0)["width"] = "6_4"
     data.image(1)["width"] = "nan"
     data.image(2)["width"] = "64 px"
@@ -868,8 +882,8 @@ def test_text_that_is_no_plain_number_stays(data: Any) -> None:
     assert [image["width"] for image in content["images"][:3]] == ["6_4", "nan", "64 px"]
 
 
-def test_decode_finds_what_the_ends_of_a_file_do_not_tell(data: Any) -> None:
-    """Header and end are there; the pixels between them are not."""
+def test_decode_finds_what_the_ends_of_a_file_do_not_show(data: Any) -> None:
+    """Header and end are intact; the pixels between them are not."""
     pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     content = bytearray(cv2.imencode(".png", pixels)[1].tobytes())
     middle = len(content) // 2
@@ -882,7 +896,7 @@ def test_decode_finds_what_the_ends_of_a_file_do_not_tell(data: Any) -> None:
     assert full.counts() == {"unreadable-file": 1}
 
 
-def test_ids_that_are_none_are_renumbered_with_what_refers_to_them(data: Any) -> None:
+def test_bad_ids_are_renumbered_with_the_references_to_them(data: Any) -> None:
     """Texts, negative ids of images and numbers that JSON readers round."""
     new: dict[Any, Any] = {1: "img_001", 2: -5, 3: 2**60, 4: "four"}
     for image in data.content["images"]:
@@ -909,7 +923,7 @@ def test_ids_are_not_renumbered_while_a_record_is_missing(data: Any) -> None:
     assert content["images"][1]["id"] == "b" and len(content["annotations"]) == 80
 
 
-def test_a_root_category_of_the_same_name_goes(data: Any) -> None:
+def test_a_root_category_of_the_same_name_is_removed(data: Any) -> None:
     """Roboflow writes one with id 0 that has no boxes."""
     data.content["categories"].insert(0, {"id": 0, "name": "dog"})
     assert examine(data.write(), None).counts() == {"duplicate-category-name": 1}
@@ -918,7 +932,7 @@ def test_a_root_category_of_the_same_name_goes(data: Any) -> None:
     assert [record["id"] for record in content["categories"]] == [1, 2, 3]
 
 
-def test_two_categories_of_one_name_with_boxes_are_merged_where_that_is_told(data: Any) -> None:
+def test_two_categories_of_one_name_with_boxes_are_merged_if_chosen(data: Any) -> None:
     data.content["categories"][2]["name"] = "dog"
     assert fixed(data)[0] == {}
     changes, content = fixed(data, None, "names=merged")
@@ -926,7 +940,7 @@ def test_two_categories_of_one_name_with_boxes_are_merged_where_that_is_told(dat
     assert [record["category_id"] for record in content["annotations"][:6]] == [1, 2, 2, 1, 2, 2]
 
 
-def test_regions_to_ignore_are_objects_where_that_is_told(data: Any) -> None:
+def test_regions_to_ignore_are_objects_if_chosen(data: Any) -> None:
     for record in data.content["annotations"]:
         record["iscrowd"] = 1
     report = examine(data.write(), None)
@@ -939,8 +953,8 @@ def test_regions_to_ignore_are_objects_where_that_is_told(data: Any) -> None:
     assert not any(record["iscrowd"] for record in content["annotations"])
 
 
-def test_images_are_found_under_nearly_their_names(data: Any) -> None:
-    """39 records have a folder in front, one a backslash, too: none is removed."""
+def test_images_are_found_under_similar_names(data: Any) -> None:
+    """All records have a folder in front, one with backslashes. None is removed."""
     for image in data.content["images"]:
         image["file_name"] = f"images/{image['file_name']}"
     data.image(0)["file_name"] = r"images\\00.jpg"
@@ -965,7 +979,7 @@ def test_records_of_two_sizes_are_not_merged(data: Any) -> None:
 
 
 def test_rotated_boxes_and_flags_are_written_plainly(data: Any) -> None:
-    """A quarter turn of 20x10 about its centre; repaired again, nothing turns."""
+    """A quarter turn of 20x10 about its centre. Repairing it again rotates nothing."""
     data.set_box(0, [20, 20, 20, 10])
     data.box(0)["attributes"] = {"rotation": 90.0, "occluded": False}
     data.box(2)["ignore"] = 1
@@ -990,7 +1004,7 @@ def test_boxes_and_classes_written_as_text_are_understood(data: Any) -> None:
     assert content == before
 
 
-def test_a_box_that_stands_for_none_is_taken_from_its_outline(data: Any) -> None:
+def test_a_placeholder_box_is_taken_from_its_outline(data: Any) -> None:
     before = json.loads(json.dumps(data.content["annotations"]))
     data.box(0)["bbox"] = [-1, -1, -1, -1]
     data.box(1)["bbox"] = [5, None, 3, 4]
@@ -1009,7 +1023,7 @@ def test_shares_with_one_box_that_is_only_an_outline(data: Any) -> None:
     assert np.allclose([record["bbox"] for record in content["annotations"]], before)
 
 
-def test_a_square_that_stands_for_all_sizes_is_no_scaled_copy(data: Any) -> None:
+def test_a_square_recorded_for_all_sizes_is_no_scaled_copy(data: Any) -> None:
     """64x64 for files of 64x48: boxes that end at x = 64 do so in both."""
     for image in data.content["images"]:
         image["height"] = 64
@@ -1020,8 +1034,8 @@ def test_a_square_that_stands_for_all_sizes_is_no_scaled_copy(data: Any) -> None
         fixed(data, data.images)
 
 
-def test_exchanged_sides_are_not_taken_for_boxes_with_y_first(data: Any) -> None:
-    """Without the files nothing tells one from the other."""
+def test_swapped_sides_are_not_mistaken_for_boxes_with_y_first(data: Any) -> None:
+    """Without the files, nothing distinguishes the two."""
     for image in data.content["images"]:
         image.update(width=48, height=64)
     for i, record in enumerate(data.content["annotations"]):

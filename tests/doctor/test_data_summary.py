@@ -1,4 +1,4 @@
-"""What the doctor tells of the data: a table of the classes."""
+"""The doctor's summary of the data: a table of the classes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from retinanet.doctor.data_summary import NamedSplit, describe_data
 Pair = Callable[[], tuple[Any, Any]]
 
 
-def test_the_table_names_a_class_as_every_split_does(both: Pair) -> None:
+def test_the_table_shows_the_class_names_of_all_splits(both: Pair) -> None:
     train, val = both()
     val.content["categories"][1]["name"] = "wolf"
     splits = [
@@ -24,7 +24,7 @@ def test_the_table_names_a_class_as_every_split_does(both: Pair) -> None:
 
 
 def test_how_classes_compare(data: Any) -> None:
-    """By the most and the fewest boxes of a class that has some."""
+    """The classes with the most and the fewest boxes are compared."""
 
     def last_line() -> str:
         return describe_data([NamedSplit(name="", annotations=read_annotations(data.write()))])[
@@ -33,8 +33,8 @@ def test_how_classes_compare(data: Any) -> None:
 
     assert last_line() == "'cat' has 1.04 times as many boxes as 'cow'"
     data.content["annotations"] = data.content["annotations"][:6]
-    assert last_line() == "all classes have the same number of them"
+    assert last_line() == "all classes have the same number of boxes"
     data.content["categories"].append({"id": 4, "name": "owl"})
-    assert last_line() == "all classes that have boxes have the same number of them"
+    assert last_line() == "all classes with boxes have the same number of boxes"
     data.content["annotations"] = data.content["annotations"][:1]
     assert last_line() == "only 'cat' has boxes"

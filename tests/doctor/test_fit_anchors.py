@@ -63,14 +63,14 @@ def test_small_wide_boxes(tiny_coco: Any, tmp_path: Path) -> None:
     assert loaded.anchors == fit.anchors
     assert len(loaded.anchors.sizes[0]) * len(loaded.anchors.ratios) == 9
 
-    # The claim, again, from the loaded file and the boxes of the images that were held out.
+    # The claim once more, from the loaded file and the boxes of the held-out images.
     again = search_anchors(loaded, split, boxes)
     assert again.before == fit.after
     row = next(line for line in lines if line.startswith("  fitted anchors "))
     assert row.split()[2:4] == [f"{100 * fit.after.total.covered:.1f}", "%"]
 
 
-def test_halves_are_of_different_images(tiny_coco: Any) -> None:
+def test_halves_come_from_different_images(tiny_coco: Any) -> None:
     _, boxes = opened(corpus(tiny_coco, width=(20, 40), height=(20, 40)), SMALL)
     seen, unseen = module._halves(boxes, seed=0)
     assert len(seen) == len(unseen) == 200
@@ -86,30 +86,30 @@ def test_the_same_arguments_give_the_same_result(tiny_coco: Any) -> None:
 
 
 def test_anchors_that_cover_nothing_are_not_recommended(tiny_coco: Any) -> None:
-    """Boxes of 2 px are smaller than any anchor that is tried."""
+    """Boxes of 2 px are smaller than any anchor of the search."""
     split, boxes = opened(corpus(tiny_coco, width=(2, 2.2), height=(2, 2.2)), SMALL)
     fit = search_anchors(SMALL, split, boxes)
     assert fit.before.total.covered == 0.0 and not fit.better
-    assert describe_fit(fit)[-1].startswith("no anchors that were found cover more than 0.0%: at")
+    assert describe_fit(fit)[-1].startswith("no anchors cover more than 0.0%: at this input size")
 
 
 def test_good_anchors_are_kept(tiny_coco: Any) -> None:
-    """Boxes around 40 px are what the defaults are made for: nothing is printed to paste."""
+    """Boxes around 40 px suit the defaults: nothing is printed to paste."""
     split, boxes = opened(corpus(tiny_coco, width=(36, 46), height=(36, 46)), SMALL)
     fit = search_anchors(SMALL, split, boxes)
     assert fit.before.total.covered == 1.0 and not fit.better
     lines = describe_fit(fit)
     assert lines[-1] == (
-        f"the present anchors are as good as any that were found ({fit.after.total.covered:.1%}): "
+        f"the current anchors are as good as any that were found ({fit.after.total.covered:.1%}): "
         "keep them"
     )
     assert not any("anchors:" in line or "sizes" in line for line in lines)
 
 
 def test_atss_has_no_threshold_to_fit_for(tiny_coco: Any) -> None:
-    """The figures are the same, and said to be no measure of what it learns."""
+    """The shares are the same, and a note explains what they show."""
     split, boxes = opened(corpus(tiny_coco, width=(36, 46), height=(36, 46)), SMALL)
-    said = "  (assign.kind=atss asks for no such IoU: shares say how closely anchors fit)"
+    said = "  (assign.kind=atss needs no such IoU; the shares only show how well anchors fit)"
     by_iou = describe_fit(search_anchors(SMALL, split, boxes))
     config = override_config(SMALL, ["assign.kind=atss"])
     by_atss = describe_fit(search_anchors(config, split, boxes))
@@ -168,7 +168,7 @@ def test_a_larger_input_instead(tiny_coco: Any) -> None:
     assert list(fit.larger) == names
     shares = [fit.larger[name].total.covered for name in names]
     assert shares[0] == 0 and shares[2] > 0.95
-    # The overrides that are printed give the figure that is printed.
+    # The printed overrides give the printed share.
     larger = override_config(SMALL, names[2].split())
     unseen = module._halves(boxes, seed=0)[1]
     assert measure_coverage(larger, split, unseen) == fit.larger[names[2]]
@@ -179,20 +179,20 @@ def test_a_larger_input_instead(tiny_coco: Any) -> None:
 
 
 def test_few_boxes(tiny_coco: Any) -> None:
-    """No half is kept out, and the report says so; a gain of chance is none."""
+    """No half is held out, and the report says so. A gain by chance does not count."""
     path = tiny_coco([(96, 128)] * 2, [[[40, 40, 16, 8]] * 2, [[10, 40, 14, 7]]])
     split, boxes = opened(path, SMALL)
     fit = search_anchors(SMALL, split, boxes)
     assert (fit.held_out, fit.searched) == (False, 3)
     assert (
-        "on 3 boxes (too few to keep some out of the search: the figures flatter the fit):"
+        "on 3 boxes (too few to hold some out of the search, so the results flatter the fit):"
         in (describe_fit(fit)[0])
     )
 
 
 def test_no_boxes(tiny_coco: Any) -> None:
     split, boxes = opened(tiny_coco([(96, 128)], [[[40, 40, 16, 8]]]), SMALL)
-    with pytest.raises(UserError, match=r"train\.json: there is no box to fit anchors to"):
+    with pytest.raises(UserError, match=r"train\.json: there are no boxes to fit anchors to"):
         search_anchors(SMALL, split, boxes.take(np.array([False])))
     assert describe_briefly(measure_coverage(SMALL, split, boxes.take(np.array([False])))) == []
 

@@ -1,4 +1,4 @@
-"""What the doctor says of one image file."""
+"""What the doctor finds about one image file."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def check(path: Path, height: int, width: int) -> CheckedImage:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 @pytest.mark.parametrize("orientation", [2, 3, 4])
-def test_a_turn_without_a_change_of_size_is_said_of_every_format(
+def test_a_rotation_without_a_change_of_size_is_found_in_every_format(
     tmp_path: Path, suffix: str, orientation: int
 ) -> None:
     path = image_file(tmp_path / f"a.{suffix}", orientation=orientation)
@@ -39,7 +39,7 @@ def test_a_turn_without_a_change_of_size_is_said_of_every_format(
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "avif"])
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_the_record_says_whether_a_quarter_turn_counts(
+def test_the_record_decides_whether_a_quarter_turn_counts(
     tmp_path: Path, suffix: str, orientation: int
 ) -> None:
     path = image_file(tmp_path / f"a.{suffix}", orientation=orientation)
@@ -52,16 +52,16 @@ def test_the_record_says_whether_a_quarter_turn_counts(
 @pytest.mark.parametrize(
     ("orientation", "record", "kind", "text", "size"),
     [
-        (1, (40, 59), "size-off-by-one", "is 60x40 px, but its record says 59x40", (40, 60)),
-        (1, (41, 61), "size-off-by-one", "is 60x40 px, but its record says 61x41", (40, 60)),
+        (1, (40, 59), "size-off-by-one", "is 60x40 px, but its record has 59x40", (40, 60)),
+        (1, (41, 61), "size-off-by-one", "is 60x40 px, but its record has 61x41", (40, 60)),
         (
             *(6, (60, 41), "size-off-by-one"),
-            "has EXIF orientation 6 and is 40x60 px, but its record says 41x60",
+            "has EXIF orientation 6 and is 40x60 px, but its record has 41x60",
             (60, 40),
         ),
         (  # the size before turning, which a record may have
             *(6, (41, 60), "size-off-by-one"),
-            "has EXIF orientation 6 and is 60x40 px, but its record says 60x41",
+            "has EXIF orientation 6 and is 60x40 px, but its record has 60x41",
             (40, 60),
         ),
     ],
@@ -79,8 +79,8 @@ def test_a_size_off_by_one(
     assert checked.size == size
 
 
-def test_a_turned_image_that_is_almost_square_is_not_called_off_by_one(tmp_path: Path) -> None:
-    """Nobody can say which way round the boxes are."""
+def test_a_rotated_image_that_is_almost_square_is_not_off_by_one(tmp_path: Path) -> None:
+    """It is not clear which orientation the boxes have."""
     path = image_file(tmp_path / "a.jpg", orientation=6, size=(60, 61))
     assert [kind for kind, _ in check(path, 60, 60).remarks] == ["wrong-size"]
 
@@ -88,15 +88,15 @@ def test_a_turned_image_that_is_almost_square_is_not_called_off_by_one(tmp_path:
 @pytest.mark.parametrize(
     ("record", "kind", "text"),
     [
-        ((20, 30), "wrong-size", "30x20, half of it: are the boxes those of a scaled copy?"),
-        ((80, 120), "wrong-size", "120x80, twice it: are the boxes those of a scaled copy?"),
+        ((20, 30), "wrong-size", "30x20, half that size: the boxes may belong to a scaled copy"),
+        ((80, 120), "wrong-size", "120x80, twice that size: the boxes may belong to a scaled copy"),
         ((60, 40), "swapped-size", "40x60: width and height are exchanged"),
         ((33, 44), "wrong-size", "44x33"),
     ],
 )
 def test_other_wrong_sizes(tmp_path: Path, record: tuple[int, int], kind: str, text: str) -> None:
     checked = check(image_file(tmp_path / "a.jpg"), *record)
-    assert checked.remarks == ((kind, f"is 60x40 px, but its record says {text}"),)
+    assert checked.remarks == ((kind, f"is 60x40 px, but its record has {text}"),)
     assert checked.size == (40, 60)
 
 
@@ -108,11 +108,13 @@ def test_an_image_of_several_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
-def test_an_image_of_twelve_bits_in_sixteen_is_said_to_be_dark(tmp_path: Path, suffix: str) -> None:
+def test_an_image_of_twelve_bits_in_sixteen_is_reported_as_dark(
+    tmp_path: Path, suffix: str
+) -> None:
     path = tmp_path / f"a.{suffix}"
     for highest, text in (
-        (4095, "has 16 bits a channel and is read as almost black (at most 15 of 255)"),
-        (65535, "has 16 bits a channel"),
+        (4095, "has 16 bits per channel and is read as almost black (at most 15 of 255)"),
+        (65535, "has 16 bits per channel"),
     ):
         cv2.imwrite(str(path), np.full((40, 60), highest, np.uint16))
         assert check(path, 40, 60).remarks == (("grey", ""), ("deep", text))
@@ -127,13 +129,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, text in (
         (
             "a.heic",
-            "is not an image that can be decoded: a HEIC (HEIF) image, which is not read; convert "
-            f"it to JPEG: `magick heic:{tmp_path}/a.heic {tmp_path}/a.jpg`; then use the new file",
+            "is not an image that can be decoded: a HEIC (HEIF) image, which is not supported; "
+            f"convert it to JPEG: `magick heic:{tmp_path}/a.heic {tmp_path}/a.jpg`; then use the "
+            "new file",
         ),
         (
             "pipe.jpg",
-            "cannot be read: Is a pipe, a socket or a device, not a file: put the file itself in "
-            "its place",
+            "cannot be read: Is a pipe, a socket or a device, not a file: replace it by the "
+            "file itself",
         ),
         (
             "loop.jpg",
@@ -148,7 +151,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_damage_inside_a_jpeg_is_found_by_decoding(tmp_path: Path, capfd: Any) -> None:
-    """Its decoder goes on and says so on stderr, where it names no file; ours does."""
+    """The decoder continues and warns on stderr without a file name; the finding names the file."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     whole = cv2.imencode(".jpg", pixels)[1].tobytes()
     half = len(whole) // 2
@@ -166,5 +169,5 @@ def test_damage_inside_a_jpeg_is_found_by_decoding(tmp_path: Path, capfd: Any) -
         images = check_image_files(annotations, tmp_path, decode=decode)
         kinds = [[kind for kind, _ in image.remarks] for image in images]
         assert kinds == [[], ["damaged-image"] if decode else [], ["unreadable-file"]]
-    assert images[1].remarks[0][1].startswith("makes its decoder say: ")
+    assert images[1].remarks[0][1].startswith("makes its decoder warn: ")
     assert capfd.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Missing image files that are there under another name: what `check` says, and what works."""
+"""Missing image files that exist under another name: what `check` prints, and what works."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def test_a_rule_is_named_and_fix_applies_it(data: Any, run: Run, prefix: str) ->
     fixed = data.path.with_name("train_fixed.json")
     assert code == 2
     assert (
-        f"missing files of train.json\n  40 names have no file; all 40 are there without the "
+        f"missing files of train.json\n  40 names have no file; all 40 were found without the "
         f"prefix {prefix!r}\n"
     ) in out
     assert f"\n    retinanet check {data.path} --images {data.images} --fix {fixed}\n" in out
@@ -44,7 +44,7 @@ def test_a_rule_is_named_and_fix_applies_it(data: Any, run: Run, prefix: str) ->
     assert len(content["annotations"]) == 80
 
 
-def test_each_file_says_under_which_name_it_is(data: Any, run: Run, tmp_path: Path) -> None:
+def test_each_file_is_listed_with_the_name_found(data: Any, run: Run, tmp_path: Path) -> None:
     data.image(0)["file_name"] = "00.png"
     data.image(1)["file_name"] = "x/01.jpg"
     data.image(2)["file_name"] = "y/02.jpg"
@@ -53,11 +53,11 @@ def test_each_file_says_under_which_name_it_is(data: Any, run: Run, tmp_path: Pa
     code, out, _ = run(data.write(), "--images", data.images, "--json", tmp_path / "o.json")
     assert code == 2
     for line in (
-        "train.json: image 1 (00.png) is there as '00.jpg'",
-        "train.json: image 2 (x/01.jpg) is there as '01.jpg'",
-        "train.json: image 3 (y/02.jpg) is there as '02.jpg'",
+        "train.json: image 1 (00.png) exists as '00.jpg'",
+        "train.json: image 2 (x/01.jpg) exists as '01.jpg'",
+        "train.json: image 3 (y/02.jpg) exists as '02.jpg'",
         "train.json: image 4 (none.jpg)",
-        "4 names have no file; 3 of them are there: 2 without their folders; 1 with the suffix "
+        "4 names have no file; 3 of them were found: 2 without their folders; 1 with the suffix "
         ".jpg in place of .png",
     ):
         assert line in " ".join(out.split())
@@ -69,7 +69,7 @@ def test_each_file_says_under_which_name_it_is(data: Any, run: Run, tmp_path: Pa
     }
 
 
-def test_what_is_not_clear_is_said(data: Any, run: Run) -> None:
+def test_an_ambiguous_name_is_reported(data: Any, run: Run) -> None:
     data.image(0)["file_name"] = "00"
     (data.images / "00.png").write_bytes(data.file(1).read_bytes())
     code, out, _ = run(data.write(), "--images", data.images)
@@ -88,7 +88,7 @@ def test_a_config_that_finds_them(data: Any, run: Run, tmp_path: Path) -> None:
     words = [tmp_path / "config.yaml", f"data.root={data.path.parent}"]
     code, out, _ = run(*words)
     assert code == 2
-    assert "  data.find_images=true in a config takes these names\n" in out
+    assert "  data.find_images=true in a config uses these names\n" in out
     _, out, _ = run(*words, "data.find_images=true")
     assert "missing-file" not in out
     assert "  train.json: find_images: 40 image files were found without the prefix 'imag" in out

@@ -76,7 +76,7 @@ def grey(**changes: Any) -> CanvasSample:
 
 
 def test_a_sample_pixel_by_pixel() -> None:
-    """At ten times its size: the canvas begins under the title."""
+    """At ten times its size. The canvas begins below the title."""
     drawn = draw_sample(grey(), ("cat", "dog"), 1000)
     assert drawn.shape == (800 + TITLE, 1000, 3)
     drawn = drawn[TITLE:]
@@ -107,17 +107,17 @@ def test_the_padding_is_hatched_behind_a_line() -> None:
     assert is_colour(draw_sample(whole, ("cat", "dog"), 1000)[-1, 500], (128, 128, 128))
 
 
-def test_the_title_says_the_numbers() -> None:
+def test_the_title_shows_the_numbers() -> None:
     sample = grey()
     assert module._titles(sample, np.array([2, 0, 0])) == [
         "step 7, image 42: 160x120 px in the file, 80x60 on a canvas of 100x80",
-        "2 boxes with the number of their anchors (thin), 1 without (crossed), 1 crowds",
-        "of 5 anchors 2 positive, 2 ignored",
+        "2 boxes with the number of their anchors (thin), 1 without (crossed out), 1 crowd",
+        "5 anchors: 2 positive, 2 ignored",
     ]
 
 
 def test_the_matched_anchors_of_the_batch_are_drawn(tiny_coco: Any) -> None:
-    """What is drawn is what `Batch` holds: pixels, boxes, matches, anchors of its canvas."""
+    """The drawing shows what `Batch` holds: pixels, boxes, matches, anchors of its canvas."""
     config = experiment("data.hflip=1")
     split = opened(tiny_coco([(96, 128)] * 5, BOXES), config)
     plan = training_plan(config, split)
@@ -184,7 +184,7 @@ def test_an_unreadable_image_is_left_out(tiny_coco: Any, tmp_path: Path) -> None
 def test_a_picture_that_fails(
     tiny_coco: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It costs nothing else, and is said; a full disk ends it."""
+    """The failure is reported and nothing else is lost. A full disk is an error."""
     config = experiment()
     split = opened(tiny_coco([(96, 128)], BOXES[:1]), config)
     (tmp_path / "samples.jpg").mkdir()

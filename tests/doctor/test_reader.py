@@ -35,15 +35,15 @@ def only(path: Path) -> tuple[str, str]:
     [
         (b"", "is empty; copy or download it again"),
         (b"{", "not JSON: .* at line 1, column 2: the file is cut off; copy or download it again"),
-        (b"\xff\xfe{", "not JSON: not utf-16-le from byte 2 on; save it as UTF-8"),
-        (b"[" * 100_000, "not JSON: lists in lists, hundreds of levels deep"),
+        (b"\xff\xfe{", "not JSON: not valid utf-16-le at byte 2; save it as UTF-8"),
+        (b"[" * 100_000, "not JSON: lists are nested hundreds of levels deep"),
         (b"[]", "is an empty list; export COCO JSON, Pascal VOC or YOLO from the tool that .*"),
         (b"{}", f'"images" is missing; {LISTS}'),
         (b'{"images": [], "annotations": []}', f'"categories" is missing; {LISTS}'),
         (b'{"images": {}}', f'"images" is not a list; {LISTS}'),
     ],
 )
-def test_what_is_no_coco_file(tmp_path: Path, content: bytes, text: str) -> None:
+def test_a_file_that_is_not_coco(tmp_path: Path, content: bytes, text: str) -> None:
     """And it cannot be fixed."""
     path = tmp_path / "a.json"
     path.write_bytes(content)
@@ -65,7 +65,7 @@ def test_no_categories(data: Any) -> None:
     assert counts == {"no-categories": 1}
 
 
-def test_a_rule_of_the_parser_that_the_doctor_does_not_know(
+def test_a_rule_of_the_parser_that_the_doctor_lacks(
     data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
@@ -79,13 +79,13 @@ def test_a_rule_of_the_parser_that_the_doctor_does_not_know(
     assert kinds == [
         (
             "bad-bbox",
-            "has bbox 'x'; or remove the bbox: then the box around its segmentation is taken",
+            "has bbox 'x'; or remove the bbox to use the box around its segmentation",
         ),
         ("refused", "a new rule"),
     ]
 
 
-def test_the_index_holds_the_sound_records(data: Any) -> None:
+def test_the_index_has_the_sound_records(data: Any) -> None:
     data.box(0)["category_id"] = 9
     data.image(5)["width"] = None
     reading = read_file(data.write())
@@ -137,15 +137,15 @@ def small_content() -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def test_ids_off_by_one_are_found_though_one_is_written_as_a_fraction(tmp_path: Path) -> None:
-    """As `--fix` reads them: categories 0 and 1, annotations 1 and 2."""
+def test_ids_off_by_one_are_found_even_if_one_is_a_fraction(tmp_path: Path) -> None:
+    """After replacing texts, as `--fix` does: categories 0 and 1, annotations 1 and 2."""
     content = small_content()
     content["categories"] = [{"id": 1, "name": "cat"}, {"id": 0.0, "name": "dog"}]
     path = tmp_path / "train.json"
     path.write_text(json.dumps(content))
     report = check_annotations(path, None, Config(), decode=False)
     assert report.counts()["shifted-category-ids"] == 1
-    with pytest.raises(UserError, match=r"those of categories 0\.\.1: they look 1-based"):
+    with pytest.raises(UserError, match=r"categories 0\.\.1: the annotations look 1-based"):
         repair(content, path, None, Choices())
 
 
@@ -156,8 +156,8 @@ def test_ids_off_by_one_are_found_though_one_is_written_as_a_fraction(tmp_path: 
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
-def test_rubbish_anywhere_never_ends_in_a_traceback(tmp_path: Path, data: Any) -> None:
-    """And a repaired file stays as it is when repaired once more."""
+def test_garbage_anywhere_never_ends_in_a_traceback(tmp_path: Path, data: Any) -> None:
+    """And repairing a repaired file changes nothing."""
     content = small_content()
     for _ in range(data.draw(st.integers(1, 3))):
         *parents, last = data.draw(st.sampled_from(places(content)))

@@ -1,4 +1,4 @@
-"""Annotations that are read, but not as plainly as others, are named by `check`."""
+"""`check` reports annotations that training accepts but that are not plain."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def without_outlines(data: Any) -> None:
         record.pop("segmentation", None)
 
 
-def test_records_that_are_read_differently_are_named(data: Any) -> None:
+def test_records_in_an_unusual_form_are_reported(data: Any) -> None:
     without_outlines(data)
     data.box(0).update(bbox=[10, 10, 20, 10], attributes={"occluded": False, "rotation": 90})
     data.box(1).update(bbox=None, segmentation=DIAMOND)
@@ -39,7 +39,7 @@ def test_records_that_are_read_differently_are_named(data: Any) -> None:
         "other-box-form": "annotation 3 (image 2) has bbox {'left': 1, 'top': 2, 'width': 30, "
         "'height': 20}, read as [1, 2, 30, 20]",
         "ignore-flag": "annotation 4 (image 2)",
-        "name-from-url": "image 1 is taken to be '00.jpg'",
+        "name-from-url": "image 1 is read as '00.jpg'",
     }
     assert {kind: said(reading, kind) for kind in expected} == {
         kind: [text] for kind, text in expected.items()
@@ -73,7 +73,7 @@ def test_most_boxes_far_from_their_segmentations_are_one_finding(data: Any) -> N
         "has 80 of 80 boxes far from their segmentation, the first is annotation"
     )
     assert text.endswith(
-        "they fit if they are multiplied by 0.5: one of the two is of a scaled copy"
+        "they fit if multiplied by 0.5: boxes or segmentations belong to a scaled copy"
     )
 
 
@@ -86,14 +86,14 @@ def test_a_mask_of_another_size_belongs_to_another_image(data: Any) -> None:
     ]
 
 
-def test_boxes_that_are_unclear_beside_the_others_are_all_set_aside(data: Any) -> None:
+def test_boxes_that_are_unclear_in_a_whole_file_are_all_left_out(data: Any) -> None:
     without_outlines(data)
     for record in data.content["annotations"]:
         record["bbox"] = [20, 20, 8, 4, 0.7]
     reading = read_file(data.write())
     found = said(reading, "unclear-rotation")
     assert len(found) == 80
-    assert found[0].startswith("annotation 1 (image 1) has the angle 0.7, and no angle of the file")
+    assert found[0].startswith("annotation 1 (image 1) has the angle 0.7, and no angle in the file")
     assert found[0].endswith(
         "multiply radians by 57.2958, add 360 to angles in degrees, remove scores"
     )
@@ -103,8 +103,8 @@ def test_boxes_that_are_unclear_beside_the_others_are_all_set_aside(data: Any) -
     assert reading.aside == {"images": 0, "annotations": 80, "categories": 0}
 
 
-def test_annotations_of_records_with_a_wrong_id_are_not_wrong_themselves(data: Any) -> None:
-    """The message about the id says how many are set aside with it."""
+def test_annotations_of_records_with_a_bad_id_are_not_reported(data: Any) -> None:
+    """The message about the id has the number of annotations that use it."""
     data.image(0)["id"] = "img_001"
     data.box(0)["image_id"] = data.box(1)["image_id"] = "img_001"
     data.content["categories"][1]["id"] = "2"
@@ -113,15 +113,15 @@ def test_annotations_of_records_with_a_wrong_id_are_not_wrong_themselves(data: A
     assert {one.kind: one.count for one in reading.findings} == {"bad-id": 2, "unknown-image": 1}
     assert said(reading, "bad-id") == [
         "category record 1 has id '2' (a number written as text)".replace(
-            " (a", ", and 27 annotations with it (a"
+            " (a", ", used by 27 annotations (a"
         ),
-        "image record 0 has id 'img_001', and 2 annotations with it",
+        "image record 0 has id 'img_001', used by 2 annotations",
     ]
     assert reading.aside == {"images": 1, "annotations": 29, "categories": 1}
     assert reading.classes_with_lost_boxes >= {2}
 
 
-def test_without_any_image_that_can_be_read_nothing_else_is_said(data: Any) -> None:
+def test_without_a_readable_image_nothing_else_is_reported(data: Any) -> None:
     for image in data.content["images"]:
         image["width"] = None
     reading = read_file(data.write())

@@ -24,16 +24,16 @@ def look(path: Path, *overrides: str, size: float = 32, images: int = 100) -> Un
 
 
 def test_every_box_is_reached(tiny_coco: Any) -> None:
-    """The small one by the low-quality rule alone."""
+    """The small one only by the low-quality rule."""
     found = look(tiny_coco([(96, 128)] * 2, [[[16, 16, 32, 32], [80, 60, 4, 4]], []]))
     assert (found.boxes, found.images, found.weak_images, found.all_images) == ([], 1, 1, 1)
     assert describe_unreached(found) == [
-        "every box has an anchor that learns it (looked at 1 of 1 images with boxes)"
+        "every box has an anchor that learns it (checked 1 of 1 image with boxes)"
     ]
 
 
 def test_a_duplicate_takes_all_anchors(tiny_coco: Any) -> None:
-    """Ties go to the first: of two equal boxes the second, however good, is never learnt."""
+    """Ties go to the first: of two equal boxes the second, however good, is never learned."""
     boxes = [[[48, 32, 32, 32]], [[16, 16, 32, 32], [16, 16, 32, 32]]]
     found = look(tiny_coco([(96, 128)] * 2, boxes))
     (box,) = found.boxes
@@ -41,7 +41,7 @@ def test_a_duplicate_takes_all_anchors(tiny_coco: Any) -> None:
     assert box.box == box.resized == box.rival == box.best_anchor == (16, 16, 48, 48)
     assert (box.best_iou, box.short_side, box.canvas) == (1.0, 96, (96, 128))
     assert describe_unreached(found) == [
-        "1 box has no anchor at all (looked at 2 of 2 images with boxes)",
+        "1 box has no anchor at all (checked 2 of 2 images with boxes)",
         "  annotation 103 (image 12, class 3): 32x32 px, resized 32x32, best IoU 1.00: its best "
         "anchor learns annotation 102, IoU 1.00 with it",
     ]
@@ -81,7 +81,7 @@ def test_a_box_that_no_anchor_touches(tiny_coco: Any) -> None:
 
 
 def test_atss_needs_a_centre_inside(tiny_coco: Any) -> None:
-    """Cells are every 8 px: 4 px around (64, 40) hold a centre, 4 px around (44, 44) none."""
+    """Cells are every 8 px: 4 px around (64, 40) hold a centre, 4 px around (44, 44) do not."""
     boxes = [[[16, 16, 32, 32], [62, 38, 4, 4], [42, 42, 4, 4]]]
     found = look(tiny_coco([(96, 128)], boxes), "assign.kind=atss")
     assert [(b.annotation_id, b.best_iou, b.rival, b.reason) for b in found.boxes] == [
@@ -89,7 +89,7 @@ def test_atss_needs_a_centre_inside(tiny_coco: Any) -> None:
             103,
             16 / 1024,
             None,
-            "no anchor with its centre inside has the IoU that assign.kind=atss asks for",
+            "no anchor with its centre inside has the IoU that assign.kind=atss requires",
         )
     ]
 
@@ -108,8 +108,8 @@ def test_the_worst_images_come_first(tiny_coco: Any, images: int, ids: list[int]
     path = tiny_coco([(96, 128)] * 3, boxes)
     found = look(path, "assign.low_quality=false", images=images)
     assert [box.annotation_id for box in found.boxes] == ids
-    more = "; 2 hold boxes under IoU 0.5, so there may be more" if images == 1 else ""
-    looked = f"(looked at {min(3, images)} of 3 images with boxes{more})"
+    more = "; 2 have boxes under IoU 0.5, so there may be more" if images == 1 else ""
+    looked = f"(checked {min(3, images)} of 3 images with boxes{more})"
     assert looked in describe_unreached(found)[0]
 
 

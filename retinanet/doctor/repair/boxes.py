@@ -1,4 +1,4 @@
-"""Repairs of boxes: those of a whole file converted, single ones cut or removed."""
+"""Repairs boxes: converts all boxes of a file, and cuts or removes single ones."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from retinanet.doctor.boxes_check import check_boxes
 from retinanet.doctor.format_check import find_format_faults
 from retinanet.doctor.reader import index_sound
 from retinanet.doctor.repair.choices import Choices
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 
 Record = dict[str, Any]
 Changes = Counter[str]
 """Changes by kind of finding."""
 _ROUNDING, _SLIP_OF_BOX = 1.01, 0.25
-"""px, and share of its shorter side, that a small box may leave its image by."""
+"""px, and share of its shorter side, that a small box may extend beyond its image."""
 _FEW_SHARE, _MANY_SHARE = 0.05, 0.2
-"""Shares of the boxes of a file."""
+"""Shares of a file's boxes that count as few and as many."""
 _OUTLINE_IOU = 0.8
 _OTHER_FORMS = {"box-from-outline", "other-box-form"}
 _KINDS = {"xyxy": "corner-boxes", "yxyx": "corner-boxes", "cxcywh": "centre-boxes"}
@@ -50,13 +50,13 @@ def objects(records: list[Any]) -> list[Record]:
 
 
 def shared_ids(images: list[Any]) -> set[int]:
-    """Return the ids that several images have: nobody knows whose boxes are whose."""
+    """Return the ids shared by several images: it is not clear where their boxes belong."""
     ids = Counter(r["id"] for r in objects(images) if is_id(r.get("id")))
     return {image_id for image_id, count in ids.items() if count > 1}
 
 
 def image_id_of(annotation: Record) -> int | None:
-    """Return the id of an annotation's image, if it is an id at all."""
+    """Return the id of an annotation's image, if it is a valid id."""
     image_id = annotation.get("image_id")
     return image_id if is_id(image_id) else None
 
@@ -69,7 +69,7 @@ def box_numbers(record: Record) -> list[float] | None:
 
 
 def set_box(record: Record, box: list[float]) -> None:
-    """Give an annotation another box; an area that was the box's, or is now too large, follows."""
+    """Change the box of an annotation, and its area if it was that of the box or is too large."""
     before, after = record["bbox"], box[2] * box[3]
     area = number_or_nan(record.get("area"))
     record["bbox"] = box
@@ -78,15 +78,15 @@ def set_box(record: Record, box: list[float]) -> None:
 
 
 def settle_reading(values: Values, path: Path, choices: Choices) -> Changes:
-    """Decide how the boxes of a file are meant, and write all of them as [x, y, width, height].
+    """Decide on the format of a file's boxes, and write all of them as [x, y, width, height].
 
     Args:
-        values: the content of the file.
-        path: path of the file, for messages.
-        choices: what the user knows.
+        values: Content of the file, changed in place.
+        path: Path of the file, for messages.
+        choices: Choices of the user.
 
     Raises:
-        UserError: more than one reading is possible, or the user's does not fit.
+        UserError: More than one format is possible, or that of the user does not fit.
     """
     sound = _sound(values)
     sizes = _sizes(sound)
@@ -109,8 +109,8 @@ def settle_reading(values: Values, path: Path, choices: Choices) -> Changes:
     leaving = judge(boxes, size_of_box, reading).leaving
     if choices.reading is not None and leaving > most_leaving(reading) * len(boxes):
         raise UserError(
-            f"{path}: {leaving:,} of {len(boxes):,} boxes leave their image, or have no area, as "
-            f"{reading}: --fix-as {reading.words} cannot be right (nothing was written)"
+            f"{path}: {leaving:,} of {len(boxes):,} boxes extend beyond their image or have no "
+            f"area as {reading}, so --fix-as {reading.words} cannot be right (nothing was written)"
         )
     if reading == PLAIN:
         return Counter()
@@ -125,9 +125,9 @@ def settle_reading(values: Values, path: Path, choices: Choices) -> Changes:
 def _plain_and_special(
     records: list[Record], sizes: dict[int, tuple[int, int]]
 ) -> tuple[list[Record], list[Record]]:
-    """Divide annotations into those of four numbers, and those whose box is px in another form.
+    """Split annotations into those with four numbers and those with a box (px) in another form.
 
-    A rotated box is of the first kind: it is written like the others, and turned later.
+    A rotated box is of the first kind: it is converted like the others, and rotated later.
     """
     plain: list[Record] = []
     special: list[Record] = []
@@ -151,7 +151,7 @@ def _sizes(sound: Values) -> dict[int, tuple[int, int]]:
 
 
 def _take_outlines(records: list[Record]) -> Changes:
-    """Give the annotations that have an outline the box around it."""
+    """Set the box of each annotation with an outline to the box around the outline."""
     changes: Changes = Counter()
     for record in records:
         outline = find_outline(record.get("segmentation"))
@@ -167,19 +167,19 @@ def _take_outlines(records: list[Record]) -> Changes:
 def _describe_doubt(verdict: Verdict) -> str:
     if not verdict.readings:
         return (
-            f"{verdict.text}, and too many in any other layout: boxes of several kinds are in one "
-            "file, or sizes are wrong (--images has them compared with the files); correct that "
-            "first (nothing was written)"
+            f"{verdict.text}, and no other format fits either: the file mixes formats, or sizes "
+            "are wrong (--images compares them with the files); correct that first (nothing was "
+            "written)"
         )
     ways = ", or ".join(f"--fix-as {r.words} ({r})" for r in verdict.readings)
     return (
-        f"{verdict.text}; the file does not tell how its boxes are meant. Compare some with their "
-        f"images, then give {ways} (nothing was written)"
+        f"{verdict.text}; the format of the boxes is not clear from the file. Compare some with "
+        f"their images, then give {ways} (nothing was written)"
     )
 
 
 def _refuse_others(values: Values, records: list[Record], reading: BoxReading, path: Path) -> None:
-    """Refuse to convert some boxes of a file while others cannot be."""
+    """Refuse to convert some boxes of a file if others cannot be converted."""
     converted = {id(record) for record in records}
     left = sum(
         id(record) not in converted and find_outline(record.get("segmentation")) is None
@@ -187,30 +187,30 @@ def _refuse_others(values: Values, records: list[Record], reading: BoxReading, p
     )
     if left:
         raise UserError(
-            f"{path}: the boxes are written as {reading}, but {left:,} annotations cannot be "
-            "converted, because they, or their image, have other faults; mend those first "
+            f"{path}: the boxes are written as {reading}, but {plural(left, 'annotation')} cannot "
+            "be converted because of other errors in them or their images; fix those first "
             "(nothing was written)"
         )
 
 
 def _in_order(box: list[float]) -> list[float]:
-    """Return a box of negative width or height with its corners in order."""
+    """Return a box with its corners in order, without negative width or height."""
     x, y, width, height = box
     return [min(x, x + width), min(y, y + height), abs(width), abs(height)]
 
 
-def mend_boxes(values: Values, path: Path, choices: Choices, *, sizes_known: bool) -> Changes:
-    """Cut or remove the boxes that the checks of boxes name.
+def fix_boxes(values: Values, path: Path, choices: Choices, *, sizes_known: bool) -> Changes:
+    """Cut or remove the boxes that `check_boxes` reports.
 
     Args:
-        values: the content of the file, whose boxes are [x, y, width, height] by now.
-        path: path of the file, for messages.
-        choices: what the user knows.
-        sizes_known: the recorded sizes are those of the files. Otherwise a box that leaves its
-            image by far is left alone: the size may be what is wrong.
+        values: Content of the file; its boxes are already [x, y, width, height].
+        path: Path of the file, for messages.
+        choices: Choices of the user.
+        sizes_known: Whether the recorded sizes are those of the files. If not, a box far outside
+            its image is not changed: the recorded size may be wrong.
 
     Raises:
-        UserError: many boxes leave their image, or some that would fit in another layout.
+        UserError: Many boxes leave their image, or some would fit in another layout.
     """
     sound = _sound(values)
     if not sound["categories"] or not sound["images"]:
@@ -251,11 +251,11 @@ def mend_boxes(values: Values, path: Path, choices: Choices, *, sizes_known: boo
 
 
 def _refuse_format(index: Annotations, path: Path, choices: Choices) -> None:
-    """Refuse boxes that still look as if they were written otherwise, unless that is settled."""
+    """Refuse boxes that still seem to have another format, unless the user chose the format."""
     if choices.reading is not None or choices.from_outlines:
         return
     for fault in find_format_faults(index):
-        if fault.kind == "doubtful-format":  # `settle_reading` knows more
+        if fault.kind == "doubtful-format":  # `settle_reading` has decided with more evidence
             continue
         raise UserError(
             f"{path}: {next(iter(fault)).value}; compare some with their images. If the boxes are "
@@ -264,27 +264,27 @@ def _refuse_format(index: Annotations, path: Path, choices: Choices) -> None:
 
 
 def _covers_outline(record: Record) -> bool:
-    """Whether a box is the one around its own outline."""
+    """Whether a box matches its own outline."""
     outline = find_outline(record.get("segmentation"))
     return outline is not None and iou(extent_of(record["bbox"]), outline.extent) >= _OUTLINE_IOU
 
 
 _MENDED = ("zero-area", "outside", "duplicate-box", "overshoot")
-"""Kinds of finding that `mend_boxes` sees to."""
+"""Kinds of finding that `fix_boxes` repairs."""
 
 
 def _leaves_far(box: list[float], size: tuple[int, int]) -> bool:
-    """Whether a box leaves its image by more than a slip, for its own size, too."""
+    """Whether a box is far outside its image, also relative to its own size."""
     boxes, sizes = np.array([box], np.float64), np.array([size], np.int64)
     limit = min(slip_limit(sizes)[0], _SLIP_OF_BOX * min(box[2:]))
     return bool(overshoot(boxes, sizes)[0] > max(limit, _ROUNDING))
 
 
 def _possible_layouts(index: Annotations) -> list[BoxReading]:
-    """Return the layouts that a single box which leaves its image may be written in.
+    """Return the layouts in which a single box that leaves its image may be written.
 
-    Centres among corners and sizes are rare: they need not be feared in a file where many boxes
-    cannot be centres, and few leave their image.
+    A file rarely mixes centres with sizes: if many of its boxes cannot be centres and few leave
+    their image, centres are excluded.
     """
     boxes = index.boxes.astype(np.float64)
     sizes = index.sizes[index.image_of_box()]
@@ -303,14 +303,14 @@ def _refuse_other_layouts(
         if judge(boxes, sizes, reading).good:
             raise UserError(
                 f"{path}: annotation {record['id']} (image {record['image_id']}) has bbox "
-                f"{record['bbox']}, which leaves its image of {size[1]}x{size[0]} px by far, but "
-                f"would fit as {reading}; correct such boxes, or have them cut with --fix-as "
+                f"{record['bbox']}, which is far outside its image of {size[1]}x{size[0]} px, but "
+                f"would fit as {reading}; correct such boxes, or cut them with --fix-as "
                 f"{PLAIN.words} (nothing was written)"
             )
 
 
 def cut_to_image(record: Record, size: tuple[int, int]) -> bool:
-    """Cut a box to its image; return whether that changed it."""
+    """Cut a box to its image; return whether it changed."""
     x, y, width, height = record["bbox"]
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + width, size[1]), min(y + height, size[0])

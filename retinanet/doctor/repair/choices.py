@@ -1,4 +1,4 @@
-"""`--fix-as`: what the user knows, where the data does not tell."""
+"""`--fix-as`: the user's choices where the data leaves a question open."""
 
 from __future__ import annotations
 
@@ -20,34 +20,33 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """What to take as given; None leaves it to the evidence."""
+    """Facts that the user states; None leaves the decision to the data."""
 
     reading: BoxReading | None = None
     """Layout and unit of all boxes."""
     from_outlines: bool = False
-    """An annotation with an outline has the box around it, whatever its bbox says."""
+    """Whether annotations with an outline get the box around it, whatever their bbox is."""
     sizes: str | None = None
-    """Where a record's size is not the file's, the boxes are px of the `file` or of the `record`'s
-    size."""
+    """Size that the boxes refer to if record and file differ: that of the `file` or `record`."""
     negative: str | None = None
-    """A negative width or height: `corners` in the wrong order, or a wrong sign of the `sides`."""
+    """Cause of a negative side: `corners` in the wrong order, or a wrong sign of the `sides`."""
     merge_names: bool = False
-    """Categories of one name are one class."""
+    """Whether categories with the same name are one class."""
     crowds_are_objects: bool = False
-    """What is marked as a region to ignore (iscrowd 1) is an object like others."""
+    """Whether regions to ignore (iscrowd 1) are objects like the others."""
 
 
 def parse_choices(words: Sequence[str]) -> Choices:
-    """Parse `boxes=xyxy unit=percent sizes=record ..`.
+    """Parse `boxes=xyxy unit=percent sizes=record ...`.
 
     Raises:
-        UserError: an unknown name or value, or one given twice.
+        UserError: A name or value is unknown, or given twice.
     """
     given: dict[str, str] = {}
     for word in words:
         key, _, value = word.partition("=")
         if key not in _WORDS:
-            hint = nearest(key, list(_WORDS)) or f"; there are: {', '.join(_WORDS)}"
+            hint = nearest(key, list(_WORDS)) or f"; choose from {', '.join(_WORDS)}"
             raise UserError(f"--fix-as {word}: there is no choice {key!r}{hint}")
         if value not in _WORDS[key]:
             raise UserError(f"--fix-as {word}: choose {key}={f' or {key}='.join(_WORDS[key])}")
@@ -55,7 +54,9 @@ def parse_choices(words: Sequence[str]) -> Choices:
             raise UserError(f"--fix-as: {key} is given twice")
         given[key] = value
     if "unit" in given and "boxes" not in given:
-        raise UserError("--fix-as unit=.. needs boxes=.., too, such as boxes=xyxy unit=percent")
+        raise UserError(
+            "--fix-as unit=... also needs boxes=..., for example boxes=xyxy unit=percent"
+        )
     reading = None
     from_outlines = given.get("boxes") == "outline"
     if "boxes" in given and not from_outlines:

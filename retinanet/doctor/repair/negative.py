@@ -1,7 +1,7 @@
-"""Repair of boxes with a negative width or height.
+"""Repairs boxes with a negative width or height.
 
-Either the corners came in the wrong order, so that [20, 5, -9, 8] is the box from 11 to 20, or the
-sign is wrong, and it is the box from 20 to 29.
+Either the corners are in the wrong order, and [20, 5, -9, 8] is the box from x = 11 to 20. Or the
+sign is wrong, and it is the box from x = 20 to 29.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from retinanet.doctor.repair.sizes import recorded_size
 from retinanet.errors import UserError
 
 _MARGIN = 1.0
-"""px that a box may leave its image by and still count as drawn in it."""
+"""px that a box may extend beyond its image and still fit in it."""
 _OUTLINE_IOU = 0.8
 _MIN_ALIKE = 3
-"""Clear boxes, all of one kind, that decide about the others."""
+"""Clear boxes, all with the same cause, from which the others follow."""
 
 
-def mend_negative_boxes(values: Values, path: Path, choices: Choices) -> Changes:
-    """Turn boxes of a negative side round; remove those that lie in their image neither way.
+def fix_negative_boxes(values: Values, path: Path, choices: Choices) -> Changes:
+    """Correct boxes with a negative side; remove those that fit in their image neither way.
 
     Raises:
-        UserError: a box may be meant both ways, and nothing tells which.
+        UserError: Both ways fit a box, and nothing shows which is right.
     """
     sizes = {
         record["id"]: size
@@ -53,7 +53,7 @@ def mend_negative_boxes(values: Values, path: Path, choices: Choices) -> Changes
         if own:
             way = own[0] if len(own) == 1 else common
             set_box(record, _turned(record["bbox"], way))
-        elif outline is not None:  # [-1, -1, -1, -1] stands for no box
+        elif outline is not None:  # [-1, -1, -1, -1] means no box
             set_box(record, box_of(outline.extent))
         else:
             gone.add(id(record))
@@ -62,7 +62,7 @@ def mend_negative_boxes(values: Values, path: Path, choices: Choices) -> Changes
 
 
 def _possible_ways(record: Record, size: Size) -> list[str]:
-    """Return how a box can be meant: by its outline, or else by what lies in its image."""
+    """Return the possible ways to correct a box: by its outline, else by what fits its image."""
     outline = find_outline(record.get("segmentation"))
     boxes = {way: _turned(record["bbox"], way) for way in ("corners", "sides")}
     if outline is not None:
@@ -82,7 +82,7 @@ def _turned(box: list[float], way: str | None) -> list[float]:
 
 
 def _fits(box: list[float], size: Size) -> bool:
-    """Whether a box lies in its image, to a px."""
+    """Whether a box lies in its image, up to 1 px."""
     x, y, width, height = box
     within = x + width <= size[1] + _MARGIN and y + height <= size[0] + _MARGIN
     return x >= -_MARGIN and y >= -_MARGIN and within

@@ -1,9 +1,8 @@
-"""A cleaned copy of a COCO file: each finding that has a safe remedy gets it.
+"""Cleans the records of a COCO file: every finding with a safe remedy is fixed.
 
-Records are changed in place and keep all their other fields. What the boxes are px of, and how they
-are written, is settled before any of them is cut or removed; where that is not clear, the file is
-refused. Rounds of repair follow one another until a round changes nothing, so that cleaning a
-cleaned file changes nothing either.
+Records are changed in place and keep all their other fields. The image size and the format that
+boxes refer to are decided before any box is cut or removed; if that is not clear, the file is
+refused. Repair is repeated until nothing changes, so cleaning a cleaned file changes nothing.
 """
 
 from __future__ import annotations
@@ -37,32 +36,32 @@ from retinanet.doctor.repair.boxes import (
     Changes,
     Record,
     cut_to_image,
+    fix_boxes,
     image_id_of,
-    mend_boxes,
     objects,
     settle_reading,
     shared_ids,
 )
 from retinanet.doctor.repair.choices import Choices
-from retinanet.doctor.repair.negative import mend_negative_boxes
+from retinanet.doctor.repair.negative import fix_negative_boxes
 from retinanet.doctor.repair.sizes import (
     FOUND_NAMES,
     LOST_BOXES,
     SCALED_BOXES,
-    mend_images,
+    fix_images,
     recorded_size,
 )
 from retinanet.errors import UserError
 
 _ROUNDS = 6
-"""Each ends with a check; three are the most that were seen."""
+"""Limit on the rounds of repair; no file has needed more than three."""
 CROWDS = "regions to ignore"
 DONE = {
     LOST_BOXES: "removed",
-    FOUND_NAMES: "those of the files that are there",
-    CROWDS: "made objects (iscrowd 0)",
+    FOUND_NAMES: "corrected to those of the files in the folder",
+    CROWDS: "turned into objects (iscrowd 0)",
     CLASS_NAMES: "replaced by the ids",
-    NUMBERS: "turned into numbers",
+    NUMBERS: "replaced by numbers",
     SCALED_BOXES: "scaled to the size of the file",
     **dict.fromkeys(
         ("corner-boxes", "centre-boxes", "normalised-boxes", "suspicious-format"), "converted"
@@ -72,13 +71,13 @@ DONE = {
         "taken from the files",
     ),
     **dict.fromkeys(("missing-file", "unreadable-file"), "records removed, with their boxes"),
-    "bad-id": "renumbered, also where other records refer to them",
-    "duplicate-image-id": "the later record removed, as it had the same file_name",
-    "negative-size": "turned round, or removed where they fit neither way",
+    "bad-id": "renumbered, and so are the references to them",
+    "duplicate-image-id": "later record removed, as it had the same file_name",
+    "negative-size": "corrected, or removed if they fit neither way",
     "duplicate-category-name": "merged",
-    "far-from-outline": "the boxes around the segmentations taken",
+    "far-from-outline": "replaced by the boxes around the segmentations",
 }
-"""What was done, where it is no kind of finding, or where `Kind.fix` has conditions."""
+"""What was done, for changes that are not findings or have a conditional `Kind.fix`."""
 REMOVING = frozenset(
     {
         *(LOST_BOXES, "bad-record", "unknown-image", "unknown-category", "bad-bbox"),
@@ -86,52 +85,52 @@ REMOVING = frozenset(
         *("duplicate-image-id", "duplicate-file-name", "missing-file", "unreadable-file"),
     }
 )
-"""Changes that take boxes or images away."""
+"""Changes that remove boxes or images."""
 
 
 def repair(values: Values, path: Path, images: Path | None, choices: Choices) -> Changes:
-    """Clean the content of a COCO file in place; return what was changed, counted by kind.
+    """Clean the content of a COCO file in place; return the changes, counted by kind.
 
     Args:
-        values: the content.
-        path: of the file, for messages.
-        images: folder of its image files, if they are to be checked, too.
-        choices: what the user knows.
+        values: Content of the file.
+        path: Path of the file, for messages.
+        images: Folder of the image files, if they are to be checked as well.
+        choices: Choices of the user.
 
     Raises:
-        UserError: none of its image files is in the folder, or it is not clear what ids, sizes or
+        UserError: None of the image files is in the folder, or it is not clear what ids, sizes or
             boxes mean.
     """
     changes = Counter({CLASS_NAMES: replace_class_names(values)})
     changes += Counter({NUMBERS: replace_by_numbers(values)}) + renumber(values)
     changes += _shift_category_ids(values, path) + name_by_url(values)
 
-    def mend_records() -> Changes:
+    def fix_records() -> Changes:
         latest = (
             renumber(values)
-            + _mend_records(values, settled=False)
+            + _fix_records(values, settled=False)
             + _merge_categories(values, choices)
             + _merge_images(values)
         )
-        return latest + (mend_images(values, path, images, choices) if images else Counter())
+        return latest + (fix_images(values, path, images, choices) if images else Counter())
 
-    def mend_annotations() -> Changes:
-        latest = mend_negative_boxes(values, path, choices)
-        latest += mend_boxes(values, path, choices, sizes_known=images is not None)
-        latest += renumber(values) + _mend_records(values, settled=True)
+    def fix_annotations() -> Changes:
+        latest = fix_negative_boxes(values, path, choices)
+        latest += fix_boxes(values, path, choices, sizes_known=images is not None)
+        latest += renumber(values) + _fix_records(values, settled=True)
         return latest + _merge_images(values) + _fill_gaps(values)
 
-    changes += _repeat(mend_records)
+    changes += _repeat(fix_records)
     changes += _make_objects(values) if choices.crowds_are_objects else Counter()
     changes += settle_reading(values, path, choices) + _make_plain(values)
-    return changes + _repeat(mend_annotations)
+    return changes + _repeat(fix_annotations)
 
 
-def _repeat(mend: Callable[[], Changes]) -> Changes:
-    """Mend until nothing changes."""
+def _repeat(fix: Callable[[], Changes]) -> Changes:
+    """Repeat a repair until nothing changes."""
     changes: Changes = Counter()
     for _ in range(_ROUNDS):
-        latest = mend()
+        latest = fix()
         changes += latest
         if not latest:
             break
@@ -139,20 +138,20 @@ def _repeat(mend: Callable[[], Changes]) -> Changes:
 
 
 def _shift_category_ids(values: Values, path: Path) -> Changes:
-    """Shift category ids that are off by one, where nothing else can be meant."""
+    """Shift category ids that are off by one, if there is no other explanation."""
     shift = find_shift(values)
     if shift is None:
         return Counter()
     if not shift.sure:
         raise UserError(
-            f"{path}: {shift.text}, which --fix can neither prove nor mend; add {shift.step:+d} to "
-            "the category_id of all annotations, or mend the categories (nothing was written)"
+            f"{path}: {shift.text}, but --fix cannot be sure of that; add {shift.step:+d} to the "
+            "category_id of all annotations, or correct the categories (nothing was written)"
         )
     return Counter({"shifted-category-ids": shift_categories(values, shift.step)})
 
 
 def _make_plain(values: Values) -> Changes:
-    """Write boxes of other forms plainly; the box around a rotated one is cut to its image."""
+    """Write boxes of other forms as [x, y, width, height]; cut those around rotated ones."""
     sizes = image_sizes(values["images"])
     turned = []
     for record in objects(values["annotations"]):
@@ -167,12 +166,12 @@ def _make_plain(values: Values) -> Changes:
     return changes
 
 
-def _mend_records(values: Values, *, settled: bool) -> Changes:
-    """Mend or remove the records that training refuses.
+def _fix_records(values: Values, *, settled: bool) -> Changes:
+    """Repair or remove the records that training refuses.
 
     Args:
-        values: the content of the file.
-        settled: how the boxes are written is settled, so that px may be written among them.
+        values: Content of the file.
+        settled: Whether the format of the boxes is settled, so that boxes in px may be added.
     """
     changes: Changes = Counter()
     bad = find_bad(values)
@@ -197,7 +196,7 @@ def _mend_records(values: Values, *, settled: bool) -> Changes:
                     record["bbox"] = box_of(outline.extent)
                     changes["box-from-outline"] += 1
             elif kind == "bad-bbox" and isinstance(record.get("bbox"), dict | str):
-                lost = False  # it holds a box, in a form that is not understood
+                lost = False  # it contains a box, in an unknown form
             else:
                 lost = kind in ("bad-record", "unknown-image", "unknown-category", "bad-bbox")
             if lost:
@@ -214,7 +213,7 @@ def _mend_records(values: Values, *, settled: bool) -> Changes:
 
 
 def _doubtful_kinds(bad: dict[str, list[BadRecord]]) -> set[str]:
-    """Return the kinds of unknown ids that may be known once the ids referred to are mended."""
+    """Return the kinds of unknown ids that may be known once the bad ids are repaired."""
     doubtful = set()
     for kind, key, word in (
         ("unknown-image", "images", "image"),
@@ -232,9 +231,9 @@ def _remove(values: Values, key: str, rows: set[int]) -> None:
 
 
 def _merge_categories(values: Values, choices: Choices) -> Changes:
-    """Remove a category without boxes whose name another one has, as exports add at their root.
+    """Remove duplicate names of categories without boxes, such as the root category of an export.
 
-    Two of one name that have boxes become one where the user says so.
+    Categories of the same name that have boxes are merged only if the user chooses so.
     """
     used = {
         record.get("category_id") for record in objects(values["annotations"]) if _has_id(record)
@@ -267,7 +266,7 @@ def _has_id(annotation: Record) -> bool:
 
 
 def _merge_images(values: Values) -> Changes:
-    """Move the boxes of a file that has two records of one size to the first of them."""
+    """Merge image records with the same file_name and size into the first of them."""
     first: dict[tuple[Any, ...], int] = {}
     moved: dict[int, int] = {}
     rows = set()
@@ -291,7 +290,7 @@ def _merge_images(values: Values) -> Changes:
 
 
 def _make_objects(values: Values) -> Changes:
-    """Make objects of the regions to ignore."""
+    """Turn the regions to ignore into objects."""
     crowds = [record for record in objects(values["annotations"]) if record.get("iscrowd") == 1]
     for record in crowds:
         record["iscrowd"] = 0
@@ -299,7 +298,7 @@ def _make_objects(values: Values) -> Changes:
 
 
 def _fill_gaps(values: Values) -> Changes:
-    """Give annotations the area and the iscrowd that they lack."""
+    """Fill in missing or bad areas and missing iscrowd."""
     changes: Changes = Counter()
     for record in objects(values["annotations"]):
         bbox = record.get("bbox")

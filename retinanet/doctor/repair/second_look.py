@@ -1,7 +1,7 @@
-"""What a repair did to the boxes, found by comparing them before and after.
+"""Compares the boxes before and after a repair.
 
-It knows nothing of how the repair works, so that a fault there shows: a box that is neither as it
-was, nor a part of what it was, must be of a kind that the repair says it changed.
+The comparison does not depend on how the repair works, so it reveals bugs there: a box that is
+neither unchanged nor a part of the old one must belong to a kind that the repair reports.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ _MOVING = (
     *("rotated-box", "box-from-outline", "other-box-form", "far-from-outline"),
     *(SCALED_BOXES, NUMBERS),
 )
-"""Changes that give a box another place."""
+"""Changes that move a box."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxChanges:
-    """What became of the boxes that are left."""
+    """Changes to the boxes that are left."""
 
     same: int
     cut: int
-    """A part of what they were."""
+    """Boxes that are a part of the old ones."""
     moved: int
     least_kept: float | None = None
     """The smallest share of its area that a cut box keeps."""
 
     def __str__(self) -> str:
         kept = "" if self.least_kept is None else f" (each keeps {self.least_kept:.0%} or more)"
-        parts = [f"{self.same:,} as they were"]
+        parts = [f"{self.same:,} unchanged"]
         parts += [f"{self.cut:,} cut to their image{kept}"] if self.cut else []
         parts += [f"{self.moved:,} converted"] if self.moved else []
         return f"boxes: {', '.join(parts)}"
 
 
 class BoxesBefore:
-    """The boxes of a file, to be compared with what a repair makes of them."""
+    """The boxes of a file before a repair, for comparison with those after it."""
 
     def __init__(self, values: Values) -> None:
-        """Keep the boxes of all annotations."""
-        # The records stay the same objects, which tells them apart whatever their ids become.
+        """Store the boxes of all annotations."""
+        # A repair keeps the record objects, so they identify annotations even if ids change.
         self._boxes = [(record, box_numbers(record)) for record in objects(values["annotations"])]
 
     def compare(self, values: Values, changes: Changes) -> BoxChanges:
-        """Say what became of the boxes.
+        """Return what happened to the boxes.
 
         Args:
-            values: the content after the repair.
-            changes: what the repair says it did.
+            values: Content of the file after the repair.
+            changes: Changes that the repair reports.
 
         Raises:
-            AssertionError: a box was changed in a way that no change accounts for.
+            AssertionError: A box has moved although no reported change moves it.
         """
         left = {id(record) for record in objects(values["annotations"])}
         converted = any(changes[kind] for kind in _CONVERTING)

@@ -1,7 +1,7 @@
-"""What the boxes of images tell whose record and file differ in size.
+"""Decides which size boxes refer to, if the record and the file of an image differ in size.
 
-Either the record's size alone is wrong, and the boxes are px of the file; or the boxes belong to an
-image of the recorded size, of which the file is a scaled copy. M boxes of such images.
+Either only the recorded size is wrong, and the boxes are px of the file. Or the boxes belong to an
+image of the recorded size, and the file is a scaled copy of it. M boxes of such images.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ from retinanet.doctor.box_readings import (
 )
 
 Frame = Literal["file", "record"]
-"""Which image the boxes are px of: one of the file's size, or one of the recorded size."""
+"""Size that the boxes refer to: that of the file, or the recorded one."""
 _OTHERS = [BoxReading("xyxy"), BoxReading("cxcywh"), BoxReading("yxyx")]
-"""Layouts that must be excluded, too: with them nearly any size may fit."""
+"""Layouts that must be excluded as well: with them, nearly any size may fit."""
 _MIN_LEAVING, _STRONG_SHARE = 3, 0.2
-"""Boxes, and share of the boxes, that must leave an image that is not meant."""
+"""Number and share of boxes that must leave an image of the wrong size."""
 _BORDER = 0.51
 """px from the border at which a box ends there."""
 _CHANCE, _MIN_TIES = 5, 3
-"""Boxes that end at a border by chance, times this, are no evidence yet, nor are so few."""
+"""Boxes at a border are evidence only if there are this many times more than by chance, plus so
+many."""
 _MIN_REACH = 0.9
-"""Share of the file's sides that boxes of it should reach somewhere."""
+"""Share of the file's sides that some of its boxes should reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MismatchedBoxes:
-    """Boxes of images whose record gives another size than the file has."""
+    """Boxes of images with different sizes in record and file."""
 
     boxes: Boxes
-    """(M, 4) as the annotation file has them."""
+    """(M, 4) boxes as in the annotation file."""
     record_sizes: Sizes
-    """(M, 2) height and width that the record gives."""
+    """(M, 2) height and width in the record."""
     file_sizes: Sizes
-    """(M, 2) of the file."""
+    """(M, 2) height and width of the file."""
 
 
 def find_frame(mismatched: MismatchedBoxes) -> Frame | None:
-    """Return the only image that the boxes can be px of, or None if that is not clear."""
+    """Return the only size that the boxes can refer to, or None if that is not clear."""
     boxes, record, file = mismatched.boxes, mismatched.record_sizes, mismatched.file_sizes
     if not _is_uniform(record, file):
         return None
@@ -66,17 +67,17 @@ def find_frame(mismatched: MismatchedBoxes) -> Frame | None:
     is_file = as_file.good and _are_too_large(boxes, record)
     if is_file and (is_exchange or _reaches_far(boxes, file)):
         return "file"
-    # Of another shape, the file may be padded as well as stretched.
+    # A file with another aspect ratio may be padded as well as stretched.
     is_record = _has_same_shape(record, file) and as_record.good
     too_large = _are_too_large(boxes, file)
     return "record" if is_record and (too_large or _ends_at_border(boxes, record)) else None
 
 
 def _are_too_large(boxes: Boxes, sizes: Sizes) -> bool:
-    """Whether many boxes leave images of these sizes, and some of them in every layout."""
+    """Whether many boxes leave images of these sizes, some of them in every layout."""
     read = convert_boxes(boxes, PLAIN, sizes)
     leaving = overshoot(read, sizes) > slip_limit(sizes)
-    if leaving.sum() < max(_MIN_LEAVING, _STRONG_SHARE * len(boxes)):  # slips are fewer
+    if leaving.sum() < max(_MIN_LEAVING, _STRONG_SHARE * len(boxes)):  # mistakes are fewer
         return False
     boxes, sizes = boxes[leaving], sizes[leaving]
     inexplicable = np.ones(len(boxes), bool)
@@ -88,7 +89,7 @@ def _are_too_large(boxes: Boxes, sizes: Sizes) -> bool:
 
 
 def _is_uniform(record: Sizes, file: Sizes) -> bool:
-    """Whether all images differ alike: by exchanged sides, or by one factor for each side."""
+    """Whether all images differ in the same way: by swapped sides, or by a factor per side."""
     if (record[:, ::-1] == file).all():
         return True
     factors = file / record
@@ -97,19 +98,19 @@ def _is_uniform(record: Sizes, file: Sizes) -> bool:
 
 
 def _has_same_shape(record: Sizes, file: Sizes) -> bool:
-    """Whether record and file differ by one factor for both sides, to rounding."""
+    """Whether record and file differ by the same factor on both sides, up to rounding."""
     factor = np.median(file / record)
     return bool((np.abs(record * factor - file) <= 1 + factor).all())
 
 
 def _reaches_far(boxes: Boxes, sizes: Sizes) -> bool:
-    """Whether some boxes come near the right and the lower border of their image."""
+    """Whether some boxes come close to the right and the lower border of their image."""
     reach = (boxes[:, :2] + boxes[:, 2:]) / sizes[:, ::-1]
     return bool((reach.max(axis=0) >= _MIN_REACH).all())
 
 
 def _ends_at_border(boxes: Boxes, sizes: Sizes) -> bool:
-    """Whether many more boxes end at the right or lower border than chance would have it."""
+    """Whether many more boxes end at the right or lower border than by chance."""
     distance: NDArray[np.float64] = np.abs(boxes[:, :2] + boxes[:, 2:] - sizes[:, ::-1])
     ties = int((distance <= _BORDER).any(axis=1).sum())
     chance = float((2 * _BORDER / sizes).sum())

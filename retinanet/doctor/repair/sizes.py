@@ -1,4 +1,4 @@
-"""Repair of image records by their files: names, sizes, and records of files that cannot be had."""
+"""Repairs image records by their files: names, sizes, and records without a readable file."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from retinanet.doctor.repair.boxes import (
 )
 from retinanet.doctor.repair.choices import Choices
 from retinanet.doctor.repair.size_evidence import MismatchedBoxes, find_frame
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 
 LOST_BOXES = "boxes of removed images"
 FOUND_NAMES = "names of image files"
 SCALED_BOXES = "boxes of a scaled copy"
 _NEAR = ("size-off-by-one", "bad-image-size")
-"""Kinds of which the boxes say nothing: the file's size is taken."""
+"""Kinds that need no evidence from the boxes: the size of the file is used."""
 _WRONG = ("wrong-size", "swapped-size")
 
 
-def mend_images(values: Values, path: Path, folder: Path, choices: Choices) -> Changes:
-    """Take names and sizes from the files; remove the images whose file cannot be had.
+def fix_images(values: Values, path: Path, folder: Path, choices: Choices) -> Changes:
+    """Correct names and sizes by the files; remove images without a readable file.
 
     Raises:
-        UserError: no file is in the folder, or nobody can say which size the boxes belong to.
+        UserError: No file is in the folder, or it is not clear which size the boxes refer to.
     """
     changes = _take_found_names(values, path, folder)
     records = _named_records(values)
@@ -54,8 +54,8 @@ def mend_images(values: Values, path: Path, folder: Path, choices: Choices) -> C
     missing = [row for row in gone if checked[row][0] == "missing-file"]
     if checked and len(missing) == len(checked):
         raise UserError(
-            f"{path}: none of its {len(checked)} image files is in {folder}; name the right folder "
-            "with --images, or leave it out to clean the records alone"
+            f"{path}: none of its {plural(len(checked), 'image file')} is in {folder}; name the "
+            "right folder with --images, or leave it out to clean only the records"
         )
     wrong = {row: size for row, (kind, size) in checked.items() if kind in _WRONG and size}
     changes += _settle_sizes(values, path, wrong, choices)
@@ -68,7 +68,7 @@ def mend_images(values: Values, path: Path, folder: Path, choices: Choices) -> C
 
 
 def _take_found_names(values: Values, path: Path, folder: Path) -> Changes:
-    """Give records whose file is not there the name of the one that can only be meant."""
+    """Correct the file_name of records without a file, if it can only mean one other file."""
     records = [record for record in objects(values["images"]) if is_name(record.get("file_name"))]
     renames = find_names(list(dict.fromkeys(r["file_name"] for r in records)), folder)
     if renames.unclear:
@@ -97,7 +97,7 @@ def _named_records(values: Values) -> list[int]:
 
 
 def _check_file(folder: Path, record: Record) -> tuple[str, Size | None]:
-    """Return the kind of what is wrong with a file, and its size where the record's is wrong."""
+    """Return what is wrong with a file (a kind), and its size if the recorded one is wrong."""
     size = recorded_size(record)
     image = check_image_file(folder / record["file_name"], size or (0, 0), decode=False)
     kinds = [kind for kind, _ in image.remarks]
@@ -109,19 +109,19 @@ def _check_file(folder: Path, record: Record) -> tuple[str, Size | None]:
 
 
 def recorded_size(record: Record) -> Size | None:
-    """Return the height and width of an image's record, if it gives them."""
+    """Return the height and width in an image's record, if it has them."""
     sides = [number_or_nan(record.get(side)) for side in ("height", "width")]
     return (int(sides[0]), int(sides[1])) if all(1 <= side < 2**31 for side in sides) else None
 
 
 def _settle_sizes(values: Values, path: Path, wrong: dict[int, Size], choices: Choices) -> Changes:
-    """Decide what the boxes of images of another size are px of; scale those of a scaled copy.
+    """Decide which size the boxes refer to if record and file differ; scale those of a copy.
 
     Args:
-        values: the content of the file.
-        path: of it, for messages.
-        wrong: heights and widths of the files by row of their image's record.
-        choices: what the user knows.
+        values: Content of the file.
+        path: Path of the file, for messages.
+        wrong: Heights and widths of the files with another size, by row of the image record.
+        choices: Choices of the user.
     """
     rows = {values["images"][row]["id"]: row for row in wrong}
     owned = [record for record in objects(values["annotations"]) if image_id_of(record) in rows]
@@ -139,8 +139,8 @@ def _settle_sizes(values: Values, path: Path, wrong: dict[int, Size], choices: C
     if frame is None or (frame == "record" and turned.any()):
         row = min(row for row in wrong if values["images"][row]["id"] in _ids(boxed))
         raise UserError(
-            f"{path}: {_describe_sizes(values['images'][row], wrong, wrong[row])}. Their "
-            f"{len(boxed):,} boxes do not say which size they belong to; look at some, then "
+            f"{path}: {_describe_sizes(values['images'][row], wrong, wrong[row])}. It is not clear "
+            f"which size {plural(len(boxed), 'box refers', 'boxes refer')} to; look at some, then "
             f"{_choices_of_size(turned.any())} (nothing was written)"
         )
     if frame == "file":
@@ -158,19 +158,19 @@ def _ids(annotations: list[Record]) -> set[int]:
 
 
 def _describe_sizes(image: Record, wrong: dict[int, Size], size: Size) -> str:
-    many = "image has" if len(wrong) == 1 else "images have"
+    many = plural(len(wrong), "image has", "images have")
     return (
-        f"{len(wrong):,} {many} another size than the file: image {image['id']} "
+        f"{many} a different size in the record than in the file: image {image['id']} "
         f"({image['file_name']}) is {image['width']}x{image['height']} px in its record, "
         f"{size[1]}x{size[0]} px in the file"
     )
 
 
 def _choices_of_size(turned: bool) -> str:
-    """Return what to do, by what the boxes of an image are px of."""
+    """Return what to do, depending on the size that the boxes refer to."""
     as_file = "give --fix-as sizes=file (only the recorded size is wrong)"
     if turned:
-        return f"{as_file}, or turn the image files back as they were annotated"
+        return f"{as_file}, or rotate the image files back to how they were annotated"
     return (
         f"{as_file} or --fix-as sizes=record (the file is a scaled copy of what was annotated: "
         "the boxes are scaled to it)"
@@ -178,7 +178,7 @@ def _choices_of_size(turned: bool) -> str:
 
 
 def _scale(record: Record, by_x: float, by_y: float) -> None:
-    """Scale the box of an annotation, if it has one, and what lies in it."""
+    """Scale the box, outline and keypoints of an annotation, where it has them."""
     outline = record.get("segmentation")
     if isinstance(outline, list):
         record["segmentation"] = [_scale_points(part, by_x, by_y, 2) for part in outline]
@@ -189,14 +189,14 @@ def _scale(record: Record, by_x: float, by_y: float) -> None:
     x, y, width, height = record["bbox"]
     area = number_or_nan(record.get("area"))
     record["bbox"] = [round(v, 6) for v in (x * by_x, y * by_y, width * by_x, height * by_y)]
-    if area >= 0:  # an area may have stayed that of the file's boxes
+    if area >= 0:  # the area may already be that of the boxes in the file
         largest = record["bbox"][2] * record["bbox"][3]
         scaled = round(area * by_x * by_y, 6)
         record["area"] = scaled if scaled <= AREA_SLACK * largest + 1 else min(area, largest)
 
 
 def _scale_points(values: Any, by_x: float, by_y: float, step: int) -> Any:
-    """Scale a list of x, y and, for step 3, a flag after them."""
+    """Scale a flat list of x, y, and with `step` 3 an unscaled flag after each pair."""
     if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
         return values
     factors = (by_x, by_y, 1)[:step]

@@ -1,4 +1,4 @@
-"""`--fix`: write a cleaned copy of a COCO file, unless that would remove much of it."""
+"""`--fix`: writes a cleaned copy of a COCO file, unless that would remove much of it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from retinanet.errors import UserError
 from retinanet.files import replacing
 
 _LARGE_LOSS = 0.1
-"""Share of the boxes or of the images that is removed only where that is allowed."""
+"""Share of the boxes or images above which removal must be allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What a file holds."""
+    """Numbers of boxes and images in a file."""
 
     boxes: int
     images: int
@@ -30,7 +30,7 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class Repaired:
-    """What became of a file."""
+    """Result of a repair."""
 
     changes: Changes
     before: Totals
@@ -53,19 +53,19 @@ def repair_file(
     choices: Choices | None = None,
     removes_much: bool = False,
 ) -> Repaired:
-    """Write a cleaned copy of a COCO file; return what was changed, counted by kind.
+    """Write a cleaned copy of a COCO file; return the changes, counted by kind.
 
     Args:
-        path: of the file, which is not touched.
-        out: of the copy.
-        images: folder of its image files, if they are to be checked, too.
-        choices: what the user knows, where the data does not tell.
-        removes_much: a tenth of the boxes or images may go, and more.
+        path: Path of the file, which is not changed.
+        out: Path of the copy.
+        images: Folder of the image files, if they are to be checked as well.
+        choices: Choices of the user where the data leaves a question open.
+        removes_much: Whether more than a tenth of the boxes or images may be removed.
 
     Raises:
-        UserError: it has not the form of a COCO file, none of its image files is in the folder, it
-            is not clear what its boxes mean, or more would be removed than is allowed. Then nothing
-            is written.
+        UserError: This is not a COCO file, none of its image files is in the folder, the format of
+            its boxes is not clear, or more would be removed than is allowed. Nothing is written
+            then.
     """
     values = read_values(path, read_content(path))
     before, boxes_before = _totals(values), BoxesBefore(values)
@@ -89,7 +89,7 @@ def _totals(values: Values) -> Totals:
 
 
 def _refuse_large_loss(repaired: Repaired, path: Path) -> None:
-    """Refuse to remove more than a tenth: then it is the file that is misread, or mistaken."""
+    """Refuse to remove more than a tenth: then the file is probably misread, or the wrong one."""
     before, after = repaired.before, repaired.after
     lost = Totals(boxes=before.boxes - after.boxes, images=before.images - after.images)
     if lost.boxes <= _LARGE_LOSS * before.boxes and lost.images <= _LARGE_LOSS * before.images:
@@ -99,6 +99,6 @@ def _refuse_large_loss(repaired: Repaired, path: Path) -> None:
     ]
     raise UserError(
         f"{path}: --fix would remove {lost.boxes:,} of {before.boxes:,} boxes and {lost.images:,} "
-        f"of {before.images:,} images, for {', '.join(kinds)}; mend their cause in the file, or "
-        "allow it with --fix-removes-much (nothing was written)"
+        f"of {before.images:,} images, for {', '.join(kinds)}; fix the cause in the file, or allow "
+        "it with --fix-removes-much (nothing was written)"
     )

@@ -1,4 +1,4 @@
-"""The words behind `--fix-as`."""
+"""The words after `--fix-as`."""
 
 import pytest
 
@@ -31,10 +31,10 @@ def test_all_choices() -> None:
     ("words", "message"),
     [
         (["box=xyxy"], "--fix-as box=xyxy: there is no choice 'box'; did you mean boxes?"),
-        (["shape=xyxy"], "there is no choice 'shape'; there are: boxes, unit, sizes, negative"),
+        (["shape=xyxy"], "there is no choice 'shape'; choose from boxes, unit, sizes, negative"),
         (["sizes=xyxy"], "--fix-as sizes=xyxy: choose sizes=file or sizes=record"),
         (["boxes=xyxy", "boxes=xywh"], "--fix-as: boxes is given twice"),
-        (["unit=percent"], "--fix-as unit=.. needs boxes=.., too"),
+        (["unit=percent"], "--fix-as unit=... also needs boxes=..., for example"),
     ],
 )
 def test_wrong_words(words: list[str], message: str) -> None:

@@ -73,7 +73,7 @@ def draw(rng: random.Random, shape: str, images: int, boxes: int, largest: float
 
 
 def each_box(change: Callable[..., Box]) -> Callable[[Content], None]:
-    """Return what writes every box in another way: x, y, w, h, and the width and height of
+    """Return a function that changes every box, given x, y, w, h and the width and height of
     its image."""
 
     def distort(content: Content) -> None:
@@ -85,7 +85,7 @@ def each_box(change: Callable[..., Box]) -> Callable[[Content], None]:
 
 
 def scaled(factor: float, *, boxes: bool) -> Callable[[Content], None]:
-    """Return what gives the sizes, and perhaps the boxes, of a scaled copy."""
+    """Return a function that scales the image sizes, and perhaps the boxes."""
 
     def distort(content: Content) -> None:
         factors = {}
@@ -142,7 +142,7 @@ DISTORTIONS = {**LAYOUTS, **FRAMES}
 def repair_distorted(
     content: Content, names: list[str], folders: Path, shape: str, place: Path
 ) -> str:
-    """Distort a set, repair it, and say what came of it."""
+    """Distort a set, repair it, and return the outcome."""
     truth = {r["id"]: list(r["bbox"]) for r in content["annotations"]}
     sizes = {i["id"]: (i["width"], i["height"]) for i in content["images"]}
     for name in names:
@@ -211,7 +211,9 @@ def test_boxes_are_restored_exactly_or_the_file_is_refused(
         *("half the size alone", "exchanged sides"),
     ],
 )
-def test_what_many_boxes_show_is_mended(folders: Path, tmp_path: Path, name: str) -> None:
+def test_distortions_that_many_boxes_show_are_repaired(
+    folders: Path, tmp_path: Path, name: str
+) -> None:
     """240 boxes of landscape images leave no doubt about these."""
     content = draw(random.Random(3), "landscape", 40, 12, 0.5)
     assert repair_distorted(content, [name], folders, "landscape", tmp_path) == "restored"
@@ -226,10 +228,10 @@ def test_what_many_boxes_show_is_mended(folders: Path, tmp_path: Path, name: str
         ("twice the size alone", "--fix-as sizes=file"),
     ],
 )
-def test_what_no_box_shows_is_refused_with_the_choice(
+def test_distortions_that_no_box_shows_are_refused_with_the_choice(
     folders: Path, tmp_path: Path, name: str, choice: str
 ) -> None:
-    """Exchanged x and y do not show in shares; a smaller image has room for all boxes."""
+    """Swapped x and y do not show in shares; in a larger image, all boxes fit."""
     content = draw(random.Random(3), "landscape", 40, 12, 0.5)
     DISTORTIONS[name](content)
     path = tmp_path / "in.json"

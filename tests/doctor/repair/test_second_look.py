@@ -1,4 +1,4 @@
-"""The comparison of boxes before and after a repair, which knows nothing of how it works."""
+"""The comparison of boxes before and after a repair."""
 
 from collections import Counter
 from typing import Any
@@ -13,8 +13,8 @@ def values(*boxes: Any) -> dict[str, Any]:
     return {"images": [], "categories": [], "annotations": annotations}
 
 
-def test_what_became_of_the_boxes() -> None:
-    """One stays, one is cut to half of it, one is turned, one is removed."""
+def test_what_happened_to_the_boxes() -> None:
+    """One stays, one is cut in half, one is corrected, one is removed."""
     content = values([0, 0, 4, 4], [2, 0, 4, 4], [9, 9, -3, -3], [5, 5, 0, 0])
     before = BoxesBefore(content)
     content["annotations"][1]["bbox"] = [2, 0, 2, 4]
@@ -23,7 +23,7 @@ def test_what_became_of_the_boxes() -> None:
     found = before.compare(content, Counter({"negative-size": 1}))
     assert (found.same, found.cut, found.moved, found.least_kept) == (1, 1, 1, 0.5)
     assert str(found) == (
-        "boxes: 1 as they were, 1 cut to their image (each keeps 50% or more), 1 converted"
+        "boxes: 1 unchanged, 1 cut to their image (each keeps 50% or more), 1 converted"
     )
 
 
@@ -35,7 +35,7 @@ def test_a_converted_box_in_the_old_one_is_not_cut() -> None:
     assert (found.cut, found.moved) == (0, 1)
 
 
-def test_a_change_that_nothing_accounts_for_is_a_fault_of_ours() -> None:
+def test_an_unexplained_change_is_our_bug() -> None:
     content = values([0, 0, 4, 4], [2, 0, 4, 4])
     before = BoxesBefore(content)
     content["annotations"][1]["bbox"] = [7, 0, 4, 4]

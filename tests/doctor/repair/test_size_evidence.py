@@ -1,4 +1,4 @@
-"""What boxes of images whose record and file differ in size are px of."""
+"""The size that boxes refer to, if the record and the file of an image differ."""
 
 import numpy as np
 
@@ -24,20 +24,20 @@ def frame(boxes: list[list[float]], record: Size, file: Size) -> str | None:
     )
 
 
-def test_boxes_that_have_no_room_in_the_record_are_those_of_the_file() -> None:
+def test_boxes_that_do_not_fit_the_record_belong_to_the_file() -> None:
     assert frame(SPREAD, record=(45, 50), file=(90, 100)) == "file"
 
 
-def test_boxes_that_have_no_room_in_the_file_are_those_of_the_record() -> None:
+def test_boxes_that_do_not_fit_the_file_belong_to_the_record() -> None:
     assert frame(SPREAD, record=(90, 100), file=(45, 50)) == "record"
 
 
-def test_boxes_that_fit_into_both_do_not_tell() -> None:
+def test_boxes_that_fit_both_decide_nothing() -> None:
     assert frame(SPREAD, record=(90, 100), file=(180, 200)) is None
 
 
-def test_boxes_that_end_at_the_border_of_the_record_tell() -> None:
-    """Five of ten; chance would let a fifth of one do so."""
+def test_boxes_that_end_at_the_border_of_the_record_decide() -> None:
+    """Five of ten do; by chance it would be a fifth of a box."""
     ending = [
         [100 - w, y, w, h] if i in (2, 3, 4, 6, 8) else [x, y, w, h]
         for i, (x, y, w, h) in enumerate(SPREAD)
@@ -55,12 +55,12 @@ def test_boxes_that_stay_far_from_the_border_of_the_file_may_be_of_a_third_size(
     assert frame(SPREAD, record=(45, 50), file=(180, 200)) is None
 
 
-def test_few_boxes_do_not_tell() -> None:
-    """Two that leave the record are slips."""
+def test_few_boxes_decide_nothing() -> None:
+    """Two that leave the record are mistakes."""
     assert frame(SPREAD[:2], record=(45, 50), file=(90, 100)) is None
 
 
-def test_images_that_differ_in_many_ways_do_not_tell() -> None:
+def test_images_that_differ_in_many_ways_decide_nothing() -> None:
     boxes = np.array(SPREAD, float)
     sizes = np.array([(90, 100)] * 10)
     record = np.array([(45, 50), (30, 40)] * 5)
