@@ -1,7 +1,7 @@
-"""Augmentation of pixels: any list of albumentations behind one adapter.
+"""Augmentation of pixels: an adapter for any list of albumentations transforms.
 
-Images are (H, W, 3) uint8 RGB, boxes (G, 4) float32 xyxy px. Every transform gets boxes and rows;
-rows say which boxes are left, so labels cannot fall out of step.
+Images are (H, W, 3) uint8 RGB, boxes (G, 4) float32 xyxy px. Every transform gets boxes and rows.
+The rows show which boxes are left, so that labels cannot get out of step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Image = NDArray[np.uint8]
 
 
 class Augment:
-    """Augments the pixels and boxes of one image; chance comes from the generator alone."""
+    """Augments the pixels and boxes of one image; randomness comes only from the generator."""
 
     def __init__(
         self, *, preset: Preset, hflip: float, transforms: Sequence[dict[str, dict[str, Any]]]
@@ -31,12 +31,12 @@ class Augment:
         """Build the pipelines.
 
         Args:
-            preset: what is drawn beside the flip and the list.
-            hflip: probability of a horizontal flip.
-            transforms: `{name: arguments}` of albumentations, in order.
+            preset: Augmentations in addition to the flip and the list.
+            hflip: Probability of a horizontal flip.
+            transforms: Transforms of albumentations as `{name: arguments}`, in order.
 
         Raises:
-            UserError: an unknown transform or argument.
+            UserError: A transform or an argument is unknown.
         """
         self.preset = preset
         self.hflip = hflip
@@ -45,7 +45,7 @@ class Augment:
 
     @property
     def needs_full_size(self) -> bool:
-        """Whether the user has a list: its transforms are in px of the file at its full size."""
+        """Whether there is a user's list, whose transforms need the image at full size."""
         return self._pipeline is not None
 
     def transform(
@@ -72,7 +72,7 @@ def _apply(
     pipeline.set_random_state(random, twister)
     try:
         result = pipeline(image=image, bboxes=boxes, rows=np.arange(len(boxes)))
-    except Exception as error:  # a crop larger than the image, say: each has its own type
+    except Exception as error:  # a crop larger than the image, say; every error has its own type
         raise UserError(f"data.augment: {error}") from error
     _check_image(result["image"])
     left = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
@@ -80,7 +80,7 @@ def _apply(
 
 
 def _check_image(image: Any) -> None:
-    """Refuse what later steps would take for pixels and garble."""
+    """Refuse an image that later steps would misread."""
     shape, kind = tuple(image.shape), str(image.dtype)
     if kind != "uint8" or len(shape) != 3 or shape[2] != 3:
         raise UserError(
@@ -93,7 +93,7 @@ def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose
     """Build an albumentations pipeline from names and arguments.
 
     Raises:
-        UserError: an unknown transform or argument, with the place in `data.augment`.
+        UserError: A transform or an argument is unknown; the message gives its place in the list.
     """
     parts = [_build_transform(entry, f"data.augment.{i}") for i, entry in enumerate(transforms)]
     boxes = A.BboxParams(
@@ -106,7 +106,7 @@ def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose
     )
     try:
         with warnings.catch_warnings():
-            # Where every transform keeps the boxes as they are, albumentations warns of it.
+            # albumentations warns if no transform changes the boxes.
             warnings.filterwarnings("ignore", "Got processor for bboxes")
             return A.Compose(parts, bbox_params=boxes, strict=True)
     except ValueError as error:
@@ -114,7 +114,7 @@ def build_pipeline(transforms: Sequence[dict[str, dict[str, Any]]]) -> A.Compose
 
 
 def _build_transform(entry: Any, place: str) -> Any:
-    """Build one transform; `transforms` inside its arguments (of OneOf, say) are built too."""
+    """Build one transform, and the `transforms` in its arguments (of OneOf, say)."""
     if not isinstance(entry, dict) or len(entry) != 1:
         raise UserError(f"{place}: {entry!r:.80} is not of the form {{Name: {{argument: value}}}}")
     ((name, arguments),) = entry.items()

@@ -1,7 +1,7 @@
-"""Which boxes of a file training uses, cut to their images.
+"""The boxes of a file that training uses, clipped to their images.
 
-A function of the index and one option, computed for the images at hand: nothing about the whole
-set is held in memory. N images, m boxes of some of them.
+A function of the index and one option, computed for a few images at a time: nothing about the
+whole set is held in memory. N images, m boxes of some of them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.data.coco.annotations import Annotations
+from retinanet.errors import plural
 
 _IMAGES_AT_ONCE, _BOXES_AT_ONCE = 2**16, 2**13
-"""At most: so few that they stay in the processor's cache."""
+"""Upper limits, so that the arrays stay in the processor's cache."""
 _ROUNDING = 1e-3
-"""px; a box that reaches over the border by less does so by rounding."""
+"""px; a box that extends beyond the border by less does so because of rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CutBoxes:
-    """The boxes of some images, cut to them, and what is wrong with them."""
+    """The boxes of some images, clipped to them, and what is wrong with them."""
 
     xyxy: NDArray[np.float32]
     """(m, 4) original px."""
@@ -31,9 +32,9 @@ class CutBoxes:
     outside: NDArray[np.bool_]
     """(m,) wholly outside the image."""
     small: NDArray[np.bool_]
-    """(m,) with a side under the limit, once cut."""
+    """(m,) with a side under the limit after clipping."""
     cut: NDArray[np.bool_]
-    """(m,) reached over the border."""
+    """(m,) extended beyond the border."""
 
     @property
     def keep(self) -> NDArray[np.bool_]:
@@ -42,13 +43,13 @@ class CutBoxes:
 
 
 def cut_boxes(annotations: Annotations, first: int, last: int, *, min_box_side: float) -> CutBoxes:
-    """Cut the boxes of the images first..last-1 to their images.
+    """Clip the boxes of the images first..last-1 to their images.
 
     Args:
-        annotations: index of the split.
-        first: row of the first image.
-        last: row after the last image.
-        min_box_side: original px.
+        annotations: Index of the split.
+        first: Row of the first image.
+        last: Row after the last image.
+        min_box_side: Shortest side of a box that is kept, original px.
     """
     offsets = annotations.offsets[first : last + 1]
     counts = offsets[1:] - offsets[:-1]
@@ -70,7 +71,7 @@ def cut_boxes(annotations: Annotations, first: int, last: int, *, min_box_side: 
 
 
 def parts(annotations: Annotations) -> Iterator[tuple[int, int]]:
-    """Yield ranges of images (first, last) that cover a file, to look at its boxes in turn."""
+    """Yield ranges of images (first, last) that cover a file, to process its boxes in parts."""
     offsets, first = annotations.offsets, 0
     while first < len(annotations):
         full = int(np.searchsorted(offsets, offsets[first] + _BOXES_AT_ONCE, side="right")) - 1
@@ -81,22 +82,22 @@ def parts(annotations: Annotations) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Census:
-    """What is to be said of a file's boxes."""
+    """A summary of the boxes of a file."""
 
     learnable: NDArray[np.bool_]
     """(N,) images with a box to learn from."""
     remarks: list[str]
-    """What was cut or left out, counted."""
+    """Notes on boxes that were clipped or left out, with counts."""
 
 
 def take_census(annotations: Annotations, *, min_box_side: float) -> Census:
-    """Look at every box of a file once."""
+    """Check every box of a file."""
     learnable = np.zeros(len(annotations), bool)
     meanings = {
         "empty": "without width or height: left out",
         "outside": "wholly outside the image: left out",
         "small": f"with a side under {min_box_side:g} px: left out",
-        "cut": "reach over the image's border: cut",
+        "cut": "partly outside the image: clipped",
     }
     counts = dict.fromkeys(meanings, 0)
     examples: dict[str, list[int]] = {kind: [] for kind in meanings}
@@ -111,7 +112,8 @@ def take_census(annotations: Annotations, *, min_box_side: float) -> Census:
             missing = max(0, 5 - len(examples[kind]))
             examples[kind] += annotations.annotation_ids[start:stop][found[:missing]].tolist()
     remarks = [
-        f"{counts[kind]} boxes {text} (annotations {', '.join(map(str, examples[kind]))}"
+        f"{plural(counts[kind], 'box')} {text} "
+        f"(annotation{'s' if counts[kind] > 1 else ''} {', '.join(map(str, examples[kind]))}"
         f"{', ...' if counts[kind] > 5 else ''})"
         for kind, text in meanings.items()
         if counts[kind]

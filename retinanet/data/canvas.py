@@ -1,4 +1,4 @@
-"""The size of a resized image, and the canvas that it lies on.
+"""The size of a resized image, and the canvas that it is placed on.
 
 Sizes are (height, width) in px. A canvas is a multiple of 32, the stride of C5.
 """
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 Size = tuple[int, int]
 
 _ASPECTS = (1, 9 / 8, 5 / 4, 4 / 3, 10 / 7, 3 / 2, 8 / 5, 7 / 4, 2, 5 / 2, 10 / 3, 5)
-"""Long / short side up to which the buckets reach; the last one is open."""
+"""Upper limits of the buckets, as long / short side; a last bucket has no limit."""
 
 
 def resized(size: Size, *, short_side: int, long_side: int) -> Size:
-    """Return the size after resizing: the short side as given, or the long one at its limit."""
+    """Return the size after resizing: the short side as given, or the long side at its limit."""
     scale = min(short_side / min(size), long_side / max(size))
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
@@ -29,14 +29,14 @@ def round_up(size: Size, multiple: int = 32) -> Size:
 
 
 def cover(sizes: list[Size]) -> Size:
-    """Return the smallest canvas that covers all of the sizes."""
+    """Return the smallest canvas that fits all sizes."""
     return round_up((max(size[0] for size in sizes), max(size[1] for size in sizes)))
 
 
 def evaluation_canvas(
     size: Size, *, short_side: int, long_side: int, policy: Literal["bucket", "batch_max"]
 ) -> Size:
-    """Return the canvas of an image in evaluation and prediction: a function of the image alone."""
+    """Return the canvas of an image in evaluation and prediction, which depends on it alone."""
     if policy == "batch_max":
         return round_up(resized(size, short_side=short_side, long_side=long_side))
     buckets = Buckets(short_sides=(short_side,), long_side=long_side)
@@ -44,11 +44,11 @@ def evaluation_canvas(
 
 
 class Buckets:
-    """A few canvases by aspect ratio; an image's bucket follows from its height and width alone.
+    """A few canvases by aspect ratio; the bucket of an image depends only on its height and width.
 
-    Few shapes suit torch.compile, cudnn's autotuning and CUDA graphs, and a fixed canvas makes the
-    pixels that an image is computed with independent of the images beside it. Even buckets are
-    wide or square, odd ones high.
+    Few shapes suit torch.compile, cudnn's autotuning and CUDA graphs. With a fixed canvas, the
+    input of an image does not depend on the other images of its batch. Even buckets are wide or
+    square, odd ones are tall.
     """
 
     def __init__(self, *, short_sides: tuple[int, ...], long_side: int) -> None:
@@ -57,7 +57,7 @@ class Buckets:
         limits = {_bucket_end(aspect, short, long_side) for aspect in _ASPECTS}
         self._limits = np.array([*sorted(limits), math.inf])
         canvases = [self.canvas(2 * row, short) for row in range(len(self._limits))]
-        # Where rounding gives two buckets one canvas, they are one.
+        # Two buckets that get the same canvas by rounding are merged.
         same = [a == b for a, b in zip(canvases, [*canvases[1:], None], strict=True)]
         self._limits = self._limits[~np.array(same)]
 
@@ -65,7 +65,7 @@ class Buckets:
         return 2 * len(self._limits)
 
     def of_all(self, sizes: NDArray[np.integer]) -> NDArray[np.int8]:
-        """Return the buckets (N,) of images of heights and widths (N, 2)."""
+        """Return the buckets (N,) of images with heights and widths (N, 2)."""
         aspects = sizes.max(axis=1) / sizes.min(axis=1)
         rows = np.searchsorted(self._limits, aspects)
         return (2 * rows + (sizes[:, 0] > sizes[:, 1])).astype(np.int8)

@@ -20,15 +20,15 @@ from retinanet.data.found_files import describe_found
 from retinanet.data.images.headers import stored_size
 from retinanet.data.images.reading import UnreadableImageError, WrongSizeError, read_image
 from retinanet.data.images.size_mismatch import mismatch_remedy
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 
 _MIN_BOXES = 10
-"""A wrong format is called systematic from this many boxes on."""
+"""Fewest boxes that can show a systematically wrong format."""
 CORNERS = "corners [x1, y1, x2, y2]"
 CENTRES = "[centre x, centre y, width, height]"
 _REMEDY = (
-    "write them as [x, y, width, height] px: `retinanet check {path} --fix OUT.json` does, or says "
-    "what it needs to know"
+    "write them as [x, y, width, height] px: `retinanet check {path} --fix OUT.json` does so, or "
+    "says what it needs to know"
 )
 _FITTING_FORMAT = {
     "corners": CORNERS,
@@ -49,7 +49,7 @@ class WrongFormat:
 
 
 def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
-    """Return the format that all boxes are in, if it is not [x, y, width, height] px."""
+    """Return the format of the boxes if they are systematically not [x, y, width, height] px."""
     count = len(annotations.boxes)
     if not count:
         return None
@@ -86,7 +86,7 @@ def find_wrong_format(annotations: Annotations) -> WrongFormat | None:
     return WrongFormat(
         kind=kind,
         count=overshoots,
-        text=f"{overshoots} of {count} boxes leave their image, and all would fit as "
+        text=f"{overshoots} of {count} boxes extend beyond their image, but all would fit as "
         f"{_FITTING_FORMAT[kind]}: {_example_box(annotations, first)}",
         remedy=_REMEDY.format(path=shlex.quote(str(annotations.path))),
     )
@@ -96,8 +96,7 @@ def check_format(annotations: Annotations) -> None:
     """Refuse boxes that are systematically in another format than [x, y, width, height] px.
 
     Raises:
-        UserError: corners given as width and height, centres as x and y, or normalised
-            coordinates.
+        UserError: The boxes are corners, have their centre as x and y, or are normalised.
     """
     wrong = find_wrong_format(annotations)
     if wrong is not None:
@@ -114,20 +113,20 @@ def box_parts(annotations: Annotations) -> Iterator[tuple[int, int, NDArray[np.i
 
 
 def fit_as_corners(boxes: NDArray[Any], size: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which of M boxes lie in their image (height, width) if they are [x1, y1, x2, y2]."""
+    """Return which of M boxes lie in their image (height, width) if read as [x1, y1, x2, y2]."""
     (x, y, w, h), (height, width) = boxes.T, size.T
     return (w > x) & (h > y) & (w <= width + 2) & (h <= height + 2)
 
 
 def fit_as_centres(boxes: NDArray[Any], size: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which of M boxes lie in their image if they are [centre x, centre y, width, height]."""
+    """Return which of M boxes lie in their image if read as [centre x, centre y, width, height]."""
     (x, y, w, h), (height, width) = boxes.T, size.T
     within = (x + w / 2 <= width + 2) & (y + h / 2 <= height + 2)
     return within & (x - w / 2 >= -2) & (y - h / 2 >= -2)
 
 
 def corner_area(boxes: NDArray[Any], areas: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say of which boxes the area is that of two corners, and not width x height."""
+    """Return which boxes have the area between two corners, not width x height."""
     x, y, w, h = boxes.T.astype(np.float64)
     slack = 0.01 * areas + 1
     return (np.abs((w - x) * (h - y) - areas) <= slack) & (np.abs(w * h - areas) > slack)
@@ -139,24 +138,26 @@ def _example_box(annotations: Annotations, place: int) -> str:
 
 
 def check_has_data(annotations: Annotations, *, split: str, learn: bool) -> None:
-    """Refuse a split that holds nothing to learn from or to score.
+    """Refuse a split with nothing to learn from or to score.
 
     Raises:
-        UserError: no images, or (to learn from) no boxes.
+        UserError: There are no images, or (for training) no boxes.
     """
     if not len(annotations):
-        raise UserError(f'{annotations.path}: "images" is empty: data.{split} has nothing in it')
+        raise UserError(f'{annotations.path}: "images" is empty: data.{split} has no images')
     if learn and annotations.crowd.all():
         remedy = ""
         if len(annotations.crowd):
+            count = len(annotations.crowd)
+            every = f"all {count:,} are regions" if count > 1 else "the only one is a region"
             remedy = (
-                f": all {len(annotations.crowd)} are regions to ignore (iscrowd 1); if they are "
-                f"objects, `retinanet check {shlex.quote(str(annotations.path))} --fix OUT.json "
-                "--fix-as crowds=objects` makes them so"
+                f": {every} to ignore (iscrowd 1); for objects, `retinanet check "
+                f"{shlex.quote(str(annotations.path))} --fix OUT.json --fix-as crowds=objects` "
+                "changes that"
             )
         raise UserError(
-            f"{annotations.path}: data.{split} has {len(annotations)} images but no box to learn"
-            f"{remedy}"
+            f"{annotations.path}: data.{split} has {plural(len(annotations), 'image')} but no box "
+            f"to learn from{remedy}"
         )
 
 
@@ -166,23 +167,23 @@ def check_same_classes(
     annotations: Annotations,
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Refuse a split whose categories differ, in id or name, from those of a file.
+    """Refuse a split whose categories differ in id or name from those of a file.
 
     Args:
-        known: the categories.
-        source: where they come from: another split's annotations, or a checkpoint.
-        annotations: index of the split.
-        classes: names that matter; None for all.
+        known: Categories of that file.
+        source: Path of that file: the annotations of another split, or a checkpoint.
+        annotations: Index of the split.
+        classes: Names to compare; None for all.
 
     Raises:
-        UserError: the first category that differs.
+        UserError: A category differs; the message names the first one.
     """
     remedy = ""
     if source.suffix in (".json", ".gz"):
         files = shlex.join([str(source), str(annotations.path)])
         remedy = (
-            f": `retinanet convert coco {files} OUT --to coco --images FOLDER` writes both so, by "
-            "the names of the classes"
+            f": `retinanet convert coco {files} OUT --to coco --images FOLDER` writes both with "
+            "the same categories, matched by name"
         )
     for category, text in class_differences(known, source, annotations.categories, classes):
         raise UserError(
@@ -197,9 +198,9 @@ def class_differences(
     categories: Categories,
     classes: Sequence[str] | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Yield the ids of categories that differ from those of `source`, and how.
+    """Yield the ids of categories that differ from those of `source`, and how they differ.
 
-    Of chosen classes (names) it is enough that one of the two files has such a category.
+    With `classes` (names), only categories with such a name in at least one file are compared.
     """
     a = dict(zip(known.ids, known.names, strict=True))
     b = dict(zip(categories.ids, categories.names, strict=True))
@@ -220,18 +221,18 @@ def check_files(
     leave_out: str = "",
     parts: Sequence[tuple[Annotations, Path]] = (),
 ) -> None:
-    """Look at every image file once: it must be there, be a file and not be empty.
+    """Check every image file: it must exist, be a regular file and not be empty.
 
     Args:
-        annotations: index of the split.
-        images: folder that file_name starts from.
-        remedy: a question for the end of the message.
-        find: what takes files that are there under nearly their names.
-        leave_out: what makes an annotation file without some of its images.
-        parts: the annotation files of the split and their image folders, if there are several.
+        annotations: Index of the split.
+        images: Folder that file_name starts from.
+        remedy: Question at the end of the message.
+        find: Remedy if the files exist under similar names.
+        leave_out: Remedy that leaves the images out of the annotation file.
+        parts: The annotation files of the split and their image folders, if there are several.
 
     Raises:
-        UserError: the wrong ones, counted, the first named.
+        UserError: Files are wrong. The message counts them and names the first.
     """
     if not os.path.isdir(images):  # noqa: PTH112 (it takes a folder that may not be read, too)
         is_file = os.path.isfile(images)  # noqa: PTH113 (as above)
@@ -248,27 +249,33 @@ def check_files(
             other.append(row)
         elif status.st_size == 0:
             empty.append(row)
-    for bad, what in ((missing, "missing"), (other, "folders or devices"), (empty, "empty")):
+    kinds = (
+        (missing, "is missing", "are missing"),
+        (other, "is a folder or a device", "are folders or devices"),
+        (empty, "is empty", "are empty"),
+    )
+    for bad, one, many in kinds:
         if bad:
             found = ""
             if bad is missing:
                 found = describe_found(parts or [(annotations, images)], find)
             if leave_out and not found and len(bad) < len(annotations):
                 remedy = f"{remedy} {leave_out}"
+            state = one if len(bad) == 1 else many
             raise UserError(
-                f"{annotations.path}: {len(bad)} of {len(annotations)} image files are {what} in "
+                f"{annotations.path}: {len(bad)} of {len(annotations)} image files {state} in "
                 f"{images}, the first is {annotations.file_names[bad[0]]!r} (image "
                 f"{annotations.image_ids[bad[0]]}); {found or remedy}"
             )
 
 
 def check_whole(annotations: Annotations, images: Path) -> None:
-    """Look at the beginning and the end of every image file; decode the doubtful ones.
+    """Read the beginning and the end of every image file, and decode files that look doubtful.
 
-    For evaluation, which leaves no image out: it should stop before step 0, not after hours.
+    For evaluation, which does not skip images: it should stop before step 0, not after hours.
 
     Raises:
-        UserError: the first image that cannot be decoded, or is of another size.
+        UserError: An image cannot be decoded or has another size; the message names the first.
     """
     for name, (height, width) in zip(
         annotations.file_names, annotations.sizes.tolist(), strict=True
@@ -280,16 +287,16 @@ def check_whole(annotations: Annotations, images: Path) -> None:
                 paths = (shlex.quote(str(path)) for path in (annotations.path, images))
                 remedy = mismatch_remedy(error.mismatch, *paths)
                 raise UserError(
-                    f"{error.found} (evaluation leaves no image out); {remedy}"
+                    f"{error.found} (evaluation does not skip images); {remedy}"
                 ) from None
             except UnreadableImageError as error:
-                raise UserError(f"{error} (evaluation leaves no image out)") from None
+                raise UserError(f"{error} (evaluation does not skip images)") from None
 
 
 def shared_files(
     a: Annotations, folder_a: Path, b: Annotations, folder_b: Path
 ) -> list[tuple[int, int]]:
-    """Return the rows (of a, of b) of images of two splits that are the same file by its path."""
+    """Return the rows (in a, in b) of images of two splits that have the same path."""
     first, second = (os.path.realpath(folder) for folder in (folder_a, folder_b))
     if os.path.commonpath([first, second]) not in (first, second):
         return []
@@ -305,26 +312,28 @@ def _normal_path(folder: str, name: str) -> str:
 def describe_shared(
     train: Annotations, train_images: Path, val: Annotations, val_images: Path
 ) -> list[str]:
-    """Return a warning if images of val are in train, too: the AP would then flatter."""
+    """Return a warning if images of val are also in train: the AP would then be too high."""
     shared = shared_files(train, train_images, val, val_images)
     if not shared:
         return []
     names = [repr(val.file_names[row]) for _, row in shared[:3]]
     return [
-        f"  warning: {len(shared)} of {len(val)} images of data.val are in data.train, too "
+        f"  warning: {len(shared)} of {len(val)} images of data.val "
+        f"{'is' if len(shared) == 1 else 'are'} also in data.train "
         f"({', '.join(names)}{', ...' if len(shared) > 3 else ''}): AP will be too high"
     ]
 
 
 def class_table(annotations: Annotations, census: Census | None = None) -> list[str]:
-    """Return lines that say what is in a split."""
+    """Return lines that describe the content of a split."""
     counts = annotations.class_counts()
     empty = int((np.diff(annotations.offsets) == 0).sum())
     crowds = int(annotations.crowd.sum())
     lines = [
-        f"{len(annotations):,} images, {counts.sum():,} boxes of {len(counts)} classes"
-        f"{f', {crowds} crowd regions' if crowds else ''}"
-        f"{f', {empty:,} images without boxes' if empty else ''}"
+        f"{plural(len(annotations), 'image')}, {plural(int(counts.sum()), 'box')} of "
+        f"{plural(len(counts), 'class')}"
+        f"{', ' + plural(crowds, 'crowd region') if crowds else ''}"
+        f"{', ' + plural(empty, 'image') + ' without boxes' if empty else ''}"
     ]
     names = shown_names(annotations.categories.names)
     shown = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True) if count]
@@ -334,6 +343,6 @@ def class_table(annotations: Annotations, census: Census | None = None) -> list[
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
         some = ", ".join(absent[:10]) + (", ..." if len(absent) > 10 else "")
-        lines.append(f"  {len(absent)} classes have no box: {some}")
+        lines.append(f"  {plural(len(absent), 'class')} without boxes: {some}")
     remarks = [*annotations.remarks, *(census.remarks if census else [])]
     return lines + [f"  {remark}" for remark in remarks]

@@ -25,7 +25,7 @@ Match = Callable[[Size, Target], Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedImage:
-    """One decoded, augmented image; it is resized when it is laid on the canvas."""
+    """One decoded, augmented image; it is resized when it is placed on the canvas."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB."""
@@ -46,7 +46,7 @@ def empty_target() -> Target:
 
 
 def blank_image() -> LoadedImage:
-    """Return what stands in for an image that cannot be read; collate ignores its anchors."""
+    """Return the replacement for an image that cannot be read; collate ignores its anchors."""
     pixels = np.zeros((1, 1, 3), np.uint8)
     return LoadedImage(
         pixels=pixels, size=(1, 1), original_size=(1, 1), image_id=BLANK, target=empty_target()
@@ -54,8 +54,8 @@ def blank_image() -> LoadedImage:
 
 
 def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) -> Batch:
-    """Lay images in the top left corners of one canvas (height, width) and assign anchors."""
-    # Height, width, channels, as images are decoded and convolutions are fastest.
+    """Place images in the top left corners of a canvas (height, width) and assign anchors."""
+    # Height, width, channels: the layout of decoded images, and the fastest for convolutions.
     pixels = torch.empty(len(images), *canvas, 3, dtype=torch.uint8)
     for canvas_pixels, image in zip(pixels.numpy(), images, strict=True):
         resize_onto_canvas(image.pixels, image.size, canvas_pixels)

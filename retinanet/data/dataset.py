@@ -1,6 +1,6 @@
-"""A sample's name -> its pixels and boxes.
+"""The plan of a sample -> its pixels and boxes.
 
-Images are (H, W, 3) uint8 RGB until they are collated; boxes (G, 4) float32 xyxy px. B images,
+Images are (H, W, 3) uint8 RGB until they are collated, boxes (G, 4) float32 xyxy px. B images,
 A anchors.
 """
 
@@ -29,17 +29,17 @@ from retinanet.data.sampler import Plan, Sample
 from retinanet.structures import Target
 
 Read = Callable[..., NDArray[np.uint8]]
-"""(path, size, reduction) -> the pixels (H, W, 3) of a file; see `read_image`."""
+"""(path, size, reduction) -> pixels (H, W, 3) of a file; see `read_image`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _CroppedImage:
-    """An image, or a part of one, or a mosaic of four, and its boxes."""
+    """An image, a part of one, or a mosaic of four, with its boxes."""
 
     pixels: NDArray[np.uint8]
-    """(H, W, 3) RGB, not resized yet."""
+    """(H, W, 3) RGB, before resizing."""
     size: Size
-    """Height and width once resized, px."""
+    """Height and width after resizing, px."""
     boxes: Boxes
     """(G, 4) xyxy px of the resized image."""
     places: NDArray[np.int64]
@@ -63,13 +63,13 @@ class DetectionDataset(torch.utils.data.Dataset):
         """Describe a split.
 
         Args:
-            annotations: index of the split.
-            images: folder that file_name starts from.
-            min_box_side: original px; boxes with a shorter side are left out.
-            long_side: px, limit of the longer side.
-            augment: None for evaluation.
-            match: assigns anchors; None where no losses are wanted.
-            read: (path, size, reduction) -> pixels; see `read_image`.
+            annotations: Index of the split.
+            images: Folder that file_name starts from.
+            min_box_side: Boxes with a shorter side (original px) are left out.
+            long_side: Limit of the longer side, px.
+            augment: Augmentation; None for evaluation.
+            match: Assigns anchors; None if no losses are computed.
+            read: Reads an image: (path, size, reduction) -> pixels; see `read_image`.
         """
         self.annotations = annotations
         self._images = images
@@ -80,9 +80,9 @@ class DetectionDataset(torch.utils.data.Dataset):
         self._read = read
 
     def __getitem__(self, plan: Plan) -> tuple[Batch, list[str]]:
-        """Return the batch of a plan, and a message for each unreadable image.
+        """Return the batch of a plan and a message for each unreadable image.
 
-        Such an image, and an empty plan, become a blank that takes no part in the losses.
+        An unreadable image or an empty plan becomes a blank image that is not part of the losses.
         """
         loaded, unreadable = [], []
         for sample in plan.samples:
@@ -97,7 +97,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         """Decode, augment and resize one image so that it fits on the canvas.
 
         Raises:
-            UnreadableImageError: see `read_image`.
+            UnreadableImageError: See `read_image`.
         """
         if self._augment is None or sample.seed is None:
             cropped = self._load_cropped(
@@ -125,7 +125,7 @@ class DetectionDataset(torch.utils.data.Dataset):
         )
 
     def _load_augmented(self, augment: Augment, sample: Sample, canvas: Size) -> _CroppedImage:
-        """Load a sample as its preset says: the user's list, the view, colours, the flip."""
+        """Load a sample and augment it: the user's list, the view, colours, the flip."""
         assert sample.seed is not None
         random = np.random.default_rng(sample.seed)
         flip = random.random() < augment.hflip
@@ -170,9 +170,9 @@ class DetectionDataset(torch.utils.data.Dataset):
         """Read one image and cut a view out of it.
 
         Args:
-            row: row of the image in the index.
-            choose_view: (size, boxes) of the image -> the view.
-            random: None does not augment.
+            row: Row of the image in the index.
+            choose_view: Chooses the view: (size, boxes) of the image -> view.
+            random: Random generator; None does not augment.
         """
         height, width = (int(side) for side in self.annotations.sizes[row])
         path = self._images / self.annotations.file_names[row]
@@ -206,6 +206,6 @@ def _flipped(cropped: _CroppedImage) -> _CroppedImage:
 def _mosaic_view(
     random: np.random.Generator, part: Size, canvas: Size, size: Size, boxes: Boxes
 ) -> ImageView:
-    """Call `mosaic_view` with what is known of an image last: its size and its boxes."""
+    """Call `mosaic_view` with the arguments in another order, for `partial`."""
     del boxes
     return mosaic_view(random, size, part, canvas)

@@ -1,7 +1,7 @@
-"""The file names of an index where they are only nearly right: what is missing, and what is meant.
+"""Find the image files that an index names not quite correctly.
 
-`find_files` of an index gives its images the names of the files that `near_names` finds, where the
-config asks for it (`data.find_images`).
+If the config sets `data.find_images`, `find_files` replaces the names of missing files in an index
+by those that `near_names` finds.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from retinanet.data.coco.annotations import Annotations, FileNames, map_annotati
 from retinanet.data.coco.records import leads_outside
 from retinanet.data.images.folders import find_image_names
 from retinanet.data.images.near_names import Renames, find_renamed
+from retinanet.errors import plural
 from retinanet.files import user_cache
 
 FOUND = "find_images: "
-"""How the remark about what was found begins."""
+"""Start of the note about the files that were found."""
 
 
 def is_missing(path: Path) -> bool:
-    """Whether there is nothing at a path that can be looked at."""
+    """Whether there is no accessible file at a path."""
     try:
         os.stat(path)  # noqa: PTH116 (os.stat is half the cost)
     except (OSError, ValueError):
@@ -33,16 +34,16 @@ def is_missing(path: Path) -> bool:
 
 
 def existing_image_names(folder: Path) -> list[str]:
-    """Return the names of the image files in a folder and its folders, without links to nothing."""
+    """Return the names of the image files in a folder and its subfolders, without broken links."""
     return [name for name in find_image_names(folder) if not is_missing(folder / name)]
 
 
 def find_names(names: Sequence[str], folder: Path) -> Renames:
-    """Look for the files that names mean which are not there, or which lead outside the folder.
+    """Look for the files meant by names that are missing or lead outside the folder.
 
     Args:
-        names: names of all records.
-        folder: folder that they start from.
+        names: Names of all records.
+        folder: Image folder.
     """
     missing: list[str] = []
     present: list[str] = []
@@ -53,9 +54,9 @@ def find_names(names: Sequence[str], folder: Path) -> Renames:
 
 
 def find_files(annotations: Annotations, folder: Path) -> Annotations:
-    """Return an index whose missing files have the names of those that can only be meant.
+    """Return an index in which missing files are replaced by the files that must be meant.
 
-    Its fingerprint stays: it is the same data, wherever the files lie. What was found is a remark.
+    The fingerprint stays the same, because the data is the same. A note says what was found.
     """
     names = list(annotations.file_names)
     renames = find_names(names, folder)
@@ -72,12 +73,12 @@ def find_files(annotations: Annotations, folder: Path) -> Annotations:
 
 def _remark(renames: Renames) -> str:
     count = len(renames.files)
-    plural = "s were" if count > 1 else " was"
-    return f"{FOUND}{count:,} image file{plural} found {renames.how}"
+    verb = "were" if count > 1 else "was"
+    return f"{FOUND}{plural(count, 'image file')} {verb} found {renames.how}"
 
 
 def _mapped(found: Annotations) -> Annotations:
-    """Return an index as one that is mapped from the user's cache folder, if that takes it."""
+    """Save an index in the user's cache folder and map it, if the folder is writable."""
     try:
         status = found.path.stat()
         source = {
@@ -93,17 +94,17 @@ def _mapped(found: Annotations) -> Annotations:
             place.parent.mkdir(parents=True, exist_ok=True)
             found.save(place, source)
             saved = map_annotations(place, found.path)
-    except OSError:  # nowhere to keep it
+    except OSError:  # nowhere to save it
         return found
     return saved or found
 
 
 def describe_found(parts: Sequence[tuple[Annotations, Path]], remedy: str) -> str:
-    """Say for a message under which names missing files are there; empty if under none.
+    """Return for a message where missing files were found; empty if they were not.
 
     Args:
-        parts: annotation files and their image folders.
-        remedy: what takes the files that were found: `set data.find_images=true`.
+        parts: Annotation files and their image folders.
+        remedy: How to use the files that were found: `set data.find_images=true`.
     """
     found = [(folder, find_names(list(index.file_names), folder)) for index, folder in parts]
     texts = [(f"in {folder}, " if len(parts) > 1 else "", renames) for folder, renames in found]
@@ -118,7 +119,13 @@ def describe_found(parts: Sequence[tuple[Annotations, Path]], remedy: str) -> st
             )
         if renames.elsewhere:
             count, inside = renames.elsewhere
-            namesakes = "its namesake is" if renames.sought == 1 else f"{count:,} have namesakes"
             place = folder / inside
-            return f"{namesakes} in {place}: if those are meant, name that folder; then {remedy}"
+            if renames.sought == 1:
+                namesakes = f"a file with its name is in {place}: if it is the right one, "
+            else:
+                namesakes = (
+                    f"{place} has files with the names of {count:,} of them: if those are the "
+                    "right ones, "
+                )
+            return f"{namesakes}use that folder; then {remedy}"
     return ""

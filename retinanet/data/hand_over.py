@@ -1,9 +1,9 @@
-"""The way of a batch from a loader process: one block of shared memory.
+"""Hand a batch over from a loader process, in one block of shared memory.
 
-By itself torch hands over each tensor in a file of /dev/shm with a descriptor of its own, and it
-does so in a thread of the loader process. What fails there, for want of memory or of descriptors,
-is printed and lost, and the training process would wait for it for ever. Here a batch takes one
-block and one descriptor, and it is filled where an error is an error of the loader.
+By default torch hands over each tensor in its own file of /dev/shm, with its own descriptor, from a
+thread of the loader process. If memory or descriptors run out there, the error is only printed: the
+batch is lost, and the training process would wait for it forever. Here a batch takes one block and
+one descriptor, and it is filled where an error is reported by the loader.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from retinanet.errors import TrainingError
 from retinanet.files import readable_size
 
-SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a mount point of Linux, nothing is made up there)
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a mount point of Linux, no file is made by name)
 _ALIGN = 64
 """Each tensor starts at a multiple of this many bytes."""
 
@@ -31,7 +31,7 @@ _Place = tuple[int, int, torch.dtype, tuple[int, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Packed:
-    """A value whose tensors lie in one block of shared memory."""
+    """A value whose tensors are in one block of shared memory."""
 
     value: bytes
     """The pickled value, with numbers in place of its tensors."""
@@ -52,7 +52,7 @@ def pack(value: Any) -> Packed:
     """Copy all tensors of a value into one block of shared memory.
 
     Raises:
-        TrainingError: there is too little of it.
+        TrainingError: There is too little shared memory.
     """
     content = io.BytesIO()
     pickler = _Pickler(content)
@@ -60,7 +60,7 @@ def pack(value: Any) -> Packed:
     places: list[_Place] = []
     end = 0
     for tensor in pickler.tensors:
-        # In the order in which its elements lie in memory, without gaps.
+        # In the order of its elements in memory, without gaps.
         stride = torch.empty_like(tensor, device="meta").stride()
         places.append((end, tensor.nbytes, tensor.dtype, tuple(tensor.shape), stride))
         end += -(-tensor.nbytes // _ALIGN) * _ALIGN
@@ -71,7 +71,7 @@ def pack(value: Any) -> Packed:
 
 
 def free_shared_memory() -> int | None:
-    """Return the free bytes of the shared memory; None where its size is no limit, or not known."""
+    """Return the free bytes of the shared memory; None if it is not limited or not known."""
     if sys.platform != "linux":
         return None
     try:
@@ -97,7 +97,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Puts the tensors of a block into their places."""
+    """Puts the tensors of a block back into the value."""
 
     def __init__(self, file: io.BytesIO, packed: Packed) -> None:
         super().__init__(file)
@@ -108,7 +108,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _view(block: Tensor, place: _Place) -> Tensor:
-    """Return the tensor at a place of the block."""
+    """Return the tensor at a place in the block."""
     start, length, dtype, size, stride = place
     return block[start : start + length].view(dtype).as_strided(size, stride, None)
 
@@ -117,7 +117,7 @@ def _shared_block(size: int) -> Tensor:
     """Return (size,) uint8 in shared memory.
 
     Raises:
-        TrainingError: there is too little of it.
+        TrainingError: There is too little shared memory.
     """
     if not size:
         return torch.empty(0, dtype=torch.uint8)
@@ -126,7 +126,7 @@ def _shared_block(size: int) -> Tensor:
         if free is not None and free < size:  # torch would leave an empty file behind
             raise _too_little(size, "")
         new_shared = getattr(torch.UntypedStorage, "_new_shared", None)
-        # Without torch's own way, memory of the process is copied there.
+        # In other releases of torch, memory of the process is copied to shared memory.
         storage = new_shared(size) if new_shared else torch.UntypedStorage(size).share_memory_()
     except (RuntimeError, OSError, MemoryError) as error:
         raise _too_little(size, f" ({error})") from None
@@ -135,7 +135,7 @@ def _shared_block(size: int) -> Tensor:
 
 def _too_little(size: int, reason: str) -> TrainingError:
     free = free_shared_memory()
-    left = "" if free is None else f", {readable_size(free)} are free in {SHARED_MEMORY}"
+    left = "" if free is None else f", {readable_size(free)} free in {SHARED_MEMORY}"
     return TrainingError(
         f"a loader process could not hand over a batch of {readable_size(size)}: too little shared "
         f"memory{left}{reason}. Another program may use it. Lower data.workers (0 needs none; the "

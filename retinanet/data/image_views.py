@@ -1,7 +1,7 @@
-"""Which window of an image the network sees, and how large: cutting, resizing, laying on a canvas.
+"""The part of an image that the network sees, and its size: crop, resize, place on a canvas.
 
 Pure functions. Sizes are (height, width) px, windows and boxes xyxy px of the image, G boxes of an
-image. What the network sees of an image is its view.
+image. The part that the network sees is called the view.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from retinanet.data.canvas import Size, resized
 Boxes = NDArray[np.float32]
 
 _VISIBLE = 0.1
-"""Share of a box that a window must leave; less is no longer the object."""
+"""Share of a box that must be visible in a window; with less the box is dropped."""
 _REDUCTIONS = (8, 4, 2)
 """A JPEG can be decoded at 1/8, 1/4 or 1/2 of its size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageView:
-    """A window of an image, and its size once resized."""
+    """A window of an image, and its size after resizing."""
 
     window: tuple[float, float, float, float]
     """xyxy px of the image."""
     size: Size
-    """px, once resized."""
+    """px, after resizing."""
 
     @property
     def reduction(self) -> int:
-        """The largest of 1, 2, 4, 8 that the image may be decoded smaller by."""
+        """Largest factor (1, 2, 4 or 8) by which the image may be decoded smaller."""
         x1, y1, x2, y2 = self.window
         shrink = min((y2 - y1) / self.size[0], (x2 - x1) / self.size[1])
         return next((factor for factor in _REDUCTIONS if shrink >= factor), 1)
 
     def reduced(self) -> ImageView:
-        """Return the same view of the image decoded smaller."""
+        """Return the same view for the image decoded smaller by `reduction`."""
         x1, y1, x2, y2 = (value / self.reduction for value in self.window)
         return ImageView(window=(x1, y1, x2, y2), size=self.size)
 
 
 def whole_view(size: Size, *, short_side: int, long_side: int, canvas: Size) -> ImageView:
-    """Return the view of a whole image; one that does not fit on the canvas becomes smaller."""
+    """Return the view of a whole image, scaled down if it does not fit on the canvas."""
     after = resized(size, short_side=short_side, long_side=long_side)
     if after[0] > canvas[0] or after[1] > canvas[1]:
         scale = min(canvas[0] / after[0], canvas[1] / after[1])
@@ -57,16 +57,16 @@ def whole_view(size: Size, *, short_side: int, long_side: int, canvas: Size) -> 
 def crop_to_view(
     image: NDArray[np.uint8], boxes: NDArray[np.float32], crowd: NDArray[np.bool_], view: ImageView
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
-    """Cut the window of a view out of an image; the pixels are not resized yet.
+    """Crop an image to the window of a view, without resizing the pixels.
 
     Args:
         image: (H, W, 3) RGB.
-        boxes: (G, 4) of the image.
-        crowd: (G,) regions to ignore: any part of one is kept.
-        view: what to show of the image; its window is widened to whole px.
+        boxes: (G, 4) boxes in the image.
+        crowd: (G,) whether a box is a region to ignore; any visible part of those is kept.
+        view: The view; its window is widened to whole px.
 
     Returns:
-        The window's pixels, the boxes left in px of the resized view, and their rows in `boxes`.
+        The pixels in the window, the boxes left (px of the resized view), their rows in `boxes`.
     """
     height, width = image.shape[:2]
     x1, y1 = (max(0, int(value)) for value in view.window[:2])
@@ -85,9 +85,9 @@ def crop_to_view(
 
 
 def resize_onto_canvas(image: NDArray[np.uint8], size: Size, canvas: NDArray[np.uint8]) -> None:
-    """Resize an image (H, W, 3) into the top left corner of a canvas (H', W', 3), the rest 0.
+    """Resize an image (H, W, 3) into the top left corner of a canvas (H', W', 3); the rest is 0.
 
-    The pixels are those of `resize_image`, written once.
+    The result has the pixels of `resize_image`, without an extra copy.
     """
     height, width = size
     canvas[height:] = 0
@@ -100,7 +100,7 @@ def resize_onto_canvas(image: NDArray[np.uint8], size: Size, canvas: NDArray[np.
 
 
 def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Resize to (height, width), bilinear; from half the size down by area, against aliasing."""
+    """Resize to (height, width): bilinear, or by area below half the size to avoid aliasing."""
     if image.shape[:2] == size:
         return image
     resized_image = cv2.resize(image, (size[1], size[0]), interpolation=_interpolation(image, size))

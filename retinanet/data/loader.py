@@ -1,4 +1,4 @@
-"""Plans -> a rank's whole steps, by worker processes that hold no state."""
+"""Load the steps of a rank from their plans, in worker processes without state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from retinanet.structures import BLANK
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """Options of glibc's mallopt(3)."""
 PREFETCH = 2
-"""Batches that a loader process works ahead."""
+"""Batches that a loader process prepares ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ class RankStep:
     step: int
     micro_batches: list[Batch]
     positives: int
-    """Positive anchors of this part: known before the forward pass."""
+    """Positive anchors of this part, known before the forward pass."""
     images: int
-    """Images of this part that take part in the losses."""
+    """Images of this part that count in the losses."""
     bad: list[str]
-    """Images that could not be read."""
+    """Messages about images that could not be read."""
 
     def pin_memory(self) -> RankStep:
         """Copy into page-locked memory (called by torch's loader)."""
@@ -61,7 +61,7 @@ class _RankPlan:
 
 
 class _RankPlans(Sampler[_RankPlan]):
-    """The plans of one rank, named in the training process: its workers need not know the order."""
+    """The plans of one rank, made in the training process: workers need not know the order."""
 
     def __init__(
         self, plan: TrainingPlan, steps: range, *, rank: int, ranks: int, micro_batch: int
@@ -100,14 +100,14 @@ class _RankSteps(Dataset):
 
 
 class _Unsent:
-    """An error of a loader process that the training process is to raise."""
+    """An error in a loader process, to be raised in the training process."""
 
     def __init__(self, error: UserError | TrainingError) -> None:
         self.error = error
 
 
 class _PackedItems(Dataset):
-    """Items on their way between processes; their expected errors travel as what they are."""
+    """Packs items to send them to the training process; expected errors are sent as values."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -127,13 +127,13 @@ class _PackedItems(Dataset):
 
 
 class Loader(DataLoader):
-    """torch's loader, whose processes never keep the training waiting for ever.
+    """torch's loader, with a limit on how long training waits for its processes.
 
-    An iterator is a generator: however it ends, and when it is closed, its processes end.
+    An iterator is a generator: when it ends for any reason or is closed, its processes end.
     """
 
     def __init__(self, dataset: Dataset, *, say: Callable[[str], None], **options: Any) -> None:
-        """Take torch's options, and where to say that a batch is long in coming."""
+        """Take torch's options, and `say`, which reports that a batch takes long."""
         if options["num_workers"]:
             dataset = _PackedItems(dataset)
             options["timeout"] = GLANCE
@@ -154,10 +154,10 @@ class Loader(DataLoader):
 
 
 def _next_item(iterator: Iterator[Packed | _Unsent], watch: Watch) -> Packed | None:
-    """Return the next item of torch's iterator, None after the last.
+    """Return the next item of torch's iterator, or None after the last.
 
     Raises:
-        UserError, TrainingError: of the process that loads it, or of the way from there.
+        UserError, TrainingError: A loader process raised it, or its batch could not be received.
     """
     with watch.waiting():
         while True:
@@ -165,7 +165,7 @@ def _next_item(iterator: Iterator[Packed | _Unsent], watch: Watch) -> Packed | N
                 item = next(iterator, None)
                 break
             except Exception as error:
-                if not watch.goes_on(error):
+                if not watch.still_waits(error):
                     watch.explain(error)
     if isinstance(item, _Unsent):
         raise item.error
@@ -185,7 +185,7 @@ def training_loader(
     pin_memory: bool,
     say: Callable[[str], None] = say_to_stderr,
 ) -> Loader:
-    """Return a loader that yields this rank's `RankStep` of the steps from start to stop."""
+    """Return a loader that yields the `RankStep` of this rank for the steps start..stop-1."""
     plans = _RankPlans(plan, range(start, stop), rank=rank, ranks=ranks, micro_batch=micro_batch)
     return _loader(_RankSteps(dataset), plans, workers=workers, pin_memory=pin_memory, say=say)
 
@@ -193,7 +193,7 @@ def training_loader(
 def evaluation_loader(
     dataset: DetectionDataset, plans: Sequence[Plan], *, workers: int, pin_memory: bool
 ) -> Loader:
-    """Return a loader that yields (batch, unreadable images) of each plan."""
+    """Return a loader that yields (batch, messages about unreadable images) for each plan."""
     return _loader(dataset, plans, workers=workers, pin_memory=pin_memory, say=say_to_stderr)
 
 
@@ -205,12 +205,12 @@ def _loader(
     pin_memory: bool,
     say: Callable[[str], None],
 ) -> Loader:
-    # Forking is cheap and safe while the workers keep off the device; elsewhere they are spawned.
+    # Forking is cheap, and safe while the workers do not use the device. Elsewhere: spawn.
     context = ("fork" if sys.platform == "linux" else "spawn") if workers else None
     return Loader(
         dataset,
         say=say,
-        batch_size=None,  # a step is a sample of this loader: it batches itself
+        batch_size=None,  # each item of this loader is a whole step, batched already
         sampler=sampler,
         num_workers=workers,
         multiprocessing_context=context,
@@ -222,7 +222,7 @@ def _loader(
 
 @contextmanager
 def on_one_core() -> Iterator[None]:
-    """Keep this process to one core for a while, as a loader's process is."""
+    """Limit this process to one core for a while, like a loader process."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -234,10 +234,10 @@ def on_one_core() -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that it frees.
+    """Make this process keep the memory that it frees.
 
-    glibc hands every large block back to the system; for images, faulting it in again costs as
-    much as half of decoding them.
+    glibc returns every large block to the system. For images, mapping it again costs half as much
+    as decoding them.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -246,7 +246,7 @@ def keep_memory() -> None:
 
 
 def _start_worker(worker: int) -> None:
-    """Keep a worker to one core, and let it end as the training wants it."""
+    """Limit a worker to one core, and let the training process decide when it ends."""
     del worker
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

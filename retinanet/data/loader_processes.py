@@ -1,4 +1,4 @@
-"""The processes of a loader: how one ends, what it is doing, and how long it is waited for."""
+"""The processes of a loader: start, end, state, and how long training waits for them."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from retinanet.data.hand_over import SHARED_MEMORY
 from retinanet.errors import TrainingError
 
 NOTICE = 60.0
-"""Seconds without a batch after which it is said what is waited for."""
+"""Seconds without a batch after which the wait is reported."""
 PATIENCE = 1800.0
 """Seconds without a batch after which the run ends."""
 _GRACE = 300
-"""Seconds from SIGTERM to a process's end."""
+"""Seconds from SIGTERM to the end of a process."""
 _LEAVING = 3.0
-"""Seconds in which processes end by themselves; those that are stuck are then killed."""
+"""Seconds in which processes may end by themselves; stuck ones are then killed."""
 _LOST_BATCH = 71
 """Exit code of a process that could not send a batch."""
 GLANCE = 1.0
-"""Seconds between two looks at the clock, and at the processes."""
+"""Seconds between two checks of the clock and the processes."""
 
 _STATES = {"T": "stopped", "t": "stopped", "D": "waiting for a disk or a network drive"}
 """Letters of /proc/PID/stat."""
 
 _open: weakref.WeakKeyDictionary[Any, list[BaseProcess]] = weakref.WeakKeyDictionary()
-"""Iterators of torch's loader, and their processes, which are running."""
+"""Open iterators of torch's loader, and their processes."""
 
 
 def prepare_process() -> None:
     """Keep a loader's process alive while the training finishes its step after a signal.
 
-    A terminal's Ctrl-C and a scheduler's signals reach every process of the group. The training
-    process saves its state and lets the loaders go; SIGTERM ends one after a grace only.
+    Ctrl-C in a terminal and the signals of a scheduler reach every process of the group. The
+    training process saves its state and then ends the loaders. SIGTERM ends one after a delay.
     """
-    # Collecting garbage among what it was forked with would copy the whole heap, page by page.
+    # Garbage collection of objects from before the fork would copy the whole heap, page by page.
     gc.freeze()
-    # What cannot be sent would be lost: torch prints a traceback and goes on.
+    # A batch that cannot be sent would be lost: torch prints a traceback and continues.
     Queue._on_queue_feeder_error = staticmethod(  # type: ignore[attr-defined]
         lambda error, batch: os._exit(_LOST_BATCH)
     )
@@ -62,11 +62,11 @@ def prepare_process() -> None:
     for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    for name in ("SIGBUS", "SIGSEGV", "SIGFPE"):  # torch prints a line; the training says more
+    for name in ("SIGBUS", "SIGSEGV", "SIGFPE"):  # the message of training has more than torch's
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
     if hasattr(signal, "alarm"):  # not on Windows
-        # Between two instructions: a shared block that is being made would stay for ever.
+        # Python runs this between two instructions, so that no half-made shared block is left.
         signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE) and None)
 
@@ -74,10 +74,10 @@ def prepare_process() -> None:
 def _print_unless_left(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Print an uncaught error, unless it says that the training process has left.
+    """Print an uncaught error, unless it means that the training process has left.
 
-    A signal may end its wait while it takes a batch: the thread that sends descriptors then finds
-    nobody at the other end. If that thread has no descriptor left itself, it would try for ever.
+    A signal may interrupt training while it receives a batch. The thread that sends descriptors
+    then finds the other end closed. If that thread has no descriptors left, it would retry forever.
     """
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         os._exit(_LOST_BATCH)
@@ -86,10 +86,10 @@ def _print_unless_left(
 
 
 def start_processes(start: Callable[[], Any]) -> tuple[Any, list[BaseProcess]]:
-    """Return what `start` gives: an iterator of torch's loader, and its processes.
+    """Call `start`; return its result, an iterator of torch's loader, and the processes.
 
     Raises:
-        TrainingError: the system does not allow so many; none of them is left.
+        TrainingError: The system does not allow so many processes. None of them is left running.
     """
     before = set(multiprocessing.active_children())
     try:
@@ -100,11 +100,11 @@ def start_processes(start: Callable[[], Any]) -> tuple[Any, list[BaseProcess]]:
         raise TrainingError(
             f"the loader processes could not be started: {error.strerror}. {_remedy(error)}"
         ) from None
-    # By default the death of a process is raised wherever the training is at that moment.
+    # By default torch raises the death of a process wherever training is at that moment.
     if hasattr(signal_handling, "_remove_worker_pids"):
         signal_handling._remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
-    # Of torch's own list; children that are gone already would be missing.
+    # Prefer torch's own list: children that have ended already are missing from `started`.
     started = set(multiprocessing.active_children()) - before
     workers = list(getattr(iterator, "_workers", started))
     _open[iterator] = workers
@@ -116,19 +116,19 @@ def _remedy(error: OSError) -> str:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"Allow more open files (ulimit -n 4096), or {fewer}"
     if error.errno in (errno.EAGAIN, errno.ENOMEM):
-        return f"Is the limit of processes (ulimit -u) or the memory used up? Or {fewer}"
+        return f"Is the process limit (ulimit -u) reached, or the memory used up? Or {fewer}"
     if error.errno == errno.ENOSPC:
         return f"{SHARED_MEMORY} is full (docker run --shm-size=8g makes it larger); or {fewer}"
     return f"Set data.workers=0, which needs none (the results stay the same); the error: {error}"
 
 
 def end_processes(iterator: Any) -> None:
-    """End the processes of an iterator within seconds, also those that are stuck.
+    """End the processes of an iterator within seconds, even if they are stuck.
 
-    They hold no state. torch's own way waits for each in turn, and without end where one was
-    stopped at a bad moment.
+    They have no state. torch's own shutdown waits for each in turn, and forever if one was stopped
+    at a bad moment.
     """
-    if iterator not in _open:  # the program is at its end, where no thread can be started
+    if iterator not in _open:  # the program is exiting, and no thread can be started
         return
     workers = _open[iterator]
     for worker in workers:
@@ -138,12 +138,12 @@ def end_processes(iterator: Any) -> None:
         if worker.exitcode is None:
             worker.kill()
     _join(workers, _LEAVING)
-    # The queues and torch's thread that pins memory: they may wait for what died in their hands.
+    # torch's queues and its pinning thread may wait forever for data of a process that died.
     rest = threading.Thread(target=iterator._shutdown_workers, name="end of loader", daemon=True)
     rest.start()
     rest.join(2 * _LEAVING)
     for worker in workers:
-        if worker.exitcode is None:  # the system holds it: the program would wait for it at its end
+        if worker.exitcode is None:  # stuck in the system: the program would wait for it at exit
             getattr(multiprocessing.process, "_children", set()).discard(worker)
     _open.pop(iterator, None)
 
@@ -164,17 +164,17 @@ def _join(workers: Sequence[BaseProcess], seconds: float) -> None:
 
 @atexit.register
 def _end_all() -> None:
-    """End what was never closed: multiprocessing would wait for the whole grace."""
+    """End iterators that were not closed: multiprocessing would wait the full `_GRACE`."""
     for iterator, workers in list(_open.items()):
         for worker in workers:
             if worker.exitcode is None:
                 worker.kill()
-        iterator._shutdown = True  # torch has nothing left to end
+        iterator._shutdown = True  # nothing is left for torch to end
         del _open[iterator]
 
 
 class Watch:
-    """Looks after the wait for a batch, in a thread: main may wait in a place without a clock."""
+    """Watches the wait for a batch, in a thread: the main thread may wait without a timeout."""
 
     def __init__(self, workers: Sequence[BaseProcess], say: Callable[[str], None]) -> None:
         self._workers = workers
@@ -182,7 +182,7 @@ class Watch:
         self._since: float | None = None
         self._is_over = threading.Event()
         self.gave_up = ""
-        """Why it is not waited any longer."""
+        """Why training no longer waits; empty while it does."""
         threading.Thread(target=self._look, name="loader watch", daemon=True).start()
 
     @contextmanager
@@ -195,7 +195,7 @@ class Watch:
             self._since = None
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop watching."""
         self._is_over.set()
 
     def _look(self) -> None:
@@ -207,11 +207,11 @@ class Watch:
             waited = time.monotonic() - since
             if waited > NOTICE and noticed != since:
                 noticed = since
-                # A disk that does not take the line is an error of the training itself.
+                # If the log cannot be written, training itself reports that error.
                 with suppress(TrainingError, OSError):
                     self._say(
                         f"no batch for {waited:.0f} s: waiting for {describe(self._workers)}; "
-                        f"after {PATIENCE / 60:.0f} minutes the run ends"
+                        f"the run ends after {PATIENCE / 60:.0f} minutes"
                     )
             if waited > PATIENCE:
                 self.gave_up = f"no batch for {waited / 60:.0f} minutes: {describe(self._workers)}"
@@ -220,8 +220,8 @@ class Watch:
                         _kill(worker.pid)
                 return
 
-    def goes_on(self, error: Exception) -> bool:
-        """Whether an error of torch's loader is the end of a glance, and nothing else is wrong."""
+    def still_waits(self, error: Exception) -> bool:
+        """Whether an error of torch's loader is only the timeout of one check (`GLANCE`)."""
         return (
             "DataLoader timed out" in str(error)
             and not self.gave_up
@@ -229,15 +229,15 @@ class Watch:
         )
 
     def explain(self, error: Exception) -> NoReturn:
-        """Raise what stands behind an error of torch's loader.
+        """Raise the cause of an error of torch's loader.
 
         Raises:
-            TrainingError: a process has died or was given up, or descriptors have run out.
-            Exception: any other error, as it is.
+            TrainingError: A process died or stopped responding, or there are no descriptors left.
+            Exception: Any other error, unchanged.
         """
         if self.gave_up:
             raise TrainingError(
-                f"{self.gave_up}. Does the disk or the network drive with the images still answer? "
+                f"{self.gave_up}. Does the disk or network drive with the images still respond? "
                 "data.workers=0 loads in the training process"
             ) from None
         # A connection may break just before its process counts as ended.
@@ -250,8 +250,8 @@ class Watch:
             raise TrainingError(describe_death(dead[0].pid, dead[0].exitcode)) from None
         if _is_out_of_descriptors(error):
             raise TrainingError(
-                "too many open files: a batch of a loader process could not be taken. Allow more "
-                "(ulimit -n 4096), or lower data.workers (the results stay the same)"
+                "too many open files: a batch could not be received from a loader process. Allow "
+                "more (ulimit -n 4096), or lower data.workers (the results stay the same)"
             ) from None
         if broken:
             raise TrainingError(
@@ -271,12 +271,12 @@ def _kill(pid: int) -> None:
 def _is_out_of_descriptors(error: Exception) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return True
-    # Python's and torch's words where a descriptor does not arrive.
+    # The messages of Python and torch if a descriptor does not arrive.
     return "ancdata" in str(error) or "Too many open files" in str(error)
 
 
 def describe(workers: Sequence[BaseProcess]) -> str:
-    """Say which processes there are, and what the system knows of those that do not go on."""
+    """Name the processes, with the state of those that the system shows as stopped or waiting."""
     words = []
     for worker in workers:
         state = _STATES.get(_state(worker.pid))
@@ -285,7 +285,7 @@ def describe(workers: Sequence[BaseProcess]) -> str:
 
 
 def _state(pid: int | None) -> str:
-    """Return the system's letter for the state of a process; "" where it is not known."""
+    """Return the system's letter for the state of a process, or "" if it is unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -293,11 +293,11 @@ def _state(pid: int | None) -> str:
 
 
 def describe_death(pid: int | None, code: int | None) -> str:
-    """Say how a loader's process has ended, and what helps.
+    """Say how a loader process ended, and what helps.
 
     Args:
-        pid: its number.
-        code: its exit code; minus the number of a signal.
+        pid: Id of the process.
+        code: Exit code of the process; negative for a signal.
     """
     fewer = "lower data.workers (the results stay the same)"
     if code == _LOST_BATCH:
@@ -308,7 +308,7 @@ def describe_death(pid: int | None, code: int | None) -> str:
     if code is None or code >= 0:
         return (
             f"a loader process is gone: pid {pid} ended with exit code {code}. data.workers=0 "
-            "loads in the training process, where an error says more"
+            "loads in the training process, where the error is shown"
         )
     try:
         name = signal.Signals(-code).name
@@ -316,15 +316,15 @@ def describe_death(pid: int | None, code: int | None) -> str:
         name = f"signal {-code}"
     causes = {
         "SIGKILL": f"If the machine ran out of memory, {fewer}",
-        "SIGBUS": f"Did a disk, the memory or {SHARED_MEMORY} run full, or did a file shrink while "
+        "SIGBUS": f"Is a disk, the memory or {SHARED_MEMORY} full, or did a file shrink while "
         f"it was read? If memory is short, {fewer}",
-        "SIGSEGV": "A library crashed, possibly over one image: data.workers=0 and python -X "
+        "SIGSEGV": "A library crashed, possibly on one image: data.workers=0 and python -X "
         "faulthandler -m retinanet show where",
     }
-    cause = causes.get(name, f"If it was not you who ended it, {fewer}")
+    cause = causes.get(name, f"If you did not end it yourself, {fewer}")
     return f"a loader process is gone: pid {pid} was ended by {name}. {cause}"
 
 
 def say_to_stderr(text: str) -> None:
-    """Say something where there is no log."""
+    """Print a message to stderr, where there is no log."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The presets of augmentation: what each does beside the horizontal flip, and its geometry.
+"""The augmentation presets: what each does in addition to the horizontal flip, and its geometry.
 
 Pure functions of (random generator, size, boxes). Sizes are (height, width) px, windows and boxes
 xyxy px of the image, G boxes of an image.
@@ -18,32 +18,32 @@ from retinanet.data.image_views import Boxes, ImageView
 _JITTER = (0.1, 2.0)
 """Scales of large-scale jitter (Ghiasi et al., *Simple Copy-Paste*, section 3)."""
 _CROP = (0.5, 1.0)
-"""Share of the sides that a crop of `strong` leaves."""
+"""Share of each side that a crop of `strong` keeps."""
 _CENTRE, _ZOOM = (0.3, 0.7), (0.5, 1.5)
-"""Where the four images of a mosaic meet, and their scales: 1 fits the whole image."""
+"""Where the four images of a mosaic meet, and their scales (at 1 the whole image fits)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What one `data.preset` does."""
+    """The settings of one `data.preset`."""
 
     percents: tuple[int, ...] = ()
-    """Short sides to draw from, in % of the only one that is given."""
+    """Short sides to draw from, in % of the configured one (if there is only one)."""
     jitters: bool = False
-    """Whether an image is shown at a random scale, cropped where it is too large."""
+    """Whether an image is shown at a random scale, and cropped if it is too large."""
     crops: bool = False
-    """Whether a random part of an image is shown, which cuts no box."""
+    """Whether a random part of an image is shown that does not cut any box."""
     colours: Sequence[dict[str, dict[str, Any]]] = ()
-    """Transforms of albumentations that leave boxes where they are."""
+    """Transforms of albumentations that do not move boxes."""
     partners: int = 0
-    """Images that join another one on its canvas."""
+    """Number of images that are added to the canvas of another one."""
     makes_canvas: bool = False
-    """Whether every image is shown on a canvas of one size."""
+    """Whether every image is shown on a canvas of the same size."""
 
     def view(
         self, random: np.random.Generator, size: Size, boxes: Boxes, whole: ImageView, canvas: Size
     ) -> ImageView:
-        """Return what is seen of an image; `whole` is the view of all of it."""
+        """Return the view of an image; `whole` is the view of the complete image."""
         if self.jitters:
             return jitter(random, size, canvas)
         return safe_crop(random, size, boxes, whole) if self.crops else whole
@@ -55,7 +55,7 @@ class Preset:
         return given
 
     def canvas(self, short_sides: tuple[int, ...], given: Size | None) -> Size | None:
-        """Return the canvas that the preset makes of every image, if it makes one."""
+        """Return the canvas that the preset uses for every image, or None."""
         if not self.makes_canvas:
             return None
         side = max(short_sides)
@@ -63,15 +63,15 @@ class Preset:
 
 
 def jitter(random: np.random.Generator, size: Size, canvas: Size) -> ImageView:
-    """Return a view at a scale between 0.1 and 2 of what fits; what is too large is cropped."""
+    """Return a view at 0.1 to 2 times the scale that fits; it is cropped if too large."""
     scale = min(canvas[0] / size[0], canvas[1] / size[1]) * random.uniform(*_JITTER)
     return _random_view(random, size, scale, canvas)
 
 
 def safe_crop(random: np.random.Generator, size: Size, boxes: Boxes, view: ImageView) -> ImageView:
-    """Return a view of a part of the image, of its own shape, that cuts no box (G, 4)."""
+    """Return a view of a part of the image, with its aspect ratio, that cuts no box (G, 4)."""
     share = random.uniform(*_CROP)
-    least = np.array([size[1], size[0]], np.float64)  # of the boxes' common corners, x and y
+    least = np.array([size[1], size[0]], np.float64)  # top left corner of all boxes, x and y
     most = np.zeros(2)
     if len(boxes):
         least, most = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
@@ -100,9 +100,9 @@ def mosaic_view(random: np.random.Generator, size: Size, part: Size, canvas: Siz
 
 
 def _random_view(random: np.random.Generator, size: Size, scale: float, limit: Size) -> ImageView:
-    """Return a view at a scale, at a random place; once resized it is no larger than `limit`."""
+    """Return a view at a scale and a random place; its resized size is at most `limit`."""
     after = [max(1, min(most, round(side * scale))) for side, most in zip(size, limit, strict=True)]
-    # A side that fits is seen to its end, though its size after is rounded to whole px.
+    # A side that fits is seen completely, although its resized size is rounded to whole px.
     height, width = (min(side, most / scale) for side, most in zip(size, limit, strict=True))
     y, x = random.random(2) * (size[0] - height, size[1] - width)
     return ImageView(window=(x, y, x + width, y + height), size=(after[0], after[1]))

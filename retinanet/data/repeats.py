@@ -16,13 +16,13 @@ def repeat_factors(
 ) -> NDArray[np.float64]:
     """Return how often each of some images occurs in an epoch, at least 1.
 
-    The largest, over the classes c of an image, of sqrt(threshold / f(c)), where f(c) is the share
-    of the images with a box of c (Gupta et al., *LVIS*, appendix B.2). Crowds do not count.
+    The factor of an image is the largest sqrt(threshold / f(c)) of its classes c. f(c) is the share
+    of images with a box of class c (Gupta et al., *LVIS*, appendix B.2). Crowds do not count.
 
     Args:
-        annotations: index of the split.
-        rows: (N,) images to train on.
-        threshold: share of the images, 0..1, under which a class is rare.
+        annotations: Index of the split.
+        rows: (N,) rows of the images to train on.
+        threshold: Share of images, 0..1, below which a class is rare.
     """
     is_trained_on = np.zeros(len(annotations), bool)
     is_trained_on[rows] = True
@@ -41,7 +41,7 @@ def repeat_factors(
 def _image_class_pairs(
     annotations: Annotations,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the rows and labels of images and the classes in them, each pair once."""
+    """Yield each pair of an image (row) and a class in it (label) once."""
     classes = len(annotations.categories)
     for first, last in parts(annotations):
         start, stop = annotations.offsets[[first, last]]

@@ -1,7 +1,7 @@
-"""Which images a step sees, at which size: pure functions of (seed, epoch, step).
+"""The images of a step and their sizes: pure functions of (seed, epoch, step).
 
-Nothing here has a position to save: a resumed run needs the step number alone, and the number of
-devices, workers and micro-batches cannot matter. N images, E entries of an epoch (repeats count).
+There is no position to save: a resumed run needs only the step number, and the number of devices,
+workers and micro-batches does not matter. N images, E entries of an epoch (repeats count).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from retinanet.data.canvas import Buckets, Size, cover, evaluation_canvas, resized
 
-# The first number of every seed tells the purposes apart.
+# The first number of every seed: its purpose.
 _ORDER, _BATCH, _SAMPLE, _REPEATS, _PARTNERS, _SIDE = range(6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image at one place of the training: everything its pixels depend on."""
+    """One image at one place in training: everything that its pixels depend on."""
 
     row: int
     """Row in the annotation index."""
@@ -48,15 +48,15 @@ def epoch_order(
 ) -> NDArray[np.int64]:
     """Return the entries (E,) of an epoch: batch i is `[i * batch_size:(i + 1) * batch_size]`.
 
-    One permutation by (seed, epoch); full batches form group by group, in the order in which the
-    permutation completes them; what is left of the groups forms batches by the next, coarser
-    grouping, and in the end in permutation order, so that only the epoch's last batch may be short.
+    The permutation depends on (seed, epoch). Full batches are formed within each group, in the
+    order in which the permutation completes them. The rest of the groups forms batches by the next,
+    coarser grouping, and finally in permutation order. Only the last batch may be short.
 
     Args:
-        groupings: (E,) group of each entry, from fine to coarse.
-        seed: seed of the experiment.
-        epoch: from 0.
-        batch_size: images of the global batch.
+        groupings: Arrays (E,) with the group of each entry, from fine to coarse.
+        seed: Seed of the experiment.
+        epoch: Number of the epoch, from 0.
+        batch_size: Images in the global batch.
     """
     count = len(groupings[0])
     permutation = np.random.default_rng((_ORDER, seed, epoch)).permutation(count)
@@ -76,25 +76,25 @@ def epoch_order(
 
 
 def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return how often each image (N,) occurs in an epoch: its factor, rounded at random.
+    """Return how often each image (N,) occurs in an epoch: its factor, randomly rounded.
 
-    The sum is the same in every epoch: that of the factors, without its fraction.
+    The total is the same in every epoch: the sum of the factors, rounded down.
 
     Args:
-        factors: (N,) of at least 1.
-        seed: seed of the experiment.
-        epoch: from 0.
+        factors: (N,) factors, at least 1.
+        seed: Seed of the experiment.
+        epoch: Number of the epoch, from 0.
     """
     whole = np.floor(factors)
     fraction = factors - whole
-    # Not rounded up: the fractions would have to grow, and one might pass 1.
+    # Not rounded up: the fractions would have to grow, and one might exceed 1.
     extra = math.floor(fraction.sum())
     repeats = whole.astype(np.int64)
     if extra:
         random = np.random.default_rng((_REPEATS, seed, epoch))
         order = random.permutation(len(factors))
-        # Systematic sampling: the images lie in a row, each as long as its fraction; a comb of
-        # `extra` teeth at equal distances touches each as often as its fraction says.
+        # Systematic sampling: put the images in a row, each as long as its fraction. A comb with
+        # `extra` teeth at equal distances hits each image in proportion to its fraction.
         ends = np.minimum(np.cumsum(fraction[order]) * (extra / fraction.sum()), extra)
         ends[-1] = extra
         touched = np.diff(np.floor(ends + random.random()), prepend=0).astype(np.int64)
@@ -103,7 +103,7 @@ def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDAr
 
 
 class TrainingPlan:
-    """Names the images, sizes and canvas of any step."""
+    """Determines the images, sizes and canvas of any step."""
 
     def __init__(
         self,
@@ -120,20 +120,20 @@ class TrainingPlan:
         fixed_canvas: Size | None,
         partners: int,
     ) -> None:
-        """Describe what to draw from.
+        """Describe the images and options to draw from.
 
         Args:
             sizes: (N, 2) heights and widths of the images, px.
-            rows: images to train on.
-            factors: how often each of `rows` occurs in an epoch, at least 1; None is once.
-            seed: seed of the experiment.
-            batch_size: images of the global batch.
-            short_sides: px after resizing, drawn from.
-            long_side: px, limit of the longer side.
-            resize: one short side for a batch, or one for each image.
-            canvas: see `DataConfig.canvas`.
-            fixed_canvas: what the augmentation makes of every image; None follows `canvas`.
-            partners: other images that each sample is joined with.
+            rows: Rows of the images to train on.
+            factors: How often each of `rows` occurs in an epoch, at least 1; None means once.
+            seed: Seed of the experiment.
+            batch_size: Images in the global batch.
+            short_sides: Short sides after resizing to draw from, px.
+            long_side: Limit of the longer side, px.
+            resize: Whether to draw one short side for each batch or for each image.
+            canvas: See `DataConfig.canvas`.
+            fixed_canvas: Canvas that the augmentation uses for every image; None follows `canvas`.
+            partners: Number of other images that are added to each sample.
         """
         self._sizes = sizes
         self._rows = rows.astype(np.int32)
@@ -151,14 +151,14 @@ class TrainingPlan:
             self._buckets = Buckets(short_sides=short_sides, long_side=long_side)
             self._bucket_of = self._buckets.of_all(sizes)
         self.entries = len(rows)
-        """Images of an epoch, repeats counted."""
+        """Images in an epoch, including repeats."""
         if factors is not None:
             self.entries = int(draw_repeats(factors, seed=seed, epoch=0).sum())
         self._order = lru_cache(maxsize=2)(self._epoch_order)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; the last may be short."""
+        """Batches in an epoch; the last one may be short."""
         return -(-self.entries // self._batch_size)
 
     def step(self, step: int) -> Plan:
@@ -182,7 +182,7 @@ class TrainingPlan:
         return 1 - image / canvas
 
     def _epoch_order(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the rows (E,) of an epoch, and which of its image's occurrences each is."""
+        """Return the rows (E,) of an epoch, and which occurrence of its image each one is."""
         rows, occurrences = self._rows, np.zeros(len(self._rows), np.int32)
         if self._factors is not None:
             repeats = draw_repeats(self._factors, seed=self._seed, epoch=epoch)
@@ -190,14 +190,14 @@ class TrainingPlan:
             first = np.cumsum(repeats) - repeats
             occurrences = (np.arange(len(rows)) - np.repeat(first, repeats)).astype(np.int32)
         buckets = self._bucket_of[rows]
-        # What is left of the buckets keeps wide images from high ones: both want a square canvas.
+        # The second grouping keeps wide and tall images apart: together they need a square canvas.
         order = epoch_order(
             (buckets, buckets % 2), seed=self._seed, epoch=epoch, batch_size=self._batch_size
         )
         return rows[order], occurrences[order]
 
     def _sample(self, row: int, epoch: int, occurrence: int, batch_side: int) -> Sample:
-        # The occurrence in the epoch tells repeats of an image apart.
+        # The occurrence in the epoch distinguishes repeats of an image.
         name = (self._seed, epoch, row, occurrence)
         side = batch_side if self._resize == "per_batch" else self._draw_short_side((_SIDE, *name))
         partners = ()
@@ -217,7 +217,7 @@ class TrainingPlan:
             return self._fixed_canvas
         if self._buckets is None:
             return cover([self._resized(sample) for sample in samples])
-        # With a size for each image, the canvas is that of the largest: few shapes stay few.
+        # With a size for each image, use the canvas of the largest size, to have few shapes.
         side = batch_side if self._resize == "per_batch" else max(self._short_sides)
         return cover([self._buckets.canvas(int(self._bucket_of[s.row]), side) for s in samples])
 
@@ -241,10 +241,10 @@ def evaluation_plans(
     long_side: int,
     canvas: Literal["bucket", "batch_max"],
 ) -> list[Plan]:
-    """Return batches that hold every image once.
+    """Return batches that contain every image once.
 
-    An image's canvas depends on the image alone, so the detections do not depend on the batch size
-    nor on the number of devices.
+    The canvas of an image depends only on the image, so the detections do not depend on the batch
+    size or the number of devices.
     """
     distinct_sizes, size_of_image = np.unique(sizes, axis=0, return_inverse=True)
     canvases = [
@@ -265,13 +265,13 @@ def evaluation_plans(
 
 
 def share(plan: Plan, *, rank: int, ranks: int) -> Plan:
-    """Return one rank's part of a batch; parts differ by one image at most and may be empty."""
+    """Return one rank's part of a batch; parts differ by at most one image and may be empty."""
     n = len(plan.samples)
     part = plan.samples[n * rank // ranks : n * (rank + 1) // ranks]
     return Plan(samples=part, canvas=plan.canvas)
 
 
 def split(plan: Plan, size: int) -> Iterator[Plan]:
-    """Cut a part into micro-batches of at most `size` images; an empty part stays one."""
+    """Split a part into micro-batches of at most `size` images; an empty part gives one."""
     for start in range(0, max(1, len(plan.samples)), size):
         yield Plan(samples=plan.samples[start : start + size], canvas=plan.canvas)

@@ -15,39 +15,39 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from retinanet.drawing import DrawingError, write_jpeg
+from retinanet.drawing import DrawingError, write_image
 from retinanet.files import replacing
 
 Array = NDArray[Any]
 Contours = list[Array]  # closed, (N, 2) xy each, filled by the even-odd rule
 CLASSES: tuple[str, ...] = ("ellipse", "rectangle", "triangle", "star", "cross", "ring")
 GENERATOR_VERSION = 1  # raise it when the drawing changes, so that old folders are redrawn
-HUE_SPREAD = 0.015  # standard deviation around a class's own hue, in turns of the colour circle
+HUE_SPREAD = 0.015  # standard deviation around the hue of a class, in turns of the colour circle
 MAX_STRETCH = 1.3
-MAX_TURN = math.radians(25)  # either way from upright
+MAX_TURN = math.radians(25)  # in either direction
 MAX_COVERED = 0.3  # share of an object, or of clutter, that later objects may hide
-CUT_SHARE, MAX_CUT = 0.15, 0.15  # how many shapes may reach over the border, by what share
+CUT_SHARE, MAX_CUT = 0.15, 0.15  # share of shapes that may cross the border, and by how much
 VISIBLE_ALPHA = 64  # coverage (of 255) from which a pixel belongs to the object's box
 _FINE, _SHIFT = 4, 4  # masks are drawn so many times finer, with so many fractional bits on top
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What an image shows. Sizes are square roots of areas of boxes, in px."""
+    """The content of an image. Sizes are square roots of box areas, in px."""
 
     canvases: tuple[tuple[int, int], ...]
     """(height, width) of the images."""
     empty_share: float
-    """Share of the images that have no object."""
+    """Share of images without objects."""
     max_objects: int
     smallest: float
-    """Uncut short sides are then 12 px or more, from 18 on."""
+    """From 18 on, the short sides of uncut shapes are at least 12 px."""
     largest: float
     """In short sides of the canvas."""
     clutter: tuple[int, int]
-    """Fewest and most look-alikes beside objects."""
+    """Fewest and most look-alikes in images with objects."""
     clutter_alone: tuple[int, int]
-    """The same where there is no object."""
+    """Fewest and most look-alikes in images without objects."""
     largest_clutter: float
     """In short sides of the canvas."""
 
@@ -63,7 +63,7 @@ SCENES = {
         clutter_alone=(2, 4),
         largest_clutter=0.6,
     ),
-    # A thousand negatives and more for each positive, as on COCO: few small objects, much else.
+    # More than a thousand negatives for each positive, as on COCO: few small objects, much clutter.
     "hard": Scene(
         canvases=((224, 256), (256, 224), (256, 256)),
         empty_share=0.25,
@@ -80,17 +80,17 @@ SCENES = {
 def write_synthetic(
     folder: Path, *, train_images: int, val_images: int, seed: int, scene: str = "demo"
 ) -> None:
-    """Draws the data set into `folder`, unless the same one is already there.
+    """Draw the data set into `folder`, unless it is already there.
 
-    Writes annotations/{train,val}.json and images/{train,val}/000001.jpg and on. A split is left
-    alone when its annotations record the same seed, count and generator version.
+    Writes annotations/{train,val}.json and images/{train,val}/000001.jpg and so on. A split is kept
+    if its annotations record the same seed, count and generator version.
 
     Args:
-        folder: where to write; created when missing.
-        train_images: number of images, >= 0.
-        val_images: likewise.
-        seed: any integer >= 0.
-        scene: a name in `SCENES`.
+        folder: Folder to write to; created if missing.
+        train_images: Number of training images, >= 0.
+        val_images: Number of validation images, >= 0.
+        seed: Any integer >= 0.
+        scene: A name in `SCENES`.
     """
     for number, (split, count) in enumerate((("train", train_images), ("val", val_images))):
         target = folder / "annotations" / f"{split}.json"
@@ -99,7 +99,7 @@ def write_synthetic(
         info |= {} if scene == "demo" else {"scene": scene}
         if recorded_info(target) == info:
             continue
-        # Off first and back last: a run cut short leaves no annotations of half-drawn images.
+        # Removed first, written last: an interrupted run leaves no annotations of missing images.
         target.unlink(missing_ok=True)
         coco = {
             "info": info,
@@ -111,11 +111,11 @@ def write_synthetic(
 
 
 def draw_image(rng: np.random.Generator, scene: Scene) -> tuple[Array, Array, Array]:
-    """Draws one image of a scene, a function of the state of `rng` alone.
+    """Draw one image of a scene; the result depends only on the state of `rng`.
 
     Returns:
         image: (H, W, 3) uint8 RGB.
-        boxes: (G, 4) float32 xyxy px inside it; tight, hidden parts included.
+        boxes: (G, 4) float32 xyxy px inside the image; tight, including hidden parts.
         labels: (G,) int64 indices into CLASSES.
     """
     height, width = scene.canvases[rng.integers(len(scene.canvases))]
@@ -133,28 +133,28 @@ def draw_image(rng: np.random.Generator, scene: Scene) -> tuple[Array, Array, Ar
 
 
 def mask_box(mask: Array) -> tuple[int, int, int, int]:
-    """Tight xyxy box, in pixels with exclusive far edges, of a (H, W) uint8 coverage mask."""
+    """Return the tight box (xyxy px, far edges exclusive) of a (H, W) uint8 coverage mask."""
     x, y, width, height = cv2.boundingRect(np.uint8(mask >= VISIBLE_ALPHA))
     return x, y, x + width, y + height
 
 
 def recorded_info(path: Path) -> Any:
-    """Return what an annotation file says of its drawing; None where it is damaged or missing."""
+    """Return the `info` of an annotation file; None if the file is damaged or missing."""
     try:
         return json.loads(path.read_text())["info"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing or damaged: draw it anew
+        return None  # missing or damaged: the split is drawn again
 
 
 def _write_split(folder: Path, scene: Scene, seeds: list[int], count: int) -> dict[str, Any]:
-    """Draws images 1..count into `folder`; returns the COCO entries that describe them."""
+    """Draw images 1..count into `folder`; return the COCO entries that describe them."""
     folder.mkdir(parents=True, exist_ok=True)
     images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
     for index in range(1, count + 1):
         image, boxes, labels = draw_image(np.random.default_rng([*seeds, index]), scene)
         name = f"{index:06d}.jpg"
         try:
-            write_jpeg(folder / name, image)
+            write_image(folder / name, image)
         except DrawingError as error:
             raise OSError(str(error)) from None
         size = {"width": image.shape[1], "height": image.shape[0]}
@@ -168,7 +168,7 @@ def _write_split(folder: Path, scene: Scene, seeds: list[int], count: int) -> di
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Array:
-    """(H, W, 3) float32 RGB in about 30..225: a muted gradient with soft blotches."""
+    """Return (H, W, 3) float32 RGB of about 30..225: a muted gradient with soft blotches."""
     start, end = np.clip(rng.uniform(70, 185) + rng.uniform(-35, 35, (2, 3)), 50, 205)
     angle = rng.uniform(0, 2 * math.pi)
     x, y = np.linspace(-0.7, 0.7, width), np.linspace(-0.7, 0.7, height)[:, None]
@@ -183,15 +183,15 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Array:
 def _draw_clutter(
     rng: np.random.Generator, image: Array, count: int, largest: float
 ) -> list[Array]:
-    """Paints `count` unlabelled look-alikes into `image`; returns their masks."""
+    """Paint `count` unlabelled look-alikes into `image`; return their masks."""
     masks = []
     for _ in range(count):
-        # Never tiny: a hexagon of 14 px cannot be told from an ellipse, by anyone.
+        # Never tiny: nobody can tell a hexagon of 14 px from an ellipse.
         size = math.exp(rng.uniform(math.log(20.0), math.log(largest)))
         masks.append(
             _mask_at_random_place(rng, _stretch_and_turn(rng, _clutter_contours(rng), size), image)
         )
-        # In the colours of the classes: colour alone does not make an object.
+        # In the colours of the classes, so that colour alone does not identify an object.
         _paint(rng, image, masks[-1], hue_of=int(rng.integers(len(CLASSES))), outline=0)
     return masks
 
@@ -204,10 +204,10 @@ def _object_sizes(rng: np.random.Generator, scene: Scene, count: int, side: int)
 def _draw_objects(
     rng: np.random.Generator, image: Array, sizes: Array, clutter: list[Array]
 ) -> tuple[list[Array], list[int]]:
-    """Paints objects of these sizes, if they fit; returns their full masks and their labels."""
+    """Paint objects of these sizes, if they fit; return their full masks and their labels."""
     masks, labels = list[Array](), list[int]()
-    seen = whole = [mask >= VISIBLE_ALPHA for mask in clutter]  # what shows of each, and all of it
-    # Large ones first: dropped on small ones they would be refused, which would skew the sizes.
+    seen = whole = [mask >= VISIBLE_ALPHA for mask in clutter]  # visible part, and whole shape
+    # Large ones first: later they would often not fit, which would skew the sizes.
     for size in sorted(sizes.tolist(), reverse=True):
         label = int(rng.integers(len(CLASSES)))
         contours = _stretch_and_turn(rng, _class_contours(CLASSES[label]), size)
@@ -222,14 +222,14 @@ def _draw_objects(
         whole = [*whole, hit]
         masks.append(mask)
         labels.append(label)
-        # None on ellipses: an outlined one looks much like a ring.
+        # Not for ellipses: an outlined one looks much like a ring.
         outlined = size >= 24 and CLASSES[label] != "ellipse" and rng.random() < 0.3
         _paint(rng, image, mask, hue_of=label, outline=1 + round(size / 50) if outlined else 0)
     return masks, labels
 
 
 def _hides_little(hit: Array, whole: list[Array], seen: list[Array], limit: float) -> bool:
-    """Whether the (H, W) bool `hit` leaves every shape it touches covered by at most `limit`."""
+    """Whether the (H, W) bool `hit` leaves each shape it touches covered by at most `limit`."""
     return all(
         not (visible & hit).any() or (visible & ~hit).sum() >= (1.0 - limit) * full.sum()
         for full, visible in zip(whole, seen, strict=True)
@@ -239,11 +239,11 @@ def _hides_little(hit: Array, whole: list[Array], seen: list[Array], limit: floa
 def _paint(
     rng: np.random.Generator, image: Array, mask: Array, *, hue_of: int, outline: int
 ) -> None:
-    """Blends a class's colour into the (H, W, 3) `image` under `mask`, with an outline in px."""
+    """Blend the colour of a class into `image` (H, W, 3) under `mask`; `outline` is in px."""
     x, y, width, height = cv2.boundingRect(mask)
     window = np.s_[max(y - 4, 0) : y + height + 4, max(x - 4, 0) : x + width + 4]
     image, mask = image[window], mask[window]
-    # The outline lies inside the shape, so that the box stays that of the mask.
+    # The outline is inside the shape, so that the mask keeps its box.
     inner = cv2.erode(mask, np.ones((2 * outline + 1,) * 2, np.uint8))
     for layer in (mask, mask - inner) if outline else (mask,):
         colour = _contrasting_colour(rng, image, mask, hue_of)
@@ -251,7 +251,7 @@ def _paint(
 
 
 def _contrasting_colour(rng: np.random.Generator, image: Array, mask: Array, label: int) -> Array:
-    """(3,) float32 RGB about a class's hue, unlike what surrounds the mask: edges are visible."""
+    """Return (3,) float32 RGB near the hue of a class, in contrast to the mask's surroundings."""
     around = image[(cv2.dilate(mask, np.ones((7, 7), np.uint8)) > 0) & (mask == 0)]
     candidates = np.stack([_random_colour(rng, label) for _ in range(16)])
     distance = np.linalg.norm(around[None] - candidates[:, None], axis=2)
@@ -259,14 +259,14 @@ def _contrasting_colour(rng: np.random.Generator, image: Array, mask: Array, lab
 
 
 def _random_colour(rng: np.random.Generator, label: int) -> Array:
-    """(3,) float32 RGB in 0..255; the hues of neighbouring classes overlap a little."""
+    """Return (3,) float32 RGB in 0..255; the hues of neighbouring classes overlap a little."""
     hue = (label / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
     rgb = colorsys.hsv_to_rgb(hue, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
     return np.array(rgb, np.float32) * 255
 
 
 def _stretch_and_turn(rng: np.random.Generator, contours: Contours, size: float) -> Contours:
-    """Stretches and turns contours at random; then their box is at 0 with sqrt(area) `size`."""
+    """Stretch and turn contours at random; centre their box at 0 with sqrt(area) `size`."""
     stretch = math.exp(rng.uniform(0, math.log(MAX_STRETCH)))
     angle = rng.uniform(-MAX_TURN, MAX_TURN)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -277,7 +277,7 @@ def _stretch_and_turn(rng: np.random.Generator, contours: Contours, size: float)
 
 
 def _mask_at_random_place(rng: np.random.Generator, contours: Contours, image: Array) -> Array:
-    """(H, W) uint8 coverage of contours (px, centred at 0) moved to a random place in `image`."""
+    """Return (H, W) uint8 coverage of contours (px, centred at 0) at a random place in `image`."""
     height, width = image.shape[:2]
     extent = np.ptp(contours[0], axis=0)
     over = MAX_CUT * extent if rng.random() < CUT_SHARE else 0.0
@@ -286,7 +286,7 @@ def _mask_at_random_place(rng: np.random.Generator, contours: Contours, image: A
     centre = rng.uniform(margin, (width, height) - margin)
     left, top = np.floor(centre - extent / 2).clip(0).astype(int)
     right, bottom = np.ceil(centre + extent / 2).clip(0, (width, height)).astype(int)
-    # Not LINE_AA: it paints a pixel beyond the outline, which would close the small rings.
+    # Not LINE_AA: it paints a pixel beyond the outline, which would close small rings.
     big = np.zeros(((bottom - top) * _FINE, (right - left) * _FINE), np.uint8)
     points = [((c + centre - (left, top)) * _FINE - 0.5) * (1 << _SHIFT) for c in contours]
     cv2.fillPoly(big, [np.rint(p).astype(np.int32) for p in points], 255, cv2.LINE_8, _SHIFT)
@@ -296,7 +296,7 @@ def _mask_at_random_place(rng: np.random.Generator, contours: Contours, image: A
 
 
 def _polar_points(radii: Array, sweep: float = 2 * math.pi, hole: float | None = None) -> Array:
-    """(N, 2) points at the radii over `sweep` radians; and back at `hole` times the radii."""
+    """Return (N, 2) points at the radii over `sweep` radians, and back at `hole` times them."""
     angles = np.arange(len(radii)) * (sweep / len(radii))
     edge = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
     return edge if hole is None else np.concatenate([edge, hole * edge[::-1]])
@@ -316,7 +316,7 @@ def _class_contours(name: str) -> Contours:
 
 
 def _clutter_contours(rng: np.random.Generator) -> Contours:
-    bare = _class_contours(CLASSES[rng.integers(1, 5)])[0]  # no ring: a thin one still is one
+    bare = _class_contours(CLASSES[rng.integers(1, 5)])[0]  # not a ring: a thin one is still a ring
     kinds: tuple[Contours, ...] = (
         [np.array([[-1, -0.04], [1, -0.04], [1, 0.04], [-1, 0.04]])],  # line
         [np.array([[-1, -1], [-0.5, -1], [-0.5, 0.5], [1, 0.5], [1, 1], [-1, 1]])],  # L

@@ -188,7 +188,7 @@ def test_a_transform_without_arguments() -> None:
 def test_what_cannot_be_trained_on_is_refused(
     transforms: list[dict[str, Any]], message: str
 ) -> None:
-    """An image in another type would be garbled without a word."""
+    """An image of another type would be silently garbled."""
     augment = user_list(transforms)
     with pytest.raises(UserError, match=message):
         augment.transform(rectangles(), BOXES, random(0))

@@ -78,9 +78,9 @@ def test_boxes_are_cut_left_out_and_counted(tmp_path: Path) -> None:
     assert boxes.xyxy.dtype == np.float32
     assert take_census(annotations, min_box_side=2).remarks == [
         "2 boxes without width or height: left out (annotations 102, 103)",
-        "1 boxes wholly outside the image: left out (annotations 106)",
+        "1 box wholly outside the image: left out (annotation 106)",
         "2 boxes with a side under 2 px: left out (annotations 107, 108)",
-        "3 boxes reach over the image's border: cut (annotations 104, 105, 108)",
+        "3 boxes partly outside the image: clipped (annotations 104, 105, 108)",
     ]
 
 

@@ -38,7 +38,7 @@ def test_round_up_and_cover() -> None:
 
 
 def test_the_default_buckets() -> None:
-    """Short side 800, long side 1333: thirteen wide canvases and as many high ones."""
+    """Short side 800, long side 1333: thirteen wide canvases and as many tall ones."""
     buckets = Buckets(short_sides=(800,), long_side=1333)
     canvases = [buckets.canvas(bucket, 800) for bucket in range(len(buckets))]
     assert canvases[::2] == [

@@ -64,17 +64,20 @@ def corners(count: int, rng: np.random.Generator) -> list[list[float]]:
 
 def test_corners_instead_of_width_and_height_are_refused(tmp_path: Path) -> None:
     annotations = index(tmp_path, corners(40, np.random.default_rng(0)))
-    message = r"\d+ of 40 boxes leave their image, and all would fit as corners \[x1, y1, x2, y2\]"
-    with pytest.raises(UserError, match=message + r": annotation 1\d\d has bbox \["):
+    message = (
+        r"\d+ of 40 boxes extend beyond their image, but all would fit as corners "
+        r"\[x1, y1, x2, y2\]: annotation 1\d\d has bbox \["
+    )
+    with pytest.raises(UserError, match=message):
         check_format(annotations)
 
 
 def test_centres_instead_of_corners_are_refused(tmp_path: Path) -> None:
     annotations = index(tmp_path, [[160, 60, 70, 60]] * 20 + [[20, 15, 12, 14]] * 20)
     message = (
-        r"20 of 40 boxes leave their image, and all would fit as \[centre x, centre y, width, "
-        r"height\]: annotation 101 has bbox \[160\.0, 60\.0, 70\.0, 60\.0\]; write them as "
-        r"\[x, y, width, height\] px: `retinanet check .*train\.json --fix OUT\.json` does, or says"
+        r"20 of 40 boxes extend beyond their image, but all would fit as \[centre x, centre y, "
+        r"width, height\]: annotation 101 has bbox \[160\.0, 60\.0, 70\.0, 60\.0\]; write them as "
+        r"\[x, y, width, height\] px: `retinanet check .*train\.json --fix OUT\.json` does so, or "
     )
     with pytest.raises(UserError, match=message):
         check_format(annotations)
@@ -137,15 +140,15 @@ def test_an_empty_split_stops(tmp_path: Path) -> None:
     path = tmp_path / "val.json"
     content: dict[str, Any] = {"images": [], "annotations": [], "categories": []}
     path.write_text(json.dumps(content | {"categories": [{"id": 1, "name": "a"}]}))
-    with pytest.raises(UserError, match=r'val\.json: "images" is empty: data\.val has nothing'):
+    with pytest.raises(UserError, match=r'val\.json: "images" is empty: data\.val has no images'):
         check_has_data(read_annotations(path), split="val", learn=False)
 
 
 @pytest.mark.parametrize("crowd", [False, True])
 def test_a_split_without_boxes_cannot_be_learned_from(tmp_path: Path, crowd: bool) -> None:
-    """Crowd regions alone teach nothing either."""
+    """Crowd regions are nothing to learn from, either."""
     annotations = index(tmp_path, [[1, 1, 5, 5]] if crowd else [], crowd=crowd)
-    with pytest.raises(UserError, match=r"train\.json: data\.train has 1 images but no box to lea"):
+    with pytest.raises(UserError, match=r"train\.json: data\.train has 1 image but no box to lear"):
         check_has_data(annotations, split="train", learn=True)
     check_has_data(annotations, split="val", learn=False)
 
@@ -181,12 +184,12 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
     images = tmp_path / "train"
     check_files(annotations, images)
     (images / "003.jpg").write_bytes(b"")
-    message = r"train\.json: 1 of 4 image files are empty in .*'003\.jpg' \(image 14\)"
+    message = r"train\.json: 1 of 4 image files is empty in .*'003\.jpg' \(image 14\)"
     with pytest.raises(UserError, match=message):
         check_files(annotations, images)
     (images / "002.jpg").unlink()
     (images / "002.jpg").mkdir()
-    message = r"1 of 4 image files are folders or devices in .*'002\.jpg' \(image 13\)"
+    message = r"1 of 4 image files is a folder or a device in .*'002\.jpg' \(image 13\)"
     with pytest.raises(UserError, match=message):
         check_files(annotations, images)
     (images / "001.jpg").unlink()
@@ -203,7 +206,7 @@ def test_missing_and_empty_files_are_counted_and_named(tmp_path: Path, tiny_coco
 
 
 def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny_coco: Any) -> None:
-    """A cut file, one of another size, and one that is no image."""
+    """A truncated file, one of another size, and one that is not an image."""
     annotations = read_annotations(tiny_coco([(8, 9)] * 2, [[]] * 2))
     images = tmp_path / "train"
     check_whole(annotations, images)
@@ -212,19 +215,19 @@ def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny
     larger = cv2.imencode(".jpg", np.zeros((18, 16, 3), np.uint8))[1].tobytes()
     for content, message in (
         (whole[:-100], "not an image that can be decoded: a truncated JPEG file, whose end is"),
-        (larger, "is 16x18 px, but the annotation file says 9x8"),
-        (b"text", "not an image that can be decoded: a text file; put the image"),
+        (larger, "is 16x18 px, but the annotation file gives 9x8"),
+        (b"text", "not an image that can be decoded: a text file; replace it with"),
     ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"001\.jpg: {message}.* \(evaluation leaves no image"):
+        with pytest.raises(UserError, match=rf"001\.jpg: {message}.* \(evaluation does not skip"):
             check_whole(annotations, images)
     path.write_bytes(cv2.imencode(".jpg", np.zeros((8, 10, 3), np.uint8))[1].tobytes())
     with pytest.raises(UserError) as error:
         check_whole(annotations, images)
     assert str(error.value) == (
-        f"{path}: is 10x8 px, but the annotation file says 9x8: off by one pixel, as after "
-        "rounding (evaluation leaves no image out); write the file's size: `retinanet check "
-        f"{annotations.path} --images {images} --fix OUT.json` does"
+        f"{path}: is 10x8 px, but the annotation file gives 9x8: off by one pixel, as after "
+        "rounding (evaluation does not skip images); write the file's size: `retinanet check "
+        f"{annotations.path} --images {images} --fix OUT.json` does so"
     )
     path.write_bytes(whole + b"some camera's appendix" * 9)  # decoded, and fine
     check_whole(annotations, images)
@@ -233,7 +236,7 @@ def test_an_evaluation_that_would_fail_is_refused_before_it(tmp_path: Path, tiny
 def test_an_image_beyond_the_limit_stops_an_evaluation_before_it(
     tmp_path: Path, tiny_coco: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its header fits the annotation file, and its end is there."""
+    """Its header fits the annotation file, and it has an end."""
     annotations = read_annotations(tiny_coco([(8, 9), (10, 9)], [[]] * 2))
     for module in (headers, reading):
         monkeypatch.setattr(module, "MAX_PIXELS", 80)
@@ -246,16 +249,16 @@ def test_the_table_says_what_a_split_holds(tmp_path: Path) -> None:
     annotations = index(tmp_path, [[1, 1, 5, 5], [1, 1, 0, 5]])
     census = take_census(annotations, min_box_side=2)
     assert class_table(annotations, census) == [
-        "1 images, 2 boxes of 2 classes",
+        "1 image, 2 boxes of 2 classes",
         "  cat 2",
-        "  1 classes have no box: dog",
+        "  1 class without boxes: dog",
         "  2 annotations without area: filled with width x height",
-        "  1 boxes without width or height: left out (annotations 102)",
+        "  1 box without width or height: left out (annotation 102)",
     ]
     empty = class_table(index(tmp_path, []))
-    assert empty[0] == "1 images, 0 boxes of 2 classes, 1 images without boxes"
+    assert empty[0] == "1 image, 0 boxes of 2 classes, 1 image without boxes"
     crowd = class_table(index(tmp_path, [[1, 1, 5, 5]], crowd=True))
-    assert crowd[0] == "1 images, 0 boxes of 2 classes, 1 crowd regions"
+    assert crowd[0] == "1 image, 0 boxes of 2 classes, 1 crowd region"
 
 
 def test_images_of_both_splits_are_found_by_their_paths(tmp_path: Path, tiny_coco: Any) -> None:
@@ -269,7 +272,7 @@ def test_images_of_both_splits_are_found_by_their_paths(tmp_path: Path, tiny_coc
     (tmp_path / "link").symlink_to(a)
     assert len(shared_files(train, a, val, tmp_path / "link")) == 3
     assert describe_shared(train, a, val, a) == [
-        "  warning: 3 of 3 images of data.val are in data.train, too ('000.jpg', '001.jpg', "
+        "  warning: 3 of 3 images of data.val are also in data.train ('000.jpg', '001.jpg', "
         "'002.jpg'): AP will be too high"
     ]
     assert describe_shared(val, a, train, a)[0].startswith("  warning: 3 of 5 images")
@@ -304,11 +307,11 @@ def test_opening_splits_runs_every_check(tmp_path: Path, tiny_coco: Any) -> None
     tiny_coco([(40, 60)], [[[1, 1, 20, 20], [5, 5, 1, 9]]], name="val")
     train, val = open_training_splits(config_of(tmp_path))
     assert (train.min_box_side, val.min_box_side) == (2, 0)
-    assert train.census.remarks == ["1 boxes with a side under 2 px: left out (annotations 102)"]
+    assert train.census.remarks == ["1 box with a side under 2 px: left out (annotation 102)"]
     assert train.census.learnable.tolist() == [True, False]
     assert val.census.remarks == []
     (tmp_path / "val" / "000.jpg").unlink()
-    with pytest.raises(UserError, match="1 of 1 image files are missing"):
+    with pytest.raises(UserError, match="1 of 1 image files is missing"):
         open_training_splits(config_of(tmp_path))
 
 
@@ -333,5 +336,5 @@ def test_wrong_places_are_named(
 def test_a_box_must_be_left_to_learn_from(tmp_path: Path, tiny_coco: Any) -> None:
     """The only box is too small to learn from."""
     tiny_coco([(40, 60)], [[[5, 5, 1, 9]]])
-    with pytest.raises(UserError, match=r"no box left to learn from: 1 boxes with a side under 2"):
+    with pytest.raises(UserError, match=r"no box left to learn from: 1 box with a side under 2"):
         open_split(config_of(tmp_path), "train")

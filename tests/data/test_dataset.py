@@ -132,8 +132,8 @@ def test_an_unreadable_image_becomes_an_ignored_blank_with_a_message(small: Path
     (small.parent / "train" / "000.jpg").write_bytes(b"broken")
     batch, bad = dataset(small)[plan(0, 2)]
     assert bad == [
-        f"{small.parent}/train/000.jpg: not an image that can be decoded: a text file; put the "
-        "image itself in its place"
+        f"{small.parent}/train/000.jpg: not an image that can be decoded: a text file; replace it "
+        "with the image"
     ]
     assert batch.image_ids.tolist() == [-1, 13]
     assert batch.matches[0].eq(IGNORED).all()
@@ -146,7 +146,7 @@ def test_an_image_of_another_size_than_the_json_says_is_named(small: Path) -> No
     cv2.imwrite(str(small.parent / "train" / "000.jpg"), np.zeros((10, 10, 3), np.uint8))
     _, bad = dataset(small)[plan(0)]
     assert bad == [
-        f"{small.parent}/train/000.jpg: is 10x10 px, but the annotation file says 40x32; take the "
+        f"{small.parent}/train/000.jpg: is 10x10 px, but the annotation file gives 40x32; use the "
         "file that was annotated, or write the file's size: `retinanet check ANNOTATIONS.json "
         "--images FOLDER` lists all"
     ]

@@ -44,11 +44,11 @@ def test_the_message_names_the_rule_and_the_option(prefixed: Path, tmp_path: Pat
         check_files(open_annotations(prefixed), folder)
     assert str(caught.value) == (
         f"{prefixed}: 3 of 3 image files are missing in {folder}, the first is 'images/000.jpg' "
-        "(image 11); all 3 are there without the prefix 'images/': set data.find_images=true"
+        "(image 11); all 3 were found without the prefix 'images/': set data.find_images=true"
     )
     (folder / "001.jpg").unlink()
     with pytest.raises(
-        UserError, match=r"\); 2 of them are there without the prefix 'images/': set d"
+        UserError, match=r"\); 2 of them were found without the prefix 'images/': set d"
     ):
         check_files(open_annotations(prefixed), folder)
 
@@ -67,7 +67,9 @@ def test_the_message_names_what_is_not_clear(tiny_coco: Any, tmp_path: Path) -> 
         check_files(open_annotations(path), folder)
     rename(path, lambda name: f"c/{name}")
     (folder / "b" / "000.jpg").unlink()
-    with pytest.raises(UserError, match=r"; its namesake is in .*train/a: if those are meant, nam"):
+    with pytest.raises(
+        UserError, match=r"; a file with its name is in .*train/a: if it is the right"
+    ):
         check_files(open_annotations(path), folder)
 
 
@@ -118,7 +120,7 @@ def test_a_split_whose_files_are_found(prefixed: Path, tmp_path: Path) -> None:
     assert dataset.annotations.file_names[1] == "001.jpg"
     (tmp_path / "train" / "001.jpg").unlink()
     message = (
-        r"1 of 3 image files are missing in .*, the first is 'images/001\.jpg' \(image 12\); is "
+        r"1 of 3 image files is missing in .*, the first is 'images/001\.jpg' \(image 12\); is "
         r"data\.\*\.images right\? `retinanet check .*train\.json --images .*train --fix OUT\.json"
         "` leaves them out$"
     )
@@ -135,8 +137,8 @@ def test_files_of_several_folders_are_found_in_their_own(tiny_coco: Any, tmp_pat
     off = config_of(tmp_path, *words, "data.find_images=false")
     message = (
         r"4 of 4 image files are missing in .*, the first is 'a/images/000\.jpg' \(image 11\); in "
-        r".*/a, all 2 are there without the prefix 'images/'; in .*/b, all 2 are there without the "
-        "prefix 'images/': set data.find_images=true"
+        r".*/a, all 2 were found without the prefix 'images/'; in .*/b, all 2 were found without "
+        "the prefix 'images/': set data.find_images=true"
     )
     with pytest.raises(UserError, match=message):
         open_split(off, "train")

@@ -50,7 +50,7 @@ def test_too_little_shared_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(hand_over, "free_shared_memory", lambda: 1000)
     with pytest.raises(
         TrainingError,
-        match=r"not hand over a batch of 1\.0 kB: too little shared memory, 1\.0 kB are free in "
+        match=r"not hand over a batch of 1\.0 kB: too little shared memory, 1\.0 kB free in "
         r"/dev/shm\. .* Lower data\.workers .* docker run --shm-size=8g",
     ):
         pack([torch.zeros(1024, dtype=torch.uint8)])

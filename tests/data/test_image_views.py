@@ -469,7 +469,7 @@ def test_a_jpeg_of_unknown_size_comes_in_full(tmp_path: Path) -> None:
 def test_rounding_hides_no_wrong_size(tmp_path: Path, reduction: int) -> None:
     """80 x 120 and 79 x 119 are alike at half the size; the file's own tells."""
     path = save(tmp_path / "a.jpg", photo(80, 120))
-    with pytest.raises(UnreadableImageError, match=r"is 120x80 px, but .* says 119x79"):
+    with pytest.raises(UnreadableImageError, match=r"is 120x80 px, but .* gives 119x79"):
         read_image(path, (79, 119), reduction=reduction)
 
 

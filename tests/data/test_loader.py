@@ -180,8 +180,8 @@ def test_an_unreadable_image_is_counted_out(coco: Path) -> None:
     epoch = steps(coco, stop=3)
     assert sum(step.images for step in epoch) == 6
     assert [message for step in epoch for message in step.bad] == [
-        f"{coco.parent}/train/003.jpg: not an image that can be decoded: a text file; put the "
-        "image itself in its place"
+        f"{coco.parent}/train/003.jpg: not an image that can be decoded: a text file; replace it "
+        "with the image"
     ]
 
 

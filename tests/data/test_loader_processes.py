@@ -147,7 +147,7 @@ def test_an_exception_in_the_wait_ends_the_processes() -> None:
 def test_a_batch_that_cannot_be_sent(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """torch's way would print a traceback, lose the batch, and wait for ever."""
+    """By default torch prints a traceback, loses the batch and waits forever."""
 
     def pack(item: object) -> object:
         return lambda: item  # no pickle takes it

@@ -196,7 +196,7 @@ def test_memory_stays_flat_over_epochs(folder: Path) -> None:
 
 
 def test_a_list_of_records_would_be_copied_to_every_worker(folder: Path) -> None:
-    """The measure sees what it is there for; reading a record writes its count."""
+    """The measurement detects what it should: reading a record writes its reference count."""
     _, start, half, first = followed("Records", folder, 2)
     assert first - start > 60, (start, half, first)
 

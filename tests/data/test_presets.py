@@ -179,13 +179,15 @@ def test_the_canvas_of_a_preset(scenes: Path, data: dict[str, Any], canvas: Size
 
 
 def test_a_canvas_that_is_no_multiple_of_32(scenes: Path) -> None:
-    with pytest.raises(UserError, match=r"preset_canvas: \(100, 96\) are not multiples of 32"):
+    with pytest.raises(UserError, match=r"preset_canvas: \(100, 96\) should be multiples of 32"):
         config_of(scenes, preset="mosaic", preset_canvas=[100, 96])
 
 
 def test_a_canvas_that_a_preset_would_not_make(scenes: Path) -> None:
-    """An explicit setting without an effect is said."""
-    message = "preset_canvas: data.preset flip makes no canvas"
+    """An explicit setting without an effect is reported."""
+    message = (
+        "preset_canvas: data.preset flip does not use it; only large_scale_jitter and mosaic do"
+    )
     with pytest.raises(UserError, match=message):
         config_of(scenes, preset_canvas=[64, 96])
 
@@ -272,7 +274,7 @@ def test_a_crop_that_leaves_no_box(tmp_path: Path, preset: str) -> None:
 
 
 def test_a_mosaic_whose_partner_cannot_be_read_is_a_named_blank(scenes: Path) -> None:
-    """The partner is named, not the image that stands in the plan."""
+    """The partner is named, not the image in the plan."""
     training = Training(scenes, preset="mosaic")
     (scenes / "3.png").write_bytes(b"broken")
     blanks = 0
@@ -284,8 +286,8 @@ def test_a_mosaic_whose_partner_cannot_be_read_is_a_named_blank(scenes: Path) ->
         assert len(bad) == sum(hit)
         for message in bad:
             assert message == (
-                f"{scenes}/3.png: not an image that can be decoded: a text file; put the image "
-                "itself in its place"
+                f"{scenes}/3.png: not an image that can be decoded: a text file; replace it "
+                "with the image"
             )
         blanks += sum(hit)
     assert blanks > 1

@@ -42,7 +42,7 @@ def training(**options: Any) -> TrainingPlan:
 def plain_epoch_order(
     groupings: list[list[int]], permutation: list[int], batch_size: int
 ) -> list[int]:
-    """Say the same as `epoch_order` in the plainest words."""
+    """Compute `epoch_order` in the simplest way."""
     order: list[int] = []
     for groups in groupings:
         waiting: dict[int, list[int]] = {}

@@ -233,7 +233,7 @@ def test_hard_negatives_outnumber_positives_a_thousand_times(hard: Drawn) -> Non
 
 
 def test_the_scene_is_part_of_what_is_recorded(tmp_path: Path) -> None:
-    """Another scene in the same folder is drawn anew."""
+    """Another scene in the same folder is drawn again."""
     write_synthetic(tmp_path, train_images=0, val_images=1, seed=3)
     demo = contents(tmp_path)["images/val/000001.jpg"]
     write_synthetic(tmp_path, train_images=0, val_images=1, seed=3, scene="hard")

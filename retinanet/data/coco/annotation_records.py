@@ -1,8 +1,8 @@
-"""The annotations of a COCO file: the list as it stands in the file -> checked columns.
+"""The annotations of a COCO file: the list in the file -> checked columns.
 
-Each piece is first read strictly and fast: the decoder checks the types, arrays check the values. A
-piece that this refuses is read once more, record by record, to say what is wrong or to understand
-what is only unusual. M boxes.
+Each piece is first read strictly and fast: the decoder checks the types, arrays check the values.
+If that fails, the piece is read again record by record, to report what is wrong or to accept what
+is only unusual. M boxes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from retinanet.data.coco.records import (
 from retinanet.data.coco.resolve import KEYS, Angles, Resolved, name_record, resolve
 
 _Nothing: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=0)] | None
-"""A field that changes nothing: anything but 0 and null sends its piece to the careful way."""
+"""A field that must be 0 or null; any other value sends the piece to the careful reader."""
 
 
 class _Plain(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A record of nothing but what COCO describes; its segmentation is skipped, not built."""
+    """A record with only the keys of COCO; its segmentation is skipped, not decoded."""
 
     id: int
     image_id: int
@@ -49,11 +49,11 @@ class _Plain(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 _Special = msgspec.defstruct("_Special", [(key, _Nothing, None) for key in sorted(KEYS)], gc=False)
-"""What may change the meaning of an annotation, beside the box or in one of `HOLDERS`."""
+"""Keys that may change the meaning of an annotation, in the record or in one of `HOLDERS`."""
 
 
 class _Annotation(_Special, kw_only=True, gc=False):  # type: ignore[misc, valid-type, call-arg]
-    """A record with further fields, none of which changes its meaning."""
+    """A record with other keys that do not change its meaning."""
 
     id: int
     image_id: int
@@ -66,14 +66,14 @@ class _Annotation(_Special, kw_only=True, gc=False):  # type: ignore[misc, valid
 
 
 class _StrictDecoder:
-    """Decodes pieces of plain records; of others from the first one on, a fifth slower."""
+    """Decodes pieces; a fifth slower from the first record that has other keys."""
 
     def __init__(self) -> None:
         self._plain: msgspec.json.Decoder[list[_Plain]] | None = msgspec.json.Decoder(list[_Plain])
         self._any = msgspec.json.Decoder(list[_Annotation])
 
     def decode(self, piece: bytes) -> list[_Plain] | list[_Annotation] | None:
-        """Return the records of a piece, or None if one is not as it should be."""
+        """Return the records of a piece, or None if one of them is not valid."""
         if self._plain is not None:
             try:
                 return self._plain.decode(piece)
@@ -94,13 +94,13 @@ def read_boxes(
     """Read and check the annotations of a COCO file.
 
     Args:
-        path: path of the file, for messages.
-        values: its list of annotations, decoded already or not.
-        images: its images.
-        category_ids: (K,) ids of the labels 0..K-1.
+        path: Path of the file, for messages.
+        values: List of annotations, as bytes or already decoded.
+        images: Images of the file.
+        category_ids: (K,) category ids of the labels 0..K-1.
 
     Raises:
-        UserError: a record that is wrong, with its place, value and remedy.
+        UserError: A record is wrong. The message gives record, value and remedy.
     """
     image_rows, label_rows = Ids(images.ids), Ids(category_ids)
     decoder = _StrictDecoder()
@@ -139,12 +139,12 @@ def read_boxes(
 def reference_problems(
     record: Mapping[str, Any], *, images: Container[int], categories: Container[int]
 ) -> Iterator[Problem]:
-    """Yield what an annotation, whose id is a whole number, refers to and is not there.
+    """Yield a problem for each missing image or category that an annotation refers to.
 
     Args:
-        record: the annotation.
-        images: ids of the file's images.
-        categories: ids of the file's categories.
+        record: The annotation; its id is a whole number.
+        images: Ids of the images in the file.
+        categories: Ids of the categories in the file.
     """
     for kind, key, known, place in (
         ("unknown-image", "image_id", images, '"images"'),
@@ -154,7 +154,7 @@ def reference_problems(
         if not is_id(value) or value not in known:
             text = f"has {key} {value!r:.60}, which is not in {place} ({known})"
             hint = hint_at_number(value, whole=True)
-            fix = "turns texts and fractions into numbers" if hint else ""
+            fix = "converts strings and decimals to whole numbers" if hint else ""
             where = name_record(record)
             yield Problem(kind=kind, record=where, value=text, hint=hint, fix=fix)
 
@@ -162,7 +162,7 @@ def reference_problems(
 def _strict_columns(
     records: list[_Plain] | list[_Annotation], image_rows: Ids, label_rows: Ids
 ) -> BoxColumns | None:
-    """Return the columns of records whose types are right, or None if a value is not."""
+    """Return the columns of records with valid types, or None if a value is not valid."""
     try:
         ids = np.array([record.id for record in records], np.int64)
         rows = image_rows(np.array([record.image_id for record in records], np.int64))
@@ -192,7 +192,7 @@ def _lenient_columns(
     rows: NDArray[np.int32],
     label_rows: Ids,
 ) -> BoxColumns:
-    """Return the columns of records that have been checked one by one."""
+    """Return the columns of records that were checked one by one."""
     return BoxColumns.of(
         ids=np.array([record["id"] for record in records], np.int64),
         rows=rows,

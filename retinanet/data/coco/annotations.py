@@ -1,7 +1,7 @@
 """The index of an annotation file: checked arrays, in memory or mapped from one file.
 
-A process that maps an index adds almost nothing to its memory, however many millions of images
-there are. The file: a header (JSON, with checksums), then the arrays at multiples of 64 bytes.
+Mapping an index costs a process almost no memory, however many millions of images there are. The
+file is a header (JSON, with checksums), followed by the arrays at multiples of 64 bytes.
 
 N images, M boxes, K classes. Everything about classes comes from here: the sorted category ids of
 the file are the labels 0..K-1, and there is no background slot.
@@ -25,16 +25,16 @@ from retinanet.categories import Categories
 from retinanet.files import replacing
 
 _MAGIC = b"retinanet index 2\n"
-"""The number changes with what an index holds or how its records are checked."""
+"""Raise the number when the content of an index, or the checks of its records, change."""
 _ALIGN = 64
 _MAX_CHECKED_BYTES = 2**27
-"""Indexes up to 128 MB are checked for damage at each opening; larger ones by header and length."""
+"""Up to this size every array is checked for damage; above it only header and length are."""
 _BYTES_AT_ONCE = 2**18
 """Bytes checked at a time."""
 _BOXES_AT_ONCE = 2**22
-"""Boxes counted together: all at once would take hundreds of MB."""
+"""Boxes counted at a time: all at once would take hundreds of MB."""
 _NAMES_AT_ONCE = 2**12
-"""File names decoded together."""
+"""File names decoded at a time."""
 _ARRAYS = (
     "image_ids",
     "sizes",
@@ -48,7 +48,7 @@ _ARRAYS = (
 
 
 class FileNames(Sequence[str]):
-    """File names as one block of bytes: millions of them cost no Python objects."""
+    """File names as one block of bytes, without a Python object for each."""
 
     def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
         self.blob = blob
@@ -105,7 +105,7 @@ class Annotations:
     image_ids: NDArray[np.int64]
     """(N,)"""
     sizes: NDArray[np.int64]
-    """(N, 2) height and width, px, as the file says."""
+    """(N, 2) height and width, px, as in the file."""
     file_names: FileNames
     """(N,)"""
     offsets: NDArray[np.int64]
@@ -113,17 +113,17 @@ class Annotations:
     annotation_ids: NDArray[np.int64]
     """(M,)"""
     boxes: NDArray[np.float32]
-    """(M, 4) xywh, px, as the file says."""
+    """(M, 4) xywh, px, as in the file."""
     labels: NDArray[np.int32]
     """(M,) 0..K-1."""
     crowd: NDArray[np.bool_]
     """(M,)"""
     areas: NDArray[np.float64]
-    """(M,) px², width * height where the file gives none."""
+    """(M,) px², width * height where the file has no area."""
     remarks: tuple[str, ...] = ()
-    """What was filled in or is odd, counted, for the log."""
+    """Notes for the log: what was filled in or is odd, with counts."""
     fingerprint: str
-    """A hash of what training depends on, so that a resume notices other data."""
+    """Hash of what training depends on, so that a resumed run notices different data."""
     mapped_from: Path | None = None
     """File that the arrays are mapped from."""
 
@@ -131,7 +131,7 @@ class Annotations:
         return len(self.image_ids)
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Return the number of boxes (K,) of each class, crowds left out."""
+        """Return the number of boxes (K,) of each class, without crowds."""
         counts = np.zeros(len(self.categories), np.int64)
         for start in range(0, len(self.labels), _BOXES_AT_ONCE):
             block = slice(start, start + _BOXES_AT_ONCE)
@@ -140,23 +140,23 @@ class Annotations:
         return counts
 
     def image_of_box(self) -> NDArray[np.int64]:
-        """Return the image's row (M,) of each box."""
+        """Return the row (M,) of each box's image."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     def distinct_sizes(self) -> NDArray[np.int64]:
-        """Return each height and width (n, 2) that images have, once."""
+        """Return the distinct heights and widths (n, 2) of the images."""
         keys = np.unique(self.sizes[:, 0] << 32 | self.sizes[:, 1])  # rows are slow to sort
         return np.stack([keys >> 32, keys & (2**32 - 1)], axis=1)
 
     def save(self, place: Path, source: dict[str, Any]) -> None:
-        """Write the index to one file that `map_annotations` opens.
+        """Write the index to a file that `map_annotations` can open.
 
         Args:
-            place: path of the file.
-            source: what tells the annotation file apart, kept in the header.
+            place: Path of the file.
+            source: Identity of the annotation file, kept in the header.
 
         Raises:
-            OSError: the folder or the disk does not take it.
+            OSError: The file cannot be written.
         """
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         arrays |= {"names": self.file_names.blob, "name_ends": self.file_names.ends}
@@ -174,7 +174,7 @@ class Annotations:
             "bytes": offset,
         }
         header = json.dumps(fields).encode()
-        # Several processes may write at once: each its own file, and the last rename wins.
+        # Several processes may write at once. Each writes its own file, and the last rename wins.
         with replacing(place, unique=True) as temporary, temporary.open("wb") as file:
             file.write(_MAGIC + b"%016x%08x" % (len(header), zlib.crc32(header)))
             file.write(header)
@@ -184,10 +184,10 @@ class Annotations:
             file.write(bytes(-file.tell() % _ALIGN))
 
     def __reduce__(self) -> Any:
-        """Hand a mapped index to another process by the name of its file, while it is the same.
+        """Pickle a mapped index as the name of its file, as long as that file is unchanged.
 
-        Once the annotations were edited and opened anew, the file is another one; this index, which
-        a run goes on with, then travels as arrays.
+        If the annotations were edited and opened again, the file has changed. A run that still uses
+        this index then sends it as arrays.
         """
         if self.mapped_from is None or not _has_fingerprint(self.mapped_from, self.fingerprint):
             return super().__reduce__()
@@ -197,12 +197,12 @@ class Annotations:
 def map_annotations(
     place: Path, path: Path, belongs: Callable[[dict[str, Any]], bool] = lambda source: True
 ) -> Annotations | None:
-    """Open a saved index; None if it is damaged, of another release, or not the right one.
+    """Open a saved index; None if it is damaged, from another release, or not the right one.
 
     Args:
-        place: path of the index.
-        path: path of its annotation file.
-        belongs: whether the source that the header names is the right one.
+        place: Path of the index.
+        path: Path of its annotation file.
+        belongs: Tells whether the source in the header is the right one.
     """
     try:
         with place.open("rb") as file:
@@ -234,12 +234,12 @@ def map_annotations(
 def _reopen(place: Path, path: Path, fingerprint: str) -> Annotations:
     found = map_annotations(place, path)
     if found is None or found.fingerprint != fingerprint:
-        raise FileNotFoundError(f"{place}: the index of {path} is gone, or by now another one")
+        raise FileNotFoundError(f"{place}: the index of {path} no longer exists or has changed")
     return found
 
 
 def _has_fingerprint(place: Path, fingerprint: str) -> bool:
-    """Whether a file is still the index of this content."""
+    """Whether a file is still the index with this fingerprint."""
     try:
         with place.open("rb") as file:
             mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -252,7 +252,7 @@ def _read_header(mapped: memoryview) -> tuple[dict[str, Any], int]:
     """Return a file's header and where its arrays start.
 
     Raises:
-        ValueError: not an index of this release, or a damaged one.
+        ValueError: The file is damaged or is not an index of this release.
     """
     start = len(_MAGIC) + 24
     lengths = bytes(mapped[len(_MAGIC) : start])
@@ -264,10 +264,10 @@ def _read_header(mapped: memoryview) -> tuple[dict[str, Any], int]:
 
 
 def _check_arrays(file: BinaryIO, start: int, table: dict[str, Any]) -> None:
-    """Compare checksums; read, not mapped, so that what was looked at leaves the memory again.
+    """Compare checksums. The file is read, not mapped, so that its pages do not stay in memory.
 
     Raises:
-        ValueError: an array is damaged.
+        ValueError: An array is damaged.
     """
     for kind, shape, offset, checksum in table.values():
         file.seek(start + offset)
@@ -280,7 +280,7 @@ def _check_arrays(file: BinaryIO, start: int, table: dict[str, Any]) -> None:
 
 
 def _array_at(mapped: memoryview, kind: str, shape: list[int], offset: int) -> NDArray[Any]:
-    """Return an array that lies in mapped memory."""
+    """Return an array in mapped memory."""
     count = math.prod(shape)
     array = np.frombuffer(mapped, np.dtype(kind), count, offset) if count else np.zeros(0, kind)
     return array.reshape(shape)

@@ -1,8 +1,8 @@
-"""The box of an annotation, in whatever form its record gives it.
+"""The box of an annotation, in any of the forms that records use.
 
-[x, y, width, height] is COCO's form. Others that leave no doubt are understood: corner points, some
-objects, [centre x, centre y, width, height, degrees], a rotation beside the box, an outline without
-a box. The rest are problems, in words.
+[x, y, width, height] is COCO's form. Other forms with a clear meaning are accepted: corner points,
+some objects, [centre x, centre y, width, height, degrees], a rotation beside the box, an outline
+without a box. Any other form is a problem.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Size = tuple[int, int]
 
 
 def spellings(words: str) -> list[str]:
-    """Return the keys that tools write for some words: `is_ignored`, `isIgnored`, `IsIgnored`, ..
+    """Return the keys that tools write for some words: `is_ignored`, `isIgnored`, `IsIgnored`, ...
 
-    `iscrowd`, COCO's own key, is none of them.
+    `iscrowd`, COCO's own key, is left out.
     """
     first, *others = words.split()
     tails = "".join(word.capitalize() for word in others)
@@ -46,11 +46,11 @@ ROTATIONS = tuple(
         for key in spellings(words)
     )
 )
-"""Keys of a rotation in degrees about the centre, of a `bbox` that is written before it."""
+"""Keys of a rotation in degrees about the centre; `bbox` is the box before the rotation."""
 ANGLES = ("angle", "theta", "rotation_angle", "rotate")
-"""Keys of angles whose unit and meaning differ from tool to tool."""
+"""Keys of angles whose unit and meaning differ between tools."""
 HOLDERS = ("attributes", "extra")
-"""Keys under which tools keep more of an annotation: an object, or a list of names and values."""
+"""Keys of further data about an annotation: an object, or a list of names and values."""
 _OBJECTS: dict[tuple[str, str, str, str], bool] = {
     ("xmin", "ymin", "xmax", "ymax"): True,
     ("x1", "y1", "x2", "y2"): True,
@@ -58,7 +58,7 @@ _OBJECTS: dict[tuple[str, str, str, str], bool] = {
     ("left", "top", "width", "height"): False,
     ("xmin", "ymin", "width", "height"): False,
 }
-"""Keys of boxes as objects that have one meaning only; whether the last two are a corner."""
+"""Keys of boxes as objects with a single meaning; True if the last two are a corner."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class MeantBox:
     angle: float | None = None
     """The angle that was used, or could have been."""
     needs_unit: bool = False
-    """Whether the box is right only if the angle is in degrees, which nothing but the other angles
-    of the file tells."""
+    """Whether the box is right only if the angle is in degrees, which only the other angles of the
+    file show."""
     fits: str = ""
-    """Which point x and y of five numbers must be for the box to lie in its image: `centre`,
-    `corner`, or empty if both or none would do."""
+    """The point that x and y of five numbers must be so that the box fits its image: `centre`,
+    `corner`, or empty if both fit or neither."""
 
 
 def read_box(where: str, record: Mapping[str, Any], size: Size | None) -> MeantBox | Problem:
-    """Return the box of an annotation, by the form of its `bbox`."""
+    """Return the box of an annotation, read according to the form of its `bbox`."""
     value = record.get("bbox")
     if _is_missing(value):
         return _from_outline(where, record, size) or _bad_box(where, record)
@@ -105,16 +105,16 @@ def read_box(where: str, record: Mapping[str, Any], size: Size | None) -> MeantB
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether there is no box: null, empty, or of nothing but null and NaN."""
+    """Whether there is no box: null, empty, or only null and NaN."""
     if isinstance(value, list):
         return all(number is None or number != number for number in value)
     return value is None or value in ("", {})
 
 
 def hint_at_outline(record: Mapping[str, Any]) -> str:
-    """Say what would become of a record without its wrong box, if its segmentation tells one."""
+    """Return a hint that the segmentation gives a box if the wrong one is removed, or ""."""
     outline = find_outline(record.get("segmentation"))
-    return "; or remove the bbox: then the box around its segmentation is taken" if outline else ""
+    return "; or remove the bbox to use the box around its segmentation" if outline else ""
 
 
 def _bad_box(where: str, record: Mapping[str, Any]) -> Problem:
@@ -123,7 +123,7 @@ def _bad_box(where: str, record: Mapping[str, Any]) -> Problem:
     if isinstance(value, list):
         hints = (hint_at_number(number, whole=False) for number in value)
         hint = next(filter(None, hints), "")
-        fix = "turns texts into numbers" if hint else ""
+        fix = "converts strings to numbers" if hint else ""
     elif isinstance(value, str) and "[" in value:
         hint = " (a list written as text)"
     if not hint and isinstance(value, list) and len(value) == 1:
@@ -131,13 +131,13 @@ def _bad_box(where: str, record: Mapping[str, Any]) -> Problem:
     if not hint and not _is_missing(value):
         hint = hint_at_outline(record)
     if not hint and _is_missing(value) and record.get("keypoints"):
-        hint = " (it has keypoints, but they tell no box)"
+        hint = " (it has keypoints, but they do not give a box)"
     shown = f"has bbox {value!r:.100}" if "bbox" in record else "has no bbox"
     others = [key for key in record if "box" in str(key).lower() and key != "bbox"]
     if _is_missing(value) and others:
         shown += f", but {others[0]} {record[others[0]]!r:.60}"
     if _is_missing(value) and record.get("segmentation"):
-        shown += ", and a segmentation that is no outline"
+        shown += ", and a segmentation that is not an outline"
     return Problem(
         kind="bad-bbox",
         record=where,
@@ -160,13 +160,13 @@ def _from_outline(
         text = (
             f"has bbox {record.get('bbox')!r:.60}, and a mask of {mask} px in an image of {image}"
         )
-        remedy = "write the box, or the image's size"
+        remedy = "write the box, or correct the image's size"
         return Problem(kind="bad-bbox", record=where, value=text, remedy=remedy)
     return MeantBox([float(side) for side in box_of(outline.extent)], ("box-from-outline",))
 
 
 def _as_points(value: Any) -> list[float] | None:
-    """Return x, y, x, y, .. of at least three corner points, if that is what a `bbox` is."""
+    """Return x, y, x, y, ... if a `bbox` is a list of at least three corner points."""
     if not isinstance(value, list):
         return None
     if all(isinstance(point, list) and len(point) == 2 for point in value) and len(value) > 2:
@@ -179,7 +179,7 @@ def _as_points(value: Any) -> list[float] | None:
 
 
 def _from_object(where: str, value: dict[Any, Any]) -> MeantBox | Problem:
-    """Return the box of an object whose keys leave no doubt."""
+    """Return the box of an object whose keys have a clear meaning."""
     plain = {str(key).lower().replace("_", "").replace("-", ""): value[key] for key in value}
     for keys, is_corner in _OBJECTS.items():
         numbers = [number_or_nan(plain.get(key)) for key in keys]
@@ -190,14 +190,14 @@ def _from_object(where: str, value: dict[Any, Any]) -> MeantBox | Problem:
     text = f"has bbox {value!r:.100}, an object"
     if {"x", "y"} <= plain.keys():
         text += ", whose x and y may be a corner or the centre"
-    remedy = 'write [x, y, width, height], or {"left": .., "top": .., "width": .., "height": ..}'
+    remedy = 'write [x, y, width, height] or {"left": ..., "top": ..., "width": ..., "height": ...}'
     return Problem(kind="bad-bbox", record=where, value=text, remedy=remedy)
 
 
 def _from_five(
     where: str, record: Mapping[str, Any], size: Size | None, numbers: list[float]
 ) -> MeantBox | Problem:
-    """Read [centre x, centre y, width, height, angle]; an outline knows better."""
+    """Read [centre x, centre y, width, height, angle]; an outline is preferred."""
     x, y, width, height, angle = numbers
     outline = _telling_outline(record)
     if outline is not None:
@@ -218,7 +218,7 @@ def is_five(record: Mapping[str, Any]) -> bool:
 
 
 def _leaves(box: list[float], size: Size) -> bool:
-    """Whether a box leaves its image by far: more than 2 px and 1 % of its side."""
+    """Whether a box extends beyond its image by more than 2 px and 1 % of the side."""
     x, y, width, height = box
     slack_y, slack_x = (max(2, 0.01 * side) for side in size)
     over_x = x < -slack_x or x + width > size[1] + slack_x
@@ -226,18 +226,18 @@ def _leaves(box: list[float], size: Size) -> bool:
 
 
 def _telling_outline(record: Mapping[str, Any]) -> Outline | None:
-    """Return an outline that tells the box of a rotated shape: not that of the shape unturned."""
+    """Return the outline if it shows the rotated shape, not just the box before the rotation."""
     outline = find_outline(record.get("segmentation"))
     return None if outline is None or outline.is_rectangle else outline
 
 
 def _turned(where: str, record: Mapping[str, Any], box: list[float]) -> MeantBox | Problem:
-    """Return the box around [x, y, width, height] once it is turned as its record says."""
+    """Return the box around [x, y, width, height] after the rotation in its record."""
     for key, value in entries(record, (*ROTATIONS, *ANGLES)):
         degrees = number_or_nan(meant_number(value))
         if math.isnan(degrees):
             if key in ANGLES or value == "":
-                continue  # a word about the picture, "front"
+                continue  # a word about the image, such as "front"
             text = f"has rotation {value!r:.60}"
             remedy = "it must be a number of degrees"
             return Problem(kind="unclear-rotation", record=where, value=text, remedy=remedy)
@@ -254,22 +254,22 @@ def _turned(where: str, record: Mapping[str, Any], box: list[float]) -> MeantBox
             return Problem(
                 kind="unclear-rotation",
                 record=where,
-                value=f"has {key} {value!r:.60}, of which nothing tells whether bbox is the box "
-                "before turning or the box around",
-                remedy='before: write the degrees as "attributes": {"rotation": ..}; around: '
-                f"remove {key!r}",
+                value=f"has {key} {value!r:.60}, but it is not clear whether bbox is the box "
+                "before the rotation or the box around the rotated object",
+                remedy='in the first case write the degrees as "attributes": {"rotation": ...}, '
+                f"in the second remove {key!r}",
             )
         if degrees % 180 == 0:
             return MeantBox(box, (), degrees)
         attributes = record.get("attributes")
-        # CVAT and Datumaro write degrees, and `occluded` beside them.
+        # CVAT and Datumaro write degrees, together with `occluded`.
         known = isinstance(attributes, dict) and {key, "occluded"} <= attributes.keys()
         return MeantBox(turn(box, degrees), ("rotated-box",), degrees, needs_unit=not known)
     return MeantBox(box)
 
 
 def entries(record: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield what a record and its `HOLDERS` have under some keys, null left out."""
+    """Yield the keys and values of a record and its `HOLDERS` for some keys, without null."""
     for holder in (record, *(record.get(name) for name in HOLDERS)):
         found: Mapping[Any, Any] = holder if isinstance(holder, Mapping) else {}
         if isinstance(holder, list):
@@ -280,6 +280,6 @@ def entries(record: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[st
 
 
 def name_of(attribute: Any) -> str | None:
-    """Return the name of an attribute that stands in a list, as {"name": .., "value": ..}."""
+    """Return the name of an attribute in a list of {"name": ..., "value": ...}."""
     name = attribute.get("name") if isinstance(attribute, dict) else None
     return name if isinstance(name, str) else None

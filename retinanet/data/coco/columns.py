@@ -1,4 +1,4 @@
-"""The columns of a COCO file: arrays of checked values, without a Python object for each record.
+"""The columns of a COCO file: arrays of checked values, without a Python object per record.
 
 N images, M boxes.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageColumns:
-    """The images of a file, in its order."""
+    """The images of a file, in file order."""
 
     ids: NDArray[np.int64]
     """(N,)"""
@@ -23,12 +23,12 @@ class ImageColumns:
     """(N, 2) height and width, px."""
     names: list[str]
     from_url: int = 0
-    """Names that the file gives as `coco_url` alone."""
+    """Number of names that come from `coco_url`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BoxColumns:
-    """The annotations of a file, in its order."""
+    """The annotations of a file, in file order."""
 
     ids: NDArray[np.int64]
     """(M,)"""
@@ -39,13 +39,13 @@ class BoxColumns:
     boxes: NDArray[np.float32]
     """(M, 4) xywh, px."""
     areas: NDArray[np.float64]
-    """(M,) px², width * height where the file gives none."""
+    """(M,) px², width * height where the file has no area."""
     crowd: NDArray[np.bool_]
     """(M,)"""
     filled: int
-    """Areas that the file does not give."""
+    """Number of areas that are not in the file."""
     kinds: Counter[str] = field(default_factory=Counter)
-    """How many were read differently than as four numbers, by kind."""
+    """Number of records that were not read as four numbers, by kind."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,7 +62,7 @@ class BoxColumns:
         crowd: NDArray[np.int64],
         kinds: Counter[str] | None = None,
     ) -> BoxColumns:
-        """Fill the areas that are not given, which are NaN or make no sense."""
+        """Build the columns; areas that are missing (NaN) or make no sense are filled in."""
         given = np.isfinite(areas) & (areas >= 0)
         return cls(
             ids=ids,
@@ -76,13 +76,13 @@ class BoxColumns:
         )
 
     def sort(self) -> None:
-        """Order the boxes by image, in place, and keep the file's order within an image.
+        """Order the boxes by image, in place; keep the file order within an image.
 
-        One column after the other: at most one of them is held twice.
+        Columns are sorted one after another, so that only one is held twice.
         """
         if (self.rows[1:] >= self.rows[:-1]).all():
             return
-        # Numbers that hold row and place sort several times as fast as a stable argsort.
+        # Sorting numbers that combine row and place is several times as fast as a stable argsort.
         order = self.rows.astype(np.int64)
         order <<= 32
         order |= np.arange(len(order))
@@ -93,14 +93,14 @@ class BoxColumns:
 
 
 class GrowingBoxColumns:
-    """Columns that pieces of a file are added to.
+    """Columns that grow as pieces of a file are added.
 
-    They double where they are full. What is reserved and not written yet takes no memory, and
-    pieces of millions of boxes are never held beside a copy of them all.
+    They double when they are full. Memory that is reserved but not written yet costs nothing, and
+    the pieces of millions of boxes are never held beside a copy of them all.
     """
 
     def __init__(self, room: int = 2**12) -> None:
-        """Reserve room for so many boxes."""
+        """Reserve space for `room` boxes."""
         self._room = room
         self._count = 0
         self._filled = 0
@@ -129,7 +129,7 @@ class GrowingBoxColumns:
         self._kinds += part.kinds
 
     def _grow(self, least: int) -> None:
-        """Make room for at least so many boxes."""
+        """Make space for at least `least` boxes."""
         while self._room < least:
             self._room *= 2
         for name, column in self._columns.items():
@@ -138,6 +138,6 @@ class GrowingBoxColumns:
             self._columns[name] = wider
 
     def columns(self) -> BoxColumns:
-        """Return what was added."""
+        """Return the columns added so far."""
         columns = {name: column[: self._count] for name, column in self._columns.items()}
         return BoxColumns(filled=self._filled, kinds=self._kinds, **columns)

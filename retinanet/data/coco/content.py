@@ -1,4 +1,4 @@
-"""The bytes of an annotation file: read, and unpacked where it is a .gz."""
+"""Read the bytes of an annotation file, and unpack a .gz file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _BYTES_AT_ONCE = 2**24
 """Bytes unpacked at a time."""
 _ALWAYS_ALLOWED = 2**30
 _LARGEST_RATIO = 200
-"""JSON shrinks to a twentieth or so. What grows to more than 1 GiB and to more than 200 times its
-size is not unpacked: it may be made to fill the memory."""
+"""JSON shrinks to about a twentieth. A file that grows to more than 1 GiB and to more than 200
+times its size is not unpacked: it may be made to fill the memory."""
 
 _PACKED = {
     b"BZh": ("a bzip2 file", "bunzip2 -k"),
@@ -27,7 +27,7 @@ _PACKED = {
     b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "7z x"),
     b"Rar!": ("a rar archive", "unrar x"),
 }
-"""First bytes of what has to be unpacked by hand: its name, and the command."""
+"""Archives to unpack by hand, by their first bytes: name and command."""
 _GZIP = b"\x1f\x8b"
 _TAR_PLACE = slice(257, 262)
 
@@ -36,16 +36,16 @@ def read_content(path: Path) -> bytes:
     """Return the content of an annotation file, unpacked.
 
     Raises:
-        UserError: it cannot be read, or not be unpacked.
+        UserError: The file cannot be read or unpacked.
     """
     return unpack(path, read_bytes(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of an annotation file, as they are.
+    """Return the bytes of an annotation file, without unpacking them.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: The file cannot be read.
     """
     try:
         return check_regular(path).read_bytes()
@@ -58,10 +58,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def unpack(path: Path, content: bytes) -> bytes:
-    """Return the content of a .gz file, whatever its name is; other content as it is.
+    """Return the unpacked content of a .gz file (of any name); other content unchanged.
 
     Raises:
-        UserError: it is cut off, damaged, grows beyond all measure, or is packed in another way.
+        UserError: The content is cut off, damaged, far too large, or packed in another way.
     """
     if content.startswith(_GZIP):
         content = _gunzip(path, content)
@@ -78,8 +78,8 @@ def unpack(path: Path, content: bytes) -> bytes:
 
 def _by_hand(path: Path, name: str, command: str) -> str:
     return (
-        f"{path}: is {name}; unpack it (`{command} {shlex.quote(str(path))}`) and name the JSON "
-        "file that comes out"
+        f"{path}: is {name}; unpack it (`{command} {shlex.quote(str(path))}`) and use the JSON "
+        "file inside"
     )
 
 
@@ -94,8 +94,8 @@ def _gunzip(path: Path, content: bytes) -> bytes:
                 size += len(part)
                 if size > largest:
                     raise UserError(
-                        f"{path}: {len(content):,} bytes unpack to more than {largest:,}, which no "
-                        "annotations do; if they are meant, unpack them by hand "
+                        f"{path}: {len(content):,} bytes unpack to more than {largest:,}, far more "
+                        "than annotations do; if this is the right file, unpack it by hand "
                         f"(`gunzip -k {shlex.quote(str(path))}`)"
                     )
     except EOFError:

@@ -1,4 +1,4 @@
-"""Names for what is given in place of a COCO file, each with what to do about it."""
+"""Recognise files that are given instead of a COCO file, and say what to do with each."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from pathlib import Path
 from typing import Any
 
 _HEAD = 4096
-"""Bytes of a text that are looked at."""
+"""Bytes of a text file that are read."""
 _EXPORT = "export COCO JSON, Pascal VOC or YOLO from the tool that wrote it"
 _LISTS = ("images", "annotations", "categories")
 _CLASS_KEYS = ("category_name", "category", "class_name", "class", "label", "name")
 _NAME_KEYS = ("filename", "fileName", "image_name", "image_path", "path", "name", "file", "image")
-"""Keys that other tools have for the class of an annotation, and for the file of an image."""
+"""Keys that other tools use for the class of an annotation and for the file of an image."""
 _YOLO_LINE = re.compile(r"\d+( -?\d*\.?\d+(e-?\d+)?){4,}\s*")
 
 
 def name_text(path: Path, content: bytes) -> str | None:
-    """Say what a file is that is not JSON, and what to do; None if that cannot be told.
+    """Say what a file that is not JSON is, and what to do; None if it is not recognised.
 
     Args:
-        path: path of the file, for the commands to type.
-        content: its bytes.
+        path: Path of the file, for the suggested commands.
+        content: Bytes of the file.
     """
     text = content[:_HEAD].decode(errors="replace").lstrip("\ufeff \t\r\n")
     lower = text.lower()
     if not content.strip():
         return "is empty; copy or download it again"
     if text.startswith("version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file itself: run `git lfs pull`"
+        return "is a Git LFS pointer, not the file itself: run `git lfs pull`"
     if lower.startswith(("<!doctype html", "<html")):
         return "is an HTML page, not JSON: download the file itself; the page may ask for a login"
     if text.startswith("<"):
         return _name_xml(path, lower)
     if path.suffix.lower() in (".yaml", ".yml") or re.search(r"^(names|nc|train):", text, re.M):
         return (
-            "is YAML; if it describes a YOLO data set: "
-            f"`retinanet convert yolo {_quoted(path)} data/`, and train on what that writes"
+            "is YAML; if it describes a YOLO data set, convert it: "
+            f"`retinanet convert yolo {_quoted(path)} data/`, and train on the result"
         )
     if "\0" in text[:512] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return f"is a binary file, not JSON; {_EXPORT}"
@@ -53,16 +53,16 @@ def _name_xml(path: Path, lower: str) -> str:
     if "<annotation>" in lower or "<annotation " in lower:
         folder = path.absolute().parent
         return (
-            "is XML of Pascal VOC, one image's; convert the folder: "
+            "is the Pascal VOC XML of one image; convert the folder: "
             f"`retinanet convert voc {_quoted(folder)} train.json`"
         )
     if "<annotations>" in lower:
-        return 'is the XML of CVAT; export "COCO 1.0" or "PASCAL VOC 1.1" from CVAT'
+        return 'is CVAT XML; export "COCO 1.0" or "PASCAL VOC 1.1" from CVAT'
     return f"is XML, not JSON; {_EXPORT}"
 
 
 def _name_almost_json(content: bytes) -> str | None:
-    """Name what begins as JSON does: objects line by line, or Python's own spelling."""
+    """Name what only begins like JSON: one object per line, or a printed Python value."""
     if re.match(rb"\s*[\[{]\s*\{?\s*'", content):
         return "is a Python value, not JSON: write it with json.dump, not with str or print"
     first, _, others = content.strip().partition(b"\n")
@@ -73,45 +73,47 @@ def _name_almost_json(content: bytes) -> str | None:
     if not others.lstrip().startswith(b"{"):
         return None
     named = name_values(value)
-    lines = "is JSON lines, an object in each line"
+    lines = "is JSON Lines (one object per line)"
     return f"{lines}: {named.removeprefix('is ')}" if named else f"{lines}, not COCO; {_EXPORT}"
 
 
 def _name_lines(path: Path, text: str) -> str | None:
-    """Name a table or label lines."""
+    """Name a table or a label file."""
     first = text.splitlines()[0]
     cells = [cell.strip().lower() for cell in next(csv.reader([first]), [])]
     if "imageid" in cells:
         return (
-            "is a table of OpenImages, not JSON: `retinanet convert openimages "
+            "is an OpenImages table, not JSON; convert it: `retinanet convert openimages "
             f"{_quoted(path)} train.json --images FOLDER --class-descriptions FILE.csv`"
         )
     if len(cells) > 3 or path.suffix.lower() in (".csv", ".tsv"):
-        return f"is a table, not JSON: `retinanet convert csv {_quoted(path)} train.json`"
+        return (
+            f"is a table, not JSON; convert it: `retinanet convert csv {_quoted(path)} train.json`"
+        )
     if _YOLO_LINE.fullmatch(first):
         return (
-            "is a label file of YOLO, not JSON; convert the data set: "
+            "is a YOLO label file, not JSON; convert the data set: "
             "`retinanet convert yolo data.yaml data/`"
         )
     if path.suffix.lower() == ".txt":
         return (
-            "is a text, not JSON; if it lists the images of a YOLO data set: "
+            "is a text file, not JSON; if it lists the images of a YOLO data set, convert that: "
             "`retinanet convert yolo data.yaml data/`"
         )
     return None
 
 
 def name_values(values: Any, path: Path | None = None) -> str | None:
-    """Say what JSON is that is not a COCO file with boxes, and what to do; None for such a file.
+    """Say what JSON that is not COCO with boxes is, and what to do; None if it is COCO with boxes.
 
     Args:
-        values: the content of the file.
-        path: path of the file, for the commands to type.
+        values: Content of the file.
+        path: Path of the file, for the suggested commands.
     """
     if isinstance(values, list):
         return _name_list(values, path)
     if not isinstance(values, dict):
-        return f"is JSON, but {json.dumps(values):.40} in place of an object; {_EXPORT}"
+        return f"is JSON, but {json.dumps(values):.40} instead of an object; {_EXPORT}"
     records = _records(values.get("annotations"))
     if all(isinstance(values.get(key), list) for key in _LISTS) or (
         isinstance(values.get("images"), list) and records
@@ -127,7 +129,7 @@ def name_values(values: Any, path: Path | None = None) -> str | None:
 
 
 def _records(value: Any) -> list[dict[str, Any]]:
-    """Return the first few objects of a list."""
+    """Return the first objects of a list."""
     return [one for one in value[:20] if isinstance(one, dict)] if isinstance(value, list) else []
 
 
@@ -135,12 +137,12 @@ _VIA = (
     'is a project or export of the VGG Image Annotator (VIA); choose "Export Annotations (COCO '
     'format)" there'
 )
-_LABEL_STUDIO = 'is an export of Label Studio as JSON; choose "COCO" in its Export'
-_LABELBOX = f"is an export of Labelbox; {_EXPORT}"
+_LABEL_STUDIO = 'is a Label Studio export in JSON format; export as "COCO" there'
+_LABELBOX = f"is a Labelbox export; {_EXPORT}"
 _OBJECTS: list[tuple[set[str], str]] = [
     (
         {"shapes", "imagePath"},
-        "is JSON of labelme, one image's; convert the folder: `pip install labelme2coco`, then "
+        "is the labelme JSON of one image; convert the folder: `pip install labelme2coco`, then "
         "`labelme2coco FOLDER`",
     ),
     ({"_via_img_metadata"}, _VIA),
@@ -149,37 +151,37 @@ _OBJECTS: list[tuple[set[str], str]] = [
     ({"vcd"}, f"is OpenLABEL (VCD); {_EXPORT}"),
     (
         {"items", "categories"},
-        "is JSON of Datumaro; convert its folder: `pip install datumaro`, then "
+        "is Datumaro JSON; convert its folder: `pip install datumaro`, then "
         "`datum convert -if datumaro -i FOLDER -f coco_instances -o OUT`",
     ),
     (
         {"objects", "size"},
-        'is JSON of Supervisely, one image\'s; export COCO there (the app "Export to COCO")',
+        'is the Supervisely JSON of one image; export COCO there (the app "Export to COCO")',
     ),
-    ({"instances", "metadata"}, 'is JSON of SuperAnnotate; export "COCO" there'),
-    ({"item", "annotations"}, 'is JSON of Darwin (V7); choose "COCO" as its export format'),
-    ({"asset", "regions"}, 'is JSON of VoTT; export "Pascal VOC" there'),
-    ({"assets", "tags"}, 'is JSON of VoTT; export "Pascal VOC" there'),
-    ({"imgHeight", "objects"}, f"is JSON of Cityscapes, one image's; {_EXPORT}"),
-    ({"metainfo", "data_list"}, "is MMDetection's own format; take the COCO file it came from"),
-    ({"features", "type"}, f"is GeoJSON, whose coordinates are those of a map; {_EXPORT}"),
-    ({"frames", "config"}, f"is JSON of Scalabel; {_EXPORT}"),
-    ({"gtboxes", "ID"}, f"is the format of CrowdHuman; {_EXPORT}"),
-    ({"source-ref"}, f"is a manifest of SageMaker Ground Truth; {_EXPORT}"),
+    ({"instances", "metadata"}, 'is SuperAnnotate JSON; export "COCO" there'),
+    ({"item", "annotations"}, 'is Darwin (V7) JSON; choose "COCO" as the export format there'),
+    ({"asset", "regions"}, 'is VoTT JSON; export "Pascal VOC" there'),
+    ({"assets", "tags"}, 'is VoTT JSON; export "Pascal VOC" there'),
+    ({"imgHeight", "objects"}, f"is the Cityscapes JSON of one image; {_EXPORT}"),
+    ({"metainfo", "data_list"}, "is in MMDetection's own format; use the COCO file it came from"),
+    ({"features", "type"}, f"is GeoJSON, which has map coordinates; {_EXPORT}"),
+    ({"frames", "config"}, f"is Scalabel JSON; {_EXPORT}"),
+    ({"gtboxes", "ID"}, f"is in CrowdHuman's own format; {_EXPORT}"),
+    ({"source-ref"}, f"is a SageMaker Ground Truth manifest; {_EXPORT}"),
     ({"data_row", "projects"}, _LABELBOX),
     ({"Labeled Data", "Label"}, _LABELBOX),
     ({"data", "annotations"}, _LABEL_STUDIO),
-    ({"subject", "summary", "kinds"}, "is a report of `retinanet check`; name the annotation file"),
+    ({"subject", "summary", "kinds"}, "is a report of `retinanet check`; use the annotation file"),
     (
         {"image_id", "category_id", "score"},
         "is a detection: a prediction, nothing to learn from",
     ),
 ]
-"""Keys by which the JSON of a tool is known, and what is said of it."""
+"""Keys by which the JSON of a tool is recognised, and the text about it."""
 
 
 def _name_other_coco(values: dict[str, Any], records: list[dict[str, Any]]) -> str | None:
-    """Name a COCO file for another task than detection, or without its categories."""
+    """Name a COCO file for a task other than detection, or without categories."""
 
     def have(*keys: str) -> bool:
         return bool(records) and all(any(key in record for key in keys) for record in records)
@@ -195,27 +197,27 @@ def _name_other_coco(values: dict[str, Any], records: list[dict[str, Any]]) -> s
         )
     if have("caption") and lack("bbox"):
         return (
-            "is COCO with captions, which has no boxes; take the instances file "
+            "is COCO with captions, which has no boxes; use the instances file "
             "(instances_train2017.json)"
         )
     if have("question_id"):
         return "is a file of questions (VQA), which has no boxes"
     if have("keypoints") and lack("bbox", "segmentation"):
-        return "has keypoints but no boxes; export boxes, too, or take the instances file"
+        return "has keypoints but no boxes; export boxes as well, or use the instances file"
     if not isinstance(values.get("categories"), list):
         return _name_missing_categories(records, "categories" in values)
     return _name_other_keys(values, records)
 
 
 def _name_other_keys(values: dict[str, Any], records: list[dict[str, Any]]) -> str | None:
-    """Name what stands under other keys than COCO's in all records that are looked at."""
+    """Name the keys that the first records use instead of COCO's."""
     texts = [one for one in values["categories"] if isinstance(one, str)]
     if texts and len(texts) == len(values["categories"]):
         ids = [one["category_id"] for one in records if type(one.get("category_id")) is int]
         first = f'{{"id": {min(ids, default=1)}, "name": {json.dumps(texts[0]):.60}}}'
         return (
-            f'has texts in "categories", not objects; write [{first}, ..], with the ids that the '
-            "annotations have"
+            f'has strings in "categories", not objects; write [{first}, ...], with the ids that '
+            "the annotations use"
         )
     images = _records(values.get("images"))
     if images and not any("file_name" in one or "coco_url" in one for one in images):
@@ -236,23 +238,23 @@ def _name_other_keys(values: dict[str, Any], records: list[dict[str, Any]]) -> s
 
 
 def _name_missing_categories(records: list[dict[str, Any]], there: bool) -> str:
-    """Say which categories a file needs, as far as its annotations tell."""
+    """Say which categories a file needs, as far as its annotations show."""
     state = '"categories" is not a list' if there else 'has no "categories" list'
     for key in _CLASS_KEYS:
         names = [one[key] for one in records if isinstance(one.get(key), str)]
         if names:
             return (
                 f'{state}, but annotations with {key} {names[0]!r:.60}; write "categories": '
-                f'[{{"id": 1, "name": {json.dumps(names[0])[:60]}}}, ..], and their ids as '
+                f'[{{"id": 1, "name": {json.dumps(names[0])[:60]}}}, ...], and their ids as '
                 "category_id"
             )
     ids = sorted({str(one["category_id"]) for one in records if "category_id" in one}, key=len)
-    needed = ", ".join(f'{{"id": {one:.20}, "name": ".."}}' for one in ids[:3])
-    return f'{state}; add "categories": [{needed}{", .." if len(ids) > 3 else ""}]'
+    needed = ", ".join(f'{{"id": {one:.20}, "name": "..."}}' for one in ids[:3])
+    return f'{state}; add "categories": [{needed}{", ..." if len(ids) > 3 else ""}]'
 
 
 def _name_list(values: list[Any], path: Path | None) -> str:
-    """Name a list of objects by the keys of the first."""
+    """Name a list of objects by the keys of the first one."""
     first = next(iter(_records(values)), {})
     keys = first.keys()
     labels = next(iter(_records(first.get("labels"))), {})
@@ -265,24 +267,24 @@ def _name_list(values: list[Any], path: Path | None) -> str:
         ),
         (
             {"image_id", "category_id"} <= keys,
-            'is the list "annotations" of a COCO file alone; write an object with the lists '
+            'is only the "annotations" list of a COCO file; write an object with the lists '
             "images, annotations and categories",
         ),
         (
             {"name", "labels"} <= keys or "box2d" in labels,
-            "is JSON of BDD100K (Scalabel); convert it with its toolkit (github.com/bdd100k): "
+            "is BDD100K (Scalabel) JSON; convert it with its toolkit (github.com/bdd100k): "
             f"`python -m bdd100k.label.to_coco -m det -i {_quoted(path)} -o train.json`",
         ),
-        (_is_create_ml(first), f"is JSON of CreateML; {_EXPORT}"),
+        (_is_create_ml(first), f"is CreateML JSON; {_EXPORT}"),
         ("data" in keys and bool({"annotations", "completions"} & keys), _LABEL_STUDIO),
         ("rectanglelabels" in json.dumps(first, default=str)[:_HEAD], _LABEL_STUDIO),
         (
             {"filename", "ann"} <= keys,
-            "is MMDetection's own format; take the COCO file it came from",
+            "is in MMDetection's own format; use the COCO file it came from",
         ),
         (
             {"file_name", "annotations"} <= keys,
-            "is a list of Detectron2's data set dicts; write it as COCO JSON with its "
+            "is a list of Detectron2 dataset dicts; write it as COCO JSON with Detectron2's "
             "convert_to_coco_json",
         ),
         ({"filename", "regions"} <= keys, _VIA),
@@ -304,7 +306,7 @@ def _is_create_ml(first: dict[str, Any]) -> bool:
 
 
 def _name_unknown(values: dict[str, Any], path: Path | None) -> str | None:
-    """Say what is missing in an object that no tool is known by; None where nothing helps."""
+    """Say what is missing in an object of an unknown tool; None if there is no advice."""
     for key, value in values.items():
         if isinstance(value, dict) and value.keys() >= set(_LISTS):
             command = (
@@ -317,7 +319,7 @@ def _name_unknown(values: dict[str, Any], path: Path | None) -> str | None:
             )
     for key in _LISTS:
         if key in values and not isinstance(values[key], list):
-            return None  # which is said better by what reads the list
+            return None  # the code that reads the list has the better message
         others = [str(other) for other in values if other not in _LISTS]
         close = get_close_matches(key, others, n=1) if key not in values else []
         if close:
@@ -326,5 +328,5 @@ def _name_unknown(values: dict[str, Any], path: Path | None) -> str | None:
 
 
 def _quoted(path: Path | None) -> str:
-    """Return a path as a shell takes it."""
+    """Return a path quoted for a shell."""
     return "FILE" if path is None else shlex.quote(str(path))

@@ -1,7 +1,7 @@
-"""Boxes around other shapes: turned boxes, corner points, polygons, masks.
+"""Boxes around other shapes: rotated boxes, corner points, polygons, masks.
 
-Boxes are [x, y, width, height] in px; an extent is (x1, y1, x2, y2). Pure functions of plain
-values, which may come from any file: what is not a shape gives None.
+Boxes are [x, y, width, height] in px; an extent is (x1, y1, x2, y2). Pure functions of values
+that may come from any file: the result is None for a value that is not a shape.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ Extent = tuple[float, float, float, float]
 """x1, y1, x2, y2; px."""
 
 _MOST_PX = 2**40
-"""A mask of more px is none."""
+"""Larger masks are not read."""
 _SAME_PX = 1.0
-"""px that two drawings of one rectangle may differ by."""
+"""Difference in px that two outlines of one rectangle may have."""
 
 
 class Outline(NamedTuple):
-    """What a `segmentation` covers."""
+    """The extent of a `segmentation`."""
 
     extent: Extent
     is_rectangle: bool
-    """Whether it is one axis-parallel rectangle, which says nothing about a rotation."""
+    """Whether it is a single axis-parallel rectangle, which does not show a rotation."""
     mask_size: tuple[int, int] | None = None
     """Height and width of the image that a mask belongs to; None for polygons."""
 
 
 def turn(box: Sequence[float], degrees: float) -> list[float]:
-    """Return the box around a box that is turned about its centre, either way round."""
+    """Return the box around a box that is rotated about its centre, in either direction."""
     x, y, width, height = box
     angle = math.radians(degrees)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
@@ -47,19 +47,19 @@ def turn(box: Sequence[float], degrees: float) -> list[float]:
 
 
 def box_of(extent: Extent) -> list[float]:
-    """Return [x, y, width, height] of corners."""
+    """Return [x, y, width, height] of an extent."""
     x1, y1, x2, y2 = extent
     return [x1, y1, x2 - x1, y2 - y1]
 
 
 def extent_of(box: Sequence[float]) -> Extent:
-    """Return the corners of [x, y, width, height]."""
+    """Return the extent of [x, y, width, height]."""
     x, y, width, height = box
     return x, y, x + width, y + height
 
 
 def iou(a: Extent, b: Extent) -> float:
-    """Return the intersection over union of two extents, 0 where both are empty."""
+    """Return the intersection over union of two extents, 0 if both are empty."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     both = max(width, 0) * max(height, 0)
@@ -68,10 +68,10 @@ def iou(a: Extent, b: Extent) -> float:
 
 
 def find_outline(segmentation: Any) -> Outline | None:
-    """Return what a `segmentation` of COCO covers; None where there is no outline.
+    """Return the outline of a COCO `segmentation`; None if it has none.
 
-    Polygons are lists of x, y, x, y, ..; one alone may stand without its outer list, and its points
-    may be pairs. A mask is run lengths, as a list of counts or compressed to a text.
+    Polygons are lists of x, y, x, y, ...; a single one may lack the outer list, and points may be
+    pairs. A mask is run lengths, as a list of counts or compressed to a string.
     """
     try:
         if isinstance(segmentation, dict):
@@ -90,17 +90,17 @@ def find_outline(segmentation: Any) -> Outline | None:
             return None
         if extent[0] == extent[2] or extent[1] == extent[3]:  # a line
             return None
-    except (TypeError, ValueError, OverflowError):  # texts, nested further, huge
+    except (TypeError, ValueError, OverflowError):  # strings, deeper nesting, huge numbers
         return None
     is_rectangle = len(polygons) == 1 and _is_rectangle(polygons[0], extent)
     return Outline(extent, is_rectangle)
 
 
 def outline_extents(records: Iterable[Any]) -> list[Extent | None]:
-    """Return the extent of each annotation's `segmentation`, None where it has none.
+    """Return the extent of each annotation's `segmentation`, or None if it has none.
 
     Args:
-        records: annotations of a COCO file, of whatever type they come in.
+        records: Annotations of a COCO file; values of any type.
     """
     found = (
         find_outline(record.get("segmentation")) if isinstance(record, dict) else None
@@ -130,7 +130,7 @@ def _polygons(value: Any) -> list[list[float]]:
 
 
 def _is_rectangle(polygon: list[float], extent: Extent) -> bool:
-    """Whether all corners of a polygon of four or five points are those of its extent."""
+    """Whether the corners of a polygon of four or five points are the corners of its extent."""
     if len(polygon) not in (8, 10):
         return False
     x1, y1, x2, y2 = extent
@@ -149,7 +149,7 @@ def _is_exact_rectangle(polygon: list[float], extent: Extent) -> bool:
 
 
 def _find_mask(segmentation: dict[str, Any]) -> Outline | None:
-    """Return what run lengths cover: column after column, first the px outside."""
+    """Return the outline of run lengths: column by column, starting with px outside."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, list) or len(size) != 2:
         return None
@@ -178,10 +178,11 @@ def _find_mask(segmentation: dict[str, Any]) -> Outline | None:
 
 
 def decode_counts(text: str) -> list[int] | None:
-    """Return the run lengths of COCO's compressed text; None if it is none.
+    """Return the run lengths in COCO's compressed string; None if it is not valid.
 
-    Each number is written in groups of five bits, lowest first, as a character from "0" on whose
-    sixth bit says that more follow; from the fourth on it is the difference to the last but one.
+    Each number is written in groups of five bits, lowest first. Each group is a character, counted
+    from "0"; its sixth bit is set if more groups follow. From the fourth number on, the difference
+    to the number two places before is written.
     """
     counts: list[int] = []
     number, shift = 0, 0

@@ -1,9 +1,9 @@
 """COCO JSON -> its index: read and checked once, then mapped from a cache.
 
-The cache lies beside the annotation file, or in the user's cache folder where that cannot be
-written. It belongs to the annotation file by size and time of change, or by a hash of the content
-where the time differs (a copy, a checkout), and is made anew where it is stale, damaged, or of
-another release.
+The cache is stored beside the annotation file, or in the user's cache folder if that is not
+writable. It is valid if size and modification time match the annotation file; if only the time
+differs (a copy, a checkout), a hash of the content decides. A cache that is stale, damaged or from
+another release is made again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from retinanet.data.coco.annotations import Annotations, FileNames, map_annotati
 from retinanet.data.coco.content import read_bytes, read_content, unpack
 from retinanet.data.coco.locks import alone
 from retinanet.data.coco.parsing import CocoColumns, parse_coco
-from retinanet.data.coco.resolve import REMARKS
+from retinanet.data.coco.resolve import REMARKS, remark
+from retinanet.errors import plural
 from retinanet.files import user_cache
 
 _BYTES_AT_ONCE = 2**22
@@ -29,15 +30,15 @@ _BYTES_AT_ONCE = 2**22
 
 
 def open_annotations(path: Path) -> Annotations:
-    """Return the index of a COCO file, from its cache if that is sound; otherwise it is made.
+    """Return the index of a COCO file, from its cache if that is valid.
 
     Raises:
-        UserError: the file cannot be read, or a record is wrong.
+        UserError: The file cannot be read, or a record is wrong.
     """
     try:
         status = path.stat()
     except OSError:
-        return read_annotations(path)  # which says why not
+        return read_annotations(path)  # its message gives the reason
     source: dict[str, Any] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     digest = cache(lambda: _hash_file(path))
 
@@ -53,7 +54,7 @@ def open_annotations(path: Path) -> Annotations:
 
     annotations = cached(is_current)
     if annotations is None:
-        # The ranks of a machine start at once: one parses, the others find what it made.
+        # The ranks of a machine start at once: one parses, the others use its cache.
         with alone(path):
             annotations = cached(is_current)
             if annotations is None and (copied := cached(has_content)) is not None:
@@ -63,27 +64,27 @@ def open_annotations(path: Path) -> Annotations:
 
 
 def _save_with_new_source(annotations: Annotations, source: dict[str, Any]) -> Annotations:
-    """Note the time of a file that was touched or copied, so that it is hashed only once."""
+    """Record the time of a file that was touched or copied, so that it is hashed only once."""
     place = annotations.mapped_from
     assert place is not None
     try:
         annotations.save(place, source)
     except OSError:
-        return annotations  # it is hashed again next time
+        return annotations  # the file is hashed again next time
     return map_annotations(place, annotations.path) or annotations
 
 
 def _cache_places(path: Path) -> list[Path]:
-    """Return where the cache may lie: beside the file, or in the user's cache folder."""
+    """Return the places of a cache: beside the file, or in the user's cache folder."""
     digest = _hash_bytes(str(path.absolute()).encode())[:16]
     beside = path.with_name(f".{path.name}.index")
     return [beside, user_cache() / f"{path.stem}-{digest}.index"]
 
 
 def _make_index(path: Path, source: dict[str, Any]) -> Annotations:
-    """Read a file and keep its index in the first place that takes it."""
+    """Read a file and save its index in the first place that is writable."""
     content = read_bytes(path)
-    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the parser
+    with ThreadPoolExecutor(1) as pool:  # hashing releases the interpreter for the parser
         digest = pool.submit(_hash_bytes, content)
         columns = parse_coco(unpack(path, content), path, images_only=False)
         source = {**source, "sha256": digest.result()}
@@ -94,35 +95,35 @@ def _make_index(path: Path, source: dict[str, Any]) -> Annotations:
             place.parent.mkdir(parents=True, exist_ok=True)
             annotations.save(place, source)
         except OSError:
-            continue  # a folder or a disk that takes no more
+            continue  # not writable, or full
         return map_annotations(place, path) or annotations
-    return annotations  # nowhere to keep it: the next opening reads the file again
+    return annotations  # nowhere to save it: the file is read again next time
 
 
 def read_annotations(path: Path, *, images_only: bool = False) -> Annotations:
-    """Read and check a COCO JSON file into memory; the cache takes no part.
+    """Read and check a COCO JSON file into memory, without the cache.
 
     Args:
-        path: path of the file.
-        images_only: an image list such as test-dev's: it needs neither annotations nor categories.
+        path: Path of the file.
+        images_only: Whether the file is an image list, which needs no annotations or categories.
 
     Raises:
-        UserError: a record that is wrong, with its place, value and remedy.
+        UserError: A record is wrong. The message gives record, value and remedy.
     """
     return _to_index(path, parse_coco(read_content(path), path, images_only=images_only))
 
 
 def index_content(content: bytes, path: Path) -> Annotations:
-    """Check the content of a COCO file; `path` is its name in messages.
+    """Check the content of a COCO file; `path` is used in messages.
 
     Raises:
-        UserError: a record that is wrong, with its place, value and remedy.
+        UserError: A record is wrong. The message gives record, value and remedy.
     """
     return _to_index(path, parse_coco(content, path, images_only=False))
 
 
 def _to_index(path: Path, columns: CocoColumns) -> Annotations:
-    """Order the boxes of a file by image; its columns go over to the index."""
+    """Order the boxes of a file by image and turn its columns into an index."""
     images, boxes = columns.images, columns.boxes
     boxes.sort()
     counts = np.bincount(boxes.rows, minlength=len(images.ids))
@@ -152,14 +153,16 @@ def _to_index(path: Path, columns: CocoColumns) -> Annotations:
 
 
 def _remarks(columns: CocoColumns) -> Iterator[str]:
-    """Yield what was filled in or read differently, counted."""
+    """Yield notes with counts: values that were filled in, records that were read differently."""
     if count := columns.images.from_url:
-        yield f"{count} images without file_name: the last part of coco_url is taken"
-    if columns.boxes.filled:
-        yield f"{columns.boxes.filled} annotations without area: filled with width x height"
-    for kind, text in REMARKS.items():
-        if columns.boxes.kinds[kind]:
-            yield f"{columns.boxes.kinds[kind]} {text}"
+        named = plural(count, "image without file_name", "images without file_name")
+        yield f"{named}: the last part of coco_url is used"
+    if count := columns.boxes.filled:
+        filled = plural(count, "annotation without area", "annotations without area")
+        yield f"{filled}: filled with width x height"
+    for kind in REMARKS:
+        if count := columns.boxes.kinds[kind]:
+            yield remark(kind, count)
 
 
 def _hash_file(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A JSON list of records, read piece by piece: few objects at a time, whatever its length."""
+"""Read a JSON list of records piece by piece, with few objects in memory at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retinanet.errors import UserError
 T = TypeVar("T", bound=Sized)
 
 PIECE = 2**18
-"""Bytes decoded at a time: their objects stay in the processor's cache."""
+"""Bytes decoded at a time, so that the objects stay in the processor's cache."""
 _BOUNDARY = re.compile(rb"\}\s*,\s*\{")
 """Between two records."""
 _END = re.compile(rb'(?<=\})\s*\]\s*,\s*"(?:images|categories|licenses|info)"\s*:')
@@ -23,17 +23,17 @@ _END = re.compile(rb'(?<=\})\s*\]\s*,\s*"(?:images|categories|licenses|info)"\s*
 _RECORD_NUMBER = re.compile(r"\$\[(\d+)\]")
 """In msgspec's messages: `$[7]` is the eighth record of a list."""
 MARK = b"[[8128, 496, 28, 6]]"
-"""Stands for a list that was cut out."""
+"""Placeholder for a list that was cut out."""
 _TAIL_BYTES = 2**20
-"""Bytes at the end of a file among which a list's end is looked for."""
+"""Bytes at the end of a file that are searched for the end of a list."""
 
 
 def cut_list_out(content: bytes, key: str) -> tuple[bytes, memoryview] | None:
-    """Cut the list `key` out of a JSON object; return the rest, with `MARK` for it, and the list.
+    """Cut the list `key` out of a JSON object; return the rest (with `MARK` for it) and the list.
 
-    A guess by what such files look like, which spares a pass over the list; None where the content
-    does not look like one. The guess was right if the rest is an object whose `key` is `MARK`, and
-    what was cut out is a list: the text may also stand inside another value.
+    A guess from the usual layout, which saves a pass over the list; None if the content does not
+    have that layout. The guess was right if the rest is an object whose `key` is `MARK` and the
+    part cut out is a list: the matched text may also be inside another value.
     """
     opening = re.search(rb'"%b"\s*:\s*\[' % key.encode(), content)
     if opening is None:
@@ -59,12 +59,12 @@ def read_list(
     """Read the records of a list, piece by piece.
 
     Args:
-        path: path of the file, for messages.
-        key: key of the list, for messages.
-        values: the list as it stands in the file, or decoded already.
-        kind: the lenient record type.
-        strict: reads a piece, or returns None if a record is not as it should be.
-        lenient: reads records of `kind`, or says what is wrong with one of them.
+        path: Path of the file, for messages.
+        key: Key of the list, for messages.
+        values: The list, as bytes of the file or already decoded.
+        kind: The lenient record type.
+        strict: Reads a piece, or returns None if a record is not valid.
+        lenient: Reads records of `kind`, or raises an error that says what is wrong with one.
     """
     decoder = msgspec.json.Decoder(list[kind])  # type: ignore[valid-type]
 
@@ -85,14 +85,14 @@ def read_list(
         record = f" record {count + int(number[1])}" if number else ""
         problem = str(error).partition(" - at ")[0]
         raise UserError(f'{path}: not a COCO file: "{key}"{record}: {problem}') from None
-    except UnicodeEncodeError:  # msgspec cannot print a text with half of a surrogate
+    except UnicodeEncodeError:  # msgspec cannot print a string with half of a surrogate pair
         raise UserError(
-            f'{path}: not a COCO file: "{key}": a record is a text in place of an object'
+            f'{path}: not a COCO file: "{key}": a record is a string instead of an object'
         ) from None
 
 
 def _decode(piece: bytes, decoder: msgspec.json.Decoder[list[Any]], kind: type[Any]) -> list[Any]:
-    """Decode a piece to records of a kind; a number beyond all floats becomes infinite."""
+    """Decode a piece to records of a kind; a number too large for a float becomes infinite."""
     try:
         return decoder.decode(piece)
     except msgspec.ValidationError as error:
@@ -106,7 +106,7 @@ def _decode(piece: bytes, decoder: msgspec.json.Decoder[list[Any]], kind: type[A
 
 
 def _read_pieces(values: memoryview, read: Callable[[bytes], T]) -> Iterator[T]:
-    """Cut a JSON list between its records and read each piece, which is a list, too."""
+    """Cut a JSON list between its records and read each piece, itself a list."""
     start, end = 1, len(values) - 1
     search_from = start + PIECE
     while start < end:
@@ -117,8 +117,8 @@ def _read_pieces(values: memoryview, read: Callable[[bytes], T]) -> Iterator[T]:
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            # A piece that ends inside a text or a nested list is no list: look for the next
-            # boundary. One that is a list ends between two records, for its brackets match.
+            # A piece that ends inside a string or a nested list is not valid JSON: try the next
+            # boundary. A valid piece ends between two records, because its brackets match.
             if boundary is None:
                 raise
             search_from = stop + PIECE // 8

@@ -1,4 +1,4 @@
-"""One process at a time, where that spares work; never a reason to wait for good."""
+"""A file lock that saves work: one process at a time, but no process waits forever."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _POLL = 0.05
-"""Seconds between two looks at a lock."""
+"""Seconds between two attempts."""
 _NOTICE = 10.0
-"""Seconds after which it is said what is waited for."""
+"""Seconds after which the wait is reported."""
 
 
 @contextmanager
 def alone(path: Path, *, patience: float = 600.0) -> Iterator[bool]:
-    """Hold an advisory lock on a file; yield whether it could be had.
+    """Hold an advisory lock on a file; yield whether the lock was acquired.
 
-    The system frees it when its process ends, however it ends. Where there are no locks (some
-    network drives, Windows), or the holder takes longer than `patience`, one goes on without: what
-    is done inside must be right all the same, and only be done twice.
+    The system releases it when the process ends, for any reason. If locks are not supported (some
+    network drives, Windows), or the holder takes longer than `patience`, the block runs without the
+    lock. It must then still be correct, at the cost of doing the work twice.
 
-    Not by `filelock`: it needs a file of its own, that stays and that a folder must take, and some
-    of its releases wait in vain on a drive without locks.
+    `filelock` is not used: it leaves a file of its own, which needs a writable folder, and some of
+    its releases wait forever on a drive without locks.
 
     Args:
-        path: of a file that can be read.
-        patience: seconds to wait at most.
+        path: A file that can be read.
+        patience: Seconds to wait at most.
     """
     try:
         file = check_regular(path).open("rb")
@@ -47,7 +47,7 @@ def alone(path: Path, *, patience: float = 600.0) -> Iterator[bool]:
 
 
 def _wait_for_lock(descriptor: int, path: Path, patience: float) -> bool:
-    """Return whether the lock could be had in a time."""
+    """Return whether the lock was acquired within `patience` seconds."""
     started, is_said = time.monotonic(), False
     while fcntl is not None:
         try:
@@ -60,8 +60,8 @@ def _wait_for_lock(descriptor: int, path: Path, patience: float) -> bool:
         if waited > _NOTICE and not is_said:
             is_said = True
             print(
-                f"{path}: waiting for another process that reads it, at most {patience / 60:.0f} "
-                "minutes",
+                f"{path}: waiting up to {patience / 60:.0f} minutes for another process that is "
+                "reading it",
                 file=sys.stderr,
             )
         time.sleep(_POLL)

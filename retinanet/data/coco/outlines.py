@@ -1,4 +1,4 @@
-"""Boxes against the outlines of their own segmentations: whether both can be of one object."""
+"""Compare boxes with the outlines of their segmentations: do both belong to one object?"""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Size = tuple[int, int]
 
 _FAR_IOU = 0.5
 _NEAR_PX = 2.0
-"""px by which a side may differ, however small the object is."""
+"""Difference in px that a side may always have, even of a small object."""
 
 
 def is_far(box: Sequence[float], outline: Extent, size: Size | None) -> bool:
-    """Whether a box and the extent of its outline cannot be of one object.
+    """Whether a box and the extent of its outline cannot belong to one object.
 
-    Both are cut to the image first: one may be cut already, the other not.
+    Both are first clipped to the image, as only one of them may be clipped already.
 
     Args:
         box: [x, y, width, height], px.
-        outline: extent of the segmentation, px.
-        size: height and width of the image, px, if they are known.
+        outline: Extent of the segmentation, px.
+        size: Height and width of the image, px, if they are known.
     """
     own = extent_of(box)
     if _is_near(own, outline):

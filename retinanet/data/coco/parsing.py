@@ -1,8 +1,8 @@
-"""A COCO file's bytes -> checked columns, piece by piece.
+"""The bytes of a COCO file -> checked columns, piece by piece.
 
 Each piece of a list is first read strictly and fast: the decoder checks the types, arrays check the
-values. A piece that this refuses is read once more, record by record, to say what is wrong or to
-allow what is only unusual (an `area` that is a text). N images, M boxes.
+values. If that fails, the piece is read again record by record, to report what is wrong or to
+accept what is only unusual (an `area` that is a string). N images, M boxes.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from retinanet.data.coco.records import (
 from retinanet.errors import UserError
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-. ]+(/[A-Za-z0-9_\-. ]+)*")
-"""Names that need no closer look, if they are not blank; without `..` they stay in their folder."""
+"""Names that need no closer check if they are not blank and do not contain `..`."""
 
 _MAX_LENIENT_BYTES = 2**28
-"""Larger files are not read once more by Python's json, which takes ten times the memory."""
+"""Larger files are not read again by Python's json, which takes ten times the memory."""
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BYTE_NUMBER = re.compile(r" \(byte (\d+)\)")
 """In msgspec's messages."""
@@ -55,7 +55,7 @@ class _File(msgspec.Struct):
 
 
 class _Image(msgspec.Struct, gc=False):
-    """A record as it should be."""
+    """A valid record."""
 
     id: int
     file_name: str
@@ -64,7 +64,7 @@ class _Image(msgspec.Struct, gc=False):
 
 
 class _AnyImage(msgspec.Struct):
-    """A record as it may come."""
+    """A record with values of any type."""
 
     id: Any = None
     file_name: Any = None
@@ -91,13 +91,13 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
     """Parse and check the content of a COCO file.
 
     Args:
-        content: bytes of the file.
-        path: path of the file, for messages.
-        images_only: an image list such as test-dev's: it needs neither annotations nor categories.
+        content: Bytes of the file.
+        path: Path of the file, for messages.
+        images_only: Whether the file is an image list, which needs no annotations or categories.
 
     Raises:
-        UserError: a record that is wrong, with its place, value and remedy; or what the file is in
-            place of a COCO file.
+        UserError: A record is wrong (the message gives record, value and remedy), or the file is
+            not a COCO file (the message says what it is).
     """
     try:
         return _parse(content, path, images_only=images_only)
@@ -106,7 +106,7 @@ def parse_coco(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
 
 
 def name_foreign(content: bytes, path: Path) -> str | None:
-    """Say what a file is that is no COCO file of boxes; None if it is one, or cannot be told."""
+    """Describe a file that is not COCO JSON with boxes; None if it is, or if it is unknown."""
     try:
         if len(content) > _MAX_LENIENT_BYTES:
             named = None if content[:1] in b"{[" else name_text(path, content)
@@ -118,10 +118,10 @@ def name_foreign(content: bytes, path: Path) -> str | None:
 
 
 def _parse(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
-    """Parse the content of a COCO file: by a guess, as a whole, or by Python's json."""
+    """Parse the content of a COCO file: by a guess, as a whole, or with Python's json."""
     outline, file = _read_outline(content), None
     if outline is not None:
-        with suppress(UserError, *_NOT_JSON):  # which the whole file then says better
+        with suppress(UserError, *_NOT_JSON):  # reading the whole file gives the better message
             return _read_columns(path, outline, images_only=images_only)
     try:
         file = msgspec.json.decode(content, type=_File)
@@ -139,7 +139,7 @@ def _parse(content: bytes, path: Path, *, images_only: bool) -> CocoColumns:
 
 
 def _read_outline(content: bytes) -> _File | None:
-    """Find the lists of a file that looks as most do, without a pass over its annotations."""
+    """Find the lists of a file with the usual layout, without a pass over its annotations."""
     cut = cut_list_out(content, "annotations")
     if cut is None:
         return None
@@ -151,17 +151,17 @@ def _read_outline(content: bytes) -> _File | None:
 
 
 def _with_context(content: bytes, error: Exception) -> str:
-    """Return an error of the decoder, with the text that stands before it."""
+    """Return an error of the decoder, with the text before it."""
     byte = _BYTE_NUMBER.search(str(error))
     at = int(byte[1]) if byte else len(content)
     return f"{error}, after {content[max(0, at - 60) : at].decode(errors='replace')!r}"
 
 
 def parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
-    """Read what Python's json accepts too: NaN and Infinity, whose records are then named.
+    """Read JSON with NaN and Infinity, as Python's json does, so that messages name the record.
 
     Raises:
-        UserError: not JSON, or not an object.
+        UserError: The content is not JSON, or not an object.
     """
     try:
         values = json.loads(content)
@@ -174,19 +174,19 @@ def parse_leniently(path: Path, content: bytes) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: not JSON: not {error.encoding} from byte {error.start} on; save it as UTF-8"
+            f"{path}: not JSON: not valid {error.encoding} at byte {error.start}; save it as UTF-8"
         ) from None
     except RecursionError:
-        raise UserError(f"{path}: not JSON: lists in lists, hundreds of levels deep") from None
+        raise UserError(f"{path}: not JSON: lists are nested hundreds of levels deep") from None
     except ValueError as error:  # a number of thousands of digits
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: not a COCO file: {type(values).__name__} in place of an object")
+        raise UserError(f"{path}: not a COCO file: {type(values).__name__} instead of an object")
     return values
 
 
 def _read_columns(path: Path, file: _File | dict[str, Any], *, images_only: bool) -> CocoColumns:
-    """Read the lists of a file, decoded already or not."""
+    """Read the lists of a file, as bytes or already decoded."""
     lists = {key: _find_list(path, file, key) for key in ("images", "annotations", "categories")}
     needed = ["images"] if images_only else ["images", "annotations", "categories"]
     for key in needed:
@@ -204,7 +204,7 @@ def _read_columns(path: Path, file: _File | dict[str, Any], *, images_only: bool
 
 
 def _find_list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview | list[Any] | None:
-    """Return a list of the file, decoded or not, or None."""
+    """Return a list of the file, as bytes or already decoded, or None."""
     if isinstance(file, dict):
         value = file.get(key)
         if value is not None and not isinstance(value, list):
@@ -221,14 +221,14 @@ def _find_list(path: Path, file: _File | dict[str, Any], key: str) -> memoryview
 
 
 def _read_none_strictly(piece: bytes) -> None:
-    """Leave every category to the lenient way: there are few."""
+    """Leave all categories to the lenient reader: there are few."""
 
 
 def _read_categories(path: Path, records: list[_Category]) -> Categories:
     if not records:
         raise UserError(
             f'{path}: "categories" is empty; there is no class to learn: '
-            'write {"id": 1, "name": ".."} and so on'
+            'add entries such as {"id": 1, "name": "cat"}'
         )
     ids = [record.id for record in records]
     check_ids(path, "category", ids)
@@ -245,8 +245,8 @@ def _read_categories(path: Path, records: list[_Category]) -> Categories:
             raise UserError(
                 f"{path}: categories {names[record.name]} and {record.id} are both named "
                 f"{record.name!r:.60}; rename or merge them: `retinanet check "
-                f"{shlex.quote(str(path))} --fix OUT.json` removes one that has no boxes, --fix-as "
-                "names=merged merges two"
+                f"{shlex.quote(str(path))} --fix OUT.json` removes one without boxes, and adding "
+                "--fix-as names=merged merges them"
             )
         names[record.name] = record.id
     ordered = sorted(records, key=lambda record: record.id)
@@ -288,7 +288,7 @@ def _read_images(path: Path, values: memoryview | list[Any] | None) -> ImageColu
 
 
 def _are_plain(records: list[_Image]) -> bool:
-    """Whether records of the right types have values that need no closer look."""
+    """Whether records with valid types have values that need no closer check."""
     sides = np.array([(record.height, record.width) for record in records]).reshape(-1, 2)
     return bool(
         (sides >= 1).all()

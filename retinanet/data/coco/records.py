@@ -1,6 +1,6 @@
-"""What is wrong with a record of a COCO file, in words: file, record, value, remedy.
+"""What is wrong with a record of a COCO file, as a message with file, record, value and remedy.
 
-The careful half of `parsing`: one record at a time, of whatever types it came in.
+The careful half of `parsing`: one record at a time, with values of any type.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from numpy.typing import NDArray
 from retinanet.errors import UserError
 
 MAX_ID = 2**53
-"""Ids beyond it are not exact in every reader of JSON."""
+"""Not every JSON reader keeps larger ids exact."""
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value is a whole number that every reader of JSON keeps exactly."""
+    """Whether a value is a whole number that every JSON reader keeps exact."""
     return type(value) is int and abs(value) < MAX_ID
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value is a text that can be printed: not blank, no NUL, no half of a surrogate."""
+    """Whether a value is a printable string: not blank, no NUL, no half of a surrogate pair."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
     return value == value.encode(errors="ignore").decode()
 
 
 def meant_name(value: Any) -> Any:
-    """Return the text that a name given as a whole number means; other values as they are."""
+    """Return a whole number as a string, for names such as 5; other values unchanged."""
     return str(value) if type(value) is int else value
 
 
 def name_remedy(value: Any) -> str:
-    """Say how to write a category's name that is no text that can be printed."""
+    """Return how to correct a category name that is not a printable string."""
     if isinstance(value, str):
-        return "write letters that can be printed"
+        return "use printable characters"
     if value is None or isinstance(value, (list, dict)):
-        return 'write a text, such as "name": "cat"'
+        return 'write a string, such as "name": "cat"'
     return f'if that is the name, put it in quotes: "name": "{json.dumps(value)}"'
 
 
 def leads_outside(name: str) -> bool:
-    """Whether a name is absolute, on this system or another, or has `..` in it."""
+    """Whether a name is absolute, on any system, or contains `..`."""
     return any(
         flavour(name).anchor or ".." in flavour(name).parts
         for flavour in (PurePosixPath, PureWindowsPath)
@@ -58,7 +58,7 @@ def leads_outside(name: str) -> bool:
 
 
 def name_in_url(url: Any) -> str | None:
-    """Return the file name at the end of a URL, as LVIS gives its images; None if there is none."""
+    """Return the file name at the end of a URL (as in LVIS); None if there is no name."""
     if not isinstance(url, str):
         return None
     return unquote(url.partition("?")[0].partition("#")[0].rpartition("/")[2]) or None
@@ -69,16 +69,16 @@ class Problem:
     """What is wrong with a record."""
 
     kind: str
-    """A short name, under which `retinanet check` counts it."""
+    """Short name, by which `retinanet check` counts it."""
     record: str
-    """Which one: `annotation 812 (image 37)`."""
+    """The record: `annotation 812 (image 37)`."""
     value: str
-    """What it has: `has iscrowd 2`."""
+    """The wrong value: `has iscrowd 2`."""
     remedy: str = ""
     hint: str = ""
     """What may be meant: ` (a number written as text)`."""
     fix: str = ""
-    """What `retinanet check --fix` does about it, where that loses nothing: `renumbers them`."""
+    """What `retinanet check --fix` does about it, if nothing is lost: `renumbers them`."""
 
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy else ""
@@ -92,15 +92,15 @@ def check_ids(path: Path, word: str, values: Sequence[Any], first: int = 0) -> N
 
 
 def check_image(path: Path, image: Any) -> None:
-    """Refuse an image's record whose values are wrong."""
+    """Refuse an image record with a wrong value."""
     raise_first(path, image_problems(image))
 
 
 def check_unique(path: Path, word: str, ids: NDArray[np.int64]) -> None:
-    """Refuse a duplicate id, by the numbers of its first two records."""
+    """Refuse a duplicate id; the message names the first two records that have it."""
     if (ids[1:] > ids[:-1]).all():
         return
-    ordered = np.sort(ids)  # several times as fast as the argsort that says which
+    ordered = np.sort(ids)  # several times as fast as the argsort, which is only needed below
     if (ordered[1:] > ordered[:-1]).all():
         return
     order = np.argsort(ids, kind="stable")
@@ -120,14 +120,14 @@ def raise_first(path: Path, problems: Iterator[Problem]) -> None:
 
 
 def _fixed_by(path: Path, fix: str) -> str:
-    """Return the command that mends a file, and what it does."""
+    """Return the command that fixes a file, and what it does."""
     options = "--images FOLDER " if fix.endswith("image file") else ""
     command = f"retinanet check {shlex.quote(str(path))} {options}--fix OUT.json"
     return f"; `{command}` {fix}" if fix else ""
 
 
 def id_problems(word: str, row: int, value: Any) -> Iterator[Problem]:
-    """Yield what is wrong with the id of record number `row`."""
+    """Yield a problem if the id of record number `row` is wrong."""
     if not is_id(value):
         yield Problem(
             kind="bad-id",
@@ -140,13 +140,13 @@ def id_problems(word: str, row: int, value: Any) -> Iterator[Problem]:
 
 
 def image_problems(image: Any) -> Iterator[Problem]:
-    """Yield all that is wrong with an image's record, whose id is a whole number."""
+    """Yield the problems of an image record; its id is a whole number."""
     where = f"image {image.id}"
     if image.id < 0:
         yield Problem(
             kind="bad-id",
             record=f"{where}:",
-            value="ids of images must not be negative",
+            value="image ids must not be negative",
             fix="renumbers them",
         )
     for side in ("width", "height"):
@@ -185,7 +185,7 @@ def number_or_nan(value: Any) -> float:
 
 
 def meant_number(value: Any) -> int | float | None:
-    """Return the number that "7", "67.5" or 2.0 means, whole where it can be; None if none."""
+    """Return "7", "67.5" or 2.0 as a number, as an int where possible; None for other values."""
     if isinstance(value, str):
         try:
             value = float(value) if len(value) < 40 and "_" not in value else None
@@ -197,10 +197,10 @@ def meant_number(value: Any) -> int | float | None:
 
 
 def hint_at_number(value: Any, *, whole: bool) -> str:
-    """Say that a refused value means a number, if it does."""
+    """Return a hint that a refused value is a number in another form, or an empty string."""
     meant = meant_number(value)
     if isinstance(value, str) and meant is not None:
         return " (a number written as text)"
     if whole and type(value) is float and is_id(meant):
-        return " (a whole number written as a fraction)"
+        return " (a whole number written as a decimal)"
     return ""

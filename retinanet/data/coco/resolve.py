@@ -1,7 +1,7 @@
-"""What an annotation means beyond its four numbers: a rotation, an outline, a flag to ignore it.
+"""What an annotation means beyond its four numbers: a rotation, an outline, an ignore flag.
 
-Tools write more into COCO JSON than its authors described. What is clear is taken, and counted;
-what can be read in two ways is a problem. One record at a time, a dictionary as JSON gives it.
+Tools write more into COCO JSON than the format describes. What is clear is used and counted; what
+has two possible meanings is a problem. One record (a dictionary decoded from JSON) at a time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from retinanet.data.coco.box_forms import (
     spellings,
 )
 from retinanet.data.coco.records import Problem, name_in_url, number_or_nan
+from retinanet.errors import plural
 
 _FLAG_WORDS = (
     *("ignore", "ignored", "is ignore", "is ignored", "ignore flag", "ignore region"),
@@ -33,25 +34,34 @@ _FLAG_WORDS = (
     *("is crowd", "is crowded", "group of", "is group of"),
 )
 FLAGS = tuple(dict.fromkeys(key for words in _FLAG_WORDS for key in spellings(words)))
-"""Keys of what is neither to be learnt nor to be background."""
+"""Keys of regions that are neither objects to learn nor background."""
 KEYS = frozenset((*ROTATIONS, *ANGLES, *FLAGS))
-"""Keys that are looked at in a record and in its `HOLDERS`."""
+"""Keys that are read in a record and in its `HOLDERS`."""
 GEOMETRY = ("segmentation", "keypoints", *HOLDERS, *ROTATIONS, *ANGLES, *FLAGS)
-"""All keys beside `bbox` and `iscrowd` that a record is resolved from."""
+"""All keys besides `bbox` and `iscrowd` that the meaning of a record depends on."""
 
 REMARKS = {
-    "rotated-box": "rotated boxes: the box around each is taken",
-    "box-from-outline": "annotations without a box: the box around their segmentation is taken",
-    "other-box-form": "boxes written as corner points or objects: the box around them is taken",
-    "ignore-flag": "annotations flagged to be ignored: taken as regions to ignore, as iscrowd 1",
+    "rotated-box": ("rotated box", "rotated boxes", "the box around each is used"),
+    "box-from-outline": (
+        *("annotation without a box", "annotations without a box"),
+        "the box around the segmentation is used",
+    ),
+    "other-box-form": (
+        *("box written as corner points or an object", "boxes written as corner points or objects"),
+        "the box around the points is used",
+    ),
+    "ignore-flag": (
+        *("annotation with an ignore flag", "annotations with an ignore flag"),
+        "read as a region to ignore (iscrowd 1)",
+    ),
 }
-"""Kinds of what was read differently, and what the summary says after their number."""
+"""Kinds of records that are read differently: singular, plural, and how they are read."""
 
 _FULL_TURN = 2 * math.pi + 0.01
-"""Angles up to it may be radians, or a score."""
+"""Angles up to this one may be radians, or a score."""
 _SURE = 3
-"""Boxes that fit their image with x and y as centre alone, for each that fits with them as corner
-alone, from which on they are centres: boxes may hang over the border."""
+"""Boxes that fit their image only if x and y are the centre, for each box that fits only if they
+are the corner: from this ratio on they are centres. Boxes may extend beyond the border."""
 _NUMBERS = frozenset((int, float))
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "")
 
@@ -65,19 +75,19 @@ class Resolved(MeantBox):
 
 
 class Angles:
-    """The angles of a file, which together tell degrees from radians, and from scores."""
+    """The angles of a file; all of them together tell degrees from radians and from scores."""
 
     def __init__(self) -> None:
         self.largest = 0.0
         self.doubtful: tuple[str, float] | None = None
         """The first record whose box depends on the unit, and its angle."""
         self.is_class = True
-        """Whether all doubtful ones are the number of the record's class."""
+        """Whether all doubtful angles equal the category_id of their record."""
         self.fits: Counter[str] = Counter()
         self.fives = 0
         """Boxes of five numbers."""
         self.corner = ""
-        """The first record whose five numbers fit its image with x and y as the corner alone."""
+        """The first record whose five numbers fit its image only if x and y are the corner."""
 
     def see(self, record: Mapping[str, Any], resolved: Resolved) -> None:
         """Take an annotation into account."""
@@ -97,8 +107,8 @@ class Angles:
         """Return what is wrong with the angles of the file as a whole.
 
         Args:
-            count: number of all its annotations.
-            five: whether it is about boxes of five numbers, or about rotations beside boxes.
+            count: Number of annotations in the file.
+            five: Whether to check boxes of five numbers, or else rotations beside boxes.
         """
         if self.doubtful is None:
             return None
@@ -106,27 +116,27 @@ class Angles:
         remedy = "remove it, and write [x, y, width, height]"
         if five and 0 < self.fives < count / 2:
             text = (
-                f"is one of {self.fives} annotations of {count} whose bbox has five numbers: "
-                "they mean [centre x, centre y, width, height, degrees] where all boxes have them, "
-                "but are a slip among boxes of four"
+                f"is one of {self.fives} annotations (of {count}) whose bbox has five numbers. If "
+                "all boxes had five, they would mean [centre x, centre y, width, height, degrees]; "
+                "among boxes of four they are probably a mistake"
             )
         elif five and self.fits["corner"] and self.fits["centre"] < _SURE * self.fits["corner"]:
             where = self.corner
             text = (
-                "has a bbox of five numbers that leaves its image with x and y as the centre, but "
-                "not as the corner"
+                "has a bbox of five numbers that fits its image only if x and y are the corner, "
+                "not the centre"
             )
             remedy = (
-                'write [x, y, width, height], and the degrees as "attributes": {"rotation": ..}'
+                'write [x, y, width, height], and the degrees as "attributes": {"rotation": ...}'
             )
         elif self.is_class:
-            text = "has a fifth number in its bbox, which is the category_id in all records"
+            text = "has a fifth number in its bbox, which equals the category_id in all records"
         elif self.largest == 0:
             text = "has a fifth number in its bbox, which is 0 in all records"
         elif self.largest <= _FULL_TURN:
             text = (
-                f"has the angle {angle:g}, and no angle of the file is above {self.largest:g}: "
-                "they may be degrees or radians, or scores"
+                f"has the angle {angle:g}, and no angle in the file is above {self.largest:g}: "
+                "they may be degrees, radians or scores"
             )
             remedy = "multiply radians by 57.2958, add 360 to angles in degrees, remove scores"
         else:
@@ -134,10 +144,21 @@ class Angles:
         return Problem(kind="unclear-rotation", record=where, value=text, remedy=remedy)
 
 
-def is_plain(record: Mapping[str, Any]) -> bool:
-    """Whether an annotation has four numbers with an area and nothing that changes their meaning.
+def remark(kind: str, count: int) -> str:
+    """Return a note about records that were read differently: `2 rotated boxes: ...`.
 
-    Cheap: nearly all annotations are plain, and need no further look.
+    Args:
+        kind: Key of `REMARKS`.
+        count: Number of such records.
+    """
+    singular, nouns, reading = REMARKS[kind]
+    return f"{plural(count, singular, nouns)}: {reading}"
+
+
+def is_plain(record: Mapping[str, Any]) -> bool:
+    """Whether an annotation is four numbers with an area, and no other key changes their meaning.
+
+    Cheap: nearly all annotations are plain and need no further check.
     """
     box = record.get("bbox")
     return (
@@ -159,8 +180,8 @@ def resolve(record: Mapping[str, Any], size: Size | None = None) -> Resolved | P
     """Return what an annotation means, or what is wrong with its box or its flags.
 
     Args:
-        record: the annotation. Its ids play no part but in the text of a problem.
-        size: height and width of its image, px, if they are known.
+        record: The annotation. Its ids are only used in the text of a problem.
+        size: Height and width of its image, px, if they are known.
     """
     where = name_record(record)
     crowd = _read_crowd(where, record)
@@ -184,21 +205,21 @@ def resolve(record: Mapping[str, Any], size: Size | None = None) -> Resolved | P
             kind="bad-bbox",
             record=where,
             value=f"has bbox {record.get('bbox')!r:.100}",
-            remedy="no image is as large as that",
+            remedy="no image is that large",
         )
     kinds = (*box.kinds, *flagged)
     return Resolved(bbox, kinds, box.angle, box.needs_unit, box.fits, crowd)
 
 
 def make_plain(record: dict[str, Any], size: Size | None = None) -> str | None:
-    """Write into an annotation what it means; return the kind of the change, if there is one.
+    """Rewrite an annotation in plain form; return the kind of the change, if there is one.
 
-    What was read differently is gone afterwards (the rotation, the flag), so that reading the
-    record again changes nothing more. The units of a file's angles must be clear.
+    The special keys (the rotation, the flag) are removed, so that reading the record again changes
+    nothing more. The unit of the file's angles must be clear.
 
     Args:
-        record: the annotation, changed in place.
-        size: height and width of its image, px, if they are known.
+        record: The annotation, changed in place.
+        size: Height and width of its image, px, if they are known.
     """
     found = None if is_plain(record) else resolve(record, size)
     if not isinstance(found, Resolved) or not found.kinds:
@@ -215,10 +236,10 @@ def make_plain(record: dict[str, Any], size: Size | None = None) -> str | None:
 def make_all_plain(values: Mapping[str, Any]) -> Counter[str]:
     """Make all records of a COCO file plain, in place; return the changes by kind.
 
-    Where the angles of the file are not clear, none of the boxes that depend on them is changed.
+    If the unit of the file's angles is not clear, boxes that depend on it stay unchanged.
 
     Args:
-        values: the content of the file, with its lists `images` and `annotations`.
+        values: The content of the file, with its lists `images` and `annotations`.
     """
     sizes = image_sizes(values["images"])
     special = [r for r in values["annotations"] if isinstance(r, dict) and not is_plain(r)]
@@ -246,12 +267,12 @@ def name_by_url(values: Mapping[str, Any]) -> Counter[str]:
 def find_unclear(
     records: Sequence[Mapping[str, Any]], sizes: Mapping[int, Size], count: int
 ) -> Iterator[tuple[Mapping[str, Any], Problem]]:
-    """Yield the annotations whose angle is clear alone, but not beside the others of the file.
+    """Yield the annotations whose angle is clear by itself, but not together with the others.
 
     Args:
-        records: annotations that are not plain.
-        sizes: height and width of the images, by their id.
-        count: number of all annotations of the file.
+        records: Annotations that are not plain.
+        sizes: Height and width of the images, by their id.
+        count: Number of all annotations in the file.
     """
     angles, resting = Angles(), []
     for record in records:
@@ -270,7 +291,7 @@ def find_unclear(
 
 
 def image_sizes(images: Iterable[Any]) -> dict[int, Size]:
-    """Return height and width by id, of the images of a COCO file that give them."""
+    """Return height and width by id, for the images of a COCO file that have them."""
     sizes = {}
     for image in images:
         if isinstance(image, dict) and type(image.get("id")) is int:
@@ -303,7 +324,7 @@ def _read_crowd(where: str, record: Mapping[str, Any]) -> bool | Problem:
     value = record.get("iscrowd")
     if value is not None and value not in (0, 1):
         text = f"has iscrowd {value!r:.60}"
-        return Problem(kind="bad-iscrowd", record=where, value=text, remedy="it is 0 or 1")
+        return Problem(kind="bad-iscrowd", record=where, value=text, remedy="it must be 0 or 1")
     crowd = _is_crowd(record)
     for key, value in entries(record, FLAGS):
         word = str(value).strip().lower() if isinstance(value, str | int) else None
@@ -311,7 +332,7 @@ def _read_crowd(where: str, record: Mapping[str, Any]) -> bool | Problem:
             word = str(int(value))
         if word not in (*_YES, *_NO):
             text = f"has {key} {value!r:.60}"
-            remedy = f"write 1 if it is to be ignored, otherwise 0, or rename {key!r}"
+            remedy = f"write 1 to ignore the annotation, otherwise 0, or rename {key!r}"
             return Problem(kind="bad-iscrowd", record=where, value=text, remedy=remedy)
         crowd = crowd or word in _YES
     return crowd

@@ -1,4 +1,4 @@
-"""Several annotation files as one, some of their classes, some of their images.
+"""Several annotation files as one, with all or some of their classes and images.
 
 The result is an index like any other, mapped from the user's cache folder. N images, M boxes.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from retinanet.categories import Categories, shown_names
 from retinanet.data.coco.annotations import Annotations, FileNames, map_annotations
-from retinanet.errors import UserError, nearest, some_of
+from retinanet.errors import UserError, nearest, plural, some_of
 from retinanet.files import user_cache
 
 _COLUMNS = ("image_ids", "sizes", "annotation_ids", "boxes", "labels", "crowd", "areas")
@@ -32,17 +32,17 @@ def select(
     classes: Sequence[str] | None,
     limit: int | None,
 ) -> Annotations:
-    """Return the chosen classes and images of files in which those classes have the same ids.
+    """Join annotation files and select classes and images. The classes have equal ids in all files.
 
     Args:
-        files: indexes of the annotation files.
-        folders: what the file names of each are put behind; may be empty.
-        classes: names to keep, None for all; images that lose all their boxes stay.
-        limit: images to keep, None for all. They are the same ones each time, and those of a
-            smaller limit are among those of a larger one.
+        files: Indexes of the annotation files.
+        folders: Prefix of the file names of each file; may be empty.
+        classes: Names to keep, None for all; images that lose all their boxes stay.
+        limit: Number of images to keep, None for all. The choice is fixed, and a smaller limit
+            keeps a subset of a larger one.
 
     Raises:
-        UserError: an unknown class.
+        UserError: An unknown class.
     """
     categories = files[0].categories
     for name in classes or ():
@@ -52,11 +52,11 @@ def select(
                 f"{_hint_at_class(name, categories)}"
             )
     choices = [None if classes is None else sorted(set(classes)), limit]
-    # A resume may find the same files elsewhere: where they lie is no part of the fingerprint.
+    # A resumed run may find the same files elsewhere: their paths are not in the fingerprint.
     fingerprint = _short_hash([[file.fingerprint for file in files], choices])
-    # What a fingerprint leaves out (names of classes, areas) shows in the time of change.
+    # Changes that a fingerprint leaves out (class names, areas) show in the modification time.
     stamps = [_size_and_time(file.path) for file in files]
-    # File names may be others than in the file (data.find_images).
+    # File names may differ from those in the file (data.find_images).
     sums = [zlib.crc32(file.file_names.blob.data) for file in files]
     source = {"files": stamps, "names": sums, "folders": list(folders), "content": fingerprint}
     path = Path(" + ".join(str(file.path) for file in files))
@@ -71,21 +71,21 @@ def select(
         place.parent.mkdir(parents=True, exist_ok=True)
         chosen.save(place, source)
     except OSError:
-        return chosen  # nowhere to keep it
+        return chosen  # nowhere to save it
     return map_annotations(place, path) or chosen
 
 
 def _hint_at_class(name: str, categories: Categories) -> str:
-    """Return the name that an unknown one may stand for, or those that there are."""
+    """Return what an unknown class name may mean, or the names of all classes."""
     of_id = dict(zip(map(str, categories.ids), categories.names, strict=True))
     if name in of_id:
-        return f"; classes are chosen by their names: category {name} is {of_id[name]!r:.60}"
-    there = f"; there are: {some_of(shown_names(categories.names), 20)}"
+        return f"; classes are chosen by name: category {name} is {of_id[name]!r:.60}"
+    there = f"; the classes are: {some_of(shown_names(categories.names), 20)}"
     return nearest(name, list(categories.names)) or there
 
 
 def take_classes(annotations: Annotations, classes: Sequence[str] | None) -> Annotations:
-    """Return an index of the named classes, as far as there are any; of all for None."""
+    """Return an index of the named classes that the file has; None keeps all."""
     return _subset(annotations, classes, None, fingerprint="")
 
 
@@ -99,7 +99,7 @@ def _short_hash(values: Any) -> str:
 
 
 def _concatenate(files: Sequence[Annotations], folders: Sequence[str], path: Path) -> Annotations:
-    """Put files one after the other; ids that occur in an earlier one are moved up."""
+    """Join files; ids that an earlier file already uses are raised."""
     arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
     remarks = [remark for file in files for remark in file.remarks]
     ends = [np.zeros(1, np.int64)]
@@ -110,8 +110,8 @@ def _concatenate(files: Sequence[Annotations], folders: Sequence[str], path: Pat
             shift = _id_shift(arrays[name], column) if name.endswith("ids") else 0
             if shift and name == "image_ids":
                 remarks.append(
-                    f"{file.path.name}: ids of images stand in another file, too: here they are "
-                    f"higher by {shift}"
+                    f"{file.path.name}: image ids are also used in another file: here they are "
+                    f"raised by {shift}"
                 )
             arrays[name].append(column + shift if shift else column)
         ends.append(file.offsets[1:] + ends[-1][-1])
@@ -130,7 +130,7 @@ def _concatenate(files: Sequence[Annotations], folders: Sequence[str], path: Pat
 
 
 def _images_in_several(files: Sequence[Annotations], names: list[str]) -> Iterator[str]:
-    """Yield a warning if files annotate the same images, one class each, for example."""
+    """Yield a warning if several files annotate the same images (one class each, for example)."""
     owner = np.repeat(np.arange(len(files)), [len(file) for file in files]).tolist()
     first: dict[str, int] = {}
     places = ((posixpath.normpath(name), file) for name, file in zip(names, owner, strict=True))
@@ -138,14 +138,15 @@ def _images_in_several(files: Sequence[Annotations], names: list[str]) -> Iterat
     if shared:
         words = shlex.join(str(file.path) for file in files)
         yield (
-            f"warning: {len(shared):,} images are in several annotation files, for example "
-            f"{min(shared)!r}: the boxes of one file are background to the other. `retinanet "
-            f"convert coco {words} OUT.json --to coco --images FOLDER --merge` brings them together"
+            f"warning: {plural(len(shared), 'image')} {'is' if len(shared) == 1 else 'are'} in "
+            f"several annotation files, for example {min(shared)!r}: the boxes of one file are "
+            "background in the other. `retinanet "
+            f"convert coco {words} OUT.json --to coco --images FOLDER --merge` merges the files"
         )
 
 
 def _id_shift(before: list[NDArray[Any]], ids: NDArray[Any]) -> int:
-    """Return what to add to ids so that none of them occurs in the files before."""
+    """Return the number to add to ids so that they differ from those of earlier files."""
     known = np.concatenate(before) if before else np.zeros(0, np.int64)
     if not np.isin(ids, known).any():
         return 0
@@ -155,10 +156,10 @@ def _id_shift(before: list[NDArray[Any]], ids: NDArray[Any]) -> int:
 def _subset(
     all_of: Annotations, classes: Sequence[str] | None, limit: int | None, *, fingerprint: str
 ) -> Annotations:
-    """Return an index of some classes and images of another."""
+    """Return an index of some classes and images of another one."""
     rows = np.arange(len(all_of))
     if limit is not None:
-        # A fixed order, so that runs with other seeds, or with a larger limit, share the images.
+        # A fixed order, so that runs with other seeds or a larger limit share the images.
         rows = np.sort(np.random.default_rng(0).permutation(len(all_of))[:limit])
     wanted = [
         label
@@ -196,11 +197,11 @@ def _subset(
 def _remarks(
     all_of: Annotations, rows: NDArray[np.int64], wanted: list[int], others: int
 ) -> Iterator[str]:
-    """Yield what was not taken: images, and boxes of other classes."""
+    """Yield notes about what was left out: images, and boxes of other classes."""
     if len(rows) < len(all_of):
-        yield f"limit: {len(rows):,} of {len(all_of):,} images are taken"
+        yield f"limit: {len(rows):,} of {plural(len(all_of), 'image')} used"
     if len(wanted) < len(all_of.categories):
         yield (
-            f"classes: {len(wanted)} of {len(all_of.categories)} are taken; {others:,} boxes of "
-            "the others are left out"
+            f"classes: {len(wanted)} of {len(all_of.categories)} used; {plural(others, 'box')} of "
+            "other classes left out"
         )

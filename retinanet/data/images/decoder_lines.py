@@ -1,7 +1,7 @@
-"""What decoders write to stderr about the files that they are given.
+"""Capture what decoders write to stderr about a file.
 
-libjpeg goes on after damage inside a JPEG, guesses pixels, and tells stderr alone, without a name.
-Only a process of its own, which writes nothing else there, can tell which file was meant.
+libjpeg continues after damage inside a JPEG and guesses pixels. It only reports this on stderr,
+without a file name. A separate process, which writes nothing else there, shows which file it was.
 """
 
 from __future__ import annotations
@@ -16,42 +16,47 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+import cv2
+
 from retinanet.errors import UserError
 
 Result = TypeVar("Result")
 _MOST_PROCESSES = 8
 _CHUNK = 16
-"""Calls that are sent to a process together."""
+"""Calls that are sent to a process at a time."""
 
 
 def map_with_lines(
     function: Callable[..., Result], arguments: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[Result, str]]:
-    """Yield what a function returns for each arguments, in order, and what stderr got meanwhile.
+    """Yield for each call, in order, the result of a function and what was written to stderr.
 
     Args:
-        function: of a module, so that other processes find it.
-        arguments: of each call.
+        function: A function of a module, so that other processes can import it.
+        arguments: Arguments of each call.
 
     Raises:
-        UserError: a process was killed.
+        UserError: A process was killed.
     """
     processes = min(os.cpu_count() or 1, _MOST_PROCESSES, -(-len(arguments) // _CHUNK) or 1)
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_keep_stderr)
+    # A spawned process would run the caller's script again, unless that has a main guard.
+    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(processes, context, initializer=_start)
     try:
         with pool:
             yield from pool.map(partial(_call, function), arguments, chunksize=_CHUNK)
     except BrokenProcessPool:
         raise UserError(
-            "a process that decodes images was killed: is there enough memory? without --decode "
-            "only doubtful files are decoded"
+            "a process that decodes images was killed: is there enough memory? Without --decode, "
+            "only files that look doubtful are decoded"
         ) from None
 
 
-def _keep_stderr() -> None:
-    """Send what this process, and any library in it, writes to stderr into a file."""
+def _start() -> None:
+    """Redirect the stderr of this process, including its libraries, to a file."""
+    cv2.setNumThreads(0)  # the threads of the process that was forked are not here
     with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)  # which keeps the file
+        os.dup2(file.fileno(), 2)  # the file stays open
 
 
 def _call(function: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Result, str]:

@@ -1,8 +1,8 @@
-"""The files of a folder and its folders, without those that a computer puts beside people's own.
+"""Find the files in a folder and its subfolders, without those that computers add on their own.
 
-Names that begin with a dot are no images of a data set: `.ipynb_checkpoints` holds old copies,
-`._a.jpg` is what macOS writes beside `a.jpg`, `.thumbnails` small ones. So are the folders
-`__MACOSX` of macOS's zip files and `@eaDir` of network disks.
+Names that begin with a dot do not belong to a data set: `.ipynb_checkpoints` has old copies,
+`.thumbnails` has small ones, and macOS writes `._a.jpg` beside `a.jpg`. The same holds for the
+folders `__MACOSX` (in zip files from macOS) and `@eaDir` (on network disks).
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from retinanet.errors import UserError
 
 _FOREIGN_FOLDERS = frozenset({"__MACOSX", "@eaDir"})
 _HEAD = 4096
-"""Bytes in which an image of another suffix, or without one, is recognised."""
+"""Bytes that are read to recognise an image with another suffix, or without one."""
 OTHER_SUFFIXES = (
     *(".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".names"),
     *(".cache", ".log", ".py", ".ipynb", ".sh", ".zip", ".tar", ".gz", ".tgz", ".npy", ".npz"),
     *(".pkl", ".pt", ".pth", ".onnx", ".db", ".ini", ".doc", ".docx", ".xlsx", ".pptx"),
     *(".tmp", ".part", ".crdownload", ".bak", ".orig", ".old", "~"),
 )
-"""Ends of names, in small letters, of files that are not looked into: texts, archives, copies."""
+"""Suffixes, in lower case, of files that are not opened: texts, archives, copies."""
 
 
 class FolderImages(NamedTuple):
-    """Images of a folder and its folders, and what else is there."""
+    """The images in a folder and its subfolders, and the other files."""
 
     names: list[str]
     """Relative to the folder, with `/`, sorted."""
     others: list[str]
-    """Files that are no images that are read, likewise."""
+    """Files that are not supported images; also relative and sorted."""
     hidden: int
-    """Number of files that were skipped for a name, or folder, that begins with a dot."""
+    """Number of skipped files: their name, or that of a folder, begins with a dot."""
 
 
 class FoundFiles(NamedTuple):
-    """Files of a folder and its folders."""
+    """The files in a folder and its subfolders."""
 
     names: list[str]
     """Relative to the folder, with `/`, sorted."""
     hidden: int
-    """Number of files with such a suffix that were skipped for a name that begins with a dot."""
+    """Number of files with such a suffix that were skipped because of a dot."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name (no path) is skipped when a folder is read."""
+    """Whether a file or folder with this name (not a path) is skipped when a folder is read."""
     return name.startswith(".") or name in _FOREIGN_FOLDERS
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> FoundFiles:
-    """Return the files with one of these suffixes (small letters; any case in the folder).
+    """Return the files with one of these suffixes (given in lower case; any case matches).
 
-    Links to folders are followed, but not in a circle. A folder that is not there has no files.
+    Links to folders are followed, but not in a circle. A missing folder has no files.
 
     Raises:
-        UserError: a folder that may not be read.
+        UserError: A folder cannot be read.
     """
     names, hidden = [], 0
     for inside, files, skipped in _walk(folder):
@@ -76,7 +76,7 @@ def find_files(folder: Path, suffixes: tuple[str, ...]) -> FoundFiles:
 
 
 def find_image_names(folder: Path) -> list[str]:
-    """Return the names of the image files in a folder and its folders, relative to it, sorted.
+    """Return the names of the images in a folder and its subfolders, relative to it, sorted.
 
     See `find_images`.
     """
@@ -84,14 +84,14 @@ def find_image_names(folder: Path) -> list[str]:
 
 
 def find_images(folder: Path) -> FolderImages:
-    """Return the images in a folder and its folders: by suffix, and else by content.
+    """Return the images in a folder and its subfolders, by suffix or by content.
 
-    A file with an image's suffix (`SUFFIXES`) is one unseen: where it is damaged, reading it tells.
-    Into any other file, but for `OTHER_SUFFIXES`, this looks: `.jpg_large`, or a name without
-    a suffix, may hold an image.
+    A file with an image suffix (`SUFFIXES`) is taken for an image without opening it; damage shows
+    when it is read. Other files are opened, except for `OTHER_SUFFIXES`: a file named `.jpg_large`,
+    or without a suffix, may be an image.
 
     Raises:
-        UserError: a folder that may not be read.
+        UserError: A folder cannot be read.
     """
     names, others, hidden = [], [], 0
     for name, skipped in _walk_files(folder):
@@ -105,9 +105,9 @@ def find_images(folder: Path) -> FolderImages:
 
 
 def find_unread_pictures(folder: Path) -> dict[str, str]:
-    """Return what the files are that hold pictures of a kind that is not read, by their names.
+    """Return the images in formats that are not supported: what each is, by name.
 
-    They may be images that the data set lacks: HEIC, a camera's RAW files, videos.
+    They may be images that the data set lacks: HEIC, camera RAW files, videos.
     """
     heads = ((name, read_head(folder / name)) for name in find_images(folder).others)
     return {
@@ -118,14 +118,14 @@ def find_unread_pictures(folder: Path) -> dict[str, str]:
 
 
 def _walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each file, and whether it or a folder of it is hidden."""
+    """Yield the name of each file, and whether it or one of its folders is hidden."""
     for inside, files, skipped in _walk(folder):
         for name in files:
             yield f"{inside}{name}", skipped or is_hidden(name)
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a file of a folder is an image by its name, or by its content."""
+    """Whether a file is an image by its name or its content."""
     name = path.name.lower()
     if name.endswith(SUFFIXES):
         return True
@@ -133,9 +133,9 @@ def _is_image(path: Path) -> bool:
 
 
 def read_head(path: Path) -> bytes:
-    """Return the beginning of a file; nothing of what cannot be read, or is no plain file."""
+    """Return the beginning of a file; nothing if it cannot be read or is not a regular file."""
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait forever
             return b""
         with path.open("rb") as file:
             return file.read(_HEAD)
@@ -144,8 +144,8 @@ def read_head(path: Path) -> bytes:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], bool]]:
-    """Yield the inner path (`a/b/`) and files of each folder, and whether it is a hidden one."""
-    # The folders on the way down, by what tells a folder from all others, show a circle of links.
+    """Yield the inner path (`a/b/`) and files of each folder, and whether it is hidden."""
+    # The (device, inode) pairs of the parent folders reveal a circle of links.
     waiting: list[tuple[str, bool, frozenset[tuple[int, int]]]] = [("", False, frozenset())]
     while waiting:
         inside, skipped, above = waiting.pop()
@@ -158,16 +158,16 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], bool]]:
                 continue
             place = folder / inside
             quoted = shlex.quote(str(place))
-            raise UserError(f"{place}: may not be read; type: chmod -R u+rX {quoted}") from None
-        except OSError:  # gone, or no folder
+            raise UserError(f"{place}: permission denied; run: chmod -R u+rX {quoted}") from None
+        except OSError:  # removed, or not a folder
             continue
         if (own.st_dev, own.st_ino) in above:
             continue
-        way = above | {(own.st_dev, own.st_ino)}
+        path = above | {(own.st_dev, own.st_ino)}
         files = []
         for entry in found:
             if _is_folder(entry):
-                waiting.append((f"{inside}{entry.name}/", skipped or is_hidden(entry.name), way))
+                waiting.append((f"{inside}{entry.name}/", skipped or is_hidden(entry.name), path))
             else:
                 files.append(entry.name)
         yield inside, files, skipped

@@ -1,7 +1,7 @@
-"""What the header of an image says, in every format that is read, before any pixel is decoded.
+"""Read the headers of all supported image formats, without decoding any pixels.
 
-Not by Pillow: it finds no size in files that OpenCV decodes (a PNG with a damaged or large remark,
-a BMP or TIFF with unusual channels), and keeps one limit of pixels for the whole process.
+Pillow is not used: it finds no size in some files that OpenCV decodes (a PNG with damaged or large
+metadata, a BMP or TIFF with unusual channels), and its pixel limit applies to the whole process.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from retinanet.data.images.isobmff import AVIF_BRANDS, brands
 from retinanet.data.images.tiff import TIFF, tiff_size
 
 _BOXES = 65_536
-"""Bytes in which a JPEG 2000's box is looked for."""
+"""Bytes that are searched for the box of a JPEG 2000."""
 PNG, JPEG, JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd9"
 WEBP = b"RIFF....WEBP"
-"""A pattern, as TIFF is."""
-# Start-of-frame markers; the gaps are tables (C4), a reserved one (C8) and conditions (CC).
+"""A pattern, like TIFF."""
+# Start-of-frame markers; the gaps are tables (C4), a reserved marker (C8) and conditions (CC).
 FRAMES = {0xC0 + i for i in range(16)} - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
 _WITHOUT_SEGMENT = {0x01, *range(0xD0, 0xD9)}
-"""Markers of a JPEG that no length and content follow."""
+"""JPEG markers without length and content."""
 _GAP = rb"(?:\s|#[^\n]*\n)+"
 _BMP_HEADERS = {12, 40, 52, 56, 64, 108, 124}
-"""Bytes of a BMP's second header, which tells its kinds apart."""
+"""Sizes in bytes of a BMP's second header, which depends on the version."""
 _PNM = re.compile(rb"P[1-6]" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})")
 
 
 def image_size(content: bytes) -> Size | None:
-    """Return the height and width that an image's header claims, as stored (EXIF may turn it).
+    """Return the height and width in an image's header, before EXIF rotation.
 
-    None for what is not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or PNM.
+    None if it is not a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or PNM.
     """
     try:
         return next((size(content) for _, start, size in _FORMATS if start.match(content)), None)
-    except (struct_error, OverflowError):  # it is too short for its header, or that is rubbish
+    except (struct_error, OverflowError):  # the header is cut off or not valid
         return None
 
 
 def format_name(content: bytes) -> str | None:
-    """Return the format that a file starts as, of those that are read; None for other files."""
+    """Return the supported format that a file starts like; None for other files."""
     found = next((name for name, start, _ in _FORMATS if start.match(content)), None)
     return None if found == "AVIF" and not brands(content) & AVIF_BRANDS else found
 
 
 def starts_as_image(content: bytes) -> bool:
-    """Whether bytes can only be the beginning of an image that is read, whatever its name.
+    """Whether bytes can only be the beginning of a supported image, regardless of the file name.
 
-    Texts may begin as a BMP (`BM`) or a PNM (`P1 `) does.
+    A text may begin like a BMP (`BM`) or a PNM (`P1 `).
     """
     name = format_name(content)
     if name == "BMP":
@@ -60,9 +60,9 @@ def starts_as_image(content: bytes) -> bool:
 
 
 def has_end(content: bytes) -> bool:
-    """Whether a JPEG's end is there; True for other formats, whose decoders see to it.
+    """Whether a JPEG has its end; True for other formats, whose decoders check that.
 
-    JPEG's takes zeros for pixels: those of a file whose rest was never written.
+    The JPEG decoder accepts zeros as pixels, as in a file that was not fully written.
     """
     if not content.startswith(JPEG) or content.endswith(JPEG_END):
         return True
@@ -85,7 +85,7 @@ def segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def first_scan(content: bytes) -> int:
-    """Return where a JPEG's first scan is, -1 if it is not in these bytes."""
+    """Return the position of a JPEG's first scan, -1 if it is not in these bytes."""
     return next((place for marker, place in segments(content) if marker == _SCAN), -1)
 
 
@@ -149,7 +149,7 @@ def _webp(content: bytes) -> Size:
 
 
 def _jpeg_2000(content: bytes) -> Size | None:
-    """Read the size in the box "ihdr", or, where there are no boxes, in the code stream itself."""
+    """Read the size from the "ihdr" box, or from the code stream if there are no boxes."""
     if content.startswith(b"\xff"):
         width, height = unpack_from(">II", content, 8)
         return height, width
@@ -161,8 +161,8 @@ def _jpeg_2000(content: bytes) -> Size | None:
 
 
 def _avif(content: bytes) -> Size | None:
-    """Return the largest of the sizes that are noted: tiles have theirs, too."""
-    if not brands(content) & AVIF_BRANDS:  # HEIC, a film
+    """Return the largest size in the file: tiles have their own sizes."""
+    if not brands(content) & AVIF_BRANDS:  # HEIC, a video
         return None
     found = (unpack_from(">II", content, m.end() + 4) for m in re.finditer(b"ispe", content))
     return max(((h, w) for w, h in found), key=lambda size: size[0] * size[1], default=None)

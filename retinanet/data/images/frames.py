@@ -1,4 +1,4 @@
-"""How many frames or pages an image file has: the first one is read."""
+"""Count the frames or pages of an image file. Only the first is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GIF_IMAGE, _GIF_EXTENSION = 0x2C, 0x21
 
 
 def frame_count(content: bytes) -> int:
-    """Return the number of frames of a PNG, WebP or GIF, or of pages of a TIFF; 1 of others.
+    """Return the number of frames of a PNG, WebP or GIF, or of pages of a TIFF; 1 for others.
 
     The beginning of a PNG is enough.
     """
@@ -26,12 +26,12 @@ def frame_count(content: bytes) -> int:
         if re.match(TIFF, content):
             return max(1, page_count(content))
         return max(1, _gif_frames(content)) if content.startswith(b"GIF8") else 1
-    except (struct_error, IndexError):  # it is cut off: decoding tells
+    except (struct_error, IndexError):  # cut off: decoding reports that
         return 1
 
 
 def _gif_frames(content: bytes) -> int:
-    """Count the images of a GIF: blocks whose data comes in pieces of up to 255 bytes."""
+    """Count the images of a GIF: blocks whose data is in pieces of up to 255 bytes."""
     frames, place = 0, 13 + _gif_palette(content[10])
     while place < len(content):
         kind = content[place]
@@ -49,5 +49,5 @@ def _gif_frames(content: bytes) -> int:
 
 
 def _gif_palette(flags: int) -> int:
-    """Return the bytes of the palette that flags announce."""
+    """Return the size in bytes of the palette that the flags announce."""
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

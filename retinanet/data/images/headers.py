@@ -1,4 +1,4 @@
-"""What the first and last bytes of an image file tell without decoding it."""
+"""Read the properties of an image file from its first and last bytes, without decoding it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from retinanet.data.images.reading import MAX_PIXELS, open_image
 from retinanet.data.images.tiff import exif_orientation
 
 _HEAD, _TAIL = 65_536, 12
-"""Bytes looked at. Large metadata may push what matters beyond them; then one must decode."""
+"""Bytes that are read. With large metadata they are not enough, and the file is decoded."""
 _COMMON_FRAMES = (0xC0, 0xC1, 0xC2)
-"""Baseline, extended and progressive JPEG, of Huffman's code."""
+"""Baseline, extended and progressive JPEG with Huffman coding."""
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 """Channels by colour type; 3 is a palette of RGB."""
@@ -35,28 +35,28 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """An image file's properties; None where only decoding can tell."""
+    """The properties of an image file; None if only decoding can show them."""
 
     size: Size | None = None
-    """Height and width as stored (EXIF may turn it), of a file that looks whole, of a common kind
-    and not too large to be read."""
+    """Height and width as stored (before EXIF rotation), if the file looks complete, is of a common
+    kind and not too large."""
     channels: int | None = None
     """1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha (PNG) or CMYK (JPEG)."""
     bits: int | None = None
-    """Of a channel."""
+    """Bits per channel."""
     palette: bool = False
     orientation: int = 1
-    """EXIF: 1 upright, 2-4 turned by 180° or mirrored, 5-8 turned by 90°."""
+    """EXIF: 1 upright, 2-4 rotated by 180° or mirrored, 5-8 rotated by 90°."""
     cmyk: bool = False
     frames: int = 1
-    """Or pages; the first one is read."""
+    """Number of frames or pages; only the first is used."""
 
 
 def stored_size(path: Path) -> Size | None:
-    """Return height and width of a JPEG or PNG that looks whole, as stored (EXIF may turn it).
+    """Return height and width of a JPEG or PNG that looks complete, before EXIF rotation.
 
-    None where only decoding can tell, or say why not: another format, an end that is missing or
-    not the last bytes, more than `MAX_PIXELS`, a file that cannot be opened.
+    None if the file must be decoded to know: another format, an end that is missing or not the last
+    bytes, more than `MAX_PIXELS`, a file that cannot be opened.
     """
     try:
         return parse_header(*read_ends(path)).size
@@ -68,23 +68,23 @@ def read_ends(path: Path) -> tuple[bytes, bytes, int]:
     """Return the first and the last bytes of a file, and its length.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     with open_image(path) as file:
         head = file.read(_HEAD)
         length = file.seek(0, os.SEEK_END)
-        # Behind a PNG's pixels may be its EXIF.
+        # A PNG may have its EXIF after the pixels.
         file.seek(-min(_HEAD if head.startswith(PNG) else _TAIL, length), os.SEEK_END)
         return head, file.read(), length
 
 
 def parse_header(head: bytes, tail: bytes, length: int) -> Header:
-    """Return what the ends of a file tell; nothing of another format, no size without an end."""
+    """Return the properties of a JPEG or PNG from its two ends; no size if the end is missing."""
     size = image_size(head)
     if head.startswith(PNG) and size is not None and len(head) >= 26:
         header, is_whole = _png_header(head, tail), tail.endswith(_PNG_END) and b"IDAT" in head
     elif head.startswith(JPEG):
-        # A thumbnail in the metadata has an end of its own: the image's comes after its scan.
+        # A thumbnail in the metadata has its own end: the end of the image is after its scan.
         is_whole = tail.endswith(JPEG_END) and 0 <= first_scan(head) < length - 2
         is_whole = is_whole and _is_common_jpeg(head)
         header = _jpeg_header(head)
@@ -108,7 +108,7 @@ def _png_header(head: bytes, tail: bytes) -> Header:
 
 
 def _late_orientation(tail: bytes) -> int:
-    """Return the orientation of an EXIF chunk among a PNG's last bytes; 1 if there is none."""
+    """Return the orientation in an EXIF chunk in the last bytes of a PNG; 1 if there is none."""
     place = tail.rfind(b"eXIf")
     if place < 4:
         return 1
@@ -120,7 +120,7 @@ def _late_orientation(tail: bytes) -> int:
 
 
 def _is_common_jpeg(head: bytes) -> bool:
-    """Whether a JPEG is of a kind that is surely decoded: not lossless, not of 12 bits."""
+    """Whether a JPEG is of a kind that can always be decoded: not lossless, not 12 bits."""
     for marker, start in segments(head):
         if marker in FRAMES and start + 6 <= len(head):
             return marker in _COMMON_FRAMES and head[start] == 8 and head[start + 5] in (1, 3, 4)
@@ -128,7 +128,7 @@ def _is_common_jpeg(head: bytes) -> bool:
 
 
 def _jpeg_header(head: bytes) -> Header:
-    """Look at a JPEG's segments up to the one that holds the size."""
+    """Read the segments of a JPEG up to the one with the size."""
     orientation = image_orientation(head)
     for marker, start in segments(head):
         if marker in FRAMES and start + 6 <= len(head):

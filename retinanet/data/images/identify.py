@@ -1,4 +1,4 @@
-"""What a file is that cannot be read as an image, and what to do about it."""
+"""Identify a file that cannot be read as an image, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from retinanet.data.images.isobmff import brands
 from retinanet.data.images.tiff import unread_kind, unusual_kind
 
 _AGAIN = "copy or download it again"
-_REPLACE = "put the image itself in its place"
+_REPLACE = "replace it with the image"
 _DEVELOP = "develop it: `darktable-cli {a} {b}.jpg`"
 _IN_PLACE = "> {b} && mv {b} {a}"
-_EXTRACT = "take its frames out: `ffmpeg -i {a} {b}_%06d.png`"
+_EXTRACT = "extract its frames: `ffmpeg -i {a} {b}_%06d.png`"
 
 
 def _to_jpeg(coder: str) -> str:
-    """Return a command that tells ImageMagick the format, as the file's name may lie."""
+    """Return a command that names the format for ImageMagick, as the suffix may be wrong."""
     return f"convert it to JPEG: `magick {coder}:{{a}} {{jpeg}}`"
 
 
-# How files start, what they are, and a remedy. In it, {a} is the file, {b} a new one without its
-# suffix, {jpeg} the JPEG to make of it.
+# The start of a file, what it is, and a remedy. In the remedy, {a} is the file, {b} a new file
+# without its suffix, {jpeg} the JPEG to make.
 _FILES: tuple[tuple[bytes, str, str], ...] = (
-    (rb"\xff\xd8\xff\xf7", "a JPEG-LS image, which is not read", _to_jpeg("jls")),
+    (rb"\xff\xd8\xff\xf7", "a JPEG-LS image, which is not supported", _to_jpeg("jls")),
     (
         rb"\x89PNG\r\n\x1a\n....CgBI",
-        "a PNG in Apple's own form (CgBI), which is not read",
+        "a PNG in Apple's own format (CgBI), which is not supported",
         "restore it: `xcrun -sdk iphoneos pngcrush -revert-iphone-optimizations {a} {b}.png`",
     ),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image, which is not read", _to_jpeg("jxl")),
-    (rb"8BPS", "a Photoshop file (PSD), which is not read", _to_jpeg("psd")),
-    (rb"II\xbc", "a JPEG XR image, which is not read", _to_jpeg("jxr")),
-    (rb"\x76\x2f\x31\x01", "an OpenEXR image, which is not read", _to_jpeg("exr")),
-    (rb"#\?RADIANCE", "a Radiance HDR image, which is not read", _to_jpeg("hdr")),
-    (rb"P[Ff]\s", "a PFM image of floating-point numbers, which is not read", _to_jpeg("pfm")),
-    (rb"P7\s", "a PAM image, which is not read", _to_jpeg("pam")),
-    (rb"\0\0[\x01\x02]\0[^\0]\0", "an icon (ICO), which is not read", _to_jpeg("ico")),
-    (rb"DDS ", "a DDS texture, which is not read", _to_jpeg("dds")),
-    (rb"qoif", "a QOI image, which is not read", _to_jpeg("qoi")),
-    (rb"SIMPLE  =", "a FITS file, which is not read", _to_jpeg("fits")),
-    (rb"FUJIFILMCCD-RAW|IIR[OS]|IIU\0", "a camera's RAW file, which is not developed", _DEVELOP),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image, which is not supported", _to_jpeg("jxl")),
+    (rb"8BPS", "a Photoshop file (PSD), which is not supported", _to_jpeg("psd")),
+    (rb"II\xbc", "a JPEG XR image, which is not supported", _to_jpeg("jxr")),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR image, which is not supported", _to_jpeg("exr")),
+    (rb"#\?RADIANCE", "a Radiance HDR image, which is not supported", _to_jpeg("hdr")),
+    (rb"P[Ff]\s", "a PFM image of floating-point numbers, which is not supported", _to_jpeg("pfm")),
+    (rb"P7\s", "a PAM image, which is not supported", _to_jpeg("pam")),
+    (rb"\0\0[\x01\x02]\0[^\0]\0", "an icon (ICO), which is not supported", _to_jpeg("ico")),
+    (rb"DDS ", "a DDS texture, which is not supported", _to_jpeg("dds")),
+    (rb"qoif", "a QOI image, which is not supported", _to_jpeg("qoi")),
+    (rb"SIMPLE  =", "a FITS file, which is not supported", _to_jpeg("fits")),
+    (rb"FUJIFILMCCD-RAW|IIR[OS]|IIU\0", "a camera RAW file, which is not supported", _DEVELOP),
     (
         rb".{128}DICM",
-        "a DICOM image, which is not read",
-        "export it with the window that suits it, for example `dcm2pnm +on +Wm {a} {b}.png`",
+        "a DICOM image, which is not supported",
+        "export it with a suitable window, for example `dcm2pnm +on +Wm {a} {b}.png`",
     ),
     (
         rb"\x93NUMPY",
@@ -67,17 +67,17 @@ _FILES: tuple[tuple[bytes, str, str], ...] = (
     (
         rb"\0\x05\x16[\0\x07]",
         "a macOS companion file (its name starts with ._), not the image",
-        "delete it with its record: `rm {a}`",
+        "delete it and its record: `rm {a}`",
     ),
     (
         rb"version https://git-lfs",
         "a Git LFS pointer: the image was not downloaded",
-        "in the folder of its repository, run `git lfs pull`",
+        "run `git lfs pull` in its repository",
     ),
     (
         rb"[./]{0,300}(?:\.git)?/annex/objects/",
         "a git-annex pointer: the image was not downloaded",
-        "in the folder of its repository, run `git annex get`",
+        "run `git annex get` in its repository",
     ),
     (rb"PK(?:\x03\x04|\x05\x06)", "a ZIP archive", "unpack it: `unzip {a} -d {b}`"),
     (rb"\x1f\x8b", "a gzip archive", f"unpack it: `gunzip -c {{a}} {_IN_PLACE}`"),
@@ -94,9 +94,9 @@ _FILES: tuple[tuple[bytes, str, str], ...] = (
         _EXTRACT,
     ),
     (rb"RIFF....WAVE|ID3|fLaC", "a sound file", _REPLACE),
-    (rb"\xd0\xcf\x11\xe0", "an Office document or a list of thumbnails (Thumbs.db)", _REPLACE),
-    (rb"\x89HDF", "an HDF5 file, which is not read", "save its arrays as PNG files"),
-    (rb"SQLite format 3|PAR1|\x80[\x02-\x05][\x95c}\]]", "a file of data", _REPLACE),
+    (rb"\xd0\xcf\x11\xe0", "an Office document or a thumbnail cache (Thumbs.db)", _REPLACE),
+    (rb"\x89HDF", "an HDF5 file, which is not supported", "save its arrays as PNG files"),
+    (rb"SQLite format 3|PAR1|\x80[\x02-\x05][\x95c}\]]", "a data file", _REPLACE),
     (rb"\x7fELF|MZ.\0", "a program", _REPLACE),
     (
         rb"(?:\xef\xbf\xbd){2}|\xef\xbf\xbdPNG",
@@ -125,31 +125,31 @@ _TEXTS: tuple[tuple[bytes, str, str], ...] = (
     (rb"(?i)<svg|<!doctype svg|<\?xml.{0,900}<svg", "an SVG drawing", _to_jpeg("svg")),
     (rb"<\?xml|<[A-Za-z]", "an XML file", _REPLACE),
     (rb"[{\[]", "a JSON file", _REPLACE),
-    (rb"b['\"]\\x", "the text of Python bytes, not the bytes", f"{_AGAIN}, as bytes"),
+    (rb"b['\"]\\x", "the text form of Python bytes, not the bytes", f"{_AGAIN}, as bytes"),
 )
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _LOSSLESS_FRAMES = {0xC3, 0xC7, 0xCB, 0xCF}
 _SEARCHED = 1024
-"""Bytes in front of an image that do not belong to it, in which one is looked for."""
+"""Bytes that are searched for an image after other content."""
 _UNWRITTEN = 64
-"""So many zeros at the end of a file are no chance."""
+"""Number of zeros at the end of a file that cannot be chance."""
 
 
 def explain_unreadable(path: Path, content: bytes) -> str:
-    """Say what a file is that is no image or not one that is read, and a remedy.
+    """Return what a file is that is not a supported image, and a remedy.
 
     Args:
-        path: of the file, for the commands in the remedy.
-        content: its bytes; of what has not an image's start, the first ones are enough.
+        path: Path of the file, for the commands in the remedy.
+        content: Bytes of the file; the first ones are enough unless it starts like an image.
     """
     return explain(path, *identify(content))
 
 
 def is_unread_picture(content: bytes) -> bool:
-    """Whether a file holds pictures of a kind that is not read: HEIC, RAW, a video, a PDF.
+    """Whether a file has images in a format that is not supported: HEIC, RAW, a video, a PDF.
 
     Args:
-        content: its bytes, or the first ones.
+        content: Bytes of the file, or the first ones.
     """
     _, remedy = identify(content)
     kinds = ("convert it to JPEG: ", _DEVELOP, _EXTRACT, "save its pages", "export it")
@@ -157,9 +157,9 @@ def is_unread_picture(content: bytes) -> bool:
 
 
 def explain(path: Path, what: str, remedy: str) -> str:
-    """Join what a file is and a remedy, with the file's names for the remedy's {a}, {b}, {jpeg}.
+    """Join a description and a remedy; {a}, {b} and {jpeg} in the remedy become file names.
 
-    The names are quoted for a shell, and no other image is written over.
+    The names are quoted for a shell, and no existing image is overwritten.
     """
     new = path.with_name(f"{path.stem}_new")
     in_place = path.suffix.lower() in (".jpg", ".jpeg")  # its record names it
@@ -174,15 +174,15 @@ def explain(path: Path, what: str, remedy: str) -> str:
 
 
 def identify(content: bytes) -> tuple[str, str]:
-    """Return what a file is that is no image that is read, and a remedy for `explain`.
+    """Return what a file is that is not a supported image, and a remedy for `explain`.
 
     Args:
-        content: its bytes, or the first ones.
+        content: Bytes of the file, or the first ones.
     """
     if not content:
         return "an empty file", _AGAIN
     if not content.strip(b"\0"):
-        return "a file of zeros, which was never really written", _AGAIN
+        return "a file of zeros, which was never fully written", _AGAIN
     tiff = unread_kind(content)
     if tiff is not None:
         return tiff
@@ -200,22 +200,22 @@ def identify(content: bytes) -> tuple[str, str]:
 
 def _film_or_photo(kinds: set[bytes]) -> tuple[str, str]:
     if kinds & _HEIF:
-        return "a HEIC (HEIF) image, which is not read", _to_jpeg("heic")
+        return "a HEIC (HEIF) image, which is not supported", _to_jpeg("heic")
     if b"crx " in kinds:
-        return "a camera's RAW file (CR3), which is not developed", _DEVELOP
+        return "a camera RAW file (CR3), which is not supported", _DEVELOP
     return "a video (MP4 or MOV)", _EXTRACT
 
 
 def _damaged(name: str, content: bytes) -> tuple[str, str]:
-    """Say what is wrong with a file that starts as an image does."""
+    """Return what is wrong with a file that starts like an image, and a remedy."""
     zeros = len(content) - len(content.rstrip(b"\0"))
     if content.startswith(JPEG):
         for marker, place in segments(content):
             if marker in FRAMES and place < len(content):
                 if marker in _LOSSLESS_FRAMES:
-                    return "a lossless JPEG, which is not read", _to_jpeg("jpg")
+                    return "a lossless JPEG, which is not supported", _to_jpeg("jpg")
                 if content[place] != 8:
-                    what = f"a JPEG of {content[place]} bits a channel, which is not read"
+                    what = f"a JPEG with {content[place]} bits per channel, which is not supported"
                     return what, _to_jpeg("jpg")
                 break
         cut_off = not has_end(content)
@@ -235,7 +235,7 @@ def _damaged(name: str, content: bytes) -> tuple[str, str]:
 
 
 def _text(content: bytes) -> tuple[str, str] | None:
-    """Say what a text file is; None for other files."""
+    """Return what a text file is, and a remedy; None for other files."""
     start = content[:_SEARCHED].removeprefix(codecs.BOM_UTF8).lstrip()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "a text file", _REPLACE
@@ -252,7 +252,7 @@ def _text(content: bytes) -> tuple[str, str] | None:
 
 
 def _image_inside(content: bytes) -> tuple[str, str] | None:
-    """Find an image behind bytes that do not belong to it: a header, a blank line."""
+    """Find an image after bytes that do not belong to it: a header, a blank line."""
     found = re.search(rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n", content[:_SEARCHED])
     if found is None:
         return None

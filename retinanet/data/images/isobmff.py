@@ -1,4 +1,4 @@
-"""AVIF and its relatives (HEIC, MP4): boxes in boxes, as ISO/IEC 14496-12 and 23008-12 say."""
+"""AVIF and related formats (HEIC, MP4): nested boxes, see ISO/IEC 14496-12 and 23008-12."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from struct import error as struct_error
 from struct import unpack_from
 
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}
-"""Boxes that hold boxes, with the bytes (version and flags) before those."""
+"""Boxes that contain boxes, with the number of bytes (version and flags) before these."""
 _TURNS = {0: 1, 1: 8, 2: 3, 3: 6}
-"""EXIF's orientation by `irot`: quarter turns against the clock."""
+"""EXIF orientation by `irot`: quarter turns counterclockwise."""
 _MIRRORED = {0: {1: 4, 8: 5, 3: 2, 6: 7}, 1: {1: 2, 8: 7, 3: 4, 6: 5}}
-"""The same after `imir`, by its axis (0 exchanges top and bottom, 1 left and right)."""
+"""The same after `imir`, by its axis (0 swaps top and bottom, 1 left and right)."""
 AVIF_SEQUENCE = b"avis"
 AVIF_BRANDS = {b"avif", AVIF_SEQUENCE}
 _Box = tuple[bytes, int, int]
@@ -20,7 +20,7 @@ _Box = tuple[bytes, int, int]
 
 
 def brands(content: bytes) -> set[bytes]:
-    """Return the brands of a file, the main one among them; none of what does not name any."""
+    """Return the brands of a file, including the main one; empty if it has none."""
     kind, start, end = next(_boxes(content, 0, len(content)), (b"", 0, 0))
     if kind != b"ftyp":
         return set()
@@ -29,11 +29,11 @@ def brands(content: bytes) -> set[bytes]:
 
 
 def avif_orientation(content: bytes) -> int:
-    """Return how an AVIF's main image is to be turned, as EXIF's orientation says it; 1 if not.
+    """Return the orientation of an AVIF's main image as an EXIF number; 1 if it is upright.
 
-    Its `irot` and `imir` count, in this order. Viewers ignore its EXIF.
+    It is given by `irot` and `imir`, in this order. Viewers ignore the EXIF of an AVIF.
     """
-    with suppress(struct_error, IndexError):  # it is cut off, or rubbish
+    with suppress(struct_error, IndexError):  # cut off, or not valid
         properties = dict(_main_properties(content))
         turn = _TURNS[content[properties[b"irot"]] & 3] if b"irot" in properties else 1
         if b"imir" in properties:
@@ -61,7 +61,7 @@ def _main_properties(content: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _associations(content: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Yield items, with the numbers (from 1) of their properties."""
+    """Yield each item with the number (from 1) of each of its properties."""
     version, flags = content[start], content[start + 3]
     (count,) = unpack_from(">I", content, start + 4)
     place = start + 8
@@ -79,7 +79,7 @@ def _associations(content: bytes, start: int) -> Iterator[tuple[int, int]]:
 
 
 def _tree(content: bytes, start: int, end: int, depth: int = 0) -> Iterator[_Box]:
-    """Yield boxes, and the boxes in those that describe images."""
+    """Yield boxes, and the boxes inside those that describe images."""
     for kind, first, last in _boxes(content, start, end):
         yield kind, first, last
         if kind in _CONTAINERS and depth < len(_CONTAINERS):
@@ -87,7 +87,7 @@ def _tree(content: bytes, start: int, end: int, depth: int = 0) -> Iterator[_Box
 
 
 def _boxes(content: bytes, start: int, end: int) -> Iterator[_Box]:
-    """Yield the boxes of a range, as far as they make sense."""
+    """Yield the boxes of a range, up to the first one that is not valid."""
     while start + 8 <= end:
         length, kind = unpack_from(">I4s", content, start)
         header = 8

@@ -1,4 +1,4 @@
-"""What must change in a name that it is that of a file: in steps, and in words."""
+"""The changes that turn the name in a record into the name of a file, and their description."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_IMAGES = frozenset(
         *("ground_truth", "depth", "heatmaps", "thumb", "thumbs", "thumbnail", "thumbnails"),
     }
 )
-"""Folders of pictures that belong to an image and have its name."""
+"""Folders of files that belong to an image and have its name."""
 _SPELLING = frozenset(("unicode", "percent", "backslash", "blanks", "case"))
 
 
@@ -30,32 +30,32 @@ class Match(NamedTuple):
 
     file: str
     keys: Keys
-    """Of the file (see `FilePath`)."""
+    """Keys of the file (see `FilePath`)."""
     kept: int
-    """Parts of the name that are kept."""
+    """Number of parts of the name that are kept."""
     steps: frozenset[str]
-    """What must be changed in the name."""
+    """Changes to the name."""
     removed: str
-    """What goes from the beginning of the name, as it is written there."""
+    """Text that is removed from the start of the name."""
     added: str
     suffixes: tuple[str, str]
-    """Of the name and of the file, where they differ."""
+    """Suffixes of the name and of the file, if they differ."""
 
     @property
     def rule(self) -> tuple[object, ...]:
-        """Tell all that changes."""
+        """All changes."""
         return self.steps, self.removed, self.added, self.suffixes
 
     @property
     def change(self) -> tuple[frozenset[str], tuple[str, str]]:
-        """Tell what is the same for all images where each has a copy."""
+        """The changes that are the same for all images if each has a copy."""
         return self.steps - _SPELLING, self.suffixes
 
 
 def match_file(
     path: FilePath, file: str, other: FilePath, kept: int, *, upload: bool
 ) -> Match | None:
-    """Return how a name becomes that of a file; None for a file that is no image but its mask."""
+    """Return how a name becomes that of a file; None for a mask or thumbnail of an image."""
     head = len(other.parts) - kept
     if not NO_IMAGES.isdisjoint(other.keys[:head]):
         return None
@@ -101,7 +101,7 @@ def match_file(
 
 
 def closest(matches: list[Match]) -> list[Match]:
-    """Leave out the files for which more of the name must change, in every respect."""
+    """Leave out the files that need more changes than another one, in every respect."""
     return [
         match
         for match in matches
@@ -110,7 +110,7 @@ def closest(matches: list[Match]) -> list[Match]:
 
 
 def describe_ways(matches: list[Match]) -> Iterator[tuple[int, str]]:
-    """Yield in words what the names of found files have in common, most of them first."""
+    """Yield descriptions of the changes, with the number of files, most frequent first."""
     groups: dict[frozenset[str], list[Match]] = defaultdict(list)
     for match in matches:
         groups[match.steps & {"removed", "added"}].append(match)
@@ -119,13 +119,13 @@ def describe_ways(matches: list[Match]) -> Iterator[tuple[int, str]]:
 
 
 def _words(group: list[Match]) -> Iterator[str]:
-    """Yield what changes in names that change their folders alike."""
+    """Yield the changes of names whose folders change in the same way."""
     folders = group[0].steps & {"removed", "added"}
     removed, added = {match.removed for match in group}, {match.added for match in group}
     if folders == {"removed", "added"} and len(removed) == len(added) == 1:
         yield f"with {added.pop()!r} in place of {removed.pop()!r}"
     elif folders == {"removed", "added"}:
-        yield "under the last part of their paths, in other folders"
+        yield "by the last part of their paths, in other folders"
     elif "removed" in folders:
         one = len(removed) == 1
         yield f"without the prefix {removed.pop()!r}" if one else "without their folders"
@@ -139,10 +139,10 @@ def _words(group: list[Match]) -> Iterator[str]:
         yield "with other suffixes"
     steps = {step for match in group for step in match.steps}
     for step, text in (
-        ("upload", "without Label Studio's number before the name"),
-        ("case", "in other case"),
+        ("upload", "without the prefix of Label Studio"),
+        ("case", "in different case"),
         ("unicode", "in another Unicode form"),
-        ("blanks", "without blanks around the name"),
+        ("blanks", "without spaces around the name"),
         ("percent", "with % codes decoded"),
         ("backslash", r"with \ read as /"),
     ):

@@ -1,7 +1,7 @@
-r"""File names taken apart, so that two spellings of one name can be told from two names.
+r"""Split file names into parts, to tell two spellings of one name from two different names.
 
-Understood are paths of any system (`images/a.jpg`, `C:\images\a.jpg`), addresses
-(`s3://bucket/a.jpg`), % codes, and what Label Studio makes of the names of its files.
+Supported are paths of any system (`images/a.jpg`, `C:\images\a.jpg`), URLs
+(`s3://bucket/a.jpg`), % codes, and the file names that Label Studio writes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from retinanet.data.images.reading import SUFFIXES
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _LOCAL_FILE = re.compile(r"(?:^|local-files[/\\]*)\?(?:.*&)?d=([^&#]+)", re.IGNORECASE)
-"""Label Studio's name for a file of its own machine: `/data/local-files/?d=images/a.jpg`."""
+"""Label Studio's name for a file on its own machine: `/data/local-files/?d=images/a.jpg`."""
 _UPLOAD = re.compile(r"[0-9a-f]{6,8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded file; without letters, it may be a date."""
+"""Prefix of files that were uploaded to Label Studio; without letters it may be a date."""
 _INVISIBLE = re.compile("[\u200b-\u200f\u202a-\u202e\u2060\ufeff]")
-"""Characters without a width, which copying from a document or an Explorer window adds."""
+"""Characters of zero width, added when a name is copied from a document or a window."""
 _SPLITS = {
     **dict.fromkeys(("train", "training", "train2014", "train2017"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "val2014", "val2017"), "val"),
@@ -33,20 +33,20 @@ Keys = tuple[str, ...]
 
 
 class FilePath(NamedTuple):
-    """A path or an address, taken apart."""
+    """A path or URL, split into parts."""
 
     text: str
     """As it was written."""
     parts: tuple[str, ...]
     keys: Keys
-    """Of each part: what is left without case, Unicode form, outer blanks and suffix."""
+    """Each part without differences in case, Unicode form, outer blanks and suffix."""
     is_absolute: bool
-    """It starts at the root of a machine."""
+    """Whether it starts at the root of a machine."""
     marks: frozenset[str]
-    r"""What it has in it: `backslash`, `percent` codes, `blanks` around it."""
+    r"""Features of the name: `backslash`, `percent` codes, `blanks` around it."""
 
     def spellings(self) -> Iterator[tuple[Keys, bool]]:
-        """Yield the keys; and those without an upload's number, if it may be one, and true."""
+        """Yield (keys, False), and (keys without the upload prefix, True) if there may be one."""
         if self.keys:
             yield self.keys, False
             upload = _UPLOAD.match(self.keys[-1])
@@ -55,7 +55,7 @@ class FilePath(NamedTuple):
 
 
 def take_apart(name: str) -> FilePath:
-    """Split a path or an address, from whatever machine it is, into its parts."""
+    """Split a path or URL, from any system, into its parts."""
     text, marks = name, set()
     decoded = _decode(name)
     if _ADDRESS.match(decoded) or _LOCAL_FILE.search(decoded):
@@ -87,13 +87,13 @@ def take_apart(name: str) -> FilePath:
 
 
 def without_upload_number(name: str) -> str:
-    """Return the name of a file without what Label Studio puts before it."""
+    """Return the name of a file without the prefix that Label Studio adds."""
     upload = _UPLOAD.match(name.casefold())
     return name[upload.end() :] if upload else name
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """Return a name without the suffixes of image files, and those."""
+    """Return a name without the suffixes of image files, and these suffixes."""
     stem = name
     while stem.lower().endswith(SUFFIXES):
         shorter = stem.rpartition(".")[0]
@@ -104,7 +104,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def differences(mine: str, theirs: str) -> set[str]:
-    """Say in what two parts of the same key differ: `blanks`, `unicode`, `case`."""
+    """Return how two parts with the same key differ: `blanks`, `unicode`, `case`."""
     found = set()
     for step, normal in (("blanks", str.strip), ("unicode", _plain), ("case", _fold)):
         if mine == theirs:
@@ -117,10 +117,10 @@ def differences(mine: str, theirs: str) -> set[str]:
 
 
 def may_replace(path: FilePath, file: FilePath) -> bool:
-    """Whether another machine's folders may be left for those of a file with the same last part.
+    """Whether the folders of another machine may be replaced by those of a file with the same name.
 
-    Not those of another split, nor of another part of a series (`video2`, `video3`), whose frames
-    have the same numbers.
+    Not if they belong to another split, or to another part of a series (`video2`, `video3`), whose
+    frames have the same numbers.
     """
     theirs = {_SPLITS[key] for key in path.keys[:-1] if key in _SPLITS}
     ours = {_SPLITS[key] for key in file.keys[:-1] if key in _SPLITS}
@@ -131,7 +131,7 @@ def may_replace(path: FilePath, file: FilePath) -> bool:
 
 
 def _decode(text: str) -> str:
-    """Decode % codes, if they are ones."""
+    """Decode % codes, if there are any."""
     if "%" not in text or not re.search("%[0-9A-Fa-f]{2}", text):
         return text
     try:

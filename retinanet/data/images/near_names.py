@@ -1,9 +1,9 @@
-r"""Image files that are there under nearly the name that a record gives.
+r"""Find image files whose names are similar to those in the records.
 
-Annotations travel, and their file names change on the way: a folder is put in front or lost, paths
-of another machine or addresses are written, `\` stands for `/`; suffix, case and Unicode form
-change. A name is taken for a file only where nothing else can be meant: it fits one file best, no
-other name fits that file, and no record names the file already. Whoever calls asks the user first.
+File names change when annotations are exported or moved: a folder is added or lost, paths of
+another machine or URLs are written, `\` replaces `/`; suffix, case and Unicode form change. A name
+is matched with a file only if it cannot mean another one: it fits one file best, no other name fits
+that file, and no record already names the file. The caller asks the user first.
 """
 
 from __future__ import annotations
@@ -24,59 +24,59 @@ from retinanet.data.images.name_parts import FilePath, Keys, may_replace, take_a
 from retinanet.errors import some_of
 
 _COPIES_LOOKED_FOR = 1000
-"""Images that are there as named, whose copies (masks, thumbnails) are looked for."""
+"""Images found by name whose copies (masks, thumbnails) are looked for."""
 _MAX_NAMESAKES = 8
-"""Files of a name in several folders, such as frames of videos: more of them tell nothing."""
+"""Files with one name in several folders, such as video frames; more of them mean nothing."""
 _WAYS_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Renames:
-    """The files that names mean; false where there is none."""
+    """The files that names mean; false if there are none."""
 
     files: dict[str, str]
-    """Of each name that was found: the file, relative to the folder, with `/`."""
+    """Each name that was found -> its file, relative to the folder, with `/`."""
     sought: int
-    """Names that were looked for."""
+    """Number of names that were looked for."""
     ways: tuple[tuple[int, str], ...]
-    """How many were found in each way (`without the prefix 'images/'`), most first."""
+    """Number of files found per change (`without the prefix 'images/'`), most first."""
     unclear: dict[str, str]
-    """Of each name that has a counterpart but was not found: why, in words."""
+    """Each name that may mean a file but is not clear -> the reason."""
     elsewhere: tuple[int, str] | None
-    """How many of the others have a namesake in one folder of the folder, and its name."""
+    """Number of other names that are found in one subfolder, and the subfolder."""
 
     def __bool__(self) -> bool:
         return bool(self.files)
 
     @property
     def how(self) -> str:
-        """Say in which way they were found: `without the prefix 'images/'`."""
+        """How they were found: `without the prefix 'images/'`."""
         if len(self.ways) == 1:
             return self.ways[0][1]
         ways = [f"{count:,} {way}" for count, way in self.ways[:_WAYS_NAMED]]
-        return "; ".join(ways) + ("; .." if len(self.ways) > _WAYS_NAMED else "")
+        return "; ".join(ways) + ("; ..." if len(self.ways) > _WAYS_NAMED else "")
 
     def __str__(self) -> str:
-        """Say how many are there, and how: `847 of them are there without the prefix 'images/'`."""
+        """Return how many were found, and how: `847 of them were found without the prefix 'x/'`."""
         count = len(self.files)
         if count < self.sought:
-            subject = f"{count:,} of them {'is' if count == 1 else 'are'}"
+            subject = f"{count:,} of them {'was' if count == 1 else 'were'}"
         else:
-            subject = "it is" if count == 1 else f"all {count:,} are"
-        return f"{subject} there{':' * (len(self.ways) > 1)} {self.how}"
+            subject = "it was" if count == 1 else f"all {count:,} were"
+        return f"{subject} found{':' * (len(self.ways) > 1)} {self.how}"
 
 
 def find_renamed(
     missing: Sequence[str], files: Collection[str], *, present: Collection[str] = ()
 ) -> Renames:
-    """Find the files that missing names mean, where nothing else can be meant.
+    """Find the files that missing names mean, if they cannot mean anything else.
 
     Args:
-        missing: names of the records whose file is not there.
-        files: image files of the folder, relative to it, with `/`.
-        present: names of the records whose file is there; no other record gets their files.
+        missing: Names of the records whose file is missing.
+        files: Image files in the folder, relative to it, with `/`.
+        present: Names of the records whose file exists; no other record gets these files.
     """
-    gone = frozenset(missing)  # a link to nothing has such a name, too
+    gone = frozenset(missing)  # a broken link also has such a name
     folder = _Folder([file for file in files if file not in gone])
     taken = folder.files_named(present)
     copied = folder.copies(present, taken)
@@ -98,13 +98,13 @@ def find_renamed(
             unclear[name] = f"{name!r} may be {best[0].file!r}, which another record names"
         elif best[0].change in copied:
             unclear[name] = (
-                f"{name!r} may be {best[0].file!r}, but images that are there as named have such "
-                "a file, too"
+                f"{name!r} may be {best[0].file!r}, but images that were found by name also have "
+                "such a file"
             )
         else:
             chosen[name] = best[0]
     records = Counter(missing)
-    # A name that loses its file leaves others in doubt: they are looked at once more.
+    # A name that loses its file makes others doubtful: check again.
     while doubtful := _claimed_twice(chosen, fitting, paths, records):
         for name, text in doubtful.items():
             unclear[name] = text
@@ -124,15 +124,15 @@ def _claimed_twice(
     paths: dict[str, FilePath],
     records: Counter[str],
 ) -> dict[str, str]:
-    """Return the chosen names whose file another record may mean, and what to say of each.
+    """Return the chosen names whose file another record may mean, each with a message.
 
     Args:
-        chosen: the file of each name.
-        fitting: all files that each name fits in some way, its own or not.
-        paths: each name, taken apart.
-        records: how many have each name.
+        chosen: The file of each name.
+        fitting: All files that each name may mean, including its own.
+        paths: Parts of each name.
+        records: Number of records with each name.
     """
-    # A name that fits no file may have lost its folders: it may mean one with the same end.
+    # A name that fits no file may have lost its folders: it may mean a file with the same end.
     claims: dict[Keys | str, list[str]] = defaultdict(list)
     for name, matches in fitting.items():
         for match in matches:
@@ -142,18 +142,18 @@ def _claimed_twice(
                 claims[keys[-kept:]].append(name)
 
     def is_rival(name: str, match: Match) -> bool:
-        """Whether a name may mean a file; not if it changed just alike, and has its own."""
+        """Whether a name may mean the file; not if it has its own file after the same change."""
         own = chosen.get(name)
         return own is None or own.file == match.file or own.rule != match.rule
 
     doubtful = {}
     for name, match in chosen.items():
-        # Where other files fit, too, a name that shares only the last part may mean this one.
+        # If other files fit as well, a name that shares only the last part may mean this one.
         kept = match.kept if len(fitting[name]) == 1 else 1
         others = {*claims[match.file], *claims[match.keys[-kept:]]}
         names = [other for other in others if is_rival(other, match)]
         if records[name] > 1:
-            doubtful[name] = f"{name!r} of {records[name]} records may be {match.file!r}"
+            doubtful[name] = f"{name!r}, in {records[name]} records, may be {match.file!r}"
         elif len(names) > 1:
             doubtful[name] = f"{_either(names, 'and')} may be {match.file!r}"
     return doubtful
@@ -165,7 +165,7 @@ def _either(names: list[str], word: str = "or") -> str:
 
 
 class _Folder:
-    """The files of a folder, found by what their names have in common with others."""
+    """The files of a folder, found by parts of their names."""
 
     def __init__(self, files: Collection[str]) -> None:
         self._files = [(file, take_apart(file)) for file in files if _is_text(file)]
@@ -180,7 +180,7 @@ class _Folder:
                 self._by_last_part[last] = []
 
     def files_named(self, names: Collection[str]) -> set[str]:
-        """Return the files that names mean as they are, on a disk that may ignore case."""
+        """Return the files that have these names, on a disk that may ignore case."""
         taken = set()
         for name in names:
             plain = posixpath.normpath(name)
@@ -194,7 +194,7 @@ class _Folder:
     def copies(
         self, names: Collection[str], taken: set[str]
     ) -> set[tuple[frozenset[str], tuple[str, str]]]:
-        """Return in what names of images that are there differ from those of files of no record."""
+        """Return how the names of existing images differ from those of files without a record."""
         some = sorted(names)[:: len(names) // _COPIES_LOOKED_FOR + 1]
         return {
             match.change
@@ -206,11 +206,11 @@ class _Folder:
     def find(
         self, names: Sequence[str], *, replace_folders: bool
     ) -> Iterator[tuple[FilePath, list[Match]]]:
-        """Yield each name, taken apart, and all files that it may mean.
+        """Yield the parts of each name and all files that it may mean.
 
         Args:
-            names: of records.
-            replace_folders: the folders of another machine may stand for any of this folder.
+            names: Names of records.
+            replace_folders: Whether folders of another machine may mean any folder here.
         """
         paths = [take_apart(name) for name in names]
         deeper: dict[Keys, list[int]] = {k: [] for path in paths for k, _ in path.spellings()}
@@ -235,7 +235,7 @@ class _Folder:
             yield path, [match for match in matches if match is not None]
 
     def find_namesakes(self, names: list[str]) -> tuple[int, str] | None:
-        """Return how many names have the same last part as a file of one folder, and which."""
+        """Return the folder with most files of these names, and how many there are."""
         counts: Counter[str] = Counter()
         for name in names:
             keys = take_apart(name).keys[-1:]
@@ -252,5 +252,5 @@ class _Folder:
 
 
 def _is_text(file: str) -> bool:
-    """Whether a name can be written to a file: a disk may hold names that are no Unicode."""
+    """Whether a name can be written to a file: names on a disk need not be valid Unicode."""
     return file == file.encode(errors="ignore").decode()

@@ -1,7 +1,7 @@
-"""How viewers turn an image: by its EXIF, or by what its format has for that.
+"""The orientation of an image, from its EXIF or from its format's own fields.
 
-The turn is made here for every format alike, so that one parser decides: decoders differ in what
-they support. As in EXIF: 1 upright, 2 to 4 mirrored or upside down, 5 to 8 on its side.
+Images of every format are rotated here, because decoders differ in what they support. Numbers as in
+EXIF: 1 is upright, 2 to 4 mirrored or upside down, 5 to 8 on its side.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INVERSE = {6: 8, 8: 6}
 
 
 def image_orientation(content: bytes) -> int:
-    """Return the orientation, 1 to 8, of a JPEG, PNG, WebP, TIFF or AVIF; 1 of anything else."""
+    """Return the orientation, 1 to 8, of a JPEG, PNG, WebP, TIFF or AVIF; 1 for anything else."""
     exif = next(_exif_blocks(content), None)
     if exif is not None:
         return exif_orientation(exif)
@@ -32,7 +32,7 @@ def image_orientation(content: bytes) -> int:
 
 
 def _exif_blocks(content: bytes) -> Iterator[bytes]:
-    """Yield each block of EXIF in a file; a TIFF is one itself."""
+    """Yield each EXIF block in a file; a TIFF is one itself."""
     if content.startswith(JPEG):
         for marker, place in segments(content):
             if marker == _APP1 and content.startswith(_EXIF, place):
@@ -51,7 +51,7 @@ def _exif_blocks(content: bytes) -> Iterator[bytes]:
 
 
 def turn(image: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn an image (H, W, ...) as its orientation says; (W, H, ...) from 5 on."""
+    """Rotate and mirror an image (H, W, ...) to upright; (W, H, ...) for orientations from 5 on."""
     if orientation in (5, 6, 7, 8):
         image = cv2.transpose(image)
     if orientation in (2, 6):

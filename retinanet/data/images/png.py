@@ -1,4 +1,4 @@
-"""A PNG as its decoder takes it without a word."""
+"""Prepare a PNG so that its decoder prints no warnings."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NEEDED = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 
 
 def pixels_only(content: bytes) -> bytes | None:
-    """Return a PNG without its remarks (colour profile, text, EXIF); None if its pixels are spoilt.
+    """Return a PNG without metadata (colour profile, text, EXIF); None if its pixels are damaged.
 
-    The decoder's library writes to the terminal about damage and about remarks that it dislikes,
-    without the file's name, and OpenCV has no switch for that.
+    The decoder's library prints warnings about damage and unusual metadata without the file name,
+    and OpenCV has no option to turn that off.
     """
     view, names, kept = memoryview(content), set(), [(0, len(PNG))]
     for name, start, stop in png_chunks(content):

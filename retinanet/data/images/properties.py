@@ -1,6 +1,6 @@
-"""An image file as it lies on the disk: its sizes and what makes it other than 8-bit RGB.
+"""The properties of an image file: its sizes, and how it differs from 8-bit RGB.
 
-Decoded only where its first and last bytes leave a doubt.
+The file is decoded only if its first and last bytes are not enough.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ class ImageFile:
     """An image that can be read."""
 
     stored: Size
-    """Height and width before EXIF turns it."""
+    """Height and width before EXIF rotation."""
     shown: Size
-    """Height and width as viewers and training turn it."""
+    """Height and width after EXIF rotation, as in viewers and in training."""
     header: Header
     highest: int | None = None
-    """Highest of the 8-bit values that training reads, where the file was decoded."""
+    """Highest 8-bit value that training reads, if the file was decoded."""
 
 
 def look_at_image(path: Path, ends: tuple[bytes, bytes, int], *, decode: bool) -> ImageFile:
-    """Look at an image file as carefully as its doubts need; more than 8 bits are one.
+    """Return the properties of an image file; decode it if they are unclear or above 8 bits.
 
     Args:
-        path: of the file.
-        ends: of it, as `read_ends` returns them.
-        decode: it in any case.
+        path: Path of the file.
+        ends: Ends of the file, as `read_ends` returns them.
+        decode: Whether to decode the file in any case.
 
     Raises:
-        UnreadableImageError: not an image, truncated or too large.
+        UnreadableImageError: The file is not an image, is truncated or too large.
     """
     header = parse_header(*ends)
     if header.size is None or (header.bits or 0) > 8 or decode:
@@ -55,7 +55,7 @@ def _as_shown(stored: Size, header: Header) -> Size:
 
 
 def _look_by_decoding(path: Path, header: Header) -> ImageFile:
-    """Look at a file as a whole."""
+    """Read and decode the whole file."""
     content = load_content(path)
     pixels = decode_image(path, content)
     shown = pixels.shape[0], pixels.shape[1]
@@ -67,7 +67,7 @@ def _look_by_decoding(path: Path, header: Header) -> ImageFile:
 
 
 def _with_channels(header: Header, content: bytes) -> Header:
-    """Add what neither a JPEG nor a PNG says in its header: a TIFF's tags, else its pixels."""
+    """Add channels and bits of formats other than JPEG and PNG: from TIFF tags, or by decoding."""
     tags = first_page(content)
     if tags:
         colours = tags.get(COLOURS, (1,))[0]
@@ -79,7 +79,7 @@ def _with_channels(header: Header, content: bytes) -> Header:
             cmyk=colours == CMYK,
         )
     raw = decode_unchanged(content)
-    if raw is None:  # readable as colours alone
+    if raw is None:  # can only be decoded as colours
         return header
     channels = raw.shape[2] if raw.ndim == 3 else 1
     return replace(header, channels=channels, bits=8 * raw.dtype.itemsize)

@@ -29,18 +29,18 @@ from retinanet.data.images.tiff import NEGATIVE, TIFF, first_page, has_signed_sa
 from retinanet.errors import shortage
 from retinanet.files import check_regular
 
-if "OPENCV_LOG_LEVEL" not in os.environ:  # what it says has no file's name; our messages have
+if "OPENCV_LOG_LEVEL" not in os.environ:  # unlike ours, its messages do not name the file
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 MAX_PIXELS = 200_000_000
-"""Larger images are refused before their pixels take memory (600 MB at the limit)."""
+"""Larger images are refused before they are decoded (600 MB at the limit)."""
 _MODEST = 25_000_000
-"""Pixels of an image that every machine has memory for: without it, other images fail as well."""
+"""Pixels of an image that any machine has memory for; if not, other images fail as well."""
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
     *(".gif", ".jp2", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"),
     *(".jfif", ".jpe", ".jif", ".jfi", ".apng", ".dib", ".j2k"),
 )
-"""Of the files of a folder that are taken for images unseen, in small letters."""
+"""Suffixes, in lower case, of files that are taken for images without opening them."""
 _REDUCED = {
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -50,27 +50,27 @@ _REDUCED = {
 
 _STORED_COLOURS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _LARGE, _HEAD = 50_000_000, 65_536
-"""Bytes of a file that may be a film, and bytes in which a format is recognised."""
+"""Size in bytes of a file that may be a video, and bytes that are read to recognise a format."""
 
 
 class UnreadableImageError(Exception):
-    """An image file that cannot be decoded, or whose size is not what the JSON says."""
+    """An image file that cannot be decoded, or whose size differs from the annotation file."""
 
 
 class WrongSizeError(UnreadableImageError):
-    """An image file of another size than the annotation file says."""
+    """An image file whose size differs from the annotation file."""
 
     def __init__(self, path: Path, size: Size, record: Size) -> None:
-        """Describe it; `found` has no remedy.
+        """Build the message; `found` is the message without a remedy.
 
         Args:
-            path: of the image.
-            size: height and width of the file.
-            record: the same as the annotation file gives them.
+            path: Path of the image.
+            size: Height and width of the file.
+            record: Height and width in the annotation file.
         """
         self.mismatch: Mismatch = mismatch_of(size, record)
         self.found = (
-            f"{path}: is {size[1]}x{size[0]} px, but the annotation file says "
+            f"{path}: is {size[1]}x{size[0]} px, but the annotation file gives "
             f"{record[1]}x{record[0]}{describe_mismatch(size, record)}"
         )
         super().__init__(f"{self.found}; {mismatch_remedy(self.mismatch)}")
@@ -81,30 +81,30 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Decode an image to (H, W, 3) uint8 RGB.
 
-    The content says the format, not the name: JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or
-    PNM, of at most `MAX_PIXELS`. Of several frames or pages the first one counts.
+    The format is recognised by the content, not the name: JPEG, PNG, WebP, BMP, TIFF, GIF,
+    JPEG 2000, AVIF or PNM, with at most `MAX_PIXELS`. Only the first frame or page is used.
 
-    Grey becomes three equal channels, palettes and CMYK their colours; of 16 bits the high byte
-    counts. Alpha is left out and the colours stay as stored (a TIFF's may be multiplied by its
-    alpha: transparent is black). TIFFs of other bands than grey or RGB (and alpha), of more than
-    16 bits, of floating-point or negative numbers are refused.
+    Grey images become three equal channels, palettes and CMYK become RGB. Of 16 bits the high byte
+    is used. Alpha is dropped and the colours stay as stored (in a TIFF they may be multiplied by
+    alpha, so that transparent is black). TIFFs with bands other than grey or RGB (and alpha), with
+    more than 16 bits, or with floating-point or negative numbers are refused.
 
-    The image is turned as viewers do (by EXIF in JPEG, PNG, WebP and TIFF, by irot and imir in
-    AVIF), unless the annotation file gives the size of the unrotated image: its boxes then belong
-    to that one.
+    The image is rotated as in viewers (by EXIF in JPEG, PNG, WebP and TIFF, by irot and imir in
+    AVIF). If the annotation file has the size of the unrotated image, the image is not rotated,
+    because the boxes belong to it as stored.
 
-    A truncated file is refused. Damage inside one is noticed where the format has checksums (PNG),
-    not inside a JPEG whose end is there (libjpeg then writes a line to stderr, without a name).
+    A truncated file is refused. Other damage is detected in formats with checksums (PNG), but not
+    inside a JPEG that has an end (libjpeg then prints a line to stderr, without the file name).
 
     Args:
-        path: of the file.
-        size: height and width that the annotation file gives, if there is one.
-        reduction: 1, 2, 4 or 8: a JPEG of known size may be decoded that much smaller (sides
-            rounded up), which costs a fraction; anything else comes in full.
+        path: Path of the file.
+        size: Height and width in the annotation file, if there is one.
+        reduction: 1, 2, 4 or 8. A JPEG of known size may be decoded smaller by this factor (sides
+            rounded up), which is much faster. Any other image is decoded at full size.
 
     Raises:
-        UnreadableImageError: not an image, truncated, too large, or of another size
-            (`WrongSizeError`). The message says what the file is and what helps.
+        UnreadableImageError: The file is not an image, is truncated, too large, or has another size
+            (`WrongSizeError`). The message says what the file is and what to do.
     """
     path = Path(path)
     return decode_image(path, load_content(path), size, reduction=reduction)
@@ -114,8 +114,8 @@ def load_content(path: Path) -> bytes:
     """Return the bytes of an image file, as `read_content` does.
 
     Raises:
-        UnreadableImageError: it cannot be opened or read, or does not fit into memory.
-        TrainingError, MemoryError: see `open_image` and `decode_image`.
+        UnreadableImageError: The file cannot be opened or read, or does not fit into memory.
+        TrainingError, MemoryError: See `open_image` and `decode_image`.
     """
     try:
         return read_content(path)
@@ -128,10 +128,10 @@ def load_content(path: Path) -> bytes:
 
 
 def read_content(path: Path) -> bytes:
-    """Return the bytes of an image file; of a large file of another kind only its beginning.
+    """Return the bytes of an image file; only the beginning of a large file that is not an image.
 
     Raises:
-        OSError, ValueError: see `open_image`.
+        OSError, ValueError: See `open_image`.
     """
     with open_image(path) as file:
         if os.fstat(file.fileno()).st_size > _LARGE:
@@ -146,10 +146,10 @@ def open_image(path: Path) -> BinaryIO:
     """Open a file for reading.
 
     Raises:
-        OSError: there is no such file, it must not be read, or it is none: reading a pipe would
-            wait for ever, and some devices never end.
-        TrainingError: no file can be opened any more: this one may be sound.
-        ValueError: no file can have this name.
+        OSError: The file does not exist, is not readable, or is not a regular file: reading a pipe
+            would wait forever, and some devices never end.
+        TrainingError: The machine cannot open any more files; this one may be fine.
+        ValueError: The name is not a valid file name.
     """
     check_regular(path)
     try:
@@ -159,7 +159,7 @@ def open_image(path: Path) -> BinaryIO:
 
 
 def describe_error(error: OSError | ValueError) -> str:
-    """Return why a file cannot be opened, with a remedy where there is one."""
+    """Return why a file cannot be opened, with a remedy if there is one."""
     if not isinstance(error, OSError):
         return str(error)
     name, folder = (
@@ -178,8 +178,8 @@ def decode_image(
     """Decode the bytes of an image file; see `read_image`.
 
     Raises:
-        UnreadableImageError: see there.
-        MemoryError: there is none left for an image of a usual size.
+        UnreadableImageError: See `read_image`.
+        MemoryError: There is no memory left for an image of ordinary size.
     """
     claimed = image_size(content)
     try:
@@ -221,15 +221,15 @@ def _decode_claimed(
 
 
 def decode_unchanged(content: bytes) -> NDArray[Any] | None:
-    """Return pixels of any channels and depth, not turned (a TIFF's are); None if that fails.
+    """Return pixels with all channels and bits, not rotated (except in a TIFF); None if that fails.
 
-    Of content that `decode_image` has decoded: this one has no limits.
+    Only for content that `decode_image` has accepted: there are no limits here.
     """
     return _decode(content, cv2.IMREAD_UNCHANGED)
 
 
 def _has_negative_samples(content: bytes) -> bool:
-    """Whether a TIFF has values below 0: the decoder takes them for bright ones."""
+    """Whether a TIFF has values below 0, which the decoder would read as bright ones."""
     if not has_signed_samples(first_page(content)):
         return False
     samples = decode_unchanged(content)
@@ -243,9 +243,9 @@ def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _decode_reduced(
     content: bytes, size: Size | None, reduction: int, orientation: int
 ) -> NDArray[Any] | None:
-    """Return BGR pixels of a JPEG decoded at a fraction of its size, or None where that is unsafe.
+    """Return BGR pixels of a JPEG decoded at a fraction of its size, or None if that is unsafe.
 
-    The file's own size is compared with the annotation's before it is lost in rounding.
+    The size of the file is compared with the annotation file here, before it is rounded.
     """
     stored = image_size(content) if reduction > 1 and content.startswith(JPEG) else None
     if stored is None:
@@ -260,24 +260,24 @@ def _decode_reduced(
 
 
 def _decode_colours(content: bytes, orientation: int) -> NDArray[Any] | None:
-    """Return BGR pixels as stored, or None for what is not a whole image."""
+    """Return BGR pixels as stored, or None if the image is not complete."""
     if content.startswith(PNG):
         pixels = pixels_only(content)
         return None if pixels is None else _decode(pixels, _STORED_COLOURS)
     image = _decode(content, _STORED_COLOURS)
-    if image is not None and re.match(TIFF, content):  # OpenCV turns it in any case
+    if image is not None and re.match(TIFF, content):  # OpenCV always rotates a TIFF
         return turn_back(image, orientation)
     return image
 
 
 def _decode(content: bytes, mode: int) -> NDArray[Any] | None:
-    """Return BGR pixels, or None for what is not a whole image.
+    """Return BGR pixels, or None if the image is not complete.
 
-    From memory: `cv2.imread` fills what a truncated JPEG lacks with grey and says nothing.
+    From memory, because `cv2.imread` silently fills the missing part of a truncated JPEG with grey.
     """
     try:
         return cv2.imdecode(np.frombuffer(content, np.uint8), mode)
-    except cv2.error as error:  # more than OpenCV's own limits
+    except cv2.error as error:  # beyond OpenCV's own limits
         if getattr(error, "code", None) == cv2.Error.StsNoMem:
             raise MemoryError from None
         return None

@@ -1,4 +1,4 @@
-"""The tags of a TIFF's pages, and which TIFFs a decoder would misread in silence.
+"""The tags of a TIFF's pages, and the kinds of TIFF that a decoder would silently misread.
 
 An EXIF block is a TIFF without pixels.
 """
@@ -14,15 +14,15 @@ from struct import error as struct_error
 from retinanet.data.canvas import Size
 
 TIFF = rb"II[*+]\0|MM\0[*+]"
-"""How a TIFF or BigTIFF starts, in either byte order."""
+"""Start of a TIFF or BigTIFF, in either byte order."""
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, COLOURS = 254, 256, 257, 258, 259, 262
 ORIENTATION, SAMPLES, SUBDIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT = 274, 277, 330, 338, 339
 _DNG_VERSION = 50_706
 """Tags."""
 _NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
-"""How numbers are stored, by the type of their entry."""
+"""Format of numbers, by the type of their entry."""
 _MOST_ENTRIES, _MOST_NUMBERS, _MOST_PAGES = 4096, 64, 100_000
-"""What is looked at, of a file that may hold rubbish."""
+"""Limits on what is read, as the file may not be valid."""
 PALETTE, CMYK = 3, 5
 _CHANNELS = {0: 1, 1: 1, 2: 3, PALETTE: 1, CMYK: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 """Channels of the image by its colours: white or black is 0, RGB, palette, CMYK, YCbCr, Lab."""
@@ -33,22 +33,22 @@ _COMPRESSIONS = {
     **{34_661: "JBIG", 34_712: "JPEG 2000", 33_003: "JPEG 2000", 33_005: "JPEG 2000"},
     **{34_887: "LERC", 34_925: "LZMA", 50_000: "Zstandard", 50_001: "WebP", 50_002: "JPEG XL"},
 }
-"""Those that OpenCV's decoder comes without."""
+"""Compressions that OpenCV's decoder does not support."""
 _SCALE = "scale it to 8 bits: `gdal_translate -ot Byte -scale {a} {b}.tif`"
 NEGATIVE = ("a TIFF with negative values", _SCALE)
-"""What a TIFF is that has them, and a remedy, as `unread_kind` returns it."""
+"""Description and remedy, as returned by `unread_kind`."""
 
 Tags = Mapping[int, tuple[int, ...]]
-"""The whole numbers of a page's entries, by tag."""
+"""Whole numbers of a page's entries, by tag."""
 
 
 def first_page(content: bytes) -> Tags:
-    """Return the tags of a TIFF's first page; none of what is too short or rubbish."""
+    """Return the tags of a TIFF's first page; empty if it is cut off or not valid."""
     return next(pages(content), {})
 
 
 def pages(content: bytes) -> Iterator[Tags]:
-    """Yield the tags of each page of a TIFF; stop where it is cut off or returns to a page."""
+    """Yield the tags of each page of a TIFF; stop if it is cut off or returns to a page."""
     if not re.match(TIFF, content):
         return
     with suppress(struct_error, OverflowError):
@@ -66,7 +66,7 @@ def pages(content: bytes) -> Iterator[Tags]:
 
 
 def byte_order(content: bytes) -> str:
-    """Return the byte order of a TIFF, as `struct` writes it."""
+    """Return the byte order of a TIFF, in the notation of `struct`."""
     return "<" if content.startswith(b"II") else ">"
 
 
@@ -75,7 +75,7 @@ def _entries(
 ) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Yield tag and numbers of a directory's entries: tag, type, count, and values or their place.
 
-    Text, fractions, and values that lie outside the file are left out.
+    Text, fractions, and values outside the file are left out.
     """
     order, room = offset[0], calcsize(offset)
     with suppress(struct_error, OverflowError):  # the directory is cut off
@@ -99,25 +99,25 @@ def tiff_size(content: bytes) -> Size | None:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Return the orientation that an EXIF block, or a TIFF, gives; 1 if none."""
+    """Return the orientation in an EXIF block or a TIFF; 1 if there is none."""
     (value, *_) = first_page(exif).get(ORIENTATION, (1,))
     return value if 1 <= value <= 8 else 1
 
 
 def page_count(content: bytes) -> int:
-    """Return how many pages a TIFF has, without smaller versions and masks of a page."""
+    """Return the number of pages of a TIFF, not counting smaller versions and masks of a page."""
     return sum(1 for tags in pages(content) if not tags.get(SUBFILE, (0,))[0] & 0b101)
 
 
 def has_signed_samples(tags: Tags) -> bool:
-    """Whether samples may be negative: a decoder takes -1 for the brightest."""
+    """Whether samples may be negative: a decoder reads -1 as the brightest value."""
     return _SIGNED in tags.get(SAMPLE_FORMAT, ())
 
 
 def unread_kind(content: bytes) -> tuple[str, str] | None:
-    """Return what a TIFF is that is not to be read, and a remedy; None if it may be read.
+    """Return what a TIFF is that must not be decoded, and a remedy; None if it may be decoded.
 
-    The remedy has `{a}` for the file and `{b}` for a new one, both without quotes.
+    In the remedy, `{a}` is the file and `{b}` a new one, both without quotes.
     """
     tags = first_page(content)
     if not tags:
@@ -126,31 +126,31 @@ def unread_kind(content: bytes) -> tuple[str, str] | None:
     colours = tags.get(COLOURS, (1,))[0]
     if _is_raw(content, tags, colours):
         return (
-            "a camera's RAW file (CR2, NEF, ARW, DNG), which is not developed",
+            "a camera RAW file (CR2, NEF, ARW, DNG), which is not supported",
             "develop it: `darktable-cli {a} {b}.jpg`",
         )
     if _FLOAT in formats or any(kind in formats for kind in _COMPLEX):
         what = "floating-point" if _FLOAT in formats else "complex"
-        return f"a TIFF of {what} numbers ({bits} bits)", _SCALE
+        return f"a TIFF with {what} numbers ({bits} bits)", _SCALE
     if bits > 16:
-        return f"a TIFF of {bits} bits a sample", _SCALE
+        return f"a TIFF with {bits} bits per sample", _SCALE
     return _unread_bands(tags, colours, bits)
 
 
 def unusual_kind(content: bytes) -> tuple[str, str] | None:
-    """Return the same of a TIFF that could not be decoded; None if its tags do not tell why."""
+    """Return the same for a TIFF that could not be decoded; None if its tags do not show why."""
     tags = first_page(content)
     bits, compression = max(tags.get(BITS, (1,))), tags.get(COMPRESSION, (1,))[0]
     if compression in _COMPRESSIONS:
         return (
-            f"a TIFF compressed with {_COMPRESSIONS[compression]}, which is not read",
-            "compress it otherwise: `gdal_translate -co COMPRESS=LZW {a} {b}.tif`",
+            f"a TIFF compressed with {_COMPRESSIONS[compression]}, which is not supported",
+            "compress it differently: `gdal_translate -co COMPRESS=LZW {a} {b}.tif`",
         )
-    return None if bits in (1, 8, 16) else (f"a TIFF of {bits} bits a sample", _SCALE)
+    return None if bits in (1, 8, 16) else (f"a TIFF with {bits} bits per sample", _SCALE)
 
 
 def _is_raw(content: bytes, tags: Tags, colours: int) -> bool:
-    """Whether the first page is a preview, or not yet an image."""
+    """Whether the first page is a preview or raw sensor data."""
     preview = tags.get(SUBFILE, (0,))[0] & 1 and SUBDIRECTORIES in tags
     canon = content[8:10] == b"CR"
     raw_colours = colours in (_COLOUR_FILTER, _LINEAR_RAW)
@@ -158,9 +158,9 @@ def _is_raw(content: bytes, tags: Tags, colours: int) -> bool:
 
 
 def _unread_bands(tags: Tags, colours: int, bits: int) -> tuple[str, str] | None:
-    """Say of which TIFFs only some bands would be read: those of a satellite, of a microscope.
+    """Describe a TIFF of which only some bands would be read (from a satellite), with a remedy.
 
-    One band more than the colours may be alpha. Next to grey it must be marked so.
+    One extra band may be alpha. Beside grey it must be marked as alpha.
     """
     samples, channels = tags.get(SAMPLES, (1,))[0], _CHANNELS.get(colours)
     if channels is None or samples <= channels:
@@ -172,12 +172,12 @@ def _unread_bands(tags: Tags, colours: int, bits: int) -> tuple[str, str] | None
     choose = " -b 1 -b 2 -b 3" if samples > 3 else ""
     if samples == 2:
         return (
-            "a TIFF of 2 bands that are not marked as grey and alpha",
+            "a TIFF with 2 bands that are not marked as grey and alpha",
             f"choose one: `gdal_translate -b 1{scale} {{a}} {{b}}.tif`",
         )
     return (
-        f"a TIFF of {samples} bands, not marked as a colour image"
+        f"a TIFF with {samples} bands, not marked as a colour image"
         if channels == 1
-        else f"a TIFF of {samples} bands, where a colour image has three",
+        else f"a TIFF with {samples} bands, where a colour image has three",
         f"choose three: `gdal_translate{choose}{scale} -co PHOTOMETRIC=RGB {{a}} {{b}}.tif`",
     )

@@ -114,7 +114,7 @@ def test_a_file_without_images(tmp_path: Path) -> None:
 
 
 def test_names_that_are_whole_numbers(tmp_path: Path) -> None:
-    """Digits, as classes of a data set of digits are called; two may not be the same text."""
+    """Such as the classes of a data set of digits; two must not become the same string."""
     assert read(tmp_path, changed("categories", 1, name=5)).categories.names == ("5", "dog")
     file = changed("categories", 1, name=5)
     file["categories"][0]["name"] = "5"
@@ -169,16 +169,16 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         (b"", "is empty; copy or download it again"),
         (b'{"images": [{},]}', "not JSON: .* at line 1, column"),
         (b'{"images": [', "not JSON: .* at line 1, column 13: the file is cut off; copy"),
-        (b"\xff\xfe\x00", "not JSON: not utf-16-le from byte 2 on"),
+        (b"\xff\xfe\x00", "not JSON: not valid utf-16-le at byte 2"),
         (b'{"images": "\xff"}', "not a COCO file|not JSON"),
-        (b'{"images": [NaN, "\xff"]}', "not JSON: not utf-8 from byte 18 on"),
+        (b'{"images": [NaN, "\xff"]}', "not JSON: not valid utf-8 at byte 18"),
         (b'{"images": [NaN, ' + b"1" * 5000, "not JSON: "),
         (
             b'{"annotations": [{"bbox": ' + b"[" * 100_000,
-            "not JSON: lists in lists, hundreds of levels deep",
+            "not JSON: lists are nested hundreds of levels deep",
         ),
         ([], "is an empty list; export COCO JSON"),
-        (None, "is JSON, but null in place of an object; export COCO JSON"),
+        (None, "is JSON, but null instead of an object; export COCO JSON"),
         ({}, 'has no "images" list; a COCO file has images, annotations, categories'),
         ({"images": [], "categories": []}, 'has no "annotations" list'),
         ({"images": [], "annotations": []}, 'has no "categories" list'),
@@ -193,12 +193,18 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         (changed("categories", 1, id=90), "category records 0 and 1 both have id 90; ids must be"),
         (changed("categories", 1, id="5"), "category record 1 has id '5'; ids must be whole num"),
         (changed("categories", 1, name="dog"), "categories 90 and 5 are both named 'dog'; rename"),
-        (changed("categories", 1, name=" "), r"category 5 has the name ' '; write letters"),
-        (changed("categories", 1, name="\ud800"), r"category 5 has the name '\\ud800'; write"),
-        (without("categories", 0, "name"), r'the name None; write a text, such as "name": "cat"'),
+        (
+            changed("categories", 1, name=" "),
+            r"category 5 has the name ' '; use printable characters",
+        ),
+        (
+            changed("categories", 1, name="\ud800"),
+            r"category 5 has the name '\\ud800'; use printable",
+        ),
+        (without("categories", 0, "name"), r'the name None; write a string, such as "name": "cat"'),
         (changed("categories", 1, name=True), r'the name True; .* in quotes: "name": "true"'),
         (changed("categories", 1, name=1.5), r'the name 1\.5; .* in quotes: "name": "1\.5"'),
-        (changed("categories", 1, name=["a"]), r"category 5 has the name \['a'\]; write a text"),
+        (changed("categories", 1, name=["a"]), r"category 5 has the name \['a'\]; write a string"),
         # Images.
         (changed("images", 1, id=7), "image records 0 and 1 both have id 7; ids must be unique"),
         (changed("images", 1, id=3.0), "image record 1 has id 3.0; ids must be whole numbers"),
@@ -206,7 +212,7 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         (changed("images", 1, id=None), "image record 1 has id None; ids must be whole numbers"),
         (changed("images", 1, id=2**53), "image record 1 has id 9007199254740992; ids must be"),
         (changed("images", 1, id=10**30), "image record 1 has id 1000000000000000000000000000000"),
-        (changed("images", 1, id=-1), "image -1: ids of images must not be negative"),
+        (changed("images", 1, id=-1), "image -1: image ids must not be negative"),
         (changed("images", 0, width=0), "image 7 has width 0" + IMAGE_SIZE),
         (changed("images", 0, width=-4), "image 7 has width -4" + IMAGE_SIZE),
         (changed("images", 0, width=True), "image 7 has width True" + IMAGE_SIZE),
@@ -249,10 +255,19 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
         (changed("annotations", 0, category_id=True), "has category_id True, which is not in"),
         (changed("annotations", 0, image_id="3"), "annotation 51 .* has image_id '3', which"),
         (changed("annotations", 0, image_id=[3]), r"annotation 51 .* has image_id \[3\], which"),
-        (changed("annotations", 1, iscrowd=2), r"annotation 50 \(image 7\) has iscrowd 2; it is 0"),
+        (
+            changed("annotations", 1, iscrowd=2),
+            r"annotation 50 \(image 7\) has iscrowd 2; it must be 0",
+        ),
         (changed("annotations", 1, iscrowd=2**64), "annotation 50 .* has iscrowd 1844674407370955"),
-        (changed("annotations", 1, iscrowd="1"), "annotation 50 .* has iscrowd '1'; it is 0 or 1"),
-        (changed("annotations", 1, iscrowd=[]), r"annotation 50 .* has iscrowd \[\]; it is 0 or"),
+        (
+            changed("annotations", 1, iscrowd="1"),
+            "annotation 50 .* has iscrowd '1'; it must be 0 or 1",
+        ),
+        (
+            changed("annotations", 1, iscrowd=[]),
+            r"annotation 50 .* has iscrowd \[\]; it must be 0 or",
+        ),
         *(
             (
                 changed("annotations", 1, bbox=box),
@@ -344,7 +359,7 @@ shared_folder = settings(
 @given(anything | cocolike)
 @shared_folder
 def test_any_json_is_read_or_refused(tmp_path: Path, content: Any) -> None:
-    """Nothing but a UserError that names the file comes out of a wrong one."""
+    """A wrong file raises only a UserError that names it."""
     try:
         read_file = read(tmp_path, content)
     except UserError as error:

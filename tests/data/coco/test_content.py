@@ -68,7 +68,7 @@ def _tar(mode: str) -> bytes:
     [
         (gzip.compress(PLAIN)[:-20], "the .gz file is cut off; copy or download it again"),
         (gzip.compress(PLAIN)[:30] + b"\xff" * 99, r"the .gz file is damaged \(.*\); copy or down"),
-        (bz2.compress(PLAIN), r"is a bzip2 file; unpack it \(`bunzip2 -k \S+x.json`\) and name"),
+        (bz2.compress(PLAIN), r"is a bzip2 file; unpack it \(`bunzip2 -k \S+x.json`\) and use"),
         (lzma.compress(PLAIN), r"is an xz file; unpack it \(`unxz -k "),
         (b"\x28\xb5\x2f\xfd" + PLAIN, r"is a zstd file; unpack it \(`zstd -d "),
         (_zip("train.json"), r"is a zip archive; unpack it \(`unzip "),
@@ -92,5 +92,7 @@ def test_what_fills_the_memory_is_not_unpacked(
     path.write_bytes(gzip.compress(PLAIN.replace(b" ", b"  ")))
     assert len(read_annotations(path)) == 1
     path.write_bytes(gzip.compress(b" " * 10**6 + PLAIN))
-    with pytest.raises(UserError, match=r"unpack to more than [\d,]+, which .*`gunzip -k \S+`\)"):
+    with pytest.raises(
+        UserError, match=r"unpack to more than [\d,]+, far more than .*`gunzip -k \S+`\)"
+    ):
         read_annotations(path)

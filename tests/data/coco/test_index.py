@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Return a list that takes the path of each file that is parsed."""
+    """Return a list that collects the paths of the files that are parsed."""
     seen: list[Path] = []
     parse = index.parse_coco
 
@@ -252,7 +252,7 @@ def test_an_edit_between_sending_and_opening_is_noticed(path: Path) -> None:
     packed = pickle.dumps(open_annotations(path))
     assert b"train.json.index" in packed
     _edit(path)
-    message = r"\.train\.json\.index: the index of .*train\.json is gone, or by now another one"
+    message = r"\.train\.json\.index: the index of .*train\.json no longer exists or has changed"
     with pytest.raises(FileNotFoundError, match=message):
         pickle.loads(packed)
     (path.parent / ".train.json.index").unlink()

@@ -1,4 +1,4 @@
-"""The fast way through a COCO file gives what the careful one gives, wherever it is cut."""
+"""The fast reader of a COCO file gives the same as the careful one, wherever it is cut."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def slowly(content: bytes) -> CocoColumns:
-    """Parse record by record alone."""
+    """Parse with the careful reader only."""
     values = json.loads(content)
     return parsing._read_columns(PATH, values, images_only=False)
 
@@ -81,7 +81,7 @@ def test_any_cut_gives_the_same_columns(
 def test_any_cut_gives_the_same_verdict(
     file: dict[str, Any], data: st.DataObject, piece: int
 ) -> None:
-    """Whatever stands in place of a value: both ways take it, or refuse it alike."""
+    """Whatever replaces a value, both readers accept it or refuse it in the same way."""
     part = data.draw(st.sampled_from([p for p in ("images", "annotations") if file[p]]))
     record = data.draw(st.sampled_from(file[part]))
     key = data.draw(st.sampled_from(sorted(record)))
@@ -110,7 +110,7 @@ def test_any_cut_gives_the_same_verdict(
 
 
 def test_a_valid_file_is_never_read_record_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The careful way costs ten times as much: it is for what is unusual alone."""
+    """The careful reader is ten times as slow: it is only for unusual records."""
     monkeypatch.setattr(annotation_records, "resolve", pytest.fail)
     monkeypatch.setattr(parsing, "check_image", pytest.fail)
     file = {
@@ -145,7 +145,7 @@ def test_a_record_that_is_none_is_counted_from_the_first(monkeypatch: pytest.Mon
 def test_half_a_surrogate_in_place_of_a_record_is_refused_in_words() -> None:
     """msgspec's own message about it cannot be printed."""
     content = b'{"images": ["\\ud800"], "annotations": [], "categories": [{"id": 1, "name": "a"}]}'
-    message = r'train\.json: not a COCO file: "images": a record is a text in place of an object'
+    message = r'train\.json: not a COCO file: "images": a record is a string instead of an object'
     with pytest.raises(UserError, match=message):
         parse_coco(content, PATH, images_only=False)
 

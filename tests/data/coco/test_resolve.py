@@ -16,11 +16,11 @@ from retinanet.data.coco.index import index_content
 from retinanet.data.coco.records import Problem
 from retinanet.data.coco.resolve import (
     FLAGS,
-    REMARKS,
     Resolved,
     is_plain,
     make_all_plain,
     make_plain,
+    remark,
     resolve,
 )
 from retinanet.errors import UserError
@@ -114,9 +114,9 @@ def test_the_box_that_a_record_means(
     index = read(record, cvat(77.0))  # beside a sure angle in degrees
     assert index.boxes[0].tolist() == pytest.approx(box, abs=1e-3)
     counted = 1 + (kind == "rotated-box")
-    remarks = [f"{counted} {REMARKS['rotated-box']}"]
+    remarks = [remark("rotated-box", counted)]
     if kind not in (None, "rotated-box"):
-        remarks.append(f"1 {REMARKS[kind or '']}")
+        remarks.append(remark(kind or "", 1))
     assert list(index.remarks) == remarks
     found = resolve(file_of(record)["annotations"][0], SIZE)
     assert isinstance(found, Resolved)
@@ -128,17 +128,20 @@ def test_the_box_that_a_record_means(
     [
         (
             [{"bbox": [140, 120, 80, 40, 0.5]}, {"bbox": [140, 120, 80, 40, -3.1]}],
-            r"annotation 1 \(image 1\) has the angle 0.5, and no angle of the file is above 3.1: "
-            "they may be degrees or radians, or scores; multiply radians by 57.2958, add 360 to",
+            r"annotation 1 \(image 1\) has the angle 0.5, and no angle in the file is above 3.1: "
+            "they may be degrees, radians or scores; multiply radians by 57.2958, add 360 to",
         ),
-        ([{"bbox": [9, 9, 8, 4], "rotation": 1.5}], "has the angle 1.5, and no angle of the file"),
+        ([{"bbox": [9, 9, 8, 4], "rotation": 1.5}], "has the angle 1.5, and no angle in the file"),
         ([{"bbox": [9, 9, 8, 4, 0]}], "a fifth number in its bbox, which is 0 in all records"),
-        ([{"bbox": [9, 9, 8, 4, 3], "id": 7}], "which is the category_id in all records; remove"),
+        (
+            [{"bbox": [9, 9, 8, 4, 3], "id": 7}],
+            "which equals the category_id in all records; remove",
+        ),
         (
             [{"bbox": [300, 300, 80, 40, 60]}, {"bbox": [5, 100, 80, 40, 30]}],
-            r"annotation 2 .* leaves its image with x and y as the centre, but not as the corner",
+            r"annotation 2 .* fits its image only if x and y are the corner, not the centre",
         ),
-        ([{"bbox": [9, 9, 8, 4], "angle": 40}], "angle 40, of which nothing tells whether bbox is"),
+        ([{"bbox": [9, 9, 8, 4], "angle": 40}], "angle 40, but it is not clear whether bbox is"),
         ([{"bbox": [9, 9, 8, 4], "rotation": "left"}], "rotation 'left'; it must be a number of"),
         ([{"bbox": {"x": 1, "y": 2, "width": 3, "height": 4}}], "may be a corner or the centre"),
         ([{"bbox": {"a": 1}}], "an object; write"),
@@ -147,23 +150,26 @@ def test_the_box_that_a_record_means(
         ([{"bbox": [[1, 2, 3, 4]]}], r"four finite numbers .* in px \(a list in a list\)"),
         (
             [{"bbox": [1, 2, 3, "4"]}],
-            r"\(a number written as text\); `retinanet check train.json --fix OUT.json` turns te",
+            r"\(a number written as text\); `retinanet check train.json --fix OUT.json` converts",
         ),
         (
             [{"bbox": [1, 2, 3], "segmentation": DIAMOND}],
-            "or remove the bbox: then the box around its segmentation is taken",
+            "or remove the bbox to use the box around its segmentation",
         ),
-        ([{"keypoints": [1, 2, 2]}, {"bbox": [1, 2, 3, 4]}], "has no bbox; .* they tell no box"),
+        (
+            [{"keypoints": [1, 2, 2]}, {"bbox": [1, 2, 3, 4]}],
+            "has no bbox; .* they do not give a box",
+        ),
         (
             [{"bounding_box": [1, 2, 3, 4]}],
             r"has no bbox, but bounding_box \[1, 2, 3, 4\]; it must be",
         ),
-        ([{"segmentation": [[1, 2]]}], "has no bbox, and a segmentation that is no outline"),
+        ([{"segmentation": [[1, 2]]}], "has no bbox, and a segmentation that is not an outline"),
         (
             [{"segmentation": {"size": [48, 64], "counts": [5, 3067]}}],
-            "a mask of 64x48 px in an image of 640x480; write the box, or the image's size",
+            "a mask of 64x48 px in an image of 640x480; write the box, or correct the image's size",
         ),
-        ([{"bbox": [1, 2, 3, 4], "ignore": "maybe"}], "has ignore 'maybe'; write 1 if it is to be"),
+        ([{"bbox": [1, 2, 3, 4], "ignore": "maybe"}], "has ignore 'maybe'; write 1 to ignore"),
         ([{"bbox": [1, 2, 3, 4], "attributes": {"difficult": 7}}], "has difficult 7; write 1"),
     ],
 )
@@ -173,11 +179,11 @@ def test_what_is_not_clear_is_refused(records: list[dict[str, Any]], message: st
 
 
 def test_boxes_that_hang_over_the_border_may_be_centres() -> None:
-    """One fits as corner alone, three as centres alone."""
+    """One fits only with x and y as the corner, three only as the centre."""
     over = {"bbox": [5, 100, 80, 40, 30]}
     inside = [{"bbox": [600, 100 + i, 80, 40, 30]} for i in range(3)]
     assert len(read(over, *inside).boxes) == 4
-    with pytest.raises(UserError, match=r"annotation 1 .* with x and y as the centre, but not as"):
+    with pytest.raises(UserError, match=r"annotation 1 .* only if x and y are the corner, not the"):
         read(over, *inside[1:])
 
 
@@ -196,7 +202,7 @@ def test_flags_make_regions_to_ignore(key: str, inside: bool) -> None:
     ]
     index = read(*records, {"bbox": [1, 2, 3, 4], key: 1, "iscrowd": 1})
     assert index.crowd.tolist() == [True] * 6 + [False] * 7 + [True]
-    assert index.remarks == (f"6 {REMARKS['ignore-flag']}",)
+    assert index.remarks == (remark("ignore-flag", 6),)
     assert index.class_counts().tolist() == [7]
 
 
@@ -298,7 +304,7 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
 @given(drawn=st.lists(records(), min_size=1, max_size=6), piece=st.sampled_from([60, 10**6]))
 @settings(max_examples=60, deadline=None)
 def test_no_label_is_lost_or_changed_in_silence(drawn: list[dict[str, Any]], piece: int) -> None:
-    """All annotations are in the index, as they stand or counted; or the file is refused."""
+    """All annotations are in the index, unchanged or counted; or the file is refused."""
     file = file_of(*drawn)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_pieces, "PIECE", piece)

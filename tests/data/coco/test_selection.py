@@ -80,7 +80,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_two_files_by_hand(two: tuple[Path, Path]) -> None:
-    """The second file's image ids 5, 6, 8 move up by 6 + 1, its annotation ids by 4 + 1."""
+    """The second file's image ids 5, 6, 8 are raised by 6 + 1, its annotation ids by 4 + 1."""
     joined = chosen(*two)
     assert joined.image_ids.tolist() == [5, 6, 13, 12, 15]
     assert list(joined.file_names) == ["5.jpg", "6.jpg", "6.jpg", "5.jpg", "8.jpg"]
@@ -97,10 +97,10 @@ def test_two_files_by_hand(two: tuple[Path, Path]) -> None:
     assert joined.crowd.tolist() == [False, True, False, False, False, False]
     assert joined.areas.tolist() == [20, 80, 40, 20, 40, 60]
     assert joined.remarks == (
-        "b.json: ids of images stand in another file, too: here they are higher by 7",
+        "b.json: image ids are also used in another file: here they are raised by 7",
         "warning: 2 images are in several annotation files, for example '5.jpg': the boxes of one "
-        f"file are background to the other. `retinanet convert coco {two[0]} {two[1]} OUT.json "
-        "--to coco --images FOLDER --merge` brings them together",
+        f"file are background in the other. `retinanet convert coco {two[0]} {two[1]} OUT.json "
+        "--to coco --images FOLDER --merge` merges the files",
     )
     assert str(joined.path) == f"{two[0]} + {two[1]}"
     assert joined.categories.names == ("cat", "dog", "owl")
@@ -116,7 +116,7 @@ def test_ids_that_do_not_collide_stay(tmp_path: Path) -> None:
 
 
 def test_ids_under_zero_move_past_all_others(tmp_path: Path) -> None:
-    """Annotations -4 and 2 move up by 3 + 4: 3 and 9 stand nowhere else."""
+    """Annotations -4 and 2 are raised by 3 + 4: 3 and 9 are not used elsewhere."""
     a = write(tmp_path / "a.json", [1], [(2, 1, 3)])
     b = write(tmp_path / "b.json", [5], [(-4, 5, 3), (2, 5, 3)])
     assert chosen(a, b).annotation_ids.tolist() == [2, 3, 9]
@@ -139,7 +139,7 @@ def test_a_subset_of_the_classes(two: tuple[Path, Path]) -> None:
     assert [category for _, _, category, _ in boxes_of(subset)] == [3, 9, 3, 3, 9]
     assert subset.crowd.tolist() == [False, True, False, False, False]
     assert subset.class_counts().tolist() == [3, 1]
-    assert subset.remarks[2:] == ("classes: 2 of 3 are taken; 1 boxes of the others are left out",)
+    assert subset.remarks[2:] == ("classes: 2 of 3 used; 1 box of other classes left out",)
 
 
 def test_the_order_of_the_names_does_not_matter(two: tuple[Path, Path]) -> None:
@@ -148,11 +148,13 @@ def test_the_order_of_the_names_does_not_matter(two: tuple[Path, Path]) -> None:
 
 
 def test_classes_are_chosen_by_names_not_by_ids(two: tuple[Path, Path]) -> None:
-    """A number may be the name of a class; where it is none, but an id, that is said."""
+    """A number may be the name of a class; if it is an id instead, the message says so."""
     assert DataConfig.model_validate({"classes": [1, "cat"]}).classes == ("1", "cat")
-    with pytest.raises(UserError, match=r"class '9'; classes are .* names: category 9 is 'owl'$"):
+    with pytest.raises(
+        UserError, match=r"class '9'; classes are chosen by name: category 9 is 'owl'$"
+    ):
         chosen(*two, classes=["9"])
-    with pytest.raises(UserError, match=r"class 'zebra'; there are: "):
+    with pytest.raises(UserError, match=r"class 'zebra'; the classes are: "):
         chosen(*two, classes=["zebra"])
 
 
@@ -162,7 +164,7 @@ def test_an_unknown_class_is_named_with_the_nearest(two: tuple[Path, Path]) -> N
     assert str(raised.value) == (
         f"{two[0]}: data.classes: there is no class 'dgo'; did you mean dog?"
     )
-    with pytest.raises(UserError, match=r"no class 'elephant'; there are: cat, dog, owl$"):
+    with pytest.raises(UserError, match=r"no class 'elephant'; the classes are: cat, dog, owl$"):
         chosen(*two, classes=["elephant"])
 
 
@@ -183,7 +185,7 @@ def test_a_limit_holds_the_smaller_one(many: Path) -> None:
 
 def test_a_limit_keeps_the_boxes_of_its_images(many: Path) -> None:
     limited = chosen(many, limit=100)
-    assert limited.remarks == ("limit: 100 of 2,000 images are taken",)
+    assert limited.remarks == ("limit: 100 of 2,000 images used",)
     assert len(limited.offsets) == 101 and limited.offsets[-1] == len(limited.boxes)
     every = {image: (n, width) for n, image, _, width in boxes_of(read_annotations(many))}
     kept = {image: (n, width) for n, image, _, width in boxes_of(limited)}
@@ -198,7 +200,7 @@ def test_a_limit_over_the_set_takes_every_image(two: tuple[Path, Path]) -> None:
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that takes a word each time that a selection is computed."""
+    """Return a list that grows each time a selection is computed."""
     from retinanet.data.coco import selection
 
     seen: list[str] = []
@@ -348,9 +350,9 @@ def test_a_list_of_one_is_one(folders: Path) -> None:
 
 
 def test_the_number_of_folders_must_be_that_of_the_files(folders: Path) -> None:
-    with pytest.raises(UserError, match=r"images: 3 folders do not go with \('a.json', 'b.json'\)"):
+    with pytest.raises(UserError, match=r"images: 3 folders do not match \('a.json', 'b.json'\)"):
         open_from(folders, annotations=FILES, images=["first", "second", "first"])
-    with pytest.raises(UserError, match=r"images: 2 folders do not go with 'a\.json'"):
+    with pytest.raises(UserError, match=r"images: 2 folders do not match 'a\.json'"):
         open_from(folders, annotations="a.json", images=["first", "second"])
 
 
@@ -362,7 +364,7 @@ def test_files_with_other_categories_are_refused(folders: Path) -> None:
     assert str(raised.value) == (
         f"{path}: category 7 is 'wolf', but 'dog' in {folders / 'a.json'}; both files need the "
         f"same categories: `retinanet convert coco {folders / 'a.json'} {path} OUT --to coco "
-        "--images FOLDER` writes both so, by the names of the classes"
+        "--images FOLDER` writes both with the same categories, matched by name"
     )
 
 
@@ -373,14 +375,14 @@ def test_a_missing_file_of_several_is_named(folders: Path) -> None:
 
 def test_a_missing_image_of_several_files_is_named(folders: Path) -> None:
     (folders / "second" / "8.jpg").unlink()
-    message = r"1 of 5 image files are missing in .*, the first is 'second/8\.jpg' \(image 15\)"
+    message = r"1 of 5 image files is missing in .*, the first is 'second/8\.jpg' \(image 15\)"
     with pytest.raises(UserError, match=message):
         open_from(folders, annotations=FILES, images=["first", "second"])
 
 
 def test_classes_without_a_box_to_learn_stop(folders: Path) -> None:
     """The only owl of the first file is a crowd."""
-    with pytest.raises(UserError, match=r"data\.train has 2 images but no box to learn"):
+    with pytest.raises(UserError, match=r"data\.train has 2 images but no box to learn from"):
         open_from(folders, annotations="a.json", images="first", classes=["owl"])
 
 
@@ -410,5 +412,5 @@ def test_files_may_differ_in_classes_that_are_not_chosen(tmp_path: Path) -> None
         open_split(build_config(options, "test"), "train")
     assert str(error.value) == (
         f"{message}: `retinanet convert coco {a} {b} OUT --to coco --images FOLDER` writes both "
-        "so, by the names of the classes"
+        "with the same categories, matched by name"
     )

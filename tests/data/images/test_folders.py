@@ -50,7 +50,7 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images in it would be lost in silence."""
+    """Its images would be lost silently."""
     write(tmp_path, "a.jpg", "b/c.jpg", ".d/e.jpg")
 
     def scan(path: Path) -> object:
@@ -60,7 +60,7 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", scan)
-    with pytest.raises(UserError, match=r"/b: may not be read; type: chmod -R u\+rX /.*/b$"):
+    with pytest.raises(UserError, match=r"/b: permission denied; run: chmod -R u\+rX /.*/b$"):
         find_image_names(tmp_path)
     (tmp_path / "b" / "c.jpg").unlink()
     (tmp_path / "b").rmdir()
@@ -92,7 +92,7 @@ BMP = b"BM" + bytes(12) + (40).to_bytes(4, "little")
 def test_content_of_other_suffixes(
     tmp_path: Path, name: str, content: bytes, is_image: bool
 ) -> None:
-    """A suffix of an image is believed; texts, archives, copies and halves are not looked into."""
+    """Image suffixes are trusted; texts, archives, copies and partial files are not opened."""
     (tmp_path / name).write_bytes(content)
     assert find_images(tmp_path) == (([name], [], 0) if is_image else ([], [name], 0))
 

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from retinanet.data.images.identify import explain_unreadable
 from retinanet.data.images.reading import UnreadableImageError, read_image
 
-REPLACE = "put the image itself in its place"
+REPLACE = "replace it with the image"
 AGAIN = "copy or download it again"
 PAGE = "a web page (HTML): an error or login page that was saved under the image's name"
 HEIC = b"\0\0\0\x24ftypheic\0\0\0\0mif1MiHBheic" + bytes(100)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-NOT_DOWNLOADED = "in the folder of its repository, run"
 IN_PLACE = "> /i/a_new && mv /i/a_new /i/a.jpg`"
 
 
@@ -22,25 +21,29 @@ IN_PLACE = "> /i/a_new && mv /i/a_new /i/a.jpg`"
     ("content", "what", "remedy"),
     [
         (b"", "an empty file", AGAIN),
-        (bytes(1000), "a file of zeros, which was never really written", AGAIN),
+        (bytes(1000), "a file of zeros, which was never fully written", AGAIN),
         (b"<!DOCTYPE html>\n<html>", PAGE, "download the image itself again"),
         (b"\xef\xbb\xbf\n <HTML lang='de'>\xc3\xa9", PAGE, "download the image itself again"),
         (b'<?xml version="1.0"?>\n<!DOCTYPE html>', PAGE, "download the image itself again"),
         (
             LFS,
             "a Git LFS pointer: the image was not downloaded",
-            f"{NOT_DOWNLOADED} `git lfs pull`",
+            "run `git lfs pull` in its repository",
         ),
         (
             b"../.git/annex/objects/Xx/yY/SHA256E-s1--2.jpg/SHA256E-s1--2.jpg",
             "a git-annex pointer: the image was not downloaded",
-            f"{NOT_DOWNLOADED} `git annex get`",
+            "run `git annex get` in its repository",
         ),
         (b"<annotation><folder>a</folder>", "an XML file", REPLACE),
         (b'{"error": "no such image"}', "a JSON file", REPLACE),
         (b"Access denied\n", "a text file", REPLACE),
         ("größe".encode("utf-16"), "a text file", REPLACE),
-        (b"b'\\xff\\xd8\\xff'", "the text of Python bytes, not the bytes", f"{AGAIN}, as bytes"),
+        (
+            b"b'\\xff\\xd8\\xff'",
+            "the text form of Python bytes, not the bytes",
+            f"{AGAIN}, as bytes",
+        ),
         (b"PK\3\4" + bytes(30), "a ZIP archive", "unpack it: `unzip /i/a.jpg -d /i/a_new`"),
         (b"\x1f\x8b\x08", "a gzip archive", f"unpack it: `gunzip -c /i/a.jpg {IN_PLACE}"),
         (
@@ -51,22 +54,22 @@ IN_PLACE = "> /i/a_new && mv /i/a_new /i/a.jpg`"
         (
             b"RIFF\0\0\0\0AVI LIST",
             "a video",
-            "take its frames out: `ffmpeg -i /i/a.jpg /i/a_new_%06d.png`",
+            "extract its frames: `ffmpeg -i /i/a.jpg /i/a_new_%06d.png`",
         ),
         (
             b"\0\0\0\x18ftypisom\0\0\0\0mp42",
             "a video (MP4 or MOV)",
-            "take its frames out: `ffmpeg -i /i/a.jpg /i/a_new_%06d.png`",
+            "extract its frames: `ffmpeg -i /i/a.jpg /i/a_new_%06d.png`",
         ),
         (
             b"\0\0\0\x18ftypcrx \0\0\0\0isom",
-            "a camera's RAW file (CR3), which is not developed",
+            "a camera RAW file (CR3), which is not supported",
             "develop it: `darktable-cli /i/a.jpg /i/a_new.jpg`; then use the new file",
         ),
         (
             bytes(128) + b"DICM",
-            "a DICOM image, which is not read",
-            "export it with the window that suits it, for example `dcm2pnm +on +Wm /i/a.jpg "
+            "a DICOM image, which is not supported",
+            "export it with a suitable window, for example `dcm2pnm +on +Wm /i/a.jpg "
             "/i/a_new.png`; then use the new file",
         ),
         (
@@ -79,7 +82,7 @@ IN_PLACE = "> /i/a_new && mv /i/a_new /i/a.jpg`"
         (
             b"\0\5\x16\7\0\2\0\0Mac OS X",
             "a macOS companion file (its name starts with ._), not the image",
-            "delete it with its record: `rm /i/a.jpg`",
+            "delete it and its record: `rm /i/a.jpg`",
         ),
         (
             b"/9j/4AAQSkZJRg",
@@ -103,7 +106,7 @@ IN_PLACE = "> /i/a_new && mv /i/a_new /i/a.jpg`"
         ),
         (
             b"\xff\xd8\xff\xc1\0\x0b\x0c\0\x14\0\x1e\1\1\x11\0\xff\xda\0\x08\1\1\0\0?\0.\xff\xd9",
-            "a JPEG of 12 bits a channel, which is not read",
+            "a JPEG with 12 bits per channel, which is not supported",
             "convert it to JPEG: `magick jpg:/i/a.jpg jpg:/i/a.jpg`",
         ),
         (bytes(range(7, 200)) * 3, "a file of unknown format", REPLACE),
@@ -125,7 +128,7 @@ def test_what_a_file_is(content: bytes, what: str, remedy: str) -> None:
 )
 def test_what_can_be_converted(content: bytes, what: str, coder: str) -> None:
     assert explain_unreadable(Path("a.jpg"), content) == (
-        f"{what}, which is not read; convert it to JPEG: `magick {coder}:a.jpg jpg:a.jpg`"
+        f"{what}, which is not supported; convert it to JPEG: `magick {coder}:a.jpg jpg:a.jpg`"
     )
 
 
@@ -139,7 +142,7 @@ def test_no_other_image_is_written_over(tmp_path: Path) -> None:
 
 def test_a_name_is_not_taken_for_an_option() -> None:
     said = explain_unreadable(Path("-rf.jpg"), b"\0\5\x16\7\0\2\0\0Mac OS X")
-    assert said.endswith("delete it with its record: `rm ./-rf.jpg`")
+    assert said.endswith("delete it and its record: `rm ./-rf.jpg`")
 
 
 def test_an_svg_is_a_text_of_its_own() -> None:
@@ -157,7 +160,7 @@ def test_reading_says_it_and_takes_only_the_beginning_of_a_film(tmp_path: Path) 
     with pytest.raises(UnreadableImageError) as error:
         read_image(path)
     assert str(error.value) == (
-        f"{path}: not an image that can be decoded: a video (MP4 or MOV); take its frames out: "
+        f"{path}: not an image that can be decoded: a video (MP4 or MOV); extract its frames: "
         f"`ffmpeg -i {path} {tmp_path}/a_new_%06d.png`"
     )
 

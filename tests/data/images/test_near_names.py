@@ -43,10 +43,10 @@ NFC, NFD = unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", 
         (
             "/data/upload/1/0bc12345-a.jpg",
             "a.jpg",
-            "without the prefix '/data/upload/1/', without Label Studio's number before the name",
+            "without the prefix '/data/upload/1/', without the prefix of Label Studio",
         ),
-        ("A.JPG", "a.jpg", "in other case"),
-        ("Train/a.jpg", "train/a.jpg", "in other case"),
+        ("A.JPG", "a.jpg", "in different case"),
+        ("Train/a.jpg", "train/a.jpg", "in different case"),
         ("a.jpeg", "a.png", "with the suffix .png in place of .jpeg"),
         ("a", "a.jpg", "with the suffix .jpg"),
         ("v1.2", "v1.2.png", "with the suffix .png"),
@@ -54,8 +54,8 @@ NFC, NFD = unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", 
         (f"x/{NFC}", NFD, "without the prefix 'x/', in another Unicode form"),
         ("Shot 1.23\u202fPM.png", "Shot 1.23 PM.png", "in another Unicode form"),
         ("\u202aC:\\a.jpg", "a.jpg", "without the prefix '\\u202aC:"),
-        ("a .jpg", "a.jpg", "without blanks around the name"),
-        (" a.jpg ", "a.jpg", "without blanks around the name"),
+        ("a .jpg", "a.jpg", "without spaces around the name"),
+        (" a.jpg ", "a.jpg", "without spaces around the name"),
         ("/home/joe/images/a.jpg", "x/a.jpg", "with 'x/' in place of '/home/joe/images/'"),
     ],
 )
@@ -68,11 +68,15 @@ def test_ways_to_miss_a_file(name: str, file: str, how: str) -> None:
 def test_how_many_one_rule_finds() -> None:
     names = [f"images/{i}.jpg" for i in range(850)]
     files = [f"{i}.jpg" for i in range(847)]
-    assert str(find_renamed(names, files)) == ("847 of them are there without the prefix 'images/'")
-    assert str(find_renamed(names[:847], files)) == "all 847 are there without the prefix 'images/'"
-    assert str(find_renamed(names[:1], files)) == "it is there without the prefix 'images/'"
+    assert str(find_renamed(names, files)) == (
+        "847 of them were found without the prefix 'images/'"
+    )
+    assert (
+        str(find_renamed(names[:847], files)) == "all 847 were found without the prefix 'images/'"
+    )
+    assert str(find_renamed(names[:1], files)) == "it was found without the prefix 'images/'"
     several = find_renamed([*names[:3], "x/a.jpg", "b.jpg"], [*files[:3], "a.jpg", "t/b.jpg"])
-    assert str(several) == "all 5 are there: 4 without their folders; 1 in the folder 't/'"
+    assert str(several) == "all 5 were found: 4 without their folders; 1 in the folder 't/'"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_how_many_one_rule_finds() -> None:
         (["a.jpg"], ["t/a.jpg", "v/a.jpg"], [], "'a.jpg' may be 't/a.jpg' or 'v/a.jpg'"),
         (["a.jpg"], ["A.jpg", "a.png"], [], "'a.jpg' may be 'A.jpg' or 'a.png'"),
         (["t/a.jpg", "v/a.jpg"], ["a.jpg"], [], "'t/a.jpg' and 'v/a.jpg' may be 'a.jpg'"),
-        (["t/a.jpg"] * 2, ["a.jpg"], [], "'t/a.jpg' of 2 records may be 'a.jpg'"),
+        (["t/a.jpg"] * 2, ["a.jpg"], [], "'t/a.jpg', in 2 records, may be 'a.jpg'"),
         (["p/t/a.jpg"], ["t/a.jpg", "a.jpg"], [], "'p/t/a.jpg' may be 'a.jpg' or 't/a.jpg'"),
         (["t/a.jpg"], ["a.jpg"], ["a.jpg"], "'t/a.jpg' may be 'a.jpg', which another record names"),
         (["t/a.jpg"], ["A.jpg"], ["a.jpg"], "'t/a.jpg' may be 'A.jpg', which another record names"),
@@ -89,14 +93,14 @@ def test_how_many_one_rule_finds() -> None:
             ["c.jpg"],
             ["a.jpg", "a.png", "c.png"],
             ["a.jpg"],
-            "'c.jpg' may be 'c.png', but images that are there as named have such a file, too",
+            "'c.jpg' may be 'c.png', but images that were found by name also have such a file",
         ),
         (
             ["c.jpg"],
             ["a.jpg", "small/a.jpg", "small/c.jpg"],
             ["a.jpg"],
-            "'c.jpg' may be 'small/c.jpg', but images that are there as named have such a file, "
-            "too",
+            "'c.jpg' may be 'small/c.jpg', but images that were found by name also have such a "
+            "file",
         ),
     ],
 )

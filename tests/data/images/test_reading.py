@@ -184,9 +184,12 @@ def test_exif_rotation_is_left_where_the_json_has_the_stored_size(tmp_path: Path
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((41, 71), "is 40x60 px, but the annotation file says 71x41; take the file that was annot"),
-        ((40, 61), "is 60x40 px, but the annotation file says 61x40: off by one pixel, as after"),
-        ((30, 20), "is 40x60 px, but the annotation file says 20x30, half of it: are the boxes th"),
+        ((41, 71), "is 40x60 px, but the annotation file gives 71x41; use the file that was annot"),
+        ((40, 61), "is 60x40 px, but the annotation file gives 61x40: off by one pixel, as after"),
+        (
+            (30, 20),
+            "is 40x60 px, but the annotation file gives 20x30, half that size: the boxes may ",
+        ),
     ],
 )
 def test_a_size_that_fits_neither_is_refused(
@@ -356,15 +359,15 @@ def test_of_several_frames_the_first_counts(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_pipe_and_a_device_are_refused(tmp_path: Path) -> None:
-    """One would be waited for, the other read for ever."""
+    """Reading would wait for one forever, and never reach the end of the other."""
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "device.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "device.jpg"):
         with pytest.raises(UnreadableImageError) as error:
             read_image(tmp_path / name)
         assert str(error.value) == (
-            f"{tmp_path / name}: cannot be read: Is a pipe, a socket or a device, not a file: put "
-            "the file itself in its place"
+            f"{tmp_path / name}: cannot be read: Is a pipe, a socket or a device, not a file: "
+            "replace it by the file itself"
         )
 
 
@@ -443,7 +446,7 @@ for path in Path(sys.argv[1]).iterdir():
 def test_a_shortage_is_no_fault_of_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    """Else a training would leave sound images out for good."""
+    """Otherwise training would skip good images for good."""
     (tmp_path / "a.png").write_bytes(FILES["a.png"])
 
     def fail(*_: object) -> None:

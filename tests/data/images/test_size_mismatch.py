@@ -21,20 +21,25 @@ from retinanet.data.images.size_mismatch import (
             (480, 640),
             (240, 320),
             "scaled",
-            ", half of it: are the boxes those of a scaled copy?",
+            ", half that size: the boxes may belong to a scaled copy",
         ),
-        ((480, 640), (960, 1280), "scaled", ", twice it: are the boxes those of a scaled copy?"),
+        (
+            (480, 640),
+            (960, 1280),
+            "scaled",
+            ", twice that size: the boxes may belong to a scaled copy",
+        ),
         (
             (1080, 1920),
             (360, 640),
             "scaled",
-            ", 0.333 times it: are the boxes those of a scaled copy?",
+            ", 0.333 times that size: the boxes may belong to a scaled copy",
         ),
         (
             (427, 640),
             (683, 1024),
             "scaled",
-            ", 1.6 times it: are the boxes those of a scaled copy?",
+            ", 1.6 times that size: the boxes may belong to a scaled copy",
         ),
         ((480, 640), (480, 600), "other", ""),
         ((480, 640), (480, 642), "other", ""),
@@ -73,21 +78,21 @@ def test_an_almost_square_image_is_not_guessed_at() -> None:
     [
         (
             "swapped",
-            "exchange them: `retinanet check a.json --images b --fix OUT.json` does, where the "
-            "boxes then fit",
+            "swap them: `retinanet check a.json --images b --fix OUT.json` does so if the boxes "
+            "then fit",
         ),
         (
             "off by one",
-            "write the file's size: `retinanet check a.json --images b --fix OUT.json` does",
+            "write the file's size: `retinanet check a.json --images b --fix OUT.json` does so",
         ),
         (
             "scaled",
-            "take the files that were annotated, or scale the boxes: `retinanet check a.json "
-            "--images b --fix OUT.json` does, or says what it needs to know",
+            "use the files that were annotated, or scale the boxes: `retinanet check a.json "
+            "--images b --fix OUT.json` does so, or says what it needs to know",
         ),
         (
             "other",
-            "take the file that was annotated, or write the file's size: `retinanet check a.json "
+            "use the file that was annotated, or write the file's size: `retinanet check a.json "
             "--images b` lists all",
         ),
     ],

@@ -84,38 +84,38 @@ def test_what_is_read(tmp_path: Path, content: bytes, colour: list[int]) -> None
 NOT_READ = {
     "five bands": (
         tiff(constant(1, 2, 3, 4, 5), colours=2, extra=(0, 0)),
-        "a TIFF of 5 bands, where a colour image has three; choose three: `gdal_translate -b 1 "
+        "a TIFF with 5 bands, where a colour image has three; choose three: `gdal_translate -b 1 "
         "-b 2 -b 3 -co PHOTOMETRIC=RGB {a} {b}`; then use the new file",
     ),
     "five bands of 16 bits": (
         tiff(constant(1, 2, 3, 4, 5, dtype=np.uint16), extra=(0, 0, 0, 0)),
-        "a TIFF of 5 bands, not marked as a colour image; choose three: `gdal_translate -b 1 -b 2 "
-        "-b 3 -ot Byte -scale -co PHOTOMETRIC=RGB {a} {b}`; then use the new file",
+        "a TIFF with 5 bands, not marked as a colour image; choose three: `gdal_translate -b 1 "
+        "-b 2 -b 3 -ot Byte -scale -co PHOTOMETRIC=RGB {a} {b}`; then use the new file",
     ),
     "three bands without colours": (  # OpenCV reads the first one as grey
         tiff(constant(1, 2, 3), extra=(0, 0)),
-        "a TIFF of 3 bands, not marked as a colour image; choose three: `gdal_translate -co "
+        "a TIFF with 3 bands, not marked as a colour image; choose three: `gdal_translate -co "
         "PHOTOMETRIC=RGB {a} {b}`; then use the new file",
     ),
     "two bands": (
         tiff(constant(1, 2), extra=(0,)),
-        "a TIFF of 2 bands that are not marked as grey and alpha; choose one: `gdal_translate -b 1 "
-        "{a} {b}`; then use the new file",
+        "a TIFF with 2 bands that are not marked as grey and alpha; choose one: `gdal_translate "
+        "-b 1 {a} {b}`; then use the new file",
     ),
     "floating point": (
         tiff(constant(0.5, dtype=np.float32), sample_format=3),
-        "a TIFF of floating-point numbers (32 bits); scale it to 8 bits: `gdal_translate -ot Byte "
-        "-scale {a} {b}`; then use the new file",
+        "a TIFF with floating-point numbers (32 bits); scale it to 8 bits: `gdal_translate -ot "
+        "Byte -scale {a} {b}`; then use the new file",
     ),
     "half precision": (
         tiff(constant(0.5, dtype=np.float16), sample_format=3),
-        "a TIFF of floating-point numbers (16 bits); scale it to 8 bits: `gdal_translate -ot Byte "
-        "-scale {a} {b}`; then use the new file",
+        "a TIFF with floating-point numbers (16 bits); scale it to 8 bits: `gdal_translate -ot "
+        "Byte -scale {a} {b}`; then use the new file",
     ),
     "32 bits": (
         tiff(constant(7, dtype=np.uint32)),
-        "a TIFF of 32 bits a sample; scale it to 8 bits: `gdal_translate -ot Byte -scale {a} {b}`; "
-        "then use the new file",
+        "a TIFF with 32 bits per sample; scale it to 8 bits: `gdal_translate -ot Byte -scale {a} "
+        "{b}`; then use the new file",
     ),
     "below zero": (  # OpenCV reads -1 as white
         tiff(constant(-1, dtype=np.int16), sample_format=2),
@@ -124,12 +124,12 @@ NOT_READ = {
     ),
     "twelve bits": (
         tiff(constant(1, 2), t258=12, t277=1, t339=1),
-        "a TIFF of 12 bits a sample; scale it to 8 bits: `gdal_translate -ot Byte -scale {a} {b}`; "
-        "then use the new file",
+        "a TIFF with 12 bits per sample; scale it to 8 bits: `gdal_translate -ot Byte -scale {a} "
+        "{b}`; then use the new file",
     ),
     "Zstandard": (
         tiff(constant(1), t259=50_000),
-        "a TIFF compressed with Zstandard, which is not read; compress it otherwise: "
+        "a TIFF compressed with Zstandard, which is not supported; compress it differently: "
         "`gdal_translate -co COMPRESS=LZW {a} {b}`; then use the new file",
     ),
     "cut off": (
@@ -163,8 +163,8 @@ def test_a_camera_s_raw_file_is_not_taken_for_its_preview(tmp_path: Path, kind: 
     with pytest.raises(UnreadableImageError) as error:
         read_image(path)
     assert str(error.value) == (
-        f"{path}: not an image that can be decoded: a camera's RAW file (CR2, NEF, ARW, DNG), "
-        f"which is not developed; develop it: `darktable-cli {path} {tmp_path}/a_new.jpg`; then "
+        f"{path}: not an image that can be decoded: a camera RAW file (CR2, NEF, ARW, DNG), "
+        f"which is not supported; develop it: `darktable-cli {path} {tmp_path}/a_new.jpg`; then "
         "use the new file"
     )
 
