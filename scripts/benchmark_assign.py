@@ -1,13 +1,13 @@
-"""How long the assignment of anchors takes an image, and how much memory: dense and on the grid.
+"""Measure time and memory of the anchor assignment for one image, dense and on the grid.
 
     python scripts/benchmark_assign.py [--canvas 800 1344] [--repeats 20]
 
-One thread, as in a loader's process. Times are of the processor, so what other processes take does
-not count (but they slow it by the shared caches). Boxes lie anywhere, and the logarithms of their
-sizes are evenly spread from 8 to 400 px; "small" are of 4 to 8 px and have low-quality matches
-only; "crowds" has a crowd among the eight. Each line is a process of its own, which runs both ways
-on the same boxes and compares the results. Memory is what the first call adds to the peak. "atss"
-is the time of assign.kind=atss, which has other positives.
+Runs in one thread, as in a loader process. Times are processor times, so other processes are not
+counted (but they slow it down through shared caches). Boxes have random positions, and sizes from 8
+to 400 px on a logarithmic scale. "small" boxes have 4 to 8 px and only low-quality matches.
+"crowds" has one crowd among its eight boxes. Each line is measured in its own process, which runs
+both methods on the same boxes and compares the results. Memory is the increase of the peak by the
+first call. "atss" is the time of assign.kind=atss, which has other positives.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ COLUMNS = {
 
 
 def draw(canvas: tuple[int, int], case: str) -> Target:
-    """Return boxes of a case, anywhere on a canvas (height, width)."""
+    """Return the boxes of a case, at random positions on a canvas (height, width)."""
     count, smallest, largest, crowds = CASES[case]
     rng = np.random.default_rng(0)
     limit = np.array([canvas[1], canvas[0]])
@@ -64,12 +64,12 @@ def draw(canvas: tuple[int, int], case: str) -> Target:
 
 
 def peak() -> int:
-    """Return the process's largest resident memory so far, kB."""
+    """Return the peak resident memory of this process, kB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """Return the median processor time of a call."""
+    """Return the median processor time of a call, ms."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -79,14 +79,14 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def measure(canvas: tuple[int, int], case: str, repeats: int) -> dict[str, float]:
-    """Run both ways on one case; the grid first, so that its peak is its own."""
+    """Run both methods on one case; the grid first, because the dense one has a higher peak."""
     torch.set_num_threads(1)
     generator, target = build_anchors(AnchorConfig()), draw(canvas, case)
     anchors, levels = generator(canvas, torch.device("cpu")), generator.levels(canvas)
     grid, dense = build_assign(AssignConfig()), build_plain_assign(AssignConfig())
     atss = build_assign(AssignConfig(kind="atss"))
     few = Target(boxes=target.boxes[:1], labels=target.labels[:1], crowd=target.crowd[:1])
-    grid(anchors, levels, few), dense(anchors[:9], few)  # what torch loads at its first call
+    grid(anchors, levels, few), dense(anchors[:9], few)  # torch loads code at its first call
 
     start = peak()
     found = grid(anchors, levels, target)
@@ -106,17 +106,24 @@ def measure(canvas: tuple[int, int], case: str, repeats: int) -> dict[str, float
 
 
 def main() -> None:
-    """Measure every case in a process of its own and print a table."""
+    """Measure every case in its own process and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--canvas", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"))
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument(
+        "--canvas",
+        type=int,
+        nargs=2,
+        default=(800, 1344),
+        metavar=("H", "W"),
+        help="height and width of the canvas, px (800 1344)",
+    )
+    parser.add_argument("--repeats", type=int, default=20, help="number of timed calls (20)")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     canvas = (options.canvas[0], options.canvas[1])
     if options.case:
         print(json.dumps(measure(canvas, options.case, options.repeats)))
         return
-    print(f"{canvas[0]} x {canvas[1]} px, one thread; median ms an image, peak MB over the start")
+    print(f"{canvas[0]} x {canvas[1]} px, one thread; median ms per image, added peak memory in MB")
     print(f"{'':16}" + "".join(f"{name:>10}" for name in COLUMNS))
     for case in CASES:
         command = [sys.executable, __file__, "--case", case, "--repeats", str(options.repeats)]

@@ -1,17 +1,17 @@
-"""The data path against torchvision's and against decoding alone, on the same JPEGs and core.
+"""Compare the data path with torchvision's and with decoding only, on the same JPEGs and core.
 
     python scripts/benchmark_data.py [--photos FOLDER] [--rounds 5]
 
-Ways from the same files, in turn, each time in a process of its own on one core:
-- decode: cv2.imdecode in full, nothing else;
+The methods run in turn on the same files, each in its own process on one core:
+- decode: only cv2.imdecode at full size;
 - torchvision: its detection reference up to the resized, normalised batch (PIL, to tensor, flip,
-  to float, GeneralizedRCNNTransform), two images a batch as there;
-- ours: whole batches on the host, augmented by flips, resized, padded, anchors assigned;
-  "unassigned" leaves the last out.
+  to float, GeneralizedRCNNTransform), two images per batch as in the reference;
+- ours: whole batches on the host, with flips, resizing, padding and anchor assignment;
+- unassigned: ours without anchor assignment.
 
-Images of COCO's sizes at short side 800, then 12-megapixel ones at short side 512. With --photos
-the former are the files as they are (COCO's own, say), the latter the same enlarged; without,
-smooth noise of many scales.
+The images have COCO's sizes with short side 800, then 12 megapixels with short side 512. With
+--photos, the first are the files unchanged (COCO's own, for example), and the second are enlarged
+copies. Without it, images are smooth noise of many scales.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Case(NamedTuple):
     """Heights and widths, px."""
     images: int
     short_side: int
-    """px after resizing; the long side is at most 1333."""
+    """Pixels after resizing; the long side is at most 1333."""
 
 
 CASES = {
@@ -54,7 +54,7 @@ CASES = {
 
 
 def draw(folder: Path, case: str, photos: list[Path]) -> None:
-    """Write a case's JPEGs and a COCO file with seven boxes an image."""
+    """Write the JPEGs of a case and a COCO file with seven boxes per image."""
     rng = np.random.default_rng(0)
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
@@ -63,7 +63,7 @@ def draw(folder: Path, case: str, photos: list[Path]) -> None:
     for i in range(CASES[case].images):
         height, width = sizes[i % len(sizes)]
         path = folder / f"{i}.jpg"
-        if photos and case == "coco":  # as they are: how much there is to decode matters
+        if photos and case == "coco":  # unchanged: the amount to decode matters
             path.write_bytes(photos[i % len(photos)].read_bytes())
             height, width = read_image(path).shape[:2]
         else:
@@ -96,7 +96,7 @@ def _noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def decode(folder: Path, case: str) -> Callable[[], int]:
-    """Decode every file in full."""
+    """Decode every file at full size."""
     contents = [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
 
     def work() -> int:
@@ -108,7 +108,7 @@ def decode(folder: Path, case: str) -> Callable[[], int]:
 
 
 def torchvision(folder: Path, case: str) -> Callable[[], int]:
-    """Take torchvision's way (references/detection, backend PIL, preset hflip)."""
+    """Load as torchvision does (references/detection, backend PIL, preset hflip)."""
     import torch
     from PIL import Image
     from torchvision.models.detection.transform import GeneralizedRCNNTransform
@@ -143,12 +143,12 @@ def torchvision(folder: Path, case: str) -> Callable[[], int]:
 
 
 def unassigned(folder: Path, case: str) -> Callable[[], int]:
-    """Take our way as far as torchvision's goes: it assigns anchors in the training step."""
+    """Load as we do, without anchor assignment, which torchvision does in the training step."""
     return ours(folder, case, losses=False)
 
 
 def ours(folder: Path, case: str, *, losses: bool = True) -> Callable[[], int]:
-    """Take our way, as a loader process does."""
+    """Load as our loader processes do."""
     from retinanet.config import build_config
     from retinanet.data.loader import keep_memory
     from retinanet.engine.splits import build_dataset, open_split, training_plan
@@ -169,7 +169,7 @@ def ours(folder: Path, case: str, *, losses: bool = True) -> Callable[[], int]:
 
 
 def measure(way: str, folder: Path, case: str) -> None:
-    """Print the seconds an image takes, after one round that warms up."""
+    """Print the seconds per image, after one warm-up round."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     import torch
@@ -185,12 +185,12 @@ def measure(way: str, folder: Path, case: str) -> None:
 
 
 def main() -> None:
-    """Draw the images and measure the ways in turn."""
+    """Draw the images and measure the methods in turn."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photos", type=Path, help="folder of photos to take, resized")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--photos", type=Path, help="folder of JPEGs to use instead of noise")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds to measure (5)")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -223,10 +223,10 @@ def report(folder: Path, case: str, rounds: int) -> None:
     for way, seconds in found.items():
         middle = statistics.median(seconds)
         spread = f"{1000 * min(seconds):.2f}-{1000 * max(seconds):.2f}"
-        # Paired: the ratio of one round's neighbours, not of the fastest rounds.
+        # Paired: ratios within a round, not of the fastest rounds.
         ratio = statistics.median(b / a for a, b in zip(found["ours"], seconds, strict=True))
         print(
-            f"  {way:12} {1000 * middle:8.2f} ms an image ({spread})  {1 / middle:6.0f} images/s"
+            f"  {way:12} {1000 * middle:8.2f} ms per image ({spread})  {1 / middle:6.0f} images/s"
             f"  ours is {ratio:.2f} x as fast"
         )
 

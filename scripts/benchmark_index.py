@@ -1,12 +1,12 @@
-"""How long it takes to open an annotation file, the first time and after it, and how much memory.
+"""Measure time and memory to open an annotation file, the first time and again.
 
     python scripts/benchmark_index.py --folder /tmp/index [--large]
 
-Draws a file of COCO train2017's size (118,287 images, 860,001 annotations with segmentations),
-opens it with pycocotools and with this project, first without and then with its cache, each in a
-process of its own; with --large also a file of 2,000,000 images and 30,000,000 boxes, ours alone.
-After it, what a training does with the index before its first step, and how long a step's images
-take to be named.
+Writes a file with the size of COCO train2017 (118,287 images, 860,001 annotations with
+segmentations). Opens it with pycocotools and with this project, first without and then with our
+cache, each in its own process. With --large, it also opens a file with 2,000,000 images and
+30,000,000 boxes, only with this project. Then it times what a training does with the index before
+its first step, and the planning of a step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 T = TypeVar("T")
 
 STEPS = 1000
-"""Steps that are named one by one, after the first of an epoch."""
+"""Number of steps to plan one by one, after the first step of an epoch."""
 
 
 def _open_by_pycocotools(path: Path) -> Callable[[], object]:
@@ -41,7 +41,7 @@ def _open_by_us(path: Path) -> Callable[[], object]:
 
 
 def _prepare_training(path: Path) -> Callable[[], dict[str, float]]:
-    """Do what a training does before its first step, but for the images and the network."""
+    """Do what a training does before its first step, except for images and network."""
     import torch
 
     from retinanet.data import checks
@@ -59,23 +59,23 @@ def _prepare_training(path: Path) -> Callable[[], dict[str, float]]:
     def work() -> dict[str, float]:
         clock = Clock()
         annotations = clock("open the index", lambda: open_annotations(path))
-        clock("check its boxes' format", lambda: checks.check_format(annotations))
+        clock("check the box format", lambda: checks.check_format(annotations))
         side = config.data.min_box_side
-        census = clock("census of the boxes", lambda: take_census(annotations, min_box_side=side))
+        census = clock("count the boxes", lambda: take_census(annotations, min_box_side=side))
         split = splits.Split(
             annotations=annotations, images=path.parent, min_box_side=side, census=census
         )
         cpu = World(rank=0, size=1, device=torch.device("cpu"))
-        clock("size of a micro-batch", lambda: micro_batch.resolve_micro_batch(config, split, cpu))
+        clock("choose the micro-batch", lambda: micro_batch.resolve_micro_batch(config, split, cpu))
         plan = clock("make the plan", lambda: splits.training_plan(config, split))
-        clock("table of classes", lambda: checks.class_table(annotations, census))
-        boxes = clock("take some boxes", lambda: find_training_boxes(split, limit=200_000))
-        clock("hold them against anchors", lambda: measure_coverage(config, split, boxes))
-        clock("name the first step", lambda: plan.step(0))
+        clock("make the class table", lambda: checks.class_table(annotations, census))
+        boxes = clock("sample boxes", lambda: find_training_boxes(split, limit=200_000))
+        clock("compare them to anchors", lambda: measure_coverage(config, split, boxes))
+        clock("plan the first step", lambda: plan.step(0))
         first = time.perf_counter()
         for step in range(1, 1 + STEPS):
             plan.step(step)
-        clock.seconds["name another step"] = (time.perf_counter() - first) / STEPS
+        clock.seconds["plan another step"] = (time.perf_counter() - first) / STEPS
         return clock.seconds
 
     return work
@@ -85,7 +85,7 @@ WAYS = {"peer": _open_by_pycocotools, "open": _open_by_us, "start": _prepare_tra
 
 
 class Clock:
-    """Seconds that each stage took."""
+    """Records the seconds of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -98,7 +98,7 @@ class Clock:
 
 
 def write_coco(path: Path, *, images: int, boxes: int, segmentations: bool) -> None:
-    """Write a COCO file; ids are gapped, and the boxes of an image lie scattered."""
+    """Write a COCO file; ids have gaps, and the boxes of an image are scattered over the file."""
     rng = np.random.default_rng(0)
     ids = np.sort(rng.choice(5 * images, images, replace=False))
     with path.open("w") as file:
@@ -142,7 +142,7 @@ def _annotations(
 
 
 def measure(way: str, path: Path) -> dict[str, Any]:
-    """Do a piece of work in a process of its own."""
+    """Run one measurement in its own process."""
     command = [sys.executable, __file__, "--measure", way, "--folder", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -157,9 +157,9 @@ def _measure_here(way: str, path: Path) -> None:
 
 
 def _peak_memory() -> float:
-    """Return the highest resident memory of this process until now, GB.
+    """Return the peak resident memory of this process, GB.
 
-    Not by getrusage: there a process starts with the peak of the one that started it.
+    getrusage cannot be used: a process starts with the peak of its parent there.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
@@ -168,7 +168,7 @@ def _peak_memory() -> float:
 def _print_times(name: str, found: dict[str, Any], peer: dict[str, Any] | None = None) -> None:
     ratio = f"  {peer['seconds'] / found['seconds']:8.1f} x" if peer else ""
     print(
-        f"{name:34} {found['seconds']:8.3f} s  peak {found['peak']:5.2f} GB  of it by this "
+        f"{name:34} {found['seconds']:8.3f} s  peak {found['peak']:5.2f} GB  added "
         f"{1e3 * (found['peak'] - found['before']):8.1f} MB{ratio}",
         flush=True,
     )
@@ -184,16 +184,18 @@ def _compare(path: Path, *, peer: bool) -> None:
     for turn in ("ours, the first time", "ours, the second time", "ours, the third time"):
         _print_times(turn, measure("open", path), theirs)
     start = measure("start", path)
-    _print_times("ours, all before step 0", start)
+    _print_times("ours, everything before step 0", start)
     for stage, seconds in start["stages"].items():
         print(f"  {stage:32} {1e3 * seconds:10.2f} ms")
 
 
 def main() -> None:
-    """Draw the files that are not there yet, and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--large", action="store_true")
+    """Write the missing files, and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="folder for the written files")
+    parser.add_argument("--large", action="store_true", help="also measure the larger file")
     parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -207,7 +209,7 @@ def main() -> None:
         if not path.exists():
             start = time.perf_counter()
             write_coco(path, images=images, boxes=boxes, segmentations=segmentations)
-            print(f"drew {path} in {time.perf_counter() - start:.0f} s")
+            print(f"wrote {path} in {time.perf_counter() - start:.0f} s")
         print(f"{images:,} images, {boxes:,} boxes:", end="")
         _compare(path, peer=name == "coco")
 

@@ -1,16 +1,16 @@
-"""What the losses of a training step take: time and memory of torchvision's and of ours.
+"""Measure time and memory of the losses in a training step, torchvision's and ours.
 
     python scripts/benchmark_loss.py [--repeats 7] [--only "80 classes, 8 boxes"]
 
 A loss step is the assignment of anchors for four images, both losses, and the backward pass to
 logits and deltas. Torchvision's is `RetinaNetHead.compute_loss` with its matcher. Ours assigns as
-training does, in two loader processes; the time until both have answered counts in full, though in
-training it passes beside the step before. Every way runs in a process of its own, one after
-another, on the same tensors and with all cores; its time is the median of some steps, its memory
-what the peak of the process, without the loaders, lies above its inputs (Linux). "copy" copies the
-logits: no way that makes a gradient can take less. "imbalance" is a look at what the loss is made
-of, which training takes every `train.imbalance_every` steps. Boxes lie anywhere, and the logarithms
-of their sizes are evenly spread from 8 to 400 px.
+in training, in two loader processes. The time until both have finished counts in full, although in
+training it overlaps with the previous step. Each method runs in its own process, one after another,
+on the same tensors and with all cores. Its time is the median over some steps. Its memory is the
+peak of the process above its inputs, without the loaders (Linux). "copy" copies the logits: nothing
+that makes a gradient can be cheaper. "imbalance" is a measurement of the composition of the loss,
+which training does every `train.imbalance_every` steps. Boxes have random positions, and sizes from
+8 to 400 px on a logarithmic scale.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CASES = {
     "264 classes, 8 boxes": ((512, 640), 264, 8),
     "1203 classes, 8 boxes": ((256, 320), 1203, 8),
 }
-"""Canvas (height, width), classes, boxes of an image."""
+"""Canvas (height, width), number of classes, boxes per image."""
 WAYS = (
     *("torchvision", "ours", "ours compiled", "ours bf16", "ours bf16 compiled", "copy"),
     "imbalance",
@@ -59,7 +59,7 @@ WAYS = (
 
 @dataclass(kw_only=True)
 class Inputs:
-    """What both ways are given."""
+    """Inputs of all methods."""
 
     generator: AnchorGenerator
     canvas: tuple[int, int]
@@ -70,7 +70,7 @@ class Inputs:
 
 
 def draw_inputs(case: str, dtype: torch.dtype) -> Inputs:
-    """Draw the same tensors in every process; logits as early in a training."""
+    """Generate the same tensors in every process; logits are as early in a training."""
     canvas, classes, count = CASES[case]
     generator = build_anchors(AnchorConfig())
     anchors = generator(canvas, torch.device("cpu"))
@@ -120,7 +120,7 @@ def torchvisions_step(inputs: Inputs) -> Callable[[], None]:
 
 
 class Assigner:
-    """What a loader's process knows: forked with the inputs, it is told the image alone."""
+    """State of a loader process: it is forked with the inputs, and receives only an image index."""
 
     inputs: Inputs
 
@@ -152,7 +152,7 @@ def our_step(inputs: Inputs, *, compiled: bool) -> Callable[[], None]:
 
 
 def look(inputs: Inputs) -> Callable[[], None]:
-    """Return a look at what the class loss is made of."""
+    """Return a measurement of the composition of the class loss."""
     batch = load(inputs, start_loaders(inputs))
     outputs = outputs_of(inputs)
     return lambda: ImbalanceMeter(LossConfig()).add(outputs, batch)
@@ -187,13 +187,13 @@ def load(inputs: Inputs, loaders: Pool) -> Batch:
 
 
 def memory(what: str) -> float:
-    """Return the process's resident memory now (VmRSS) or its peak (VmHWM), MB."""
+    """Return the resident memory of this process now (VmRSS) or its peak (VmHWM), MB."""
     text = Path("/proc/self/status").read_text()
     return int(text.split(f"{what}:")[1].split()[0]) / 1024
 
 
 def measure(case: str, way: str, repeats: int) -> dict[str, float]:
-    """Run one way in this process."""
+    """Run one method in this process."""
     inputs = draw_inputs(case, torch.bfloat16 if "bf16" in way else torch.float32)
     if way == "torchvision":
         step = torchvisions_step(inputs)
@@ -206,7 +206,7 @@ def measure(case: str, way: str, repeats: int) -> dict[str, float]:
         step = look(inputs)
     else:
         step = our_step(inputs, compiled="compiled" in way)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before, times = memory("VmRSS"), []
     for _ in range(repeats + 1):  # the first one loads and compiles
         inputs.logits.grad = inputs.deltas.grad = None
@@ -217,10 +217,17 @@ def measure(case: str, way: str, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every way of every case in a process of its own, and print a table."""
+    """Measure every method of every case in its own process, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES), metavar="CASE")
+    parser.add_argument("--repeats", type=int, default=7, help="number of timed steps (7)")
+    parser.add_argument(
+        "--only",
+        choices=CASES,
+        nargs="+",
+        default=list(CASES),
+        metavar="CASE",
+        help=f"cases to measure: {', '.join(map(repr, CASES))}; default: all",
+    )
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
@@ -228,12 +235,12 @@ def main() -> None:
         return
     compiler = shutil.which("g++") or shutil.which("clang++")
     print(f"{torch.get_num_threads()} threads; a loss step of {IMAGES} images")
-    print(f"{'':36}{'seconds':>9}{'times as fast':>15}{'MB':>8}{'share of MB':>13}")
+    print(f"{'':36}{'seconds':>9}{'times as fast':>15}{'MB':>8}{'MB, ratio':>13}")
     for case in options.only:
         peer = None
         for way in WAYS:
             if "compiled" in way and compiler is None:
-                print(f"{case}, {way}: left out, as there is no C++ compiler")
+                print(f"{case}, {way}: left out because there is no C++ compiler")
                 continue
             command = [sys.executable, __file__, "--only", case, "--way", way]
             command += ["--repeats", str(options.repeats)]

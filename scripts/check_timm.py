@@ -1,14 +1,14 @@
-"""Which networks of timm are backbones here: each is built, its grids compared with the anchors.
+"""Check which timm networks work as backbones: build each one and compare its grids to the anchors.
 
     python scripts/check_timm.py                     # the first network of every family
-    python scripts/check_timm.py --all               # all of them: some 20 minutes on a core
+    python scripts/check_timm.py --all               # all of them: about 20 minutes on one core
     python scripts/check_timm.py 'convnext*' swin_tiny_patch4_window7_224
 
-Nothing is downloaded, and nothing computed: networks are built without memory for their weights
-(device `meta`). With --compute those of up to 30 million parameters also run, at the two smallest
+Nothing is downloaded or computed: networks are built without allocating their weights (device
+`meta`). With --compute, those with up to 30 million parameters also run, on the two smallest
 canvases. The table has a line for each outcome in a family (a module of timm): `works` on all
-canvases, `some` (on those that are named), or `refused`, with one reason. The exit code is 1 where
-anything but a message of ours came out.
+canvases, `some` (it lists which), or `refused`, with one reason. The exit code is 1 if any network
+ends in an error other than one of our messages.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ COMPUTED, MOST_PARAMETERS = 2, 30_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a network."""
+    """Result for one network."""
 
     name: str
     result: str
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def build(name: str, device: str) -> Detector:
-    """Build a small detector on a backbone of timm."""
+    """Build a small detector with a timm backbone."""
     options = [f"model.backbone=timm:{name}", "model.weights=none", "model.norm=bn"]
     small = ["model.freeze=none", "model.fpn_channels=8", "model.head_channels=8"]
     with torch.device(device):
@@ -57,7 +57,7 @@ def build(name: str, device: str) -> Detector:
 
 
 def try_canvas(model: Detector, canvas: Canvas, device: str) -> str:
-    """Return what a canvas is refused for, or nothing."""
+    """Return the reason why a canvas is refused; empty if it works."""
     try:
         with torch.device(device), torch.no_grad():
             features = model.fpn(model.backbone(torch.zeros(1, 3, *canvas)))
@@ -87,11 +87,11 @@ def check(name: str, *, compute: bool) -> Outcome:
     why = shorten(next(why for why in refused.values() if why), name)
     if not taken:
         return Outcome(name, "refused", why)
-    return Outcome(name, "some", f"takes {', '.join(taken)}; {why}")
+    return Outcome(name, "some", f"supports {', '.join(taken)}; {why}")
 
 
 def shorten(message: str, name: str) -> str:
-    """Return a message without its remedy, and with `it` for the network."""
+    """Return a message without its remedy, with `it` in place of the network."""
     told = message.partition(". Choose another")[0].partition(". Train with another")[0]
     return told.replace(f"timm:{name}", "it").partition(": ")[2]
 
@@ -105,11 +105,13 @@ def chosen_names(patterns: list[str], families: dict[str, list[str]], *, all_: b
 
 
 def main() -> int:
-    """Print the table; return 1 where there was a bug."""
+    """Print the table; return 1 if there was a bug."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="names, `*` stands for anything")
-    parser.add_argument("--all", action="store_true", help="every network of every family")
-    parser.add_argument("--compute", action="store_true", help="run the small ones on the CPU, too")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="network names; `*` matches any text"
+    )
+    parser.add_argument("--all", action="store_true", help="check every network of every family")
+    parser.add_argument("--compute", action="store_true", help="also run small networks on the CPU")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     families = {module: timm.list_models(module=module) for module in sorted(timm.list_modules())}
@@ -123,7 +125,7 @@ def main() -> int:
         print(f"{name}: {outcome.result} {outcome.why}", file=sys.stderr, flush=True)
     print("| family | outcome | networks | which | why |\n|---|---|---|---|---|")
     for (family, result), found in outcomes.items():
-        names = ", ".join(one.name for one in found[:3]) + (", .." if len(found) > 3 else "")
+        names = ", ".join(one.name for one in found[:3]) + (", ..." if len(found) > 3 else "")
         print(f"| {family} | {result} | {len(found)} | {names} | {found[0].why} |")
     totals = Counter(one.result for found in outcomes.values() for one in found)
     print(f"\n{dict(totals)}, {time.monotonic() - started:.0f} s")

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Fetch COCO 2017 (train, val, annotations: about 20 GB, twice that while unpacking) into DIR.
+# Download COCO 2017 (train, val, annotations) into DIR: about 20 GB, and twice that while unpacking.
 #
 #   scripts/download_coco.sh [DIR]      DIR is data/coco by default
 #
-# Safe to call again: finished parts are skipped, a broken download goes on where it stopped.
+# Safe to run again: finished parts are skipped, and a broken download continues where it stopped.
 set -euo pipefail
 target="${1:-data/coco}"
 mkdir -p "$target"
 cd "$target"
 fetch() { # URL, and a path that exists once it is unpacked
   if [ -e "$2" ]; then
-    echo "$2 is there"
+    echo "$2 already exists"
     return
   fi
   local archive="${1##*/}"
-  echo "fetching $archive ..."
+  echo "downloading $archive ..."
   curl --fail --location --continue-at - --output "$archive" "$1"
   unzip -qo "$archive" -d unpacking
   mv unpacking/* .

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Write constraints.txt: the versions that the tests run with. Arguments go to uv:
+# Write constraints.txt, the versions that the tests run with. Arguments are passed to uv:
 #
-#   scripts/lock.sh                              after a change of pyproject.toml: keeps what fits
-#   scripts/lock.sh --upgrade                    the newest releases that the ranges admit
-#   scripts/lock.sh --upgrade-package torch      the newest of one package
+#   scripts/lock.sh                              after a change of pyproject.toml: keep what fits
+#   scripts/lock.sh --upgrade                    use the newest releases that the ranges allow
+#   scripts/lock.sh --upgrade-package torch      use the newest release of one package
 #
-# One file serves every platform and Python from 3.10 on. Nothing is installed, but for uv, in a
-# folder that is removed again. Run scripts/test.sh before you commit the file.
+# One file serves every platform and Python from 3.10 on. Nothing is installed except uv, in a
+# temporary folder. Run scripts/test.sh before you commit the file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=uv

@@ -1,9 +1,10 @@
-"""How far the small choices in which frameworks differ move detections: resizing, padding, canvas.
+"""Measure how small differences between frameworks change detections: resizing, padding, canvas.
 
     python scripts/measure_differences.py runs/bccd_r18/checkpoints/best.pt
 
-Detects in the val images of a checkpoint, first as this project does, then with one thing as others
-do it, and prints how far the detections moved: boxes in px of the file, scores, and AP.
+Runs a checkpoint on its val images: first the way this project does, then with one change at a time
+to the way other frameworks do it. Prints how much the detections change: boxes in px of the image
+file, scores, and AP.
 """
 
 from __future__ import annotations
@@ -43,62 +44,62 @@ Pixels = NDArray[np.uint8]
 Resize = Callable[[Pixels, Size], Tensor]
 """Image and size -> (3, height, width) float, 0-255."""
 LOWEST = 0.3
-"""Score of the detections that are compared."""
+"""Lowest score of the detections to compare."""
 
 
 def as_ours(pixels: Pixels, size: Size) -> Tensor:
-    """Bilinear on uint8; the mean of what lies between where it shrinks to less than half."""
+    """Bilinear on uint8; averages when shrinking to less than half."""
     return torch.from_numpy(resize_image(pixels, size)).permute(2, 0, 1).float()
 
 
 def by_cv2(pixels: Pixels, size: Size) -> Tensor:
-    """Bilinear on uint8, without regard to what lies between: mmdetection's."""
+    """Bilinear on uint8 without averaging, as in mmdetection."""
     small = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     return torch.from_numpy(small).permute(2, 0, 1).float()
 
 
 def by_pillow(pixels: Pixels, size: Size) -> Tensor:
-    """Bilinear on uint8 with a wider filter where it shrinks: detectron2's."""
+    """Bilinear on uint8 with a wider filter when shrinking, as in detectron2."""
     small = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
 
 
 def by_torch(pixels: Pixels, size: Size) -> Tensor:
-    """Bilinear in float: torchvision's."""
+    """Bilinear in float, as in torchvision."""
     whole = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
     return F.interpolate(whole, size=size, mode="bilinear", align_corners=False)[0]
 
 
 def floored(original: Size, short_side: int, long_side: int) -> Size:
-    """Return the size with fractions cut off, as torchvision does."""
+    """Return the size rounded down, as in torchvision."""
     scale = min(short_side / min(original), long_side / max(original))
     return int(original[0] * scale), int(original[1] * scale)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One thing done as others do it."""
+    """One change to the way that other frameworks work."""
 
     what: str
     resize: Resize | None = None
     size: Callable[[Size, int, int], Size] | None = None
     margin: int = 0
-    """px that the canvas is larger by."""
+    """Pixels by which the canvas is larger."""
     grey: bool = False
     """Whether the padding is black before normalising, instead of 0 after it."""
     options: tuple[str, ...] = ()
 
 
 VARIANTS = (
-    Variant(what="resized bilinearly (mmdetection)", resize=by_cv2),
-    Variant(what="resized by Pillow (detectron2)", resize=by_pillow),
-    Variant(what="resized in float (torchvision)", resize=by_torch),
-    Variant(what="fractions of px cut off (torchvision)", size=floored),
-    Variant(what="a canvas 32 px larger", margin=32),
-    Variant(what="a canvas 128 px larger", margin=128),
-    Variant(what="black padding, then normalised", grey=True),
+    Variant(what="bilinear resizing (mmdetection)", resize=by_cv2),
+    Variant(what="resizing with Pillow (detectron2)", resize=by_pillow),
+    Variant(what="resizing in float (torchvision)", resize=by_torch),
+    Variant(what="sizes rounded down (torchvision)", size=floored),
+    Variant(what="canvas 32 px larger", margin=32),
+    Variant(what="canvas 128 px larger", margin=128),
+    Variant(what="black padding before normalising", grey=True),
     Variant(
-        what="boxes cut after suppression (detectron2)", options=("postprocess.clip=after_nms",)
+        what="boxes clipped after suppression (detectron2)", options=("postprocess.clip=after_nms",)
     ),
     Variant(what="suppression across classes", options=("postprocess.class_agnostic_nms=true",)),
 )
@@ -133,7 +134,7 @@ def detect(model: Detector, config: Config, pixels: Pixels, variant: Variant) ->
 
 
 class Moved(NamedTuple):
-    """By how much detections differ from those that they are compared with."""
+    """Differences between two sets of detections."""
 
     px: list[float]
     scores: list[float]
@@ -141,7 +142,7 @@ class Moved(NamedTuple):
 
 
 def moved(before: Detections, after: Detections) -> Moved:
-    """Compare the detections in an image with how they were."""
+    """Compare the detections in an image before and after a change."""
     before, after = before.above(LOWEST), after.above(LOWEST)
     if not len(before.boxes) or not len(after.boxes):
         return Moved([], [], len(before.boxes) + len(after.boxes))
@@ -159,8 +160,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of a trained detector")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="options that replace its own"
+    )
     options = parser.parse_args()
     try:
         checkpoint = load_checkpoint(options.checkpoint)
@@ -176,15 +179,18 @@ def main() -> int:
         for name, size in zip(split.annotations.file_names, split.annotations.sizes, strict=True)
     ]
     reference: list[Detections] = []
-    print("| | boxes, px: median, 95 %, most | scores: median, 95 %, most | unmatched | AP |")
+    print("| change | boxes, px: median, 95 %, max | scores: median, 95 %, max | unmatched | AP |")
     print("|---|---|---|---|---|")
-    for variant in (Variant(what="as it is"), *VARIANTS):
+    for variant in (Variant(what="none"), *VARIANTS):
         found = [detect(model, config, pixels, variant) for pixels in images]
         reference = reference or found
         parts = [moved(before, after) for before, after in zip(reference, found, strict=True)]
         px = np.array([value for part in parts for value in part.px])
         if not len(px):
-            print(f"error: {options.checkpoint}: no detection has a score of 0.3", file=sys.stderr)
+            print(
+                f"error: {options.checkpoint}: no detection has a score of at least 0.3",
+                file=sys.stderr,
+            )
             return 2
         scores = np.array([value for part in parts for value in part.scores])
         results = [

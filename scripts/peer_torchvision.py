@@ -1,11 +1,11 @@
 """Train torchvision's own RetinaNet for a fixed time and score it with plain pycocotools.
 
-A peer to compare this repository's framework with, on one machine in one sitting. It follows
-torchvision's detection reference (pytorch/vision, references/detection/train.py): SGD with
-momentum 0.9 and weight decay 1e-4, a learning rate of 0.01 per 16 images scaled linearly to the
-batch size, linear warm-up from 1/1000 over the first min(1000, batches - 1) steps and horizontal
-flips with p = 0.5, in fp32. Weights start at random, so batch norms and all layers are trained,
-as torchvision does. The rate drops tenfold at 2/3 and 8/9 of the time (there: 16, 22 of 26 epochs).
+Use it to compare this project with torchvision on the same machine. It follows torchvision's
+detection reference (pytorch/vision, references/detection/train.py): SGD with momentum 0.9 and
+weight decay 1e-4, a learning rate of 0.01 per 16 images scaled linearly to the batch size, linear
+warm-up from 1/1000 over the first min(1000, batches - 1) steps and horizontal flips with p = 0.5,
+in fp32. Weights start random, so batch norms and all layers are trained, as in torchvision. The
+rate drops tenfold at 2/3 and 8/9 of the time (in the reference: after 16 and 22 of 26 epochs).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Target = dict[str, Tensor]
 
 
 class UserError(Exception):
-    """A mistake in the call or in the data, reported in one line."""
+    """A mistake in the arguments or in the data, reported in one line."""
 
 
 def load_image(path: Path) -> Tensor:
@@ -53,15 +53,15 @@ def load_image(path: Path) -> Tensor:
 
 
 class TrainSet(Dataset[tuple[Tensor, Target]]):
-    """The training images that have a box, flipped at random."""
+    """The training images with boxes, flipped at random."""
 
     def __init__(self, coco: dict[str, Any], images: Path) -> None:
-        """Lists the images of a parsed COCO file that lie in the folder `images`."""
+        """Lists the images of a parsed COCO file; they are in the folder `images`."""
         boxes: dict[int, list[list[float]]] = {}
         for ann in coco["annotations"]:
             if not ann.get("iscrowd", 0):
                 boxes.setdefault(ann["image_id"], []).append([*ann["bbox"], ann["category_id"]])
-        # As in the reference: an image counts if a box of it is more than a pixel wide and high.
+        # As in the reference: an image counts if it has a box more than a pixel wide and high.
         self.items = [
             (images / image["file_name"], boxes[image["id"]])
             for image in coco["images"]
@@ -103,12 +103,12 @@ def read_coco(annotations: Path, images: Path) -> dict[str, Any]:
         raise UserError(f"cannot read COCO annotations from {annotations}: {error!r}") from error
     for path in (images / name for name in names):
         if not path.is_file():
-            raise UserError(f"no image file {path}, which {annotations} lists")
+            raise UserError(f"{annotations}: there is no image file {path}")
     return coco
 
 
 class PretrainedPyramid(nn.Module):
-    """EfficientNet-Lite0 with ImageNet weights and frozen norms under torchvision's pyramid."""
+    """torchvision's pyramid on EfficientNet-Lite0 with ImageNet weights and frozen norms."""
 
     out_channels = 256
 
@@ -147,7 +147,7 @@ def build_model(
 def train(
     model: RetinaNet, loader: DataLoader[tuple[Tensor, Target]], lr: float, seconds: float
 ) -> tuple[int, int, float]:
-    """Trains until the time is spent; returns the steps, the images and the seconds taken."""
+    """Trains until the time is up; returns the number of steps and images, and the seconds."""
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
@@ -175,7 +175,7 @@ def train(
 
 @torch.inference_mode()
 def evaluate(model: RetinaNet, annotations: Path, images: Path) -> np.ndarray:
-    """Prints the table of pycocotools and returns its 12 figures (zeros without detections)."""
+    """Prints the table of pycocotools and returns its 12 metrics (zeros without detections)."""
     model.eval()
     truth = COCO(str(annotations))
     truth.dataset.setdefault("info", {})  # COCO.loadRes of some versions needs it
@@ -198,19 +198,21 @@ def evaluate(model: RetinaNet, annotations: Path, images: Path) -> np.ndarray:
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     layout = argparse.RawDescriptionHelpFormatter
-    about = "Train torchvision's RetinaNet for some minutes and score it on val."
+    about = "Train torchvision's RetinaNet for some minutes and evaluate it on val."
     parser = argparse.ArgumentParser(description=about, epilog=EXAMPLE, formatter_class=layout)
     add = parser.add_argument
-    add("--root", type=Path, required=True, help="folder that the other paths start from")
+    add("--root", type=Path, required=True, help="folder that the other paths are relative to")
     for split in ("train", "val"):
         default = Path(f"annotations/{split}.json")
         add(f"--{split}-annotations", type=Path, default=default, help="COCO file (%(default)s)")
         add(f"--{split}-images", type=Path, default=Path("images"), help="folder (%(default)s)")
-    add("--minutes", type=float, default=12.0, help="training time, no scoring (%(default)s)")
-    add("--short-side", type=int, default=320, help="shorter image side (%(default)s)")
+    add(
+        "--minutes", type=float, default=12.0, help="training time without evaluation (%(default)s)"
+    )
+    add("--short-side", type=int, default=320, help="shorter image side, px (%(default)s)")
     add("--backbone", choices=BACKBONES, default="resnet18", help="network (%(default)s)")
-    add("--lite0", type=Path, metavar="FILE", help="EfficientNet-Lite0 with these weights instead")
-    add("--batch-size", type=int, default=4, help="images a step (%(default)s)")
+    add("--lite0", type=Path, metavar="FILE", help="use EfficientNet-Lite0 with these weights")
+    add("--batch-size", type=int, default=4, help="images per step (%(default)s)")
     add("--lr", type=float, help="learning rate (0.01 x batch size / 16)")
     add("--workers", type=int, default=0, help="loader processes (%(default)s)")
     add("--seed", type=int, default=0, help="random seed (%(default)s)")
@@ -218,7 +220,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains, scores and prints the summary line."""
+    """Trains, evaluates and prints the summary line."""
     if min(args.minutes, args.short_side, args.batch_size) <= 0 or args.workers < 0:
         raise UserError("--minutes, --short-side and --batch-size must be > 0, --workers >= 0")
     train_images, val_images = args.root / args.train_images, args.root / args.val_images
@@ -227,7 +229,7 @@ def run(args: argparse.Namespace) -> None:
     read_coco(val_file, val_images)
     data = TrainSet(coco, train_images)
     if len(data) < size:
-        raise UserError(f"{len(data)} training images with boxes do not fill a batch of {size}")
+        raise UserError(f"{len(data)} training images with boxes are too few for a batch of {size}")
     lr = REFERENCE_LR * size / REFERENCE_BATCH if args.lr is None else args.lr
     torch.manual_seed(args.seed)
     num_classes = max(category["id"] for category in coco["categories"]) + 1
@@ -242,7 +244,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Runs the command line; exit code 2 is a user's error, 1 a loss that is not finite."""
+    """Runs the command line; exit code 2 means a user error, 1 a loss that is not finite."""
     try:
         run(parse_args())
     except (UserError, FloatingPointError) as error:

@@ -1,6 +1,6 @@
-"""Max-IoU assignment as one would write it down: what the fast assignment is held against.
+"""Max-IoU assignment in its simplest form: the reference for tests of the fast one.
 
-It takes anchors that lie anywhere; the one on a grid must give the same to the last anchor.
+It accepts anchors in any arrangement. The fast one, on a grid, must give the same for every anchor.
 
 A anchors, G ground truths of one image.
 """
@@ -22,9 +22,9 @@ Assign = Callable[[Tensor, Target], Tensor]
 
 
 def build_plain_assign(options: AssignConfig) -> Assign:
-    """Build the assignment of an experiment whose assign.kind is max_iou.
+    """Build the assignment of an experiment with assign.kind=max_iou.
 
-    It follows the rules of `max_iou_assign`: `dense_assign` of all boxes without crowds, then the
+    It follows the rules of `max_iou_assign`: `dense_assign` for all boxes except crowds, then the
     crowds.
     """
     assert options.kind == "max_iou"
@@ -50,7 +50,7 @@ def build_plain_assign(options: AssignConfig) -> Assign:
 
 
 def largest_share_inside(anchors: Tensor, crowds: Tensor) -> Tensor:
-    """Return the largest share (A,) of each anchor's area inside one of the crowd boxes."""
+    """Return the largest share (A,) of each anchor's area inside any crowd box."""
     covered = anchors.new_zeros(len(anchors))
     for some in crowds.split(8):  # bounded memory
         torch.maximum(covered, box_ops.intersection(anchors, some).amax(dim=1), out=covered)

@@ -1,4 +1,4 @@
-"""The class loss as one would write it down, anchor by anchor: what `SparseLoss` is held against.
+"""The class loss in its simplest form, anchor by anchor: the reference for tests of `SparseLoss`.
 
 N anchors, K classes.
 """
@@ -17,8 +17,8 @@ def anchor_losses(
     """Return the loss (N,) of each anchor, summed over the classes, and its gradient (N, K).
 
     Args:
-        logits: (N, K); the arithmetic is float32 at least.
-        labels: (N,) int64: 0..K-1, or negative for background (all classes are negatives).
+        logits: (N, K); computed in at least float32.
+        labels: (N,) int64 from 0 to K-1, or negative for background (all classes are negatives).
         term: Loss of one logit.
         weights: Weights of positives and of negatives.
     """
@@ -27,7 +27,7 @@ def anchor_losses(
     signed = torch.where(is_positive, -1, 1) * at_least_float32(logits)
     loss, slope = term(signed)
     positive, negative = weights
-    # Of products: a tensor of weights would be float32, even for float64.
+    # Multiply first: a tensor of weights would be float32, even for float64 losses.
     return (
         torch.where(is_positive, positive * loss, negative * loss).sum(dim=1),
         torch.where(is_positive, -positive * slope, negative * slope),

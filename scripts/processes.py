@@ -1,4 +1,4 @@
-"""The processes of a run, as Linux' /proc shows them: for the soak scripts."""
+"""The processes of a run, from /proc on Linux: for the soak scripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process and all its children's children."""
+    """Return a process and all its descendants."""
     parents = {
         int(entry.name): stat(int(entry.name))
         for entry in Path("/proc").iterdir()
@@ -20,7 +20,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def stat(pid: int) -> list[str]:
-    """Return /proc's fields after the name: state, parent, ..; nothing for a process that ended."""
+    """Return the fields after the name in /proc (state, parent, ...); empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -28,15 +28,15 @@ def stat(pid: int) -> list[str]:
 
 
 def birth(pid: int) -> str | None:
-    """Return when a process began; None once it is gone, or waits for a parent to notice."""
+    """Return the start time of a process; None if it has ended or is a zombie."""
     fields = stat(pid)
     return fields[19] if fields and fields[0] != "Z" else None
 
 
 def memory(pid: int) -> float:
-    """Return the MB of a process's own and its share of what others hold, too; 0 once it is gone.
+    """Return the memory of a process in MB, with its part of shared memory; 0 if it has ended.
 
-    Without pages of files, which the system takes back when it needs them.
+    Pages of files are not counted: the system reclaims them when it needs memory.
     """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -47,7 +47,7 @@ def memory(pid: int) -> float:
 
 
 def handles(pid: int) -> int:
-    """Return how many files, pipes and sockets a process has open; 0 once it is gone."""
+    """Return the number of open files, pipes and sockets of a process; 0 if it has ended."""
     try:
         return len(list(Path(f"/proc/{pid}/fd").iterdir()))
     except OSError:
@@ -55,6 +55,6 @@ def handles(pid: int) -> int:
 
 
 def threads(pid: int) -> int:
-    """Return how many threads a process has; 0 once it is gone."""
+    """Return the number of threads of a process; 0 if it has ended."""
     fields = stat(pid)
     return int(fields[17]) if fields else 0

@@ -1,11 +1,11 @@
-"""Whether detectron2's RetinaNet is ours: golden files that it wrote itself, value by value.
+"""Compare our RetinaNet with golden files written by detectron2, value by value.
 
     python scripts/prove_detectron2.py GOLDEN_FOLDER --precision fp64
 
-Rebuilds the weights of each golden file from their names (see `_rebuild_weight`), converts them as
-`retinanet convert checkpoint` does, and prints how far our canvas, anchors, labels, features,
-outputs, detections, and losses and weights over ten steps of SGD lie from what detectron2 wrote
-(in float32), beside a tolerance. Ends with 1 where one is beyond it.
+Rebuilds the weights of each golden file from their names (see `_rebuild_weight`), and converts them
+as `retinanet convert checkpoint` does. Compares canvas, anchors, labels, features, outputs and
+detections, and losses and weights over ten steps of SGD, with the values that detectron2 wrote (in
+float32). Prints each difference with its tolerance. The exit code is 1 if one is exceeded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from retinanet.schema import Config
 from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
 STYLES = {"r18_torchvision_a": "pytorch", "r50_msra_a": "caffe"}
-CHOICES = [  # what the golden runs have other than the recipe: one rank, smooth-L1, no threshold
+CHOICES = [  # where the golden runs differ from the recipe: one rank, smooth-L1, no threshold
     "loss.normalizer_start=100",
     "loss.box_loss=smooth_l1",
     "loss.beta=0.1",
@@ -60,15 +60,15 @@ class Case:
     config: Config
     model: Detector
     names: dict[str, str]
-    """Their names of weights -> ours."""
+    """Names of weights in detectron2 -> our names."""
     batch: Batch
 
 
 class Step(NamedTuple):
-    """What one step of SGD gave."""
+    """Result of one step of SGD."""
 
     losses: list[float]
-    """Loss of classes, loss of boxes, and the normaliser."""
+    """Class loss, box loss, and the normaliser."""
     norms: list[float]
     """Norms of the watched weights."""
 
@@ -98,7 +98,7 @@ def open_case(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Ca
 
 
 def _rebuild_weight(name: str, key: str, shape: list[int]) -> NDArray[np.float32]:
-    """Rebuild one weight as the golden files' maker drew it: noise seeded by its name."""
+    """Rebuild one weight by the rule of the golden files: noise seeded by its name."""
     salt = name.rsplit("_", 1)[1]
     generator = np.random.default_rng(zlib.crc32(f"{salt}:{key}".encode()))
     z = generator.standard_normal(shape, dtype=np.float32)
@@ -118,7 +118,7 @@ def _rebuild_weight(name: str, key: str, shape: list[int]) -> NDArray[np.float32
 
 
 def _make_batch(golden: Golden, model: Detector, config: Config) -> Batch:
-    """Lay the two images on one canvas, and assign the anchors."""
+    """Put the two images on one canvas, and assign the anchors."""
     images = [torch.from_numpy(golden[f"image{i}"]) for i in range(2)]
     if config.model.channel_order == "bgr":
         images = [image.flip(0) for image in images]  # theirs are stored as fed; ours are RGB
@@ -149,7 +149,7 @@ def _make_batch(golden: Golden, model: Detector, config: Config) -> Batch:
 
 
 def wrong_labels(case: Case) -> int:
-    """Return how many anchors have another label: a class, 5 for background, -1 for ignored."""
+    """Return how many anchors have a wrong label: a class, 5 for background, -1 for ignored."""
     wrong = 0
     for i, target in enumerate(case.batch.targets):
         matches = case.batch.matches[i].long()
@@ -171,13 +171,13 @@ def run_forward(case: Case) -> tuple[Outputs, list[Tensor]]:
 
 
 def relative_difference(ours: Tensor, theirs: NDArray[Any]) -> float:
-    """Return the largest difference, in that of the largest value."""
+    """Return the largest difference, relative to the largest value."""
     assert tuple(ours.shape) == theirs.shape
     return float(np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max())
 
 
 def unmatched_detections(case: Case, outputs: Outputs) -> int:
-    """Return how many detections of either have no counterpart within 0.01 px and 1e-5."""
+    """Return how many detections on either side have no counterpart within 0.01 px and 1e-5."""
     unmatched, sizes = 0, case.batch.sizes
     for i, found in enumerate(build_postprocess(case.config.postprocess)(outputs, sizes, sizes)):
         names = ("boxes", "scores", "classes")
@@ -215,12 +215,12 @@ def take_steps(case: Case, steps: int) -> Iterator[Step]:
 
 
 def largest_relative(ours: list[float], theirs: NDArray[Any]) -> float:
-    """Return the largest difference of a value, in that value."""
+    """Return the largest relative difference."""
     return float(np.max(np.abs(np.array(ours) - theirs) / np.abs(theirs)))
 
 
 def figures(case: Case) -> Iterator[tuple[str, float, float]]:
-    """Yield what is compared, by how much it differs, and the tolerance."""
+    """Yield the name of each compared quantity, its difference, and the tolerance."""
     golden = case.golden
     outputs, features = run_forward(case)
     shape = list(case.batch.images.shape)
@@ -234,7 +234,8 @@ def figures(case: Case) -> Iterator[tuple[str, float, float]]:
         mean, deviation = golden[f"feature_{level}_mean_std"]
         own = feature.double()
         difference = max(abs(float(own.mean()) - mean), abs(float(own.std()) - deviation))
-        yield f"mean and deviation of {level.upper()}, relative", difference / deviation, 1e-4
+        what = f"mean and standard deviation of {level.upper()}, relative"
+        yield what, difference / deviation, 1e-4
     yield "logits, relative", relative_difference(outputs.logits, golden["logits"]), 1e-4
     yield "deltas, relative", relative_difference(outputs.deltas, golden["deltas"]), 1e-4
     yield "detections without a counterpart", unmatched_detections(case, outputs), 2
@@ -254,11 +255,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="of the golden files")
-    parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64")
+    parser.add_argument("folder", type=Path, help="folder of the golden files")
+    parser.add_argument(
+        "--precision", choices=["fp64", "fp32"], default="fp64", help="our precision (fp64)"
+    )
     options = parser.parse_args()
     if not any(options.folder.glob("*.npz")):
-        print(f"error: {options.folder}: there is no golden file", file=sys.stderr)
+        print(f"error: {options.folder}: contains no golden file (*.npz)", file=sys.stderr)
         return 2
     dtype = torch.float64 if options.precision == "fp64" else torch.float32
     failed = False

@@ -1,14 +1,14 @@
-"""Whether hardware changes a training: one experiment cut in every way, compared step by step.
+"""Check that hardware does not change a training: one experiment, split in different ways.
 
     python scripts/prove_hardware.py --bccd data/bccd
 
-Trains a small network, all of it, from random weights: on one process with whole batches, and then
-with accumulation, with loader workers, and on two and three processes (torchrun and gloo, on the
-CPU). Prints how far the losses and the final weights of each lie from the first, in float64 and in
-float32, and ends with 1 where that is more than rounding. Some images have no boxes and the batch
-does not divide their number, so that some steps leave a process without boxes and some without
-images. The last two rows count positives wrongly, by micro-batch and by process, as others do: that
-their difference is large shows that the table could find one.
+Trains all of a small network from random weights: in one process with whole batches, then with
+accumulation, with loader workers, and in two and three processes (torchrun and gloo, on the CPU).
+Prints how much the losses and final weights differ from those of the first, in float64 and in
+float32. The exit code is 1 if a difference is larger than rounding. Some images have no boxes, and
+the number of images is not a multiple of the batch size. So in some steps a process has no boxes or
+no images. The last two rows count positives wrongly, per micro-batch and per process, as other
+frameworks do. Their large difference shows that the comparison would detect an error.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from retinanet.structures import Outputs
 
 ROOT = Path(__file__).parents[1]
 STEPS, IMAGES, BATCH = 30, 17, 4
-"""Size of a run. 17 images leave one for the last batch of an epoch."""
+"""Size of a run. With 17 images, the last batch of an epoch has only one."""
 LOSS_FP64, WEIGHTS_FP64, LOSS_FP32, STEPS_FP32 = 1e-9, 1e-8, 1e-5, 5
-"""Tolerances: relative of a loss, absolute of a weight. In float32 rounding grows with every step,
-for training is chaotic: only the first steps can be compared."""
+"""Tolerances: relative for a loss, absolute for a weight. In float32, rounding errors grow with
+every step, because training is chaotic: only the first steps can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Case:
     micro_batch: int = BATCH
     workers: int = 0
     wrong: str = ""
-    """A name of `WRONG`: what it does wrong."""
+    """Key of `WRONG`: the mistake to make."""
 
 
 CASES = {
@@ -76,7 +76,7 @@ TakeStep = Callable[..., None]
 
 
 def by_micro_batch(take_step: TakeStep) -> TakeStep:
-    """Return a step whose loss is a mean over micro-batches, each by its own positives."""
+    """Return a step whose loss is a mean over micro-batches, each divided by its own positives."""
 
     def wrong(run: Run, part: RankStep, *, positives: float, images: float) -> None:
         del positives
@@ -94,7 +94,7 @@ def by_micro_batch(take_step: TakeStep) -> TakeStep:
 
 
 def by_process(take_step: TakeStep) -> TakeStep:
-    """Return a step whose loss is a mean over processes, each by its own positives."""
+    """Return a step whose loss is a mean over processes, each divided by its own positives."""
 
     def wrong(run: Run, part: RankStep, *, positives: float, images: float) -> None:
         del positives
@@ -105,7 +105,7 @@ def by_process(take_step: TakeStep) -> TakeStep:
 
 
 WRONG = {"by_micro_batch": by_micro_batch, "by_process": by_process}
-"""How others divide the loss."""
+"""How other frameworks divide the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What a run leaves to compare."""
+    """Results of a run to compare."""
 
     losses: list[float]
     weights: dict[str, Tensor]
@@ -127,16 +127,16 @@ class Trace:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far a run lies from another."""
+    """Difference between two runs."""
 
     losses: list[float]
-    """Relative, by step."""
+    """Relative difference of the loss in each step."""
     weights: float
-    """The largest, absolute."""
+    """Largest absolute difference of a weight."""
 
 
 def thin(source: Path, target: Path) -> None:
-    """Write a file of the first images with boxes of another; two in five of them lose theirs."""
+    """Write the first images with boxes of a file to another; two in five lose their boxes."""
     content = json.loads(source.read_text())
     boxed = {record["image_id"] for record in content["annotations"]}
     images = [image for image in content["images"] if image["id"] in boxed][:IMAGES]
@@ -146,7 +146,7 @@ def thin(source: Path, target: Path) -> None:
 
 
 def small(annotations: Path, images: Path) -> list[str]:
-    """Return what makes an experiment small: data, sizes and length, nothing of how it learns."""
+    """Return options that make an experiment small: data, sizes and length, not optimisation."""
     return [
         'data.root=""',
         *(f"data.{split}.annotations={annotations}" for split in ("train", "val")),
@@ -167,16 +167,16 @@ def small(annotations: Path, images: Path) -> list[str]:
 
 
 def blood_cells(bccd: Path, folder: Path) -> Experiment:
-    """Return the shipped recipe of bccd: AdamW at its own learning rate."""
+    """Return the shipped recipe for bccd: AdamW with its own learning rate."""
     thin(bccd / "annotations" / "train.json", folder / "bccd.json")
     overrides = small((folder / "bccd.json").absolute(), (bccd / "images").absolute())
     return Experiment(name="bccd", config=ROOT / "configs" / "bccd_r18.yaml", overrides=overrides)
 
 
 def shapes(folder: Path) -> Experiment:
-    """Return the shipped recipe of the drawn shapes, with SGD as it is by default.
+    """Return the shipped recipe for drawn shapes, with SGD.
 
-    AdamW would hide a gradient of another scale.
+    AdamW would hide a gradient of a wrong scale.
     """
     drawn = folder / "shapes"
     write_synthetic(drawn, train_images=2 * IMAGES, val_images=1, seed=3)
@@ -189,7 +189,7 @@ def shapes(folder: Path) -> Experiment:
 
 
 def parts_without(experiment: Experiment, processes: int) -> tuple[int, int]:
-    """Return on how many steps some process has images but no boxes, and no images at all."""
+    """Return in how many steps a process has images but no boxes, and no images at all."""
     config = load_config(experiment.config, experiment.overrides)
     split = open_split(config, "train")
     plan, counts = training_plan(config, split), split.annotations.offsets
@@ -206,7 +206,7 @@ def parts_without(experiment: Experiment, processes: int) -> tuple[int, int]:
 
 
 def words(experiment: Experiment, case: Case, *, precision: str, folder: Path) -> list[str]:
-    """Return the arguments with which this program is one process of a case."""
+    """Return the arguments that make this script one process of a case."""
     return [
         "run",
         case.wrong or "right",
@@ -221,7 +221,7 @@ def words(experiment: Experiment, case: Case, *, precision: str, folder: Path) -
 
 
 def train(arguments: list[str]) -> int:
-    """Train as the command line does, but for what may be wrong in a case."""
+    """Train as the command line does, with the mistake of the case, if any."""
     wrong, *rest = arguments
     if wrong in WRONG:
         engine.take_step = WRONG[wrong](engine.take_step)
@@ -229,10 +229,10 @@ def train(arguments: list[str]) -> int:
 
 
 def launch(experiment: Experiment, case: Case, *, precision: str, folder: Path) -> Trace:
-    """Run a case in processes of its own; return what came out.
+    """Run a case in its own processes; return its results.
 
     Raises:
-        SystemExit: the training failed; its output is the message.
+        SystemExit: The training failed; its output is the message.
     """
     command = [sys.executable]
     if case.processes > 1:
@@ -250,7 +250,7 @@ def launch(experiment: Experiment, case: Case, *, precision: str, folder: Path) 
 
 
 def read_trace(run: Path) -> Trace:
-    """Return what a run left."""
+    """Return the results of a run."""
     recorded = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     steps = [line for line in recorded if "loss_class/train" in line]
     return Trace(
@@ -260,7 +260,7 @@ def read_trace(run: Path) -> Trace:
 
 
 def compare(one: Trace, other: Trace) -> Difference:
-    """Return how far a run lies from another."""
+    """Return the difference between two runs."""
     pairs = zip(one.losses, other.losses, strict=True)
     weights = [
         float((one.weights[name].double() - weight.double()).abs().max())
@@ -270,14 +270,14 @@ def compare(one: Trace, other: Trace) -> Difference:
 
 
 def is_same(difference: Difference, precision: str) -> bool:
-    """Whether a difference is rounding."""
+    """Return whether a difference is only rounding."""
     if precision == "fp64":
         return max(difference.losses) <= LOSS_FP64 and difference.weights <= WEIGHTS_FP64
     return max(difference.losses[:STEPS_FP32]) <= LOSS_FP32
 
 
 def prove(experiment: Experiment, folder: Path) -> bool:
-    """Print the table of an experiment; return whether every case is as it should be."""
+    """Print the table of an experiment; return whether every case is as expected."""
     traces: dict[str, Trace] = {}
     right = True
     for name, case in CASES.items():
@@ -297,17 +297,17 @@ def prove(experiment: Experiment, folder: Path) -> bool:
     for processes in (2, 3):
         no_boxes, no_images = parts_without(experiment, processes)
         print(
-            f"{processes} processes: on {no_boxes} of {STEPS} steps some process has no boxes, "
-            f"on {no_images} no images"
+            f"{processes} processes: in {no_boxes} of {STEPS} steps a process has images without "
+            f"boxes, in {no_images} steps no images"
         )
     print(f"the loss falls by {fall:.0%} from the first five steps to the last five\n")
     return right and fall >= 0.2
 
 
 def main() -> int:
-    """Print the tables; return 1 where a case is not as it should be."""
-    parser = argparse.ArgumentParser(description="Whether hardware changes a training.")
-    parser.add_argument("--bccd", type=Path, help="folder of bccd; without it, drawn shapes alone")
+    """Print the tables; return 1 if a case is not as expected."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--bccd", type=Path, help="folder of bccd; default: only drawn shapes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -315,7 +315,7 @@ def main() -> int:
         experiments = [shapes(folder)]
         if options.bccd:
             experiments.append(blood_cells(options.bccd, folder))
-        print("Largest relative difference of a loss, largest difference of a final weight:\n")
+        print("Largest relative difference of a loss, and largest difference of a final weight:\n")
         print(
             f"| data | case | loss, fp64 | weight, fp64 | first {STEPS_FP32} losses, fp32 | "
             f"loss, fp32 | weight, fp32 |\n|---|---|---|---|---|---|---|"

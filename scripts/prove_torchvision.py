@@ -1,12 +1,12 @@
-"""Whether we train what torchvision trains: SGD in lockstep from the same weights and batches.
+"""Check that training equals torchvision's: SGD in lockstep from the same weights and batches.
 
     python scripts/prove_torchvision.py --root data/coco --backbone resnet50 --short-side 800
 
-Converts a RetinaNet of torchvision's (random weights, or --weights FILE) into ours, then takes the
-same steps with both, each with its own modules, losses and gradients: torchvision's backbone, head,
-matcher and `compute_loss` on the one side, our network and criterion on the other. The batches are
-of our data path. Prints, step by step, how far the losses lie apart, and at the end the weights.
-Ends with 1 where that is more than rounding.
+Converts a RetinaNet of torchvision with random weights to ours. Then takes the same steps with
+both, each with its own modules, losses and gradients: torchvision's backbone, head, matcher and
+`compute_loss` on one side, our network and criterion on the other. The batches come from our data
+path. Prints the difference of the losses after each step, and of the weights at the end. The exit
+code is 1 if a difference is larger than rounding.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
 
 TOLERANCES = {torch.float64: (1e-8, 1e-7), torch.float32: (1e-4, None)}
-"""Relative of a loss, absolute of a weight: training in float32 is chaotic, its end no proof."""
+"""Relative for a loss, absolute for a weight. Float32 training is chaotic: final weights prove
+nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one step gave: class loss and box loss of each."""
+    """Result of one step: class loss and box loss of each side."""
 
     ours: tuple[float, float]
     theirs: tuple[float, float]
@@ -62,7 +63,7 @@ class Step:
 
 
 def build_peer(version: str, backbone: str, classes: int, channels: int) -> RetinaNet:
-    """Return torchvision's network with frozen batch norm and random weights that say something."""
+    """Return torchvision's network with frozen batch norm and useful random weights."""
     body = getattr(models, backbone)(weights=None, norm_layer=FrozenBatchNorm2d)
     deep = body.layer4[-1].conv1.weight.shape[0] * body.layer4[-1].expansion
     for name, parameter in body.named_parameters():  # as in its recipe
@@ -89,7 +90,7 @@ def build_peer(version: str, backbone: str, classes: int, channels: int) -> Reti
 
 
 def convert(peer: RetinaNet, classes: int, overrides: list[str]) -> tuple[Detector, Config]:
-    """Return the peer as ours, through a file."""
+    """Convert the peer to our network, through a file."""
     categories = Categories(ids=tuple(range(classes)), names=tuple(map(str, range(classes))))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "peer.pth"
@@ -101,7 +102,7 @@ def convert(peer: RetinaNet, classes: int, overrides: list[str]) -> tuple[Detect
 
 
 def load_batches(config: Config, split: Split, steps: int) -> Iterator[Batch]:
-    """Yield the batches of our data path, boxes in float64."""
+    """Yield the batches of our data path."""
     loader = training_loader(
         build_dataset(config, split, augment=True, losses=True),
         training_plan(config, split),
@@ -119,7 +120,7 @@ def load_batches(config: Config, split: Split, steps: int) -> Iterator[Batch]:
 
 
 def peer_losses(peer: RetinaNet, pixels: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return torchvision's losses, by its own modules, of images that are normalised already."""
+    """Return the losses of torchvision's own modules for images that are already normalised."""
     features = list(peer.backbone(pixels).values())
     outputs = peer.head(features)
     images = ImageList(pixels, [(int(height), int(width)) for height, width in batch.sizes])
@@ -133,7 +134,7 @@ def peer_losses(peer: RetinaNet, pixels: Tensor, batch: Batch) -> tuple[Tensor, 
 
 
 def our_losses(ours: Detector, config: Config, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return our losses; the boxes are as exact as the network, or their rounding would show."""
+    """Return our losses; boxes have the precision of the network, or their rounding would show."""
     outputs = ours(batch.images, batch.sizes)
     boxes = batch.assigned.boxes.to(outputs.logits.dtype)
     batch = replace(batch, assigned=replace(batch.assigned, boxes=boxes))
@@ -144,7 +145,7 @@ def our_losses(ours: Detector, config: Config, batch: Batch) -> tuple[Tensor, Te
 def lockstep(
     peer: RetinaNet, ours: Detector, config: Config, batches: Iterator[Batch], *, lr: float
 ) -> Iterator[Step]:
-    """Take a step with both on each batch, SGD as in torchvision's recipe."""
+    """Take a step of SGD with both on each batch, as in torchvision's recipe."""
     optimizers = [
         torch.optim.SGD(
             [p for p in model.parameters() if p.requires_grad],
@@ -157,7 +158,7 @@ def lockstep(
     for batch in batches:
         pixels = ours.normalise(batch.images, batch.sizes)
         given = []
-        # One after the other, so that only one's activations are held.
+        # One after the other, so that only one network's activations are in memory.
         for losses_of, optimizer in zip(
             (partial(our_losses, ours, config), partial(peer_losses, peer, pixels)),
             optimizers,
@@ -172,7 +173,7 @@ def lockstep(
 
 
 class Proof:
-    """A network of torchvision's and ours with its weights, on the images of a data set."""
+    """A torchvision network, and ours with the same weights, on the images of a data set."""
 
     def __init__(
         self,
@@ -204,12 +205,12 @@ class Proof:
         self._before = {n: p.detach().clone() for n, p in self.ours.named_parameters()}
 
     def take(self, steps: int, lr: float = 0.01 * 2 / 16) -> Iterator[Step]:
-        """Take steps with both; the learning rate is torchvision's 0.01 for 16, in proportion."""
+        """Take steps with both; the learning rate is torchvision's 0.01 for 16 images, scaled."""
         batches = load_batches(self.config, self.split, steps)
         yield from lockstep(self.peer, self.ours, self.config, batches, lr=lr)
 
     def largest_difference(self) -> float:
-        """Return by how much a weight differs at most."""
+        """Return the largest difference between the weights of both."""
         theirs, normed = self.peer.state_dict(), self.config.model.head_norm == "gn"
         return max(
             float((value - theirs[PROJECTS["torchvision"].key(name, normed)]).abs().max())
@@ -217,7 +218,7 @@ class Proof:
         )
 
     def largest_move(self) -> float:
-        """Return by how much the steps have changed a weight at most."""
+        """Return the largest change of a weight by the steps."""
         named = self.ours.named_parameters()
         return max(float((p.detach() - self._before[name]).abs().max()) for name, p in named)
 
@@ -226,14 +227,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", required=True, help="a COCO data set (data.root)")
-    parser.add_argument("--annotations", default="annotations/instances_train2017.json")
-    parser.add_argument("--images", default="train2017")
-    parser.add_argument("--version", choices=["v1", "v2"], default="v1")
-    parser.add_argument("--backbone", choices=RESNETS, default="resnet50")
-    parser.add_argument("--short-side", type=int, default=800)
-    parser.add_argument("--precision", choices=["fp64", "fp32"], default="fp64")
-    parser.add_argument("--steps", type=int, default=20)
+    add = parser.add_argument
+    add("--root", required=True, help="folder of a COCO data set (data.root)")
+    default = "annotations/instances_train2017.json"
+    add("--annotations", default=default, help="annotation file (%(default)s)")
+    add("--images", default="train2017", help="folder of the images (%(default)s)")
+    versions = ["v1", "v2"]
+    add("--version", choices=versions, default="v1", help="version of RetinaNet (%(default)s)")
+    add("--backbone", choices=RESNETS, default="resnet50", help="backbone (%(default)s)")
+    add("--short-side", type=int, default=800, help="shorter image side, px (%(default)s)")
+    precisions = ["fp64", "fp32"]
+    add("--precision", choices=precisions, default="fp64", help="precision (%(default)s)")
+    add("--steps", type=int, default=20, help="number of steps (%(default)s)")
     options = parser.parse_args()
     dtype = torch.float64 if options.precision == "fp64" else torch.float32
     loss_tolerance, weight_tolerance = TOLERANCES[dtype]
@@ -259,7 +264,10 @@ def main() -> int:
             flush=True,
         )
     weights, moved = proof.largest_difference(), proof.largest_move()
-    print(f"losses differ by at most {worst:.1e}, final weights by {weights:.1e} of {moved:.1e}")
+    print(
+        f"losses differ by at most {worst:.1e}, final weights by at most {weights:.1e} (training "
+        f"changed them by up to {moved:.1e})"
+    )
     fine = worst <= loss_tolerance and (weight_tolerance is None or weights <= weight_tolerance)
     return 0 if fine else 1
 

@@ -1,4 +1,4 @@
-"""Whether two runs are the same training, bit for bit: for the soak scripts and tests."""
+"""Check whether two runs are the same training, bit for bit: for the soak scripts and tests."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from retinanet.checkpoints.format import Checkpoint, load_checkpoint
 
 _STATE = ("progress", "model", "averaged", "optimizer", "scaler", "fingerprint")
-"""Parts of a checkpoint that are compared."""
+"""Parts of a checkpoint to compare."""
 CLOCK = ("seconds", "per_second", "_share", "memory_gb", "tflops", "utilisation")
-"""Ends of the names of what a run measures of the machine, not of the training."""
+"""Endings of the names of metrics that measure the machine, not the training."""
 _SHOWN = 5
-"""Places in a list of differences."""
+"""Largest number of places in a list of differences."""
 
 
 def run_differences(one: Path, other: Path) -> list[str]:
-    """Return where two run folders differ, times apart: nowhere, if they are the same training.
+    """Return where two run folders differ, except in times; empty if they are the same training.
 
-    Compared are weights, averaged weights, optimiser, scaler and progress in `last.pt` and
+    It compares weights, averaged weights, optimiser, scaler and progress in `last.pt` and
     `best.pt`, the lines of `metrics.jsonl`, and the detections of the last evaluation.
 
     Raises:
-        UserError: a checkpoint that cannot be read.
-        OSError: another of these files is missing.
+        UserError: A checkpoint cannot be read.
+        OSError: Another of these files is missing.
     """
     differences = []
     for name in ("last.pt", "best.pt"):
@@ -45,7 +45,7 @@ def run_differences(one: Path, other: Path) -> list[str]:
 
 
 def state_differences(one: Checkpoint, other: Checkpoint) -> list[str]:
-    """Return the places in which two states differ; bits count, so 0.0 and -0.0 do."""
+    """Return the places where two states differ; bits are compared, so 0.0 and -0.0 differ."""
     places = []
     for part in _STATE:
         a, b = (dict(_leaves(getattr(state, part), part)) for state in (one, other))
@@ -57,7 +57,7 @@ def state_differences(one: Checkpoint, other: Checkpoint) -> list[str]:
 
 
 def recorded_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl without what depends on the clock."""
+    """Return the lines of a run's metrics.jsonl without the metrics of the machine."""
     text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     return [
         {key: value for key, value in json.loads(line).items() if not key.endswith(CLOCK)}
@@ -66,7 +66,7 @@ def recorded_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Yield the values inside nested dicts, lists and dataclasses, each with its dotted place."""
+    """Yield the values in nested dicts, lists and dataclasses, each with its dotted path."""
     if hasattr(value, "__dataclass_fields__"):
         value = vars(value)
     if isinstance(value, (dict, list, tuple)):

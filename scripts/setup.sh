@@ -1,22 +1,22 @@
-# Sourced by demo.sh and test.sh: an environment with the project in it, made once.
+# Sourced by demo.sh and test.sh: create an environment with the project in it, once.
 #
 #   extras=dev,fast versions=locked
 #   source scripts/setup.sh
 #
-# Without an active virtual environment this makes .venv, with the versions of constraints.txt: those
-# that the tests run with. An active environment is used as it is: there the ranges of pyproject.toml
-# count. `versions=locked` applies constraints.txt there, too; `versions=newest` makes .venv-newest,
-# with the newest releases that the ranges admit. A stamp in the environment holds the checksums of
-# what it was made from, so that a second run installs nothing.
+# Without an active virtual environment this creates .venv with the versions of constraints.txt,
+# which the tests run with. In an active environment the ranges of pyproject.toml apply instead;
+# `versions=locked` applies constraints.txt there, too. `versions=newest` creates .venv-newest with
+# the newest releases that the ranges allow. A stamp in the environment holds the checksums of the
+# input files, so that a second run installs nothing.
 place="${VIRTUAL_ENV:-.venv}"
 if [ "${versions:-}" = newest ]; then place=.venv-newest; fi
 if [ "$place" -ef .venv ] || [ "$place" = .venv ]; then versions="${versions:-locked}"; fi
 if [ ! -x "$place/bin/python" ]; then
   if [ "$place" = "${VIRTUAL_ENV:-}" ]; then
-    echo "error: VIRTUAL_ENV is $place, but there is no $place/bin/python: activate another, or unset it" >&2
+    echo "error: VIRTUAL_ENV is $place, but there is no $place/bin/python: activate another environment, or unset VIRTUAL_ENV" >&2
     exit 2
   fi
-  echo "Making $place ..."
+  echo "Creating $place ..."
   "${PYTHON:-python3}" -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version) if sys.version_info < (3, 10) else None'
   "${PYTHON:-python3}" -m venv "$place" || { rm -rf "$place"; exit 1; }
 fi

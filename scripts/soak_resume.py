@@ -1,12 +1,12 @@
-"""Kill a training at random, again and again, and see whether it still is the same training.
+"""Kill a training at random times, again and again, and check that the result is the same.
 
     python scripts/soak_resume.py --kills 30
     python scripts/soak_resume.py --kills 10 --processes 3
 
-Trains a tiny network on the synthetic set undisturbed; then the same with kill -9 at random moments
-(uniform in time) of a random process of the run, loader workers and processes of torchrun's
-group among them, going on with --auto-resume each time. At the end all bits are compared; exit code
-1 if any differs, or if a process outlives its run.
+Trains a tiny network on the synthetic set without interruption. Then trains it again with kill -9
+at random times (uniformly distributed), each time of a random process of the run: also loader
+workers and processes of torchrun's group. Each time, --auto-resume continues the run. At the end,
+all bits are compared. The exit code is 1 if any differs, or if a process outlives its run.
 """
 
 from __future__ import annotations
@@ -28,36 +28,37 @@ from same_run import run_differences
 
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.data.synthetic import write_synthetic
+from retinanet.errors import plural
 from retinanet.yaml_reader import write_yaml
 
 ROOT = Path(__file__).parents[1]
 GRACE = 15.0
-"""s after which every process of a killed run must be gone; torch's workers look every 5 s."""
+"""Seconds until all processes of a killed run must be gone; torch's workers poll every 5 s."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill and what it left."""
+    """One kill and its effect."""
 
     after: float
-    """s since the start of the attempt."""
+    """Seconds since the start of the attempt."""
     victim: str
     step: int | None
-    """Step of the state that was left; None before the first."""
+    """Step of the last saved state; None before the first one."""
     writing: bool
     """Whether a checkpoint was being written."""
     gone_after: float | None
-    """s until all processes were gone; None if some outlived the grace."""
+    """Seconds until all processes were gone; None if some outlived the grace period."""
 
 
 def main() -> int:
     """Run the soak; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1, help="loader workers of each process")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=30, help="number of kills (30)")
+    parser.add_argument("--processes", type=int, default=1, help="training processes (1)")
+    parser.add_argument("--workers", type=int, default=1, help="loader workers per process (1)")
+    parser.add_argument("--steps", type=int, default=60, help="steps of the training (60)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the times of the kills (0)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="soak_resume_"))
     try:
@@ -67,7 +68,7 @@ def main() -> int:
 
 
 def soak(options: argparse.Namespace, folder: Path) -> int:
-    """Train undisturbed and disturbed; compare."""
+    """Train without and with kills, and compare the results."""
     write_synthetic(folder / "data", train_images=12, val_images=6, seed=3)
     write_yaml(experiment(folder, options), folder / "soak.yaml")
     started = time.perf_counter()
@@ -82,7 +83,7 @@ def soak(options: argparse.Namespace, folder: Path) -> int:
     print("kill  after s  state after step  writing  gone after s  victim", flush=True)
     while len(kills) < options.kills:
         kill = disturb(folder, options, chance, whole)
-        if kill is None:  # it was done before the moment came: begin another of the same
+        if kill is None:  # it finished before the kill: start another one
             failed = compare(folder)
             if failed:
                 return failed
@@ -102,19 +103,22 @@ def soak(options: argparse.Namespace, folder: Path) -> int:
         return 1
     left = sum(kill.gone_after is None for kill in kills)
     writing = sum(kill.writing for kill in kills)
-    print(f"{len(kills)} kills, {writing} while a checkpoint was written; {left} left processes")
+    print(
+        f"{plural(len(kills), 'kill')}, {writing} while a checkpoint was written, {left} with "
+        "processes left behind"
+    )
     return compare(folder) or (1 if left else 0)
 
 
 def compare(folder: Path) -> int:
-    """Say whether the finished runs are the same."""
+    """Print whether the finished runs are the same; return 1 if they differ."""
     differences = run_differences(folder / "runs" / "undisturbed", folder / "runs" / "disturbed")
     print("\n".join(["DIFFERENT:", *differences]) if differences else "the same bits", flush=True)
     return 1 if differences else 0
 
 
 def experiment(folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    """Return a tiny experiment with everything that has a state."""
+    """Return a tiny experiment that uses everything with a state."""
     splits = {
         split: {"annotations": f"annotations/{split}.json", "images": f"images/{split}"}
         for split in ("train", "val")
@@ -157,7 +161,7 @@ def start(folder: Path, options: argparse.Namespace, name: str) -> subprocess.Po
 def disturb(
     folder: Path, options: argparse.Namespace, chance: random.Random, whole: float
 ) -> Kill | None:
-    """Run an attempt and kill one of its processes; None if it ended before that."""
+    """Run an attempt and kill one of its processes; return None if it ended before that."""
     process = start(folder, options, "disturbed")
     after = chance.uniform(0, whole)
     try:
@@ -193,7 +197,7 @@ def disturb(
 
 
 def describe(pid: int, root: int, processes: int) -> str:
-    """Say which process of a run one is."""
+    """Return the role of a process in the run."""
     parent = stat(pid)[1] if stat(pid) else ""
     if pid == root or (processes > 1 and parent == str(root)):
         return "training process"

@@ -1,13 +1,13 @@
-"""Train for long, and see whether memory, files and processes stay what they were.
+"""Train for a long time, and check that memory, open files and processes do not grow.
 
     python scripts/soak_train.py     # 5,000 steps, half an hour on two cores
 
 Trains the demo's ResNet-18 on drawn images of 256 px with two loader workers, and evaluates and
-saves every 250 steps. Half-way between two evaluations it looks at the processes from outside:
-memory, open files, threads. Then it kills a training three times (-9: the training process in a
-step, one of its workers, the training process in an evaluation) and looks for what is left. Ends
-with 1 where something grew, or a process outlived its run. Memory settles within a thousand steps
-or so: a short run (--steps 800 --every 100) is one of the kills alone.
+saves every 250 steps. Halfway between evaluations, it measures memory, open files and threads of
+the processes from outside. Then it kills a training three times with kill -9 (the training process
+in a step, one of its workers, the training process in an evaluation) and checks what is left
+behind. The exit code is 1 if something grew, or a process outlived its run. Memory settles within
+about a thousand steps, so a short run (--steps 800 --every 100) only tests the kills.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ from statistics import mean
 from processes import birth, descendants, handles, memory, threads
 
 from retinanet.data.synthetic import write_synthetic
+from retinanet.errors import plural
 from retinanet.schema import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 GROWTH = 0.03
-"""Growth of memory, from the second quarter to the last one, that is still noise."""
+"""Growth of memory from the second quarter to the last one that still counts as noise."""
 MOST_SAVING = 0.01
 """Share of the time that checkpoints may take at the default interval."""
 GRACE = 15.0
-"""s after which every process of a killed run must be gone; torch's workers look every 5 s."""
+"""Seconds until all processes of a killed run must be gone; torch's workers poll every 5 s."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The processes of a training at one moment."""
+    """Measurement of the processes of a training."""
 
     step: int
     training_mb: float
@@ -50,21 +51,21 @@ class Look:
     """Memory of all loader workers."""
     training_files: int
     worker_files: int
-    """Open files of the worker that has the most."""
+    """Open files of the worker with the most."""
     threads: int
     """Threads of the training process."""
     processes: int
 
 
 def main() -> int:
-    """Train, kill, and say what was found; return the exit code."""
+    """Train, kill, and print the findings; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--every", type=int, default=250, help="steps between evaluations")
-    parser.add_argument("--batch", type=int, default=4, help="images of a step")
+    parser.add_argument("--steps", type=int, default=5000, help="steps of the training (5000)")
+    parser.add_argument("--every", type=int, default=250, help="steps between evaluations (250)")
+    parser.add_argument("--batch", type=int, default=4, help="images per step (4)")
     options = parser.parse_args()
     if options.every < 10 or options.every % 10 or options.steps < 8 * options.every:
-        parser.error("--every takes tens of steps, and --steps eight times as many at least")
+        parser.error("--every must be a multiple of 10, and --steps at least eight times --every")
     folder = Path(tempfile.mkdtemp(prefix="soak_train_"))
     try:
         write_synthetic(folder / "data", train_images=400, val_images=40, seed=5)
@@ -77,7 +78,7 @@ def main() -> int:
 
 
 def start(folder: Path, options: argparse.Namespace, name: str) -> subprocess.Popen[bytes]:
-    """Start a training, or go on with it."""
+    """Start or continue a training."""
     words = [
         *("demo", "--auto-resume", "--name", name, f"data.root={folder / 'data'}"),
         *("data.short_side=[256]", "data.long_side=256", "data.workers=2"),
@@ -96,12 +97,12 @@ def start(folder: Path, options: argparse.Namespace, name: str) -> subprocess.Po
 
 
 def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
-    """Train to the end; return what was seen half-way between evaluations.
+    """Train to the end; return the measurements from halfway between evaluations.
 
     Raises:
-        SystemExit: the training failed (its output is the message), or saved for too long.
+        SystemExit: The training failed (its output is the message), or checkpoints took too long.
     """
-    print("   step  training MB  workers MB  files  of a worker  threads  processes", flush=True)
+    print("   step  training MB  workers MB  files  worker files  threads  processes", flush=True)
     started = time.perf_counter()
     process, looks = start(folder, options, "soak"), list[Look]()
     while process.poll() is None:
@@ -112,19 +113,19 @@ def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
             _, training, workers, *counts = astuple(looks[-1])
             print(
                 f"{step:7}{training:13.1f}{workers:12.1f}"
-                + "".join(f"{n:{w}}" for n, w in zip(counts, (7, 13, 9, 11), strict=True)),
+                + "".join(f"{n:{w}}" for n, w in zip(counts, (7, 14, 9, 11), strict=True)),
                 flush=True,
             )
         time.sleep(0.2)
-    said = (folder / "soak.txt").read_text()
+    output = (folder / "soak.txt").read_text()
     if process.returncode:
-        raise SystemExit(said[-4000:])
-    print(said.splitlines()[-1])
+        raise SystemExit(output[-4000:])
+    print(output.splitlines()[-1])
     seconds, saving = time.perf_counter() - started, pause(folder / "runs" / "soak")
     share = saving / seconds * options.every / TrainConfig().checkpoint_every
     print(
-        f"{options.steps} steps in {seconds:.0f} s; the training stood still for checkpoints "
-        f"{saving:.2f} s, {saving / seconds:.2%}; at the default interval {share:.2%}",
+        f"{options.steps} steps in {seconds:.0f} s; training waited {saving:.2f} s for checkpoints "
+        f"({saving / seconds:.2%}; {share:.2%} at the default interval)",
         flush=True,
     )
     if share > MOST_SAVING:
@@ -133,7 +134,7 @@ def watch(folder: Path, options: argparse.Namespace) -> list[Look]:
 
 
 def recorded(run: Path) -> list[dict[str, float]]:
-    """Return the whole lines of a run's metrics.jsonl."""
+    """Return the complete lines of a run's metrics.jsonl."""
     try:
         text = (run / "metrics.jsonl").read_text()
     except OSError:
@@ -142,18 +143,18 @@ def recorded(run: Path) -> list[dict[str, float]]:
 
 
 def newest_step(run: Path) -> int:
-    """Return the step that a run has recorded last; 0 before the first."""
+    """Return the last step that a run has recorded; 0 before the first one."""
     lines = recorded(run)
     return int(lines[-1]["step"]) if lines else 0
 
 
 def pause(run: Path) -> float:
-    """Return the seconds for which a run stood still for checkpoints."""
+    """Return the seconds that a run waited for checkpoints."""
     return sum(line.get("train/checkpoint_seconds", 0.0) for line in recorded(run))
 
 
 def look(pid: int, step: int) -> Look:
-    """Look at a training process and its workers."""
+    """Measure a training process and its workers."""
     others = [child for child in descendants(pid) if child != pid]
     return Look(
         step=step,
@@ -167,13 +168,13 @@ def look(pid: int, step: int) -> Look:
 
 
 def growth(looks: list[Look]) -> list[str]:
-    """Return what is more in the last quarter of a run than in its second one."""
+    """Return what grew from the second quarter of a run to the last one."""
     quarter = len(looks) // 4
     early, late = looks[quarter : 2 * quarter], looks[-quarter:]
     grown = []
     for name in ("training_mb", "workers_mb"):
         before, after = (mean(getattr(one, name) for one in part) for part in (early, late))
-        print(f"{name}: {before:.1f} in the second quarter, {after:.1f} in the last one")
+        print(f"{name}: {before:.1f} in the second quarter, {after:.1f} in the last")
         if after > before * (1 + GROWTH):
             grown.append(f"{name} grew from {before:.1f} to {after:.1f}")
     for name in ("training_files", "worker_files", "threads", "processes"):
@@ -184,7 +185,7 @@ def growth(looks: list[Look]) -> list[str]:
 
 
 def left_by_kills(folder: Path, options: argparse.Namespace) -> list[str]:
-    """Kill a training in three ways; return what outlived it."""
+    """Kill a training in three ways; return processes and files that are left."""
     run, left = folder / "runs" / "killed", []
     text = folder / "killed.txt"
     for what, is_time, of_worker in (
@@ -196,7 +197,7 @@ def left_by_kills(folder: Path, options: argparse.Namespace) -> list[str]:
         before = shared_memory()
         process = start(folder, options, "killed")
         wait(process, is_time, text)
-        time.sleep(0.3)  # well inside what has just begun
+        time.sleep(0.3)  # well inside the step or evaluation that has just started
         group = descendants(process.pid)
         born = {pid: birth(pid) for pid in group}
         os.kill(group[1] if of_worker else process.pid, signal.SIGKILL)
@@ -206,9 +207,9 @@ def left_by_kills(folder: Path, options: argparse.Namespace) -> list[str]:
             time.sleep(0.1)
         rest, files = alive(born), shared_memory() - before
         print(
-            f"kill -9 of {what}: exit code {process.returncode}, {len(group)} processes "
-            f"{'gone' if not rest else 'NOT gone'} after {time.perf_counter() - killed:.1f} s, "
-            f"{len(files)} files left in /dev/shm",
+            f"kill -9 of {what}: exit code {process.returncode}, "
+            f"{plural(len(group), 'process')} {'gone' if not rest else 'NOT gone'} after "
+            f"{time.perf_counter() - killed:.1f} s, {plural(len(files), 'file')} left in /dev/shm",
             flush=True,
         )
         left += [f"process {pid} outlived its run" for pid in rest] + sorted(files)
@@ -216,10 +217,10 @@ def left_by_kills(folder: Path, options: argparse.Namespace) -> list[str]:
 
 
 def wait(process: subprocess.Popen[bytes], until: Callable[[], bool], text: Path) -> None:
-    """Wait for a moment of a training.
+    """Wait until a training reaches some point.
 
     Raises:
-        SystemExit: it ended before that; its output is the message.
+        SystemExit: It ended before that; its output is the message.
     """
     while not until():
         if process.poll() is not None:
@@ -228,13 +229,13 @@ def wait(process: subprocess.Popen[bytes], until: Callable[[], bool], text: Path
 
 
 def is_evaluating(run: Path, options: argparse.Namespace) -> bool:
-    """Whether the first evaluation is under way: its step is recorded, its figures are not."""
+    """Return whether the first evaluation is running: its step is recorded, its metrics are not."""
     lines = recorded(run)
     return bool(lines) and lines[-1]["step"] == options.every and "val/AP" not in lines[-1]
 
 
 def alive(born: dict[int, str | None]) -> list[int]:
-    """Return which processes, known by when they began, are still there."""
+    """Return the processes that are still running, identified by their start times."""
     return [pid for pid, when in born.items() if birth(pid) == when is not None]
 
 

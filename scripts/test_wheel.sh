@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build the wheel, install it in an empty environment outside the checkout, and use it there.
+# Build the wheel, install it into an empty environment outside the checkout, and use it there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work="$(mktemp -d)"

@@ -1,4 +1,4 @@
-"""`retinanet demo`: a drawn data set, a small training, figures and a picture."""
+"""`retinanet demo`: draw a data set, train a small network, print metrics and save a picture."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ def main(words: list[str]) -> int:
     """Run the demo; return the exit code."""
     parser = command_parser(
         "demo",
-        "Draw a data set, train a small network on it, evaluate it, and draw its detections: about "
-        "5 minutes on two cores.",
+        "Draw a data set, train a small network on it, evaluate it, and draw its detections.\n"
+        "This takes about 5 minutes on two cores.",
         "retinanet demo",
     )
-    parser.add_argument("--output", metavar="DIR", default="runs", help="default: runs")
+    parser.add_argument(
+        "--output", metavar="DIR", default="runs", help="output folder (default: runs)"
+    )
     options = parser.parse_args(words)
     return run_demo(Path(options.output))
 
 
 def run_demo(output: Path) -> int:
-    """Draw, train, evaluate and show; everything lies under `output`. Returns the exit code."""
+    """Draw, train, evaluate and print; all files go to `output`. Return the exit code."""
     from retinanet.data.synthetic import write_synthetic
 
     started = time.perf_counter()
     data = output / "demo-data"
-    print(f"drawing {TRAIN_IMAGES} + {VAL_IMAGES} images into {data}", flush=True)
+    print(
+        f"drawing {TRAIN_IMAGES:,} training and {VAL_IMAGES:,} validation images into {data}",
+        flush=True,
+    )
     try:
         write_synthetic(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, seed=SEED)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command_parser
@@ -29,10 +30,10 @@ def main(words: list[str]) -> int:
     from retinanet.engine import launch
 
     if options.allow_changes and resume is None and not options.auto_resume:
-        raise UserError("--allow-changes goes with --resume or --auto-resume")
+        raise UserError("--allow-changes needs --resume or --auto-resume")
     if resume is not None:
         if options.dry_run or options.auto_resume:
-            raise UserError("--resume goes with neither --dry-run nor --auto-resume")
+            raise UserError("--resume cannot be combined with --dry-run or --auto-resume")
         outcome: launch.Outcome | None = launch.resume_experiment(
             find_config(config) if config else None,
             Path(resume) if resume else None,
@@ -41,7 +42,8 @@ def main(words: list[str]) -> int:
         )
     else:
         if config is None:
-            parser.error("name a config file, or a run with --resume")
+            example = " ".join(["retinanet train finetune_small", *map(shlex.quote, overrides)])
+            parser.error(f"give a recipe or a config file ({example}), or a run with --resume")
         path = find_config(config)
         outcome = launch.train_experiment(
             load_config(path, overrides),
@@ -62,55 +64,57 @@ def main(words: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "train",
-        "Train a detector. Everything is checked, and two images rehearsed, before step 0.",
-        "retinanet train configs/retinanet_r50_fpn_1x_coco.yaml data.root=/data/coco --name first\n"
+        "Train a detector. Before step 0 all inputs are checked and two images are tried.",
+        "retinanet train finetune_small data.root=my_data --name first\n"
         "  retinanet train --resume runs/first\n"
-        "  torchrun --nproc_per_node 8 tools/train.py configs/retinanet_r50_fpn_1x_coco.yaml",
+        "  torchrun --nproc_per_node 8 tools/train.py finetune_small data.root=my_data",
     )
-    parser.add_argument("config", nargs="?", help="YAML file of the experiment")
+    parser.add_argument("config", nargs="?", help="config file (YAML) or the name of a recipe")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
-    parser.add_argument("--name", help="of the run's folder (output.name)")
+    parser.add_argument("--name", help="name of the run folder (output.name)")
     parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="PATH",
-        help="continue a run: its folder, a checkpoint, or nothing for the config's own folder",
+        help="continue a run: its folder or a checkpoint in it; without a PATH, the run in the "
+        "config's folder",
     )
     parser.add_argument(
         "--auto-resume",
         action="store_true",
-        help="continue the run in the config's folder, or start it: for machines that go away",
+        help="continue the run in the config's folder, or start it if there is none (for "
+        "preemptible machines)",
     )
     parser.add_argument(
         "--allow-changes",
         action="store_true",
-        help="continue a run as another experiment, with options that a resume refuses",
+        help="resume with changed options even if that makes it another experiment",
     )
     parser.add_argument(
         "--init-from",
         metavar="CHECKPOINT",
-        help="start from a detector's weights (model.init_from): ours, torchvision's, "
-        "detectron2's, mmdetection's",
+        help="start from the weights of a detector (model.init_from): a checkpoint of this "
+        "package, torchvision, detectron2 or mmdetection",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="check all, take one step and evaluate one batch, then print schedule, parameters, "
-        "memory and time; nothing is written",
+        help="check everything, take one step and evaluate one batch, then print the schedule, "
+        "parameters, memory and time; nothing is written",
     )
     return parser
 
 
 def _config_and_overrides(config: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
-    """Sort positional words: without a config file, the first override stands in its place."""
+    """Sort positional words: without a config file, the first override is parsed as one."""
     if config is not None and "=" in config and not Path(config).exists():
         return None, [config, *overrides]
     return config, overrides
 
 
 def _flags_as_overrides(options: argparse.Namespace) -> list[str]:
-    """Return the options of an experiment that have flags of their own."""
+    """Return the options of an experiment that also have a flag."""
     flags = {"output.name": options.name, "model.init_from": options.init_from}
-    # As JSON: "null" is a name, too.
+    # As JSON, because "null" can be a name.
     return [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]

@@ -1,4 +1,4 @@
-"""One pass over a split by all ranks, in rounds, and what each rank found in its images."""
+"""Detect in a split: one pass by all ranks, in rounds, and the detections of each rank."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from retinanet.structures import Detections, Outputs
 
 @dataclass(kw_only=True)
 class RankDetections:
-    """What one rank's pass over its batches gave."""
+    """The results of one rank's pass over its batches."""
 
     results: list[Result] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=lambda: {"class": [], "box": []})
-    """Losses of each image: they are added up at the end, exactly, so that no order matters."""
+    """Losses of each image. They are summed exactly at the end, so their order does not matter."""
     positives: int = 0
     images: int = 0
     scores: int = 0
     highest_score: float = 0.0
     pictures: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
-    """Ground truth beside detections, with the number of their batch among those of all ranks."""
+    """Ground truth beside detections, with the index of the batch over all ranks."""
     not_drawn: str = ""
-    """Of a picture that could not be drawn: its image, and why."""
+    """Image of a picture that could not be drawn, and the reason."""
 
 
 @torch.inference_mode()
@@ -60,13 +60,13 @@ def detect(
     pictures: int,
     signals: Signals | None,
 ) -> RankDetections:
-    """Detect in this rank's batches; each round takes one of every rank, and then they agree.
+    """Detect in this rank's batches. In each round every rank takes one batch, then they agree.
 
     Raises:
-        UserError: an image that cannot be read.
-        TrainingError: outputs that are not finite.
-        InterruptedRunError: `signals`, if there are any, have got one on some rank. What comes when
-            the last batch is there is left to the caller: the evaluation is complete.
+        UserError: An image cannot be read.
+        TrainingError: Outputs are not finite.
+        InterruptedRunError: A rank got a signal, if `signals` is given. A signal after the last
+            batch was loaded is left to the caller, because the evaluation is complete.
     """
     found = RankDetections()
     criterion, postprocess = build_criterion(config.loss), build_postprocess(config.postprocess)
@@ -107,31 +107,31 @@ def detect(
 def _next_batch(
     batches: Iterator[tuple[Batch, list[str]]], signals: Signals | None
 ) -> Batch | None:
-    """Return the next batch, None after the last.
+    """Return the next batch, or None after the last.
 
     Raises:
-        UserError: it has an image that cannot be read.
-        WaitInterruptedError: a signal came before the batch.
+        UserError: The batch has an image that cannot be read.
+        WaitInterruptedError: A signal came before the batch.
     """
     with nullcontext() if signals is None else signals.waiting():
         batch, bad = next(batches, (None, []))
     if bad:
-        raise UserError(f"{bad[0]} (evaluation leaves no image out)")
+        raise UserError(f"{bad[0]} (evaluation does not skip images)")
     return batch
 
 
 def _note_scores(found: RankDetections, outputs: Outputs, batch: Batch) -> None:
-    """Count a batch's scores.
+    """Count a batch's scores, and note the highest.
 
     Raises:
-        TrainingError: some are not finite.
+        TrainingError: Some scores are not finite.
     """
     found.images += len(batch.images)
     found.scores += outputs.logits.numel()
     highest = float(outputs.logits.max().sigmoid())
     if math.isnan(highest):
         raise TrainingError(
-            f"image {int(batch.image_ids[0])}: the network's outputs are not finite: it has "
+            f"image {int(batch.image_ids[0])}: the network's outputs are not finite: training has "
             "diverged. Try a lower train.lr, or train.precision=fp32"
         )
     found.highest_score = max(found.highest_score, highest)
@@ -140,7 +140,7 @@ def _note_scores(found: RankDetections, outputs: Outputs, batch: Batch) -> None:
 def _add_losses(
     found: RankDetections, criterion: Criterion, outputs: Outputs, batch: Batch
 ) -> None:
-    """Add a batch's losses, image by image: of all at once they would not fit a laptop's memory."""
+    """Add a batch's losses, image by image: all at once they would not fit a laptop's memory."""
     for i in range(len(batch.images)):
         one = slice(i, i + 1)
         part = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
@@ -157,7 +157,7 @@ def _add_picture(
     detections: Detections,
     names: tuple[str, ...],
 ) -> None:
-    """Draw an image of a batch; where that fails, note why: figures do not need pictures."""
+    """Draw an image of a batch; if that fails, note why: metrics do not need pictures."""
     try:
         found.pictures.append((place, _draw_picture(batch, i, detections, names)))
     except (cv2.error, MemoryError) as error:

@@ -1,6 +1,6 @@
-"""Whether training is still finite: judged on the device, read by the host when it logs or saves.
+"""Check that training stays finite: tested on the device, read by the host when it logs or saves.
 
-Asking each step would make the device wait for the host.
+Reading the result after each step would make the device wait for the host.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class GuardState:
-    """What the guard has noted."""
+    """The guard's counts, read from the device."""
 
     skipped: int
-    """Bad steps whose update was left out."""
+    """Number of bad steps whose update was skipped."""
     step: int | None
-    """The step (from 0) that was one too many; from it on nothing was updated."""
+    """The bad step (from 0) that exceeded the limit; from it on nothing was updated."""
     losses: tuple[float, float]
     """Class and box loss of that step."""
     norm: float
@@ -27,40 +27,40 @@ class GuardState:
 
 
 class DivergenceGuard:
-    """Counts steps with a loss or gradient that is not finite; past a limit, stops all updates.
+    """Counts steps whose loss or gradient is not finite; past a limit, stops all updates.
 
-    It stops them by `factor`, which multiplies the loss: NaN makes every later step a bad one, and
-    a bad step updates nothing.
+    It stops them through `factor`, which multiplies the loss: NaN makes every later step a bad one,
+    and a bad step updates nothing.
     """
 
     def __init__(self, device: torch.device, *, allowed: int, skipped: int) -> None:
         """Start counting.
 
         Args:
-            device: the device that trains.
-            allowed: bad steps that may be skipped.
-            skipped: bad steps of the run so far, at most `allowed`.
+            device: Training device.
+            allowed: Number of bad steps that may be skipped.
+            skipped: Number of bad steps of the run so far, at most `allowed`.
         """
         assert skipped <= allowed
         self._allowed = allowed
         self._skipped = torch.full((), skipped, dtype=torch.int64, device=device)
         self._stopped_at = torch.full((4,), math.nan, device=device)
-        """Step, class loss, box loss and norm of the step that was one too many; NaN: none was."""
+        """Step, class loss, box loss and norm of the step that exceeded the limit; NaN if none."""
 
     @property
     def factor(self) -> Tensor:
-        """1 while updates are made, NaN afterwards; a scalar on the device."""
+        """Scalar on the device: 1 while updates are made, NaN afterwards."""
         return torch.where(self._skipped > self._allowed, math.nan, 1.0)
 
     def judge(self, step: int, losses: Tensor, norm: Tensor, loss_scale: Tensor) -> Tensor:
         """Note a step; return, on the device, whether its update may be made.
 
         Args:
-            step: number of the step, from 0.
+            step: Number of the step, from 0.
             losses: (2,) class and box loss of the global batch.
-            norm: norm of its gradient.
-            loss_scale: scale of fp16, 0 without: while it is at least 1 an infinite gradient is an
-                overflow, for which it gets smaller, and no fault of the training.
+            norm: Norm of its gradient.
+            loss_scale: Loss scale of fp16, 0 for other precisions. While it is at least 1, an
+                infinite gradient is an overflow, which lowers the scale, not a failed training.
         """
         may_update = losses.isfinite().all() & (norm.isfinite() | (loss_scale >= 1))
         stops = ~may_update & (self._skipped == self._allowed)
@@ -71,7 +71,7 @@ class DivergenceGuard:
         return may_update
 
     def read(self) -> GuardState:
-        """Wait for the device and return what was noted."""
+        """Wait for the device and return the counts."""
         step, class_loss, box_loss, norm = self._stopped_at.tolist()
         stopped = not math.isnan(step)
         return GuardState(

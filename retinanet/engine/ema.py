@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights (Polyak and Juditsky, 1992), beside the training."""
+"""An exponential moving average of the weights during training (Polyak and Juditsky, 1992)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Ema:
     """The network with averaged weights."""
 
     def __init__(self, model: Detector, decay: float) -> None:
-        """Start from the weights as they are.
+        """Start from the current weights.
 
         Args:
-            model: the network that is trained.
-            decay: share of the average that a step keeps, 0..1.
+            model: The network that is trained.
+            decay: Share of the average that a step keeps, from 0 to 1.
         """
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
@@ -30,14 +30,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int, moves: Tensor) -> None:
-        """Move towards the weights after a step.
+        """Move the average towards the weights after a step.
 
-        The first steps keep less, (1 + t) / (10 + t) of the average: the weights that training
-        starts from are soon forgotten.
+        Early steps keep less, (1 + t) / (10 + t) of the average, so that the initial weights are
+        soon forgotten.
 
         Args:
-            step: t, from 0.
-            moves: scalar on the device, whether the step updated the weights.
+            step: Number of the step t, from 0.
+            moves: Scalar on the device: whether the step updated the weights.
         """
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         move = moves.to(self._means[0].dtype) * share

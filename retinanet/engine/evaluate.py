@@ -1,4 +1,4 @@
-"""Run a detector over a split: detections, figures, losses, pictures."""
+"""Evaluate a detector on a split: detections, metrics, losses, pictures."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Evaluation:
     metrics: Metrics
     results: list[Result]
     losses: dict[str, float]
-    """Class and box loss by the positives of the whole split (or by image, where training does so);
-    empty where they were not asked for."""
+    """Class and box loss, divided by the positives of the whole split (or by its images, if
+    training does so); empty if they were not requested."""
     pictures: list[NDArray[np.uint8]]
     """Ground truth beside detections."""
     annotations: Path
@@ -54,25 +54,25 @@ def evaluate(
 ) -> Evaluation | None:
     """Evaluate on a split; the main process returns the outcome, the others None.
 
-    Each image is computed once, by one rank, on a canvas of its own, so the figures do not depend
-    on the number of processes. Figures of a part of the set would be other figures, so an image
+    One rank computes each image once, on the image's own canvas, so the metrics do not depend on
+    the number of processes. Metrics of a part of the split would not be comparable, so an image
     that cannot be read is an error.
 
     Args:
-        model: the detector, in any mode, which is restored.
-        config: the experiment.
-        split: the split to evaluate on.
-        world: this process among the others.
-        precision: precision of the network's arithmetic.
-        losses: compute the losses too.
-        pictures: how many pictures to draw.
-        limit: evaluate the first images only.
-        signals: what this process collects of them; None leaves them to others.
+        model: The detector, in any mode, which is restored.
+        config: The experiment.
+        split: The split to evaluate on.
+        world: This process and the other ranks.
+        precision: Numeric precision of the network.
+        losses: Also compute the losses.
+        pictures: Number of pictures to draw.
+        limit: Evaluate only this many images, the first ones; None evaluates all.
+        signals: Signals that this process collects; None if the caller handles them.
 
     Raises:
-        UserError: an unreadable image.
-        TrainingError: outputs that are not finite.
-        InterruptedRunError: a signal came to any rank before its last batch.
+        UserError: An image cannot be read.
+        TrainingError: Outputs are not finite.
+        InterruptedRunError: A rank got a signal before its last batch.
     """
     loader = build_evaluation_loader(
         config,
@@ -118,8 +118,8 @@ def _score(
     pictures: int,
     limit: int | None,
 ) -> Evaluation:
-    """Join what the ranks have found, and score it."""
-    # Ranks took batches in turn; sorting makes the file the same whatever their number.
+    """Join the detections of all ranks, and score them."""
+    # Ranks took batches in turn; sorting makes the file independent of the number of ranks.
     results = in_order(result for part in parts for result in part.results)
     metrics = evaluate_results(
         ground_truth(split.annotations, limit),
@@ -129,10 +129,10 @@ def _score(
     if not results:
         highest = max(part.highest_score for part in parts)
         metrics.remarks.append(
-            f"All {sum(part.scores for part in parts):,} scores lie under "
-            f"postprocess.score_threshold {config.postprocess.score_threshold:g}, the highest is "
-            f"{highest:.4f}: the network has not learned yet, or these are not the images it was "
-            "trained for."
+            f"All {sum(part.scores for part in parts):,} scores are below "
+            f"postprocess.score_threshold ({config.postprocess.score_threshold:g}); the highest is "
+            f"{highest:.4f}. The network has not learned enough yet, or it was trained for other "
+            "images."
         )
     metrics.remarks.extend(f"no picture of {part.not_drawn}" for part in parts if part.not_drawn)
     means: dict[str, float] = {}
@@ -156,8 +156,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write results.json, metrics.json, metrics.txt and the pictures; return their paths.
 
     Raises:
-        UserError: the folder cannot be written.
-        TrainingError: the disk is full.
+        UserError: The folder cannot be written.
+        TrainingError: The disk is full.
     """
     paths = [folder / "results.json", folder / "metrics.json", folder / "metrics.txt"]
     figures = metrics_json(evaluation.metrics)
@@ -171,7 +171,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         paths += _write_pictures(evaluation, folder / "pictures.jpg")
-        with replacing(paths[2]) as temporary:  # last: with the remark on a picture that failed
+        with replacing(paths[2]) as temporary:  # last, to include notes about failed pictures
             temporary.write_text(format_metrics(evaluation.metrics) + "\n", encoding="utf-8")
     except OSError as error:
         if is_disk_failure(error):
@@ -181,12 +181,12 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def _write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
-    """Write the pictures as one; return its path, or, where it fails, nothing but a remark.
+    """Write the pictures as one file; return its path, or add a note if that fails.
 
-    One of an earlier evaluation does not stay beside the new figures.
+    The picture of an earlier evaluation is removed: it does not belong to the new metrics.
 
     Raises:
-        OSError: the disk is full or broken.
+        OSError: The disk is full or broken.
     """
     if evaluation.pictures:
         columns = max(1, round((len(evaluation.pictures) / 2) ** 0.5))  # each is two wide
@@ -198,6 +198,6 @@ def _write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
         path.unlink(missing_ok=True)
     except OSError as error:
         evaluation.metrics.remarks.append(
-            f"{path} is not of this evaluation, and could not be removed: {error.strerror}"
+            f"{path} is from an earlier evaluation, and could not be removed: {error.strerror}"
         )
     return []

@@ -1,4 +1,4 @@
-"""Where a run is that is to be resumed: its folder, and the state in it to go on from."""
+"""Find the folder of a run to resume, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from retinanet.errors import UserError
 
 
 def find_state(path: Path) -> tuple[RunFolder, Checkpoint, list[str]]:
-    """Return a run's folder, the state to go on from, and what to say about it.
+    """Return a run's folder, the checkpoint to resume from, and notes about it.
 
     Args:
-        path: run folder, its folder of checkpoints, its config.yaml, or a checkpoint in it. Where
-            `last.pt` is damaged, the newest whole checkpoint of the folder counts.
+        path: Run folder, its `checkpoints` folder, its config.yaml, or a checkpoint in it. If
+            `last.pt` is damaged, the newest undamaged checkpoint of the folder is used.
 
     Raises:
-        UserError: there is no state, or it cannot be resumed.
+        UserError: There is no checkpoint, or it cannot be resumed.
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such checkpoint or run folder")
@@ -36,22 +36,22 @@ def find_state(path: Path) -> tuple[RunFolder, Checkpoint, list[str]]:
         folder = RunFolder(path.absolute().parent.parent)
     if not folder.config.exists() and not folder.config.is_symlink():
         _check_is_run_folder(folder, path, checkpoint)
-        remarks.append(f"{folder.config}: was missing; it is written again from the checkpoint")
+        remarks.append(f"{folder.config} was missing; it is recreated from the checkpoint")
     records = [folder.metrics, folder.path / "tensorboard"]
     lost = [record.name for record in records if not record.exists()]
     if checkpoint.progress.step and lost:
         remarks.append(
-            f"{folder.path} has no {' and no '.join(lost)} of the steps so far: it begins after "
-            f"step {checkpoint.progress.step}"
+            f"{folder.path} has no {' and no '.join(lost)} of the steps so far: recording starts "
+            f"after step {checkpoint.progress.step}"
         )
     return folder, checkpoint, remarks
 
 
 def _run_folder_of(path: Path) -> RunFolder:
-    """Return the run folder that a folder is, or whose checkpoints lie in it.
+    """Return the run folder for a path: the folder itself, or the parent of `checkpoints`.
 
     Raises:
-        UserError: checkpoints lie in it, but it belongs to no run folder.
+        UserError: The folder contains checkpoints, but is not part of a run folder.
     """
     folder = RunFolder(path)
     if folder.last.parent.is_dir() or not any(path.glob("*.pt")):
@@ -60,18 +60,18 @@ def _run_folder_of(path: Path) -> RunFolder:
         return RunFolder(path.absolute().parent)
     newest = max(path.glob("*.pt"), key=lambda file: (file.name == "last.pt", file.name))
     raise UserError(
-        f"{path}: holds checkpoints, but is not the folder of a run, in which they lie in "
+        f"{path}: contains checkpoints, but is not a run folder, which has them in a subfolder "
         f"`checkpoints`. {_how_to_place(newest, load_checkpoint(newest))}"
     )
 
 
 def _load_named(path: Path) -> tuple[Checkpoint, list[str]]:
-    """Read the checkpoint that was named, which must be the newest of its run."""
+    """Read the given checkpoint, which must be the newest of its run."""
     parent = path.absolute().parent
     if parent.name != "checkpoints":
         checkpoint = load_resumable(path)
         raise UserError(
-            f"{path}: does not lie in a run folder, as RUN/checkpoints/last.pt does. "
+            f"{path}: is not in a run folder, as RUN/checkpoints/last.pt is. "
             f"{_how_to_place(path, checkpoint)}"
         )
     folder = RunFolder(parent.parent)
@@ -84,27 +84,31 @@ def _load_named(path: Path) -> tuple[Checkpoint, list[str]]:
 
 
 def _check_is_newest(path: Path, checkpoint: Checkpoint, folder: RunFolder) -> None:
-    """Refuse to go back: a run has one history, and what follows a state would be overwritten."""
+    """Refuse to go back in a run, because its later checkpoints and metrics would be overwritten.
+
+    Raises:
+        UserError: The run has a newer checkpoint.
+    """
     if not folder.last.exists():
         return
     newest, further, _ = newest_whole(folder)
     if further.progress.step > checkpoint.progress.step:
         raise UserError(
-            f"{path}: is the state after step {checkpoint.progress.step}, but {newest} has "
-            f"{further.progress.step}. Resume that one: "
+            f"{path}: is the state after step {checkpoint.progress.step}, but {newest} is newer "
+            f"(step {further.progress.step}). Resume that one: "
             f"{command_line('train', '--resume', folder.path)}; or start a new run from this one: "
             f"{new_run_command(folder, path)}"
         )
 
 
 def _check_is_run_folder(folder: RunFolder, path: Path, checkpoint: Checkpoint) -> None:
-    """Refuse to make a run folder of whatever lies above a checkpoint.
+    """Refuse to turn just any folder above a checkpoint into a run folder.
 
     Raises:
-        UserError: the folder holds other things than a run does.
+        UserError: The folder contains files that do not belong to a run.
     """
     if folder.environment.is_file() or (folder.path / "train.log").is_file():
-        return  # what else lies there was put there by its owner
+        return  # it is a run folder, and other files in it are the user's
     own = {"checkpoints", "evaluation", "tensorboard", "metrics.jsonl"}
     other = sorted(entry.name for entry in folder.path.iterdir() if entry.name not in own)
     other = [name for name in other if not name.startswith(".")]
@@ -112,21 +116,21 @@ def _check_is_run_folder(folder: RunFolder, path: Path, checkpoint: Checkpoint) 
         return
     source = path if path.is_file() else newest_whole(folder)[0]
     raise UserError(
-        f"{path}: does not lie in a run folder: {folder.path} has no config.yaml, but other files "
+        f"{path}: is not in a run folder: {folder.path} has no config.yaml, but other files "
         f"({other[0]}). {_how_to_place(source, checkpoint)}"
     )
 
 
 def _how_to_place(path: Path, checkpoint: Checkpoint) -> str:
-    """Say how a checkpoint that lies alone is resumed, or started from."""
+    """Return how to resume a checkpoint outside a run folder, or how to start from it."""
     if checkpoint.optimizer is None:
         start = command_line("train", "CONFIG", "--init-from", path)
-        return f"It holds the weights alone; to start a new run from them: {start}"
+        return f"It contains only weights; to start a new run from them: {start}"
     output = checkpoint.config.output
     name = free_name(Path("runs"), output.name or "run")
     inside = Path("runs") / name / "checkpoints"
     copy = f"mkdir -p {_quoted(inside)} && cp {_quoted(path)} {_quoted(inside / 'last.pt')}"
-    return f"Give it a folder of its own: {copy} && " + command_line(
+    return f"Make a run folder for it: {copy} && " + command_line(
         "train", "--resume", Path("runs") / name
     )
 
@@ -145,10 +149,10 @@ def new_run_command(
     """Return the command that starts another run from the weights of this one.
 
     Args:
-        folder: of this run.
-        weights: its checkpoint; None: the weights do not fit, and the other run has its own.
-        config: YAML file of the new one; None: the run's own config.yaml.
-        overrides: `section.key=value` on top of it.
+        folder: Folder of this run.
+        weights: Checkpoint of this run; None if its weights do not fit the new run.
+        config: YAML file of the new run; None uses this run's config.yaml.
+        overrides: Overrides (`section.key=value`) for the new run.
     """
     own = ("output.", "model.init_from")
     kept = [text for text in overrides if not text.strip().startswith(own)]

@@ -1,8 +1,8 @@
-"""How much arithmetic a step is, and how much of what the device can do that is.
+"""Count the FLOPs of a step, and measure the FLOP/s that the device can reach.
 
 A multiplication and an addition are two operations (FLOPs): a convolution that the literature
-counts as 1 GMAC is 2 GFLOPs here. Only products are counted (convolutions, matrix products): the
-rest is under a percent of them. What a frozen stage does not compute is not counted.
+counts as 1 GMAC is 2 GFLOPs here. Only products are counted (convolutions, matrix products); the
+rest is less than one percent of them. Gradients that a frozen stage skips are not counted.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from retinanet.distributed.device import wait_for
 from retinanet.distributed.precision import Precision
 
 _SMALLEST_MATRIX, _LARGEST_MATRIX = 512, 8192
-"""Rows and columns of the matrices that the device is measured with."""
+"""Smallest and largest side of the matrices that measure the device."""
 _LONGEST_PRODUCT, _TIMED_PRODUCTS = 0.02, 5
-"""Seconds that one of their products should take at most, and how many are timed."""
+"""Most seconds that one product should take, and how many products are timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class Work:
     flops_per_pixel: float
     """FLOPs of forward and backward pass for each pixel of the canvas."""
     attainable: float
-    """FLOP/s of a large matrix product on this device, in this precision."""
+    """FLOP/s of a large matrix product on this device in this precision."""
 
 
 class FlopCounter(FlopCounterMode):
-    """Counts the operations of what runs in its context; `get_total_flops()` returns them."""
+    """Counts the FLOPs of the code in its context; `get_total_flops()` returns them."""
 
     def __init__(self) -> None:
-        # torch counts a grouped convolution's weight gradient as if it had one group.
+        # torch counts the weight gradient of a grouped convolution as if it had one group.
         backward = {torch.ops.aten.convolution_backward: _convolution_backward}
         super().__init__(display=False, custom_mapping=backward)
 
@@ -47,7 +47,7 @@ class FlopCounter(FlopCounterMode):
 def _convolution_backward(
     gradient: torch.Size, images: torch.Size, weight: torch.Size, *others: Any, **options: Any
 ) -> int:
-    """Return the FLOPs of the gradients asked for: each costs what the forward pass did."""
+    """Return the FLOPs of the requested gradients: each costs as much as the forward pass."""
     del options
     _, _, _, _, transposed, _, _, (of_images, of_weight, _) = others
     forward = 2 * math.prod(images if transposed else gradient) * math.prod(weight[1:])
@@ -55,10 +55,10 @@ def _convolution_backward(
 
 
 def attainable_flops(device: torch.device, precision: Precision) -> float:
-    """Measure what a large matrix product reaches on a device, in FLOP/s; it takes under 0.2 s.
+    """Measure the FLOP/s of a large matrix product on a device; this takes less than 0.2 s.
 
-    The matrices grow until one product takes a while: on a fast device small ones measure how fast
-    the host can launch. fp32 is as `train.tf32` has it.
+    The matrices grow until one product takes a while: on a fast device small ones would measure
+    how fast the host launches kernels. fp32 follows `train.tf32`.
     """
     types = {
         "fp32": torch.float32,
@@ -81,7 +81,7 @@ def attainable_flops(device: torch.device, precision: Precision) -> float:
 
 
 def _time_product(matrix: torch.Tensor) -> float:
-    """Time the product of a matrix with itself, to its end."""
+    """Time the product of a matrix with itself, and wait for its end."""
     wait_for(matrix.device)
     started = time.perf_counter()
     torch.mm(matrix, matrix)

@@ -1,7 +1,7 @@
-"""Seeing the imbalance: what the class loss of a step is made of, every so many steps.
+"""Measure the class imbalance: which examples contribute how much to the class loss of a step.
 
-The sums are of the global batch, so hardware does not change them; they are computed on the device
-and read where they are recorded.
+The sums cover the global batch, so hardware does not change them. They are computed on the device
+and read when they are recorded.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
 
 class ImbalanceMeter:
-    """The sums of one step, micro-batch by micro-batch."""
+    """Sums up the contributions of one step, micro-batch by micro-batch."""
 
     def __init__(self, options: LossConfig) -> None:
         self._term, self._weights = build_term(options), class_weights(options)
         loss = SparseLoss(self._term, self._weights, compiled=False)
         self._select = build_selection(options, loss)
         self._sums: Tensor | None = None
-        """One row, so that ranks add it up at once: sums of the experiment's loss and of cross
+        """One row, so that ranks sum it in one call: sums of the experiment's loss and of cross
         entropy, by level, group and measure; then the bins of p_t; then the ignored anchors."""
 
     def add(self, outputs: Outputs, batch: Batch) -> None:
@@ -56,7 +56,7 @@ class ImbalanceMeter:
             histograms(logits, assigned),
         ]
         row = torch.cat([part.flatten() for part in parts])
-        # An image without any example is one that only fills a place, on some hardware.
+        # An image without any example is a filler, which only some hardware needs.
         anchors = logits.shape[1]
         ignored = [count for count in assigned.ignored_counts if count < anchors]
         counts = [sum(ignored), len(ignored) * anchors]
@@ -64,12 +64,12 @@ class ImbalanceMeter:
         self._sums = row if self._sums is None else self._sums + row
 
     def add_up(self, world: World) -> None:
-        """Add what the ranks have counted; each has a micro-batch at least."""
+        """Sum the counts over the ranks; each rank has at least one micro-batch."""
         assert self._sums is not None
         world.add_up(self._sums)
 
     def read(self) -> tuple[dict[str, Any], dict[str, list[float]]]:
-        """Wait for the device; return what to record, and the histograms of p_t by their name."""
+        """Wait for the device; return the values to record, and the histograms of p_t by name."""
         assert self._sums is not None
         row = self._sums.cpu()
         size = len(_LEVELS) * len(GROUPS) * len(MEASURES)
@@ -98,7 +98,7 @@ class ImbalanceMeter:
 
 
 def _shares_of_groups(name: str, table: Tensor) -> dict[str, float]:
-    """Return what share of a sum each group gives, on all levels and on each: (L, GROUPS)."""
+    """Return each group's share of a sum, over all levels and per level: (L, GROUPS)."""
     shares = table / table.sum().clamp(min=torch.finfo(table.dtype).tiny)
     values = {
         f"imbalance/{name}/{group}": share

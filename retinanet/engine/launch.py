@@ -1,4 +1,4 @@
-"""From a config or a checkpoint to a run: everything is checked before it computes."""
+"""Start or resume a run: everything is checked before training begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from retinanet.distributed.precision import resolve_precision, set_numerics
 from retinanet.distributed.signals import collect_signals, ignored_signals
 from retinanet.distributed.world import World, join_world
 from retinanet.engine.find_state import new_run_command
-from retinanet.engine.logs.log import Log
+from retinanet.engine.logs.log import Log, print_line
 from retinanet.engine.preflight.advice import advise
 from retinanet.engine.preflight.dry_run import try_first_step
 from retinanet.engine.preflight.grid_check import check_training_grids
@@ -44,7 +44,7 @@ from retinanet.engine.splits import (
     open_training_splits,
 )
 from retinanet.engine.train import is_finished, train
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import TrainingError, UserError, plural
 from retinanet.files import check_writable
 from retinanet.interop.to_checkpoint import read_detector
 from retinanet.model.detector import Detector, build_detector
@@ -54,13 +54,13 @@ from retinanet.schema.no_effect import options_without_effect
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Where a finished run lies and how it went."""
+    """Folder and progress of a run that has ended."""
 
     folder: RunFolder
     progress: Progress
     is_main: bool
     signal: int = 0
-    """Number of a signal that came when nothing was left to stop; 0 for none."""
+    """Number of a signal that came after the last step; 0 for none."""
 
 
 def train_experiment(
@@ -72,22 +72,25 @@ def train_experiment(
     world: World | None = None,
     source: Path | None = None,
     overrides: Sequence[str] = (),
+    say: Callable[[str], object] | None = print_line,
 ) -> Outcome | None:
-    """Check everything, rehearse on two images, train; return None for a dry run.
+    """Check everything, rehearse on two images, and train; return None for a dry run.
 
-    A run that this very launch of torchrun has begun goes on: its processes were restarted.
+    If this launch of torchrun began the run itself, the run continues: torchrun has restarted its
+    processes.
 
     Args:
-        config: the experiment.
-        dry_run: take one step and evaluate one batch, say what the run would be, and stop.
-        auto_resume: go on with the run in the config's folder, if there is one.
-        allow_changes: go on with it as another experiment, too.
-        world: a world that the caller has joined, and will leave; None joins one for this run.
-        source: file of the config, for messages.
-        overrides: `section.key=value` that the config has on top of its file, for messages.
+        config: The experiment.
+        dry_run: Take one step and evaluate one batch, describe the run, and stop.
+        auto_resume: Continue the run in the config's folder, if there is one.
+        allow_changes: Continue it even as another experiment.
+        world: A world that the caller has joined and will leave; None joins one for this run.
+        source: File of the config, for messages.
+        overrides: Overrides (`section.key=value`) of the config, for messages.
+        say: Called with each line of the log; None prints nothing.
 
     Raises:
-        UserError: the user's input is wrong; nothing was written.
+        UserError: The user's input is wrong; nothing was written.
     """
     folder = run_folder(config)
     owns_world = world is None
@@ -96,8 +99,8 @@ def train_experiment(
         is_restart = not dry_run and world.sum([float(_has_begun_here(folder))]) != [0.0]
         if dry_run and auto_resume and _has_state(folder):
             raise UserError(
-                f"--dry-run tries a new run, but there is one in {folder.path}, which "
-                "--auto-resume continues; leave --dry-run out, or give another --name"
+                f"--dry-run tries a new run, but --auto-resume would continue the run in "
+                f"{folder.path}; leave --dry-run out, or give another --name"
             )
         if (auto_resume or is_restart) and _has_state(folder):
             resume = open_resume(
@@ -109,7 +112,7 @@ def train_experiment(
                 is_restart=is_restart,
             )
             return _check_and_train(
-                resume.config, resume.folder, world, resume=resume, finished_is_fine=True
+                resume.config, resume.folder, world, resume=resume, finished_is_fine=True, say=say
             )
         if dry_run:
             check_writable(folder.path, "choose another output.dir")
@@ -118,25 +121,31 @@ def train_experiment(
         weights = None
         if config.model.init_from is not None:
             weights = read_detector(Path(config.model.init_from).expanduser())
-        return _check_and_train(config, folder, world, weights=weights, dry_run=dry_run)
+        return _check_and_train(config, folder, world, weights=weights, dry_run=dry_run, say=say)
     finally:
         if owns_world:
             world.close()
 
 
 def resume_experiment(
-    config: Path | None, path: Path | None, overrides: list[str], *, allow_changes: bool = False
+    config: Path | None,
+    path: Path | None,
+    overrides: list[str],
+    *,
+    allow_changes: bool = False,
+    say: Callable[[str], object] | None = print_line,
 ) -> Outcome:
-    """Continue a run from its own checkpoint; a config given beside it must be the same experiment.
+    """Continue a run from its own checkpoint; a config given with it must be the same experiment.
 
     Args:
-        config: YAML file, or None: the checkpoint's own config then counts.
-        path: run folder or checkpoint, or None: the folder that the config names.
-        overrides: changes that a resume allows (longer, elsewhere, other hardware).
-        allow_changes: go on as another experiment, too.
+        config: YAML file; None uses the checkpoint's own config.
+        path: Run folder or checkpoint; None uses the folder that the config names.
+        overrides: Changes that a resume allows (length, paths, hardware).
+        allow_changes: Continue even as another experiment.
+        say: Called with each line of the log; None prints nothing.
 
     Raises:
-        UserError: nothing to resume, another experiment, or a finished run.
+        UserError: There is nothing to resume, it is another experiment, or the run has finished.
     """
     given = load_config(config, overrides) if config else None
     if path is None:
@@ -158,7 +167,7 @@ def resume_experiment(
     )
     world = join_world(resume.config.train.device)
     try:
-        outcome = _check_and_train(resume.config, resume.folder, world, resume=resume)
+        outcome = _check_and_train(resume.config, resume.folder, world, resume=resume, say=say)
     finally:
         world.close()
     assert outcome is not None
@@ -170,11 +179,11 @@ def _has_state(folder: RunFolder) -> bool:
 
 
 def _has_begun_here(folder: RunFolder) -> bool:
-    """Whether the newest launch of the run in a folder is this one, of torchrun on this machine."""
+    """Whether this launch of torchrun on this machine was the last to begin the folder's run."""
     try:
         return launcher() in json.loads(folder.environment.read_text("utf-8"))["launchers"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # no run, or one that did not get far
+        return False  # no run, or one that ended before it wrote this file
 
 
 def _check_and_train(
@@ -182,15 +191,16 @@ def _check_and_train(
     folder: RunFolder,
     world: World,
     *,
+    say: Callable[[str], object] | None,
     resume: Resume | None = None,
     weights: tuple[Checkpoint, list[str]] | None = None,
     dry_run: bool = False,
     finished_is_fine: bool = False,
 ) -> Outcome | None:
-    """Check everything, rehearse, and train, or try the first step alone."""
+    """Check everything, rehearse, and train; or try only the first step."""
     started = time.monotonic()
     set_numerics(config.train, world.device)
-    log = Log(active=world.is_main)
+    log = Log(active=world.is_main, say=say)
     try:
         run, remarks = _prepare(config, folder, world, log, resume=resume, weights=weights)
         if resume is not None:
@@ -210,8 +220,8 @@ def _check_and_train(
             lines = [intro, *try_first_step(run)]
             if _has_state(folder):  # what a launch would refuse
                 lines.append(
-                    f"there is a run in {folder.path} already: to start, give another --name, or "
-                    "--resume"
+                    f"there is already a run in {folder.path}: give another --name to start a new "
+                    "one, or --resume to continue it"
                 )
             log.say("\n".join(lines))
             return None
@@ -242,12 +252,12 @@ def _prepare(
     resume: Resume | None,
     weights: tuple[Checkpoint, list[str]] | None,
 ) -> tuple[Run, list[str]]:
-    """Check everything and build the run; return it and what to say about its weights."""
+    """Check everything and build the run; return it and notes about its weights."""
     start, remarks = weights or (None, [])
     if start is not None:
         config, adopted = follow_config(config, start.config, source="--init-from")
         remarks = [f"start from {config.model.init_from}", *remarks]
-        remarks += [f"  as there: {' '.join(adopted)}"] if adopted else []
+        remarks += [f"  options taken from it: {' '.join(adopted)}"] if adopted else []
         check_same_network(config, start)
     precision = resolve_precision(config.train.precision, world.device)
     if resume is not None:
@@ -257,7 +267,7 @@ def _prepare(
     micro_batch = resolve_micro_batch(config, train_split, world)
     resolved = [f"train.precision={precision}", f"train.micro_batch={micro_batch}"]
     config = override_config(config, resolved)
-    build_augment(config)  # a wrong name is the user's mistake: before step 0
+    build_augment(config)  # so that a wrong name is refused before step 0
     check_training_grids(config, train_split, val_split)
     if resume is not None:
         check_data(resume, train_split, val_split)
@@ -296,7 +306,7 @@ def _prepare(
 
 
 def _fingerprint_of_start(start: Checkpoint | None, resume: Resume | None) -> object:
-    """Return the fingerprint of the weights that a run has started from; None: it named none."""
+    """Return the fingerprint of the weights that a run started from; None if it named none."""
     if resume is not None:
         return resume.checkpoint.environment.get("init_from")
     return fingerprint(start.weights) if start is not None else None
@@ -305,7 +315,7 @@ def _fingerprint_of_start(start: Checkpoint | None, resume: Resume | None) -> ob
 def _build_model(
     config: Config, split: Split, weights: Checkpoint | None, *, fresh: bool
 ) -> tuple[Detector, list[str]]:
-    """Build the network with its initial weights; return it and what to say about them."""
+    """Build the network with its initial weights; return it and notes about them."""
     torch.manual_seed(config.train.seed)
     categories = split.annotations.categories
     pretrained = fresh and weights is None
@@ -316,30 +326,30 @@ def _build_model(
 
 
 def _say_finished(run: Run, *, is_fine: bool) -> None:
-    """Say that nothing is left to do, which is no mistake of a scheduler that starts jobs again.
+    """Report that the run has finished: fine for a scheduler that restarts jobs, else an error.
 
     Raises:
-        UserError: it is one of the user, who asked for more.
+        UserError: Not `is_fine`: the user asked for more training.
     """
     step, steps = run.progress.step, run.schedule.steps
-    stale = f", {run.progress.stale} evaluations without a better AP"
+    stale = f", {plural(run.progress.stale, 'evaluation')} without a better AP"
     train = run.config.train
     unit, length = ("epochs", train.epochs) if train.epochs else ("steps", train.steps)
     resume = ("train", "--resume", run.folder.path)
     longer = [f"train.{unit}={2 * (length or 1)}"]
     keeps_drops = run.schedule.option_that_keeps_drops()
-    if train.milestones is None and keeps_drops:  # they would move with the length
+    if train.milestones is None and keeps_drops:  # the drops would move with the length
         longer.append(keeps_drops)
     remedy = f"give a longer train.{unit}: {command_line(*resume, *longer)}"
     if step < steps:
         remedy = (
             f"give a larger train.patience, or none: {command_line(*resume, 'train.patience=0')}"
         )
-    elif keeps_drops is None:  # of another length it is another curve from the first steps on
+    elif keeps_drops is None:  # another length would change the rates of the first steps
         remedy = f"start a new run from its weights: {new_run_command(run.folder, run.folder.best)}"
     text = (
         f"{run.folder.path}: the run has already finished: {step} of {steps} "
-        f"steps{stale if run.config.train.patience else ''}. To train on, {remedy}"
+        f"steps{stale if run.config.train.patience else ''}. To continue training, {remedy}"
     )
     if not is_fine:
         raise UserError(text)
@@ -347,7 +357,7 @@ def _say_finished(run: Run, *, is_fine: bool) -> None:
 
 
 def _describe_ignored_signals() -> list[str]:
-    """Say which signals will not reach a run that was started in the background."""
+    """Return a note about signals that do not reach a run started in the background."""
     ignored = ignored_signals()
     if signal.SIGINT not in ignored:
         return []
@@ -358,12 +368,12 @@ def _describe_ignored_signals() -> list[str]:
 
 
 def _begin_run(run: Run, intro: str, *, keep_config: bool) -> None:
-    """Make the folder and write the first state: there always is one to resume from."""
+    """Create the folder and write the first checkpoint, so that a run can always be resumed."""
     if run.world.is_main:
         run.folder.create(run.config, run.environment, keep_config=keep_config)
         run.saver.save(state(run), run.folder.last)
         run.saver.finish()
-    run.world.broadcast(None)  # nobody goes on before the folder is there
+    run.world.broadcast(None)  # no process continues before the folder exists
     run.log.open(run.folder.path, step=run.progress.step, evaluated=run.progress.evaluated)
     now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     run.log.keep(f"--- {now}: {run.environment['command']}")

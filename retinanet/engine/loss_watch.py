@@ -1,4 +1,4 @@
-"""Finite losses that still say that a training has failed: far above the start, or never moving."""
+"""Detect a failed training from finite losses: far above the start, or never changing."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from torch import Tensor
 from retinanet.schema import TrainConfig
 
 _EXPLODED = 20
-"""A step's loss, in those of the first step. One of 5 times as much occurs in sound trainings."""
+"""Limit of a step's loss, relative to the first step's. A factor of 5 occurs in good trainings."""
 _FAILED = 4
-"""The loss of an evaluation in which nothing is found, in those of the first step."""
+"""Limit of the loss of an evaluation that detects nothing, relative to the first step's."""
 _LEARNT_AP50 = 0.01
 _IMAGES_PER_BOX = 10
 _FLAT_REPORTS = 4
-"""Reports with the same loss to the last bit, from which on nothing is learnt."""
+"""Number of reports with exactly the same loss after which a warning is printed."""
 
 
 class LossWatch:
-    """Compares losses with that of the first step that had a positive anchor."""
+    """Compares losses with the loss of the first step that had a positive anchor."""
 
     def __init__(self) -> None:
         self.start: float | None = None
-        """Loss of that step, once it is known on the host."""
+        """Loss of that step, once the host has it."""
         self._first: Tensor | None = None
         self._before: tuple[float, float] | None = None
         self._equal = 1
         self._has_said_exploded = False
 
     def resume(self, metrics: Path) -> None:
-        """Take the start from the first report of a run that goes on, if it has one."""
+        """Read the first loss from the metrics of a resumed run, if they have one."""
         if not metrics.exists():
             return
         with metrics.open(encoding="utf-8", errors="replace") as lines:
@@ -40,7 +40,7 @@ class LossWatch:
                 try:
                     values = json.loads(line)
                     total = values["loss_class/train"] + values["loss_box/train"]
-                except (ValueError, TypeError, KeyError):  # of an evaluation, or damaged
+                except (ValueError, TypeError, KeyError):  # an evaluation, or a damaged line
                     continue
                 self.start = float(total)
                 return
@@ -51,15 +51,15 @@ class LossWatch:
             self._first = losses
 
     def judge_step(self, losses: tuple[float, float], rate: float, config: TrainConfig) -> str:
-        """Return a warning of a step's class and box loss that is to be reported, or nothing."""
+        """Return a warning about a step's class and box loss, or ""."""
         total = sum(losses)
         self._read_start()
         self._equal = self._equal + 1 if losses == self._before else 1
         self._before = losses
         if self._equal == _FLAT_REPORTS:
             return (
-                f"warning: the loss has been exactly {total:g} in {_FLAT_REPORTS} reports: nothing "
-                f"is learnt at lr {rate:.3g}; too low a train.lr does that, and too high a one"
+                f"warning: the loss has been exactly {total:g} in {_FLAT_REPORTS} reports: the "
+                f"network learns nothing at lr {rate:.3g}; train.lr is too low or too high"
             )
         limit = self._limit(_EXPLODED)
         if total <= limit or not math.isfinite(total):
@@ -70,7 +70,7 @@ class LossWatch:
         self._has_said_exploded = True
         return (
             f"warning: the loss {total:,.6g} is {total / max(self.start or 1, 1e-9):,.0f} times "
-            f"that of the first step ({self.start:.4g}). If it stays so, start again with "
+            f"that of the first step ({self.start:.4g}). If it stays that high, start again with "
             f"{calmer_options(config)}"
         )
 
@@ -83,14 +83,14 @@ class LossWatch:
         boxes: int,
         images: int,
     ) -> str:
-        """Return a warning of an evaluation that found nothing and has a large loss, or nothing.
+        """Return a warning about an evaluation with a large loss and no detections, or "".
 
         Args:
-            losses: class and box loss of all images.
-            ap50: of the same evaluation; None where there is no ground truth.
-            config: options that the remedy names.
-            boxes: boxes of the ground truth; the loss is divided by them.
-            images: images of it. Where boxes are few, all the negatives make a large loss.
+            losses: Class and box loss of all images.
+            ap50: AP50 of the same evaluation; None if there is no ground truth.
+            config: Options that the remedy names.
+            boxes: Number of boxes in the ground truth; the loss is divided by it.
+            images: Number of images. If boxes are few, all the negatives add up to a large loss.
         """
         total = sum(losses.values())
         self._read_start()
@@ -101,8 +101,8 @@ class LossWatch:
             return ""
         return (
             f"warning: this loss, {total:,.6g}, is {total / max(self.start or 1, 1e-9):,.0f} times "
-            f"that of the first step of training ({self.start:.4g}), and nearly nothing is found: "
-            f"the training has failed. Start again with {calmer_options(config)}"
+            f"that of the first step of training ({self.start:.4g}), and almost nothing is "
+            f"detected: the training has failed. Start again with {calmer_options(config)}"
         )
 
     def _read_start(self) -> None:
@@ -111,12 +111,12 @@ class LossWatch:
             self.start = float(self._first.sum())
 
     def _limit(self, times: float) -> float:
-        """Return what is too large a loss; a fine-tuned network may start near 0."""
+        """Return the limit of the loss. A fine-tuned network may start near 0."""
         return math.inf if self.start is None else times * max(self.start, 1.0)
 
 
 def calmer_options(config: TrainConfig) -> str:
-    """Return the options that make a training diverge less easily."""
+    """Return the options that make training less likely to diverge."""
     clipping = "a smaller train.clip_norm" if config.clip_norm else "train.clip_norm=10"
     half = [] if config.precision in ("fp32", "fp64") else ["train.precision=fp32"]
     *others, last = ["a lower train.lr", "a longer train.warmup_steps", clipping, *half]

@@ -1,6 +1,7 @@
-"""How training goes: losses, speed, waiting for data, arithmetic, memory.
+"""Measure and report training: losses, speed, waiting for data, FLOP/s, memory.
 
-A step is only noted; the device is waited for where the log speaks, every `train.log_every` steps.
+A step is only recorded. The device is waited for when the log is written, every `train.log_every`
+steps.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from retinanet.engine.logs.log import duration
 from retinanet.engine.run import Run
 
 _Moment = float | torch.cuda.Event
-"""A moment by the clock of the device: seconds, or an event that a GPU has yet to reach."""
+"""A point in time on the device: seconds, or an event that a GPU may not have reached yet."""
 
 
 class Meter:
-    """Measures and says how training goes."""
+    """Measures training and logs the results."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -35,19 +36,19 @@ class Meter:
         self._window_started = time.perf_counter()
         self._step_ended = self._now()
         self._gaps: list[tuple[_Moment, _Moment]] = []
-        """From the end of each step to the moment when the next step's data were there."""
+        """From the end of each step until the next step's data arrived."""
         self._steps = self._images = self._pixels = 0
         self._paused = self._run.saver.pauses.seconds
 
     def loaded(self) -> None:
-        """Note that the loader has delivered."""
+        """Note that the loader has delivered the data of a step."""
         self._gaps.append((self._step_ended, self._now()))
 
     def stepped(self, part: RankStep) -> None:
-        """Note a step, which the device may not have taken yet; every log_every say and record it.
+        """Note a step, which the device may not have finished yet; log every `log_every` steps.
 
         Args:
-            part: this rank's images of it.
+            part: This rank's images of the step.
         """
         self._steps += 1
         self._images += self._global_images(part.step)
@@ -63,9 +64,9 @@ class Meter:
         run.log.advance(self._bar_text)
 
     def _now(self) -> _Moment:
-        """Note a moment of the device, without waiting for it.
+        """Return the current time on the device, without waiting for the device.
 
-        A GPU runs behind the host: what the host waits for need not keep the GPU waiting.
+        A GPU runs behind the host: while the host waits for data, the GPU may still be busy.
         """
         if self._run.world.device.type != "cuda":
             return time.perf_counter()
@@ -74,7 +75,7 @@ class Meter:
         return event
 
     def _global_images(self, step: int) -> int:
-        """Return the images of a step on all ranks; an epoch's last batch may be short."""
+        """Return the images of a step on all ranks; the last batch of an epoch may be smaller."""
         size, plan = self._run.config.train.batch_size, self._run.plan
         return min(size, plan.entries - step % plan.steps_per_epoch * size)
 
@@ -88,7 +89,7 @@ class Meter:
         waited = max(0.0, sum(_seconds_between(*gap) for gap in self._gaps) - paused)
         speed, waiting = self._images / elapsed, waited / elapsed
         memory, utilisation = peak_memory(run.world.device), self._utilisation(elapsed)
-        saving = run.saver.pauses.seconds - self._reported_saving  # an evaluation's, too
+        saving = run.saver.pauses.seconds - self._reported_saving  # includes evaluations
         self._reported_saving += saving
         run.log.record(
             step,
@@ -123,7 +124,7 @@ class Meter:
             run.log.say(f"  {warning}")
 
     def _utilisation(self, elapsed: float) -> dict[str, float]:
-        """Return what this process's device has computed, alone and as a share of what it could."""
+        """Return this process's TFLOP/s, and their share of what the device can reach."""
         work = self._run.work
         if work is None:
             return {}
@@ -131,19 +132,19 @@ class Meter:
         return {"train/tflops": rate / 1e12, "train/utilisation": rate / work.attainable}
 
     def _warn_of_waiting(self) -> None:
-        """Say once that the loader is too slow, with what helps."""
+        """Warn once if the loader is too slow, with remedies."""
         run = self._run
         share = self._total_waited / self._total_seconds
         if share > 0.2 and run.progress.step - self._first_step >= 10 and not self._warned:
             self._warned = True
             run.log.say(
-                f"  training waits {share:.0%} of its time for data: more data.workers (now "
+                f"  training waits {share:.0%} of its time for data. Try more data.workers (now "
                 f"{run.config.data.workers}), smaller images on disk, or a lighter data.augment"
             )
 
 
 def _seconds_between(start: _Moment, end: _Moment) -> float:
-    """Return the time between two moments that have come."""
+    """Return the seconds between two points in time that the device has reached."""
     if isinstance(start, float) and isinstance(end, float):
         return end - start
     assert not isinstance(start, float) and not isinstance(end, float)
@@ -151,5 +152,5 @@ def _seconds_between(start: _Moment, end: _Moment) -> float:
 
 
 def canvas_pixels(part: RankStep) -> int:
-    """Return the pixels that a rank's step computes, padding included."""
+    """Return the number of pixels in a rank's step, padding included."""
     return sum(batch.images[:, 0].numel() for batch in part.micro_batches)

@@ -1,4 +1,4 @@
-"""Parameters -> an optimiser."""
+"""Build and restore the optimiser."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Build SGD or AdamW over the trainable parameters.
 
-    The parameters that `decay_exempt` names have no weight decay; each group has a `factor` of the
-    learning rate.
+    The parameters that `decay_exempt` names have no weight decay. Each group has a `factor` that
+    scales its learning rate.
 
     Args:
-        model: the network, on its device.
-        config: the config of the training.
-        fused: one kernel for all parameters, which heeds `found_inf`: 1 there leaves out a step.
+        model: The network, on its device.
+        config: Training config.
+        fused: Use one kernel for all parameters. It skips the step if `found_inf` is 1.
     """
     exempt = {id(p) for p in _parameters_without_decay(model, config.decay_exempt)}
     backbone = {id(p) for p in model.backbone.parameters()}
@@ -40,7 +40,7 @@ def build_optimizer(
         return torch.optim.AdamW(options, lr=config.lr, fused=fused)
     optimizer = torch.optim.SGD(options, lr=config.lr, momentum=config.momentum, fused=fused)
     if config.momentum:
-        # As the first step would make them; but torch's leaves them undefined if it is left out.
+        # As the first step would create them. If that step is skipped, torch leaves them undefined.
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -48,10 +48,10 @@ def build_optimizer(
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, object]) -> None:
-    """Load momenta; what the config says of decay and rates stays.
+    """Load momenta, but keep weight decay and learning rates of the config.
 
     Raises:
-        KeyError, ValueError, TypeError, AttributeError, RuntimeError: the state does not fit.
+        KeyError, ValueError, TypeError, AttributeError, RuntimeError: The state does not fit.
     """
     options = [
         {name: value for name, value in group.items() if name not in ("params", "lr")}
@@ -62,7 +62,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, object]
         group.update(given)
     for parameter, moments in optimizer.state.items():
         for name, moment in moments.items():
-            if moment.shape == parameter.shape:  # laid in memory as the parameter now is
+            if moment.shape == parameter.shape:  # same memory layout as the parameter
                 moments[name] = torch.empty_like(parameter).copy_(moment)
 
 

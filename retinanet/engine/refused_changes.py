@@ -1,4 +1,4 @@
-"""Changes that a resume refuses: which of them no state can follow, and all that one can do."""
+"""The changes that a resume refuses, and the message with all remedies."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _FED = (
     *("model.backbone", "model.stride_in_1x1", "model.channel_order", "model.norm_eps"),
     *("model.pixel_mean", "model.pixel_std", "model.p7_relu"),
 )
-"""Options under which weights mean something else: no other run starts from them, either."""
+"""Options that change what the weights mean: a new run cannot start from these weights either."""
 
 
 def needs_new_state(change: Change) -> bool:
-    """Whether not even --allow-changes lets a state follow: its weights or its data are others."""
+    """Whether not even --allow-changes permits a change: the weights or the data would not fit."""
     if change.key == "model.norm":
         return _is_between_norms(change)
-    if change.key in ("anchors.sizes", "anchors.ratios"):  # a cell's anchors, by their number
+    if change.key in ("anchors.sizes", "anchors.ratios"):  # only the number of anchors matters
         one, other = (v[0] if change.key == "anchors.sizes" else v for v in _values(change))
         return len(one) != len(other)
     return change.key in (*_SHAPES, *_RECORDS)
 
 
 def _is_between_norms(change: Change) -> bool:
-    """Whether norm layers become others; batch norms of all kinds take each other's weights."""
+    """Whether the type of norm layer changes; all kinds of batch norm share their weights."""
     return "gn" in _values(change)
 
 
@@ -51,7 +51,7 @@ def describe_refusal(
     source: Path | None,
     overrides: Sequence[str],
 ) -> str:
-    """Say which options are another experiment's, and all that one can do."""
+    """Return a message with the refused options and all remedies."""
     given = named_in(overrides)
     edited = options_by_name(edit.config) if edit else {}
     by_edit = {
@@ -66,8 +66,8 @@ def describe_refusal(
     ]
     if by_edit:
         lines.append(
-            f"To drop the edit of {folder.config}: undo it, or remove the file; it is then written "
-            "again"
+            f"To drop the edit of {folder.config}: undo it, or remove the file; it will be "
+            "recreated"
         )
     takes_weights = not any(
         c.key in _FED or (c.key == "model.norm" and _is_between_norms(c)) for c in refused
@@ -75,13 +75,13 @@ def describe_refusal(
     start = new_run_command(
         folder, folder.last if takes_weights else None, config=source, overrides=overrides
     )
-    weights = ", from the weights of this one" if takes_weights else ""
-    lines.append(f"To start a new run with them{weights}: {start}")
+    weights = ", from the weights of this run" if takes_weights else ""
+    lines.append(f"To start a new run with these options{weights}: {start}")
     fixed = [c.key for c in refused if needs_new_state(c)]
     if fixed:
-        lines.append(f"The state of this run cannot be continued with another {', '.join(fixed)}")
+        lines.append(f"This run cannot be resumed with another {', '.join(fixed)}")
     else:
-        lines.append(f"To break the promise: {resume_command(folder, source, overrides)}")
+        lines.append(f"To resume anyway: {resume_command(folder, source, overrides)}")
     return (
         "--resume continues one experiment, but these options differ from the run's:\n"
         + "\n".join(lines)
@@ -89,6 +89,6 @@ def describe_refusal(
 
 
 def resume_command(folder: RunFolder, source: Path | None, overrides: Sequence[str]) -> str:
-    """Return the command that resumes in spite of changes that make another experiment."""
+    """Return the command that resumes even as another experiment."""
     config = [source] if source else []
     return command_line("train", *config, "--resume", folder.path, *overrides, "--allow-changes")

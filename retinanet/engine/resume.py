@@ -1,9 +1,9 @@
-"""An interrupted training is the same training: what a resume may change.
+"""Which options a resume may change: an interrupted training stays the same training.
 
-Where things lie, what they run on and what is reported may change, and is told; the length may,
-where no learning rate that was used changes with it. Everything else is the experiment. A change
-is asked for on the command line, in a config file that is named beside --resume, or by an edit of
-the run's own config.yaml.
+Paths, hardware and reporting may change; each change is printed. The length may change as long as
+no learning rate that was already used would differ. All other options define the experiment. A
+change comes from the command line, from a config file given with --resume, or from an edit of the
+run's own config.yaml.
 """
 
 from __future__ import annotations
@@ -31,57 +31,57 @@ from retinanet.errors import UserError
 from retinanet.schema import Config
 
 _FREE = (
-    # where the data lie: that they are the same is known by their fingerprints
+    # paths of the data; fingerprints show that the data are the same
     *("data.root", "data.train.annotations", "data.train.images"),
     *("data.val.annotations", "data.val.images", "data.find_images"),
-    # what it runs on
+    # hardware
     *("data.workers", "train.device", "train.micro_batch"),
-    # what is reported and kept
+    # reports and checkpoints
     *("output.dir", "output.name", "eval.every", "eval.batch_size", "eval.pictures"),
     *("train.log_every", "train.checkpoint_every", "train.snapshot_every"),
     *("train.keep_snapshots", "train.imbalance_every"),
-    # when it gives up
+    # limits that end a run
     *("data.max_bad_images", "train.max_bad_steps", "train.max_minutes", "train.patience"),
 )
-"""Options that a resume may change: they are no part of the experiment."""
+"""Options that a resume may change: they are not part of the experiment."""
 LENGTH = ("train.steps", "train.epochs")
-"""Options that a resume may change where no learning rate that was used changes with them."""
+"""Options that a resume may change if no learning rate that was already used changes."""
 _PLACE = ("output.dir", "output.name")
 _AT_START = ("model.weights", "model.prior", "loss.normalizer_start")
-"""Options that only matter at step 0: even --allow-changes gives them no effect afterwards."""
+"""Options that only matter at step 0: later they have no effect, even with --allow-changes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Resume:
-    """What a run goes on from, and as what."""
+    """A run to resume: its checkpoint, its config and the changes to it."""
 
     checkpoint: Checkpoint
     folder: RunFolder
     config: Config
-    """As asked; what `auto` was resolved to stays."""
+    """Config as requested; values that replaced `auto` stay."""
     remarks: tuple[str, ...] = ()
-    """Lines about the search for a whole checkpoint, and about an edited config.yaml."""
+    """Notes about the search for an undamaged checkpoint and about an edited config.yaml."""
     changes: tuple[Change, ...] = ()
-    """Changes that are allowed."""
+    """Changes that a resume allows."""
     allowed: frozenset[str] = frozenset()
-    """Options that may be another experiment's: --allow-changes was given, now or before."""
+    """Options whose change --allow-changes permits, now or at an earlier resume."""
     broken: tuple[Change, ...] = ()
-    """Changes that make another experiment of it, which --allow-changes lets pass."""
+    """Changes that make it another experiment; --allow-changes permits them."""
     command: str = ""
-    """The command that resumes in spite of such changes."""
+    """Command that resumes in spite of such changes."""
     keeps_config: bool = False
-    """Whether an edited config.yaml is left as it is, for a later resume."""
+    """Whether an edited config.yaml is left unchanged, for a later resume."""
 
     @property
     def all_broken(self) -> list[str]:
-        """Every broken promise of the run so far: the list travels with its state."""
+        """All changes of the experiment in the run so far; checkpoints carry the list."""
         before = self.checkpoint.environment.get("changed", [])
         step = self.checkpoint.progress.step
         return [*before, *(f"after step {step}: {change}" for change in self.broken)]
 
     @property
     def all_options(self) -> list[dict[str, Any]]:
-        """Each step after which the run had other options, and these: for `retinanet replay`."""
+        """Each step after which options changed, and the new options, for `retinanet replay`."""
         before = self.checkpoint.environment.get("options_changed", [])
         own = [c for c in (*self.changes, *self.broken) if c.key not in _FREE]
         if not own:
@@ -99,19 +99,19 @@ def open_resume(
     allow_changes: bool = False,
     is_restart: bool = False,
 ) -> Resume:
-    """Find the state to go on from, and compare what is asked for with the run's own config.
+    """Find the checkpoint to resume from, and compare the requested config with the run's own.
 
     Args:
-        path: run folder, or a checkpoint in it.
-        given: the config that was named beside it, overrides applied; None: the folder's own
-            config.yaml counts, which may have been edited.
-        overrides: `section.key=value` of the command line.
-        source: file of the given config.
-        allow_changes: go on as another experiment, too.
-        is_restart: the launch that goes on began the run itself: its own options count.
+        path: Run folder, or a checkpoint in it.
+        given: Config given on the command line, overrides applied; None uses the folder's own
+            config.yaml, which may have been edited.
+        overrides: Overrides (`section.key=value`) of the command line.
+        source: File of the given config.
+        allow_changes: Continue even as another experiment.
+        is_restart: The present launch began the run itself, so its own options count.
 
     Raises:
-        UserError: there is no state, or another experiment is asked for.
+        UserError: There is no checkpoint, or the options are those of another experiment.
     """
     folder, checkpoint, remarks = find_state(path)
     saved, dropped = checkpoint.config, None
@@ -124,10 +124,15 @@ def open_resume(
     if given is None:
         asked = override_config(edit.config if edit else saved, list(overrides))
         if edit and edits:
-            by = "as the last launch was to go on" if edit.is_own else "which was edited"
-            remarks.append(f"options of {edit.path} count ({by}), where the command line has none")
+            by = "the last launch wrote them" if edit.is_own else "the file was edited"
+            remarks.append(
+                f"using the options of {edit.path} ({by}), except for those of the command line"
+            )
         if edit and not edit.is_own and compare_configs(asked, edit.config):
-            remarks.append(f"{edit.path} is written anew, without comments, as options were given")
+            remarks.append(
+                f"rewriting {edit.path} without its comments, to add the options of the command "
+                "line"
+            )
     else:
         asked = keep_resolved(given, saved)
         is_same_file = source is not None and source.exists() and _is_same(source, folder.config)
@@ -149,17 +154,17 @@ def open_resume(
 def _read_edit_at_restart(
     folder: RunFolder, saved: Config
 ) -> tuple[FolderConfig | None, str | None]:
-    """Return the folder's config, or what to say of an edit, which does not count now."""
+    """Return the folder's config, or a note that an edit of it is ignored for now."""
     try:
         edit = read_folder_config(folder, saved)
     except UserError as error:
-        return None, f"{error}\nThis launch goes on as it began"
+        return None, f"{error}\nThis launch continues with the options that it began with"
     edits = compare_configs(edit.config, saved) if edit else []
     if edit is None or edit.is_own or not edits:
         return edit, None
     return None, (
-        f"{edit.path} was edited ({', '.join(map(str, edits))}); this launch goes on as it began, "
-        "the file stays as it is and counts at the next --resume"
+        f"{edit.path} was edited ({', '.join(map(str, edits))}). This launch continues with the "
+        "options that it began with; the edit takes effect at the next --resume"
     )
 
 
@@ -170,10 +175,10 @@ def _is_same(one: Path, other: Path) -> bool:
 def _check_edit_agrees(
     edit: FolderConfig, edits: list[Change], asked: Config, folder: RunFolder, source: Path | None
 ) -> None:
-    """Refuse to drop an edit of config.yaml in favour of a config file that was named.
+    """Refuse to drop an edit of config.yaml in favour of another config file.
 
     Raises:
-        UserError: the two differ; the message names the options.
+        UserError: The two differ; the message names the options.
     """
     values = options_by_name(asked)
     lost = [c for c in edits if values.get(c.key) != c.after and c.key not in _PLACE]
@@ -181,14 +186,14 @@ def _check_edit_agrees(
         return
     lines = [
         f"  {c.key}: {as_text(c.after)} there, {as_text(values.get(c.key))} in "
-        f"{source or 'the config that is given'}"
+        f"{source or 'the given config'}"
         for c in lost
     ]
     raise UserError(
-        f"{edit.path} was edited, and a config is given beside it: which one counts?\n"
+        f"{edit.path} was edited, but another config is given. They disagree:\n"
         + "\n".join(lines)
         + f"\nTo resume with the edit: {command_line('train', '--resume', folder.path)}. To drop "
-        f"it, remove {edit.path}; it is written again"
+        f"the edit, remove {edit.path}; it will be recreated"
     )
 
 
@@ -204,13 +209,13 @@ def _plan(
     allow_changes: bool,
     keeps_config: bool,
 ) -> Resume:
-    """Sort the changes that are asked for into those that may be and those that may not.
+    """Sort the requested changes into allowed and refused ones.
 
     Raises:
-        UserError: it is another experiment, and that is not allowed.
+        UserError: The changes make it another experiment, and that is not allowed.
     """
     saved = checkpoint.config
-    if saved.model.init_from is not None:  # much of it came from there, then
+    if saved.model.init_from is not None:  # then some options were adopted from that checkpoint
         if asked.model.init_from is None or _start_from_same_file(asked, saved):
             asked = override_config(asked, [f"model.init_from={json.dumps(saved.model.init_from)}"])
         asked, _ = follow_config(asked, saved, source="--resume")
@@ -218,10 +223,9 @@ def _plan(
         unit = "epochs" if saved.train.epochs else "steps"
         remedy = f"give train.{unit}"
         if edit and (edit.config.train.epochs is None) != (saved.train.epochs is None):
-            remedy = f"undo the edit of {edit.path}, or remove the file; it is then written again"
+            remedy = f"undo the edit of {edit.path}, or remove the file; it will be recreated"
         raise UserError(
-            f"--resume: the length of this run is in {unit}, and so are its milestones and "
-            f"evaluations; {remedy}"
+            f"--resume: this run counts its length, milestones and evaluations in {unit}; {remedy}"
         )
     asked = keep_resolved(asked, saved)
     edited = options_by_name(edit.config) if edit else {}
@@ -231,7 +235,7 @@ def _plan(
     free = (*_FREE, *LENGTH, *(["train.milestones"] if longer else []))
     keys = {change.key for change in changes}
     if edit is not None and edit.is_own and not allow_changes:
-        # The last launch was to go on so, and did not come as far as a checkpoint.
+        # The last launch allowed these changes, but ended before it saved a checkpoint.
         allowed = {c.key for c in changes if edited.get(c.key) == c.after}
     else:
         allowed = keys if allow_changes else set()
@@ -261,17 +265,17 @@ def _plan(
 
 
 def _check_start(broken: Sequence[Change]) -> None:
-    """Refuse other weights to start from: a run that is resumed has its own.
+    """Refuse to change the initial weights: a resumed run has its own weights.
 
     Raises:
-        UserError: there are some.
+        UserError: The initial weights are changed.
     """
     for change in broken:
         if change.key == "model.init_from":
             raise UserError(
-                f"{change.key}: a run that is resumed goes on with its own weights, not with those "
-                f"of {as_text(change.after)}; to start a new run from these, leave --resume out "
-                "and give another --name"
+                f"{change.key}: a resumed run continues with its own weights, not with those of "
+                f"{as_text(change.after)}; to start a new run from these, leave --resume out and "
+                "give another --name"
             )
 
 
@@ -286,10 +290,10 @@ def _keep_place(
     edited: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> tuple[Config, list[str]]:
-    """Return `asked` with a place that is true: a run stays in the folder that it lies in.
+    """Return `asked` with the run's actual folder: a resumed run stays where it is.
 
     Returns:
-        The config, and what to say where another place was asked for.
+        The config, and a note for each option that asks for another folder.
     """
     before, after = options_by_name(saved), options_by_name(asked)
     if run_folder(asked).path.resolve() == folder.path.resolve():
@@ -301,14 +305,15 @@ def _keep_place(
         if key in given or (by_edit and after[key] != before[key]):
             remarks.append(
                 f"{key}: {after[key]} has no effect on a resume: the run stays in its folder, "
-                f"{folder.path}. To move it, move that folder, and name it with --resume"
+                f"{folder.path}. To move the run, move that folder and give its new path to "
+                "--resume"
             )
     dumped = [_as_before(Change(key=k, before=before[k], after=after[k])) for k in _PLACE]
     return override_config(asked, dumped), remarks
 
 
 def _start_from_same_file(asked: Config, saved: Config) -> bool:
-    """Whether two experiments start from one file, however its path is written."""
+    """Whether two experiments start from the same file, however its path is written."""
     one, other = (Path(str(c.model.init_from)).expanduser().resolve() for c in (asked, saved))
     return one == other
 

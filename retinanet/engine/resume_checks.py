@@ -1,4 +1,4 @@
-"""A resume against the run so far: its data, its learning rates, and what to say of it all."""
+"""Compare a resume with the run so far: its data and its learning rates."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SURROUNDINGS = (
 
 
 def check_data(resume: Resume, train: Split, val: Split) -> None:
-    """Refuse other classes, and other images or boxes than the run's; where they lie is free.
+    """Refuse classes, images or boxes that differ from the run's; their paths may change.
 
     Raises:
-        UserError: they differ; the message names the file.
+        UserError: They differ; the message names the file.
     """
     categories, saved = train.annotations.categories, resume.checkpoint.categories
     if categories != saved:
@@ -43,23 +43,24 @@ def check_data(resume: Resume, train: Split, val: Split) -> None:
     ):
         if known not in (None, split.annotations.fingerprint):
             raise UserError(
-                f"{split.annotations.path}: its images or boxes differ from those that the run was "
+                f"{split.annotations.path}: its images or boxes differ from those the run was "
                 f"{use} on; start a new run with --init-from instead of --resume"
             )
 
 
 def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
-    """Refuse another length under which a learning rate that was used would be another.
+    """Refuse another length if it changes a learning rate that was already used.
 
-    With --allow-changes that length joins the broken promises.
+    With --allow-changes such a length counts as a change of the experiment.
 
     Args:
-        resume: what the run goes on from.
-        before: the schedule of the run so far.
-        now: the one that is asked for.
+        resume: The run to resume, and its changes.
+        before: Schedule of the run so far.
+        now: Requested schedule.
 
     Raises:
-        UserError: there is such a step; the message names the first, and both rates.
+        UserError: The rate of a past step would change; the message names the first such step and
+            both rates.
     """
     lengths = tuple(change for change in resume.changes if change.key in LENGTH)
     moved = first_different_rate(before, now, range(resume.checkpoint.progress.step))
@@ -70,14 +71,13 @@ def check_rates(resume: Resume, before: Schedule, now: Schedule) -> Resume:
         return replace(resume, changes=free, broken=(*resume.broken, *lengths))
     used, would_be = _rates_at(moved, before, now)
     raise UserError(
-        f"--resume: {lengths[0]} moves the schedule into what was trained already: step "
-        f"{moved + 1} had learning rate {used} and would have {would_be}. "
-        + _how_to_lengthen(resume, before)
+        f"--resume: {lengths[0]} would change the learning rate of past steps: step {moved + 1} "
+        f"was trained at {used}, but would now have {would_be}. " + _how_to_lengthen(resume, before)
     )
 
 
 def _rates_at(step: int, before: Schedule, now: Schedule) -> tuple[str, str]:
-    """Return two learning rates with as many digits as tell them apart."""
+    """Return two learning rates, with enough digits to tell them apart."""
     rates = before.learning_rate(step), now.learning_rate(step)
     for digits in range(4, 17):
         one, other = (f"{rate:.{digits}g}" for rate in rates)
@@ -87,46 +87,43 @@ def _rates_at(step: int, before: Schedule, now: Schedule) -> tuple[str, str]:
 
 
 def _how_to_lengthen(resume: Resume, before: Schedule) -> str:
-    """Say how a run can be made longer in spite of its schedule."""
+    """Return how a run can be made longer in spite of its schedule."""
     option = before.option_that_keeps_drops()
-    keep = f"Keep its drops with '{option}', or start" if option else "Start"
+    keep = f"Add '{option}' to keep its drops, or start" if option else "Start"
     asked = [as_override(change) for change in resume.changes if change.key.startswith("train.")]
     new_run = new_run_command(resume.folder, resume.folder.last, overrides=asked)
-    return f"{keep} a new run from its weights: {new_run}; or break the promise: {resume.command}"
+    return f"{keep} a new run from its weights: {new_run}; or resume anyway: {resume.command}"
 
 
 def describe_resume(
     resume: Resume, before: Schedule, now: Schedule, environment: Mapping[str, Any]
 ) -> list[str]:
-    """Say where a run goes on, and with what changes.
+    """Return lines that tell where a run resumes, and with which changes.
 
     Args:
-        resume: what the run goes on from.
-        before: the schedule of the run so far.
-        now: the one from here on.
-        environment: what it is computed with from here on.
+        resume: The run to resume, and its changes.
+        before: Schedule of the run so far.
+        now: Schedule from here on.
+        environment: Environment from here on (hardware and versions).
     """
     step = resume.checkpoint.progress.step
     changes = [*resume.changes, *_compare_surroundings(resume, environment)]
     lines = [*resume.remarks, f"resuming after step {step}"]
     lines += [f"  {change}" for change in changes]
-    lines += [
-        f"  broken promise (--allow-changes): {change}: this is another experiment from here on"
-        for change in resume.broken
-    ]
+    lines += [f"  changed experiment (--allow-changes): {change}" for change in resume.broken]
     if step and restarts_optimizer(resume.config, resume.checkpoint.config):
-        lines.append("  the optimiser is another one: it begins without moments")
+        lines.append("  the optimiser changed: it starts without momentum")
     moved = first_different_rate(before, now, range(step, now.steps))
     if moved is not None and not resume.broken:
         was, rate = _rates_at(moved, before, now)
         lines.append(
-            f"  another length moves the schedule: lr is {rate} at step {moved + 1}, not {was}"
+            f"  the new length changes the schedule: lr at step {moved + 1} is {rate}, not {was}"
         )
     return lines
 
 
 def _compare_surroundings(resume: Resume, after: Mapping[str, Any]) -> list[Change]:
-    """List what is other around the run: equal bits need equal surroundings."""
+    """List what changed in the environment: equal bits need equal hardware and versions."""
     before = resume.checkpoint.environment
     return [
         Change(key=key, before=before[key], after=after[key])

@@ -1,4 +1,4 @@
-"""A running experiment: what it holds, and how it starts from a config or a checkpoint."""
+"""The state of a running experiment, and how it starts from a config or a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from retinanet.structures import Outputs
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepResult:
-    """A step as the device knows it."""
+    """Results of a step, still on the device."""
 
     losses: Tensor
     """(2,) class and box loss of the global batch."""
@@ -46,9 +46,9 @@ class StepResult:
     rate: float
     """Learning rate."""
     divisor: float
-    """What the sums of losses were divided by."""
+    """Divisor of the sums of losses."""
     imbalance: ImbalanceMeter | None
-    """What the class loss is made of, every `train.imbalance_every` steps."""
+    """Contributions to the class loss, every `train.imbalance_every` steps."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -61,11 +61,11 @@ class Run:
     val: Split
     model: Detector
     wrapped: nn.Module
-    """The model, inside DistributedDataParallel where there are several processes."""
+    """The model, wrapped in DistributedDataParallel if there are several processes."""
     forward: Callable[[Tensor, Tensor], Outputs]
-    """`wrapped`, compiled where the config says so."""
+    """`wrapped`, compiled if the config asks for it."""
     ema: Ema | None
-    """The moving average of the weights, where the config keeps one."""
+    """Moving average of the weights, if the config asks for one."""
     guard: DivergenceGuard
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -81,9 +81,9 @@ class Run:
     result: StepResult | None = None
     """Result of the newest step."""
     watch: LossWatch = field(default_factory=LossWatch)
-    """What says that finite losses are too large, or do not move."""
+    """Warns when finite losses are too large or do not change."""
     work: Work | None = None
-    """The arithmetic of a step, which the rehearsal counts."""
+    """FLOPs of a step, counted by the rehearsal."""
 
     def latest(self) -> tuple[dict[str, float], float]:
         """Wait for the device; return the losses of the newest step and its gradient's norm."""
@@ -105,14 +105,19 @@ def start_run(
     environment: dict[str, Any],
     checkpoint: Checkpoint | None,
 ) -> Run:
-    """Join the parts of a run; with a checkpoint, as it was when that was written."""
+    """Build a run from its parts; a checkpoint restores its state.
+
+    Raises:
+        UserError: The checkpoint's optimiser state does not fit, or the run has already skipped
+            more steps than `train.max_bad_steps`.
+    """
     place(model, world.device, precision, channels_last=config.train.channels_last)
     if checkpoint is not None:
         load_weights(model, checkpoint.model)
     if world.size > 1 and config.model.norm == "sync_bn" and world.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     plan = training_plan(config, train)
-    # Other backbones may take canvases alone that the run has.
+    # Other backbones may accept only the canvases of this run.
     is_resnet = isinstance(model.backbone, ResNet)
     wrapped = world.wrap(model, (128, 128) if is_resnet else plan.step(0).canvas)
     ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -126,8 +131,8 @@ def start_run(
     progress = progress or Progress(normalizer=config.loss.normalizer_start)
     if progress.skipped_steps > config.train.max_bad_steps:
         raise UserError(
-            f"train.max_bad_steps: {config.train.max_bad_steps}, but the run has skipped "
-            f"{progress.skipped_steps} steps so far; give at least that many"
+            f"train.max_bad_steps is {config.train.max_bad_steps}, but the run has already "
+            f"skipped {progress.skipped_steps} steps; give at least that many"
         )
     return Run(
         config=config,
@@ -161,13 +166,13 @@ def _restore_optimization(
     checkpoint: Checkpoint,
     config: Config,
 ) -> None:
-    """Load the state of optimiser and scaler, where the checkpoint has one.
+    """Load the state of the optimiser and the scaler, if the checkpoint has one.
 
-    Where --allow-changes has chosen another optimiser, or other groups of parameters, it starts
-    anew: moments are kept by the place of a parameter in its group.
+    If --allow-changes has chosen another optimiser or other parameter groups, the optimiser starts
+    afresh: torch stores moments by the position of a parameter in its group.
 
     Raises:
-        UserError: it does not fit.
+        UserError: The state does not fit.
     """
     if checkpoint.optimizer is None:
         return
@@ -183,7 +188,7 @@ def _restore_optimization(
 
 
 def restarts_optimizer(now: Config, before: Config) -> bool:
-    """Whether moments of one experiment do not fit the optimiser of another."""
+    """Whether the moments of one experiment do not fit the optimiser of another."""
 
     def groups(config: Config) -> tuple[object, ...]:
         train = config.train
@@ -195,9 +200,9 @@ def restarts_optimizer(now: Config, before: Config) -> bool:
 
 
 def load_steps(run: Run, *, stop: int, workers: int) -> Generator[RankStep]:
-    """Load this rank's parts of the steps from where the run stands up to one (from 0)."""
+    """Load this rank's parts of the steps, from the run's current step up to `stop` (excluded)."""
     micro_batch = run.config.train.micro_batch
-    assert micro_batch != "auto"  # resolved before the run began
+    assert micro_batch != "auto"  # resolved before the run starts
     loader = training_loader(
         build_dataset(run.config, run.train, augment=True, losses=True),
         run.plan,
@@ -214,7 +219,7 @@ def load_steps(run: Run, *, stop: int, workers: int) -> Generator[RankStep]:
 
 
 def checkpoint_size(run: Run) -> int:
-    """Return the bytes that a checkpoint will take: weights, and their moments in the optimiser."""
+    """Return the size of a checkpoint in bytes: the weights and the optimiser's moments."""
     moments = {"sgd": 1, "adamw": 2}[run.config.train.optimizer]
     weights = sum(tensor.nbytes for tensor in run.model.state_dict().values())
     trainable = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
@@ -223,7 +228,7 @@ def checkpoint_size(run: Run) -> int:
 
 
 def state(run: Run) -> Checkpoint:
-    """Return the run's state as it is now: its tensors are those of the run, not copies."""
+    """Return the run's current state. Its tensors are those of the run, not copies."""
     return Checkpoint(
         config=run.config,
         categories=run.train.annotations.categories,

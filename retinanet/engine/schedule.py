@@ -1,4 +1,4 @@
-"""How long a run is, and the learning rate of each of its steps, as pure functions."""
+"""The length of a run and the learning rate of each step, as pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def learning_rate(
     milestones: Sequence[int],
     drop: float,
 ) -> float:
-    """Return the learning rate of a step, from 0.
+    """Return the learning rate of a step (counted from 0).
 
     Linear warm-up from `warmup_factor` x peak, times the schedule: a factor `drop` from each
     milestone (a step) on, or half a cosine to 0 at `steps` (Loshchilov and Hutter, 1608.03983).
@@ -36,20 +36,20 @@ def learning_rate(
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long a run is, and what happens at which of its steps."""
+    """Length of a run, and the steps at which the rate drops or an evaluation follows."""
 
     train: TrainConfig
     unit: int
-    """Steps in the unit that the config counts in: an epoch's, or 1."""
+    """Steps in one unit of the config's length: the steps of an epoch, or 1."""
     steps: int
     """Steps of the whole run."""
     milestones: tuple[int, ...]
     """Steps at which the learning rate drops."""
     evaluation_interval: int
-    """Steps between evaluations; 0 is only at the end."""
+    """Steps between evaluations; 0 evaluates only at the end."""
 
     def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, from 0."""
+        """Return the learning rate of a step (counted from 0)."""
         train = self.train
         return learning_rate(
             step,
@@ -63,13 +63,13 @@ class Schedule:
         )
 
     def option_that_keeps_drops(self) -> str | None:
-        """Return the option under which a longer run drops where this one does; None: none does."""
+        """Return the option with which a longer run drops at the same steps; None if none does."""
         if self.train.schedule != "multistep" or any(m % self.unit for m in self.milestones):
             return None
         return f"train.milestones={[milestone // self.unit for milestone in self.milestones]}"
 
     def _decides_rates(self) -> tuple[object, ...]:
-        """Return all that learning rates depend on."""
+        """Return everything that the learning rates depend on."""
         train = self.train
         return (
             *(train.lr, train.warmup_steps, train.warmup_factor, train.schedule, train.lr_drop),
@@ -77,18 +77,18 @@ class Schedule:
         )
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether an evaluation follows a number of steps: each interval, and at the end."""
+        """Whether an evaluation follows after this many steps: every interval, and at the end."""
         interval = self.evaluation_interval
         return step == self.steps or (interval > 0 and step % interval == 0)
 
 
 def first_different_rate(before: Schedule, now: Schedule, steps: range) -> int | None:
-    """Return the first of some steps with another learning rate; None: there is none."""
+    """Return the first of `steps` whose learning rate differs; None if all are equal."""
     if before._decides_rates() == now._decides_rates():
         return None
     candidates: Iterable[int] = steps
     if before.train.schedule == now.train.schedule == "multistep":
-        # Between warm-up and the milestones nothing changes: a long run takes no time here.
+        # Between warm-up and the milestones nothing changes, so a long run is compared quickly.
         warm = max(schedule.train.warmup_steps for schedule in (before, now))
         turns = {steps.start, warm, *before.milestones, *now.milestones}
         near = range(steps.start, min(steps.stop, warm))
@@ -100,7 +100,7 @@ def first_different_rate(before: Schedule, now: Schedule, steps: range) -> int |
 
 
 def build_schedule(config: Config, *, steps_per_epoch: int) -> Schedule:
-    """Build the schedule of an experiment; without milestones of its own, it follows the length."""
+    """Build the schedule of an experiment. Default milestones are at 2/3 and 8/9 of the length."""
     train = config.train
     unit = steps_per_epoch if train.epochs else 1
     steps = (train.epochs or train.steps or 0) * unit

@@ -1,4 +1,4 @@
-"""Config -> checked splits, datasets and plans: the engine joins data with losses and model."""
+"""Build checked splits, datasets and plans from a config: joins the data with model and losses."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from retinanet.data.repeats import repeat_factors
 from retinanet.data.sampler import TrainingPlan, evaluation_plans
 from retinanet.errors import UserError
 from retinanet.evaluation.coco import GroundTruth
+from retinanet.foreign_config import next_command
 from retinanet.model.anchors import AnchorGenerator, build_anchors
 from retinanet.schema import Config, DataConfig, Paths, SplitConfig
 from retinanet.structures import Target
@@ -36,18 +37,18 @@ from retinanet.structures import Target
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """A checked annotation file, its images, and the boxes that losses use."""
+    """A checked annotation file, its image folder, and the boxes that losses use."""
 
     annotations: Annotations
     images: Path
     min_box_side: float
-    """Original px; boxes with a shorter side are left out."""
+    """Shortest side of a box that is used, in original px."""
     census: Census
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matcher:
-    """Assigns the anchors of a canvas, in the loader's processes."""
+    """Assigns the anchors of a canvas; runs in the loader processes."""
 
     anchors: AnchorGenerator
     assign: Assign
@@ -62,7 +63,7 @@ def open_split(config: Config, name: str) -> Split:
     """Read and check `data.train` or `data.val`.
 
     Raises:
-        UserError: anything wrong with the file, its records or its images.
+        UserError: Something is wrong with the file, its records or its images.
     """
     places = locate_split(config, name)
     parts = _open_parts(places, find=config.data.find_images)
@@ -71,10 +72,10 @@ def open_split(config: Config, name: str) -> Split:
 
 
 def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
-    """Return the annotation files and their image folders of `data.train` or `data.val`.
+    """Return the annotation files of `data.train` or `data.val` with their image folders.
 
     Raises:
-        UserError: an option is not set, or a file is not there.
+        UserError: An option is not set, or a file does not exist.
     """
     place: SplitConfig = getattr(config.data, name)
     for key in ("annotations", "images"):
@@ -83,15 +84,18 @@ def locate_split(config: Config, name: str) -> list[tuple[Path, Path]]:
                 f"data.{name}.{key} is not set; it is relative to data.root, or absolute"
             )
     root = Path(config.data.root).expanduser()
-    if config.data.root and not os.path.isdir(root):  # noqa: PTH112 (it takes a forbidden one, too)
-        raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
     files, folders = _as_list(place.annotations), _as_list(place.images)
+    needs_root = not all(os.path.isabs(path) for path in (*files, *folders))  # noqa: PTH117
+    if needs_root and config.data.root and not os.path.isdir(root):  # noqa: PTH112 (is_dir raises for a forbidden one)
+        raise UserError(f"data.root: there is no such folder, or no permission to see it: {root}")
     for file in files:
         if not (root / file).exists():
+            remedy = next_command(root) if needs_root else ""
             raise UserError(
                 f"{root / file}: there is no such annotation file (data.{name}.annotations"
                 + ("" if os.path.isabs(file) else _relation(config.data.root))  # noqa: PTH117
                 + ")"
+                + (f". {remedy}" if remedy else "")
             )
     duplicates = [file for file in files if files.count(file) > 1]
     if duplicates:
@@ -106,20 +110,20 @@ def _relation(root: str) -> str:
 
 
 def check_places(config: Config, names: Sequence[str], also: str = "") -> None:
-    """Refuse data that are not where they were when a run began; say how they are found again.
+    """Refuse a run whose data have moved; the message names the options for the new paths.
 
     Args:
-        config: of the run.
-        names: splits that are needed: `train`, `val`.
-        also: another remedy, for the end of the message.
+        config: Config of the run.
+        names: Splits that are needed: `train`, `val`.
+        also: Another remedy, for the end of the message.
 
     Raises:
-        UserError: a file or a folder is not there; the message names the options to give.
+        UserError: A file or a folder does not exist; the message names the options to give.
     """
     for name in names:
         try:
             for file, folder in locate_split(config, name):
-                if not os.path.isdir(folder):  # noqa: PTH112 (it takes a forbidden one, too)
+                if not os.path.isdir(folder):  # noqa: PTH112 (is_dir raises for a forbidden one)
                     raise UserError(f"{folder}: there is no such image folder (for {file})")
         except UserError as error:
             place: SplitConfig = getattr(config.data, name)
@@ -127,9 +131,7 @@ def check_places(config: Config, names: Sequence[str], also: str = "") -> None:
             options = "data.root=FOLDER"
             if all(os.path.isabs(path) for path in paths):  # noqa: PTH117
                 options = f"data.{name}.annotations=FILE data.{name}.images=FOLDER"
-            raise UserError(
-                f"{error}. Where the data lie elsewhere now, give {options}{also}"
-            ) from None
+            raise UserError(f"{error}. If the data have moved, give {options}{also}") from None
 
 
 def _as_list(paths: Paths) -> list[str]:
@@ -137,7 +139,7 @@ def _as_list(paths: Paths) -> list[str]:
 
 
 def _open_parts(places: list[tuple[Path, Path]], *, find: bool) -> list[tuple[Annotations, Path]]:
-    """Return the index and the image folder of each file; `find` looks for its missing images."""
+    """Return the index and the image folder of each file; `find` searches for missing images."""
     opened = [(open_annotations(file), folder) for file, folder in places]
     return [(find_files(index, folder), folder) for index, folder in opened] if find else opened
 
@@ -145,7 +147,7 @@ def _open_parts(places: list[tuple[Path, Path]], *, find: bool) -> list[tuple[An
 def _join_parts(
     config: Config, name: str, parts: list[tuple[Annotations, Path]]
 ) -> tuple[Annotations, Path]:
-    """Return the chosen part of a split's files, and the folder that its file names start from."""
+    """Return the selected part of a split's files, and the folder of its file names."""
     classes, limit = config.data.classes, getattr(config.data, name).limit
     opened, folders = [index for index, _ in parts], [folder for _, folder in parts]
     for other in opened[1:]:
@@ -170,17 +172,17 @@ def check_split(
     name: str,
     parts: Sequence[tuple[Annotations, Path]] = (),
 ) -> Split:
-    """Check what was read against the images; the boxes of training are cut and chosen.
+    """Check annotations against the images; for training, also select the boxes to use.
 
     Args:
-        annotations: index of the split.
-        images: folder that its file names start from.
-        config: data options.
+        annotations: Index of the split.
+        images: Folder that its file names are relative to.
+        config: Data options.
         name: `train` or `val`.
-        parts: what the split was put together from, if it was.
+        parts: Indexes and image folders that the split was joined from, if it was.
 
     Raises:
-        UserError: nothing in it, a wrong box format, missing images.
+        UserError: The split is empty, has a wrong box format, or lacks images.
     """
     learn = name == "train"
     checks.check_has_data(annotations, split=name, learn=learn)
@@ -208,7 +210,7 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
     """Read both splits; their classes must be the same.
 
     Raises:
-        UserError: see `open_split`.
+        UserError: See `open_split`.
     """
     train, val = open_split(config, "train"), open_split(config, "val")
     checks.check_same_classes(train.annotations.categories, train.annotations.path, val.annotations)
@@ -218,10 +220,10 @@ def open_training_splits(config: Config) -> tuple[Split, Split]:
 
 
 def _check_found_once(config: Config, train: Split, val: Split) -> None:
-    """Refuse a file that was found for an image of each split, if these have two names.
+    """Refuse an image file that was found for two differently named images, one in each split.
 
     Raises:
-        UserError: the first of them.
+        UserError: There is such a file; the message names the first.
     """
     shared = checks.shared_files(train.annotations, train.images, val.annotations, val.images)
     if not shared:
@@ -245,7 +247,7 @@ def _check_found_once(config: Config, train: Split, val: Split) -> None:
 
 
 def training_plan(config: Config, split: Split) -> TrainingPlan:
-    """Return what names the images of each step."""
+    """Return the plan that lists the images of each step."""
     data = config.data
     learnable = split.census.learnable
     rows = np.flatnonzero(learnable) if data.drop_empty else np.arange(len(learnable))
@@ -273,14 +275,14 @@ def training_short_sides(data: DataConfig) -> tuple[int, ...]:
 
 
 def training_canvas(data: DataConfig) -> Size | None:
-    """Return the canvas (height, width) that the preset makes of every image, if it makes one."""
+    """Return the preset's fixed canvas (height, width); None if it has none."""
     return PRESETS[data.preset].canvas(data.short_side, data.preset_canvas)
 
 
 def build_dataset(
     config: Config, split: Split, *, augment: bool, losses: bool, read: Read = read_image
 ) -> DetectionDataset:
-    """Build the dataset of a split; `losses` assigns anchors, which evaluation alone can spare."""
+    """Build the dataset of a split; `losses` also assigns anchors, which losses need."""
     return DetectionDataset(
         split.annotations,
         images=split.images,
@@ -299,7 +301,7 @@ def build_augment(config: Config) -> Augment:
 
 
 def build_matcher(config: Config) -> Callable[[Size, Target], Tensor]:
-    """Build what assigns anchors to the ground truth of an image."""
+    """Build the function that assigns anchors to the ground truth of an image."""
     return Matcher(anchors=build_anchors(config.anchors), assign=build_assign(config.assign))
 
 
@@ -331,7 +333,7 @@ def build_evaluation_loader(
 
 
 def ground_truth(annotations: Annotations, limit: int | None = None) -> GroundTruth:
-    """Return the ground truth that detections are scored against: every box as published."""
+    """Return the ground truth that detections are scored against: all boxes, unchanged."""
     images = len(annotations) if limit is None else min(limit, len(annotations))
     stop = int(annotations.offsets[images])
     categories = annotations.categories

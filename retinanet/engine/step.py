@@ -1,7 +1,7 @@
-"""One optimiser step, given to the device without waiting for it.
+"""One optimiser step, queued on the device without waiting for it.
 
-The loss of a step is a sum over the *global* batch divided by a number that is known before the
-forward pass, so ranks, micro-batches and accumulation do not change it.
+The loss of a step is a sum over the *global* batch, divided by a number that is known before the
+forward pass. So ranks, micro-batches and accumulation do not change it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from retinanet.engine.run import Run, StepResult
 
 
 def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> None:
-    """Take one optimiser step; `run.result` then tells of it.
+    """Take one optimiser step and store its result in `run.result`.
 
     Args:
-        run: the run whose weights, averages and normaliser move.
-        part: this rank's images.
-        positives: positive anchors of the global batch.
-        images: images of the global batch.
+        run: The run whose weights, averages and normaliser are updated.
+        part: This rank's images.
+        positives: Number of positive anchors in the global batch.
+        images: Number of images in the global batch.
     """
     config, step = run.config.train, part.step
-    # Layers that draw random numbers (a backbone of timm may) draw the same after a resume.
+    # Layers that draw random numbers (a timm backbone may) draw the same ones after a resume.
     seed = np.random.SeedSequence((config.seed, step, run.world.rank)).generate_state(1)[0]
     torch.manual_seed(int(seed))
     rate = run.schedule.learning_rate(step)
@@ -85,12 +85,12 @@ def _accumulate(
 
 
 def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
-    """Return the context of a backward pass whose gradients stay on this rank for now."""
+    """Return a context in which gradients are not yet exchanged with other ranks."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 def _loss_divisor(run: Run, positives: float, images: float) -> float:
-    """Return what the sums of the global batch are divided by, at least 1."""
+    """Return the divisor of the loss sums of the global batch, at least 1."""
     loss = run.config.loss
     if loss.normalizer == "per_image":
         return max(1.0, images)
@@ -104,18 +104,18 @@ def _loss_divisor(run: Run, positives: float, images: float) -> float:
 
 
 def _carry_bad_loss_to_gradient(optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
-    """Make the gradient NaN where a loss is not finite: fp16's scaler looks at gradients alone."""
+    """Make the gradient NaN if a loss is not finite: fp16's scaler checks only gradients."""
     any_parameter = optimizer.param_groups[0]["params"][0]
     any_parameter.grad.mul_(torch.where(losses.isfinite().all(), 1.0, math.nan))
 
 
 def _clip_gradient(model: nn.Module, limit: float) -> Tensor:
-    """Clip the gradient to a norm (0: any); return its norm before."""
+    """Clip the gradient to a norm (0: no limit); return its norm before clipping."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     return nn.utils.clip_grad_norm_(parameters, limit or math.inf)
 
 
 def _loss_scale(scaler: torch.amp.GradScaler, device: torch.device) -> Tensor:
-    """Return the factor of the loss in fp16, on the device; 0 where there is none."""
+    """Return fp16's loss scale on the device; 0 for other precisions."""
     one = torch.ones((), device=device)
     return scaler.scale(one) if scaler.is_enabled() else one * 0

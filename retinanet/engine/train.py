@@ -22,23 +22,23 @@ from retinanet.engine.meter import Meter
 from retinanet.engine.run import Run, load_steps, state
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
-from retinanet.errors import DivergedError, InterruptedRunError, TrainingError, UserError
+from retinanet.errors import DivergedError, InterruptedRunError, TrainingError, UserError, plural
 from retinanet.evaluation.coco import format_figure
 from retinanet.losses.imbalance import EDGES
 from retinanet.model.detector import Detector
 
 
 def train(run: Run, signals: Signals, *, started: float) -> Progress:
-    """Train to the end, or as long as `train.max_minutes` allows; return how far the run is then.
+    """Train to the end, or as long as `train.max_minutes` allows; return the run's progress.
 
     Args:
-        run: the run to train.
-        signals: what this process collects of them.
-        started: when this launch began, by the monotonic clock.
+        run: The run to train.
+        signals: Signals that this process collects.
+        started: Time at which this launch began, in seconds of the monotonic clock.
 
     Raises:
-        TrainingError: a non-finite loss, too many unreadable images, a full disk.
-        InterruptedRunError: a signal came; `last.pt` holds the state.
+        TrainingError: A loss is not finite, too many images are unreadable, or the disk is full.
+        InterruptedRunError: A signal came; `last.pt` holds the state.
     """
     run.log.start_progress(step=run.progress.step, steps=run.schedule.steps)
     run.model.train()
@@ -46,11 +46,11 @@ def train(run: Run, signals: Signals, *, started: float) -> Progress:
         run.watch.resume(run.folder.metrics)
     deadline = started + 60 * (run.config.train.max_minutes or math.inf)
     if run.schedule.is_evaluated(run.progress.step) and run.progress.step > run.progress.evaluated:
-        _evaluate(run, signals)  # makes up for one that an interruption cut off
+        _evaluate(run, signals)  # repeats an evaluation that was interrupted
     meter = Meter(run)
     for part in _load_parts(run, signals):
         if _is_patience_over(run):
-            run.log.say(f"No better AP in {run.progress.stale} evaluations: stopping")
+            run.log.say(f"no better AP in {plural(run.progress.stale, 'evaluation')}: stopping")
             break
         meter.loaded()
         positives, images, is_late = _agree_before_step(run, part, signals, deadline)
@@ -76,15 +76,15 @@ def train(run: Run, signals: Signals, *, started: float) -> Progress:
 
 
 def is_finished(run: Run) -> bool:
-    """Whether nothing is left to do, not even an evaluation that an interruption cut off."""
+    """Whether nothing is left to do, not even an evaluation that was interrupted."""
     step, steps = run.progress.step, run.schedule.steps
     return step > steps or _is_patience_over(run) or step == steps == run.progress.evaluated
 
 
 def _load_parts(run: Run, signals: Signals) -> Iterator[RankStep]:
-    """Load this rank's parts of the steps; a signal meanwhile gives an empty one, the last.
+    """Load this rank's parts of the steps; if a signal comes meanwhile, an empty part ends them.
 
-    With that, this rank takes part in the agreement on the step, at which all of them stop.
+    With the empty part this rank still joins the agreement on the step, at which all ranks stop.
     """
     workers = run.config.data.workers
     with closing(load_steps(run, stop=run.schedule.steps, workers=workers)) as parts:
@@ -108,14 +108,14 @@ def _is_patience_over(run: Run) -> bool:
 def _agree_before_step(
     run: Run, part: RankStep, signals: Signals, deadline: float
 ) -> tuple[float, float, bool]:
-    """Add up over all ranks what concerns the step that comes; all of them then do the same.
+    """Sum the counts of the next step over all ranks, so that all ranks act alike.
 
     Returns:
         The positives and the images of the global batch, and whether the time is over.
 
     Raises:
-        InterruptedRunError: a rank had a signal; the state is saved.
-        TrainingError: too many images, or all of this step, could not be read.
+        InterruptedRunError: A rank got a signal; the state is saved.
+        TrainingError: Too many images, or all images of this step, could not be read.
     """
     late = run.world.is_main and time.monotonic() > deadline
     number = signals.number
@@ -139,7 +139,7 @@ def _agree_before_step(
 
 
 def _note_unreadable_images(run: Run, part: RankStep) -> None:
-    """Name the images that a rank could not read, each once; stop past the limit, all together."""
+    """Report each image that a rank could not read once; past the limit all ranks stop."""
     parts: list[list[str]] = run.world.broadcast(run.world.gather(part.bad))
     known = run.progress.bad_images
     new = [message for bad in parts for message in bad if message not in known]
@@ -149,22 +149,22 @@ def _note_unreadable_images(run: Run, part: RankStep) -> None:
     run.progress = replace(run.progress, bad_images=(*known, *new))
     if len(known) + len(new) > limit:
         run.world.fail(
-            f"{len(known) + len(new)} images could not be read, more than data.max_bad_images "
-            f"{limit}; the last was {new[-1]}"
+            f"{plural(len(known) + len(new), 'image')} could not be read, more than "
+            f"data.max_bad_images ({limit}) allows; the last was {new[-1]}"
         )
 
 
 def _raise_interrupted(run: Run, number: int) -> NoReturn:
-    """End the run because of a signal, whose number is given; the state is saved.
+    """End the run because of a signal. The state has been saved.
 
     Raises:
-        InterruptedRunError: always.
+        InterruptedRunError: Always.
     """
     text = (
         f"{signal.Signals(number).name} after step {run.progress.step} of {run.schedule.steps}: "
         f"{_how_to_continue(run)}"
     )
-    run.log.keep(f"stopped: {text}")  # after SIGHUP there is no terminal that shows it
+    run.log.keep(f"stopped: {text}")  # after SIGHUP no terminal shows it
     raise InterruptedRunError(number, text)
 
 
@@ -176,10 +176,10 @@ def _how_to_continue(run: Run) -> str:
 
 
 def _check_finite(run: Run) -> None:
-    """Wait for the device and hear whether training is still finite.
+    """Wait for the device and check that losses and gradients are still finite.
 
     Raises:
-        DivergedError: it is not.
+        DivergedError: A loss or gradient is not finite.
     """
     reading = run.guard.read()
     if reading.step is not None:
@@ -189,17 +189,18 @@ def _check_finite(run: Run) -> None:
     if new:
         run.progress = replace(run.progress, skipped_steps=reading.skipped)
         run.log.say(
-            f"  by step {run.progress.step}: {new} more steps skipped, whose loss or gradient was "
-            f"not finite ({reading.skipped} so far, train.max_bad_steps "
+            f"  by step {run.progress.step}: {plural(new, 'more step')} skipped because the loss "
+            f"or the gradient was not finite ({reading.skipped} so far, train.max_bad_steps "
             f"{run.config.train.max_bad_steps})"
         )
 
 
 def _describe_divergence(run: Run, reading: GuardState, step: int) -> str:
-    """Say all that helps to find out why a step was not finite."""
+    """Describe a step that was not finite, with all that helps to find the cause."""
     batch, _ = build_dataset(run.config, run.train, augment=True, losses=False)[run.plan.step(step)]
     images = [
-        f"  image {int(image)}: {len(target.boxes)} boxes, {target.boxes[:4].round().tolist()}"
+        f"  image {int(image)}: {plural(len(target.boxes), 'box')}, "
+        f"{target.boxes[:4].round().tolist()}"
         for image, target in zip(batch.image_ids, batch.targets, strict=True)
     ]
     what = "loss" if not all(map(math.isfinite, reading.losses)) else "gradient"
@@ -210,11 +211,11 @@ def _describe_divergence(run: Run, reading: GuardState, step: int) -> str:
             f"step {step + 1}: the {what} is not finite: {parts}; learning rate "
             f"{run.schedule.learning_rate(step):g}, gradient norm {reading.norm:g}",
             *images[:16],
-            f"From that step on no update was made; last checkpoint: {run.folder.last}, best: "
-            f"{kept}. Look at the step with: "
-            f"{command_line('replay', run.folder.path, '--step', step + 1)}. Try "
-            "train.max_bad_steps to skip a few; or, as a new run or with --allow-changes, "
-            f"{calmer_options(run.config.train)}.",
+            f"From this step on the weights were not updated. Last checkpoint: {run.folder.last}, "
+            f"best: {kept}. Inspect the step with: "
+            f"{command_line('replay', run.folder.path, '--step', step + 1)}. Set "
+            "train.max_bad_steps to skip a few such steps; or try, in a new run or with "
+            f"--allow-changes, {calmer_options(run.config.train)}.",
         ]
     )
 
@@ -226,7 +227,7 @@ def _save(run: Run) -> None:
 
 
 def _record_imbalance(run: Run) -> None:
-    """Record what the class loss of the step was made of, where it was looked at."""
+    """Record the contributions to the class loss, if this step measured them."""
     assert run.result is not None
     if run.result.imbalance is None:
         return
@@ -237,7 +238,7 @@ def _record_imbalance(run: Run) -> None:
 
 
 def _evaluate(run: Run, signals: Signals) -> None:
-    """Evaluate, record, and keep the best; with an average of the weights, both."""
+    """Evaluate the weights (and their average, if kept), record the result, and keep the best."""
     started = time.perf_counter()
     outcomes = {"val": _evaluate_model(run, run.model, signals)}
     if run.ema is not None:
@@ -248,14 +249,14 @@ def _evaluate(run: Run, signals: Signals) -> None:
     step = before.step
     is_better = ap is None or before.best_ap is None or ap > before.best_ap
     stale = 0 if is_better else before.stale + 1
-    # Without an AP, and while it is 0, the newest weights are the best guess.
+    # Without an AP, or while AP is 0, the newest weights are the best guess.
     if is_better or ap == before.best_ap == 0:
         run.progress = replace(before, evaluated=step, best_ap=ap, best_step=step, stale=stale)
     else:
         run.progress = replace(before, evaluated=step, stale=stale)
     if judged is not None:
         done = {name: outcome for name, outcome in outcomes.items() if outcome is not None}
-        _write_evaluation(run, judged)  # first: it may add a remark
+        _write_evaluation(run, judged)  # first, because it may add a note
         _record_evaluation(run, done, time.perf_counter() - started)
     if run.progress.best_step == step:
         run.saver.save(state(run), run.folder.best)
@@ -263,10 +264,10 @@ def _evaluate(run: Run, signals: Signals) -> None:
 
 
 def _write_evaluation(run: Run, evaluation: Evaluation) -> None:
-    """Write an evaluation into the run's folder.
+    """Write an evaluation into the run folder.
 
     Raises:
-        TrainingError: it cannot be written: no mistake of the command, at whose start it could.
+        TrainingError: It cannot be written. This is not a user error: at the start, it could.
     """
     try:
         write_evaluation(evaluation, run.folder.evaluation)
@@ -278,7 +279,7 @@ def _evaluate_model(run: Run, model: Detector, signals: Signals) -> Evaluation |
     """Evaluate a model on val; return the outcome on the main process.
 
     Raises:
-        InterruptedRunError: a rank had a signal.
+        InterruptedRunError: A rank got a signal.
     """
     try:
         return evaluate(
@@ -296,7 +297,7 @@ def _evaluate_model(run: Run, model: Detector, signals: Signals) -> Evaluation |
 
 
 def _record_evaluation(run: Run, outcomes: Mapping[str, Evaluation], seconds: float) -> None:
-    """Say and record what evaluations gave."""
+    """Print and record the results of evaluations."""
     step = run.progress.step
     values: dict[str, Any] = {}
     for name, outcome in outcomes.items():
@@ -310,17 +311,17 @@ def _record_evaluation(run: Run, outcomes: Mapping[str, Evaluation], seconds: fl
             for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
         )
         losses = " + ".join(f"{key} {value:.3f}" for key, value in outcome.losses.items())
-        what = "val of the average" if name == "val_average" else name
+        what = "val with averaged weights" if name == "val_average" else name
         run.log.say(f"{what} at step {step}: {aps}  loss {losses}")
         remarks = outcome.metrics.remarks + _warnings_of_evaluation(run, outcome)
         for remark in remarks:
             run.log.say(f"  {remark}")
-    run.log.say(f"  {seconds:.0f} s{_why_best(run.progress)}")
+    run.log.say(f"  evaluated in {seconds:.0f} s{_why_best(run.progress)}")
     run.log.record(step, {**values, "val/seconds": seconds})
 
 
 def _warnings_of_evaluation(run: Run, outcome: Evaluation) -> list[str]:
-    """Return what says that the training has failed."""
+    """Return warnings that the training has failed."""
     figures = outcome.metrics.figures
     warning = run.watch.judge_evaluation(
         outcome.losses,
@@ -332,17 +333,17 @@ def _warnings_of_evaluation(run: Run, outcome: Evaluation) -> list[str]:
     evaluations = run.progress.stale + 1
     if not warning and figures["AP"] == run.progress.best_ap == 0 and evaluations % 3 == 0:
         warning = (
-            f"warning: AP has been 0 in all of {evaluations} evaluations: nothing is found yet. Is "
-            "train.lr far too high or too low, and does `retinanet check` find the data sound?"
+            f"warning: AP has been 0 in all {evaluations} evaluations: nothing is detected yet. "
+            "Is train.lr far too high or too low? Does `retinanet check` find errors in the data?"
         )
     return [warning] if warning else []
 
 
 def _why_best(progress: Progress) -> str:
-    """Say that the newest evaluation is kept as best.pt, and why, if it is."""
+    """Return a note that the newest weights are kept as best.pt, and why; "" if they are not."""
     if progress.best_step != progress.step:
         return ""
     if not progress.best_ap:
         why = "there is no AP" if progress.best_ap is None else "AP is 0"
-        return f"; {why}, so best.pt has the newest weights"
-    return ", the best so far"
+        return f"; {why}, so best.pt holds the newest weights"
+    return "; this is the best AP so far"

@@ -1,4 +1,4 @@
-"""Several ranks evaluate in rounds: one outcome, and what ends one of them ends all."""
+"""Several ranks evaluate in rounds: one outcome, and an error of one rank ends all."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_an_unreadable_image_ends_all_ranks(
     first, *others = on_ranks(3, lambda w: evaluated(model, config, split, world=w))
     assert isinstance(first, UserError)
     assert str(path) in str(first)
-    assert str(first).endswith("(evaluation leaves no image out)")
+    assert str(first).endswith("(evaluation does not skip images)")
     assert [(type(error), str(error)) for error in others] == [(UserError, "")] * 2
 
 
@@ -150,7 +150,7 @@ def test_outputs_that_are_not_finite_end_all_ranks(
     model.register_forward_hook(spoil)
     first, second = on_ranks(2, lambda w: evaluated(model, config, split, world=w))
     assert isinstance(first, TrainingError) and isinstance(second, TrainingError)
-    assert "the network's outputs are not finite: it has diverged. Try a lower" in str(first)
+    assert "the network's outputs are not finite: training has diverged. Try a lower" in str(first)
     assert str(second) == ""
     assert len(calls) == 4  # nobody went on to the third round
 

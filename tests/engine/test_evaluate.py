@@ -76,7 +76,7 @@ def test_losses_do_not_depend_on_the_batch_size(
 
 
 def test_limit_and_mode(model: Detector, small_config: Config, split: Split) -> None:
-    """The first two images alone, scored against their own boxes; the model trains on."""
+    """Only the first two images, scored against their own boxes; the model stays in train mode."""
     model.train()
     one = evaluate(model, small_config, split, world=CPU, precision="fp32", limit=2)
     assert one is not None and model.training
@@ -149,7 +149,7 @@ def test_a_signal_while_it_waits_for_a_batch(
 
 
 def test_no_pictures(evaluation: Evaluation, val: Path, tmp_path: Path) -> None:
-    """Those of an earlier evaluation do not stay beside the new figures."""
+    """Pictures of an earlier evaluation do not stay next to the new metrics."""
     folder = tmp_path / "new" / "folder"
     folder.mkdir(parents=True)
     (folder / "pictures.jpg").touch()
@@ -164,7 +164,7 @@ def test_no_pictures(evaluation: Evaluation, val: Path, tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_encoded(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Figures do not need it; metrics.txt says why there is none, or that there is an old one."""
+    """Metrics do not need it; metrics.txt reports why it is missing, or that it is an old one."""
     (tmp_path / "pictures.jpg").mkdir()  # what cannot be removed
     pictures = [np.zeros((4, 8, 3), np.uint8)]
     remarks = replace(evaluation.metrics, remarks=[])
@@ -173,7 +173,7 @@ def test_a_picture_that_cannot_be_encoded(
     assert [path.name for path in written] == ["results.json", "metrics.json", "metrics.txt"]
     said = written[2].read_text()
     assert "no picture: " in said
-    assert "pictures.jpg is not of this evaluation, and could not be removed: " in said
+    assert "pictures.jpg is from an earlier evaluation, and could not be removed: " in said
 
 
 def test_a_picture_that_cannot_be_drawn(

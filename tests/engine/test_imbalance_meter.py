@@ -49,7 +49,7 @@ def test_numbers_by_hand(read: Callable[..., dict[str, Any]]) -> None:
 
 
 def test_a_blank_image_is_none(read: Callable[..., dict[str, Any]]) -> None:
-    """It fills a place on some hardware alone: no number may change by it."""
+    """Only some hardware needs such a filler: no number may change because of it."""
     rows = [[0, BACKGROUND, BACKGROUND, IGNORED]]
     logits = torch.randn(2, 4, 2, generator=torch.Generator().manual_seed(0))
     assert read(rows, logits[:1]) == read([*rows, [IGNORED] * 4], logits)

@@ -26,13 +26,13 @@ def judge(watch: LossWatch, total: float, ap50: float | None = 0.0, boxes: int =
 
 
 def test_a_step_far_above_the_first() -> None:
-    """Said once, and again when it has come down in between."""
+    """Warned of once, and again after it has come down."""
     watch = begun(2.0)
     assert watch.judge_step((39.0, 1.0), 0.01, CONFIG) == ""
     warning = watch.judge_step((131_969.0, 1.0), 0.01, CONFIG)
     assert warning.startswith(
-        "warning: the loss 131,970 is 65,985 times that of the first step (2). If it stays so, "
-        + CALMER
+        "warning: the loss 131,970 is 65,985 times that of the first step (2). If it stays "
+        "that high, " + CALMER
     )
     assert watch.judge_step((131_970.0, 1.0), 0.01, CONFIG) == ""
     assert watch.judge_step((1.0, 1.0), 0.01, CONFIG) == ""
@@ -54,7 +54,7 @@ def test_an_evaluation_far_above_the_first_step() -> None:
 
 @pytest.mark.parametrize("start", [1e-6, 0.05, 1.0])
 def test_a_start_near_0_is_no_measure(start: float) -> None:
-    """A network that is fine-tuned knows its data: ten times nearly nothing is no failure."""
+    """A fine-tuned network starts near 0: ten times almost nothing is not a failure."""
     watch = LossWatch()
     watch.note_step(torch.tensor([start, 0.0]), 1)
     assert judge(watch, 4.0) == watch.judge_step((19.0, 1.0), 0.01, CONFIG) == ""
@@ -70,12 +70,12 @@ def test_without_a_start_there_is_no_measure() -> None:
 
 
 def test_a_loss_that_never_moves() -> None:
-    """Said at the fourth report; one other value and it counts anew."""
+    """Warned of at the fourth report; another value restarts the count."""
     watch = begun()
     said = [watch.judge_step((1.5, 0.5), 0.1, CONFIG) for _ in range(6)]
     assert [bool(text) for text in said] == [False, False, False, True, False, False]
     assert said[3].startswith(
-        "warning: the loss has been exactly 2 in 4 reports: nothing is learnt"
+        "warning: the loss has been exactly 2 in 4 reports: the network learns nothing at lr 0.1"
     )
     assert watch.judge_step((1.5, 0.25), 0.1, CONFIG) == ""
 

@@ -1,4 +1,4 @@
-"""What a run says of its speed."""
+"""The speed that a run reports."""
 
 import json
 import time
@@ -98,8 +98,8 @@ def test_a_run_that_waits_for_data_says_so_once(measure: Callable[..., Any]) -> 
     """Data and step time are logged; a warning with the remedy past 20 %."""
     out, lines = measure(waiting=0.25, computing=0.75, steps=40)
     warning = (
-        "  training waits 25% of its time for data: more data.workers (now 2), smaller images on "
-        "disk, or a lighter data.augment\n"
+        "  training waits 25% of its time for data. Try more data.workers (now 2), smaller images "
+        "on disk, or a lighter data.augment\n"
     )
     assert out.count(warning) == out.count("training waits") == 1
     assert [line["step"] for line in lines] == [20, 40]

@@ -1,4 +1,4 @@
-"""What a resume may change, from whatever side it is asked: without training."""
+"""What a resume may change, however the change is requested. Without training."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_a_free_edit_counts_and_is_said(folder: RunFolder) -> None:
     assert changes(plan) == ["data.workers: 0 -> 1", "train.steps: 6 -> 9"]
     assert (plan.config.train.steps, plan.config.data.workers) == (9, 1)
     assert plan.remarks == (
-        "options of runs/first/config.yaml count (which was edited), where the command line has "
-        "none",
+        "using the options of runs/first/config.yaml (the file was edited), except for those of "
+        "the command line",
     )
 
 
@@ -82,7 +82,8 @@ def test_the_command_line_wins_over_an_edit(folder: RunFolder) -> None:
     plan = resume(folder, "train.steps=8", "train.lr=0.01")
     assert changes(plan) == ["train.steps: 6 -> 8"]
     assert plan.remarks[-1] == (
-        "runs/first/config.yaml is written anew, without comments, as options were given"
+        "rewriting runs/first/config.yaml without its comments, to add the options of the command "
+        "line"
     )
 
 
@@ -94,12 +95,12 @@ def test_another_experiment_by_an_edit(folder: RunFolder) -> None:
         "--resume continues one experiment, but these options differ from the run's:",
         "  loss.gamma: 1.5 here, 2.0 in the run",
         "  train.lr: 0.5 in runs/first/config.yaml, 0.01 in the run",
-        "To drop the edit of runs/first/config.yaml: undo it, or remove the file; it is then "
-        "written again",
-        "To start a new run with them, from the weights of this one: retinanet train "
+        "To drop the edit of runs/first/config.yaml: undo it, or remove the file; it will be "
+        "recreated",
+        "To start a new run with these options, from the weights of this run: retinanet train "
         "runs/first/config.yaml output.dir=runs loss.gamma=1.5 data.workers=1 --init-from "
         "runs/first/checkpoints/last.pt --name first-2",
-        "To break the promise: retinanet train --resume runs/first loss.gamma=1.5 data.workers=1 "
+        "To resume anyway: retinanet train --resume runs/first loss.gamma=1.5 data.workers=1 "
         "--allow-changes",
     ]
     plan = resume(folder, "loss.gamma=1.5", allow_changes=True)
@@ -113,26 +114,27 @@ def test_the_config_of_a_later_launch_is_no_edit(folder: RunFolder) -> None:
     plan = resume(folder)
     assert changes(plan) == ["train.steps: 6 -> 9"]
     assert list(map(str, plan.broken)) == ["train.lr: 0.01 -> 0.5"]
-    assert plan.remarks[0].endswith(
-        "count (as the last launch was to go on), where the command line has none"
+    assert plan.remarks[0] == (
+        "using the options of runs/first/config.yaml (the last launch wrote them), except for "
+        "those of the command line"
     )
     with pytest.raises(UserError, match=r"train\.lr: 0\.7 here, 0\.01 in the run"):
         resume(folder, "train.lr=0.7")
 
 
 @pytest.mark.parametrize("auto", [True, False])
-def test_an_edit_beside_a_config_that_is_given(folder: RunFolder, auto: bool) -> None:
-    """Neither is dropped in silence."""
+def test_an_edit_and_another_config(folder: RunFolder, auto: bool) -> None:
+    """Neither is dropped silently."""
     given = load_config(folder.config)
     edit(folder, "train.steps=9")
     source = Path("small.yaml")
     with pytest.raises(UserError) as caught:
         open_resume(folder.path, given=given, source=source, allow_changes=auto)
     assert str(caught.value).splitlines() == [
-        "runs/first/config.yaml was edited, and a config is given beside it: which one counts?",
+        "runs/first/config.yaml was edited, but another config is given. They disagree:",
         "  train.steps: 9 there, 6 in small.yaml",
-        "To resume with the edit: retinanet train --resume runs/first. To drop it, remove "
-        "runs/first/config.yaml; it is written again",
+        "To resume with the edit: retinanet train --resume runs/first. To drop the edit, remove "
+        "runs/first/config.yaml; it will be recreated",
     ]
     agreeing = override_config(given, ["train.steps=9"])
     plan = open_resume(folder.path, given=agreeing, source=source)
@@ -147,21 +149,21 @@ def test_an_edit_waits_while_torchrun_restarts_a_launch(folder: RunFolder) -> No
     plan = open_resume(folder.path, given=given, is_restart=True)
     assert (changes(plan), plan.broken, plan.keeps_config) == ([], (), True)
     assert plan.remarks == (
-        "runs/first/config.yaml was edited (train.lr: 0.01 -> 0.5); this launch goes on as it "
-        "began, the file stays as it is and counts at the next --resume",
+        "runs/first/config.yaml was edited (train.lr: 0.01 -> 0.5). This launch continues with the "
+        "options that it began with; the edit takes effect at the next --resume",
     )
     folder.config.write_text("train: [")
     plan = resume(folder, is_restart=True)
     assert plan.keeps_config
-    assert plan.remarks[0].endswith("\nThis launch goes on as it began")
+    assert plan.remarks[0].endswith("\nThis launch continues with the options that it began with")
 
 
 def test_a_missing_config_is_written_again(folder: RunFolder) -> None:
     folder.config.unlink()
     (folder.path / "metrics.jsonl").unlink()
     assert resume(folder).remarks == (
-        "runs/first/config.yaml: was missing; it is written again from the checkpoint",
-        "runs/first has no metrics.jsonl of the steps so far: it begins after step 3",
+        "runs/first/config.yaml was missing; it is recreated from the checkpoint",
+        "runs/first has no metrics.jsonl of the steps so far: recording starts after step 3",
     )
 
 
@@ -191,7 +193,9 @@ def test_a_folder_that_was_moved(folder: RunFolder, tmp_path: Path) -> None:
 
 
 def test_weights_to_start_from_have_no_place_in_a_resume(folder: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"goes on with its own weights, not with those of x\.pt; "):
+    with pytest.raises(
+        UserError, match=r"continues with its own weights, not with those of x\.pt; "
+    ):
         resume(folder, "model.init_from=x.pt", allow_changes=True)
     plan = resume(folder, "model.prior=0.05", "train.lr=1.0", allow_changes=True)
     assert [change.key for change in plan.broken] == ["train.lr"]
@@ -214,14 +218,14 @@ def test_a_state_that_cannot_follow(folder: RunFolder, word: str, weights: bool)
     with pytest.raises(UserError) as caught:
         resume(folder, word, allow_changes=True)
     *_, start, last = str(caught.value).splitlines()
-    assert last == f"The state of this run cannot be continued with another {word.split('=')[0]}"
+    assert last == f"This run cannot be resumed with another {word.split('=')[0]}"
     assert ("--init-from runs/first/checkpoints/last.pt" in start) == weights
     assert ("model.init_from=null" in start) != weights
 
 
 def test_an_optimizer_with_other_groups_begins_anew(folder: RunFolder) -> None:
     _, lines = rates(folder, "train.decay_exempt=norms", allow_changes=True)
-    assert lines[-1] == "  the optimiser is another one: it begins without moments"
+    assert lines[-1] == "  the optimiser changed: it starts without momentum"
     _, lines = rates(folder, "train.weight_decay=0.5", allow_changes=True)
     assert "moments" not in lines[-1]
 
@@ -237,7 +241,7 @@ def test_other_files_in_a_run_folder(folder: RunFolder) -> None:
     folder.metrics.unlink()
     (folder.path / "train.log").touch()
     (folder.path / "nohup.out").touch()
-    assert resume(folder).remarks[0].startswith("runs/first/config.yaml: was missing; ")
+    assert resume(folder).remarks[0].startswith("runs/first/config.yaml was missing; ")
 
 
 def test_a_config_that_names_no_place(folder: RunFolder) -> None:
@@ -253,7 +257,7 @@ def test_changes_are_kept_for_a_replay(folder: RunFolder) -> None:
 
 
 def rates(folder: RunFolder, *words: str, **options: Any) -> tuple[Resume, list[str]]:
-    """Resume; return the plan and what is said of it."""
+    """Resume; return the plan and the lines about it."""
     plan = resume(folder, *words, **options)
     schedules = [
         build_schedule(config, steps_per_epoch=1)
@@ -277,20 +281,20 @@ def test_rates_are_told_apart(folder: RunFolder) -> None:
     cosine(folder, "train.steps=40000", "train.warmup_steps=0", step=0)
     _, lines = rates(folder, "train.steps=50000")
     assert lines[-1] == (
-        "  another length moves the schedule: lr is 0.005 at step 2, not 0.00499999999"
+        "  the new length changes the schedule: lr at step 2 is 0.005, not 0.00499999999"
     )
 
 
 def test_rates_that_were_used_are_told_apart(folder: RunFolder) -> None:
     cosine(folder, "train.steps=40000", "train.warmup_steps=0", step=5)
     with pytest.raises(
-        UserError, match=r"step 2 had learning rate 0\.00499999999 and would have 0\.005\. "
+        UserError, match=r"step 2 was trained at 0\.00499999999, but would now have 0\.005\. "
     ) as caught:
         rates(folder, "train.steps=50000")
     assert str(caught.value).endswith(
         "Start a new run from its weights: retinanet train runs/first/config.yaml output.dir=runs "
-        "train.steps=50000 --init-from runs/first/checkpoints/last.pt --name first-2; or break the "
-        "promise: retinanet train --resume runs/first train.steps=50000 --allow-changes"
+        "train.steps=50000 --init-from runs/first/checkpoints/last.pt --name first-2; or resume "
+        "anyway: retinanet train --resume runs/first train.steps=50000 --allow-changes"
     )
     plan, _ = rates(folder, "train.steps=50000", allow_changes=True)
     assert [change.key for change in plan.broken] == ["train.steps"]
@@ -320,12 +324,12 @@ def typed(message: str, start: str) -> Sequence[str]:
 def test_a_lone_checkpoint_gets_a_folder_of_its_own(
     folder: RunFolder, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the message says works when it is typed."""
+    """The command in the message works when it is typed."""
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
     folder.last.rename(elsewhere / name)
     monkeypatch.chdir(elsewhere)
-    with pytest.raises(UserError, match="does not lie in a run folder") as caught:
+    with pytest.raises(UserError, match="is not in a run folder") as caught:
         find_state(Path(name))
     words = typed(str(caught.value), "mkdir -p")
     assert words[:4] == ["mkdir", "-p", "runs/first/checkpoints", "&&"]
@@ -343,17 +347,17 @@ def test_a_folder_of_checkpoints_alone(folder: RunFolder, tmp_path: Path) -> Non
     found, checkpoint, remarks = find_state(backup)
     assert (found.path, checkpoint.progress.step) == (backup, 3)
     assert remarks == [
-        f"{backup}/config.yaml: was missing; it is written again from the checkpoint",
-        f"{backup} has no metrics.jsonl and no tensorboard of the steps so far: it begins after "
-        "step 3",
+        f"{backup}/config.yaml was missing; it is recreated from the checkpoint",
+        f"{backup} has no metrics.jsonl and no tensorboard of the steps so far: recording starts "
+        "after step 3",
     ]
     (backup / "thesis.txt").write_text("")
     with pytest.raises(
-        UserError, match=r"has no config\.yaml, but other files \(thesis\.txt\)\. Giv"
+        UserError, match=r"has no config\.yaml, but other files \(thesis\.txt\)\. Make"
     ):
         find_state(backup)
     (backup / "checkpoints").rename(tmp_path / "kept")
-    with pytest.raises(UserError, match=r"kept: holds checkpoints, but is not the folder of a run"):
+    with pytest.raises(UserError, match=r"kept: contains checkpoints, but is not a run folder"):
         find_state(tmp_path / "kept")
 
 

@@ -23,7 +23,7 @@ from retinanet.structures import BACKGROUND, IGNORED, Target
 
 @pytest.mark.parametrize("overrides", [[], ["assign.low_quality=false"], ["anchors.offset=0.5"]])
 def test_a_matcher_gives_the_dense_assignment(overrides: list[str]) -> None:
-    """Also after its way to a spawned process. Boxes of 5 to 200 px, one of them a crowd."""
+    """Also in a spawned process. Boxes of 5 to 200 px, one of them a crowd."""
     config = override_config(Config(), overrides)
     side = torch.tensor([5.0, 12.0, 30.0, 64.0, 100.0, 200.0])
     corner = torch.tensor([7.0, 100.0, 31.0, 90.0, 60.0, 20.0])
@@ -78,4 +78,4 @@ def test_a_presets_canvas_decides_the_size_of_boxes(tiny_coco: Any) -> None:
     assert placed.xyxy.tolist() == [[20, 40, 120, 150]]
     assert placed.canvases == [(320, 320)]
     (line,) = describe_scale(config, split, boxes)
-    assert line.startswith("resizing: to fit 320x320 px, times a random scale: scale 5.00 (median)")
+    assert line.startswith("resizing: to fit 320x320 px, times a random scale; median scale 5.00; ")

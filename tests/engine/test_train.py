@@ -34,7 +34,7 @@ def run() -> Any:
 
 
 def test_a_signal_while_it_waits_for_data(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty part takes part in the agreement of all ranks; the loader is left at once."""
+    """With an empty part, the rank joins the agreement of all ranks; the loader stops at once."""
     left: list[int] = []
 
     def load_steps(*_: Any, **options: Any) -> Iterator[RankStep]:

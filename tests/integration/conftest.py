@@ -218,7 +218,7 @@ def interrupted_run(shared_experiment: Path) -> Path:
 
 @pytest.fixture
 def interrupted_copy(interrupted_run: Path, tmp_path: Path) -> Path:
-    """Return a copy of the interrupted run to go on with."""
+    """Return a copy of the interrupted run, to be resumed."""
     return Path(shutil.copytree(interrupted_run, tmp_path / "copies" / "interrupted"))
 
 

@@ -70,7 +70,7 @@ def test_lists_on_the_command_line(experiment: Path, cli: Cli) -> None:
         ),
         (
             ["data.train.images=[a, b]"],
-            "command line: data.train: images: 2 folders do not go with 'annotations/train.json'",
+            "command line: data.train: images: 2 folders do not match 'annotations/train.json'",
         ),
         (["data.classes=ring"], "command line: data.classes is 'ring'; it should be a list, in"),
         (["data.classes=[]"], "command line: data.classes is []; it should be a longer list"),
@@ -78,7 +78,7 @@ def test_lists_on_the_command_line(experiment: Path, cli: Cli) -> None:
         (["data.preset=flop"], "command line: data.preset is 'flop'; it should be 'flip', 'multi"),
         (
             ["data.preset_canvas=[64, 64]"],
-            "command line: data: preset_canvas: data.preset flip makes",
+            "command line: data: preset_canvas: data.preset flip does not use it; only ",
         ),
     ],
 )
@@ -105,13 +105,13 @@ def test_every_preset_trains(experiment: Path, cli: Cli, preset: str) -> None:
     )
     assert ran.code == 0, ran.err
     assert "dry run: one step of 4 images and the evaluation of 2 went well" in ran.out
-    assert "  limit: 8 of 12 images are taken\n" in ran.out
-    assert "images an epoch (of classes in under 50.0% of them, some repeat); " in ran.out
-    assert f"preset {preset}, horizontal flip " in ran.out
-    assert re.search(
-        r"  classes: 1 of 6 are taken; \d+ boxes of the others are left out\n", ran.out
+    assert "  limit: 8 of 12 images used\n" in ran.out
+    assert (
+        "images per epoch (images with classes in less than 50.0% of them may repeat); " in ran.out
     )
-    fixed = "canvas: 64x64 px, made by data.preset" in ran.out
+    assert f"preset {preset}, horizontal flip " in ran.out
+    assert re.search(r"  classes: 1 of 6 used; \d+ boxes of other classes left out\n", ran.out)
+    fixed = "canvas: 64x64 px, from data.preset" in ran.out
     assert fixed == (preset in ("large_scale_jitter", "mosaic"))
 
 
@@ -128,11 +128,11 @@ def test_a_run_of_chosen_classes(chosen_run: Path, data: Path) -> None:
     assert saved.train.annotations == ("annotations/train.json", "annotations/more.json")
     log = (chosen_run / "train.log").read_text()
     assert "annotations/train.json + " in log and "more.json: 8 images, " in log
-    assert "  limit: 8 of 24 images are taken\n" in log
+    assert "  limit: 8 of 24 images used\n" in log
 
 
 def test_it_is_evaluated_on_its_classes(chosen_run: Path, cli: Cli, tmp_path: Path) -> None:
-    """From the checkpoint alone, and on a file that holds the other class, too."""
+    """Only from the checkpoint, and on a file that also has the other class."""
     last = chosen_run / "checkpoints" / "last.pt"
     figures = []
     val = load_config(chosen_run / "config.yaml").data
@@ -155,7 +155,7 @@ def test_one_file_for_a_run_of_several_folders(chosen_run: Path, data: Path, cli
     ran = cli("evaluate", last, *words, "--annotations", given)
     assert (ran.code, ran.err) == (
         2,
-        "error: --annotations needs --images: data.val.images are 2 folders\n",
+        "error: --annotations needs --images, because data.val.images has 2 folders\n",
     )
 
 
@@ -211,4 +211,4 @@ def test_other_boxes_under_the_same_choices_are_refused(
     path.write_text(json.dumps(content))
     ran = cli("train", "--resume", chosen_run, f"data.root={moved}", "train.steps=3")
     assert ran.code == 2
-    assert "more.json: its images or boxes differ from those that the run was trained on" in ran.err
+    assert "more.json: its images or boxes differ from those the run was trained on" in ran.err

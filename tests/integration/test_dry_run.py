@@ -27,19 +27,21 @@ def test_a_dry_run_tells_what_the_run_would_be(experiment: Path, cli: Cli) -> No
     assert (
         "dry run: one step of 4 images and the evaluation of 2 went well; nothing was written\n"
         "schedule\n"
-        "                    step   epoch   learning rate\n"
-        "  first step           0    0.00           1e-06\n"
-        "  warm-up is over      2    0.67           0.001\n"
-        "  times 0.1            4    1.33          0.0001\n"
-        "  last step            5    1.67          0.0001\n"
+        "                   step   epoch   learning rate\n"
+        "  first step          0    0.00           1e-06\n"
+        "  end of warm-up      2    0.67           0.001\n"
+        "  times 0.1           4    1.33          0.0001\n"
+        "  last step           5    1.67          0.0001\n"
         "  6 steps of 4 images, 2.00 epochs of 3 steps\n"
-        "  2 evaluation(s) of 6 images: every 5 steps and at the end, of the weights and of their "
+        "  2 evaluations of 6 images: every 5 steps and at the end, of the weights and of their "
         "average\n"
         "  checkpoints: last.pt every 3 steps and at evaluations, best.pt: 2 files of "
     ) in ran.out
     assert re.search(r"\n  weights \S+ MB, gradients \S+ MB, optimiser \S+ MB, average of", ran.out)
-    assert re.search(r"\n  step \d\.\d+ s for 4 images: \S+ TFLOP/s, \d+% of what a", ran.out)
-    assert re.search(r"; with data\.workers 0, \d+% of the time waits for data: ", ran.out)
+    assert re.search(
+        r"\n  step \d\.\d+ s for 4 images: \S+ TFLOP/s, \d+% of the speed of a", ran.out
+    )
+    assert re.search(r"; with data\.workers 0, training waits \d+% of its time for data: ", ran.out)
     assert re.search(r"\n  whole run about 0:\d\d:\d\d: 6 steps 0:\d\d:\d\d, 2 eval", ran.out)
     assert sorted(experiment.parent.rglob("*")) == before
 
@@ -78,7 +80,7 @@ def test_a_gradient_that_is_not_finite_fails_here(
     assert ran.code == 1
     assert ran.err == (
         "error: the first step is not finite: class nan, box nan, gradient norm nan. Try a lower "
-        "train.lr or train.precision=fp32; are model.pixel_mean and model.pixel_std those of the "
+        "train.lr or train.precision=fp32. Are model.pixel_mean and model.pixel_std those of the "
         "backbone?\n"
     )
 
@@ -116,11 +118,12 @@ def test_unreadable_images_of_the_first_step(
 def test_what_a_launch_would_refuse(
     interrupted_run: Path, shared_experiment: Path, experiment: Path, cli: Callable[..., Any]
 ) -> None:
-    """A run of that name, which may be looked at, and a folder that cannot be made."""
+    """A run of that name, which may be looked at, and a folder that cannot be created."""
     ran = cli("train", shared_experiment, "--name", "interrupted", "--dry-run")
     assert ran.code == 0, ran.err
     assert ran.out.endswith(
-        f"there is a run in {interrupted_run} already: to start, give another --name, or --resume\n"
+        f"there is already a run in {interrupted_run}: give another --name to start a new one, or "
+        "--resume to continue it\n"
     )
     ran = cli("train", experiment, f"output.dir={experiment}", "--dry-run")
     assert (ran.code, ran.out) == (2, "")

@@ -75,8 +75,8 @@ def test_bad_steps_that_are_allowed(
     assert ran.code == 0, ran.err
     for step, skipped in ((2, 1), (4, 2)):
         assert (
-            f"  by step {step}: 1 more steps skipped, whose loss or gradient was not finite "
-            f"({skipped} so far, train.max_bad_steps 2)\n"
+            f"  by step {step}: 1 more step skipped because the loss or the gradient was not "
+            f"finite ({skipped} so far, train.max_bad_steps 2)\n"
         ) in ran.out
     assert load_checkpoint(folder / "checkpoints" / "last.pt").progress.skipped_steps == 2
     lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -113,7 +113,7 @@ def test_an_average_is_evaluated_saved_and_used(
     assert [line["step"] for line in both] == [5, 6]
     assert all({"val_average/AP", "loss_class/val_average"} <= line.keys() for line in both)
     assert all(line["loss_class/val"] != line["loss_class/val_average"] for line in both)
-    assert ran.out.count("\nval of the average at step ") == 2
+    assert ran.out.count("\nval with averaged weights at step ") == 2
     last = folder / "checkpoints" / "last.pt"
     checkpoint = load_checkpoint(last)
     assert checkpoint.averaged is not None
@@ -180,7 +180,7 @@ def test_fewer_bad_steps_than_were_skipped_already(
     ran = cli("train", "--resume", folder, *longer, "train.max_bad_steps=1")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "error: train.max_bad_steps: 1, but the run has skipped 2 steps so far; give at least that "
-        "many\n"
+        "error: train.max_bad_steps is 1, but the run has already skipped 2 steps; give at least "
+        "that many\n"
     )
     assert cli("train", "--resume", folder, *longer).code == 0

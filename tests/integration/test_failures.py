@@ -37,7 +37,7 @@ def recorded_steps(folder: Path) -> list[int]:
 
 
 def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
-    """It stops, and says which images, losses, learning rate and norm."""
+    """It stops, and reports images, losses, learning rate and norm."""
     wild = ["train.lr=1e30", "train.clip_norm=0", "train.warmup_steps=1", "train.optimizer=sgd"]
     ran = cli("train", experiment, *wild, "train.checkpoint_every=1", "train.warmup_factor=1e-36")
     assert ran.code == 1
@@ -48,15 +48,18 @@ def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
         r"gradient norm \S+",
         lines[0],
     )
-    images = [re.match(r"  image (\d+): \d+ boxes, \[", line) for line in lines[1:5]]
+    images = [re.match(r"  image (\d+): \d+ box(?:es)?, \[", line) for line in lines[1:5]]
     assert len({int(match.group(1)) for match in images if match}) == 4
     run = experiment.parent / "runs" / "small"
     last = run / "checkpoints" / "last.pt"
-    assert f"no update was made; last checkpoint: {last}, best: none yet. Look at" in lines[-1]
+    assert (
+        f"the weights were not updated. Last checkpoint: {last}, best: none yet. Inspect the step"
+        in lines[-1]
+    )
     assert lines[-1].endswith(  # clipping was off, precision fp32
-        f"retinanet replay {run} --step 3. Try train.max_bad_steps to skip a few; or, as a new run "
-        "or with --allow-changes, a lower train.lr, a longer train.warmup_steps or "
-        "train.clip_norm=10."
+        f"retinanet replay {run} --step 3. Set train.max_bad_steps to skip a few such steps; or "
+        "try, in a new run or with --allow-changes, a lower train.lr, a longer "
+        "train.warmup_steps or train.clip_norm=10."
     )
     log = (experiment.parent / "runs" / "small" / "train.log").read_text()
     assert ran.err in log
@@ -96,10 +99,10 @@ def test_a_state_that_had_diverged_says_so_on_resume(
     save_checkpoint(checkpoint, last)
     ran = cli("train", "--resume", folder)
     assert ran.code == 1
-    assert "the run had diverged before this state was saved: start a new one from its" in ran.err
+    assert "the run had diverged before this state was saved: start a new run from its" in ran.err
     ran = cli("evaluate", last, "--output", tmp_path / "out")
     assert ran.code == 1
-    assert "the network's outputs are not finite: it has diverged" in ran.err
+    assert "the network's outputs are not finite: training has diverged" in ran.err
     assert not (tmp_path / "out").exists()
 
 
@@ -138,7 +141,7 @@ def test_a_step_without_any_image(experiment: Path, data: Path, cli: Cli) -> Non
 
 
 def test_unreadable_images_are_named_and_counted(experiment: Path, data: Path, cli: Cli) -> None:
-    """Training goes on without them, up to a limit."""
+    """Training continues without them, up to a limit."""
     spoilt = data / "images" / "train" / "000005.jpg"
     spoilt.write_bytes(b"garbage")
     cut = data / "images" / "train" / "000009.jpg"
@@ -206,8 +209,8 @@ def test_too_many_unreadable_images_stop_the_run(experiment: Path, data: Path, c
     ran = cli("train", experiment, *overrides, "train.steps=3")
     assert ran.code == 1
     assert re.match(
-        rf"error: 6 images could not be read, more than data\.max_bad_images 5; the last was "
-        rf"{folder}/0000\d\d\.jpg: not an image that can be decoded.*\n$",
+        rf"error: 6 images could not be read, more than data\.max_bad_images \(5\) allows; the "
+        rf"last was {folder}/0000\d\d\.jpg: not an image that can be decoded.*\n$",
         ran.err,
     )
     run = experiment.parent / "runs" / "small"
@@ -261,8 +264,8 @@ def test_init_from_keeps_the_rows_of_classes_by_name(
     [
         (
             "anchors.ratios=[1.0, 3.0]",
-            "  3 of 6 anchors of a cell are nearly as one of the 9 in the checkpoint and keep its "
-            "rows; those of the others are fresh\n",
+            "  3 of 6 anchors of a cell nearly match one of the 9 in the checkpoint and keep its "
+            "rows; the other rows are fresh\n",
         ),
         (
             "model.fpn_channels=64",
@@ -271,8 +274,8 @@ def test_init_from_keeps_the_rows_of_classes_by_name(
         ),
         (
             "model.head_convs=2",
-            "  skipped class_subnet: its convolutions are others than in the checkpoint\n"
-            "  skipped box_subnet: its convolutions are others than in the checkpoint\n",
+            "  skipped class_subnet: its convolutions differ from those in the checkpoint\n"
+            "  skipped box_subnet: its convolutions differ from those in the checkpoint\n",
         ),
     ],
 )
@@ -287,11 +290,11 @@ def test_init_from_lists_what_does_not_fit(
 
 
 def test_patience_stops_the_run(experiment: Path, cli: Cli) -> None:
-    """Evaluations without a better AP end the run; a resume does not go on."""
+    """Evaluations without a better AP end the run; a resume does not continue it."""
     overrides = [*NO_MOTION, "train.patience=2", "eval.every=1", "train.steps=20"]
     ran = cli("train", experiment, *overrides, "train.weight_decay=0")
     assert ran.code == 0
-    assert "No better AP in 2 evaluations: stopping\n" in ran.out
+    assert "no better AP in 2 evaluations: stopping\n" in ran.out
     run = experiment.parent / "runs" / "small"
     assert recorded_steps(run) == [1, 2, 3]
     progress = load_checkpoint(run / "checkpoints" / "last.pt").progress

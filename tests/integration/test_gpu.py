@@ -59,7 +59,7 @@ def test_a_run_goes_on_between_devices(experiment: Path, cli: Callable[..., Any]
 def test_a_step_does_not_wait_for_the_device(
     experiment: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """Torch itself says where it would, from the second step on (caches are filled).
+    """Torch itself reports where it would, from the second step on (caches are filled).
 
     tests/engine/test_device_rehearsal.py stands in for it elsewhere, on fake tensors.
     """

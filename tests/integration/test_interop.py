@@ -91,7 +91,7 @@ def test_start_from_a_foreign_file(
     for name, value in before.model.items():
         torch.testing.assert_close(saved.model[name], value, rtol=0, atol=1e-6)
 
-    # The run goes on from its own state: the file is not needed any more.
+    # The run resumes from its own checkpoint: the file is not needed any more.
     converted.unlink()
     ran = cli("train", without_network, "--resume", "train.steps=2", "train.lr=1e-12")
     assert ran.code == 0, ran.err
@@ -134,7 +134,7 @@ def test_a_foreign_file_on_the_fly(peer: Path, without_network: Path, cli: Cli) 
     """It has no names of classes: with COCO's number of logits it would have."""
     ran = cli("train", without_network, "--init-from", peer)
     assert ran.code == 2
-    assert "has 7 logits an anchor and no names for them; name its classes" in ran.err
+    assert "has 7 logits per anchor and no class names; give its classes" in ran.err
     assert not (without_network.parent / "runs" / "small").exists()
 
 
@@ -143,7 +143,7 @@ def test_a_backbone_on_the_fly(without_network: Path, cli: Cli, tmp_path: Path) 
     torch.save(resnet18(weights=None).state_dict(), path)
     ran = cli("train", without_network, "model.fpn_channels=32", "--init-from", path, "--dry-run")
     assert ran.code == 0
-    assert "resnet18 in pytorch style: a backbone without detector" in ran.out
+    assert "resnet18 in pytorch style: a backbone without a detector" in ran.out
     assert "  fresh fpn, all of it" in ran.out
 
 
@@ -152,7 +152,7 @@ def test_a_backbone_detects_nothing(synthetic: Path, cli: Cli, tmp_path: Path) -
     torch.save(resnet18(weights=None).state_dict(), path)
     assert cli("convert", "checkpoint", path, ours).code == 0
     ran = cli("predict", ours, synthetic / "images" / "val")
-    assert ran.code == 2 and "the checkpoint holds a backbone alone; train a detector" in ran.err
+    assert ran.code == 2 and "the checkpoint contains only a backbone; train a detector" in ran.err
 
 
 def test_another_class_leaves_the_old_ones_as_they_are(
@@ -194,15 +194,16 @@ def test_and_back(learned_run: Path, cli: Cli, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["no.pth", "OUT"], "no.pth: there is no such file"),
-        (["PEER", "PEER"], "exists already; name another file to write, or remove it"),
+        (["PEER", "PEER"], "already exists; name another file to write, or remove it"),
         (["PEER", "no/OUT"], "there is no folder"),
         (["PEER", "OUT", "--categories", "no.json"], "--categories no.json: cannot be read"),
         (["PEER", "OUT", "--from", "detectron2"], "--from detectron2: "),
-        (["PEER", "OUT", "--style", "caffe"], "--style: torchvision has one kind alone"),
+        (["PEER", "OUT", "--style", "caffe"], "--style: torchvision has only one kind"),
         (["PEER", "OUT", "model.bakbone=x"], "did you mean backbone"),
         (
             ["PEER", "OUT", "--to", "torchvision", "--style", "caffe"],
-            "--to goes with no option of the other way",
+            "--to cannot be combined with --from, --style, --categories, --box-weights or "
+            "section.key=value; leave them out",
         ),
     ],
 )

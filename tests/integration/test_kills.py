@@ -65,7 +65,7 @@ def undisturbed(shared_experiment: Path, train: Train) -> Callable[..., Path]:
 
 
 def progress(folder: Path) -> tuple[int, int]:
-    """Return the step of a run's last state, and that of the last evaluation it knows of."""
+    """Return the step of a run's last checkpoint, and that of its last evaluation."""
     state = load_checkpoint(folder / "checkpoints" / "last.pt").progress
     return state.step, state.evaluated
 
@@ -73,7 +73,7 @@ def progress(folder: Path) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("options", "kills", "left"),
     [
-        # The states lie after steps 0, 3, 5 (before and after its evaluation) and 6.
+        # Checkpoints follow steps 0, 3, 5 (before and after its evaluation) and 6.
         (
             HARD,
             [("before_renaming", "last.pt", 2), ("evaluating", 1), ("recording", 6)],
@@ -194,7 +194,7 @@ def test_the_number_of_processes_may_change(
 def test_a_second_signal_ends_at_once(
     experiment: Path, undisturbed: Callable[..., Path], train: Train
 ) -> None:
-    """Not even the step at hand is finished; the newest state is whole."""
+    """Not even the current step is finished; the newest checkpoint is undamaged."""
     folder = experiment.parent / "runs" / "small"
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         death = ("asked_twice", 4, int(number))

@@ -41,7 +41,7 @@ def words(experiment: Path, output: Path, *more: object) -> list[object]:
 def laboratory(
     shared_experiment: Path, run_quietly: Cli, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Three losses of four steps, interrupted in the second one, and gone on with."""
+    """Three losses of four steps, interrupted in the second one, and resumed."""
     output = tmp_path_factory.mktemp("lab") / "out"
     original, seen = schedule.learning_rate, [0]
 
@@ -152,7 +152,7 @@ def test_a_failure_at_the_end_of_a_trial(
 
 
 def test_the_precision_is_chosen_once(laboratory: Path) -> None:
-    """Another machine that goes on with the trials would choose its own."""
+    """Another machine that continues the trials would choose its own."""
     chosen = read_yaml(laboratory / "config.yaml")["train"]["precision"]
     own = read_yaml(laboratory / "runs" / "focal" / "seed_0" / "config.yaml")["train"]["precision"]
     assert chosen == own != "auto"
@@ -165,8 +165,8 @@ def test_the_table_stands_beside_the_papers(laboratory: Path) -> None:
         in text
     )
     assert "| focal | prior=0.01, class_loss=focal, gamma=2.0, alpha=0.25 | 1 |" in text
-    assert "The paper's AP is its own, on COCO, in percent." in text
-    assert "against ohem, one seed: the spread is not known" in text
+    assert "Paper: the AP in the paper, on COCO, in percent." in text
+    assert "compared with ohem, one seed: the spread is not known" in text
 
 
 def test_what_is_finished_is_kept(
@@ -193,7 +193,7 @@ def test_another_experiment_is_refused(laboratory: Path, shared_experiment: Path
     ran = cli("lab", *words(shared_experiment, laboratory, "train.lr=0.5"))
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        f"error: {laboratory}: holds trials of another experiment; give another --output:\n"
+        f"error: {laboratory}: has trials of another experiment; choose another --output:\n"
         "  train.lr: 0.5 here, 0.001 there\n"
     )
 
@@ -219,8 +219,8 @@ def test_a_trial_of_another_process_is_left_to_it(
         ran = cli("lab", *words(shared_experiment, output, "--only", "focal", "ohem"))
         other.communicate("done\n")
     assert ran.code == 0, ran.err
-    assert f"left to another process: {folder}: process {other.pid} trains there" in ran.out
-    assert "1 trainings are left to other processes" in ran.out
+    assert f"left to another process: {folder}: process {other.pid} is training there" in ran.out
+    assert "1 training left to other processes; run the same command again" in ran.out
     assert list(results(output)["variants"]) == ["cross_entropy", "ohem"]
 
 
@@ -272,7 +272,7 @@ def test_a_damaged_outcome_is_named(
     assert ran.code == 2
     assert ran.err == (
         f"error: {path}, or metrics.jsonl beside it, is damaged; remove the folder "
-        f"{path.parent} to train it anew\n"
+        f"{path.parent} to train it again\n"
     )
 
 
@@ -284,8 +284,8 @@ def test_a_damaged_note_of_the_data_is_named(
     ran = cli("lab", *words(shared_experiment, output))
     assert ran.code == 2 and "== trial" not in ran.out
     assert ran.err == (
-        f"error: {output / 'data.json'}: is damaged; remove it if the data are those of the trials "
-        "beside it\n"
+        f"error: {output / 'data.json'}: is damaged; remove it if the data are the same as for the "
+        "trials beside it\n"
     )
 
 
@@ -296,7 +296,7 @@ def test_the_folder_of_a_run_is_left_alone(
     ran = cli("lab", *words(shared_experiment, finished_run))
     assert ran.code == 2
     assert ran.err == (
-        f"error: {finished_run}: the folder holds other files; give another --output\n"
+        f"error: {finished_run}: the folder contains other files; choose another --output\n"
     )
     assert (finished_run / "config.yaml").read_bytes() == before
 
@@ -304,13 +304,13 @@ def test_the_folder_of_a_run_is_left_alone(
 def test_other_data_are_another_experiment(
     laboratory: Path, shared_experiment: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """The options are the same, but the images lie elsewhere and are others."""
+    """The options are the same, but the images are others, in another folder."""
     write_synthetic(tmp_path / "set", train_images=12, val_images=6, seed=4)
     root = f"data.root={tmp_path / 'set'}"
     ran = cli("lab", *words(shared_experiment, laboratory, "--seeds", 2, root))
     assert ran.code == 2 and "== trial" not in ran.out
     assert ran.err.endswith(
-        "give another --output:\n  other images, boxes or weights to start from\n"
+        "choose another --output:\n  different images, boxes or weights to start from\n"
     )
 
 
@@ -340,7 +340,7 @@ def test_steps_in_place_of_epochs(
 @pytest.mark.parametrize("option", ["train.patience=1", "train.max_minutes=5"])
 def test_all_trainings_are_as_long(experiment: Path, cli: Cli, tmp_path: Path, option: str) -> None:
     ran = cli("lab", *words(experiment, tmp_path / "out", option))
-    assert ran.code == 2 and "they are compared at the same: leave it out" in ran.err
+    assert ran.code == 2 and "they are compared at the same one; leave it out" in ran.err
     assert not (tmp_path / "out").exists()
 
 
@@ -376,9 +376,9 @@ def test_a_mistake_may_be_mended(experiment: Path, cli: Cli, tmp_path: Path) -> 
     ("arguments", "message"),
     [
         (["--only", "focl"], "--only focl: there is no such variant; did you mean focal?"),
-        (["--seeds", "0"], "--seeds and --steps are at least 1"),
+        (["--seeds", "0"], "--seeds and --steps must be at least 1"),
         (["loss.gama=1"], "loss.gama"),
-        (["loss.gamma=3"], "loss.gamma: each of the losses that are compared sets it; leave it"),
+        (["loss.gamma=3"], "loss.gamma: the compared losses set this option; leave it out"),
         (["--only", "focal,focl"], "--only focl: there is no such variant"),
         (["data.root=no/where"], "there is no folder no/where; to draw a data set: retinanet lab"),
     ],
@@ -410,7 +410,7 @@ def test_drawing_a_set(cli: Cli, tmp_path: Path) -> None:
     drawn = (folder / "images" / "val" / "000002.jpg").read_bytes()
     again = cli("lab", "draw", "hard", folder, "--train-images", "4", "--val-images", "2")
     assert again.code == 2
-    assert "train.json: is another drawing (hard, 3 images, seed 0); give" in again.err
+    assert "train.json: is a different drawing (hard, 3 images, seed 0); choose" in again.err
     shutil.rmtree(folder)
     assert cli("lab", "draw", "hard", folder, *sizes).code == 0
     assert (folder / "images" / "val" / "000002.jpg").read_bytes() == drawn
@@ -424,7 +424,7 @@ def test_data_of_others_are_not_drawn_over(cli: Cli, tmp_path: Path) -> None:
     path.write_text('{"images": []}')
     ran = cli("lab", "draw", "hard", tmp_path)
     assert (ran.code, path.read_text()) == (2, '{"images": []}')
-    assert f"{path}: was not drawn by this command; give another folder" in ran.err
+    assert f"{path}: was not drawn by this command; choose another folder" in ran.err
     path.unlink()
     (tmp_path / "images").touch()
     ran = cli("lab", "draw", "hard", tmp_path)
@@ -439,4 +439,4 @@ def test_the_actions_are_named(cli: Cli, arguments: list[str]) -> None:
 
 def test_an_experiment_is_needed(cli: Cli) -> None:
     ran = cli("lab", "losses", "--only", "focal")
-    assert ran.code == 2 and "error: name the experiment, CONFIG, before --only" in ran.err
+    assert ran.code == 2 and "error: give CONFIG, the experiment, before --only" in ran.err

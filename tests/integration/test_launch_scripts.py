@@ -17,7 +17,7 @@ HERE = ["--address", "127.0.0.1"]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--address is missing: that of the first machine (see --help)"),
+        ([], "--address is missing: give the address of the first machine (see --help)"),
         (["--address"], "--address: its value is missing, or there is no such option (see --help)"),
         (
             ["--adress", "10.0.0.1"],
@@ -26,27 +26,27 @@ HERE = ["--address", "127.0.0.1"]
         ),
         (
             ["--address", "10.0.0.1:29400"],
-            "--address 10.0.0.1:29400: neither an IPv4 address nor a host name; the port goes "
-            "into --port",
+            "--address 10.0.0.1:29400: neither an IPv4 address nor a host name; give the port "
+            "with --port",
         ),
-        (HERE, "--machines is missing: how many take part (see --help)"),
-        ([*HERE, "--machines", "two"], "--machines two: not a whole number from 1 to 100000"),
+        (HERE, "--machines is missing: give the number of machines (see --help)"),
+        ([*HERE, "--machines", "two"], "--machines two: must be a whole number from 1 to 100000"),
         (
             [*HERE, "--machines", "2", "--port", "70000"],
-            "--port 70000: not a whole number from 1 to 65535",
+            "--port 70000: must be a whole number from 1 to 65535",
         ),
         (
             [*HERE, "--machines", "2", "--processes", "0"],
-            "--processes 0: not a whole number from 1 to 1024",
+            "--processes 0: must be a whole number from 1 to 1024",
         ),
-        ([*HERE, "--machines", "2", "--host", "1"], "--host 1: yes or no"),
+        ([*HERE, "--machines", "2", "--host", "1"], "--host 1: must be yes or no"),
         (
             [*HERE, "--machines", "2"],
-            "name a config file, or options of `retinanet train`, after the options (see --help)",
+            "give a config file, or options of `retinanet train`, after the options (see --help)",
         ),
         (
             ["--address", "localhost", "--machines", "2", "small.yaml"],
-            "--address localhost: is 127.0.0.1 here (see /etc/hosts), which other machines do not "
+            "--address localhost: is 127.0.0.1 here (see /etc/hosts), which other machines cannot "
             "reach; give the IPv4 address",
         ),
     ],
@@ -64,7 +64,7 @@ def test_an_interface_that_is_not_there() -> None:
         [SCRIPTS / "launch_multi_node.sh", *words], capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 2
-    assert ran.stderr.startswith("error: --interface eth77: this machine has lo")
+    assert ran.stderr.startswith("error: --interface eth77: this machine has only lo")
 
 
 @pytest.fixture
@@ -121,6 +121,6 @@ def test_a_job_whose_time_is_up_is_queued_again(
     assert (job.returncode, out) == (
         0,
         f"{STEP}scancel --signal=TERM 31234.0\nsaved\n"
-        "stopped for lack of time: the job goes on when it is its turn again\n"
+        "out of time: the job is requeued and will continue\n"
         "scontrol requeue 31234\n",
     )

@@ -90,11 +90,11 @@ def test_blood_cells(cli: Cli, tmp_path: Path) -> None:
     ]
     ran = cli("train", CONFIGS / "bccd_r18.yaml", *overrides)
     assert ran.code == 0, ran.err
-    assert "4 steps of 8 images, 26 an epoch" in ran.out
+    assert "4 steps of 8 images, 26 per epoch" in ran.out
     log = (tmp_path / "bccd_r18" / "train.log").read_text()
     assert "train.json: 205 images, 2,805 boxes of 3 classes" in log
     assert "val.json: 87 images, 1,138 boxes of 3 classes" in log
-    assert "1 boxes with a side under 2 px: left out (annotations 2288)" in log
+    assert "1 box with a side under 2 px: left out (annotation 2288)" in log
 
     checkpoint = tmp_path / "bccd_r18" / "checkpoints" / "best.pt"
     words = ["--annotations", root / "annotations" / "test.json", "--images", root / "images"]

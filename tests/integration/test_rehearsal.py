@@ -88,10 +88,10 @@ def test_auto_survives_too_little_memory(
     room_for_two: list[int],
     cli: Cli,
 ) -> None:
-    """A batch of 4 where 2 fit: the run says so, saves it, and learns the same."""
+    """A batch of 4 where 2 fit: the run reports it, saves it, and learns the same."""
     ran = cli("train", experiment, "train.steps=3", "eval.every=0", "train.milestones=[]")
     assert ran.code == 0, ran.err
-    assert "\ntrain.micro_batch auto: 4 images did not fit into memory, 2 do\n" in ran.out
+    assert "\ntrain.micro_batch auto: 4 images did not fit into memory, but 2 do\n" in ran.out
     assert ", at most 2 images at a time, " in ran.out
     assert room_for_two[:2] == [4, 2]
     folder = experiment.parent / "runs" / "small"
@@ -106,7 +106,7 @@ def test_a_number_that_does_not_fit_ends_before_step_0(
     assert ran.code == 1
     assert ran.err.startswith("error: train.micro_batch=3: 3 images of ")
     assert ran.err.endswith(
-        " px do not fit into the device's memory, 2 do: set train.micro_batch=2 (the batch and "
+        " px do not fit into the device's memory, but 2 do: set train.micro_batch=2 (the batch and "
         "the results stay the same)\n"
     )
     assert not (experiment.parent / "runs").exists()

@@ -64,7 +64,7 @@ def test_the_step_is_the_run_s_own(
     last, reached = interrupted_run / "checkpoints" / "last.pt", step_of(interrupted_run)
     assert reached in (3, 4)
     assert f"from {last}, the state after step {reached}; {5 - reached} step" in ran.out
-    assert f"come so far yet (the newest is that after step {reached})\n" in ran.out
+    assert f"no checkpoint is this far yet (the newest is from after step {reached})\n" in ran.out
     near = cli("replay", finished_run, "--step", 6)
     assert f"from {finished_run / 'checkpoints' / 'best.pt'}, the state after step 5\n" in near.out
     for out in (ran.out, near.out):
@@ -100,7 +100,7 @@ def test_images_and_parts_add_up(cli: Callable[..., Ran], finished_run: Path) ->
     out = cli("replay", finished_run, "--step", 6).out
     loss = re.search(r"^loss class (\S+) \+ box (\S+)$", out, re.M)
     images = re.findall(
-        r"^  image (\d+) \((\S+)\): (\d+) boxes, (\d+) positives, class (\S+), box (\S+)$",
+        r"^  image (\d+) \((\S+)\): (\d+) box(?:es)?, (\d+) positives?, class (\S+), box (\S+)$",
         out,
         re.M,
     )
@@ -128,9 +128,9 @@ def test_a_step_that_diverged(cli: Callable[..., Ran], diverged_run: Path) -> No
     assert "learning rate 1e+30, " in ran.out
     assert "loss class nan + box nan\n" in ran.out
     assert re.search(r"^  backbone.stem +1.000\d*e\+30 +nan$", ran.out, re.M)
-    assert "layers, first of backbone.bn1\n" in ran.out
-    assert "not finite: the loss of 4 of 4 images\n" in ran.out
-    bad = r"^not finite: the gradient of 84 of 84 parameters, first of (class|box)_subnet.output"
+    assert "layers, the first is backbone.bn1\n" in ran.out
+    assert "not finite: losses of 4 of 4 images\n" in ran.out
+    bad = r"^not finite: gradients of 84 of 84 parameters, the first is (class|box)_subnet.output"
     assert re.search(bad, ran.out, re.M)
     fine = cli("replay", diverged_run, "--step", 1)
     assert fine.out.endswith("all outputs, losses and gradients are finite\n")
@@ -140,8 +140,8 @@ def test_what_follows_a_bad_step_is_not_shown(cli: Callable[..., Ran], diverged_
     ran = cli("replay", diverged_run, "--step", 4)
     assert ran.code == 2
     assert ran.err == (
-        "error: --step 4: at step 2 a loss or gradient is not finite, and no update follows it; "
-        "look at that one: --step 2\n"
+        "error: --step 4: a loss or gradient is not finite at step 2, and no update follows it; "
+        "replay that one: --step 2\n"
     )
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     shutil.copy(interrupted_run / "checkpoints" / "last.pt", copy / "checkpoints" / "step_x.pt")
     ran = cli("replay", copy, "--step", 6)
     assert (ran.code, ran.err) == (0, "")
-    assert "best.pt: damaged; it was passed over\n" in ran.out
+    assert "best.pt: damaged; skipped\n" in ran.out
     assert f"step_x.pt, the state after step {step_of(interrupted_run)}; " in ran.out
 
 
@@ -177,8 +177,8 @@ def test_other_hardware_is_said(cli: Callable[..., Ran], copy: Path) -> None:
     torch.save(content, best)
     out = cli("replay", copy, "--step", 6, "data.workers=1", "train.micro_batch=2").out
     assert (
-        "the run computed on other hardware (device Some GPU, here cpu; processes 8, here 1): its "
-        "bits may differ\n"
+        "the run used different hardware or settings (device Some GPU, here cpu; processes 8, here "
+        "1): results may differ slightly\n"
     ) in out
     assert "4 images (2 at a time), " in out
 
@@ -187,23 +187,23 @@ def test_other_hardware_is_said(cli: Callable[..., Ran], copy: Path) -> None:
     ("words", "message"),
     [
         (["--step", 0], "--step 0: steps count from 1, as in the log"),
-        (["--step", 7], "--step 7: the run has 6 steps"),
+        (["--step", 7], "--step 7: the run has only 6 steps"),
         (
             ["--step", 3],
-            "--step 3: the oldest state that is kept is that after step 5 (best.pt); no step "
-            "before it can be replayed. A run with train.snapshot_every and train.keep_snapshots=0 "
-            "keeps states on its way",
+            "--step 3: the oldest saved state is from after step 5 (best.pt); only later steps can "
+            "be replayed. Train with train.snapshot_every and train.keep_snapshots=0 to keep "
+            "earlier states",
         ),
         (
             ["--step", 6, "train.lr=1"],
-            "train.lr=1: a replay is the run's own experiment; it takes data.root, "
-            "data.train.annotations, data.train.images, data.find_images, data.workers, "
+            "train.lr=1: a replay uses the run's own options; only these can be changed: "
+            "data.root, data.train.annotations, data.train.images, data.find_images, data.workers, "
             "train.device, train.micro_batch",
         ),
         (
             ["--step", 6, "data.root=/nowhere"],
-            "data.root: there is no such folder, or no permission to see it: /nowhere. Where the "
-            "data lie elsewhere now, give data.root=FOLDER",
+            "data.root: there is no such folder, or no permission to see it: /nowhere. If the "
+            "data have moved, give data.root=FOLDER",
         ),
     ],
 )
@@ -215,7 +215,9 @@ def test_mistakes(
 
 def test_no_run_and_no_checkpoint(cli: Callable[..., Ran], copy: Path, tmp_path: Path) -> None:
     ran = cli("replay", tmp_path, "--step", 1)
-    assert ran == Ran(2, "", f"error: {tmp_path}: not a run folder; name one, such as runs/first\n")
+    assert ran == Ran(
+        2, "", f"error: {tmp_path}: is not a run folder; give one, such as runs/first\n"
+    )
     for path in (copy / "checkpoints").iterdir():
         path.write_bytes(b"rubbish")
     ran = cli("replay", copy, "--step", 6)
@@ -240,5 +242,5 @@ def test_other_data_is_refused(
         2,
         "",
         f"error: {path}: its classes, images or boxes differ from those that the run was trained "
-        "on: the step cannot be taken again\n",
+        "on; the step cannot be replayed\n",
     )

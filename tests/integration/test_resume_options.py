@@ -1,4 +1,4 @@
-"""What a resume may change, what it refuses, and what it says of both."""
+"""What a resume may change, what it refuses, and the messages."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_a_finished_run_may_be_made_longer(
     config.write_text(edited)
     ran = cli("train", "--resume", folder)
     assert ran.code == 0
-    assert f"options of {config} count (which was edited), where the command" in ran.out
+    assert (
+        f"using the options of {config} (the file was edited), except for those of the" in ran.out
+    )
     assert "\n  train.steps: 6 -> 7\n" in ran.out
     assert config.read_text() == edited
     assert last(folder).progress.step == 7
@@ -64,10 +66,10 @@ def test_another_experiment_is_refused(interrupted_run: Path, cli: Cli, experime
         "error: --resume continues one experiment, but these options differ from the run's:\n"
         "  loss.gamma: 1.5 here, 2.0 in the run\n"
         "  train.lr: 0.5 here, 0.001 in the run\n"
-        "To start a new run with them, from the weights of this one: retinanet train "
+        "To start a new run with these options, from the weights of this run: retinanet train "
         f"{interrupted_run}/config.yaml output.dir={interrupted_run.parent} train.lr=0.5 "
         f"loss.gamma=1.5 --init-from {interrupted_run}/checkpoints/last.pt --name interrupted-2\n"
-        f"To break the promise: retinanet train --resume {interrupted_run} train.lr=0.5 "
+        f"To resume anyway: retinanet train --resume {interrupted_run} train.lr=0.5 "
         "loss.gamma=1.5 --allow-changes\n"
     )
     config = cli("train", experiment, "--resume", interrupted_run, "data.hflip=0")
@@ -85,11 +87,11 @@ def test_the_unit_of_the_length_stays(interrupted_run: Path, cli: Cli) -> None:
         "eval.every=1",
     )
     assert ran.code == 2
-    assert "the length of this run is in steps, and so are its milestones" in ran.err
+    assert "this run counts its length, milestones and evaluations in steps" in ran.err
 
 
 def test_a_run_does_not_go_back(finished_run: Path, cli: Cli, tmp_path: Path) -> None:
-    """What lies after an older state would be overwritten."""
+    """Later records and checkpoints would be overwritten."""
     folder = Path(shutil.copytree(finished_run, tmp_path / "run"))
     best = folder / "checkpoints" / "best.pt"
     checkpoint = load_checkpoint(best)
@@ -97,7 +99,10 @@ def test_a_run_does_not_go_back(finished_run: Path, cli: Cli, tmp_path: Path) ->
     save_checkpoint(dataclasses.replace(checkpoint, progress=older), best)
     ran = cli("train", "--resume", best)
     assert ran.code == 2
-    assert f"{best}: is the state after step 5, but {folder}/checkpoints/last.pt has 6" in ran.err
+    assert (
+        f"{best}: is the state after step 5, but {folder}/checkpoints/last.pt is newer (step 6)"
+        in ran.err
+    )
     assert f"start a new run from this one: retinanet train {folder}/config.yaml" in ran.err
     assert last(folder).progress.step == 6
 
@@ -125,7 +130,7 @@ def test_a_longer_schedule_is_announced(interrupted_copy: Path, cli: Cli) -> Non
     ran = cli("train", "--resume", interrupted_copy, "train.steps=8")
     assert ran.code == 0
     assert "\n  train.steps: 6 -> 8\n" in ran.out
-    assert "another length moves the schedule: lr is 0.001 at step 5, not 0.0001" in ran.out
+    assert "the new length changes the schedule: lr at step 5 is 0.001, not 0.0001" in ran.out
 
 
 def test_a_length_that_moves_used_rates_is_refused(drops_follow: Path, cli: Cli) -> None:
@@ -134,18 +139,18 @@ def test_a_length_that_moves_used_rates_is_refused(drops_follow: Path, cli: Cli)
     ran = cli("train", "--resume", drops_follow, "train.steps=12")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == (
-        "error: --resume: train.steps: 6 -> 12 moves the schedule into what was trained already: "
-        "step 5 had learning rate 0.0001 and would have 0.001. Keep its drops with "
-        "'train.milestones=[4, 5]', or start a new run from its weights: retinanet train "
+        "error: --resume: train.steps: 6 -> 12 would change the learning rate of past steps: "
+        "step 5 was trained at 0.0001, but would now have 0.001. Add 'train.milestones=[4, 5]' to "
+        "keep its drops, or start a new run from its weights: retinanet train "
         f"{drops_follow}/config.yaml output.dir={drops_follow.parent} train.steps=12 --init-from "
-        f"{drops_follow}/checkpoints/last.pt --name drops-2; or break the promise: retinanet train "
+        f"{drops_follow}/checkpoints/last.pt --name drops-2; or resume anyway: retinanet train "
         f"--resume {drops_follow} train.steps=12 --allow-changes\n"
     )
     assert (drops_follow / "checkpoints" / "last.pt").read_bytes() == before
     kept = cli("train", "--resume", drops_follow, "train.steps=7", "train.milestones=[4, 5]")
     assert kept.code == 0
     assert "\n  train.milestones: null -> [4, 5]\n  train.steps: 6 -> 7\n" in kept.out
-    assert "broken promise" not in kept.out
+    assert "changed experiment" not in kept.out
 
 
 def test_milestones_alone_do_not_change(interrupted_copy: Path, cli: Cli) -> None:
@@ -159,7 +164,7 @@ def test_a_cosine_has_no_drops_to_keep(drops_follow: Path, cli: Cli) -> None:
     rewrite(drops_follow, config=config)
     ran = cli("train", "--resume", drops_follow, "train.steps=12")
     assert ran.code == 2
-    assert "step 2 had learning rate 0.000467 and would have 0.000492. Start a new run" in ran.err
+    assert "step 2 was trained at 0.000467, but would now have 0.000492. Start a new run" in ran.err
 
 
 def test_a_broken_promise_is_kept_in_the_run(drops_follow: Path, cli: Cli) -> None:
@@ -167,8 +172,8 @@ def test_a_broken_promise_is_kept_in_the_run(drops_follow: Path, cli: Cli) -> No
     ran = cli("train", "--resume", drops_follow, *words)
     assert ran.code == 0
     broken = [
-        "broken promise (--allow-changes): train.lr: 0.001 -> 0.0005: this is another experiment",
-        "broken promise (--allow-changes): train.steps: 6 -> 7: this is another experiment",
+        "changed experiment (--allow-changes): train.lr: 0.001 -> 0.0005\n",
+        "changed experiment (--allow-changes): train.steps: 6 -> 7\n",
     ]
     log = (drops_follow / "train.log").read_text()
     assert all(line in ran.out and line in log for line in broken)
@@ -186,7 +191,7 @@ def test_another_optimiser_starts_without_momenta(
     words = ["train.optimizer=sgd", "train.channels_last=false", "--allow-changes"]
     ran = cli("train", "--resume", interrupted_copy, *words)
     assert ran.code == 0, ran.err
-    assert "broken promise (--allow-changes): train.optimizer: adamw -> sgd" in ran.out
+    assert "changed experiment (--allow-changes): train.optimizer: adamw -> sgd\n" in ran.out
     assert len(losses_of(interrupted_copy)) == 6
 
 
@@ -205,7 +210,7 @@ def test_data_never_change(
         ran = cli(*words)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == (
-            f"error: {path}: its images or boxes differ from those that the run was {use} on; "
+            f"error: {path}: its images or boxes differ from those the run was {use} on; "
             "start a new run with --init-from instead of --resume\n"
         )
         content = json.loads(before)
@@ -273,7 +278,7 @@ def test_data_may_have_moved(
     metrics_of: Metrics,
     tmp_path: Path,
 ) -> None:
-    """A run is continued by its checkpoint, on data that lies elsewhere now."""
+    """A run is resumed from its checkpoint, on data that have moved."""
     data = Path(shutil.copytree(synthetic, tmp_path / "moved"))
     shutil.move(data / "annotations" / "val.json", tmp_path / "val.json")
     checkpoint = interrupted_copy / "checkpoints" / "last.pt"
@@ -293,10 +298,10 @@ def test_data_may_have_moved(
         (["--resume", "{runs}/gone"], "{runs}/gone: there is no such checkpoint or run folder"),
         (
             ["--resume", "{tmp}"],
-            "{tmp}: there is no checkpoint to resume from; if the run was ended before its first ",
+            "{tmp}: there is no checkpoint to resume from; if the run ended before its first ",
         ),
-        (["CONFIG", "--allow-changes"], "--allow-changes goes with --resume or --auto-resume"),
-        (["CONFIG", "--resume", "--dry-run"], "--resume goes with neither --dry-run nor"),
+        (["CONFIG", "--allow-changes"], "--allow-changes needs --resume or --auto-resume"),
+        (["CONFIG", "--resume", "--dry-run"], "--resume cannot be combined with --dry-run or"),
     ],
 )
 def test_nothing_to_resume(experiment: Path, cli: Cli, words: list[str], message: str) -> None:
@@ -311,20 +316,20 @@ def test_nothing_to_resume(experiment: Path, cli: Cli, words: list[str], message
 def test_a_checkpoint_outside_a_run_folder_is_not_resumed(
     interrupted_run: Path, cli: Cli, tmp_path: Path
 ) -> None:
-    """It would make a run folder of whatever lies two levels above it."""
+    """It would turn whatever folder is two levels up into a run folder."""
     path = tmp_path / "a" / "b" / "state.pt"
     path.parent.mkdir(parents=True)
     path.symlink_to(interrupted_run / "checkpoints" / "last.pt")
     ran = cli("train", "--resume", path)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"error: {path}: does not lie in a run folder")
+    assert ran.err.startswith(f"error: {path}: is not in a run folder")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "state.pt"]
 
 
 def test_auto_resume_starts_goes_on_and_is_done(
     experiment: Path, interrupted_run: Path, finished_run: Path, cli: Cli
 ) -> None:
-    """One command for machines that go away, whatever the state of the run."""
+    """One command for preemptible machines, whatever the state of the run."""
     folder = experiment.parent / "runs" / "small"
     command = ["train", experiment, "--auto-resume"]
     first = cli(*command, "train.steps=2", "train.warmup_steps=1", "eval.every=0")
@@ -366,7 +371,7 @@ def test_a_damaged_state_gives_way_to_the_newest_whole_one(
     ran = cli("train", "--resume", newest, "train.steps=7")
     assert ran.code == 0
     step = load_checkpoint(best).progress.step
-    assert f"{newest}: is damaged or cut off: its content does not agree with its" in ran.out
+    assert f"{newest}: is damaged or cut off: its content does not match its" in ran.out
     assert f"instead, the state after step {step}\nresuming after step {step}\n" in ran.out
     assert last(folder).progress.step == 7
 
@@ -375,8 +380,8 @@ def test_weights_alone_are_not_resumed(interrupted_copy: Path, cli: Cli) -> None
     rewrite(interrupted_copy, optimizer=None)
     ran = cli("train", "--resume", interrupted_copy)
     assert (ran.code, ran.out) == (2, "")
-    assert "holds no optimiser state" in ran.err
-    assert "to start a new one from its weights: retinanet train CONFIG --init-from" in ran.err
+    assert "contains no optimiser state" in ran.err
+    assert "to start a new run from its weights: retinanet train CONFIG --init-from" in ran.err
 
 
 def test_a_restarted_worker_group_goes_on_with_its_own_run_alone(
@@ -399,7 +404,7 @@ def test_a_restarted_worker_group_goes_on_with_its_own_run_alone(
 def test_what_is_no_config_is_for_resume(interrupted_run: Path, cli: Cli) -> None:
     """What one forgets to say first."""
     last = interrupted_run / "checkpoints" / "last.pt"
-    for path, what in ((interrupted_run, "the folder of a run"), (last, "a checkpoint")):
+    for path, what in ((interrupted_run, "a run folder"), (last, "a checkpoint")):
         ran = cli("train", path, "train.steps=9")
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.startswith(f"error: {path}: is {what}, not a config; to continue ")
@@ -407,25 +412,25 @@ def test_what_is_no_config_is_for_resume(interrupted_run: Path, cli: Cli) -> Non
 
 
 def test_no_whole_state_at_all(interrupted_copy: Path, cli: Cli) -> None:
-    """The way out is named; the scheduler's command would end here each time."""
+    """The remedy is named; otherwise the scheduler's command would end here each time."""
     path = interrupted_copy / "checkpoints" / "last.pt"
     path.write_bytes(path.read_bytes()[:10_000])
     ran = cli("train", "--resume", interrupted_copy)
     assert ran.code == 2
     assert ran.err.endswith(
-        "Take another copy of it, or another checkpoint\nStart again under another --name, or "
+        "Use another copy of it, or another checkpoint\nStart again under another --name, or "
         f"remove the folder {interrupted_copy} first\n"
     )
 
 
 def test_options_as_other_tools_write_them(experiment: Path, cli: Cli) -> None:
     for words, meant in (
-        (["--lr", "0.1"], "options of an experiment have no dashes: train.lr=0.1"),
-        (["--batch-size=4"], "options of an experiment have no dashes: train.batch_size=4"),
-        (["--imgsz", "--eval-only"], "options of an experiment have no dashes: data.short_side=.."),
-        (["--eval.batch_size", "4"], "options of an experiment have no dashes: eval.batch_size=4"),
+        (["--lr", "0.1"], "options of the config have no dashes: train.lr=0.1"),
+        (["--batch-size=4"], "options of the config have no dashes: train.batch_size=4"),
+        (["--imgsz", "--eval-only"], "options of the config have no dashes: data.short_side=..."),
+        (["--eval.batch_size", "4"], "options of the config have no dashes: eval.batch_size=4"),
         (["--eval-only"], "here: retinanet evaluate CHECKPOINT"),
-        (["--qqq"], "options of an experiment have no dashes: train.lr=0.005"),  # an example
+        (["--qqq"], "options of the config have no dashes: train.lr=0.005"),  # an example
     ):
         ran = cli("train", experiment, *words)
         assert ran.code == 2

@@ -1,4 +1,4 @@
-"""Evaluation by any number of processes: the same figures, the same file, the same end."""
+"""Evaluation by any number of processes: same metrics, same file, same exit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def agree(world, **met):
 detect.raise_together = agree
 runpy.run_path({str(TRAIN)!r}, run_name="__main__")
 """
-"""SIGTERM reaches the second process alone, in the first round of an evaluation."""
+"""SIGTERM reaches only the second process, in the first round of an evaluation."""
 
 
 def messages(ran: Any) -> list[str]:
@@ -85,7 +85,7 @@ def evaluate(start: Any, tmp_path: Path) -> Callable[..., Path]:
 def test_any_number_of_processes_writes_the_same_files(
     learned_run: Path, evaluate: Callable[..., Path]
 ) -> None:
-    """Two batches for three processes: detections, figures, pictures to the byte."""
+    """Two batches for three processes: detections, metrics and pictures agree to the byte."""
     compare(learned_run / "checkpoints" / "last.pt", evaluate, results=10, ap50=0.5)
 
 
@@ -177,5 +177,5 @@ def test_an_image_that_one_process_cannot_read_ends_both(
     first, second = start(program, experiment, f"data.root={data}", processes=2).wait()
     assert (first.code, second.code) == (2, 2), first.err + second.err
     (said,) = messages(first)
-    assert str(image) in said and said.endswith("(evaluation leaves no image out)")
+    assert str(image) in said and said.endswith("(evaluation does not skip images)")
     assert messages(second) == []

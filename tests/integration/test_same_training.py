@@ -118,7 +118,7 @@ def test_other_cuts_in_float64(train: Train, whole: Any, name: str) -> None:
 
 @drawn
 def test_in_float32(train: Train) -> None:
-    """Training is chaotic: rounding grows, and the first five losses alone can be compared."""
+    """Training is chaotic: rounding grows, so only the first five losses can be compared."""
     first, other = (
         train(case, "fp32", 5) for case in (prove.Case(), CASES["two with accumulation"])
     )

@@ -67,7 +67,7 @@ def board(run: Path) -> dict[str, list[Any]]:
 def test_tensorboard_after_a_kill_is_that_of_an_uninterrupted_run(
     experiment: Path, finished_run: Path, cli: Cli, start: Callable[..., Any]
 ) -> None:
-    """Scalars and pictures; step 4 was recorded twice, and stands there once."""
+    """Scalars and pictures; step 4 was recorded twice, and appears once."""
     (killed,) = start(DYING, json.dumps({0: ("in_step", 4)}), "train", experiment).wait()
     assert killed.code == -signal.SIGKILL, killed.err
     run = experiment.parent / "runs" / "small"
@@ -98,8 +98,8 @@ def test_a_disk_that_becomes_full(
     assert ran.returncode == 1, ran.stderr
     message = (
         rf"error: {disk}/small/checkpoints/(last|best)\.pt: could not be written: No space left on "
-        r"device: it needs \d+\.\d MB, 2\d\d\.\d kB are free; make room; the checkpoint before it "
-        r"stays\n"
+        r"device: it needs \d+\.\d MB, 2\d\d\.\d kB are free; make room; the previous checkpoint "
+        r"is kept\n"
     )
     assert re.fullmatch(message, ran.stderr), ran.stderr
     assert ran.stderr.strip() in (kept / "train.log").read_text()
@@ -110,7 +110,7 @@ def test_a_disk_that_becomes_full(
 def test_a_disk_that_says_that_it_is_full(
     experiment: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As above, without a disk of its own: the second checkpoint does not fit."""
+    """As above, without a separate disk: the second checkpoint does not fit."""
     write, calls = checkpoint._CheckpointFile.write, count()
 
     def full(sink: Any, data: Any) -> int:
@@ -126,7 +126,7 @@ def test_a_disk_that_says_that_it_is_full(
     assert ran.code == 1
     assert re.fullmatch(
         rf"error: {folder}/checkpoints/last\.pt: could not be written: No space left on device: it "
-        r"needs \d+\.\d MB, \d+\.\d GB are free; make room; the checkpoint before it stays\n",
+        r"needs \d+\.\d MB, \d+\.\d GB are free; make room; the previous checkpoint is kept\n",
         ran.err,
     )
     assert load_checkpoint(folder / "checkpoints" / "last.pt").progress.step == 0

@@ -173,7 +173,7 @@ def one_machine(shared_experiment: Path) -> Path:
         env=environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 process(es) on cpu (1 threads)" in done.stdout
+    assert "2 processes on cpu (1 thread)" in done.stdout
     return shared_experiment.parent / "runs" / "one_machine"
 
 
@@ -206,7 +206,7 @@ def test_two_machines_are_one(
 def test_a_machine_dies_and_comes_back(
     agents: tuple[Machine, Machine], shared_experiment: Path, one_machine: Path
 ) -> None:
-    """Killed in step 5 of 6 and started by the same command: the run goes on from step 3."""
+    """Killed in step 5 of 6 and started by the same command: the run resumes at step 3."""
     folder = train(agents, shared_experiment, "lost_machine")
     first, second = agents
     wait_for_steps(folder, 4)

@@ -1,11 +1,11 @@
-"""What a run says: lines or a bar on the terminal, train.log, metrics.jsonl, tensorboard."""
+"""The log of a run: lines or a bar on the terminal, train.log, metrics.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from retinanet.errors import TrainingError
+from retinanet.errors import TrainingError, plural
 from retinanet.files import GrowingFile, replacing, write_failure
 from retinanet.terminal import describe_lost_output
 
@@ -23,11 +23,24 @@ if TYPE_CHECKING:
     from retinanet.engine.logs.tensorboard import EventFile
 
 
-class Log:
-    """Says and records; every process but the main one keeps silent."""
+def print_line(text: str) -> None:
+    """Print a text to stdout, above the bars of the terminal."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
 
-    def __init__(self, *, active: bool) -> None:
+
+class Log:
+    """Prints and records; only the main process does so."""
+
+    def __init__(self, *, active: bool, say: Callable[[str], object] | None = print_line) -> None:
+        """Start without files.
+
+        Args:
+            active: Whether this is the main process.
+            say: Called with each line, which goes to train.log, too; None prints nothing.
+        """
         self._active = active
+        self._say = say
         self._text: GrowingFile | None = None
         self._metrics: GrowingFile | None = None
         self._board: EventFile | None = None
@@ -35,15 +48,15 @@ class Log:
         self._says_lost_output = False
 
     def open(self, folder: Path, *, step: int, evaluated: int) -> None:
-        """Record into a run folder from a step on; what a lost attempt wrote past it is removed.
+        """Record into a run folder from a step on; records of later steps are removed.
 
         Args:
-            folder: of the run.
-            step: the last one that the run's state knows of.
-            evaluated: step of the last evaluation that the state knows of.
+            folder: Run folder.
+            step: Last step of the run's checkpoint.
+            evaluated: Step of the last evaluation in the checkpoint.
 
         Raises:
-            TrainingError: the disk does not take it.
+            TrainingError: The files cannot be written.
         """
         if not self._active:
             return
@@ -60,32 +73,32 @@ class Log:
         self._metrics = GrowingFile(metrics)
         self._board = EventFile(board)
         if damaged:
-            self.say(f"{metrics}: left out {damaged} damaged lines, as a crash leaves them")
+            self.say(f"{metrics}: removed {plural(damaged, 'damaged line')}, left by a crash")
 
     def say(self, text: str) -> None:
-        """Print a text, and keep it in train.log.
+        """Print a text, or what `say` does with it, and write it to train.log.
 
         Raises:
-            TrainingError: the disk does not take it.
+            TrainingError: The file cannot be written.
         """
         if not self._active:
             return
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        if self._say is not None:
+            self._say(text)
         self._write(text)
         lost = describe_lost_output()
         if lost and self._text is not None and not self._says_lost_output:
             self._says_lost_output = True
-            self._write(f"stdout cannot be written any more ({lost}): this file alone goes on")
+            self._write(f"stdout cannot be written to any more ({lost}); this file continues")
 
     def keep(self, text: str) -> None:
-        """Write a text into train.log alone, if the disk takes it."""
-        with suppress(TrainingError):  # an error that the text tells of is what matters then
+        """Write a text only to train.log, if the disk allows it."""
+        with suppress(TrainingError):  # the error that the text reports matters more
             self._write(text)
 
     def start_progress(self, *, step: int, steps: int) -> None:
-        """Show a bar if this is a terminal."""
-        if self._active and sys.stderr.isatty():
+        """Show a bar if the log is printed, and stderr is a terminal."""
+        if self._active and self._say is print_line and sys.stderr.isatty():
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
     def advance(self, text: str) -> None:
@@ -95,21 +108,21 @@ class Log:
             self._bar.update()
 
     def step_line(self, text: str) -> None:
-        """Print a line of progress where no bar shows it; train.log has it always."""
+        """Print a line of progress unless a bar shows it; train.log always gets it."""
         if self._bar is None:
             self.say(text)
         else:
             self._write(text)
 
     def record(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl and its numbers to tensorboard.
+        """Append one line to metrics.jsonl and its numbers to TensorBoard.
 
         Raises:
-            TrainingError: the disk does not take it.
+            TrainingError: The files cannot be written.
         """
         if self._metrics is None or self._board is None:
             return
-        # A step that fp16 skipped has an infinite norm, which JSON cannot say.
+        # A step that fp16 skipped has an infinite norm, which JSON cannot represent.
         finite = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
@@ -120,10 +133,10 @@ class Log:
                 self._board.scalar(name, value, step)
 
     def picture(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
-        """Show a picture, (H, W, 3) RGB, in tensorboard.
+        """Add a picture, (H, W, 3) RGB, to TensorBoard.
 
         Raises:
-            TrainingError: the disk does not take it.
+            TrainingError: The file cannot be written.
         """
         if self._board is not None:
             self._board.picture(name, pixels, step)
@@ -131,16 +144,16 @@ class Log:
     def histogram(
         self, step: int, name: str, edges: Sequence[float], counts: Sequence[float]
     ) -> None:
-        """Show in tensorboard how many values lie between each two edges.
+        """Add a histogram to TensorBoard: the number of values between neighbouring edges.
 
         Raises:
-            TrainingError: the disk does not take it.
+            TrainingError: The file cannot be written.
         """
         if self._board is not None:
             self._board.histogram(name, edges, counts, step)
 
     def close(self) -> None:
-        """Close everything; later words go to the terminal alone."""
+        """Close all files; later texts go only to the terminal."""
         for part in (self._bar, self._text, self._metrics, self._board):
             if part is not None:
                 part.close()
@@ -148,19 +161,19 @@ class Log:
 
     def _write(self, text: str) -> None:
         if self._text is not None:
-            # A name may hold characters that have no UTF-8 (JSON's "\\ud800").
+            # A name may contain characters without UTF-8 (JSON's "\\ud800").
             self._text.write((text + "\n").encode(errors="backslashreplace"))
 
 
 def of_evaluation(tag: str) -> bool:
-    """Whether a number or picture is recorded by evaluations, not by training."""
+    """Whether a number or picture comes from an evaluation, not from training."""
     return tag.startswith(("val/", "val_average/")) or tag.endswith(("/val", "/val_average"))
 
 
 def _cut_metrics(path: Path, step: int, evaluated: int) -> int:
-    """Keep the lines of metrics.jsonl up to a step; return how many others are no such lines.
+    """Keep the lines of metrics.jsonl up to a step; return the number of damaged lines.
 
-    A crash may have cut the last one, or, when the power fails, left other bytes in its place.
+    A crash may have cut off the last line; a power cut may have replaced it by other bytes.
     """
     if not path.exists():
         return 0
@@ -172,7 +185,7 @@ def _cut_metrics(path: Path, step: int, evaluated: int) -> int:
             limit = evaluated if any(map(of_evaluation, values)) else step
             if at <= limit:
                 kept.append(line)
-        except (ValueError, TypeError, KeyError):  # no JSON, no UTF-8, no object, no step
+        except (ValueError, TypeError, KeyError):  # not JSON, not UTF-8, not an object, no step
             damaged += 1
     with replacing(path, durable=True) as temporary:
         temporary.write_bytes(b"".join(line + b"\n" for line in kept))

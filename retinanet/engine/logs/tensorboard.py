@@ -1,6 +1,6 @@
-"""TensorBoard's event files: written at once, and cut back to the step of a checkpoint.
+"""TensorBoard event files: written at once, and cut back to the step of a checkpoint.
 
-TensorBoard's own writer keeps events for two minutes in the process, where a kill loses them.
+TensorBoard's own writer buffers events for two minutes, so a kill would lose them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _PATTERN = "events.out.tfevents.*"
 
 
 class EventFile:
-    """A new event file of a folder."""
+    """A new event file in a folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads a folder's files in the order of their names.
+        # TensorBoard reads the files of a folder in order of their names.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = GrowingFile(folder / name)
         self._records = RecordWriter(self._file)
@@ -46,7 +46,7 @@ class EventFile:
     def histogram(
         self, tag: str, edges: Sequence[float], counts: Sequence[float], step: int
     ) -> None:
-        """Add the numbers of values between each two edges (one more than counts)."""
+        """Add the number of values between neighbouring edges (one more edge than counts)."""
         middles = [(low + high) / 2 for low, high in pairwise(edges)]
         values = HistogramProto(
             min=edges[0],
@@ -68,20 +68,20 @@ class EventFile:
 
 
 def cut_events(folder: Path, keep: Callable[[str, int], bool]) -> None:
-    """Remove events from a folder's files, and what a crash has left of a last one.
+    """Remove events from a folder's files, and an event that a crash cut off.
 
-    A START event (`purge_step` of TensorBoard's own writer) would not do: the viewer ignores it,
-    and it knows one step for all tags.
+    A START event (`purge_step` of TensorBoard's own writer) is not enough: the viewer ignores it,
+    and it has a single step for all tags.
 
     Args:
-        folder: of the event files.
-        keep: whether an event of a tag at a step stays.
+        folder: Folder of the event files.
+        keep: Function of tag and step: whether an event stays.
 
     Raises:
-        OSError: the disk does not take the shorter file; the longer one stays.
+        OSError: The shorter file cannot be written; the longer one stays.
     """
     for path in sorted(folder.glob(_PATTERN)):
-        if path.suffix == ".tmp":  # of a cut that was cut off itself
+        if path.suffix == ".tmp":  # from an earlier cut that was interrupted
             path.unlink()
             continue
         kept, size, values = [], 0, 0

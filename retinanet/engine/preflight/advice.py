@@ -1,4 +1,4 @@
-"""What is usual for a data set of this size: how long to train, and at which learning rate."""
+"""Usual training lengths and learning rates for a data set of this size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Literal
 
 from retinanet.checkpoints.format import Checkpoint
+from retinanet.errors import plural
 from retinanet.schema import Config
 
 Start = Literal["random weights", "a backbone", "a detector"]
@@ -14,35 +15,37 @@ _RATES: dict[str, dict[Start, float]] = {
     "adamw": {"random weights": 1e-3, "a backbone": 7e-4, "a detector": 4e-4},
     "sgd": {"random weights": 2e-2, "a backbone": 1e-2, "a detector": 2e-3},
 }
-"""Learning rates of a batch of 16. SGD from a backbone is the paper's (section 4.1); those of AdamW
-lie around what was measured on blood cells, batches of 8 (docs/finetuning.md), where more than is
-said here did no harm to subnets with group norm; the two others are rules of thumb."""
+"""Learning rates for a batch of 16. The rate of SGD from a backbone is the paper's (section 4.1).
+The rates of AdamW are close to those measured on blood cells with batches of 8
+(docs/finetuning.md); there, subnets with group norm also coped with higher ones. The two others
+are rules of thumb."""
 
 
 def usual_epochs(images: int, start: Start) -> float:
-    """Return how many epochs are usual: 30 of 300 images, 12 of COCO's 118,000.
+    """Return the usual number of epochs: 30 for 300 images, 12 for COCO's 118,000.
 
-    The first is around what was measured on blood cells (docs/finetuning.md), the last detectron2's
-    and torchvision's 1x, from a backbone. Elsewhere a power of the number: the more images, the
-    more steps, but fewer epochs. From a detector half as many, as was enough for blood cells. Of
-    many images from random weights nothing was measured; they may well take longer.
+    The first number is close to what was measured on blood cells (docs/finetuning.md). The second
+    is the 1x schedule of detectron2 and torchvision, which starts from a backbone. A power law
+    connects them: more images need more steps, but fewer epochs. Half as many are usual from a
+    detector, which was enough for blood cells. Large data sets from random weights were not
+    measured; they may take longer.
     """
     return min(max(30 * (300 / images) ** 0.153, 12), 60) * (0.5 if start == "a detector" else 1)
 
 
 def usual_rate(optimizer: str, batch_size: int, start: Start) -> float:
-    """Return the usual learning rate: in proportion to the batch for SGD, to its root for AdamW."""
+    """Return the usual learning rate: proportional to the batch (SGD) or its root (AdamW)."""
     scale = batch_size / 16
     return _RATES[optimizer][start] * (scale if optimizer == "sgd" else sqrt(scale))
 
 
 def advise(config: Config, images: int, weights: Checkpoint | None) -> str:
-    """Say what is usual for a number of training images, and what the config has.
+    """Return the usual length and learning rate for this many images, and those of the config.
 
     Args:
-        config: the run's config.
-        images: images of an epoch.
-        weights: what the run starts from; None: the weights that the config names, if any.
+        config: The run's config.
+        images: Number of images in an epoch.
+        weights: Checkpoint that the run starts from; None uses the weights that the config names.
     """
     start: Start = "random weights"
     if weights is not None:
@@ -55,12 +58,12 @@ def advise(config: Config, images: int, weights: Checkpoint | None) -> str:
     epochs = train.epochs or (train.steps or 0) * train.batch_size / images
     rate = usual_rate(train.optimizer, train.batch_size, start)
     return (
-        f"usual for {images:,} images, from {start}: {low} to {high} epochs = {steps[0]:,.0f} to "
-        f"{steps[1]:,.0f} steps of {train.batch_size} (here {epochs:.3g} epochs); "
-        f"{train.optimizer} lr {rate * 0.7:.1g} to {rate * 2:.1g} (here {train.lr:g})"
+        f"usual for {plural(images, 'image')}, from {start}: {low} to {high} epochs = "
+        f"{steps[0]:,.0f} to {steps[1]:,.0f} steps of {train.batch_size} (here {epochs:.3g} "
+        f"epochs); {train.optimizer} lr {rate * 0.7:.1g} to {rate * 2:.1g} (here {train.lr:g})"
     )
 
 
 def _round_epochs(epochs: float) -> int:
-    """Round to whole epochs, and from 20 on to a multiple of five."""
+    """Round to whole epochs; from 20 on to a multiple of five."""
     return round(epochs / 5) * 5 if epochs >= 20 else round(epochs)

@@ -1,4 +1,4 @@
-"""How well anchors cover the boxes that training learns from, at the size that the network sees.
+"""Measure how well the anchors cover the training boxes, at the size that the network sees.
 
 A box that no anchor overlaps by `assign.positive_iou` is learnt from one weak anchor, or not at
 all; with `assign.kind: atss`, from the best anchors near its centre. m boxes, A anchors.
@@ -24,29 +24,30 @@ from retinanet.engine.preflight.training_boxes import (
     training_short_side,
 )
 from retinanet.engine.splits import Split, training_canvas, training_short_sides
+from retinanet.errors import plural
 from retinanet.model.anchors import STRIDES, AnchorGenerator, build_anchors
 from retinanet.schema import Config
 
 _CHUNK = 2**15
-"""Boxes looked at together: their columns stay in the cache."""
+"""Number of boxes computed together, so that their columns stay in the cache."""
 COCO_SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, np.inf)}
-"""Areas in original square px, as COCO's AP_S, AP_M and AP_L."""
+"""Areas in original square px, as in COCO's AP_S, AP_M and AP_L."""
 _LEAST_IOU = float(np.finfo(np.float32).tiny)
-"""Least IoU of an anchor that touches a box: a threshold of 0 asks for no less."""
+"""Smallest IoU of an anchor that touches a box: a threshold of 0 still requires this."""
 _ENOUGH_BOXES = 20
-"""Boxes from which a share is worth a warning."""
+"""Smallest group of boxes that is worth a warning."""
 _CLASSES_SHOWN = 20
-"""Classes of the table: the worst ones."""
+"""Number of classes in the table, the worst ones."""
 _WIDEST_NAME = 32
-"""Letters of a class name in the table."""
+"""Most letters of a class name in the table."""
 
 
 def best_iou(anchors: AnchorGenerator, boxes: PlacedBoxes) -> NDArray[np.float32]:
     """Return the best IoU (m,) of each box over all anchors of its canvas.
 
-    The overlap of a box with one anchor shape is a product of a function of the anchor's x and one
-    of its y, and each falls on both sides of the box's centre: the best anchor of a shape is at the
-    cell nearest to it. So 45 IoUs a box are all that is needed, not 200,000.
+    The overlap of a box with one anchor shape is the product of a function of the anchor's x and a
+    function of its y. Both decrease away from the box's centre, so the best anchor of a shape is
+    the one in the cell nearest to the centre. That takes 45 IoUs per box, not 200,000.
     """
     best = np.zeros(len(boxes.xyxy), np.float32)
     grids = grids_of(anchors, boxes.canvases)
@@ -70,15 +71,15 @@ def grids_of(anchors: AnchorGenerator, canvases: Sequence[Size]) -> Tensor:
 
 
 def level_iou(corners: Tensor, cells: Tensor, grid: Tensor, offset: float) -> Iterator[Tensor]:
-    """Yield, for each anchor of a cell, the best IoU (n,) of boxes over the places of the grid.
+    """Yield, for each anchor of a cell, the best IoU (n,) of boxes over all cells of the grid.
 
-    The arithmetic is that of the anchors and of `boxes.iou`, so that rounding agrees with them.
+    The arithmetic is that of the anchors and of `boxes.iou`, so rounding agrees with them.
 
     Args:
-        corners: (4, n) x1, y1, x2, y2 of the boxes.
-        cells: (per_cell, 4) anchors around a cell's centre: all are symmetric, rounded ones too.
-        grid: (4, n) rows, columns, step_y, step_x of the canvas of each box.
-        offset: offset of the first centre, in steps.
+        corners: Corners x1, y1, x2, y2 of the boxes: (4, n).
+        cells: Anchors around a cell's centre: (per_cell, 4). All are symmetric, even if rounded.
+        grid: Rows, columns, step_y and step_x of the canvas of each box: (4, n).
+        offset: Offset of the first centre, in steps.
     """
     x1, y1, x2, y2 = corners
     rows, columns, step_y, step_x = grid
@@ -98,51 +99,51 @@ def level_iou(corners: Tensor, cells: Tensor, grid: Tensor, offset: float) -> It
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How many boxes of a group (all, a size, a class) the anchors cover."""
+    """Number of boxes of a group (all, a size, a class) that the anchors cover."""
 
     name: str
     boxes: int
     positive: int
     """Best IoU >= assign.positive_iou."""
     near: int
-    """Best IoU >= assign.negative_iou (the positives are among them)."""
+    """Best IoU >= assign.negative_iou (includes `positive`)."""
     low_quality: int
-    """Best IoU > 0, under positive_iou: of max_iou, only the low-quality rule lets them learn."""
+    """Best IoU > 0, but below positive_iou: max_iou only learns them by the low-quality rule."""
     untouched: int
     """Best IoU 0."""
 
     @property
     def covered(self) -> float:
-        """Share of the boxes with an anchor that is a positive by its IoU."""
+        """Share of the boxes that have an anchor with IoU >= positive_iou."""
         return self.positive / self.boxes if self.boxes else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What the anchors of an experiment cover of its training boxes."""
+    """How well the anchors of an experiment cover its training boxes."""
 
     short_side: int
-    """px; the middle one of multi-scale."""
+    """Short side in px; the middle one of multi-scale."""
     long_side: int
-    """px, the limit of the long side."""
+    """Limit of the long side in px."""
     kind: str
-    """assign.kind; atss assigns by none of the next three."""
+    """assign.kind; atss ignores the next three."""
     positive_iou: float
     negative_iou: float
     low_quality_rule: bool
     """Whether assign.low_quality is on."""
     sampled: bool
-    """Whether images were left out."""
+    """Whether only a sample of the images was measured."""
     total: Share
     sizes: list[Share]
-    """COCO's small, medium and large, by the original area; those that occur."""
+    """COCO's small, medium and large by original area, as far as they occur."""
     classes: list[Share]
-    """Those that occur, in the order of the categories."""
+    """Classes that occur, in the order of the categories."""
     ends: dict[int, float]
-    """Share with best IoU >= positive_iou at the smallest and the largest of the short sides."""
+    """Share with best IoU >= positive_iou at the smallest and at the largest short side."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain types."""
+        """Return the values as plain types."""
         return asdict(self)
 
 
@@ -193,15 +194,15 @@ def measure_coverage(config: Config, split: Split, boxes: TrainingBoxes) -> Cove
 
 
 def describe_briefly(coverage: Coverage) -> list[str]:
-    """Say in one line what is covered, and warn in a second where much is not."""
+    """Return one line about the coverage, and a warning if much is not covered."""
     total = coverage.total
     if not total.boxes:
         return []
     sizes = ", ".join(f"{size.name} {_percent(size.covered)}" for size in coverage.sizes)
-    sample = f" ({total.boxes:,} boxes looked at)" if coverage.sampled else ""
+    sample = f" (a sample of {plural(total.boxes, 'box')})" if coverage.sampled else ""
     lines = [
         f"anchors at short side {coverage.short_side}: {_percent(total.covered)} of the boxes have "
-        f"one with IoU >= {coverage.positive_iou:g} ({sizes}), "
+        f"an anchor with IoU >= {coverage.positive_iou:g} ({sizes}), "
         f"{_percent(total.near / total.boxes)} one with IoU >= {coverage.negative_iou:g}"
         f"{sample}"
     ]
@@ -209,11 +210,11 @@ def describe_briefly(coverage: Coverage) -> list[str]:
 
 
 def warn_of_coverage(coverage: Coverage) -> list[str]:
-    """Return a warning, with the remedy, where the anchors miss much of the data.
+    """Return a warning, with the remedy, if the anchors miss much of the data.
 
-    That is where less than 3/4 of all boxes, 1/2 of a COCO size or 1/3 of a class are covered. COCO
-    with the default recipe is at about 7/8, its small boxes at about 3/4, and a class of small
-    things (sports balls, say) at a half.
+    That is the case if less than 3/4 of all boxes, 1/2 of a COCO size or 1/3 of a class is covered.
+    COCO with the default recipe has about 7/8; its small boxes have about 3/4, and a class of small
+    objects (sports ball) about 1/2.
     """
     limits = [(coverage.total, 0.75), *((size, 1 / 2) for size in coverage.sizes)]
     limits += [(group, 1 / 3) for group in coverage.classes]
@@ -223,7 +224,7 @@ def warn_of_coverage(coverage: Coverage) -> list[str]:
     if not missed:
         return []
     shown = ", ".join(f"{m.boxes - m.positive:,} of {m.boxes:,} ({m.name})" for m in missed[:5])
-    more = f" and {len(missed) - 5} classes more" if len(missed) > 5 else ""
+    more = f" and {plural(len(missed) - 5, 'more class')}" if len(missed) > 5 else ""
     return [
         f"many boxes have no anchor with IoU >= {coverage.positive_iou:g}: {shown}{more}. "
         f"{_describe_uncovered(coverage)}. "
@@ -233,22 +234,23 @@ def warn_of_coverage(coverage: Coverage) -> list[str]:
 
 
 def _describe_uncovered(coverage: Coverage) -> str:
-    """Say what training makes of the boxes that are not covered."""
+    """Return how training treats the boxes that are not covered."""
     if coverage.kind == "atss":
         return (
             "With assign.kind=atss a box is learnt from the best anchors near its centre, however "
-            "low their IoU; one that holds no anchor's centre is learnt as background"
+            "low their IoU; a box that contains no anchor centre is learnt as background"
         )
     if coverage.low_quality_rule:
         return "They are learnt from one weak anchor each, or as background"
-    return "They are learnt as background, since assign.low_quality is off"
+    return "They are learnt as background because assign.low_quality is off"
 
 
 def describe_coverage(coverage: Coverage) -> list[str]:
-    """Return a table by COCO size and class, worst classes first, and the warning."""
+    """Return a table by COCO size and class (worst classes first), and the warning."""
     total = coverage.total
     lines = [
-        f"anchors against {total.boxes:,} boxes{' (a sample)' if coverage.sampled else ''}, "
+        f"anchors compared with {plural(total.boxes, 'box')}"
+        f"{' (a sample)' if coverage.sampled else ''}, "
         f"resized to short side {coverage.short_side}, long side at most {coverage.long_side}"
     ]
     words = {"small": "small < 32² px", "medium": "medium", "large": "large >= 96² px"}
@@ -272,15 +274,15 @@ def describe_coverage(coverage: Coverage) -> list[str]:
     if len(classes) > _CLASSES_SHOWN:
         least = _percent(classes[_CLASSES_SHOWN].covered)
         more = len(classes) - _CLASSES_SHOWN
-        lines.append(f"  and {more} classes more, each with at least {least}")
+        lines.append(f"  and {plural(more, 'more class')}, each with at least {least}")
     if coverage.ends:
         ends = ", ".join(f"{_percent(share)} at {side}" for side, share in coverage.ends.items())
-        lines.append(f"  of the other short sides: {ends} px ({positive})")
+        lines.append(f"  at the other short sides: {ends} px ({positive})")
     return lines + [f"  warning: {text}" for text in warn_of_coverage(coverage)]
 
 
 def _percent(share: float) -> str:
-    """Return a share in words that never round something to all or to nothing."""
+    """Format a share; rounding never turns a part into all or nothing."""
     percent = 100 * share
     if 0 < percent < 0.1:
         return "< 0.1 %"

@@ -1,4 +1,4 @@
-"""`train --dry-run`: one whole step and one evaluation batch; nothing of them is kept."""
+"""`train --dry-run`: one whole step and one evaluation batch; nothing is kept."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from retinanet.engine.preflight.forecast import DryRunTimes, forecast
 from retinanet.engine.preflight.rehearsal import evaluate_first
 from retinanet.engine.run import Run, load_steps
 from retinanet.engine.step import take_step
+from retinanet.errors import plural
 
 _STEPS_ON_A_GPU = 3
-"""The first ones choose kernels; the last is timed."""
+"""Number of steps on a GPU: the first ones choose kernels; the last is timed."""
 
 
 def try_first_step(run: Run) -> list[str]:
-    """Take the first step and evaluate one batch; return what to say of them and of the whole run.
+    """Take the first step and evaluate one batch; return lines about them and the whole run.
 
-    The run is spent afterwards: its weights have moved. Nothing is written.
+    The run cannot be used afterwards, because its weights have changed. Nothing is written.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite, too many unreadable images.
-        UserError: an unreadable image of the evaluation.
+        TrainingError: A loss or gradient is not finite, or too many images are unreadable.
+        UserError: An image of the evaluation cannot be read.
     """
-    # A process that loads alone has all cores.
+    # Without workers, the training process loads with all cores.
     with on_one_core() if run.config.data.workers else nullcontext():
         started = time.perf_counter()
-        # In this process, so that its time can be taken.
+        # In this process, so that it can be timed.
         part = next(load_steps(run, stop=run.progress.step + 1, workers=0))
         loading = time.perf_counter() - started
     bad = _gather_unreadable(run, part)
     trial = _step_and_evaluate(run, part, loading)
     return [
-        f"dry run: one step of {run.config.train.batch_size} images and the evaluation of "
-        f"{trial.evaluated} went well; nothing was written",
+        f"dry run: one step of {plural(run.config.train.batch_size, 'image')} and the evaluation "
+        f"of {trial.evaluated} went well; nothing was written",
         *(f"  left out: {message}" for message in bad),
         *forecast(run, trial),
     ]
 
 
 def _step_and_evaluate(run: Run, part: RankStep, loading: float) -> DryRunTimes:
-    """Take a step, and evaluate as many images as a batch has; measure both."""
+    """Take a step and evaluate one batch of images; measure both."""
     device = run.world.device
     positives, images = run.world.sum([part.positives, part.images])
     forget_peak(device)
@@ -76,7 +77,7 @@ def _gather_unreadable(run: Run, part: RankStep) -> list[str]:
     """Return the messages of all ranks about images that could not be read.
 
     Raises:
-        TrainingError: too many of them, or all.
+        TrainingError: Too many images, or all, could not be read.
     """
     parts: list[list[str]] = run.world.broadcast(run.world.gather(part.bad))
     bad = [message for own in parts for message in own]
@@ -84,17 +85,17 @@ def _gather_unreadable(run: Run, part: RankStep) -> list[str]:
     limit = run.config.data.max_bad_images
     if len(bad) > limit or not images:
         run.world.fail(
-            f"{len(bad)} images of the first step could not be read, and data.max_bad_images is "
-            f"{limit}; the first is {bad[0]}"
+            f"{plural(len(bad), 'image')} of the first step could not be read, and "
+            f"data.max_bad_images is {limit}; the first is {bad[0]}"
         )
     return bad
 
 
 def _check_step(run: Run) -> None:
-    """End the dry run if the step it took is not finite.
+    """End the dry run if its step is not finite.
 
     Raises:
-        TrainingError: it is not.
+        TrainingError: A loss or the gradient is not finite.
     """
     losses, norm = run.latest()
     reading = run.guard.read()
@@ -102,6 +103,6 @@ def _check_step(run: Run) -> None:
         parts = ", ".join(f"{name} {value:g}" for name, value in losses.items())
         run.world.fail(
             f"the first step is not finite: {parts}, gradient norm {norm:g}. Try a lower train.lr "
-            "or train.precision=fp32; are model.pixel_mean and model.pixel_std those of the "
+            "or train.precision=fp32. Are model.pixel_mean and model.pixel_std those of the "
             "backbone?"
         )

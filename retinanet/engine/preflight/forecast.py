@@ -1,4 +1,4 @@
-"""What a run is going to do, as `train --dry-run` prints it: schedule, parameters, memory, time."""
+"""The forecast of `train --dry-run`: schedule, parameters, memory and time of a run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from retinanet.engine.flops import Work
 from retinanet.engine.logs.log import duration
 from retinanet.engine.run import Run, checkpoint_size
 from retinanet.engine.schedule import Schedule
+from retinanet.errors import plural
 from retinanet.model.backbone import ResNet
 from retinanet.model.detector import Detector
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRunTimes:
-    """What one step and one evaluation batch took on this process."""
+    """Time and memory of one step and one evaluation batch in this process."""
 
     images: int
-    """Images of this rank's share of the step."""
+    """Images in this rank's share of the step."""
     pixels: int
     """Pixels of their canvases."""
     load_seconds: float
-    """Seconds in which one process loaded them."""
+    """Seconds that one process took to load them."""
     step_seconds: float
     step_memory: float
-    """Peak memory in GB, of the device or of the process."""
+    """Peak memory of the device or of the process, in GB."""
     evaluated: int
-    """Images of the evaluation batch."""
+    """Images in the evaluation batch."""
     evaluation_seconds: float
-    """Seconds of the evaluation, with loading by one process."""
+    """Seconds of the evaluation, including loading by one process."""
     evaluation_memory: float
     """Peak memory in GB."""
 
 
 def forecast(run: Run, trial: DryRunTimes) -> list[str]:
-    """Return what a dry run prints."""
+    """Return the lines that a dry run prints."""
     parts = (
         (
             "schedule",
@@ -53,7 +54,7 @@ def forecast(run: Run, trial: DryRunTimes) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines: the first column starts at the left, the others end at the right."""
+    """Format rows as lines: the first column is left-aligned, the others are right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "   ".join(
@@ -65,7 +66,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def describe_schedule(schedule: Schedule, steps_per_epoch: int) -> list[str]:
-    """Return the learning rate at the steps where it turns."""
+    """Return a table of the learning rate at the steps where the schedule changes."""
     rows = [("", "step", "epoch", "learning rate")]
     rows += [
         (name, f"{step:,}", f"{step / steps_per_epoch:.2f}", f"{schedule.learning_rate(step):.4g}")
@@ -75,11 +76,11 @@ def describe_schedule(schedule: Schedule, steps_per_epoch: int) -> list[str]:
 
 
 def _turns(schedule: Schedule) -> list[tuple[int, str]]:
-    """Return the steps, from 0, at which the learning rate turns, and what happens there."""
+    """Return the steps (from 0) at which the schedule changes, with a name for each change."""
     config, steps = schedule.train, schedule.steps
     turns = {0: "first step"}
     if 0 < config.warmup_steps < steps:
-        turns[config.warmup_steps] = "warm-up is over"
+        turns[config.warmup_steps] = "end of warm-up"
     if config.schedule == "multistep":
         drops = [step for step in schedule.milestones if step < steps]
         turns |= dict.fromkeys(drops, f"times {config.lr_drop:g}")
@@ -91,7 +92,7 @@ def _turns(schedule: Schedule) -> list[tuple[int, str]]:
 
 
 def describe_events(run: Run) -> list[str]:
-    """Return how often a run is evaluated and saved, and what the files take on the disk."""
+    """Return how often a run is evaluated and saved, and the disk space of its checkpoints."""
     config, schedule, per_epoch = run.config.train, run.schedule, run.plan.steps_per_epoch
     interval = schedule.evaluation_interval
     evaluations = count_evaluations(schedule.steps, interval)
@@ -102,22 +103,22 @@ def describe_events(run: Run) -> list[str]:
     newest = f", the newest {kept} of {snapshots} step_*.pt" if snapshots else ""
     size = checkpoint_size(run) / 1e6
     return [
-        f"{schedule.steps:,} steps of {config.batch_size} images, "
-        f"{schedule.steps / per_epoch:.2f} epochs of {per_epoch:,} steps",
-        f"{evaluations} evaluation(s) of {len(run.val.annotations):,} images: {every}at the end"
-        + both,
+        f"{plural(schedule.steps, 'step')} of {plural(config.batch_size, 'image')}, "
+        f"{schedule.steps / per_epoch:.2f} epochs of {plural(per_epoch, 'step')}",
+        f"{plural(evaluations, 'evaluation')} of {plural(len(run.val.annotations), 'image')}: "
+        f"{every}at the end{both}",
         f"checkpoints: last.pt every {config.checkpoint_every:,} steps and at evaluations, best.pt"
         f"{newest}: {2 + kept} files of {size:,.1f} MB, {(2 + kept) * size:,.1f} MB in all",
     ]
 
 
 def count_evaluations(steps: int, interval: int) -> int:
-    """Return how many evaluations a run has: every `interval` steps (0: never), and at its end."""
+    """Return the number of evaluations: every `interval` steps (0: never), and at the end."""
     return -(-steps // interval) if interval else 1
 
 
 def describe_parameters(model: Detector, optimizer: torch.optim.Optimizer) -> list[str]:
-    """Return what is trained of each part of the network, and how."""
+    """Return a table of the parameters of each part of the network, and how they are trained."""
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     rows = [("", "parameters", "frozen", "trainable", "lr factor", "weight decay")]
     for name, modules in [*_network_parts(model), ("all", (model,))]:
@@ -139,7 +140,7 @@ def describe_parameters(model: Detector, optimizer: torch.optim.Optimizer) -> li
 
 
 def _network_parts(model: Detector) -> list[tuple[str, tuple[nn.Module, ...]]]:
-    """Return the modules of each part of the network, by its name; a ResNet's stages apart."""
+    """Return the name and modules of each part of the network; a ResNet is listed by stage."""
     backbone = model.backbone
     parts: list[tuple[str, tuple[nn.Module, ...]]] = [("backbone", (backbone,))]
     if isinstance(backbone, ResNet):
@@ -154,13 +155,13 @@ def _network_parts(model: Detector) -> list[tuple[str, tuple[nn.Module, ...]]]:
 
 
 def _distinct_values(groups: Iterable[dict[str, Any]], key: str) -> str:
-    """Return the different values of an option, the largest first."""
+    """Return the distinct values of an option, largest first."""
     values = sorted({group[key] for group in groups}, reverse=True)
     return ", ".join(f"{value:g}" for value in values) or "-"
 
 
 def describe_memory(run: Run, trial: DryRunTimes) -> list[str]:
-    """Return what the device holds, and the most that a step and an evaluation took."""
+    """Return the memory that training keeps, and the peaks of a step and an evaluation."""
     trainable = sum(p.nbytes for p in run.model.parameters() if p.requires_grad)
     moments = [x for state in run.optimizer.state.values() for x in state.values()]
     held = {
@@ -170,7 +171,7 @@ def describe_memory(run: Run, trial: DryRunTimes) -> list[str]:
         "average of the weights": 0 if run.ema is None else _tensor_bytes(run.ema.model),
     }
     text = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in held.items() if size)
-    whose, then = "this process, loaders apart", "with the evaluation after it"
+    whose, then = "this process without its loaders", "with the evaluation after it"
     if run.world.device.type == "cuda":
         whose, then = "the device", "in the evaluation"
     return [
@@ -185,7 +186,7 @@ def _tensor_bytes(model: nn.Module) -> int:
 
 
 def describe_time(run: Run, trial: DryRunTimes) -> list[str]:
-    """Return how long a step and an evaluation take, and from them the whole run."""
+    """Return the time of a step and an evaluation, and an estimate for the whole run."""
     workers, ranks = run.config.data.workers, run.world.size
     period, waiting = step_period(trial.step_seconds, trial.load_seconds, workers)
     per_image = trial.evaluation_seconds / trial.evaluated
@@ -198,34 +199,35 @@ def describe_time(run: Run, trial: DryRunTimes) -> list[str]:
     speed = min(run.config.train.batch_size, run.plan.entries) / period
     where = "" if ranks == 1 else f", the share of one of {ranks} processes"
     return [
-        f"step {trial.step_seconds:.3f} s for {trial.images} images{where}"
+        f"step {trial.step_seconds:.3f} s for {plural(trial.images, 'image')}{where}"
         f"{_describe_utilisation(run.work, trial)}",
-        f"loading them {trial.load_seconds:.3f} s by one process; with data.workers {workers}, "
-        f"{waiting:.0%} of the time waits for data: {speed:.1f} images/s",
-        f"evaluation {per_image:.3f} s an image, loading and scoring included",
-        f"whole run about {duration(training + evaluations * evaluation)}: {left:,} steps "
-        f"{duration(training)}, {evaluations} evaluation(s) {duration(evaluations * evaluation)}",
+        f"loading {trial.load_seconds:.3f} s in one process; with data.workers {workers}, training "
+        f"waits {waiting:.0%} of its time for data: {speed:.1f} images/s",
+        f"evaluation {per_image:.3f} s per image, including loading and scoring",
+        f"whole run about {duration(training + evaluations * evaluation)}: {plural(left, 'step')} "
+        f"{duration(training)}, {plural(evaluations, 'evaluation')} "
+        f"{duration(evaluations * evaluation)}",
     ]
 
 
 def _describe_utilisation(work: Work | None, trial: DryRunTimes) -> str:
-    """Say what share of what the device can compute the step's arithmetic is."""
+    """Return the step's FLOP/s, and their share of what the device can reach."""
     if work is None:
         return ""
     rate = work.flops_per_pixel * trial.pixels / trial.step_seconds
     return (
-        f": {rate / 1e12:.3g} TFLOP/s, {rate / work.attainable:.0%} of what a large matrix "
-        "product reaches here"
+        f": {rate / 1e12:.3g} TFLOP/s, {rate / work.attainable:.0%} of the speed of a large matrix "
+        "product here"
     )
 
 
 def step_period(step: float, load: float, workers: int) -> tuple[float, float]:
-    """Return the seconds from step to step, and the share of them that waits for data.
+    """Return the seconds from step to step, and the share of them spent waiting for data.
 
     Args:
-        step: seconds that a step computes.
-        load: seconds in which one process loads it.
-        workers: processes that load beside the training; without any it stands still meanwhile.
+        step: Seconds of computing per step.
+        load: Seconds that one process takes to load a step.
+        workers: Number of loader processes; with 0, training stops while it loads.
     """
     period = max(step, load / workers) if workers else step + load
     return period, 1 - step / period

@@ -1,8 +1,8 @@
-"""Whether the backbone takes every canvas of a run, with the grids of the anchors: before step 0.
+"""Check before step 0 that the backbone accepts every canvas and that its grids fit the anchors.
 
 Backbone and pyramid are built without memory (device `meta`) and see one canvas of every height and
-width that occurs: shapes alone are computed. Every batch's canvas covers those of its images, so it
-has the height of one of them and the width of another.
+width that occurs; only shapes are computed. The canvas of a batch covers those of its images, so
+it has the height of one of them and the width of another.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from retinanet.model.grids import check_levels
 from retinanet.schema import Config, DataConfig
 
 _MULTIPLES = (64, 128, 224, 256, 384)
-"""px; some networks take canvases alone whose sides are multiples of one of these."""
+"""Multiples in px: some networks accept only canvases whose sides are multiples of one of these."""
 
 
 def check_training_grids(config: Config, train: Split, val: Split) -> None:
     """Try the canvases of training and evaluation.
 
     Raises:
-        UserError: the backbone does not take one of them, or gives other grids than the anchors'.
+        UserError: The backbone refuses a canvas, or its grids differ from those of the anchors.
     """
     if _needs_check(config):
         _try_all(config, lambda data: _run_canvases(data, train, val))
@@ -39,7 +39,7 @@ def check_evaluation_grids(config: Config, val: Split) -> None:
 
 
 def _needs_check(config: Config) -> bool:
-    """Whether a backbone may differ: torchvision's ResNets round up, which the tests show."""
+    """Whether the grids may differ; tests show that those of torchvision's ResNets fit."""
     return config.model.backbone.startswith("timm:")
 
 
@@ -54,7 +54,7 @@ def _evaluation_canvases(data: DataConfig, val: Split) -> list[Size]:
 
 
 def _canvases(split: Split, short_sides: tuple[int, ...], data: DataConfig) -> list[Size]:
-    """Return the canvases that the images of a split lie on, one by one."""
+    """Return the canvas of each image size of a split."""
     sizes = split.annotations.distinct_sizes()
     if data.canvas == "bucket":
         buckets = Buckets(short_sides=short_sides, long_side=data.long_side)
@@ -68,7 +68,7 @@ def _canvases(split: Split, short_sides: tuple[int, ...], data: DataConfig) -> l
 
 
 def _with_every_side(canvases: Sequence[Size]) -> list[Size]:
-    """Return some of the canvases, among them one of each height and one of each width."""
+    """Return a subset of the canvases that includes every height and every width."""
     heights: set[int] = set()
     widths: set[int] = set()
     chosen = []
@@ -81,10 +81,10 @@ def _with_every_side(canvases: Sequence[Size]) -> list[Size]:
 
 
 def _try_all(config: Config, canvases_of: Callable[[DataConfig], list[Size]]) -> None:
-    """Try the canvases that follow from options of the data.
+    """Try the canvases that follow from the data options.
 
     Raises:
-        UserError: see `check_training_grids`.
+        UserError: See `check_training_grids`.
     """
     with torch.device("meta"):
         model = build_detector(config, classes=1, pretrained=False).eval()
@@ -95,7 +95,7 @@ def _try_all(config: Config, canvases_of: Callable[[DataConfig], list[Size]]) ->
 
 
 def _failure(model: Detector, canvas: Size) -> UserError | None:
-    """Return what is wrong with the grids of a canvas (height, width), if anything is."""
+    """Return the error that a canvas (height, width) causes; None if it works."""
     with torch.device("meta"), torch.no_grad():
         try:
             features = model.fpn(model.backbone(torch.zeros(1, 3, *canvas)))
@@ -108,9 +108,9 @@ def _failure(model: Detector, canvas: Size) -> UserError | None:
 def _find_sizes(
     model: Detector, data: DataConfig, canvases_of: Callable[[DataConfig], list[Size]]
 ) -> str:
-    """Name options of the data with which the backbone takes all canvases, where there are some.
+    """Return data options with which the backbone accepts all canvases; "" if none were found.
 
-    Some networks take sides that are multiples of 64 or more; images of one shape can have them.
+    Some networks need sides that are multiples of 64 or more, which images of equal shape can have.
     """
     for multiple in _MULTIPLES:
         side = -(-max(data.short_side) // multiple) * multiple

@@ -1,4 +1,4 @@
-"""What the system must give the loaders of a command, looked at before they start."""
+"""Check before the loaders start that the system has the memory and open files they need."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from retinanet.schema import Config
 def check_training_loaders(
     config: Config, train: Split, val: Split | None, world: World
 ) -> list[str]:
-    """Check the loaders of a training; the evaluation's runs beside it. Return what to say.
+    """Check the loaders of training and evaluation, which run at the same time; return notes.
 
     Args:
-        config: the experiment.
-        train: training split.
-        val: split that is evaluated; None: none is.
-        world: this process among the others, which all call this.
+        config: The experiment.
+        train: Training split.
+        val: Split that is evaluated; None if none is.
+        world: This process and the other ranks, which must all call this.
 
     Raises:
-        UserError: too little shared memory or too few open files, on any machine.
+        UserError: Too little shared memory or too few open files, on any machine.
     """
     batches = [step_bytes(config, train, ranks=world.size)]
     if val is not None:
@@ -36,19 +36,19 @@ def check_training_loaders(
 
 
 def check_evaluation_loader(config: Config, val: Split, world: World) -> list[str]:
-    """Check the loader of an evaluation without losses; return what to say.
+    """Check the loader of an evaluation without losses; return notes.
 
     Raises:
-        UserError: too little shared memory or too few open files, on any machine.
+        UserError: Too little shared memory or too few open files, on any machine.
     """
     return _check([evaluation_bytes(config, val, losses=False)], config.data.workers, world)
 
 
 def check_benchmark_loader(config: Config, train: Split, *, workers: int) -> list[str]:
-    """Check a loader of the training split alone; return what to say.
+    """Check the loader of the training split by itself; return notes.
 
     Raises:
-        UserError: too little shared memory or too few open files.
+        UserError: Too little shared memory or too few open files.
     """
     batch, option = step_bytes(config, train, ranks=1), "--workers "
     check_shared_memory([batch], workers=workers, ranks=1, option=option)

@@ -1,6 +1,6 @@
-"""How many images a device takes at a time: what `auto` becomes, and a trial before step 0.
+"""Resolve `train.micro_batch`: the value for `auto`, and a trial of it before step 0.
 
-The result of a training does not depend on it: the batch is cut into more or fewer pieces.
+The result of a training does not depend on it: the batch is only cut into more or fewer pieces.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from retinanet.schema import Config
 from retinanet.structures import BACKGROUND, Target
 
 _HOST_PIXELS = 2_500_000
-"""Canvas pixels of a micro-batch on a CPU: two images of COCO. More are no faster there."""
+"""Canvas pixels of a micro-batch on a CPU: two images of COCO. More would not be faster."""
 
 
 def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
-    """Return how many images a device takes at a time; `auto` is what its memory suggests.
+    """Return the micro-batch: the number of images that a device processes at a time.
 
-    On a GPU that is the rank's whole share of the batch, until `fit_micro_batch` has tried it; on a
-    CPU as many as `_HOST_PIXELS` hold.
+    On a GPU, `auto` is the rank's whole share of the batch, until `fit_micro_batch` has tried it.
+    On a CPU, it is the number of images that fit into `_HOST_PIXELS`.
     """
     if config.train.micro_batch != "auto":
         return config.train.micro_batch
@@ -46,18 +46,18 @@ def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
 def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
     """Try `train.micro_batch` at the plan's largest canvas; halve an `auto` that does not fit.
 
-    All ranks try at the same time and agree: two processes may share a device. The run's config
-    holds what it became.
+    All ranks try at the same time and agree, because two processes may share a device. The result
+    is stored in the run's config.
 
     Args:
-        run: before its first step.
-        asked: what the user's config has, `auto` or a number.
+        run: The run, before its first step.
+        asked: Value in the user's config: `auto` or a number.
 
     Returns:
-        What to say of it.
+        Notes about a smaller micro-batch.
 
     Raises:
-        TrainingError: the number that was asked for does not fit, or not even one image.
+        TrainingError: The requested number of images does not fit, or not even one image fits.
     """
     config = run.config
     micro_batch = config.train.micro_batch
@@ -71,7 +71,7 @@ def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
     if fitting is None:
         run.world.fail(
             f"train.micro_batch: not even one image of {size} fits into {memory}: lower "
-            "data.short_side and data.long_side, or take a smaller model.backbone, or "
+            "data.short_side and data.long_side, or use a smaller model.backbone or "
             "train.precision=bf16"
         )
     if fitting == tried:
@@ -80,15 +80,15 @@ def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
     if asked != "auto":
         run.world.fail(
             f"train.micro_batch={asked}: {tried} images of {size} do not fit into {memory}, "
-            f"{does}: set train.micro_batch={fitting} (the batch and the results stay the "
+            f"but {does}: set train.micro_batch={fitting} (the batch and the results stay the "
             "same)"
         )
     run.config = override_config(config, [f"train.micro_batch={fitting}"])
-    return [f"train.micro_batch auto: {tried} images did not fit into memory, {does}"]
+    return [f"train.micro_batch auto: {tried} images did not fit into memory, but {does}"]
 
 
 def largest_that_fits(images: int, fits: Callable[[int], bool], world: World) -> int | None:
-    """Halve a number of images (up) until it fits on every rank; None where not even one does."""
+    """Halve a number of images (rounding up) until it fits on every rank; None if 1 is too many."""
     while images:
         (failed,) = world.sum([not fits(images)])
         if not failed:
@@ -98,7 +98,7 @@ def largest_that_fits(images: int, fits: Callable[[int], bool], world: World) ->
 
 
 def _fits(run: Run, images: int, canvas: Size) -> bool:
-    """Whether a micro-batch can go forward and back beside all that training keeps in memory."""
+    """Whether the device has the memory for a forward and backward pass of a micro-batch."""
     try:
         _forward_and_back(run, images, canvas)
     except RuntimeError as error:
@@ -107,14 +107,14 @@ def _fits(run: Run, images: int, canvas: Size) -> bool:
         fitted = False
     else:
         fitted = True
-    # Past the except clause nothing holds the tensors of the pass any more.
+    # After the except clause nothing refers to the tensors of the pass any more.
     if has_own_memory(run.world.device):
         torch.accelerator.empty_cache()
     return fitted
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The libraries for convolutions and products, and Apple's GPUs, have words of their own.
+    # cuDNN, cuBLAS and Apple's GPUs have error texts of their own.
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
         sign in text for sign in ("out of memory", "ALLOC_FAILED")
@@ -122,18 +122,18 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _forward_and_back(run: Run, images: int, canvas: Size) -> None:
-    """Take blank images forward and back, and leave no trace.
+    """Run blank images forward and backward without a trace.
 
-    The gradients are asked for, not added to the parameters': so DistributedDataParallel, whose
-    hooks wait for the others, sees nothing of it.
+    The gradients are returned, not added to those of the parameters, so the hooks of
+    DistributedDataParallel, which wait for the other ranks, are not called.
     """
     trainable = [p for p in run.model.parameters() if p.requires_grad]
-    # The gradients of the micro-batches before, and the moments that AdamW makes in its first step.
+    # Room for accumulated gradients, and for the moments that AdamW creates in its first step.
     copies = 1 if run.optimizer.state else {"sgd": 1, "adamw": 3}[run.config.train.optimizer]
     reserved = [torch.empty_like(p) for p in trainable for _ in range(copies)]
     batch = _blank_batch(run.model.anchors, images, canvas).to(run.world.device)
     training = run.model.training
-    run.model.eval()  # batch norm must not move
+    run.model.eval()  # batch norm must not change
     try:
         with autocast(run.world.device, run.precision):
             outputs = run.model(batch.images, batch.sizes)
@@ -141,12 +141,12 @@ def _forward_and_back(run: Run, images: int, canvas: Size) -> None:
         torch.autograd.grad(losses["class"] + losses["box"], trainable, allow_unused=True)
     finally:
         run.model.train(training)
-    wait_for(run.world.device)  # an error of the device comes here
+    wait_for(run.world.device)  # errors of the device appear here
     del reserved
 
 
 def _blank_batch(anchors: AnchorGenerator, images: int, canvas: Size) -> Batch:
-    """Return images without boxes on a canvas; all their anchors are negatives."""
+    """Return a batch of images without boxes; all their anchors are negatives."""
     image = LoadedImage(
         pixels=np.zeros((1, 1, 3), np.uint8),
         size=(1, 1),
@@ -163,7 +163,7 @@ def _blank_batch(anchors: AnchorGenerator, images: int, canvas: Size) -> Batch:
 
 
 def _memory_size(device: torch.device) -> str:
-    """Return a GPU's memory in brackets for a message, "" for another device."""
+    """Return a GPU's memory in parentheses, for a message; "" for other devices."""
     if device.type != "cuda":
         return ""
     total = torch.cuda.get_device_properties(device).total_memory
@@ -173,14 +173,14 @@ def _memory_size(device: torch.device) -> str:
 def largest_canvas(config: Config, train: Split) -> Size:
     """Return the largest canvas that a step may have.
 
-    What is left of the buckets at the end of an epoch goes together on one that covers them all.
+    The images left over in the buckets at the end of an epoch share a canvas that covers them all.
     """
     canvases = _image_canvases(config, train)
     return cover(canvases) if config.train.batch_size > 1 else max(canvases, key=math.prod)
 
 
 def _image_canvases(config: Config, train: Split) -> list[Size]:
-    """Return the canvases of the images, one by one, at the largest short side."""
+    """Return the canvas of each image size, at the largest short side."""
     data = config.data
     fixed = training_canvas(data)
     if fixed:

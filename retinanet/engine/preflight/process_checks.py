@@ -1,4 +1,4 @@
-"""What several processes must have in common before they train together."""
+"""Check what several processes must have in common before they train together."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def check_ranks_agree(
     resume: Resume | None,
     start: Checkpoint | None,
 ) -> None:
-    """Refuse processes that would train different things: of two machines, one may be outdated.
+    """Refuse processes that would train different things: one machine may have an outdated file.
 
     Raises:
-        UserError: they differ; the message names in what.
+        UserError: They differ; the message names the difference.
     """
     ours = {
         **experiment(config),
@@ -37,23 +37,23 @@ def check_ranks_agree(
         for rank, (_, value) in enumerate(others, start=1):
             if value != first:
                 raise UserError(
-                    f"{what} is {first} in process 0 but {value} in process {rank}: all machines "
-                    "need the same options and files, and the same folder of the run"
+                    f"{what} is {first} in process 0, but {value} in process {rank}: all machines "
+                    "need the same options and files, and must share the run folder"
                 )
 
 
 def check_sync_bn(config: Config, world: World) -> None:
-    """Refuse accumulation beside statistics of all processes: each forward pass waits for all.
+    """Refuse accumulation with sync_bn, where each forward pass waits for all processes.
 
-    Processes whose shares differ by an image could have another number of passes.
+    Processes whose shares differ by one image could need different numbers of passes.
 
     Raises:
-        UserError: the micro-batch is too small; the message names the one that it takes.
+        UserError: The micro-batch is too small; the message names the size that works.
     """
     share, micro_batch = -(-config.train.batch_size // world.size), config.train.micro_batch
     assert micro_batch != "auto"
     if config.model.norm == "sync_bn" and world.size > 1 and micro_batch < share:
         raise UserError(
-            f"model.norm: sync_bn takes each process's whole share of the batch at a time, but "
-            f"train.micro_batch is {micro_batch}: set it to {share}, or take model.norm=gn"
+            f"model.norm: sync_bn needs each process's whole share of the batch at a time, but "
+            f"train.micro_batch is {micro_batch}: set it to {share}, or use model.norm=gn"
         )

@@ -1,4 +1,4 @@
-"""Training and evaluation on two images, without a trace: what fails, fails before step 0."""
+"""Train and evaluate on two images without a trace, so that failures appear before step 0."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _IMAGES = 2
 
 
 def rehearse(run: Run) -> None:
-    """Train and evaluate on two images; note in `run.work` what that takes of the device.
+    """Train and evaluate on two images; store the FLOPs of a step in `run.work`.
 
     Raises:
-        TrainingError: a loss that is not finite with the initial weights.
-        UserError: an image that cannot be read.
+        TrainingError: A loss is not finite with the initial weights.
+        UserError: An image cannot be read.
     """
     plan = run.plan.step(0)
     flops = _count_flops(run, replace(plan, samples=plan.samples[:_IMAGES]))
@@ -36,11 +36,11 @@ def rehearse(run: Run) -> None:
 
 
 def evaluate_first(run: Run, images: int) -> None:
-    """Evaluate the first images of val, on each rank by itself; nothing of it is kept.
+    """Evaluate the first images of val on each rank by itself; nothing is kept.
 
     Raises:
-        TrainingError: the outputs are not finite.
-        UserError: an image that cannot be read.
+        TrainingError: The outputs are not finite.
+        UserError: An image cannot be read.
     """
     evaluate(
         run.model,
@@ -54,36 +54,36 @@ def evaluate_first(run: Run, images: int) -> None:
 
 
 def _count_flops(run: Run, plan: Plan) -> int:
-    """Take a few images forward and back; return the FLOPs that it takes.
+    """Run a few images forward and backward; return the FLOPs.
 
     Raises:
-        TrainingError: a loss that is not finite.
-        UserError: an image that cannot be read.
+        TrainingError: A loss is not finite.
+        UserError: An image cannot be read.
     """
     batch, bad = build_dataset(run.config, run.train, augment=True, losses=True)[plan]
     if bad and run.config.data.max_bad_images == 0:
         raise UserError(bad[0])
     batch = batch.to(run.world.device)
-    run.model.eval()  # batch norm must not move
+    run.model.eval()  # batch norm must not change
     with FlopCounter() as counter:
         with autocast(run.world.device, run.precision):
             outputs = run.model(batch.images, batch.sizes)
         losses = run.criterion(outputs, batch)
         total = losses["class"] + losses["box"]
         _check_losses(total, losses, step=run.progress.step)
-        # Asked for, the gradients are not added to the parameters', and no hook is called.
+        # autograd.grad returns the gradients: no parameter's .grad changes, no hook is called.
         trainable = [p for p in run.model.parameters() if p.requires_grad]
         torch.autograd.grad(total, trainable, allow_unused=True)
     return counter.get_total_flops()
 
 
 def _check_losses(total: Tensor, losses: dict[str, Tensor], *, step: int) -> None:
-    """Refuse losses that are not finite, at the start of a run or after some steps of it."""
+    """Refuse losses that are not finite, at the start of a run or at a resume."""
     if math.isfinite(float(total.detach())):
         return
     parts = ", ".join(f"{name} {float(value.detach()):g}" for name, value in losses.items())
     remedy = (
-        "the run had diverged before this state was saved: start a new one from its best "
+        "the run had diverged before this state was saved: start a new run from its best "
         "checkpoint with --init-from and a lower train.lr"
         if step
         else "are model.weights, model.pixel_mean and model.pixel_std those of the backbone?"

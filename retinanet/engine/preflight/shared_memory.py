@@ -1,6 +1,6 @@
-"""Is there enough shared memory for what the loader processes work ahead?
+"""Check that shared memory has room for the batches that loader processes prefetch.
 
-A container of Docker has 64 MB of it by default.
+A Docker container has 64 MB of it by default.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
 
 _IN_HAND = 2
-"""Batches that the training holds itself: the one in use, and the one that takes its place."""
+"""Batches that training itself holds: the current one and the next one."""
 _ANCHOR_BYTES = 4 + 2
-"""Of each anchor: its match (int32), and lists of those that are positive or ignored, which are few
-of them."""
+"""Bytes per anchor: its match (int32), and its part of the short lists of positive and ignored
+anchors."""
 _IMAGE_BYTES = 4096
-"""Of each image: its boxes and sizes, and where tensors begin."""
+"""Bytes per image: its boxes and sizes, and the alignment of tensors."""
 _SEMAPHORE_BYTES = 4096
-"""A page each; a queue has three, and one more thing of a loader five."""
+"""Bytes per semaphore: a page. Each queue of a loader has three; five more belong to the loader."""
 _STEP = 64 * 2**20
-"""The memory to ask for is rounded up to a multiple of this."""
+"""The suggested memory is rounded up to a multiple of this."""
 
 
 def step_bytes(config: Config, train: Split, *, ranks: int) -> int:
@@ -66,9 +66,9 @@ def needed(batches: Sequence[int], *, workers: int, ranks: int) -> int:
     """Return the shared memory (bytes) that loaders need at most.
 
     Args:
-        batches: bytes of the largest batch of each loader that is open at the same time.
-        workers: processes of each loader.
-        ranks: training processes on this machine, each with its own loaders.
+        batches: Bytes of the largest batch of each loader that is open at the same time.
+        workers: Number of processes of each loader.
+        ranks: Number of training processes on this machine, each with its own loaders.
     """
     if not workers:
         return 0
@@ -79,16 +79,16 @@ def needed(batches: Sequence[int], *, workers: int, ranks: int) -> int:
 def check_shared_memory(
     batches: Sequence[int], *, workers: int, ranks: int, option: str = "data.workers="
 ) -> None:
-    """Refuse loaders for which the shared memory of this machine is too small.
+    """Refuse loaders that need more shared memory than this machine has.
 
     Args:
-        batches: bytes of the largest batch of each loader that is open at the same time.
-        workers: processes of each loader.
-        ranks: training processes on this machine, each with its own loaders.
-        option: what the user writes before the number of processes.
+        batches: Bytes of the largest batch of each loader that is open at the same time.
+        workers: Number of processes of each loader.
+        ranks: Number of training processes on this machine, each with its own loaders.
+        option: Option that sets `workers`, for messages.
 
     Raises:
-        UserError: the need, what is free, and what helps.
+        UserError: There is too little; the message names the need, the free memory and remedies.
     """
     free, need = free_shared_memory(), needed(batches, workers=workers, ranks=ranks)
     if free is None or need <= free:
@@ -102,9 +102,9 @@ def check_shared_memory(
     fewer = f"{option}{fitting} fits, 0 needs none" if fitting else f"{option}0 needs none"
     each = f" of each of {ranks} processes" if ranks > 1 else ""
     raise UserError(
-        f"{option}{workers}: the loader processes{each} hand their batches over in shared "
-        f"memory, and need up to {readable_size(need)} of it, but {SHARED_MEMORY} has "
-        f"{readable_size(free)} free. {fewer} (the results stay the same). Or give it more: docker "
+        f"{option}{workers}: the loader processes{each} pass their batches through shared memory "
+        f"and need up to {readable_size(need)} of it, but {SHARED_MEMORY} has only "
+        f"{readable_size(free)} free. {fewer} (the results stay the same). Or enlarge it: docker "
         f"run --shm-size={size} (or --ipc=host); without a container, as root: mount -o "
         f"remount,size={size} {SHARED_MEMORY}"
     )

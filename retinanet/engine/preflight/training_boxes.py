@@ -1,6 +1,6 @@
-"""The boxes that training learns from, and where resizing lays them.
+"""The boxes that training learns from, before and after resizing.
 
-Augmentation takes no part: this is the size that most images of a training have. m boxes.
+Augmentation is ignored: this is the size that most training images have. m boxes.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from retinanet.engine.splits import Split, training_canvas, training_short_sides
 from retinanet.schema import DataConfig
 
 _BLOCK = 32
-"""Images in a row that a sample takes together."""
+"""Number of consecutive images that a sample takes together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingBoxes:
-    """Boxes that training learns from (crowds are none), in original px."""
+    """Boxes that training learns from (without crowds), in original px."""
 
     xyxy: NDArray[np.float32]
-    """(m, 4)."""
+    """Corners of each box: (m, 4)."""
     rows: NDArray[np.int64]
-    """(m,) row of each box's image, ascending."""
+    """Row of each box's image, ascending: (m,)."""
     places: NDArray[np.int64]
-    """(m,) place of each box in the annotation index."""
+    """Position of each box in the annotation index: (m,)."""
     sizes: NDArray[np.int64]
-    """(m, 2) height and width of the image of each box."""
+    """Height and width of each box's image: (m, 2)."""
     sampled: bool
-    """Whether images were left out."""
+    """Whether these are the boxes of a sample of the images."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, wanted: NDArray[np.bool_]) -> TrainingBoxes:
-        """Return the boxes where `wanted` (m,)."""
+        """Return the boxes for which `wanted` (m,) is true."""
         return replace(
             self,
             xyxy=self.xyxy[wanted],
@@ -55,9 +55,9 @@ class PlacedBoxes:
     """Boxes after resizing, on the canvas of their image."""
 
     xyxy: NDArray[np.float32]
-    """(m, 4) px."""
+    """Corners of each box in px: (m, 4)."""
     canvas_of: NDArray[np.int64]
-    """(m,) row of `canvases`."""
+    """Index of each box's canvas in `canvases`: (m,)."""
     canvases: list[Size]
 
 
@@ -65,9 +65,9 @@ def find_training_boxes(split: Split, *, limit: int, seed: int = 0) -> TrainingB
     """Collect the boxes that training learns from.
 
     Args:
-        split: the split of training.
-        limit: most boxes; of a file with more, random images that hold about so many are taken.
-        seed: seed of that choice.
+        split: Training split.
+        limit: Most boxes. If there are more, random images with about this many boxes are used.
+        seed: Seed of the random choice.
     """
     annotations = split.annotations
     places: list[NDArray[np.int64]] = []
@@ -94,7 +94,7 @@ def _is_sampled(annotations: Annotations, limit: int) -> bool:
 
 
 def _image_ranges(annotations: Annotations, limit: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of images, first to last (exclusive): all of them, or random blocks."""
+    """Yield ranges of images, from first to last (excluded): all images, or random blocks."""
     if not _is_sampled(annotations, limit):
         yield from parts(annotations)
         return
@@ -106,7 +106,7 @@ def _image_ranges(annotations: Annotations, limit: int, seed: int) -> Iterator[t
 
 
 def training_short_side(data: DataConfig) -> int:
-    """Return the short side (px) that stands for a training: the middle one of multi-scale."""
+    """Return the typical short side (px) of a training: the middle one of multi-scale."""
     fixed = training_canvas(data)
     sides = [min(fixed)] if fixed else sorted(training_short_sides(data))
     return sides[len(sides) // 2]
@@ -123,7 +123,7 @@ def _resize_to_canvas(size: Size, data: DataConfig, short_side: int) -> tuple[Si
 
 
 def place_boxes(boxes: TrainingBoxes, data: DataConfig, short_side: int) -> PlacedBoxes:
-    """Resize boxes as the data path does; each image lies on the canvas that it has by itself."""
+    """Resize boxes as the data pipeline does; each image gets its own canvas."""
     keys, image_of = np.unique(boxes.sizes[:, 0] << 32 | boxes.sizes[:, 1], return_inverse=True)
     sizes = [(key >> 32, key & (2**32 - 1)) for key in keys.tolist()]
     resized_and_canvas = [_resize_to_canvas(size, data, short_side) for size in sizes]

@@ -1,4 +1,4 @@
-"""What a run says and records."""
+"""The log and the records of a run."""
 
 import errno
 import json
@@ -96,7 +96,7 @@ def test_a_resume_forgets_what_is_no_line_of_ours(
     capsys.readouterr()
     write_run(tmp_path, [30], start=20)
     assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30]
-    said = f"{path}: left out 1 damaged lines, as a crash leaves them\n"
+    said = f"{path}: removed 1 damaged line, left by a crash\n"
     assert capsys.readouterr().out == said
 
 
@@ -222,7 +222,7 @@ def test_a_stdout_that_breaks_is_noted_once_in_the_file(tmp_path: Path) -> None:
             log.say(word)
         log.close()
     assert (tmp_path / "train.log").read_text() == (
-        "a\nb\nstdout cannot be written any more (its reader is gone): this file alone goes on\n"
+        "a\nb\nstdout cannot be written to any more (its reader is gone); this file continues\n"
         "\\ud800\nc\n"
     )
 

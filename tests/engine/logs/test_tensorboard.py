@@ -43,7 +43,7 @@ def test_what_was_written_is_there_without_closing(tmp_path: Path) -> None:
 
 
 def test_a_histogram_is_read_back(tmp_path: Path) -> None:
-    """Between 0, 0.5 and 1 lie two values and six."""
+    """Two values are between 0 and 0.5, six between 0.5 and 1."""
     file = EventFile(tmp_path)
     file.histogram("p_t", [0.0, 0.5, 1.0], [2.0, 6.0], 3)
     file.close()
@@ -57,7 +57,7 @@ def test_a_histogram_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_cut(tmp_path: Path) -> None:
-    """Of two files, the second goes on after a cut of the first."""
+    """The second of two files continues after the first was cut."""
     write(tmp_path, [1, 2, 3])
     whole = content(tmp_path)
     cut_events(tmp_path, lambda tag, step: step <= (2 if tag == "loss" else 1))

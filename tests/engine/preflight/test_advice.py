@@ -1,4 +1,4 @@
-"""How long and how fast is usual, said at the start."""
+"""The usual length and learning rate, printed at the start."""
 
 import re
 
@@ -62,7 +62,7 @@ def test_its_numbers() -> None:
     ],
 )
 def test_our_own_recipes_follow_it(recipe: str, images: int, weights: str) -> None:
-    """As they were run: a start within what is said of it."""
+    """Recipes as they were run are within the advice."""
     config = load_config(find_config(recipe))
     assert (config.model.weights == "none") == (weights == "none")
     low, high, slow, fast = advised(config, images)

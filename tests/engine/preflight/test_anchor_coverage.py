@@ -268,7 +268,7 @@ def test_a_sample_is_seeded_and_said(tiny_coco: Any) -> None:
     assert len(set((some.rows // 32).tolist())) == 3
     assert find_training_boxes(split, limit=200, seed=2).rows.tolist() != some.rows.tolist()
     line = describe_briefly(measure_coverage(config, split, some))[0]
-    assert line.endswith("(192 boxes looked at)")
+    assert line.endswith("(a sample of 192 boxes)")
 
 
 def covering(
@@ -305,8 +305,8 @@ def covering(
 def test_the_short_form() -> None:
     found = covering((876, 1000), sizes={"small": (770, 894), "large": (106, 106)})
     assert describe_briefly(found) == [
-        "anchors at short side 800: 87.6 % of the boxes have one with IoU >= 0.5 (small 86.1 %, "
-        "large 100.0 %), 87.7 % one with IoU >= 0.4"
+        "anchors at short side 800: 87.6 % of the boxes have an anchor with IoU >= 0.5 (small "
+        "86.1 %, large 100.0 %), 87.7 % one with IoU >= 0.4"
     ]
 
 
@@ -338,7 +338,7 @@ def test_the_warning_without_the_low_quality_rule_and_with_many_classes() -> Non
     classes = {f"c{k}": (0, 20) for k in range(8)}
     (text,) = warn_of_coverage(covering((0, 160), low_quality=False, classes=classes))
     assert "160 of 160 (all), 20 of 20 (c0), " in text
-    assert "20 of 20 (c3) and 4 classes more. They are learnt as background, since " in text
+    assert "20 of 20 (c3) and 4 more classes. They are learnt as background because " in text
 
 
 def test_atss_does_not_learn_them_from_one_anchor(tiny_coco: Any) -> None:
@@ -348,8 +348,9 @@ def test_atss_does_not_learn_them_from_one_anchor(tiny_coco: Any) -> None:
         (text,) = warn_of_coverage(found)
         assert text.startswith(
             "many boxes have no anchor with IoU >= 0.5: 160 of 160 (all). With assign.kind=atss a "
-            "box is learnt from the best anchors near its centre, however low their IoU; one that "
-            "holds no anchor's centre is learnt as background. Remedy: a larger data.short_side"
+            "box is learnt from the best anchors near its centre, however low their IoU; a box "
+            "that contains no anchor centre is learnt as background. Remedy: a larger "
+            "data.short_side"
         )
         assert describe_coverage(found)[1].split()[-3:] == ["lower", "IoU", "untouched"]
     config = experiment("assign.kind=atss")
@@ -364,7 +365,7 @@ def test_the_table() -> None:
     )
     lines = describe_coverage(found)
     assert lines[:5] == [
-        "anchors against 2,000 boxes, resized to short side 800, long side at most 1333",
+        "anchors compared with 2,000 boxes, resized to short side 800, long side at most 1333",
         "                      boxes  IoU >= 0.5  IoU >= 0.4  low-quality  untouched",
         "  all                 2,000    > 99.9 %     100.0 %            1          0",
         "  small < 32² px      4,000     < 0.1 %     < 0.1 %        3,999          0",
@@ -372,8 +373,8 @@ def test_the_table() -> None:
     ]
     assert lines[5].startswith("  c00 ")
     assert lines[24:26] == [
-        "  and 1 classes more, each with at least 100.0 %",
-        "  of the other short sides: 50.0 % at 640, 100.0 % at 960 px (IoU >= 0.5)",
+        "  and 1 more class, each with at least 100.0 %",
+        "  at the other short sides: 50.0 % at 640, 100.0 % at 960 px (IoU >= 0.5)",
     ]
     assert lines[26].startswith("  warning: many boxes have no anchor with IoU >= 0.5: 3,999 of ")
     assert len(lines) == 27

@@ -1,4 +1,4 @@
-"""What a dry run says of a run that it has tried."""
+"""The forecast that a dry run prints."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -66,12 +66,12 @@ def detector(config: Config) -> Detector:
         (
             ["train.steps=90000"],
             [
-                "                    step    epoch   learning rate",
-                "first step             0     0.00           1e-05",
-                "warm-up is over    1,000    10.00            0.01",
-                "times 0.1         60,000   600.00           0.001",
-                "times 0.1         80,000   800.00          0.0001",
-                "last step         89,999   899.99          0.0001",
+                "                   step    epoch   learning rate",
+                "first step            0     0.00           1e-05",
+                "end of warm-up    1,000    10.00            0.01",
+                "times 0.1        60,000   600.00           0.001",
+                "times 0.1        80,000   800.00          0.0001",
+                "last step        89,999   899.99          0.0001",
             ],
         ),
         (
@@ -113,7 +113,7 @@ def test_evaluations_and_checkpoints() -> None:
     run.model = nn.Linear(2_500_000, 1, bias=False)  # type: ignore[assignment]
     assert describe_events(run) == [
         "250 steps of 16 images, 2.50 epochs of 100 steps",
-        "3 evaluation(s) of 50 images: every 100 steps and at the end",
+        "3 evaluations of 50 images: every 100 steps and at the end",
         "checkpoints: last.pt every 50 steps and at evaluations, best.pt: 2 files of 20.0 MB, "
         "40.0 MB in all",
     ]
@@ -123,7 +123,7 @@ def test_evaluations_and_checkpoints() -> None:
     run.schedule = build_schedule(run.config, steps_per_epoch=100)
     run.ema = SimpleNamespace()  # type: ignore[assignment]
     assert describe_events(run)[1:] == [
-        "1 evaluation(s) of 50 images: at the end, of the weights and of their average",
+        "1 evaluation of 50 images: at the end, of the weights and of their average",
         "checkpoints: last.pt every 50 steps and at evaluations, best.pt, the newest 3 of 4 "
         "step_*.pt: 5 files of 40.0 MB, 200.0 MB in all",
     ]
@@ -167,8 +167,8 @@ def test_memory_is_told_by_what_holds_it() -> None:
     learned = 4 * 11_259_999 / 1e6
     assert describe_memory(run, TRIAL) == [
         f"weights {weights:.1f} MB, gradients {learned:.1f} MB",
-        "peak of this process, loaders apart: 3.25 GB in the step, 1.50 GB with the evaluation "
-        "after it",
+        "peak of this process without its loaders: 3.25 GB in the step, 1.50 GB with the "
+        "evaluation after it",
     ]
     for parameter in run.model.parameters():
         if parameter.requires_grad:
@@ -203,10 +203,10 @@ def test_the_time_of_a_run() -> None:
     run = planned("train.steps=250", "eval.every=100", "data.workers=1")
     assert describe_time(run, TRIAL) == [
         "step 2.000 s for 8 images",
-        "loading them 1.000 s by one process; with data.workers 1, 0% of the time waits for data: "
-        "8.0 images/s",
-        "evaluation 0.250 s an image, loading and scoring included",
-        "whole run about 0:08:58: 250 steps 0:08:20, 3 evaluation(s) 0:00:38",
+        "loading 1.000 s in one process; with data.workers 1, training waits 0% of its time for "
+        "data: 8.0 images/s",
+        "evaluation 0.250 s per image, including loading and scoring",
+        "whole run about 0:08:58: 250 steps 0:08:20, 3 evaluations 0:00:38",
     ]
 
 
@@ -216,12 +216,12 @@ def test_the_time_of_a_run_that_waits_on_several_processes() -> None:
     run.ema = SimpleNamespace()  # type: ignore[assignment]
     run.work = Work(flops_per_pixel=5000.0, attainable=4e9)
     assert describe_time(run, TRIAL) == [
-        "step 2.000 s for 8 images, the share of one of 2 processes: 0.002 TFLOP/s, 50% of what a "
-        "large matrix product reaches here",
-        "loading them 1.000 s by one process; with data.workers 0, 33% of the time waits for "
+        "step 2.000 s for 8 images, the share of one of 2 processes: 0.002 TFLOP/s, 50% of the "
+        "speed of a large matrix product here",
+        "loading 1.000 s in one process; with data.workers 0, training waits 33% of its time for "
         "data: 5.3 images/s",
-        "evaluation 0.250 s an image, loading and scoring included",
-        "whole run about 0:12:42: 250 steps 0:12:30, 1 evaluation(s) 0:00:12",
+        "evaluation 0.250 s per image, including loading and scoring",
+        "whole run about 0:12:42: 250 steps 0:12:30, 1 evaluation 0:00:12",
     ]
 
 

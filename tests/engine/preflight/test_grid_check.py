@@ -43,8 +43,9 @@ def test_the_message_names_a_size_that_works() -> None:
         check_training_grids(experiment(*SQUARE), images, images)
     message, _, remedy = str(caught.value).partition("; or resize otherwise: ")
     assert message.startswith(
-        "model.backbone: on a canvas of 96x96 px (width x height) timm:mobilevitv2_050 gives C5 "
-        "and P5 4x4 cells, but the anchors there are 3x3. Train with another backbone, such as "
+        "model.backbone: on a canvas of 96x96 px (width x height), "
+        "timm:mobilevitv2_050 has 4x4 cells in C5 and P5, but the anchors need 3x3. Train with "
+        "another backbone, such as "
     )
     assert remedy == "data.short_side=[128] data.long_side=128"
     check_training_grids(experiment(*remedy.split()), images, images)

@@ -1,4 +1,4 @@
-"""What loaders need of shared memory and open files, and what is said where it is too little."""
+"""Shared memory and open files for loaders, and the messages if there are too few."""
 
 from __future__ import annotations
 
@@ -59,8 +59,10 @@ def test_what_fits_is_named(dev_shm: Callable[[int], None]) -> None:
     with pytest.raises(UserError) as refused:
         check_shared_memory([12 * MB], workers=4, ranks=1)
     message = str(refused.value)
-    assert message.startswith("data.workers=4: the loader processes hand their batches over")
-    assert "need up to 120.1 MB of it, but /dev/shm has 67.1 MB free. data.workers=1" in message
+    assert message.startswith("data.workers=4: the loader processes pass their batches through")
+    assert (
+        "need up to 120.1 MB of it, but /dev/shm has only 67.1 MB free. data.workers=1" in message
+    )
     assert "docker run --shm-size=128m (or --ipc=host)" in message
     check_shared_memory([12 * MB], workers=1, ranks=1)
 
@@ -123,7 +125,7 @@ def test_the_limit_of_open_files(limits: Callable[[int, int], list[tuple[int, in
     assert allow_descriptors(2, workers=2) == []
     changes = limits(48, 1024)
     (said,) = allow_descriptors(2, workers=2)
-    assert said == "open files: the limit (ulimit -n) was 48, 72 are needed: raised to that"
+    assert said == "open files: raised the limit (ulimit -n) from 48 to 72, as needed"
     assert changes == [(72, 1024)]
 
 
@@ -132,11 +134,11 @@ def test_the_limit_of_open_files(limits: Callable[[int, int], list[tuple[int, in
     [
         (
             71,
-            "data.workers=2: up to 72 files are open at a time, but 71 are allowed (ulimit -n). "
-            "data.workers=1 fits (the results stay the same); or allow more: ulimit -n 256",
+            "data.workers=2: up to 72 files are open at a time, but only 71 are allowed (ulimit "
+            "-n). data.workers=1 fits (the results stay the same); or allow more: ulimit -n 256",
         ),
         (48, "data.workers=0 fits"),
-        (24, "but 24 are allowed (ulimit -n). Allow more: ulimit -n 256 in a new shell"),
+        (24, "but only 24 are allowed (ulimit -n). Allow more: ulimit -n 256 in a new shell"),
     ],
 )
 def test_a_hard_limit_is_refused(

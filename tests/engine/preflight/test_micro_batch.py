@@ -164,7 +164,7 @@ def test_auto_is_halved_until_it_fits(
     assert said == (
         []
         if expected == 16
-        else [f"train.micro_batch auto: 16 images did not fit into memory, {expected} {verb}"]
+        else [f"train.micro_batch auto: 16 images did not fit into memory, but {expected} {verb}"]
     )
 
 
@@ -187,7 +187,7 @@ def test_not_even_one_image_fits(limited_run: Any) -> None:
         fit_micro_batch(run, asked="auto")
     assert str(raised.value) == (
         "train.micro_batch: not even one image of 64x64 px fits into the device's memory: lower "
-        "data.short_side and data.long_side, or take a smaller model.backbone, or "
+        "data.short_side and data.long_side, or use a smaller model.backbone or "
         "train.precision=bf16"
     )
 
@@ -198,8 +198,8 @@ def test_a_number_that_does_not_fit_is_not_changed(limited_run: Any) -> None:
     with pytest.raises(TrainingError) as raised:
         fit_micro_batch(run, asked=12)
     assert str(raised.value) == (
-        "train.micro_batch=12: 12 images of 64x64 px do not fit into the device's memory, 3 do: "
-        "set train.micro_batch=3 (the batch and the results stay the same)"
+        "train.micro_batch=12: 12 images of 64x64 px do not fit into the device's memory, but "
+        "3 do: set train.micro_batch=3 (the batch and the results stay the same)"
     )
     assert [shape[0] for shape in memory.seen] == [12, 6, 3]
 

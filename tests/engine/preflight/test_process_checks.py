@@ -16,7 +16,7 @@ from retinanet.schema import Config
 
 
 class Two(World):
-    """Rank 0 of two, the other one of which says something else."""
+    """Rank 0 of two; the other rank reports something else."""
 
     def gather(self, value: Any) -> list[Any]:
         return [value, {**value, **getattr(self, "other", {})}]
@@ -38,10 +38,16 @@ def split(name: str) -> Any:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"train.lr": 0.5}, r"train\.lr is 0\.01 in process 0 but 0\.5 in process 1: all machines"),
-        ({"val.json": "5678"}, r"val\.json is 1234 in process 0 but 5678 in process 1"),
-        ({"the state to resume from": 3}, "the state to resume from is None in process 0 but 3"),
-        ({"the weights to start from": "ab"}, "the weights to start from is None in process 0 but"),
+        (
+            {"train.lr": 0.5},
+            r"train\.lr is 0\.01 in process 0, but 0\.5 in process 1: all machines",
+        ),
+        ({"val.json": "5678"}, r"val\.json is 1234 in process 0, but 5678 in process 1"),
+        ({"the state to resume from": 3}, "the state to resume from is None in process 0, but 3"),
+        (
+            {"the weights to start from": "ab"},
+            "the weights to start from is None in process 0, but",
+        ),
     ],
 )
 def test_processes_that_would_train_different_things(other: Any, message: str) -> None:
@@ -55,7 +61,7 @@ def test_sync_bn_takes_a_whole_share_at_a_time() -> None:
     """Processes with another number of passes would wait for each other for ever."""
     words = ["model.norm=sync_bn", "train.batch_size=5", "train.micro_batch=2"]
     words += ["model.weights=none", "model.freeze=none"]
-    with pytest.raises(UserError, match="micro_batch is 2: set it to 3, or take model"):
+    with pytest.raises(UserError, match="micro_batch is 2: set it to 3, or use model"):
         check_sync_bn(override_config(Config(), words), two())
     check_sync_bn(override_config(Config(), [*words, "train.micro_batch=3"]), two())
     check_sync_bn(override_config(Config(), [*words, "model.norm=gn"]), two())
