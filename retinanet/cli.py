@@ -1,4 +1,4 @@
-"""The command line: a name -> a module of `commands`, which returns an exit code."""
+"""The command line: each command is a module of `commands` that returns an exit code."""
 
 from __future__ import annotations
 
@@ -15,40 +15,51 @@ from retinanet.stop_signals import stop_with_torchrun
 from retinanet.terminal import guarded_streams
 
 COMMANDS = {
-    "train": "train a detector: retinanet train finetune_small data.root=my_data",
-    "evaluate": "COCO figures of a checkpoint: retinanet evaluate runs/my_run/checkpoints/best.pt",
-    "predict": "detect in images: retinanet predict runs/my_run/checkpoints/best.pt photos/",
-    "check": "all that is wrong with data: "
-    "retinanet check my_data/train.json --images my_data/images",
-    "convert": "Pascal VOC, YOLO, CSV, OpenImages to COCO JSON: "
-    "retinanet convert voc VOC2007 voc.json;\n"
-    "torchvision's, detectron2's, mmdetection's checkpoints: retinanet convert checkpoint",
-    "benchmark": "how many images a second the data path gives, stage by stage",
-    "replay": "take one step of a run again: what happened in it, "
-    "and where it stopped being finite",
-    "strip": "a checkpoint without optimiser state, to keep or to give away: half the size or less",
-    "lab": "train under each loss of the focal loss paper: a table beside the paper's, figures",
-    "demo": "draw a data set, train on it, evaluate, draw detections",
-    "config": "every option with its default and meaning, or an experiment as resolved",
+    "train": "train a detector",
+    "evaluate": "compute COCO metrics of a checkpoint or a results file",
+    "predict": "detect objects in images",
+    "check": "find mistakes in annotations and images",
+    "convert": "convert Pascal VOC, YOLO, CSV or OpenImages to COCO JSON,\n"
+    "or weights of torchvision, detectron2 or mmdetection to a checkpoint",
+    "benchmark": "measure the speed of data loading, stage by stage",
+    "replay": "repeat one step of a run and show what happened in it,\n"
+    "such as where a value stopped being finite",
+    "strip": "remove the optimiser state from a checkpoint: half the size or less",
+    "lab": "train with each loss of the focal loss paper, for a table beside the paper's",
+    "demo": "draw a data set, train on it, evaluate, and draw detections",
+    "config": "list every option with its default and meaning, or print a resolved config",
 }
-"""Each is a module of its name; it is imported when it is asked for, so that help comes at once."""
-
-
+"""Each is a module of the same name, imported only when it is used, so that help is instant."""
+_MEANT = {
+    **dict.fromkeys(("fit", "finetune", "fine-tune", "tune", "resume"), "train"),
+    **dict.fromkeys(("val", "validate", "test", "score"), "evaluate"),
+    **dict.fromkeys(("detect", "infer", "inference", "visualize"), "predict"),
+    **dict.fromkeys(("help", "-?"), "--help"),
+    **dict.fromkeys(("version", "-v", "-V"), "--version"),
+}
+"""Commands of other projects, and the one that does it here."""
+_EXAMPLES = (
+    "train finetune_small data.root=my_data",
+    "evaluate runs/my_run/checkpoints/best.pt",
+    "predict runs/my_run/checkpoints/best.pt photos/",
+    "check my_data/train.json --images my_data/images",
+    "convert voc VOC2007 voc.json",
+)
 _TRAINING = {"train", "lab", "demo"}
-"""They do not stand still for a terminal that does not read."""
+"""Commands that do not wait forever for a terminal that does not read."""
 _PATIENCE_SECONDS = 10.0
 _WRITING = {*_TRAINING, "evaluate", "predict", "convert", "strip"}
-"""Their results are files, so they succeed although nothing could be printed."""
+"""Commands whose results are files: they succeed even if nothing could be printed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code (see `exit_codes`).
 
-    Nothing that is printed can end or hold up its work. Where the text is the result, and stdout
-    does not take it, the code is 1, unless its reader has closed it, as `head` does.
+    Printing can neither end nor delay the work. If the printed text is the result and stdout cannot
+    be written, the code is 1, unless the reader has closed it, as `head` does.
 
     Raises:
-        SystemExit: argparse has printed help (0) or a mistake (2).
+        SystemExit: argparse has printed help (0) or an error (2).
     """
     words = sys.argv[1:] if arguments is None else arguments
     stop_with_torchrun()
@@ -56,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = words[0] if words else ""
     writes = name in _WRITING and not {"-h", "--help", "--dry-run"} & set(words)
     if writes:
-        warning = "warning: stdout cannot be written: {reason}; the work goes on without it"
+        warning = "warning: stdout cannot be written: {reason}; the command continues without it"
     else:
         warning = "error: stdout cannot be written: {reason}"
     patience = _PATIENCE_SECONDS if name in _TRAINING else None
@@ -72,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    """Run the command that the first word names; print what they are without one."""
+    """Run the command named by the first word; without one, print the overview."""
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
         return 0 if words else 2
@@ -81,8 +92,9 @@ def _run(words: list[str]) -> int:
         print(f"retinanet {__version__}")
         return 0
     if name not in COMMANDS:
+        meant = f"; did you mean {_MEANT[name]}?" if name in _MEANT else ""
         raise UserError(
-            f"there is no command {name!r}{nearest(name, list(COMMANDS)) or '.'} "
+            f"there is no command {name!r}{meant or nearest(name, list(COMMANDS)) or '.'} "
             f"Commands: {', '.join(COMMANDS)}"
         )
     return import_module(f"retinanet.commands.{name}").main(rest)
@@ -90,7 +102,7 @@ def _run(words: list[str]) -> int:
 
 @cache
 def _end_quietly() -> None:
-    """Let Ctrl-C leave no traceback while the program ends, after its command is done."""
+    """Print no traceback on Ctrl-C while the program exits after its command."""
 
     def die_at_once() -> None:
         if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
@@ -105,9 +117,14 @@ def _overview() -> str:
     return "\n".join(
         [
             "usage: retinanet COMMAND ...",
+            "       retinanet --version",
             "",
+            "commands:",
             *lines,
             "",
-            "`retinanet COMMAND --help` tells more.",
+            "examples:",
+            *(f"  retinanet {words}" for words in _EXAMPLES),
+            "",
+            "See `retinanet COMMAND --help` for the options of a command.",
         ]
     )

@@ -1,4 +1,4 @@
-"""An experiment from YAML and the command line, checked against the schema, and back to YAML.
+"""Read an experiment from YAML and the command line, check it, and write it back to YAML.
 
 Order of precedence: command line > YAML file > the schema's defaults.
 """
@@ -28,31 +28,31 @@ from retinanet.schema.options import (
 from retinanet.yaml_reader import parse_yaml, read_yaml, write_yaml
 
 _EXPECTED = {
-    "bool_type": "boolean",
-    "dict_type": "dictionary",
+    "bool_type": "a boolean, true or false",
+    "dict_type": "a dictionary",
     "finite_number": "a finite number",
-    "float_type": "number",
+    "float_type": "a number",
     "greater_than": "greater than {gt}",
     "greater_than_equal": "greater than or equal to {ge}",
-    "int_type": "integer",
+    "int_type": "an integer",
     "less_than": "less than {lt}",
     "less_than_equal": "less than or equal to {le}",
     "missing": "a longer list",  # only the lists of three numbers have required entries
     "model_type": "a section with options in it",
-    "string_type": "string",
+    "string_type": "a string",
     "too_long": "a shorter list",
     "too_short": "a longer list",
     "tuple_type": "a list, in [brackets]",
 }
-"""What was expected, by pydantic's type of error: its messages may change with a release."""
+"""Expected value by pydantic's error type; its own messages may change with a release."""
 
 
 _DEVICE = (
-    ". One GPU of several is chosen in front of the command: CUDA_VISIBLE_DEVICES=1 beside "
+    ". To choose one of several GPUs, put CUDA_VISIBLE_DEVICES=1 in front of the command, with "
     "train.device=cuda"
 )
 _SHORT = Repr()
-"""Shortens values for messages: a file may hold anything."""
+"""Shortens values for messages: a file may contain anything."""
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 
@@ -61,7 +61,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read an experiment from YAML, with `section.key=value` overrides on top.
 
     Raises:
-        UserError: the file or an override is wrong; the message says which key and why.
+        UserError: The file or an override is wrong; the message names the key and the reason.
     """
     check_is_config(path)
     values = read_yaml(path, hint=nearest(path.name.removesuffix(".yaml"), _recipe_names()))
@@ -98,7 +98,7 @@ def _recipe_names() -> list[str]:
 
 def override_config(config: Config, overrides: list[str]) -> Config:
     """Return a copy of `config` with `section.key=value` overrides applied."""
-    values = config.model_dump(mode="json", exclude_unset=True)  # what was not said stays so
+    values = config.model_dump(mode="json", exclude_unset=True)  # unset options stay unset
     before = copy.deepcopy(values)
     _apply_overrides(values, overrides)
     changed = build_config(values, source="command line")
@@ -107,19 +107,19 @@ def override_config(config: Config, overrides: list[str]) -> Config:
 
 
 def follow_config(config: Config, other: Config, *, source: str) -> tuple[Config, list[str]]:
-    """Return `config` with what it does not say of network and anchors as in another one.
+    """Return `config` with unset options of the network and its anchors taken from another one.
 
-    Where an experiment starts from a trained detector, that is what it was trained as. Weights and
-    prior are for new networks, and freezing for a training; they stay. (A network of timm has no
-    stages to freeze: there `freeze` becomes none.)
+    An experiment that starts from a trained detector needs the network that was trained. Weights
+    and prior are for new networks, and freezing is for one training, so these are not taken. (A
+    network of timm has no stages to freeze: there `freeze` becomes none.)
 
     Args:
-        config: The experiment.
-        other: The experiment that it follows.
-        source: Begins each message.
+        config: Experiment to complete.
+        other: Experiment to take options from.
+        source: Prefix of each message.
 
     Returns:
-        The config, and the options that another value than the default's was taken for.
+        The config, and the options that were taken with a value other than the default.
     """
     values = config.model_dump(mode="json", exclude_unset=True)
     taken = []
@@ -144,16 +144,17 @@ def build_config(
     overrides: Sequence[str] = (),
     before: dict[str, Any] | None = None,
 ) -> Config:
-    """Validate a nested dict; `source` begins each message, but for what `overrides` caused.
+    """Validate a nested dict.
 
     Args:
-        values: sections of options.
-        source: where they come from.
-        overrides: `section.key=value` that are among them.
-        before: the values without these, to know what they caused; None: they are the same.
+        values: Sections of options.
+        source: Where they come from: the prefix of each message that `overrides` did not cause.
+        overrides: Words `section.key=value` that are already part of `values`.
+        before: Values without the overrides, to find out what they caused; None if they are the
+            same.
 
     Raises:
-        UserError: one line for each wrong key.
+        UserError: One line for each wrong key.
     """
     try:
         return Config.model_validate(values)
@@ -173,7 +174,7 @@ def build_config(
 
 
 def _list_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the keys that are wrong in a nested dict, with what is wrong."""
+    """Return the wrong keys of a nested dict, each with its message."""
     try:
         Config.model_validate(values)
     except ValidationError as error:
@@ -182,14 +183,14 @@ def _list_problems(values: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _first_causes(error: ValidationError) -> list[dict[str, Any]]:
-    """Return the problems without lists that are too short because an entry is wrong."""
+    """Return the problems, without lists that are too short only because an entry is wrong."""
     problems: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
     inside = {problem["loc"][:-1] for problem in problems}
     return [p for p in problems if p["type"] != "too_short" or p["loc"] not in inside]
 
 
 def named_in(overrides: Sequence[str]) -> set[str]:
-    """Return the options that words of the form `section.key=value` set."""
+    """Return the names of the options in words of the form `section.key=value`."""
     return {text.partition("=")[0].strip() for text in overrides}
 
 
@@ -204,16 +205,16 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _apply_overrides(values: dict[str, Any], overrides: list[str]) -> None:
-    """Set `section.key=value` in turn."""
+    """Set each `section.key=value`, in order."""
     for text in overrides:
         apply_override(values, text)
 
 
 def _check_unit(before: dict[str, Any], values: dict[str, Any], overrides: list[str]) -> None:
-    """Refuse overrides that change the unit of length under other options.
+    """Refuse overrides that change the unit of other options.
 
     Raises:
-        UserError: what these options count would be another thing.
+        UserError: An option set in the file would be in another unit.
     """
     unit = _length_unit(values)
     if unit == _length_unit(before):
@@ -225,13 +226,13 @@ def _check_unit(before: dict[str, Any], values: dict[str, Any], overrides: list[
         value = part.get(name) if isinstance(part, dict) else None
         if value and key not in given:
             raise UserError(
-                f"train.{unit} in place of train.{_length_unit(before)} changes what {key}: "
-                f"{value} counts; give it in {unit}, too, or {key}=null"
+                f"train.{unit} in place of train.{_length_unit(before)} changes the unit of "
+                f"{key}: {value}. Set {key} in {unit} too, or {key}=null"
             )
 
 
 def _length_unit(values: dict[str, Any]) -> str:
-    """Return the unit of length of an experiment as written."""
+    """Return the unit of an experiment's length, `steps` or `epochs`."""
     train = values.get("train")
     if not isinstance(train, dict):
         return "steps"
@@ -239,14 +240,14 @@ def _length_unit(values: dict[str, Any]) -> str:
 
 
 def apply_override(values: dict[str, Any], text: str) -> None:
-    """Set one `section.key=value` in a nested dict, the value read as YAML.
+    """Set one `section.key=value` in a nested dict; the value is read as YAML.
 
-    Setting `train.steps` takes the place of `train.epochs`, and the other way round.
+    Setting `train.steps` replaces `train.epochs`, and vice versa.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{text!r}: holds bytes that are not UTF-8") from None
+        raise UserError(f"{text!r}: contains bytes that are not UTF-8") from None
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
@@ -271,7 +272,7 @@ def apply_override(values: dict[str, Any], text: str) -> None:
 
 
 def _is_taken_literally(parts: list[str], value: str) -> bool:
-    """Whether a value is taken as it stands: a name or a path need not be YAML (`a #b`, `2024`)."""
+    """Whether a value is taken literally: a name or a path need not be YAML (`a #b`, `2024`)."""
     if not value.strip():
         return True
     kind = type_of(parts)
@@ -281,10 +282,10 @@ def _is_taken_literally(parts: list[str], value: str) -> bool:
 
 
 def describe(section: str | None = None) -> str:
-    """Return the table of options of one section or of all, made from the schema.
+    """Return the table of the options of one section, or of all, made from the schema.
 
     Raises:
-        UserError: there is no such section.
+        UserError: There is no such section.
     """
     names = list(Config.model_fields)
     if section is not None and section not in names:
@@ -300,7 +301,7 @@ def describe(section: str | None = None) -> str:
 
 
 def _explain_problem(problem: dict[str, Any]) -> list[tuple[str, str]]:
-    """Turn one pydantic error into the keys that are wrong, each with what is wrong: the remedy."""
+    """Turn one pydantic error into the wrong keys, each with its message."""
     location = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
         return _explain_unknown(location, problem["input"])
@@ -308,11 +309,12 @@ def _explain_problem(problem: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _explain_unknown(location: list[str], value: Any) -> list[tuple[str, str]]:
-    """Say what is meant by an unknown option, or by those of an unknown section."""
+    """Explain an unknown option, or the options of an unknown section."""
     if len(location) == 1 and location[0] in all_options():
         section, _, name = location[0].rpartition(".")
         text = (
-            f"{location[0]} is written in its section in a file: `{section}:`, and in it `{name}:`"
+            f"{location[0]} belongs in its section in a file: write `{section}:`, and `{name}:` "
+            "inside it"
         )
         return [(location[0], text)]
     leaves = _dotted_names(".".join(location), value)
@@ -320,23 +322,23 @@ def _explain_unknown(location: list[str], value: Any) -> list[tuple[str, str]]:
         return [(leaf, f"{leaf} is not an option{did_you_mean(leaf)}") for leaf in leaves]
     siblings = list(type_of(location[:-1]).model_fields)
     close = nearest(location[-1], siblings) or did_you_mean(leaves[0]) or did_you_mean(location[-1])
-    rest = close or f"; there are: {', '.join(siblings)}"
+    rest = close or f"; the options are: {', '.join(siblings)}"
     return [(leaves[0], f"{'.'.join(location)} is not an option{rest}")]
 
 
 def _dotted_names(key: str, value: Any) -> list[str]:
-    """Return the dotted names of what is set under a key: `SOLVER.BASE_LR`, .."""
+    """Return the dotted names of the options set under a key: `SOLVER.BASE_LR`, ..."""
     if not isinstance(value, dict) or not value:
         return [key]
     return [leaf for name, inner in value.items() for leaf in _dotted_names(f"{key}.{name}", inner)]
 
 
 def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
-    """Say what is wrong with the value of an option that there is."""
+    """Explain the wrong value of an existing option."""
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
         return f"{'.'.join(location)}: {message}" if location else message
-    # Where a field has several types, the location ends in the name of one of them.
+    # If a field has several types, the location ends with the name of one of them.
     if location and not (location[-1].isidentifier() or location[-1].isdigit()):
         location = location[:-1]
     if problem["type"] == "literal_error":

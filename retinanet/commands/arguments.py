@@ -1,4 +1,4 @@
-"""The parser of a command, and what it says of options that it does not know."""
+"""The parser of a command, and its messages about unknown options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from retinanet.errors import UserError, nearest
 
-OVERRIDE_HELP = "an option in place of the file's, such as train.lr=0.005"
+OVERRIDE_HELP = "option that replaces the one in the config, such as train.lr=0.005"
 
 
 def command_parser(name: str, meaning: str, example: str) -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def command_parser(name: str, meaning: str, example: str) -> argparse.ArgumentPa
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells those who write options as other projects do how they are written here."""
+    """Explains options that are written as in other projects."""
 
     command = ""
 
@@ -46,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
     def _refuse(
         self, options: argparse.Namespace, unknown: list[str], args: Sequence[str] | None
     ) -> None:
-        """Refuse words that are no options of the command; say which option counts of several."""
+        """Refuse unknown words; note which value counts if an option is repeated."""
         words = list(sys.argv[1:] if args is None else args)
         if unknown:
             message = f"unrecognized arguments: {' '.join(unknown)}"
@@ -55,14 +55,14 @@ class _Parser(argparse.ArgumentParser):
             count = sum(word.partition("=")[0] in action.option_strings for word in words)
             if count > 1 and action.nargs != 0 and not isinstance(action, argparse._AppendAction):
                 flag, value = action.option_strings[0], getattr(options, action.dest)
-                note(f"{flag} is given {count} times; the last counts: {value}")
+                note(f"{flag} is given {count} times; the last value is used: {value}")
 
     def _explain(self, unknown: list[str], words: list[str]) -> str:
-        """Return what was probably meant by an unknown option, in brackets, if anything was."""
+        """Return what an unknown option probably meant, in parentheses, or an empty string."""
         word = unknown[0]
         name, _, value = word.removeprefix("--").partition("=")
         if word.startswith("-") and len(word) > 2 and os.path.exists(word):  # noqa: PTH110
-            return f" (a path that begins with a dash is written {shlex.quote(f'./{word}')})"
+            return f" (write a path that begins with a dash as {shlex.quote(f'./{word}')})"
         if not name or not word.startswith("--"):
             return ""
         own = [flag for action in self._actions for flag in action.option_strings]
@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
         if takes_overrides:
             from retinanet.commands.habits import answer
 
-            # What is not known as an option leaves its value among the other words.
+            # argparse leaves the value of an unknown option among the other words.
             follows = words[words.index(word) + 1 :] if word in words else unknown[1:]
             if not value and follows and not follows[0].startswith("--"):
                 value = follows[0]
@@ -82,21 +82,22 @@ class _Parser(argparse.ArgumentParser):
                 example = "train.lr=0.005"
                 if self.command in ("evaluate", "predict"):
                     example = "postprocess.score_threshold=0.1"
-                return f" (options of an experiment have no dashes: {meant or example})"
+                return f" (options of the config have no dashes: {meant or example})"
         return f" ({close.removeprefix('; ')})" if close else ""
 
 
 def check_overrides(overrides: Sequence[str], command: str) -> None:
-    """Say which value counts of an option that is given twice, and explain words of another form.
+    """Note which value counts if an option is repeated, and refuse words of another form.
 
     Args:
-        overrides: words of the command line that should be `section.key=value`.
-        command: that they were given to.
+        overrides: Words of the command line that should be `section.key=value`.
+        command: Command that they were given to.
 
     Raises:
-        UserError: the first of them.
+        UserError: A word is of another form, and what it means is known.
     """
     given: dict[str, str] = {}
+    foreign = []
     for text in overrides:
         key, equals, value = text.partition("=")
         key = key.strip()
@@ -105,22 +106,42 @@ def check_overrides(overrides: Sequence[str], command: str) -> None:
 
             meant = answer(key, value, command)
             if meant:
-                raise UserError(f"{text!r} is not of the form section.key=value; here: {meant}")
+                foreign.append(f"{text!r} is not of the form section.key=value; here: {meant}")
         if not equals and Path(text).is_file() and text.endswith(".json"):
             raise UserError(
-                f"{text}: an annotation file is given with its option: "
-                + ("data.train.annotations=.." if command == "train" else f"--annotations {text}")
+                f"{text}: give an annotation file with its option: "
+                + (
+                    f"data.train.annotations={text}"
+                    if command == "train"
+                    else f"--annotations {text}"
+                )
             )
         if equals and given.get(key, value) != value:
-            note(f"{key} is given twice; the last counts: {value}, not {given[key]}")
+            note(f"{key} is given twice; the last value is used: {value}, not {given[key]}")
         other = {"train.steps": "train.epochs", "train.epochs": "train.steps"}.get(key, "")
         if "null" not in (value, given.get(other, "null")):
-            note(f"{key} takes the place of {other}, which is given before it")
+            note(f"{key} replaces {other}, which is given before it")
         given[key] = value
+    if foreign:
+        raise UserError("\n".join(foreign))
+
+
+def check_checkpoint(word: str, command: str) -> None:
+    """Refuse `model=best.pt` and the like in place of the path of a checkpoint.
+
+    Raises:
+        UserError: The word is of this form, and not a file.
+    """
+    key, equals, value = word.partition("=")
+    if equals and not os.path.exists(word):  # noqa: PTH110
+        from retinanet.commands.habits import answer
+
+        meant = answer(key, value, command) or f"retinanet {command} runs/first/checkpoints/best.pt"
+        raise UserError(f"{word!r} is not a checkpoint; here: {meant}")
 
 
 def note(text: str) -> None:
-    """Say on stderr what may not be meant, though it may: scripts add to words of their own."""
+    """Print a note on stderr about words that may be a mistake, or may come from a script."""
     print(f"note: {text}", file=sys.stderr)
 
 
@@ -128,7 +149,7 @@ def device_name(value: str) -> str:
     """Read the value of --device.
 
     Raises:
-        ArgumentTypeError: it is none; the message says how one GPU of several is chosen.
+        ArgumentTypeError: It is not a device; the message explains how to choose a GPU.
     """
     if value in ("auto", "cpu", "cuda", "mps"):
         return value

@@ -8,13 +8,15 @@ from retinanet.commands.arguments import OVERRIDE_HELP, check_overrides, command
 
 
 def main(words: list[str]) -> int:
-    """Print options, or an experiment as resolved; return the exit code."""
+    """Print options or a resolved config; return the exit code."""
     parser = command_parser(
         "config",
-        "Print every option with type, default, unit and meaning; or an experiment as resolved.",
+        "Print every option with its type, default, unit and meaning, or a resolved config.",
         "retinanet config train\n  retinanet config configs/demo.yaml train.lr=0.01",
     )
-    parser.add_argument("what", nargs="?", metavar="SECTION|CONFIG", help="section, or YAML file")
+    parser.add_argument(
+        "what", nargs="?", metavar="SECTION|CONFIG", help="section, option, recipe or YAML file"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
     options = parser.parse_intermixed_args(words)
     check_overrides(options.overrides, "train")
@@ -26,12 +28,12 @@ def main(words: list[str]) -> int:
     if what and (path.suffix in (".yaml", ".yml") or path.is_file()):
         config = load_config(path, options.overrides)
         if config.model.init_from is not None:
-            from retinanet.interop.to_checkpoint import follow_weights  # it waits for torch
+            from retinanet.interop.to_checkpoint import follow_weights  # imports torch
 
             config = follow_weights(config)
         print(write_yaml(dump_config(config)), end="")
     else:
         if options.overrides:
-            parser.error(f"{options.overrides[0]!r} goes with a config file")
+            parser.error(f"{options.overrides[0]!r} needs a config file before it")
         print(describe(what))
     return 0

@@ -1,4 +1,4 @@
-"""What users of other projects type, and what does it here."""
+"""What users of other projects type, and how it is written here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SAME = {
     **dict.fromkeys(("exp", "exp_name", "run_name", "experiment"), "name"),
     **dict.fromkeys(("max_det", "max_dets", "max_detections"), "max_det"),
 }
-"""Spellings of one thing."""
+"""Spellings of the same option."""
 
 _ANSWERS: dict[str, dict[str, str]] = {
     "batch": {"evaluate": "eval.batch_size={}", "predict": "eval.batch_size={}"},
@@ -51,21 +51,23 @@ _ANSWERS: dict[str, dict[str, str]] = {
     "max_det": {"": "postprocess.max_detections={}"},
     "weights": {
         "train": "--init-from {}",
-        "evaluate": "the checkpoint is the first word: retinanet evaluate {}",
-        "predict": "the checkpoint is the first word: retinanet predict {} IMAGES",
+        "evaluate": "the checkpoint comes first, without a flag: retinanet evaluate {}",
+        "predict": "the checkpoint comes first, without a flag: retinanet predict {} IMAGES",
     },
     "config": {
-        "train": "the config is the first word: retinanet train {}",
-        "": "the checkpoint carries its config",
+        "train": "the config comes first, without a flag: retinanet train {}",
+        "": "no config is needed: the checkpoint contains it",
     },
     "data": {
         "train": "data.root={} data.train.annotations=FILE data.train.images=FOLDER "
         "data.val.annotations=FILE data.val.images=FOLDER",
         "evaluate": "--annotations FILE --images FOLDER",
-        "predict": "images and folders are named without a flag: retinanet predict CHECKPOINT {}",
+        "predict": "images and folders are given without a flag: retinanet predict CHECKPOINT {}",
+        "yolo": "convert the data set first: retinanet convert yolo {} OUT (it prints the command "
+        "that trains on it)",
     },
     "source": {
-        "predict": "images and folders are named without a flag: retinanet predict CHECKPOINT {}"
+        "predict": "images and folders are given without a flag: retinanet predict CHECKPOINT {}"
     },
     "annotations": {"train": "data.train.annotations={}", "": "--annotations {}"},
     "images": {"train": "data.train.images={}", "": "--images {}"},
@@ -77,53 +79,59 @@ _ANSWERS: dict[str, dict[str, str]] = {
         "": "torchrun --nproc_per_node {} -m retinanet COMMAND",
     },
     "evaluate": {"train": "retinanet evaluate CHECKPOINT"},
-    "options": {"": "options are written as they are, such as train.lr=0.005"},
+    "options": {"": "options are given without a flag, such as train.lr=0.005"},
     "precision": {"": "train.precision=bf16"},
+    "resume": {"train": "--resume runs/NAME"},
+    "no weights": {"train": "model.weights=none"},
     "cos_lr": {"train": "train.schedule=cosine"},
     "workers": {
         "": "data.workers={}",
-        "predict": "there is no such option: images are read in the process itself",
+        "predict": "there is no such option, because predict reads images in its own process",
     },
 }
-"""What does it, by command; an empty name is every other command."""
+"""How it is written, by command; an empty name stands for every other command."""
 
 
 def answer(name: str, value: str, command: str) -> str | None:
-    """Return what does here what another project calls `name`; None: nothing that is known.
+    """Return how an option of another project is written here; None if it is not known.
 
     Args:
-        name: without dashes: `batch-size`.
-        value: that was given with it; may be empty.
-        command: of ours, such as `evaluate`.
+        name: Name of the option, without dashes: `batch-size`.
+        value: Value that was given with it; may be empty.
+        command: Command of this project, such as `evaluate`.
     """
     plain = name.lower().replace("-", "_")
     what = _SAME.get(plain, plain)
     if what == "device":
         return _choose_device(value, command)
+    if what == "weights" and value.lower() in ("false", "none", "no", "0"):
+        what = "no weights"
+    if what == "data" and value.endswith((".yaml", ".yml")) and command == "train":
+        command = "yolo"
     answers = _ANSWERS.get(what, {})
     text = answers.get(command, answers.get(""))
     if what == "processes" and not value.isdigit():
         value = "8"
     if text is not None:
-        return text.format(shlex.quote(value) if value else "..")
+        return text.format(shlex.quote(value) if value else "...")
     option = find_option(name)
     if option is None:
         return None
     if command in ("evaluate", "predict") and not has_effect(option, command):
-        return f"{option} belongs to the training; it has no effect in {command}"
+        return f"{option} is an option of training; it has no effect in {command}"
     return f"{option}={_our_word(option, value)}"
 
 
 def _our_word(option: str, value: str) -> str:
-    """Return a value as an option takes it: a word of its list, or the list."""
+    """Return a value as the option accepts it: one of its words, or all of them."""
     words = words_of(type_of(option.split(".")))
     if not words or value in words:
-        return shlex.quote(value) if value else ".."
+        return shlex.quote(value) if value else "..."
     return value.lower() if value.lower() in words else "|".join(words)
 
 
 def _choose_device(value: str, command: str) -> str:
-    """Say how a device is chosen: one GPU of several by the environment."""
+    """Return how to choose a device; one of several GPUs is chosen by the environment."""
     numbers = value.lower().removeprefix("cuda").removeprefix("gpu").strip(":")
     option = "--device" if command == "predict" else "train.device"
     joint = " " if command == "predict" else "="
@@ -134,15 +142,15 @@ def _choose_device(value: str, command: str) -> str:
 
 
 def unused_in_predict(overrides: Sequence[str]) -> list[str]:
-    """Return lines about options that were given and that a prediction does not use."""
+    """Return lines about options that were given but that prediction does not use."""
     keys = [text.partition("=")[0].strip() for text in overrides]
     unused = [key for key in keys if not has_effect(key, "predict")]
-    instead = {"train.device": "; the option is --device"}
+    instead = {"train.device": "; use --device"}
     return [f"without effect in predict: {key}{instead.get(key, '')}" for key in unused]
 
 
 def has_effect(option: str, command: str) -> bool:
-    """Whether an option of an experiment does anything in `evaluate` or `predict`."""
+    """Whether an option has an effect in `evaluate` or `predict`."""
     both = (
         *("postprocess.", "eval.batch_size", "data.eval_short_side", "data.short_side"),
         *("data.long_side", "data.canvas", "train.precision"),

@@ -1,4 +1,4 @@
-"""`retinanet lab`: the losses side by side, and a drawn data set to try them on."""
+"""`retinanet lab`: compare the losses, and draw a synthetic data set to compare them on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from retinanet.commands.arguments import OVERRIDE_HELP, command_parser
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.files import check_writable
 from retinanet.schema import Config
 
@@ -15,12 +15,12 @@ def main(words: list[str]) -> int:
     """Compare losses, or draw a data set; return the exit code."""
     parser = command_parser(
         "lab",
-        "Experiments on the losses. `losses` trains an experiment under each of the paper's losses "
-        "and\nwrites a table and figures; `draw` draws a data set to do it on.",
+        "Experiments with the losses. `losses` trains a model with each of the paper's losses and "
+        "writes\na table and figures. `draw` draws a synthetic data set for it.",
         "retinanet lab draw hard runs/lab-data\n"
         "  retinanet lab losses hard_r18 --only main --seeds 3",
     )
-    parser.add_argument("action", choices=["losses", "draw"])
+    parser.add_argument("action", choices=["losses", "draw"], help="what to do")
     action = parser.parse_args(words[:1]).action
     return _compare_losses(words[1:]) if action == "losses" else _draw_data_set(words[1:])
 
@@ -28,32 +28,37 @@ def main(words: list[str]) -> int:
 def _compare_losses(words: list[str]) -> int:
     parser = command_parser(
         "lab losses",
-        "Train one experiment under the losses that the focal loss paper compares, with the same "
-        "steps,\nseeds and data, and write results.json, results.md and figures. What is finished "
-        "is kept:\nrun the same command again to go on, with more seeds or other variants, or in a "
-        "second terminal\nto share the work.",
+        "Train one experiment with each of the losses that the focal loss paper compares: same "
+        "steps,\nsame seeds, same data. Writes results.json, results.md and figures. Finished "
+        "trainings are kept.\nRun the same command again to continue, to add seeds or variants, or "
+        "in a second terminal to\nshare the work.",
         "retinanet lab losses hard_r18 --only main --seeds 3\n"
         "  retinanet lab losses hard_r18 --only alpha gamma\n"
         "  retinanet lab losses my.yaml train.batch_size=8 --steps 500 --only focal ohem",
     )
     parser.add_argument("config", nargs="?", help="YAML file of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
-    parser.add_argument("--steps", type=int, help="of each training (train.steps)")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each variant (1)")
+    parser.add_argument("--steps", type=int, help="steps of each training (train.steps)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="number of seeds to train each variant with (1)"
+    )
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="NAME",
-        help="comparisons (main, alpha, gamma, mining, focal_star) or variants; default: all",
+        help="comparisons to run (main, alpha, gamma, mining, focal_star), or single variants; "
+        "default: all",
     )
-    parser.add_argument("--output", metavar="DIR", help="default: runs/lab-<config>")
-    # Taken out first: after --only NAME .. they would be taken for names.
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder for the results; default: runs/lab-<config>"
+    )
+    # Removed first: after --only NAME ... they would be taken for names.
     given = [word for word in words if "=" in word and word.split(".")[0] in Config.model_fields]
     options = parser.parse_intermixed_args([word for word in words if word not in given])
     if options.config is None:
-        parser.error("name the experiment, CONFIG, before --only")
+        parser.error("give CONFIG, the experiment, before --only")
     if options.seeds < 1 or (options.steps is not None and options.steps < 1):
-        parser.error("--seeds and --steps are at least 1")
+        parser.error("--seeds and --steps must be at least 1")
     return _train_variants(
         options.config,
         options.overrides + given,
@@ -73,7 +78,7 @@ def _train_variants(
     only: list[str] | None,
     output: Path | None,
 ) -> int:
-    """Train what is missing, then write tables and figures; return the exit code."""
+    """Train the missing trials, then write tables and figures; return the exit code."""
     from retinanet.lab.figures import check_matplotlib, draw_figures
     from retinanet.lab.results import collect, distribution, markdown, write_results
     from retinanet.lab.trials import plan_trials, run_trials
@@ -101,17 +106,17 @@ def _train_variants(
         print(f"wrote {path}")
     if busy:
         print(
-            f"{len(busy)} trainings are left to other processes; the same command writes the "
-            "results again when they have finished"
+            f"{plural(len(busy), 'training')} left to other processes; run the same command again "
+            "when they have finished, to update the results"
         )
     return 0
 
 
 def _common_config(config: str, overrides: list[str], steps: int | None) -> Config:
-    """Return what all trainings have in common.
+    """Return the experiment that all trainings share.
 
     Raises:
-        UserError: an option that the losses set, or data that are not there.
+        UserError: An option is one that the compared losses set, or the data do not exist.
     """
     from retinanet.config import find_config, load_config, named_in, override_config
     from retinanet.distributed.device import find_device
@@ -122,9 +127,9 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
     given = named_in(words)
     own = {key for one in VARIANTS.values() for key in named_in(one.options)}
     for key in sorted(own & given):
-        raise UserError(f"{key}: each of the losses that are compared sets it; leave it out")
+        raise UserError(f"{key}: the compared losses set this option; leave it out")
     if steps is not None:
-        if load_config(path, words).train.epochs:  # what else counts in epochs
+        if load_config(path, words).train.epochs:  # other options that count in epochs
             others = {"train.milestones": "null", "eval.every": max(steps // 4, 1)}
             words += [f"{key}={value}" for key, value in others.items() if key not in given]
         words.append(f"train.steps={steps}")
@@ -135,7 +140,7 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
             f"data.root: there is no folder {root}; to draw a data set: retinanet lab draw hard "
             f"{shlex.quote(str(root))}"
         )
-    # Once for all trainings: another machine that goes on with them might choose another.
+    # Once for all trainings: another machine that continues them might choose differently.
     precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))
     return override_config(base, [f"train.precision={precision}"])
 
@@ -145,18 +150,22 @@ def _draw_data_set(words: list[str]) -> int:
 
     parser = command_parser(
         "lab draw",
-        "Draw images of shapes with exact boxes, in COCO format: `hard` has few small objects "
-        "among much\nclutter, a thousand negative anchors and more for each positive.",
+        "Draw images of shapes with exact boxes, in COCO format. `hard` has a few small objects "
+        "among a\nlot of clutter: over a thousand negative anchors for each positive one.",
         "retinanet lab draw hard runs/lab-data",
     )
-    parser.add_argument("scene", choices=list(SCENES))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--train-images", type=int, default=2000, help="2000")
-    parser.add_argument("--val-images", type=int, default=400, help="400")
-    parser.add_argument("--seed", type=int, default=0, help="0")
+    parser.add_argument("scene", choices=list(SCENES), help="kind of images to draw")
+    parser.add_argument("folder", type=Path, help="folder to write the data set to")
+    parser.add_argument(
+        "--train-images", type=int, default=2000, help="number of training images (2000)"
+    )
+    parser.add_argument(
+        "--val-images", type=int, default=400, help="number of validation images (400)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
     options = parser.parse_args(words)
     if min(options.train_images, options.val_images) < 1 or options.seed < 0:
-        parser.error("there is at least one image of each split, and the seed is at least 0")
+        parser.error("--train-images and --val-images must be at least 1, --seed at least 0")
     try:
         for split in ("train", "val"):
             path = options.folder / "annotations" / f"{split}.json"
@@ -176,10 +185,10 @@ def _draw_data_set(words: list[str]) -> int:
 
 
 def _refuse_other_drawing(path: Path, wanted: tuple[str, int, int]) -> None:
-    """Refuse to draw over what is not the same drawing: its scene, number of images and seed.
+    """Refuse to overwrite anything but the same drawing: same scene, number of images and seed.
 
     Raises:
-        UserError: with what is there.
+        UserError: The file is not a drawing, or a different one.
     """
     from retinanet.data.synthetic import recorded_info
 
@@ -187,11 +196,11 @@ def _refuse_other_drawing(path: Path, wanted: tuple[str, int, int]) -> None:
         return
     info = recorded_info(path)
     if not isinstance(info, dict) or "generator_version" not in info:
-        raise UserError(f"{path}: was not drawn by this command; give another folder")
+        raise UserError(f"{path}: was not drawn by this command; choose another folder")
     there = info.get("scene", "demo"), info.get("image_count"), info.get("seed")
     if there != wanted:
         scene, count, seed = there
         raise UserError(
-            f"{path}: is another drawing ({scene}, {count} images, seed {seed}); give another "
-            "folder, or remove that one"
+            f"{path}: is a different drawing ({scene}, {count} images, seed {seed}); choose "
+            "another folder, or remove that one"
         )

@@ -12,22 +12,26 @@ def main(words: list[str]) -> int:
     """Replay a step and print what happened; return the exit code."""
     parser = command_parser(
         "replay",
-        "Take one training step of a run again and say all that happens in it: the images with "
-        "their\nown losses, the gradient of each part, and where numbers stop being finite. The "
-        "run's folder is\nonly read.",
+        "Repeat one training step of a run and print everything that happens in it: the images "
+        "with\ntheir losses, the gradient of each part, and the first values that are not finite. "
+        "The run\nfolder is only read.",
         "retinanet replay runs/first --step 1234 --pictures step_1234\n"
         "  retinanet replay runs/first --step 1234 train.device=cpu data.root=/data/coco",
     )
-    parser.add_argument("run", help="folder of the run")
+    parser.add_argument("run", help="run folder")
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="section.key=value",
-        help="where the data lie and where to compute: data.root, data.train.annotations, "
+        help="location of the data and device: data.root, data.train.annotations, "
         "data.train.images, data.find_images, data.workers, train.device, train.micro_batch",
     )
-    parser.add_argument("--step", type=int, required=True, help="as the log counts, from 1")
-    parser.add_argument("--pictures", metavar="DIR", help="draw its images, boxes and anchors")
+    parser.add_argument(
+        "--step", type=int, required=True, help="step to repeat, counted from 1 as in the log"
+    )
+    parser.add_argument(
+        "--pictures", metavar="DIR", help="folder for pictures of its images, boxes and anchors"
+    )
     options = parser.parse_intermixed_args(words)
     check_overrides(options.overrides, "replay")
     pictures = Path(options.pictures) if options.pictures else None

@@ -11,12 +11,17 @@ def main(words: list[str]) -> int:
     """Strip a checkpoint; return the exit code."""
     parser = command_parser(
         "strip",
-        "Write a checkpoint without what only --resume needs. Evaluation, prediction and "
-        "--init-from\nwork as before; of averaged weights (train.ema_decay) the average stays.",
+        "Write a copy of a checkpoint without the state that only --resume needs. Evaluation,\n"
+        "prediction and --init-from work as before. With averaged weights (train.ema_decay), only\n"
+        "the average is kept.",
         "retinanet strip runs/first/checkpoints/best.pt first.pt",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="it stays as it is")
-    parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="default: *_stripped.pt")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint to copy; it is not changed"
+    )
+    parser.add_argument(
+        "out", type=Path, nargs="?", metavar="OUT", help="file to write (default: NAME_stripped.pt)"
+    )
     options = parser.parse_args(words)
     from retinanet.checkpoints.strip import strip_checkpoint
 

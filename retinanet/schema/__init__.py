@@ -1,6 +1,6 @@
 """The typed schema of an experiment: every option, its default, its range and its meaning.
 
-The defaults stand here and nowhere else.
+The defaults are defined here and nowhere else.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = [
 
 
 class OutputConfig(Section):
-    """Where a run goes."""
+    """Folder of a run."""
 
-    dir: str = option("runs", "folder of runs")
-    name: str | None = option(None, "of the run's folder; null is the config file's name")
+    dir: str = option("runs", "Folder that holds the run folders.")
+    name: str | None = option(None, "Name of the run folder; null is the name of the config file.")
 
     @model_validator(mode="after")
     def _check_name(self) -> OutputConfig:
@@ -65,6 +65,7 @@ class Config(Section):
         if self.train.max_bad_steps and self.model.norm in ("bn", "sync_bn"):
             raise ValueError(
                 f"train.max_bad_steps: with model.norm {self.model.norm} a bad step cannot be left "
-                "out: its images are in the running statistics; set it to 0, or take model.norm=gn"
+                "out, because its images are already in the running statistics. Set "
+                "train.max_bad_steps=0 or model.norm=gn"
             )
         return self

@@ -1,4 +1,4 @@
-"""What every section of the schema is made of."""
+"""Building blocks of every section of the schema."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 MOST = 2**31 - 1
-"""Largest count: what is counted in 32 bits, as by PyTorch's kernels and COCO's tools."""
+"""Largest count: PyTorch's kernels and COCO's tools count in 32 bits."""
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Images = Annotated[int, Field(ge=1, le=65_536)]
 """Images of a batch."""
 Side = Annotated[int, Field(ge=1, le=16_384)]
-"""Px of a resized image: twice this is more than an image may have (200 million px)."""
+"""Side of a resized image, px; a square of this side has more than 200 million px, the limit."""
 
 
 class Section(BaseModel):
@@ -27,10 +27,10 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_empty(cls, values: Any) -> Any:
-        """Accept a section whose every line is a comment: YAML reads it as null."""
+        """Accept a section in which every line is a comment: YAML reads it as null."""
         return {} if values is None else values
 
 
 def option(default: Any, meaning: str, **limits: Any) -> Any:
-    """Return a field with its default and the line that `retinanet config` prints."""
+    """Return a field with its default and the description that `retinanet config` prints."""
     return Field(default, description=meaning, **limits)

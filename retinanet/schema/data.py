@@ -1,4 +1,4 @@
-"""Annotation files, images, and the way from them to batches."""
+"""Annotation files, images, and how they become batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class SplitConfig(Section):
     """Annotation files and their images."""
 
     annotations: Paths = option(
-        "", "COCO JSON, relative to data.root or absolute; or a list of files"
+        "", "COCO JSON file, or a list of files; each relative to data.root, or absolute."
     )
     images: Paths = option(
         "",
-        "folder that file_name starts from, relative to data.root or absolute; or a list, one for "
-        "each file",
+        "Folder of the images (file_name is relative to it), or a list with a folder for each "
+        "annotation file; each relative to data.root, or absolute.",
     )
     limit: Positive | None = option(
-        None, "images, drawn once and for all whatever the seed; null takes every one"
+        None, "Number of images to use, the same ones for every seed; null uses all."
     )
 
     @field_validator("annotations", "images", mode="before")
@@ -42,78 +42,81 @@ class SplitConfig(Section):
     def _check_folders(self) -> SplitConfig:
         count = 1 if isinstance(self.annotations, str) else len(self.annotations)
         if not isinstance(self.images, str) and len(self.images) != count:
-            problem = f"{len(self.images)} folders do not go with {self.annotations!r}"
-            raise ValueError(f"images: {problem}: give one, or one for each file")
+            problem = f"{len(self.images)} folders do not match {self.annotations!r}"
+            raise ValueError(f"images: {problem}; give one folder, or one for each file")
         return self
 
 
 class DataConfig(Section):
     """Annotation files, resizing, augmentation, loading."""
 
-    root: str = option("", "folder of the data set; relative paths start from the working folder")
-    train: SplitConfig = option(SplitConfig(), "training split")
-    val: SplitConfig = option(SplitConfig(), "validation split")
+    root: str = option("", "Folder of the data set, absolute or relative to the working folder.")
+    train: SplitConfig = option(SplitConfig(), "Training split.")
+    val: SplitConfig = option(SplitConfig(), "Validation split.")
     find_images: bool = option(
         False,
-        "an image file that is missing is taken under another spelling of its name (folders in "
-        "front, suffix, case, ..), if only one file can be meant",
+        "Look for a missing image file under other spellings of its name (leading folders, suffix, "
+        "case, ...), and use it if only one file matches.",
     )
     classes: Annotated[tuple[_Name, ...], Field(strict=False, min_length=1)] | None = option(
-        None, "names of the classes to learn and to score; null is all of the files'"
+        None, "Names of the classes to learn and to score; null takes all classes of the files."
     )
     workers: int = option(
-        2, "loader processes of each rank; 0 loads in the training process", ge=0, le=512
+        2, "Loader processes of each rank; 0 loads in the training process.", ge=0, le=512
     )
     short_side: tuple[Side, ...] = option(
-        (800,), "px; several are drawn from (multi-scale)", strict=False, min_length=1
+        (800,),
+        "Shorter side of a resized image, px; one of several is drawn at random (multi-scale).",
+        strict=False,
+        min_length=1,
     )
     long_side: int = option(
-        1333, "px, limit of the longer side (wins over short_side)", ge=1, le=65_536
+        1333, "Limit of the longer side, px; it takes precedence over short_side.", ge=1, le=65_536
     )
     eval_short_side: Side | None = option(
-        None, "px in evaluation and prediction; null is the largest of short_side"
+        None, "Shorter side in evaluation and prediction, px; null is the largest of short_side."
     )
     resize: Literal["per_batch", "per_image"] = option(
-        "per_batch", "one short side for the global batch, or one for each image"
+        "per_batch", "Draw one short side for the global batch, or one for each image."
     )
     canvas: Literal["bucket", "batch_max"] = option(
         "bucket",
-        "bucket: a few fixed canvases by aspect ratio, a batch from one of them; batch_max: the "
-        "largest of a random batch (as the peers do)",
+        "Padding of a batch. bucket: its images have a similar aspect ratio and share one of a few "
+        "fixed canvases. batch_max: a random batch, padded to its largest image.",
     )
-    hflip: Fraction = option(0.5, "probability of a horizontal flip")
+    hflip: Fraction = option(0.5, "Probability of a horizontal flip.")
     preset: Literal["flip", "multiscale", "large_scale_jitter", "strong", "mosaic"] = option(
         "flip",
-        "augmentation beside the flip: multiscale (short sides from 80 % of short_side up), "
-        "large_scale_jitter (scale 0.1-2, then crop), strong (colours, blur, a crop that cuts no "
-        "box), mosaic (four images on one canvas)",
+        "Augmentation in addition to the flip: multiscale (80 to 100 % of short_side), "
+        "large_scale_jitter (scale 0.1 to 2, then a crop), strong (colours, blur, a crop that cuts "
+        "no box), mosaic (four images on one canvas). flip adds nothing.",
     )
     preset_canvas: Annotated[tuple[Side, Side], Field(strict=False)] | None = option(
         None,
-        "height and width, px, multiples of 32, that large_scale_jitter and mosaic make; null is a "
-        "square of the largest short_side, rounded up",
+        "Height and width of the images of large_scale_jitter and mosaic, px, multiples of 32; "
+        "null is a square with the largest short_side, rounded up.",
     )
     augment: tuple[dict[str, dict[str, Any]], ...] = option(
         (),
-        "albumentations applied before resizing, in order, e.g. [{RandomGamma: {p: 0.3}}]",
+        "Albumentations to apply before resizing, in order, e.g. [{RandomGamma: {p: 0.3}}].",
         strict=False,
     )
     repeat_threshold: Fraction = option(
         0.0,
-        "classes in a smaller share f of the images are rare: their images stand sqrt(threshold / "
-        "f) times in an epoch; 0 repeats nothing",
+        "Repeat images of rare classes: a class in a share f of the images below this threshold "
+        "has its images sqrt(threshold / f) times in an epoch. 0 repeats nothing.",
     )
-    drop_empty: bool = option(False, "leave images without boxes out of training")
+    drop_empty: bool = option(False, "Leave images without boxes out of training.")
     min_box_side: float = option(
         2.0,
-        "original px; a training box with a shorter side is left out and counted (evaluation "
-        "keeps every box)",
+        "Shortest side of a training box, px of the original image; smaller boxes are left out and "
+        "counted. Evaluation keeps every box.",
         ge=0,
         le=1e6,
     )
     max_bad_images: Count = option(
         10,
-        "unreadable images, each named, that training skips before it stops; evaluation skips none",
+        "Unreadable images that training names and skips before it stops; evaluation skips none.",
     )
 
     @field_validator("short_side", mode="before")
@@ -130,9 +133,12 @@ class DataConfig(Section):
     def _check_sides(self) -> DataConfig:
         longest = max(*self.short_side, self.eval_short_side or 0)
         if self.long_side < longest:
-            raise ValueError(f"long_side: {self.long_side} is under a short side of {longest}")
+            raise ValueError(f"long_side: {self.long_side} is less than a short side of {longest}")
         if any(side % 32 for side in self.preset_canvas or ()):
-            raise ValueError(f"preset_canvas: {self.preset_canvas} are not multiples of 32")
+            raise ValueError(f"preset_canvas: {self.preset_canvas} should be multiples of 32")
         if self.preset_canvas and self.preset not in CANVAS_PRESETS:
-            raise ValueError(f"preset_canvas: data.preset {self.preset} makes no canvas")
+            raise ValueError(
+                f"preset_canvas: data.preset {self.preset} does not use it; only "
+                f"{' and '.join(CANVAS_PRESETS)} do"
+            )
         return self

@@ -1,4 +1,4 @@
-"""Evaluation, and what turns the network's outputs into detections."""
+"""Evaluation and postprocessing."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from retinanet.schema.base import Count, Fraction, Images, Positive, Section, op
 
 
 class EvalConfig(Section):
-    """Evaluation on data.val during training, and of checkpoints."""
+    """Evaluation on data.val, during training and of a checkpoint."""
 
     every: Count | None = option(
         None,
-        "steps or epochs (the unit of the length) between evaluations; 0 is only at the end; null: "
-        "5000 steps, or 1 epoch",
+        "Steps or epochs between evaluations, in the unit of the run's length; 0 evaluates only at "
+        "the end; null is 5000 steps, or 1 epoch.",
     )
-    batch_size: Images = option(8, "images at a time")
-    pictures: Count = option(8, "pictures drawn into tensorboard at each evaluation")
+    batch_size: Images = option(8, "Images evaluated at a time.")
+    pictures: Count = option(8, "Pictures drawn into TensorBoard at each evaluation.")
 
 
 class PostprocessConfig(Section):
-    """From the network's outputs to detections."""
+    """Postprocessing: from the network's outputs to detections."""
 
-    score_threshold: Fraction = option(0.05, "lowest score of a detection")
-    topk_per_level: Positive = option(1000, "candidates of each level before suppression")
-    nms_threshold: Fraction = option(0.5, "IoU above which the lower score is suppressed")
-    max_detections: Positive = option(100, "detections an image, in evaluation and its AP too")
+    score_threshold: Fraction = option(0.05, "Lowest score of a detection.")
+    topk_per_level: Positive = option(1000, "Most candidates of each level before suppression.")
+    nms_threshold: Fraction = option(0.5, "IoU above which the lower score is suppressed.")
+    max_detections: Positive = option(100, "Most detections of an image, also for AP.")
     clip: Literal["before_nms", "after_nms"] = option(
         "before_nms",
-        "when boxes are cut to the image (torchvision: before; detectron2: after, and boxes that "
-        "are then empty are dropped)",
+        "Clip boxes to the image before suppression (as torchvision) or after it (as detectron2, "
+        "which then drops empty boxes).",
     )
-    class_agnostic_nms: bool = option(False, "suppress across classes: one object, one class")
+    class_agnostic_nms: bool = option(False, "Suppress across classes: one class per object.")

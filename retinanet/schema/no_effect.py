@@ -1,4 +1,4 @@
-"""Options that were set but do nothing beside others: who sets one should hear of it."""
+"""Options that were set but have no effect with the others: users should be told."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _THRESHOLDS = ("assign.positive_iou", "assign.negative_iou", "assign.low_quality
 
 
 def options_without_effect(config: Config) -> list[str]:
-    """Return lines about options that differ from their defaults, to no effect.
+    """Return lines about options that differ from their defaults but have no effect.
 
-    A value that is the default is not spoken of: the config of a run writes all of them.
+    Default values are not mentioned, because the config of a run lists all of them.
     """
     default = Config()
     lines = []
@@ -25,7 +25,7 @@ def options_without_effect(config: Config) -> list[str]:
 
 
 def _reasons(config: Config) -> list[tuple[str, tuple[str, ...]]]:
-    """List why options have no effect in an experiment, and which."""
+    """List the options that have no effect in an experiment, each with the reason."""
     model, loss, train, data = config.model, config.loss, config.train, config.data
     kind = loss.class_loss
     cases: list[tuple[bool, str, tuple[str, ...]]] = [
@@ -39,13 +39,17 @@ def _reasons(config: Config) -> list[tuple[str, tuple[str, ...]]]:
         (train.warmup_steps == 0, "train.warmup_steps is 0", ("train.warmup_factor",)),
         (train.weight_decay == 0, "train.weight_decay is 0", ("train.decay_exempt",)),
         (train.snapshot_every == 0, "train.snapshot_every is 0", ("train.keep_snapshots",)),
-        (config.eval.every == 0, "eval.every is 0: val is looked at once", ("train.patience",)),
+        (
+            config.eval.every == 0,
+            "eval.every is 0: there is only one evaluation",
+            ("train.patience",),
+        ),
         (
             model.freeze in ("backbone", "all_but_head"),
             f"model.freeze is {model.freeze}",
             ("train.backbone_lr_factor",),
         ),
-        (model.init_from is not None, "model.init_from gives the weights", ("model.weights",)),
+        (model.init_from is not None, "the weights come from model.init_from", ("model.weights",)),
         (model.norm == "gn", "model.norm is gn", ("model.norm_eps",)),
         (model.head_convs == 0, "model.head_convs is 0", ("model.head_norm",)),
         (
@@ -75,7 +79,7 @@ def _reasons(config: Config) -> list[tuple[str, tuple[str, ...]]]:
         ),
         (
             len(data.short_side) == 1 and data.preset != "multiscale",
-            "data.short_side is one size",
+            "data.short_side is a single size",
             ("data.resize",),
         ),
     ]

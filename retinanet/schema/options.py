@@ -1,7 +1,8 @@
-"""The options by their names: their table, and what someone means by a name that there is not."""
+"""The options by name: their table, and suggestions for unknown names."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any, Literal, get_args, get_origin
 
 from retinanet.errors import nearest
@@ -9,9 +10,12 @@ from retinanet.option_aliases import REMARKS, our_name
 from retinanet.schema import Config, Section
 from retinanet.yaml_reader import write_yaml
 
+_ABSURD = 1e6
+"""Limits from here on only guard against absurd values: the table leaves them out."""
+
 
 def type_of(parts: list[str]) -> Any:
-    """Return the type of an option or a section; None where there is none of this name."""
+    """Return the type of an option or a section; None if there is none of this name."""
     kind: Any = Config
     for part in parts:
         field = kind.model_fields.get(part) if hasattr(kind, "model_fields") else None
@@ -20,7 +24,7 @@ def type_of(parts: list[str]) -> Any:
 
 
 def words_of(kind: Any) -> list[str]:
-    """Return the words of a `Literal`, or of the one among several types; none: it has no list."""
+    """Return the words of the `Literal` in a type; an empty list if it has none."""
     parts = (part for part in (kind, *get_args(kind)) if get_origin(part) is Literal)
     return [str(word) for part in parts for word in get_args(part)]
 
@@ -35,7 +39,7 @@ def all_options() -> list[str]:
 
 
 def find_option(name: str) -> str | None:
-    """Return the option that someone means by a name: without its section, or another project's."""
+    """Return the option meant by a name without its section, or by another project's name."""
     keys = all_options()
     if name in keys:
         return name
@@ -45,7 +49,7 @@ def find_option(name: str) -> str | None:
 
 
 def did_you_mean(name: str) -> str:
-    """Return `"; did you mean X?"` for an option of this name in another section, or project."""
+    """Return `"; did you mean X?"` for a name of another section or project, or `""`."""
     found = find_option(name)
     if found in (None, name):
         return ""
@@ -54,19 +58,19 @@ def did_you_mean(name: str) -> str:
 
 
 def nearest_option(name: str) -> str:
-    """Return `"; did you mean X?"` for an option that is spelled nearly so, or an empty string."""
+    """Return `"; did you mean X?"` for the option with the nearest spelling, or `""`."""
     return nearest(name, all_options())
 
 
 def describe_section(name: str, only: str | None = None) -> str:
-    """Return the table of a section's options, or of one of them."""
+    """Return the table of the options of a section, or of only one of them."""
     kind = Config.model_fields[name].annotation
     assert isinstance(kind, type) and issubclass(kind, Section)
     lines = [f"{name}: {(kind.__doc__ or '').strip()}"]
     for key, type_name, default, meaning in _list_options(kind, name):
         if only not in (None, key):
             continue
-        lines += [f"  {key}: {type_name} = {default}", f"      {meaning}"]
+        lines += [f"  {key}: {type_name} (default {default})", _wrap(meaning)]
     return "\n".join(lines)
 
 
@@ -79,27 +83,53 @@ def _list_options(kind: type[Section], prefix: str) -> list[tuple[str, str, str,
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             rows += _list_options(field.annotation, key)
         else:
-            default = (
-                write_yaml({"": kind().model_dump(mode="json")[name]}).split(":", 1)[1].strip()
-            )
+            text = write_yaml({"": kind().model_dump(mode="json")[name]}).split(":", 1)[1]
+            default = " ".join(text.split())  # a long list is on several lines
             rows.append((key, _type_name(properties[name]), default, field.description or ""))
     return rows
 
 
-def _type_name(schema: dict[str, Any]) -> str:
-    """Return a JSON-schema type in a reader's words, with its range."""
+def _wrap(meaning: str) -> str:
+    """Return a description in lines of a terminal, indented."""
+    indent = " " * 6
+    return textwrap.fill(
+        meaning, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+def _type_name(schema: dict[str, Any], *, many: bool = False) -> str:
+    """Return a JSON-schema type in a reader's words, with its range.
+
+    Args:
+        schema: Type as pydantic describes it.
+        many: In the plural, as in `list of integers`.
+    """
     if "anyOf" in schema:
-        return " or ".join(_type_name(part) for part in schema["anyOf"])
+        return " or ".join(_type_name(part, many=many) for part in schema["anyOf"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":
         inner = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-        return f"list of {_type_name(inner)}"
-    limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {number(schema[word])}" for word, sign in limits.items() if word in schema]
-    return f"{schema.get('type', 'any')} {' and '.join(bounds)}".rstrip()
+        return f"{'lists' if many else 'list'} of {_type_name(inner, many=True)}"
+    name = schema.get("type", "any")
+    if many:
+        name = "dictionaries" if name == "object" else f"{name}s"
+    return f"{name} {_range(schema)}".rstrip()
+
+
+def _range(schema: dict[str, Any]) -> str:
+    """Return the range of a number: `from 0 to 1`, `≥ 0 and < 1`, `> 0`, or an empty string."""
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = {
+        sign: number(schema[word])
+        for word, sign in signs.items()
+        if abs(schema.get(word, _ABSURD)) < _ABSURD
+    }
+    if list(bounds) == ["≥", "≤"]:
+        return f"from {bounds['≥']} to {bounds['≤']}"
+    return " and ".join(f"{sign} {limit}" for sign, limit in bounds.items())
 
 
 def number(value: float) -> str:

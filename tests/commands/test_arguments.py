@@ -25,7 +25,7 @@ def test_an_option_with_dashes_is_told_how_it_is_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said_of(["--lr", "0.1"], monkeypatch, capsys).endswith(
-        "unrecognized arguments: --lr 0.1 (options of an experiment have no dashes: train.lr=0.1)"
+        "unrecognized arguments: --lr 0.1 (options of the config have no dashes: train.lr=0.1)"
     )
 
 
@@ -36,7 +36,9 @@ def test_an_option_that_is_given_twice(capsys: pytest.CaptureFixture[str]) -> No
     assert parser.parse_args(["--name", "a", "--quiet", "--quiet"]).name == "a"
     for words in (["--name", "a", "--name", "b"], ["--name=a", "--name=b"]):
         assert parser.parse_args(words).name == "b"
-        assert capsys.readouterr().err == "note: --name is given 2 times; the last counts: b\n"
+        assert (
+            capsys.readouterr().err == "note: --name is given 2 times; the last value is used: b\n"
+        )
 
 
 @pytest.mark.parametrize("unknown", ["--", "-", "-x", "word"])

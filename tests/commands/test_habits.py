@@ -22,13 +22,13 @@ from retinanet.schema.options import all_options
         ),
         (
             *("weights", "a b.pt", "--init-from 'a b.pt'"),
-            "the checkpoint is the first word: retinanet evaluate 'a b.pt'",
-            "the checkpoint is the first word: retinanet predict 'a b.pt' IMAGES",
+            "the checkpoint comes first, without a flag: retinanet evaluate 'a b.pt'",
+            "the checkpoint comes first, without a flag: retinanet predict 'a b.pt' IMAGES",
         ),
         (
             *("epochs", "3", "train.epochs=3"),
-            "train.epochs belongs to the training; it has no effect in evaluate",
-            "train.epochs belongs to the training; it has no effect in predict",
+            "train.epochs is an option of training; it has no effect in evaluate",
+            "train.epochs is an option of training; it has no effect in predict",
         ),
         (
             *("device", "0,1", "CUDA_VISIBLE_DEVICES=0,1 in front of the command, and "),
@@ -38,7 +38,11 @@ from retinanet.schema.options import all_options
         ("device", "cpu", "train.device=cpu", "train.device=cpu", "--device cpu"),
         ("device", "cuda:1", "CUDA_VISIBLE_DEVICES=1 in", "CUDA_VISIBLE_DEVICES=1 in", "CUDA_VIS"),
         ("work-dir", "out", "output.dir=out", "--output out", "--output out"),
-        ("config-file", "x.yaml", "the config is the first word: retinanet train x.yaml", "", ""),
+        (
+            *("config-file", "x.yaml"),
+            "the config comes first, without a flag: retinanet train x.yaml",
+            *("no config is needed: the checkpoint contains it",) * 2,
+        ),
         ("ann-file", "v.json", "data.train.annotations=v.json", "--annotations v.json", "--annot"),
     ],
 )
@@ -84,10 +88,12 @@ def test_sound_overrides(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_override_that_is_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
     check_overrides(["train.lr=1", "train.lr=2"], "train")
-    assert capsys.readouterr().err == "note: train.lr is given twice; the last counts: 2, not 1\n"
+    assert capsys.readouterr().err == (
+        "note: train.lr is given twice; the last value is used: 2, not 1\n"
+    )
     check_overrides(["train.steps=1", "train.epochs=2"], "train")
     assert capsys.readouterr().err == (
-        "note: train.epochs takes the place of train.steps, which is given before it\n"
+        "note: train.epochs replaces train.steps, which is given before it\n"
     )
 
 
@@ -109,7 +115,7 @@ def test_options_without_effect_in_a_prediction() -> None:
     assert unused_in_predict(words) == [
         "without effect in predict: data.root",
         "without effect in predict: data.workers",
-        "without effect in predict: train.device; the option is --device",
+        "without effect in predict: train.device; use --device",
     ]
 
 

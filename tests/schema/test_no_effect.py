@@ -22,9 +22,12 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
         (["train.warmup_steps=0", "train.warmup_factor=0.5"], "train.warmup_factor (train.warm"),
         (["train.weight_decay=0", "train.decay_exempt=norms"], "train.decay_exempt (train.weig"),
         (["train.keep_snapshots=9"], "train.keep_snapshots (train.snapshot_every is 0)"),
-        (["eval.every=0", "train.patience=3"], "train.patience (eval.every is 0: val is looked "),
+        (["eval.every=0", "train.patience=3"], "train.patience (eval.every is 0: there is only "),
         (["model.freeze=backbone", "train.backbone_lr_factor=0.1"], "train.backbone_lr_factor ("),
-        (["model.init_from=a.pt", "model.weights=b.pth"], "model.weights (model.init_from gives "),
+        (
+            ["model.init_from=a.pt", "model.weights=b.pth"],
+            "model.weights (the weights come from mo",
+        ),
         (["model.backbone=resnet18", "model.stride_in_1x1=true"], "model.stride_in_1x1 (model.ba"),
         (["loss.class_loss=cross_entropy", "loss.gamma=1"], "loss.gamma (loss.class_loss is cros"),
         (["loss.class_loss=ohem", "loss.alpha=0.5"], "loss.alpha (loss.class_loss is ohem)"),
@@ -34,7 +37,7 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
         (["loss.normalizer_momentum=0.5"], "loss.normalizer_momentum (loss.normalizer is positiv"),
         (["assign.kind=atss", "assign.positive_iou=0.6"], "assign.positive_iou (assign.kind is at"),
         (["assign.atss_candidates=5"], "assign.atss_candidates (assign.kind is max_iou)"),
-        (["data.resize=per_image"], "data.resize (data.short_side is one size)"),
+        (["data.resize=per_image"], "data.resize (data.short_side is a single size)"),
     ],
 )
 def test_what_has_none(words: list[str], line: str) -> None:
