@@ -1,4 +1,4 @@
-"""The house of docs/design.md: imports point one way, without circles; modules stay short."""
+"""The layers of docs/design.md: imports point one way, without cycles; modules stay short."""
 
 import ast
 import os
@@ -12,12 +12,12 @@ SHARED = (
     *("yaml_reader", "categories", "structures", "positives", "batch", "boxes", "drawing"),
     *("schema", "foreign_config", "config"),
 )
-"""The words that every room shares; each may import those before it."""
-ROOMS = {"model", "assign", "losses", "data", "evaluation"}
-"""They never import each other: whoever joins them hands one what it needs of another."""
-FLOORS: tuple[set[str], ...] = (
+"""Shared by every package; each may import those before it."""
+PEERS = {"model", "assign", "losses", "data", "evaluation"}
+"""They never import each other: code that uses both passes to one what it needs of the other."""
+LAYERS: tuple[set[str], ...] = (
     *({name} for name in SHARED),
-    ROOMS,
+    PEERS,
     {"distributed", "convert"},
     {"checkpoints"},
     {"interop"},
@@ -26,27 +26,28 @@ FLOORS: tuple[set[str], ...] = (
     {"reports", "doctor"},
     {"replay", "benchmark"},
     {"lab"},
+    {"api"},
     {"commands"},
     {"cli"},
     {"__main__"},
 )
-"""From the ground up: a room imports from lower floors only, and from no other one of its own."""
+"""Bottom first: a package imports from lower layers only, and from no other one of its own."""
 MAX_LINES, MAX_MODULES = 400, 20
 Edge = tuple[str, str]
 
 
-def floor(room: str) -> int:
-    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
+def layer(package: str) -> int:
+    return next(level for level, packages in enumerate(LAYERS) if package in packages)
 
 
 def is_backward(edge: Edge) -> bool:
-    """Whether an import goes up, or to another room of the same floor."""
+    """Whether an import goes up, or to another package of the same layer."""
     source, target = edge
-    return source != target and floor(source) <= floor(target)
+    return source != target and layer(source) <= layer(target)
 
 
 def modules() -> dict[str, Path]:
-    """Return every module by its dotted name inside the package; a folder's own has its name."""
+    """Return every module by its dotted name; an `__init__` has the name of its folder."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -57,7 +58,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(source: str, known: set[str]) -> set[str]:
-    """Return the modules that a text imports, at its top or deep inside; a room for all of it."""
+    """Return the modules that a source text imports, at its top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         names = []
@@ -83,8 +84,8 @@ def graph() -> dict[str, set[str]]:
     }
 
 
-def circles(edges: dict[str, set[str]]) -> list[list[str]]:
-    """Return a circle of imports for each place where a walk comes back to where it was."""
+def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return a cycle of imports for each place where a walk returns to where it was."""
     found: list[list[str]] = []
     done: set[str] = set()
 
@@ -101,47 +102,49 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.partition(".")[0]
 
 
-def test_every_room_has_its_floor() -> None:
-    known = set().union(*FLOORS)
-    assert {room_of(name) for name in modules()} <= known, "add the room to docs/design.md, too"
+def test_every_package_has_its_layer() -> None:
+    known = set().union(*LAYERS)
+    assert {package_of(name) for name in modules()} <= known, (
+        "add the package to docs/design.md, too"
+    )
 
 
 def test_no_import_points_backward() -> None:
     edges = {(name, target) for name, targets in graph().items() for target in targets}
-    assert ("engine.train", "engine.step") in edges, "the walk finds the imports that there are"
+    assert ("engine.train", "engine.step") in edges, "the walk finds real imports"
     assert ("commands.train", "engine.launch") in edges
-    assert [e for e in sorted(edges) if is_backward((room_of(e[0]), room_of(e[1])))] == []
+    assert [e for e in sorted(edges) if is_backward((package_of(e[0]), package_of(e[1])))] == []
 
 
-def test_the_design_shows_the_same_floors() -> None:
+def test_the_design_shows_the_same_layers() -> None:
     text = (PACKAGE.parent / "docs" / "design.md").read_text(encoding="utf-8")
     text = " ".join(text[text.index("Imports point one way") :].split())
-    line = text.partition("shared words <- ")[2].partition(". ")[0]
-    floors = [{room.strip(" `") for room in part.split(",")} for part in line.split(" <- ")]
-    assert floors == [*FLOORS[len(SHARED) : -1]]
+    line = text.partition("shared modules <- ")[2].partition(". ")[0]
+    layers = [{name.strip(" `") for name in part.split(",")} for part in line.split(" <- ")]
+    assert layers == [*LAYERS[len(SHARED) : -1]]
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert circles(graph()) == []
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    assert cycles(graph()) == []
 
 
-def test_no_folders_of_a_room_import_each_other_in_a_circle() -> None:
-    """A folder inside a room counts as one: engine.train <- engine.preflight <- engine.launch."""
+def test_no_folders_of_a_package_import_each_other_in_a_cycle() -> None:
+    """A folder of a package counts as one: engine.train <- engine.preflight <- engine.launch."""
     inside: dict[str, set[str]] = {}
     for name, targets in graph().items():
         own = ".".join(name.split(".")[:2])
         found = {".".join(target.split(".")[:2]) for target in targets} - {own}
         inside.setdefault(own, set()).update(found)
-    assert circles(inside) == []
+    assert cycles(inside) == []
 
 
-def test_a_circle_would_be_caught() -> None:
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]
-    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+def test_a_cycle_would_be_caught() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]
+    assert cycles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ def test_other_packages_are_not_seen() -> None:
     assert imported(text, {"model.fpn"}) == set()
 
 
-def test_no_module_is_long_or_named_after_nothing() -> None:
+def test_no_module_is_long_or_has_a_vague_name() -> None:
     for name, path in modules().items():
         assert path.stem not in ("utils", "util", "misc", "helpers", "common"), name
         lines = len(path.read_text(encoding="utf-8").splitlines())
@@ -216,7 +219,7 @@ def test_no_folder_holds_too_many_modules() -> None:
 
 
 def test_public_classes_have_names_of_their_own() -> None:
-    """Whoever reads a name knows which class it is."""
+    """A name belongs to one class only."""
     places: dict[str, list[str]] = {}
     for name, path in modules().items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
