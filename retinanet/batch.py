@@ -1,4 +1,4 @@
-"""A batch: images on one canvas, and what their anchors learn.
+"""A batch: images on one canvas, and the targets of their anchors.
 
 B images of a batch, H x W canvas, A anchors of a canvas, G ground truths of an image.
 """
@@ -19,22 +19,22 @@ class Batch:
     """Images on one canvas, each in its top left corner, and their targets."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB, padded with 0; in memory the channels of a pixel lie together."""
+    """(B, 3, H, W) uint8 RGB, padded with 0; channels_last in memory."""
     sizes: Tensor
     """(B, 2) int64: height and width of each resized image inside the canvas."""
     original_sizes: Tensor
-    """(B, 2) int64: height and width in the file."""
+    """(B, 2) int64: height and width of each image in its file."""
     image_ids: Tensor
-    """(B,) int64: the ids of the annotation file, or BLANK."""
+    """(B,) int64: ids in the annotation file, or BLANK."""
     targets: list[Target]
     """Targets of each image; always on the host, for messages and pictures."""
     matches: Tensor
-    """(B, A) int32: index into the image's targets, or BACKGROUND, or IGNORED; on the host, too."""
+    """(B, A) int32: index into the image's targets, BACKGROUND or IGNORED; also on the host."""
     assigned: Assigned
-    """The same as lists, from which the losses are computed."""
+    """The same as index lists, from which the losses are computed."""
 
     def to(self, device: torch.device) -> Batch:
-        """Copy what computes to a device, without waiting for it where the memory is pinned."""
+        """Copy the tensors of the computation to a device, without waiting if memory is pinned."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True),
@@ -54,7 +54,7 @@ class Batch:
         )
 
     def image(self, i: int) -> Batch:
-        """Return the batch of image i alone, as a view, wherever it lies."""
+        """Return a batch of only image i, as a view."""
         one = slice(i, i + 1)
         return Batch(
             images=self.images[one],

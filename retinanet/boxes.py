@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 MAX_LOG_SIZE = math.log(1000 / 16)
-"""Largest log size ratio that is decoded (as in the peers): exp() of more would overflow."""
+"""Largest log size ratio that is decoded, as in other projects: exp() of more would overflow."""
 _EPSILON = 1e-7
-"""Added to what is divided by: two empty boxes have an area of 0."""
+"""Added to denominators, because two empty boxes have an area of 0."""
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def area(boxes: Tensor) -> Tensor:
 
 def intersection(a: Tensor, b: Tensor) -> Tensor:
     """Return the overlap areas (N, M) of boxes (N, 4) with boxes (M, 4)."""
-    # Column by column: (M,) contiguous rows are what vectorises.
+    # Column by column, because contiguous rows (M,) vectorise.
     left, top, right, bottom = b.T.contiguous()
     width = torch.minimum(a[:, None, 2], right) - torch.maximum(a[:, None, 0], left)
     height = torch.minimum(a[:, None, 3], bottom) - torch.maximum(a[:, None, 1], top)
@@ -38,9 +38,10 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the generalised IoU (N,), in [-1, 1], of each box of a (N, 4) with that of b (N, 4).
+    """Return the generalised IoU (N,), in [-1, 1], of each pair of boxes of a and b, (N, 4) each.
 
-    Rezatofighi et al., arXiv 1902.09630, algorithm 1. Two empty boxes divide by the 1e-7 added.
+    Rezatofighi et al., arXiv 1902.09630, algorithm 1. A small constant (1e-7) in the
+    denominators allows two empty boxes.
     """
     overlap, union = _overlap_and_union(a, b)
     outer = _hull(a, b)
@@ -49,10 +50,10 @@ def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def distance_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the distance IoU (N,), in [-1, 1], of each box of a (N, 4) with that of b (N, 4).
+    """Return the distance IoU (N,), in [-1, 1], of each pair of boxes of a and b, (N, 4) each.
 
-    Zheng et al., arXiv 1911.08287, equation 7: the IoU less the square of the distance of the
-    centres, in diagonals of the hull.
+    Zheng et al., arXiv 1911.08287, equation 7: the IoU minus the squared distance of the
+    centres, in units of the squared diagonal of the hull.
     """
     overlap, union = _overlap_and_union(a, b)
     outer = _hull(a, b)
@@ -63,10 +64,11 @@ def distance_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the complete IoU (N,) of each box of a (N, 4) with that of b (N, 4), the truth.
+    """Return the complete IoU (N,) of each pair of boxes of a and b, (N, 4) each; b is the truth.
 
-    Zheng et al., arXiv 1911.08287, equations 8-11: the distance IoU less α v, where v is how much
-    the shapes differ; no gradient flows through α. Boxes of b have a positive height.
+    Zheng et al., arXiv 1911.08287, equations 8-11: the distance IoU minus α v, where v measures
+    how much the aspect ratios differ. No gradient flows through α. Boxes of b need a positive
+    height.
     """
     distance_term = distance_iou(a, b)
     v = (4 / math.pi**2) * (_aspect_angle(b) - _aspect_angle(a)) ** 2
@@ -90,7 +92,7 @@ def _hull(a: Tensor, b: Tensor) -> Tensor:
 
 def _aspect_angle(boxes: Tensor) -> Tensor:
     """Return the angle (N,) whose tangent is width / height."""
-    # An empty box has none, and the gradient of atan2 divides by the sum of their squares.
+    # An empty box has no angle, and the gradient of atan2 divides by the sum of squares.
     sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=_EPSILON)
     return torch.atan2(sizes[:, 0], sizes[:, 1])
 
@@ -112,7 +114,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     """Return the boxes (N, 4) of deltas (N, 4) at anchors (N, 4): the inverse of `encode`.
 
-    Log sizes are clamped at `MAX_LOG_SIZE`, so that no delta gives an infinite box.
+    Log sizes are clamped at `MAX_LOG_SIZE`, so that no box is infinite.
     """
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     anchor_centres = anchors[:, :2] + 0.5 * anchor_sizes

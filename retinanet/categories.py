@@ -1,4 +1,4 @@
-"""The classes of a data set, and their names in a table."""
+"""The classes of a data set, and how their names are printed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _WIDEST = 40
-"""Columns of a name in a table."""
+"""Width of a name in a table, in columns."""
 _JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Categories:
-    """Ids and names of the classes; label k is that of the k-th id, in ascending order."""
+    """Ids and names of the classes; label k belongs to the k-th id, in ascending order."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
@@ -23,10 +23,10 @@ class Categories:
 
 
 def shown_names(names: Sequence[str], widest: int = _WIDEST) -> list[str]:
-    r"""Return names as a line of text can show them, different ones in different ways.
+    r"""Return names as they can be printed on one line; different names stay different.
 
-    Control characters and what turns the direction of writing become `\n`, `\u202e`; a name with
-    spaces at its ends is in quotes; a long one is cut to `widest` columns, with `..`.
+    Control characters and those that change the writing direction are escaped (`\n`, `\u202e`). A
+    name with spaces at its ends is quoted. A long one is cut to `widest` columns, with `..`.
     """
     clean = [_readable(name) for name in names]
     shown = [_shorten(text, widest) for text in clean]
@@ -40,17 +40,17 @@ def shown_names(names: Sequence[str], widest: int = _WIDEST) -> list[str]:
 
 
 def shown_name(name: str, widest: int = _WIDEST) -> str:
-    """Return a name as a line of text can show it; see `shown_names`."""
+    """Return a name as it can be printed on one line; see `shown_names`."""
     return _shorten(_readable(name), widest)
 
 
 def columns_of(text: str) -> int:
-    """Return the columns of a terminal that a text takes: Chinese characters take two."""
+    """Return the width of a text in a terminal, in columns: Chinese characters take two."""
     return sum(_character_columns(character) for character in text)
 
 
 def pad(text: str, width: int) -> str:
-    """Return a text with spaces behind it, `width` columns in all."""
+    """Return a text padded with spaces to `width` columns."""
     return text + " " * (width - columns_of(text))
 
 
@@ -61,7 +61,7 @@ def _character_columns(character: str) -> int:
 
 
 def _readable(name: str) -> str:
-    r"""Return a name without characters that move the cursor or turn the direction of writing."""
+    """Return a name without characters that move the cursor or change the writing direction."""
     text = unicodedata.normalize("NFC", name)
     text = "".join(c.encode("unicode_escape").decode() if _is_control(c) else c for c in text)
     return f"'{text}'" if text != text.strip() else text
@@ -73,18 +73,18 @@ def _is_control(character: str) -> bool:
 
 
 def _shorten(text: str, widest: int) -> str:
-    """Return a text of at most so many columns; a cut one ends with `..`."""
+    """Return a text of at most `widest` columns; a cut one ends with `..`."""
     return text if columns_of(text) <= widest else _head(text, widest - 2) + ".."
 
 
 def _numbered(text: str, widest: int, number: int) -> str:
-    """Return the beginning of a text and a number that no other has."""
+    """Return the beginning of a text, followed by a unique number."""
     end = f"..({number})"
     return _head(text, widest - len(end)) + end
 
 
 def _head(text: str, width: int) -> str:
-    """Return as much of the beginning of a text as takes at most `width` columns."""
+    """Return as much of the beginning of a text as fits into `width` columns."""
     taken = 0
     for place, character in enumerate(text):
         taken += _character_columns(character)

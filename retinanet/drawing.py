@@ -1,4 +1,4 @@
-"""Pictures of boxes: drawing on images, and laying them side by side.
+"""Draw boxes on images, and arrange pictures side by side.
 
 Images are (H, W, 3) uint8 RGB, boxes (D, 4) xyxy px.
 """
@@ -19,19 +19,19 @@ Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _LABEL_START, _LABEL_END = 28, 14
-"""Characters that are drawn of a longer label: scores stand at its end."""
+"""Characters kept at the start and the end of a long label; the score is at the end."""
 JPEG_SIDE = 65_500
-"""px: the longest side that a JPEG can have."""
+"""Longest side that a JPEG can have, px."""
 
 
 class DrawingError(Exception):
-    """A picture that cannot be made; the data that it shows is not touched by that."""
+    """A picture cannot be made; its data are not affected."""
 
 
 def label_text(text: str) -> str:
-    """Return a text as a short line that can be drawn: control characters are `?`.
+    """Return a text as a short line that can be drawn: control characters become `?`.
 
-    Half a surrogate pair, which JSON and file names may hold, ends the process inside OpenCV.
+    Half a surrogate pair, which JSON and file names may contain, would crash OpenCV.
     """
     line = "".join(" " if c.isspace() else c if c.isprintable() else "?" for c in text)
     if len(line) <= _LABEL_START + _LABEL_END + 2:
@@ -40,7 +40,7 @@ def label_text(text: str) -> str:
 
 
 def class_colour(label: int) -> Colour:
-    """Return a class's colour; neighbours differ, since hues follow the golden ratio."""
+    """Return the colour of a class; hues follow the golden ratio, so that neighbours differ."""
     red, green, blue = colorsys.hsv_to_rgb((0.08 + label * 0.618034) % 1, 0.85, 0.95)
     return int(red * 255), int(green * 255), int(blue * 255)
 
@@ -54,7 +54,7 @@ def draw_boxes(
 ) -> Image:
     """Return a copy of the image with boxes, class names and, if given, scores (D,)."""
     canvas = np.ascontiguousarray(image).copy()
-    # Of a long strip the short side decides: its boxes would be covered by their lines.
+    # On a long strip the short side decides, or thick lines would cover the boxes.
     thickness = max(1, round(min(max(image.shape[:2]), 4 * min(image.shape[:2])) / 500))
     # Weak detections first, so that strong ones lie on top.
     for i in reversed(range(len(boxes))):
@@ -73,7 +73,7 @@ def draw_box(
     cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
     scale = 0.35 + 0.1 * thickness
     (width, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
-    top = y1 if y1 >= height + 4 else y1 + height + 4  # inside the box where there is no room above
+    top = y1 if y1 >= height + 4 else y1 + height + 4  # inside the box if there is no room above it
     cv2.rectangle(canvas, (x1, top - height - 4), (x1 + width + 2, top), colour, cv2.FILLED)
     light = sum(colour) > 380
     ink = (0, 0, 0) if light else (255, 255, 255)
@@ -108,7 +108,7 @@ def titled(image: Image, *titles: str) -> Image:
 
 
 def grid(images: Sequence[Image], columns: int) -> Image:
-    """Return pictures in rows, each padded to the largest."""
+    """Return a picture of the images in rows, each padded to the largest."""
     height = max(image.shape[0] for image in images) + 4
     width = max(image.shape[1] for image in images) + 4
     rows = -(-len(images) // columns)
@@ -120,7 +120,7 @@ def grid(images: Sequence[Image], columns: int) -> Image:
 
 
 def enlarge(image: Image, longest: int) -> tuple[Image, int]:
-    """Return a small image enlarged a whole number of times, so that names fit, and that number."""
+    """Return an image enlarged by a whole factor, so that names fit, and the factor."""
     times = max(1, longest // max(image.shape[:2]))
     return image.repeat(times, axis=0).repeat(times, axis=1), times
 
@@ -138,39 +138,43 @@ def fit(image: Image, longest: int) -> Image:
     return image if scale == 1 else scaled(image, scale)
 
 
-def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an (H, W, 3) RGB image; one with a side over `JPEG_SIDE` is shrunk.
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an (H, W, 3) RGB image: a PNG where the name ends in `.png`, else a JPEG.
 
-    The file is whole or, after an error, as it was before.
+    A JPEG with a side over `JPEG_SIDE` is scaled down. The file is whole or, after an error, as it
+    was before.
 
     Raises:
-        DrawingError: the encoder fails, or there is not enough memory.
-        OSError: the folder or the disk does not take it.
+        DrawingError: The encoder fails, or there is not enough memory.
+        OSError: The folder cannot be written, or the disk is full.
     """
+    is_png = path.suffix.lower() == ".png"
+    options = [] if is_png else [cv2.IMWRITE_JPEG_QUALITY, 95]
     try:
-        pixels = cv2.cvtColor(fit(image, JPEG_SIDE), cv2.COLOR_RGB2BGR)
-        # Not by cv2.imwrite: a full disk, and on Windows any name that is not ASCII, escape it.
-        encoded, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        pixels = cv2.cvtColor(image if is_png else fit(image, JPEG_SIDE), cv2.COLOR_RGB2BGR)
+        # Not with cv2.imwrite, which misses a full disk and, on Windows, fails on non-ASCII names.
+        encoded, content = cv2.imencode(".png" if is_png else ".jpg", pixels, options)
     except (cv2.error, MemoryError) as error:
         raise DrawingError(f"{path}: {describe_failure(error)}") from None
     if not encoded:
         height, width = image.shape[:2]
-        raise DrawingError(f"{path}: the JPEG encoder failed at {width}x{height} px")
+        kind = "PNG" if is_png else "JPEG"
+        raise DrawingError(f"{path}: the {kind} encoder failed at {width}x{height} px")
     with replacing(path) as temporary:
         temporary.write_bytes(content.tobytes())
 
 
 def save_picture(path: Path, image: NDArray[np.uint8]) -> str:
-    """Write an (H, W, 3) RGB image as a JPEG; return why that failed, which costs nothing else.
+    """Write an (H, W, 3) RGB image as a JPEG; a failure is returned, because work can continue.
 
     Returns:
-        The path and the reason; an empty text where the picture is written.
+        The path and the reason of a failure; an empty string if the picture is written.
 
     Raises:
-        OSError: the disk is full or broken.
+        OSError: The disk is full or broken.
     """
     try:
-        write_jpeg(path, image)
+        write_image(path, image)
     except DrawingError as error:
         return f"no picture: {error}"
     except OSError as error:
@@ -181,7 +185,7 @@ def save_picture(path: Path, image: NDArray[np.uint8]) -> str:
 
 
 def describe_failure(error: cv2.error | MemoryError) -> str:
-    """Return why OpenCV or Python failed, in a line."""
+    """Return the reason of a failure in one line."""
     if isinstance(error, MemoryError) or getattr(error, "code", None) == cv2.Error.StsNoMem:
         return "not enough memory"
     text = str(getattr(error, "err", None) or error).strip()

@@ -1,4 +1,4 @@
-"""The ways a run ends early that are not our bugs, and helpers for their messages."""
+"""Errors that are not bugs of this project, and helpers for their messages."""
 
 import difflib
 import errno
@@ -7,24 +7,28 @@ from pathlib import Path
 
 _SHORTAGES = {
     errno.EMFILE: "this process has too many files open: allow more (ulimit -n 4096)",
-    errno.ENFILE: "the machine has too many files open: end what has opened them",
+    errno.ENFILE: "the machine has too many files open: end the programs that opened them",
     errno.ENOMEM: "the machine has no memory left: end other programs, or lower data.workers",
 }
-"""What keeps a file from being read that may be sound."""
+"""Errors of the machine, not of the file, with their remedies."""
 
 
 class UserError(Exception):
-    """The user's input is wrong: the message names file, record, value and remedy (exit code 2)."""
+    """The user's input is wrong; the message names file, record, value and remedy (exit code 2)."""
 
     agreed = False
-    """Whether all processes of the run raise it at the same place; rank 0 has the text."""
+    """Whether all processes of the run raise it at the same place; only rank 0 has the text."""
+
+
+class ArgumentError(UserError, ValueError):
+    """A function was called from Python with a value that it does not take."""
 
 
 class TrainingError(Exception):
-    """The run failed while running, a non-finite loss for example (exit code 1)."""
+    """The run failed, for example by a non-finite loss (exit code 1)."""
 
     agreed = False
-    """Whether all processes of the run raise it at the same place; rank 0 has the text."""
+    """Whether all processes of the run raise it at the same place; only rank 0 has the text."""
 
 
 class DivergedError(TrainingError):
@@ -42,11 +46,11 @@ class InterruptedRunError(Exception):
 
 
 def shortage(path: Path | str | None, error: OSError) -> TrainingError | None:
-    """Return the error of a machine that cannot open any further file; None: the file is wrong.
+    """Return the error if the machine cannot open any more files; None if the file is wrong.
 
     Args:
-        path: Path of the file, where it is known.
-        error: Error of the system.
+        path: Path of the file, if known.
+        error: Error that the system raised.
     """
     remedy = _SHORTAGES.get(error.errno or 0)
     if remedy is None:
@@ -67,5 +71,20 @@ def nearest(word: str, choices: list[str]) -> str:
 
 
 def some_of(names: Sequence[str], limit: int = 8) -> str:
-    """Return the first names of a list for a message, with `..` in place of the rest."""
-    return ", ".join(names[:limit]) + (", .." if len(names) > limit else "")
+    """Return the first names of a list for a message, with `...` in place of the rest."""
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """Return a count with its noun: `1 image`, `2,000 images`, `3 boxes`.
+
+    Args:
+        count: Number of things.
+        noun: Singular.
+        nouns: Plural; None appends `s`, or `es` where the noun ends in s, x, sh or ch (not of
+            "epoch").
+    """
+    if nouns is None:
+        hisses = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+        nouns = noun + ("es" if hisses else "s")
+    return f"{count:,} {noun if count == 1 else nouns}"

@@ -1,6 +1,6 @@
-"""How a command ends: one exit code, and one message however many processes come to it.
+"""How a command ends: with one exit code, and with one message from all its processes.
 
-0 done, 1 failed while running, 2 the user's input is wrong, 128 + its number after a signal.
+0 success, 1 failure while running, 2 wrong input of the user, 128 + N after signal N.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from retinanet.errors import (
 from retinanet.stop_signals import kill_by_stop_signals, raised_stop_signals
 
 _LOST_PEER = re.compile(r"gloo/transport|Connection (closed|reset) by peer|remote process exited")
-"""What gloo and nccl say, in plain RuntimeErrors too, when a process no longer answers."""
+"""Messages of gloo and nccl, also in plain RuntimeErrors, about a process that is gone."""
 _LOST_LOADER = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed|exited)")
-"""What torch says when a worker of its loader is gone."""
+"""Message of torch about a loader process that is gone."""
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
-"""What torch says when the machine has no memory left."""
+"""Message of torch when the machine has no memory left."""
 _NO_THREAD = "can't start new thread"
-"""What Python says when the system allows no further thread."""
+"""Message of Python when the system allows no more threads."""
 
 
 def run_guarded(command: Callable[[], int]) -> int:
-    """Run a command; turn the ways in which it ends into exit codes.
+    """Run a command and return its exit code, also after an error.
 
-    A stop signal ends it as Ctrl-C does, by an exception: temporary files are removed, the
-    processes that it has started end. A second one, while that takes too long, is final.
+    A stop signal raises an exception, as Ctrl-C does, so that temporary files are removed and child
+    processes end. A second signal ends the process at once.
     """
     with raised_stop_signals(sys._getframe()) as raised:
         try:
@@ -44,7 +44,7 @@ def run_guarded(command: Callable[[], int]) -> int:
         except (KeyboardInterrupt, Exception) as error:
             if isinstance(error, KeyboardInterrupt):
                 cause = ""
-            elif raised:  # a library has turned it into an error of its own
+            elif raised:  # a library has turned it into its own error
                 cause = f" ({type(error).__name__}: {error})"
             else:
                 raise
@@ -57,7 +57,7 @@ def run_guarded(command: Callable[[], int]) -> int:
 
 
 def _run(command: Callable[[], int]) -> int:
-    """Run a command; turn the errors that are expected into exit codes."""
+    """Run a command; turn expected errors into exit codes."""
     try:
         return command()
     except UserError as error:
@@ -71,7 +71,7 @@ def _run(command: Callable[[], int]) -> int:
     except MemoryError as error:
         return _fail(1, _describe_memory("machine", error))
     except ConnectionError as error:
-        return _fail(1, f"a process that this one works with is gone: {error}", about="gone")
+        return _fail(1, f"a process of the command has ended unexpectedly: {error}", about="gone")
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         named = f"{error.filename}: {reason}" if error.filename else reason
@@ -81,14 +81,14 @@ def _run(command: Callable[[], int]) -> int:
             return _fail(
                 1, f"another process of the run is gone: {first_line(error)}", about="gone"
             )
-        # The name of torch's class, without waiting for its import; on a CPU it has none.
+        # Compared by name, so that torch is not imported; on a CPU there is no such class.
         if type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(error)):
             return _fail(1, _describe_memory("device", error))
         if _NO_THREAD in str(error):
             return _fail(
                 1,
-                "the system allows no further thread or process: is its limit (ulimit -u, docker "
-                "run --pids-limit) used up? Or lower data.workers (the results stay the same)",
+                "the system allows no more threads or processes. Raise its limit (ulimit -u, "
+                "docker run --pids-limit), or lower data.workers (the results stay the same)",
             )
         if _LOST_LOADER.search(str(error)):
             return _fail(
@@ -100,7 +100,7 @@ def _run(command: Callable[[], int]) -> int:
 
 
 def _describe_memory(what: str, error: Exception) -> str:
-    """Say what has too little memory, and what needs less."""
+    """Return a message about too little memory, with settings that need less."""
     return (
         f"the {what} has too little memory: {error}\nLower train.micro_batch (the batch and the "
         "results stay the same), eval.batch_size, or the size of the images: data.short_side, "
@@ -109,7 +109,7 @@ def _describe_memory(what: str, error: Exception) -> str:
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether an error says that another process of the group no longer answers."""
+    """Whether an error means that another process of the group is gone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
     torch_errors = {"DistBackendError", "DistNetworkError", "DistStoreError"}
@@ -118,12 +118,12 @@ def is_lost_peer(error: RuntimeError) -> bool:
 
 
 def _fail(code: int, message: str, about: str | None = None) -> int:
-    """Return the exit code; print the message, unless another process of this machine has.
+    """Return the exit code; print the message, unless another process of this machine did.
 
     Args:
         code: Exit code.
-        message: What went wrong; an empty one is not printed.
-        about: What the processes' messages have in common, where they differ; None is the message.
+        message: Message to print; an empty one is not printed.
+        about: Key of messages that differ between processes; None is the message itself.
     """
     if message and _is_first_to_say(about or message):
         print(f"error: {message}", file=sys.stderr)
@@ -133,8 +133,8 @@ def _fail(code: int, message: str, about: str | None = None) -> int:
 def _is_first_to_say(what: str) -> bool:
     """Whether this process is the first of its group on this machine with a message.
 
-    Every rank makes the same mistake in the user's eyes, but one may have a trouble of its own
-    (more processes than devices, say), which must not be lost either.
+    Most errors are the same on every rank and should be printed once, but a rank may have an error
+    of its own (more processes than devices, say), which must not be lost.
     """
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # in a folder of this launch and attempt
     try:
@@ -145,5 +145,5 @@ def _is_first_to_say(what: str) -> bool:
     except FileExistsError:
         return False
     except OSError:
-        pass  # the folder is gone with its launcher
+        pass  # the launcher has removed the folder
     return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""What a file is that was given in place of a config, and what to do with it."""
+"""Recognise a file that was given in place of a config, and explain what to do with it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from retinanet.errors import UserError
+from retinanet.errors import UserError, some_of
 
 _LONGEST = 4_000_000
-"""Bytes: no config is nearly as long, and reading YAML is slow."""
+"""Bytes. No config is nearly as long, and reading YAML is slow."""
 _HEAD = 1 << 16
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"\x89HDF")
@@ -21,17 +21,18 @@ _DETECTRON2 = {
 }
 _YOLO_NAMES = re.compile(r"^names\s*:", re.MULTILINE)
 _YOLO_PLACES = re.compile(r"^(?:train|val|test|path)\s*:[ \t]*[^\s#]", re.MULTILINE)
-"""By its text: names by number (`0: person`) are no keys that a config may have."""
-_NAMES = "docs/config.md lists what its options are called here"
+"""Searched in the text, because a config cannot have numbers as keys (`0: person`)."""
+_YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml")
+_NAMES = "docs/config.md lists the names of its options here"
 
 
 def check_is_config(path: Path) -> None:
-    """Refuse a file that cannot be the config of an experiment, named for what it is.
+    """Refuse a file that is recognised as something other than a config.
 
-    A file that is not there is left to the reader, which knows the names of the recipes.
+    A missing file is left to `read_yaml`, which suggests recipes with a similar name.
 
     Raises:
-        UserError: what the file is, and what works with it.
+        UserError: The file is not a config; the message names what it is and what works with it.
     """
     try:
         if not path.exists():
@@ -39,7 +40,7 @@ def check_is_config(path: Path) -> None:
         if path.is_dir():
             raise UserError(_describe_folder(path))
         if not path.is_file():
-            raise UserError(f"{path}: is no regular file; name a config, which is a YAML file")
+            raise UserError(f"{path}: is not a regular file; name a config, which is a YAML file")
         with path.open("rb") as file:
             head = file.read(_HEAD)
         size = path.stat().st_size
@@ -51,10 +52,10 @@ def check_is_config(path: Path) -> None:
 
 
 def check_is_experiment(values: dict[Any, Any], path: Path) -> None:
-    """Refuse the description of a data set, whose keys are no options by other names.
+    """Refuse the description of a YOLO data set in place of a config.
 
     Raises:
-        UserError: it is one of YOLO's.
+        UserError: It is one.
     """
     if "names" in values and values.keys() & {"train", "val", "path", "nc", "test"}:
         raise UserError(f"{path}: {_describe_yolo(path)}")
@@ -62,7 +63,7 @@ def check_is_experiment(values: dict[Any, Any], path: Path) -> None:
 
 def _describe_yolo(path: Path) -> str:
     return (
-        "is the description of a YOLO data set, not a config; make COCO JSON of it: "
+        "is the description of a YOLO data set, not a config. Convert it to COCO JSON: "
         f"retinanet convert yolo {shlex.quote(str(path))} OUT; then train on that: retinanet "
         "train finetune_small data.train.annotations=OUT/train.json data.train.images=FOLDER "
         "data.val.annotations=OUT/val.json data.val.images=FOLDER"
@@ -70,19 +71,19 @@ def _describe_yolo(path: Path) -> str:
 
 
 def describe_foreign(values: dict[Any, Any]) -> str:
-    """Say which project's config holds these values; an empty string: none that is known."""
+    """Name the project whose config has these values; an empty string if it is not known."""
     keys = set(values)
     if "_BASE_" in keys or len(keys & _DETECTRON2) >= 3:
         return (
-            f"is a config of detectron2, which is not read here; {_NAMES}, and "
-            "detectron2_r50_1x_coco is a recipe like its own"
+            f"is a config of detectron2, which cannot be used here. {_NAMES}, and "
+            "detectron2_r50_1x_coco is a similar recipe"
         )
     if {"task", "mode"} <= keys or {"backbone", "head"} <= keys:
-        return f"is a config of ultralytics, which is not read here; {_NAMES}"
+        return f"is a config of ultralytics, which cannot be used here. {_NAMES}"
     if keys & {"_base_", "optim_wrapper", "train_cfg", "default_hooks"}:
         return (
-            f"is a config of mmdetection, which is not read here; {_NAMES}, and "
-            "mmdetection_r50_1x_coco is a recipe like its own"
+            f"is a config of mmdetection, which cannot be used here. {_NAMES}, and "
+            "mmdetection_r50_1x_coco is a similar recipe"
         )
     return ""
 
@@ -91,22 +92,51 @@ def _describe_folder(path: Path) -> str:
     quoted = shlex.quote(str(path))
     if (path / "config.yaml").is_file() or (path / "checkpoints").is_dir():
         return (
-            f"{path}: is the folder of a run, not a config; to continue the run: retinanet train "
+            f"{path}: is a run folder, not a config; to continue the run: retinanet train "
             f"--resume {quoted}"
         )
+    found = next_command(path)
     return (
-        f"{path}: is a folder, not a config; name a YAML file or a recipe, and give a folder of "
+        f"{path}: is a folder, not a config. Name a YAML file or a recipe, and give a folder of "
         f"data as an option: retinanet train finetune_small data.root={quoted}"
+        + (f". {found}" if found else "")
     )
 
 
+def next_command(folder: Path) -> str:
+    """Return what a folder of data contains and the command for it; "" if it is not recognised."""
+    quoted = shlex.quote(str(folder))
+    try:
+        if (folder / "annotations" / "train.json").is_file():
+            return ""  # as the recipes expect it
+        tables = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")])
+        yolo = next((folder / name for name in _YOLO_FILES if (folder / name).is_file()), None)
+        is_voc = any(True for part in ("Annotations/*.xml", "*.xml") for _ in folder.glob(part))
+    except OSError:  # a forbidden folder
+        return ""
+    if tables:
+        names = [path.relative_to(folder).as_posix() for path in tables]
+        return f"JSON files in {folder}: {some_of(names)}"
+    if yolo is not None:
+        return (
+            f"{yolo} describes a YOLO data set; to convert it: retinanet convert yolo "
+            f"{shlex.quote(str(yolo))} OUT"
+        )
+    if is_voc:
+        return (
+            f"{folder} has Pascal VOC annotations; to convert them: retinanet convert voc {quoted} "
+            "OUT --split 0.2"
+        )
+    return ""
+
+
 def _describe_content(path: Path, head: bytes, size: int) -> str:
-    """Say what a file is by how it begins; an empty string: it may be a config."""
+    """Name what a file is, from how it begins; an empty string if it may be a config."""
     quoted = shlex.quote(str(path))
     if not head.strip():
         return (
-            "is empty; a config names at least the data, as what `retinanet config finetune_small` "
-            "prints does"
+            "is empty; a config names at least the data: `retinanet config finetune_small` prints "
+            "an example"
         )
     if head.startswith(_PICKLES) or path.suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
         return (
@@ -116,7 +146,7 @@ def _describe_content(path: Path, head: bytes, size: int) -> str:
     if head.startswith(_IMAGES):
         return "is an image, not a config"
     if b"\0" in head:
-        return "is a binary file, not a config, which is text in YAML"
+        return "is a binary file, not a config, which is a YAML text file"
     text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
     if text[:1] in "{[" and (path.suffix in (".json", ".jsonl") or size > _HEAD or _is_json(text)):
         return _describe_json(text, quoted)
@@ -124,18 +154,20 @@ def _describe_content(path: Path, head: bytes, size: int) -> str:
         return _describe_yolo(path)
     if path.suffix == ".py" or "_base_ =" in text or text.startswith(("import ", "from ")):
         return (
-            "is a Python file, as mmdetection's and detectron2's configs are, which is not read "
-            f"here; a config is YAML, and {_NAMES}"
+            "is a Python file, as configs of mmdetection and detectron2 are. A config here is "
+            f"YAML; {_NAMES}"
         )
     if text.startswith("<"):
-        return "is XML or HTML, not a config; Pascal VOC's annotations: retinanet convert voc"
+        return (
+            "is XML or HTML, not a config; to convert Pascal VOC annotations: retinanet convert voc"
+        )
     if size > _LONGEST:
         return f"has {size / 1e6:.0f} MB; a config is a short YAML file"
     return ""
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text is JSON with anything in it that no config has."""
+    """Whether a text is JSON with content that no config has."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -146,7 +178,7 @@ def _is_json(text: str) -> bool:
 def _describe_json(text: str, quoted: str) -> str:
     if text.startswith("["):
         return (
-            "is a JSON list, such as results are, not a config; to score results: retinanet "
+            "is a JSON list, such as results, not a config; to score results: retinanet "
             f"evaluate {quoted} --annotations FILE"
         )
     if any(f'"{key}"' in text for key in ("images", "annotations", "categories")):

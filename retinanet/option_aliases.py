@@ -1,4 +1,4 @@
-"""What other projects call our options: a mistyped option is explained by these names."""
+"""Names of our options in other projects, for suggestions when an option is unknown."""
 
 from __future__ import annotations
 
@@ -111,19 +111,19 @@ OTHER_NAMES: dict[str, dict[str, str]] = {
         "early_stopping": "train.patience",
     },
 }
-"""By project: the name there, in small letters and without dashes -> the option here."""
+"""By project: name there, in lower case and with underscores -> option here."""
 
 REMARKS = {
-    "train.batch_size": "of all devices together",
-    "train.micro_batch": "images at a time; what is accumulated follows from it",
+    "train.batch_size": "over all devices",
+    "train.micro_batch": "images at a time; the number of accumulations follows from it",
     "train.precision": "bf16 or fp16",
-    "train.clip_norm": "of all gradients together",
-    "data.classes": "how many there are follows from the annotations",
+    "train.clip_norm": "norm of all gradients together",
+    "data.classes": "their number follows from the annotations",
 }
-"""Where an option here differs from what those names mean: a remark for the message."""
+"""How an option here differs from those of that name: a note for the message."""
 
 
 def our_name(name: str) -> str | None:
-    """Return our option for what another project calls `name`; None where no project has it."""
+    """Return our option for another project's name; None if no project has it."""
     plain = name.lower().replace("-", "_")
     return next((table[plain] for table in OTHER_NAMES.values() if plain in table), None)

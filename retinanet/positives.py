@@ -1,6 +1,6 @@
-"""The anchors of a batch that are no negatives: how many they are, and what they learn.
+"""The positive and ignored anchors of a batch: their places, labels and boxes.
 
-B images of a batch, A anchors of a canvas, P positive anchors of a batch, I ignored ones.
+B images of a batch, A anchors of a canvas, P positive and I ignored anchors of a batch.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from retinanet.structures import IGNORED, Target
 
 @dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """The anchors of a batch that are no negatives, image by image, and what they learn.
+    """The positive and ignored anchors of a batch, image by image, and their targets.
 
-    They are few, and looked up on the host. A device that searched for them would keep the host
-    waiting, because their number is the shape of what follows.
+    They are few, and are found on the host. If a device searched for them, the host would have to
+    wait, because their number decides the shape of later tensors.
     """
 
     places: Tensor
-    """(P,) int64, ascending: of each positive among the B * A anchors of the batch."""
+    """(P,) int64, ascending: index of each positive among the B * A anchors of the batch."""
     labels: Tensor
     """(P,) int64, 0..K-1."""
     boxes: Tensor
     """(P, 4) float32 xyxy."""
     counts: list[int]
-    """(B,) positives of each image; their sum is P."""
+    """(B,) number of positives of each image; their sum is P."""
     ignored: Tensor
-    """(I,) int64, ascending: of each ignored anchor among the B * A anchors."""
+    """(I,) int64, ascending: index of each ignored anchor among the B * A anchors."""
     ignored_counts: list[int]
-    """(B,) ignored anchors of each image; their sum is I."""
+    """(B,) number of ignored anchors of each image; their sum is I."""
 
     def to(self, device: torch.device) -> Assigned:
         """Copy to a device."""
@@ -44,7 +44,7 @@ class Assigned:
         return self._map_tensors(lambda values: values.pin_memory())
 
     def image(self, i: int, anchors: int) -> Assigned:
-        """Return what concerns image i alone, as a view; each image has `anchors` anchors."""
+        """Return the part of image i, as a view; each image has `anchors` anchors."""
         of, without = _nth_slice(self.counts, i), _nth_slice(self.ignored_counts, i)
         return Assigned(
             places=self.places[of] - i * anchors,
@@ -66,16 +66,16 @@ class Assigned:
 
 
 def _nth_slice(counts: Sequence[int], i: int) -> slice:
-    """Return where the i-th part lies among parts of so many, one after another."""
+    """Return the slice of the i-th part, where `counts` are the lengths of consecutive parts."""
     first = sum(counts[:i])
     return slice(first, first + counts[i])
 
 
 def find_assigned(targets: Sequence[Target], matches: Tensor) -> Assigned:
-    """Look up what the anchors of `matches` (B, A) learn, on the host."""
+    """Find the positive and ignored anchors in `matches` (B, A), on the host."""
     images, anchors = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
     first = torch.tensor([0, *(len(target.labels) for target in targets)]).cumsum(0)
-    rows = first[images] + matches[images, anchors]  # of all targets, one after another
+    rows = first[images] + matches[images, anchors]  # in the concatenated targets
     boxes, labels, _ = join_targets(targets)
     ignored = matches == IGNORED
     return Assigned(
@@ -89,8 +89,8 @@ def find_assigned(targets: Sequence[Target], matches: Tensor) -> Assigned:
 
 
 def join_targets(targets: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return boxes, labels and crowd of targets, one after another; there may be no target."""
-    if not targets:  # there is no cat of nothing
+    """Return the concatenated boxes, labels and crowd of targets; there may be no target."""
+    if not targets:  # torch.cat refuses an empty list
         labels = torch.zeros(0, dtype=torch.int64)
         return torch.zeros(0, 4), labels, labels.bool()
     return (

@@ -1,4 +1,4 @@
-"""The signals that ask a command to stop; each ends it in order, by an exception."""
+"""The signals that ask a command to stop; each raises an exception, so that it cleans up."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _NAMES = (
     "SIGTERM",  # most schedulers, `kill`, the end of a container
     "SIGHUP",  # the terminal or its connection is gone
     "SIGUSR1",  # the warning of Slurm and of Grid Engine
-    "SIGUSR2",  # that of LSF, and of Grid Engine before it kills
+    "SIGUSR2",  # the warning of LSF, and of Grid Engine before it kills
     "SIGXCPU",  # a limit of CPU time (`ulimit -t`)
 )
 STOP_SIGNALS = tuple(
     getattr(signal.Signals, name) for name in _NAMES if hasattr(signal.Signals, name)
 )
-"""Windows has fewer of them."""
+"""Windows has only some of them."""
 _IMPORT_SECONDS = 0.1
-"""Seconds after which a signal that came during an import comes again."""
+"""Seconds after which a signal that arrived during an import is sent again."""
 _LAST_WORDS_SECONDS = 2.0
-"""How long what is printed then waits for a terminal that does not read."""
+"""Seconds that printing then waits for a terminal that does not read."""
 _PR_SET_PDEATHSIG = 1
-"""Of Linux' prctl(2)."""
+"""Option of prctl(2) on Linux."""
 
 
 class StopSignal(KeyboardInterrupt):
-    """A signal asks this process to stop; as with Ctrl-C, `except Exception` lets it pass."""
+    """A signal asks this process to stop; as with Ctrl-C, `except Exception` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -44,25 +44,27 @@ class StopSignal(KeyboardInterrupt):
 
 @contextmanager
 def raised_stop_signals(caller: FrameType) -> Iterator[list[int]]:
-    """Raise `StopSignal` in the main thread, so that what is under way is cleaned up behind it.
+    """Raise `StopSignal` in the main thread when a stop signal arrives, so that code cleans up.
 
-    Yields the numbers of those that were raised: a library may have turned one into another error.
+    Yields the list of signal numbers raised: a library may turn a `StopSignal` into another error.
 
     Args:
-        caller: frame of the function that runs the command.
+        caller: Frame of the function that runs the command.
     """
     raised: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _is_importing(frame, caller):
-            # Cut short, numpy and torch go on with half of what they need.
+            # An interrupted import would leave numpy and torch half initialised.
             again = threading.Timer(_IMPORT_SECONDS, os.kill, (os.getpid(), number))
             again.daemon = True
             again.start()
             return
         ignore_repeated(number)
         raised.append(number)
-        limit_patience(_LAST_WORDS_SECONDS)  # what prints in its cleaning up may find no reader
+        limit_patience(
+            _LAST_WORDS_SECONDS
+        )  # code that prints while it cleans up may have no reader
         raise StopSignal(number)
 
     before = heeded_signals()
@@ -74,7 +76,7 @@ def raised_stop_signals(caller: FrameType) -> Iterator[list[int]]:
 
 
 def _is_importing(frame: FrameType | None, caller: FrameType) -> bool:
-    """Whether a frame belongs to an import that began after a caller's."""
+    """Whether a frame belongs to an import that started inside `caller`."""
     while frame is not None and frame is not caller:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return True
@@ -85,13 +87,13 @@ def _is_importing(frame: FrameType | None, caller: FrameType) -> bool:
 def heeded_signals() -> dict[int, Any]:
     """Return the handlers of the stop signals that this process does not ignore.
 
-    What the parent has ignored stays ignored: `nohup`, a shell's `&`. Only the main thread may set
-    handlers; to another one this is empty.
+    A signal that the parent ignores stays ignored (`nohup`, a shell's `&`). Only the main thread
+    may set handlers; in any other thread the result is empty.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    # None: something outside Python has set it, and it could not be set back.
+    # None: set outside Python, so it could not be restored.
     return {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
 
@@ -102,21 +104,21 @@ def set_handlers(handlers: Mapping[int, Any]) -> None:
 
 
 def ignore_repeated(number: int) -> None:
-    """Let SIGXCPU count once: the system repeats it every second, up to the hard limit."""
+    """Count SIGXCPU once: the system repeats it every second, up to the hard limit."""
     if signal.Signals(number).name == "SIGXCPU":
         signal.signal(number, signal.SIG_IGN)
 
 
 def kill_by_stop_signals() -> None:
-    """Let the next stop signal end this process at once, whatever it is at."""
+    """Let the next stop signal end this process at once."""
     set_handlers(dict.fromkeys(heeded_signals(), signal.SIG_DFL))
 
 
 def stop_with_torchrun() -> None:
-    """Let this process be asked to stop (SIGTERM) when its torchrun is gone.
+    """Send SIGTERM to this process when its torchrun dies.
 
-    torchrun dies of a signal that it does not know, such as SIGUSR1, and its processes would train
-    on behind everybody's back.
+    torchrun dies of signals that it does not handle, such as SIGUSR1, and its processes would
+    continue to train unnoticed.
     """
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -1,4 +1,4 @@
-"""The types that all folders share: what they hand each other.
+"""Types that all packages share.
 
 B images of a batch, H x W canvas, A anchors of a canvas, K classes, G ground truths of an image,
 P positive anchors of a batch, D detections of an image. Boxes are continuous (no +1) float32 xyxy.
@@ -15,28 +15,28 @@ from torch import Tensor
 BACKGROUND = -1
 """Match of an anchor that is a negative."""
 IGNORED = -2
-"""Match of an anchor that takes no part in the losses."""
+"""Match of an anchor that the losses ignore."""
 BLANK = -1
-"""Image id of a blank image that only fills a place."""
+"""Image id of a blank image that only fills up a batch."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GridLevel:
-    """How the anchors of one level repeat: the same n at each cell of a regular grid, row by row.
+    """Anchors of one level: the same n at each cell of a regular grid, row by row.
 
     The centre of a cell is ((row + offset) * step_y, (column + offset) * step_x).
     """
 
     cell: Tensor
-    """(n, 4) float32 px: the anchors of a cell centred on the origin."""
+    """(n, 4) float32 px: anchors of a cell centred on the origin."""
     rows: int
     columns: int
     step_y: int
-    """px"""
+    """Vertical stride, px."""
     step_x: int
-    """px"""
+    """Horizontal stride, px."""
     offset: float
-    """Place of the first centre, in cells."""
+    """Position of the first centre, in cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ class Target:
     labels: Tensor
     """(G,) int64, 0..K-1."""
     crowd: Tensor
-    """(G,) bool: a region to ignore, never a positive."""
+    """(G,) bool: whether a box is a region to ignore, never a positive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What the network says of a batch, levels P3..P7, then rows, columns, anchors of a cell."""
+    """Outputs of the network for a batch, by level (P3 to P7), row, column, anchor of the cell."""
 
     logits: Tensor
     """(B, A, K)."""
@@ -90,5 +90,5 @@ class Detections:
         )
 
     def numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Return boxes, scores and labels as arrays; they lie on the host."""
+        """Return boxes, scores and labels as arrays; they must be on the host."""
         return self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()

@@ -1,7 +1,7 @@
-"""What a command prints can neither end its work, nor hold it up, nor change it.
+"""Streams that keep printing from ending, delaying or changing the work of a command.
 
-A reader that goes away (`| head`), one that does not read (Ctrl-S), a full disk, a closed
-descriptor and characters that the terminal lacks raise nothing: the work goes on.
+No error is raised for a reader that goes away (`| head`) or does not read (Ctrl-S), a full disk, a
+closed descriptor, or characters that the terminal cannot show: the work continues.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from retinanet.errors import plural
+
 _CHUNK = getattr(select, "PIPE_BUF", 512)
-"""Bytes that a pipe with room for any takes at once."""
+"""Bytes that a pipe accepts at once if it accepts any."""
 _HAS_POLL = hasattr(select, "poll") and os.name != "nt"
 
 
 class GuardedStream(io.TextIOBase):
-    """stdout or stderr, by whole lines, whose `write` raises no error.
+    """stdout or stderr, written by whole lines, whose `write` raises no error.
 
-    After an error nothing more is written; `failure` says what it was.
+    After an error nothing more is written; `failure` has the reason.
     """
 
     encoding = "utf-8"
@@ -41,12 +43,12 @@ class GuardedStream(io.TextIOBase):
         """Wrap a stream.
 
         Args:
-            inner: the stream, None where the process was started with it closed.
-            descriptor: 1 of stdout, 2 of stderr.
-            patience: seconds to wait for a reader that does not read; what it does not take is then
-                left out, and the next line does not wait. None waits as long as it takes.
-            warnings: where to say, and in which words (with `{reason}`), that this stream cannot
-                be written, unless its reader is gone: that one has read what it wants.
+            inner: Stream to write to; None if it was closed when the process started.
+            descriptor: 1 for stdout, 2 for stderr.
+            patience: Seconds to wait for a reader that does not read. After that, text is left out
+                and the next line does not wait. None waits without a limit.
+            warnings: Stream and text (with `{reason}`) of the warning that this stream cannot be
+                written. It is not printed if the reader is gone, which then needs no more.
         """
         super().__init__()
         self.patience = patience
@@ -86,14 +88,14 @@ class GuardedStream(io.TextIOBase):
         return self._number if self._inner is None else self._inner.fileno()
 
     def write(self, text: str) -> int:
-        """Print the lines that are whole; the rest waits for its end, or for `flush`."""
+        """Print whole lines; the rest waits for the end of its line, or for `flush`."""
         lines, newline, self._line = (self._line + text).rpartition("\n")
         if newline:
             self._send(lines + newline)
         return len(text)
 
     def flush(self) -> None:
-        """Print what there is of a line."""
+        """Print an unfinished line."""
         text, self._line = self._line, ""
         if text:
             self._send(text)
@@ -120,10 +122,10 @@ class GuardedStream(io.TextIOBase):
             stream.write(message.format(reason=reason) + "\n")
 
     def _write_lines(self, text: str) -> None:
-        """Write to the descriptor, as far as the reader takes it.
+        """Write to the descriptor as much as the reader accepts.
 
         Raises:
-            OSError: the reader is gone, the disk is full.
+            OSError: The reader is gone, or the disk is full.
         """
         if self._is_stuck:
             if not self._can_write(0.0):
@@ -133,7 +135,7 @@ class GuardedStream(io.TextIOBase):
         rest = memoryview(self._encoder.encode(text))
         start = time.monotonic()
         while rest:
-            patience = self.patience  # a signal may shorten it meanwhile
+            patience = self.patience  # a signal handler may shorten it
             left = None if patience is None else max(0.0, start + patience - time.monotonic())
             written = self._write_chunk(rest[:_CHUNK]) if self._can_write(left) else 0
             if written:
@@ -144,43 +146,43 @@ class GuardedStream(io.TextIOBase):
                 return
 
     def _write_chunk(self, data: memoryview) -> int:
-        """Write what the reader takes at once; return how many bytes."""
+        """Write as much as the reader accepts at once; return the number of bytes."""
         try:
             return os.write(cast(int, self._descriptor), data)
-        except BlockingIOError:  # another process was faster, or a terminal has too little room
+        except BlockingIOError:  # another process was faster, or the terminal has too little space
             time.sleep(0.01)
             return 0
 
     def _can_write(self, seconds: float | None) -> bool:
-        """Wait until a chunk can be written without waiting, or for so many seconds."""
+        """Wait at most `seconds` until a chunk can be written; None waits without a limit."""
         poll = select.poll()
         poll.register(cast(int, self._descriptor), select.POLLOUT)
         return bool(poll.poll(None if seconds is None else 1000 * seconds))
 
     def release(self) -> None:
-        """Print what is left, and leave the terminal."""
+        """Print what is left, and close the reopened terminal."""
         self.flush()
         if self._reopened is not None:
             os.close(self._reopened)
             self._reopened, self._descriptor = None, _own_descriptor(self._inner)
 
     def _note_left_out(self) -> str:
-        """Return what is printed where lines were left out."""
+        """Return the note about lines that were left out."""
         count, self._left_out, self._is_stuck = self._left_out, 0, False
         text = "\n" if self._is_cut else ""
         if count:
-            lines = "1 line was" if count == 1 else f"{count} lines were"
-            text += f"({lines} left out, because nothing read them; train.log has all)\n"
+            text += f"({plural(count, 'line')} left out, because nothing read them; "
+            text += "train.log has all)\n"
         return text
 
 
 @contextmanager
 def guarded_streams(*, patience: float | None, warning: str) -> Iterator[GuardedStream]:
-    """Guard stdout and stderr, whose place the guarded ones take meanwhile; yield stdout.
+    """Replace stdout and stderr by guarded streams inside the block; yield stdout.
 
     Args:
-        patience: seconds to wait for a reader that does not read, see `GuardedStream`.
-        warning: what stderr says, with `{reason}`, where stdout cannot be written.
+        patience: Seconds to wait for a reader that does not read, see `GuardedStream`.
+        warning: Text for stderr, with `{reason}`, if stdout cannot be written.
     """
     _open_missing_descriptors()
     before = sys.stdout, sys.stderr
@@ -196,7 +198,7 @@ def guarded_streams(*, patience: float | None, warning: str) -> Iterator[Guarded
 
 
 def limit_patience(seconds: float) -> None:
-    """Wait no longer than that from now on for those who do not read what is printed."""
+    """From now on, wait at most `seconds` for a reader that does not read."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, GuardedStream):
             patience = stream.patience
@@ -204,7 +206,7 @@ def limit_patience(seconds: float) -> None:
 
 
 def describe_lost_output() -> str | None:
-    """Return why nothing more is printed on stdout; None where all is well."""
+    """Return why nothing more is printed on stdout; None if it works."""
     stream = sys.stdout
     if not isinstance(stream, GuardedStream) or stream.failure is None:
         return None
@@ -212,9 +214,9 @@ def describe_lost_output() -> str | None:
 
 
 def _open_missing_descriptors() -> None:
-    """Open /dev/null as stdin, stdout, stderr where they are closed (`>&-`).
+    """Open /dev/null as stdin, stdout and stderr if they are closed (`>&-`).
 
-    A checkpoint could get the number of stdout otherwise, and a library's print go into it.
+    Otherwise a checkpoint could get the descriptor of stdout, and a library could print into it.
     """
     for number in (0, 1, 2):
         try:
@@ -225,9 +227,9 @@ def _open_missing_descriptors() -> None:
 
 
 def _own_descriptor(stream: TextIO | None) -> int | None:
-    """Return the descriptor that a stream writes to; None where it is not a plain file's.
+    """Return the descriptor that a stream writes to; None if it is not a plain file.
 
-    Replacements of sys.stdout (a notebook's, a test's) write elsewhere than to their descriptor.
+    Replacements of sys.stdout (in a notebook or a test) do not write to their descriptor.
     """
     if not _HAS_POLL or type(stream) is not io.TextIOWrapper:
         return None
@@ -239,10 +241,10 @@ def _own_descriptor(stream: TextIO | None) -> int | None:
 
 
 def _reopen_terminal(descriptor: int) -> int:
-    """Open a terminal anew, so that a write does not wait, for this process alone.
+    """Open a terminal again, non-blocking for this process only.
 
-    What is open already is shared with the shell. That a terminal has room does not say that it
-    has enough for a line.
+    The open descriptor is shared with the shell. A terminal with space does not always have enough
+    for a whole line.
     """
     try:
         return os.open(f"/dev/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)

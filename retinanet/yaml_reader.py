@@ -1,7 +1,7 @@
-"""YAML as people mean it, read without running anything.
+"""Read YAML as people mean it, without running anything.
 
 PyYAML follows YAML 1.1, which reads `1e-4` as a string, `on` and `no` as booleans, `010` as 8 and
-`1:30` as 90, and lets the last of two equal keys win in silence. This reader does none of that.
+`1:30` as 90, and silently keeps the last of two equal keys. This reader does none of that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
     keys: tuple[type, ...] = (str,)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Refuse a value with a tag of its own: what it means follows from how it is written."""
+        """Refuse a value with an explicit tag: its type follows from how it is written."""
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
         if node.tag != self.resolve(type(node), getattr(node, "value", None), (plain, not plain)):
             raise yaml.constructor.ConstructorError(
@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _NumberKeysLoader(_Loader):
-    """Reads `0: person`, too."""
+    """Also reads `0: person`."""
 
     keys = (str, int)
 
@@ -76,11 +76,11 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> Any:
 
     Args:
         text: Text to parse.
-        source: Begins the message of an error.
-        number_keys: Whole numbers may be keys beside words.
+        source: Prefix of error messages.
+        number_keys: Whether whole numbers may be keys, besides words.
 
     Raises:
-        UserError: not YAML, a duplicate key, or a tag (which could build objects).
+        UserError: The text is not YAML, or has a duplicate key or a tag (which could run code).
     """
     try:
         loader = _NumberKeysLoader if number_keys else _Loader
@@ -95,15 +95,15 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> Any:
 
 
 def read_yaml(path: Path, *, number_keys: bool = False, hint: str = "") -> dict[Any, Any]:
-    """Read a YAML file that holds a mapping; an empty file is an empty mapping.
+    """Read a YAML file that contains a mapping; an empty file is an empty mapping.
 
     Args:
         path: Path of the file.
-        number_keys: Whole numbers may be keys beside words.
-        hint: Ends the message that there is no such file.
+        number_keys: Whether whole numbers may be keys, besides words.
+        hint: Appended to the message that there is no such file.
 
     Raises:
-        UserError: missing, unreadable, not UTF-8, not YAML, or not a mapping.
+        UserError: The file is missing, unreadable, not UTF-8, not YAML, or not a mapping.
     """
     try:
         text = check_regular(path).read_text(encoding="utf-8")
@@ -112,12 +112,12 @@ def read_yaml(path: Path, *, number_keys: bool = False, hint: str = "") -> dict[
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     values = parse_yaml(text, str(path), number_keys=number_keys)
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: should hold sections such as `train:`, not {values!r:.40}")
+        raise UserError(f"{path}: should contain sections such as `train:`, not {values!r:.40}")
     return values
 
 
@@ -125,7 +125,7 @@ class _Dumper(yaml.SafeDumper):
     """Keeps short lists on one line, as people write them."""
 
 
-for tag, pattern, first in _SCALARS:  # a string that this reader takes for a number is quoted
+for tag, pattern, first in _SCALARS:  # quote a string that this reader would take for a number
     _Dumper.add_implicit_resolver(
         f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"), first
     )
@@ -138,7 +138,7 @@ _Dumper.add_representer(
 
 
 def write_yaml(values: dict[str, Any], path: Path | None = None) -> str:
-    """Return `values` as YAML, and write it to `path` if one is given."""
+    """Return `values` as YAML, and write it to `path` if given."""
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     if path is not None:
         path.write_text(text, encoding="utf-8")

@@ -103,7 +103,7 @@ def test_where_files_are_the_result(
         ),
     ]
     reason = REASONS.get(stdout.how)
-    warning = f"warning: stdout cannot be written: {reason}; the work goes on without it\n"
+    warning = f"warning: stdout cannot be written: {reason}; the command continues without it\n"
     for words, written in commands:
         assert stdout.run(*words) == 0
         assert (output / written).exists()

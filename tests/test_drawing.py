@@ -20,7 +20,7 @@ from retinanet.drawing import (
     scaled,
     side_by_side,
     titled,
-    write_jpeg,
+    write_image,
 )
 
 NAMES = ("cat", "dog")
@@ -236,7 +236,7 @@ def test_boxes_of_a_strip_have_thin_lines() -> None:
 
 @pytest.mark.parametrize("shape", [(8, 65_600), (65_600, 8)])
 def test_a_jpeg_has_sides_of_at_most_65500(tmp_path: Path, shape: tuple[int, int]) -> None:
-    write_jpeg(tmp_path / "a.jpg", plain(*shape, 200))
+    write_image(tmp_path / "a.jpg", plain(*shape, 200))
     read = cv2.imread(str(tmp_path / "a.jpg"))
     assert read is not None and sorted(read.shape[:2]) == [8, 65_500]
     assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
@@ -248,7 +248,7 @@ def test_an_encoder_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_text("earlier")
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
     with pytest.raises(DrawingError, match=r"a\.jpg: the JPEG encoder failed at 9x7 px"):
-        write_jpeg(path, plain(7, 9))
+        write_image(path, plain(7, 9))
     assert save_picture(path, plain(7, 9)).startswith(f"no picture: {path}: the JPEG encoder")
     assert path.read_text() == "earlier"
 

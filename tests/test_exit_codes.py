@@ -67,7 +67,7 @@ def torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int],
         (
             BrokenPipeError(32, "Broken pipe"),
             1,
-            "error: a process that this one works with is gone: [Errno 32] Broken pipe\n",
+            "error: a process of the command has ended unexpectedly: [Errno 32] Broken pipe\n",
         ),
         (
             OSError(24, "Too many open files", "a.json"),
@@ -79,8 +79,8 @@ def torchrun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int],
         (
             RuntimeError("can't start new thread"),
             1,
-            "error: the system allows no further thread or process: is its limit (ulimit -u, "
-            "docker run --pids-limit) used up? Or lower data.workers (the results stay the same)\n",
+            "error: the system allows no more threads or processes. Raise its limit (ulimit -u, "
+            "docker run --pids-limit), or lower data.workers (the results stay the same)\n",
         ),
         (
             OutOfMemoryError("8 GiB"),

@@ -121,7 +121,7 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     file = tmp_path / "file"
     file.write_text("")
     for folder in (file, file / "deep"):
-        with pytest.raises(UserError, match=r"(file|deep): cannot be made") as e:
+        with pytest.raises(UserError, match=r"(file|deep): cannot be created") as e:
             check_writable(folder, "choose another")
         assert str(e.value).endswith(f"{file} is not a folder; choose another")
     monkeypatch.setattr(os, "access", lambda path, mode: False)

@@ -48,7 +48,12 @@ def refusal(path: Path) -> str:
             "convert yolo d",
         ),
         ("d.yaml", DETECTRON2.encode(), "is a config of detectron2", "SOLVER.BASE_LR is not an op"),
-        ("m.py", b"model = dict()\n", "is a Python file, as mmdetection's", "docs/config.md"),
+        (
+            "m.py",
+            b"model = dict()\n",
+            "is a Python file, as configs of mmdetection",
+            "docs/config.md",
+        ),
         (
             "args.yaml",
             b"task: detect\nmode: train\nmodel: yolov8n.pt\nepochs: 3\n",
@@ -90,7 +95,7 @@ def test_a_checkpoint_of_torch(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    assert refusal(tmp_path).startswith("is a folder, not a config; ")
+    assert refusal(tmp_path).startswith("is a folder, not a config. Name a YAML file or a recipe, ")
     assert refusal(tmp_path).endswith(f"retinanet train finetune_small data.root={tmp_path}")
     (tmp_path / "checkpoints").mkdir()
     assert refusal(tmp_path).endswith(f"to continue the run: retinanet train --resume {tmp_path}")
@@ -100,7 +105,7 @@ def test_nothing_is_waited_for(tmp_path: Path) -> None:
     """Opening a pipe waits for who writes into it; a device has no end."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        assert refusal(path).startswith("is no regular file; ")
+        assert refusal(path).startswith("is not a regular file; ")
 
 
 def test_a_config_in_json_is_one(tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_a_dotted_key_is_told_its_section(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("train.lr: 0.1\ndata.val.limit: 3\n")
     assert refusal(path).splitlines() == [
-        "train.lr is written in its section in a file: `train:`, and in it `lr:`",
-        f"{path}: data.val.limit is written in its section in a file: `data.val:`, and in it "
-        "`limit:`",
+        "train.lr belongs in its section in a file: write `train:`, and `lr:` inside it",
+        f"{path}: data.val.limit belongs in its section in a file: write `data.val:`, and `limit:` "
+        "inside it",
     ]

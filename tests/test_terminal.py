@@ -161,8 +161,7 @@ def test_a_reader_that_does_not_read(pipe: tuple[int, int], opened: Opener) -> N
     assert 600 <= count < 1000
     printed.write("again\n")
     assert read(pipe[0]).decode() == (
-        f"({3000 - count} lines were left out, because nothing read them; train.log has all)\n"
-        "again\n"
+        f"({3000 - count:,} lines left out, because nothing read them; train.log has all)\nagain\n"
     )
     printed.write("as usual\n")
     assert read(pipe[0]) == b"as usual\n"
@@ -174,7 +173,7 @@ def test_a_line_that_was_cut_is_ended(pipe: tuple[int, int], opened: Opener) -> 
     assert set(read(pipe[0])) == {ord("x")}
     printed.write("again\n")
     assert read(pipe[0]) == (
-        b"\n(1 line was left out, because nothing read them; train.log has all)\nagain\n"
+        b"\n(1 line left out, because nothing read them; train.log has all)\nagain\n"
     )
 
 

@@ -92,7 +92,7 @@ def test_not_utf8(tmp_path: Path) -> None:
 def test_a_file_without_sections(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"a\.yaml: should hold sections such as `train:`, not"):
+    with pytest.raises(UserError, match=r"a\.yaml: should contain sections such as `train:`, not"):
         read_yaml(path)
 
 

@@ -1,12 +1,12 @@
-"""ATSS on a grid of anchors: each box has an IoU threshold of its own, from the anchors around it.
+"""ATSS on a grid of anchors: each box has its own IoU threshold, from the anchors around it.
 
-Zhang et al., arXiv 1912.02424, algorithm 1, with two choices of the authors' code: k counts cells,
-so k times the anchors of a cell are candidates on each level, and the standard deviation is the
-unbiased one. A cell's anchors share its centre, so whole cells are candidates. A box looks only at
-cells around it: the cost does not grow with the number of anchors.
+Zhang et al., arXiv 1912.02424, algorithm 1, with two choices of the authors' code. k counts cells,
+so each level has k times the anchors of a cell as candidates. The standard deviation is the
+unbiased one. The anchors of a cell share its centre, so whole cells are candidates. Only the cells
+around a box are searched: the cost does not grow with the number of anchors.
 
-A anchors, n of them at a cell, G boxes, k candidate cells on a level, W cells looked at for them,
-C candidates of a box on all levels.
+A anchors, n per cell, G boxes, k candidate cells per level, W cells searched for them, C candidates
+of a box on all levels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from retinanet.assign.overlaps import Singles, ignore_inside, iou_of_pairs, rank
 from retinanet.structures import BACKGROUND, GridLevel, Target
 
 _PAIRS = 50_000
-"""Candidates held at a time, unless one box has more."""
+"""Largest number of candidates in memory, unless one box has more."""
 
 
 def atss_assign(
@@ -36,23 +36,25 @@ def atss_assign(
 ) -> Tensor:
     """Return the match (A,) int32 of each anchor: an index into `target`, BACKGROUND or IGNORED.
 
-    - the candidates of a box are, on each level, the anchors of the cells whose centres are nearest
-      to its own; ties go to the lowest index;
-    - a candidate is a positive if its IoU is above 0 and at least the mean + standard deviation of
-      the candidates' IoUs, and its centre lies inside the box, not on its border;
-    - of several boxes an anchor takes the one of highest IoU; ties go to the lowest index;
-    - all others are negatives; one of which `crowd_overlap` lies inside a crowd box is ignored.
+    - On each level, the candidates of a box are the anchors of the cells whose centres are nearest
+      to its own. Ties go to the lowest index.
+    - A candidate is positive if its IoU is above 0 and at least the mean + standard deviation of
+      the candidates' IoUs, and its centre is inside the box, not on its border.
+    - A candidate of several boxes takes the one with the highest IoU. Ties go to the lowest index.
+    - All other anchors are negative. A negative is ignored if at least `crowd_overlap` of its area
+      is inside a crowd box.
 
     Args:
-        anchors: (A, 4) float32 px on the CPU, by level, row, column, anchor of a cell.
-        levels: The grid that the anchors lie on.
+        anchors: (A, 4) float32 px on the CPU, ordered by level, row, column, anchor of a cell.
+        levels: Grid of the anchors.
         target: Ground truth, on the CPU.
-        cells: The number k; a level that has fewer cells gives them all.
-        crowd_overlap: Share of a negative inside a crowd box from which it is ignored.
+        cells: Number of candidate cells k per level; a level with fewer cells uses all of them.
+        crowd_overlap: Smallest share of a negative inside a crowd box for which it is ignored;
+            None ignores none.
     """
     matches = torch.full((len(anchors),), BACKGROUND, dtype=torch.int32)
     written = matches.numpy()
-    # A box that is no number has no centre, and an IoU above 0 with nothing.
+    # A box that is not finite has no centre, and no IoU above 0 with any anchor.
     usable = ~target.crowd & torch.isfinite(target.boxes).all(dim=1)
     rows = torch.nonzero(usable).flatten().numpy()
     boxes = target.boxes.numpy()[rows]
@@ -82,7 +84,7 @@ def _positives(
     anchor, inside = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))  # (G, C)
     iou = iou_of_pairs(anchors[anchor], boxes[:, None])
     values = iou.astype(np.float64)
-    # One candidate alone has no unbiased deviation: it has to equal itself.
+    # A single candidate has no unbiased deviation: its threshold is its own IoU.
     deviation = values.std(axis=1, ddof=min(1, values.shape[1] - 1), keepdims=True)
     threshold = values.mean(axis=1, keepdims=True) + deviation
     box, place = np.nonzero(inside & (iou > 0) & (values >= threshold))
@@ -94,7 +96,7 @@ def _candidates(
 ) -> tuple[Ints, NDArray[np.bool_]]:
     """Return the candidates (G, k * n) of boxes on a level, and whether their centres are inside.
 
-    The level's anchors begin at `first`.
+    `first` is the index of the level's first anchor.
     """
     row, column = _nearest_cells(level, (boxes[:, :2] + boxes[:, 2:]) / 2, cells)  # (G, k)
     x, y = (column + level.offset) * level.step_x, (row + level.offset) * level.step_y
@@ -123,12 +125,11 @@ def _nearest_cells(level: GridLevel, centres: Doubles, cells: int) -> tuple[Ints
 
 
 def _neighbour_offsets(level: GridLevel, cells: int) -> tuple[Ints, Ints]:
-    """Return the offsets that hold the k nearest cells of any point: rows (W,) and columns (W,).
+    """Return offsets that include the k nearest cells of any point: rows (W,) and columns (W,).
 
-    They count from the nearest cell, or from its neighbour where rounding takes that for it, and
-    come row by row. Of the cells i rows and j columns away, those of rows 1..i and columns 1..j are
-    all as near or nearer, whatever the steps; if they are more than k, the farthest is no
-    candidate.
+    They count from the nearest cell (or from its neighbour, if rounding picks that one) and are
+    ordered row by row. For a cell i rows and j columns away, all cells of rows 1..i and columns
+    1..j are at least as near, for any step. If these are more than k, the cell is not a candidate.
     """
     down = np.arange(-min(cells, level.rows - 1), min(cells, level.rows - 1) + 1)
     right = np.arange(-min(cells, level.columns - 1), min(cells, level.columns - 1) + 1)
@@ -140,9 +141,10 @@ def _neighbour_offsets(level: GridLevel, cells: int) -> tuple[Ints, Ints]:
 def _nearest_on_axis(
     at: Doubles, reach: int, count: int, step: int, offset: float
 ) -> tuple[Ints, Doubles]:
-    """Return the cell (G,) of an axis that is nearest to points (G,), and squares of distances.
+    """Return the cell (G,) of an axis that is nearest to points (G,), and squared distances.
 
-    The squares (G, 2 * reach + 1) are those of the cells around it, px²; infinite beyond the grid.
+    The squared distances (G, 2 * reach + 1), in px², are those of the cells around it; infinite
+    outside the grid.
     """
     nearest = np.clip(np.rint(at / step - offset), 0, count - 1).astype(np.int64)
     cell = nearest[:, None] + np.arange(-reach, reach + 1)

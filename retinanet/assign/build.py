@@ -1,4 +1,4 @@
-"""The assignment that an experiment asks for.
+"""Build the assignment that an experiment selects.
 
 A anchors.
 """
@@ -20,7 +20,7 @@ Assign = Callable[[Tensor, Sequence[GridLevel], Target], Tensor]
 
 
 def build_assign(options: AssignConfig) -> Assign:
-    """Build the assignment of an experiment: by `max_iou_assign` or by `atss_assign`."""
+    """Build the assignment of an experiment: `max_iou_assign` or `atss_assign`."""
     if options.kind == "atss":
         return partial(
             atss_assign, cells=options.atss_candidates, crowd_overlap=options.crowd_overlap

@@ -1,7 +1,7 @@
-"""Which anchors of a grid can matter to a box, in closed form.
+"""Find the anchors of a grid that can matter to a box, in closed form.
 
-Anchors repeat from cell to cell, so the few that can reach an IoU with a box are ranges of rows and
-columns on a few levels.
+Anchors repeat from cell to cell. So the few anchors that can reach a given IoU with a box are
+ranges of rows and columns on a few levels.
 
 G boxes, S shapes (each anchor of a cell, on each level), R pairs of a box and a shape, P pairs of a
 box and an anchor. An axis of length 2 is x, y.
@@ -21,22 +21,22 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _BOXES = 128
-"""Boxes whose reach is computed at a time: (2, 128, S) doubles stay in the cache."""
+"""Number of boxes to process at a time: (2, 128, S) doubles stay in the cache."""
 _PAIRS = 50_000
-"""Candidates held at a time, unless one box has more."""
+"""Largest number of candidates in memory, unless one box has more."""
 _ROUNDING = 1e-5
-"""Relative; ten times what float32 arithmetic does to an IoU."""
+"""Relative tolerance: ten times the float32 rounding error of an IoU."""
 _DENORMAL = 1e-30
-"""An IoU below it may come from denormal numbers, whose relative error has no bound."""
+"""An IoU below this may come from denormal numbers, whose relative error has no bound."""
 
 
 def candidates(
     levels: Sequence[GridLevel], boxes: NDArray[np.float32], least: float, *, low_quality: bool
 ) -> Iterator[tuple[Ints, Ints]]:
-    """Yield anchors (P,) and boxes (P,) of all pairs that matter, those of one box together.
+    """Yield anchors (P,) and boxes (P,) of all pairs that matter; pairs of one box stay together.
 
-    They hold every pair with an IoU of at least `least` and, with `low_quality`, every pair that
-    has the largest IoU of its box, if that is above 0.
+    These include every pair with an IoU of at least `least`. With `low_quality`, they also include
+    every pair with the largest IoU of its box, if that is above 0.
     """
     shapes = _shapes(levels)
     for start in range(0, len(boxes), _BOXES):
@@ -58,7 +58,7 @@ def candidates(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Shapes:
-    """The anchors of a cell on each level, and where they repeat."""
+    """The anchors of a cell on each level, and the grid on which they repeat."""
 
     low: Doubles
     """(2, S) px: x1, y1 of the anchors of a cell centred on the origin."""
@@ -71,17 +71,17 @@ class _Shapes:
     columns: Ints
     """(S,)"""
     offset: Doubles
-    """(S,) of the first cell's centre, in cells."""
+    """(S,): centre of the first cell, in cells."""
     first: Ints
     """(S,): index of the shape's anchor at cell (0, 0)."""
     per_cell: Ints
     """(S,): anchors at a cell of its level."""
     rounding: float
-    """px that a coordinate of a float32 anchor may differ from the one in exact arithmetic."""
+    """Largest difference in px between a coordinate of a float32 anchor and its exact value."""
 
 
 def _shapes(levels: Sequence[GridLevel]) -> _Shapes:
-    """Describe every shape by itself."""
+    """Describe each shape separately."""
     per_cell = np.array([len(level.cell) for level in levels])
     cells = np.array([(level.columns, level.rows) for level in levels])
     step = np.array([(level.step_x, level.step_y) for level in levels], np.float64)
@@ -99,13 +99,13 @@ def _shapes(levels: Sequence[GridLevel]) -> _Shapes:
         offset=np.repeat(offset, per_cell),
         first=np.repeat(start, per_cell) + inside,
         per_cell=np.repeat(per_cell, per_cell),
-        # Three roundings of at most 2^-24 each, and room.
+        # Three roundings of at most 2^-24 each, and a margin.
         rounding=2**-21 * largest,
     )
 
 
 def _ranges(first: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """Return the numbers first[i], .., first[i] + count[i] - 1 of all i, and before them each's i.
+    """Return the i (N,) and the values (N,) of all ranges first[i], ..., first[i] + count[i] - 1.
 
     >>> _ranges(np.array([5, 9]), np.array([3, 2]))
     (array([0, 0, 0, 1, 1]), array([ 5,  6,  7,  9, 10]))
@@ -117,16 +117,18 @@ def _ranges(first: Ints, count: Ints) -> tuple[Ints, Ints]:
 def _reach(
     shapes: _Shapes, boxes: Doubles, least: float, *, low_quality: bool
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """Return pairs of a box and a shape: box (R,) ascending, shape (R,), and where to look.
+    """Return pairs of a box and a shape with the cells to search.
 
-    That is the first cell (2, R) and the number of cells (2, R) on each axis; anchors elsewhere
-    have an IoU below `least` and, with `low_quality`, below the largest one of the box.
+    On each axis, the overlap of a box and an anchor decreases with the distance of their centres,
+    so it is largest at the nearest cell. An IoU of t needs an overlap area of t / (1 + t) times the
+    sum of both areas. So the overlap on one axis must be at least that area divided by the largest
+    overlap on the other axis. Everything is computed for anchors that are `rounding` px larger or
+    smaller than the exact ones: the float32 anchors are in between.
 
-    On an axis, the overlap of a box and an anchor falls with the distance of their centres, and the
-    nearest cell has the largest. An IoU of t needs an overlap area of t / (1 + t) times the sum of
-    both areas; so it needs, on one axis, that area over the largest overlap on the other.
-    Everything is computed for anchors `rounding` px larger, or smaller, than exact ones: what the
-    float32 anchors do lies between.
+    Returns:
+        Box (R,) ascending, shape (R,), the first cell (2, R) and the number of cells (2, R) on each
+        axis. Anchors elsewhere have an IoU below `least` and, with `low_quality`, below the largest
+        IoU of the box.
     """
     low, high = boxes[:, :2].T[:, :, None], boxes[:, 2:].T[:, :, None]  # (2, G, 1)
     step, offset = shapes.step[:, None], shapes.offset
@@ -162,11 +164,11 @@ def _reach(
 def _common_lengths(
     centre: Doubles, anchor: tuple[Doubles, Doubles], low: Doubles, high: Doubles
 ) -> Doubles:
-    """Return what anchors at some centres have in common with boxes: (2, G, S) px."""
+    """Return the overlaps on x and y of boxes with anchors at some centres: (2, G, S) px."""
     right = np.minimum(centre + anchor[1][:, None], high)
     return np.maximum(right - np.maximum(centre + anchor[0][:, None], low), 0)
 
 
 def _area(low: Doubles, high: Doubles) -> Doubles:
-    """Return the areas of boxes, by x and y; 0 where a side is negative."""
+    """Return the areas of boxes from their sides on x and y; 0 if a side is negative."""
     return np.multiply(*np.maximum(high - low, 0))

@@ -1,4 +1,4 @@
-"""Max-IoU assignment from the whole matrix of IoUs, anchors x boxes, wherever the anchors lie.
+"""Max-IoU assignment from the full matrix of IoUs, for anchors in any arrangement.
 
 `max_iou_assign` falls back to it for very low thresholds, and is tested against it.
 
@@ -14,7 +14,7 @@ from retinanet import boxes as box_ops
 from retinanet.structures import BACKGROUND, IGNORED
 
 _CHUNK = 250_000
-"""IoU values held at a time (1 MB, which stays in the cache): a thousand boxes an image fit."""
+"""Largest number of IoU values in memory (1 MB, which stays in the cache)."""
 
 
 def dense_assign(
@@ -26,10 +26,10 @@ def dense_assign(
 
     Args:
         anchors: (A, 4) px.
-        boxes: (G, 4) px, none of them a crowd.
-        positive_iou: Best IoU from which an anchor is a positive.
-        negative_iou: Best IoU under which an anchor is a negative.
-        low_quality: Whether the best anchors of a box are positives.
+        boxes: (G, 4) px, without crowds.
+        positive_iou: An anchor is positive if its best IoU is at least this.
+        negative_iou: An anchor is negative if its best IoU is below this.
+        low_quality: Whether the best anchors of a box are positive.
     """
     if not len(boxes):
         return torch.full((len(anchors),), BACKGROUND, device=anchors.device)
@@ -46,8 +46,8 @@ def _best_overlaps(
     count = len(anchors)
     rows = max(1, _CHUNK // len(boxes))
     chunks = [slice(first, first + rows) for first in range(0, count, rows)]
-    # Results go into their final place: small tensors kept between the large ones of each chunk
-    # would fragment the heap into gigabytes.
+    # Results are written in place: small tensors between the large ones of each chunk would
+    # fragment the heap into gigabytes.
     best_iou = boxes.new_empty(count)
     best_box = torch.empty(count, dtype=torch.int64, device=boxes.device)
     best_of_box = boxes.new_zeros(len(boxes))
@@ -60,7 +60,7 @@ def _best_overlaps(
         # A box that no anchor touches has no best anchor: no IoU equals NaN.
         best_of_box = torch.where(best_of_box > 0, best_of_box, torch.nan)
         for chunk in chunks:
-            # Recomputing is cheaper than keeping the matrix; it is the same to the bit.
+            # Recomputing is cheaper than keeping the matrix, and gives the same bits.
             overlap = box_ops.iou(anchors[chunk], boxes)
             torch.any(overlap == best_of_box, dim=1, out=is_best[chunk])
     return best_iou, best_box, is_best

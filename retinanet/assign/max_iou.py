@@ -1,8 +1,8 @@
-"""Which anchor learns which ground truth: max-IoU assignment (RetinaNet, section 4.1).
+"""Max-IoU assignment of ground truth to anchors (RetinaNet, section 4.1).
 
-The anchors lie on a grid, so the matrix of all IoUs is not needed: only the IoUs of the pairs that
-`candidates` names are computed, from the same float32 values by the same arithmetic. Where a
-threshold is so low that nearly every pair matters, `dense_assign` computes the matrix.
+The anchors are on a grid, so the matrix of all IoUs is not needed. Only the IoUs of the pairs from
+`candidates` are computed, from the same float32 values with the same arithmetic. If a threshold is
+so low that nearly every pair matters, `dense_assign` computes the matrix.
 
 A anchors, G boxes, P pairs of a box and an anchor.
 """
@@ -21,11 +21,11 @@ from retinanet.assign.overlaps import Singles, ignore_inside, iou_of_pairs, rank
 from retinanet.structures import BACKGROUND, IGNORED, GridLevel, Target
 
 _DENSE_BELOW = 0.02
-"""Threshold under which candidates are so many that `dense_assign` is as fast."""
+"""Threshold below which there are so many candidates that `dense_assign` is as fast."""
 _BLOCK = 256
-"""Anchors whose IoUs with every box near them are computed at a time."""
+"""Number of anchors for which the IoUs with nearby boxes are computed at a time."""
 _TILE = 128
-"""px, side of the region whose anchors go into the same blocks."""
+"""Pixels, side of the region whose anchors are in the same blocks."""
 _NO_ANCHORS = np.zeros(0, np.int64)
 
 
@@ -41,22 +41,23 @@ def max_iou_assign(
 ) -> Tensor:
     """Return the match (A,) int32 of each anchor: an index into `target`, BACKGROUND or IGNORED.
 
-    - best IoU >= positive_iou: a positive of its best box (ties go to the lowest index);
-    - best IoU < negative_iou: a negative; between the two: ignored;
-    - low_quality: an anchor that is the best one of some box is a positive of its *own* best box,
-      if its IoU is above 0;
-    - a negative of which `crowd_overlap` lies inside a crowd box is ignored; positives win.
+    - Best IoU >= positive_iou: positive for its best box. Ties go to the lowest index.
+    - Best IoU < negative_iou: negative. In between: ignored.
+    - low_quality: the best anchor of any box is positive for its *own* best box, if its IoU is
+      above 0.
+    - A negative is ignored if at least `crowd_overlap` of its area is inside a crowd box.
 
-    The result is a function of the arguments alone; the network takes no part.
+    The result depends only on the arguments, not on the network.
 
     Args:
-        anchors: (A, 4) float32 px on the CPU, by level, row, column, anchor of a cell.
-        levels: The grid that the anchors lie on.
+        anchors: (A, 4) float32 px on the CPU, ordered by level, row, column, anchor of a cell.
+        levels: Grid of the anchors.
         target: Ground truth, on the CPU.
-        positive_iou: Best IoU from which an anchor is a positive.
-        negative_iou: Best IoU under which an anchor is a negative.
-        low_quality: Whether the best anchors of a box are positives.
-        crowd_overlap: Share of a negative inside a crowd box from which it is ignored.
+        positive_iou: An anchor is positive if its best IoU is at least this.
+        negative_iou: An anchor is negative if its best IoU is below this.
+        low_quality: Whether the best anchors of a box are positive.
+        crowd_overlap: Smallest share of a negative inside a crowd box for which it is ignored;
+            None ignores none.
     """
     rows = torch.nonzero(~target.crowd).flatten()
     boxes = target.boxes[rows]
@@ -80,7 +81,7 @@ def max_iou_assign(
             written = matches.numpy()
             written[seen] = np.where(iou >= np.float32(positive_iou), box, between)
             written[best] = unrank(rank[best])[1]
-    if target.crowd.any():  # so far, matches are indices of the boxes without crowds
+    if target.crowd.any():  # so far, matches index the boxes without crowds
         positive = matches >= 0
         matches[positive] = rows.to(torch.int32)[matches[positive]]
         if crowd_overlap is not None:
@@ -97,13 +98,14 @@ def _rank_pairs(
     *,
     low_quality: bool,
 ) -> tuple[Ints, Ints, Ints]:
-    """Return what assignment asks of the pairs of anchors and boxes.
+    """Return the best pairs of anchors and boxes.
 
-    - (A,): the rank of the best pair of each anchor that the next two name; see `ranks_of`;
-    - the anchors that have an IoU of at least `least` with some box, with repeats;
-    - the anchors that are the best one of some box; none without `low_quality`.
+    Returns:
+        The rank (A,) of the best pair of each anchor in the next two lists (see `ranks_of`); the
+        anchors with an IoU of at least `least` with any box, with repeats; the anchors that are the
+        best one of any box, empty without `low_quality`.
     """
-    rank = np.zeros(len(anchors), np.int64)  # pages of it that nobody touches cost nothing
+    rank = np.zeros(len(anchors), np.int64)  # untouched memory pages cost nothing
     seen, best = [], []
     for anchor, box in candidates(levels, boxes, least, low_quality=low_quality):
         iou = iou_of_pairs(anchors.take(anchor, axis=0), boxes.take(box, axis=0))
@@ -117,18 +119,18 @@ def _rank_pairs(
             wanted |= is_best
         np.maximum.at(rank, anchor[wanted], ranks_of(iou[wanted], box[wanted]))
     lifted = np.unique(np.concatenate([_NO_ANCHORS, *best]))
-    # What is best for a small box may have more in common with another one, of which it is no
-    # candidate.
+    # The best anchor of a small box may overlap more with another box, without being one of its
+    # candidates.
     poor = lifted[unrank(rank[lifted])[0] < np.float32(least)]
     rank[poor] = _best_ranks(anchors[poor], boxes)
     return rank, np.concatenate([_NO_ANCHORS, *seen]), lifted
 
 
 def _best_ranks(anchors: Singles, boxes: Singles) -> Ints:
-    """Return the rank (N,) of the best box of all for each of some anchors (N, 4)."""
+    """Return the rank (N,) of the best box for each of some anchors (N, 4)."""
     ranks = np.zeros(len(anchors), np.int64)
     left, top, right, bottom = np.ascontiguousarray(boxes.T)
-    # Few boxes touch a block of anchors that lie near each other.
+    # Few boxes touch a block of anchors that are close together.
     order = np.lexsort(anchors[:, :2].T // _TILE)
     for start in range(0, len(anchors), _BLOCK):
         places = order[start : start + _BLOCK]

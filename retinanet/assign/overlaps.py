@@ -1,6 +1,6 @@
-"""What anchors on a grid have in common with boxes, and in which order they take boxes.
+"""Overlaps of anchors on a grid with boxes, and the order in which anchors prefer boxes.
 
-IoUs are those of `boxes.iou` to the bit: from the same float32 values by the same arithmetic.
+IoUs equal those of `boxes.iou` bit for bit: same float32 values, same arithmetic.
 
 A anchors, P pairs of a box and an anchor.
 """
@@ -19,11 +19,11 @@ from retinanet.structures import BACKGROUND, IGNORED, GridLevel
 Singles = NDArray[np.float32]
 
 _LAST_BOX = 2**32 - 1
-"""The largest box index that a rank can hold."""
+"""Largest box index that fits into a rank."""
 
 
 def iou_of_pairs(anchors: Singles, boxes: Singles) -> Singles:
-    """Return the IoUs (...) of anchors (..., 4) with boxes (..., 4), which broadcast."""
+    """Return the IoUs (...) of anchors (..., 4) with boxes (..., 4); shapes are broadcast."""
     x1, y1, x2, y2 = (anchors[..., i] for i in range(4))
     left, top, right, bottom = (boxes[..., i] for i in range(4))
     width = np.minimum(x2, right) - np.maximum(x1, left)
@@ -34,9 +34,9 @@ def iou_of_pairs(anchors: Singles, boxes: Singles) -> Singles:
 
 
 def ranks_of(iou: Singles, box: Ints) -> Ints:
-    """Return numbers (P,) in the order of the IoUs, and from the last box to the first among ties.
+    """Return numbers (P,) that sort like the IoUs; among ties, the lowest box has the highest rank.
 
-    The bits of floats from 0 on are in the order of the floats.
+    The bits of non-negative floats sort like the floats themselves.
     """
     return (iou.view(np.int32).astype(np.int64) << 32) | (_LAST_BOX - box)
 
@@ -53,7 +53,7 @@ def ignore_inside(
     crowds: Singles,
     share: float,
 ) -> None:
-    """Ignore the negatives among matches (A,) of which such a share lies inside a crowd box."""
+    """Ignore the negatives in matches (A,) with at least such a share inside a crowd box."""
     covered = _largest_share_inside(anchors, levels, crowds) >= np.float32(share)
     matches[covered & (matches == BACKGROUND)] = IGNORED
 
@@ -61,10 +61,9 @@ def ignore_inside(
 def _largest_share_inside(
     anchors: Singles, levels: Sequence[GridLevel], crowds: Singles
 ) -> Singles:
-    """Return the largest share (A,) of each anchor's area inside one of the crowd boxes.
+    """Return the largest share (A,) of each anchor's area inside any crowd box.
 
-    The width that an anchor has in common with a box is the same in all rows, its height in all
-    columns.
+    The overlap width of an anchor and a box is the same in all rows, the height in all columns.
     """
     shares, first = [], 0
     for level in levels:
@@ -78,7 +77,7 @@ def _largest_share_inside(
             width = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
             height = np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
             np.maximum(covered, width * height, out=covered)
-        with np.errstate(invalid="ignore"):  # an empty anchor: NaN is no share
+        with np.errstate(invalid="ignore"):  # an empty anchor gives NaN, which is not a share
             shares.append((covered / ((x2 - x1) * (y2 - y1))).reshape(-1))
         first = stop
     return np.concatenate(shares)

@@ -1,4 +1,4 @@
-"""How fast the data path is: each stage on one core, and the whole with loader processes."""
+"""Speed of the data path: each stage on one core, and the whole path with loader processes."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from retinanet.errors import UserError
 from retinanet.schema import Config
 
 _MIN_STEPS = 4
-"""Batches that are timed, at least: fewer are noise."""
+"""Smallest number of batches to time: fewer are too noisy."""
 _CACHED = 32
-"""Images that are kept decoded."""
+"""Number of images to keep decoded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long a stage takes."""
+    """Time that a stage takes."""
 
     stage: str
     seconds: float
-    """For one image."""
+    """Seconds per image."""
 
     def __str__(self) -> str:
         rate = f"{1 / self.seconds:10,.0f}" if self.seconds > 0 else f"{'-':>10}"
@@ -47,16 +47,16 @@ class Timing:
 def measure_data(
     config: Config, *, images: int, workers: Sequence[int], read: Read = read_image
 ) -> Iterator[Timing]:
-    """Time the training split's way from files to batches on the host.
+    """Time the data path of the training split, from files to batches on the host.
 
     Args:
-        config: of the experiment.
-        images: to time, after as many that warm up.
-        workers: numbers of loader processes to try.
-        read: what decodes a file.
+        config: Experiment.
+        images: Number of images to time, after as many to warm up.
+        workers: Numbers of loader processes to try.
+        read: Function that decodes a file.
 
     Raises:
-        UserError: anything wrong with the split, or an unreadable image.
+        UserError: The split has errors, or an image cannot be read.
     """
     split = open_split(config, "train")
     plan = training_plan(config, split)
@@ -77,7 +77,7 @@ def measure_data(
 
 
 class _CachingReader:
-    """Reads every image once, to tell what is done with pixels from getting them."""
+    """Reads every image once, to time the work on pixels without the decoding."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -93,7 +93,7 @@ class _CachingReader:
 def _time_stages(
     plans: list[Plan], dataset: DetectionDataset, cached: DetectionDataset, match: Match
 ) -> Iterator[Timing]:
-    """Time the stages of the way, then all of it; `cached` keeps the images that it has read."""
+    """Time each stage, then all of them together; `cached` keeps the images that it has read."""
     samples = [(sample, plan.canvas) for plan in plans for sample in plan.samples]
     load = _time_items(samples, lambda pair: dataset.load(*pair))
     twice = samples[:_CACHED] + samples[:_CACHED]  # the second half finds what the first decoded
@@ -112,7 +112,7 @@ def _time_stages(
 
 
 def _time_items(items: list[Any], work: Callable[[Any], object]) -> float:
-    """Work on every item; return the seconds for one of the second half: the first warms up."""
+    """Work on every item; return the seconds per item of the second half (the first warms up)."""
     half = len(items) // 2
     for item in items[:half]:
         work(item)
@@ -125,8 +125,8 @@ def _time_items(items: list[Any], work: Callable[[Any], object]) -> float:
 def _time_loader(
     config: Config, dataset: DetectionDataset, plan: TrainingPlan, steps: int, workers: int
 ) -> Timing:
-    """Time a loader once its processes have started."""
-    warm = max(1, 2 * workers)  # what they load ahead
+    """Time a loader after its processes have started."""
+    warm = max(1, 2 * workers)  # batches that they load ahead
     loader = training_loader(
         dataset,
         plan,

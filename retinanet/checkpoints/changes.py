@@ -1,4 +1,4 @@
-"""The options in which two configs differ."""
+"""Options that differ between two configs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Change:
 
     @property
     def is_reordering(self) -> bool:
-        """Whether the same places follow each other in another order: folders of other files."""
+        """Whether two lists have the same entries in another order."""
         lists = isinstance(self.before, list) and isinstance(self.after, list)
         return lists and sorted(self.before) == sorted(self.after)
 
@@ -29,7 +29,7 @@ class Change:
 
 
 def compare_configs(asked: Config, saved: Config) -> list[Change]:
-    """List the options that differ, by name."""
+    """List the options that differ, sorted by name."""
     after, before = options_by_name(asked), options_by_name(saved)
     return [
         Change(key=key, before=before.get(key), after=after.get(key))
@@ -39,12 +39,12 @@ def compare_configs(asked: Config, saved: Config) -> list[Change]:
 
 
 def options_by_name(config: Config) -> dict[str, Any]:
-    """Return the options of a config as plain values, by names such as `train.lr`."""
+    """Return the options of a config as a dict from names such as `train.lr` to plain values."""
     return _flatten(dump_config(config))
 
 
 def as_text(value: Any) -> str:
-    """Return an option's value as YAML would have it."""
+    """Return the value of an option as YAML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)

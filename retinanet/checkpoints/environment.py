@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, hardware, git state, command."""
+"""Environment of a run: versions, hardware, git state, command."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ import retinanet
 
 
 def program() -> str:
-    """Return the command as it works in the user's shell; scripts that enter .venv say it."""
+    """Return the program name that works in the user's shell; scripts that use .venv set it."""
     return os.environ.get("RETINANET_COMMAND", "retinanet")
 
 
 def command_line(*words: object) -> str:
-    """Return a command of this program that works when it is pasted into a shell.
+    """Return a command line of this program that can be pasted into a shell.
 
     Args:
-        words: of the command; a path that begins with a dash is kept from being read as an option.
+        words: Words of the command. A path that begins with a dash is written as `./-name`.
     """
     plain = [
         f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
@@ -36,15 +36,15 @@ def command_line(*words: object) -> str:
 
 
 def launcher() -> str | None:
-    """Name torchrun's agent on this machine, which stays while it restarts its workers.
+    """Return an id of torchrun's agent on this machine, which stays the same across restarts.
 
-    Without torchrun there is none. The name tells neither user nor machine.
+    None without torchrun. The id is a hash, so it reveals neither user nor machine.
     """
-    launch = os.environ.get("TORCHELASTIC_RUN_ID")  # "none" unless --rdzv-id says more
+    launch = os.environ.get("TORCHELASTIC_RUN_ID")  # "none" unless --rdzv-id is given
     if launch is None:
         return None
     agent = os.getppid()
-    try:  # numbers of processes come again, in containers always the same; this does not
+    try:  # process ids repeat, especially in containers; the start time does not
         started = Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         started = ""
@@ -53,13 +53,13 @@ def launcher() -> str | None:
 
 
 def describe_environment(world_size: int, device: torch.device) -> dict[str, Any]:
-    """Return versions, hardware and git state: what one needs to repeat a run."""
+    """Return versions, hardware and git state, to be able to repeat a run."""
     cuda = device.type == "cuda"
     return {
         "retinanet": retinanet.__version__,
         "git": git_state(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a class of its own, which a checkpoint must not hold
+        "torch": str(torch.__version__),  # a subclass of str, which a checkpoint must not contain
         "torchvision": torchvision.__version__,
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
@@ -70,10 +70,12 @@ def describe_environment(world_size: int, device: torch.device) -> dict[str, Any
 
 
 def git_state() -> str:
-    """Return the commit of the project's checkout, `+changes` if it differs, or an empty string."""
+    """Return the commit of the checkout, with `+changes` if it was edited, or an empty string."""
     folder = Path(retinanet.__file__).parent
     try:
-        _git(folder, "ls-files", "--error-unmatch", "__init__.py")  # not a project around us
+        _git(
+            folder, "ls-files", "--error-unmatch", "__init__.py"
+        )  # fails in the repository of another project
         commit = _git(folder, "rev-parse", "--short=12", "HEAD")
         return commit + ("+changes" if _git(folder, "status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):

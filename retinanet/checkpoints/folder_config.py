@@ -1,7 +1,7 @@
-"""The config.yaml of a run folder, which its owner may have edited since the run wrote it.
+"""The config.yaml of a run folder, which may have been edited since the run wrote it.
 
-A checkpoint carries its own config. The file beside it is for people: what they change in it is
-what they want of the next `--resume`, and nothing that evaluation or prediction would look at.
+A checkpoint contains its own config. The file beside it is for people: their edits take effect at
+the next `--resume`. Evaluation and prediction do not use it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from retinanet.schema import Config
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """What the config.yaml of a run folder says now."""
+    """Current content of the config.yaml of a run folder."""
 
     path: Path
     config: Config
     is_own: bool
-    """Whether it is as the newest launch of the run has left it."""
+    """Whether it is unchanged since the newest launch of the run."""
 
 
 def read_folder_config(folder: RunFolder, saved: Config) -> FolderConfig | None:
-    """Read the config.yaml of a run folder; None if there is none.
+    """Read the config.yaml of a run folder; None if it does not exist.
 
     Args:
-        folder: of the run.
-        saved: the run's own config: what `auto` was resolved to there stays so.
+        folder: Folder of the run.
+        saved: Config of the run. What `auto` was resolved to there stays the same.
 
     Raises:
-        UserError: it cannot be read as a config.
+        UserError: It cannot be read as a config.
     """
     path = folder.config
     if not path.is_symlink() and not path.exists():
@@ -49,9 +49,9 @@ def read_folder_config(folder: RunFolder, saved: Config) -> FolderConfig | None:
     except UserError as error:
         remove = "rm -r" if path.is_dir() else "rm"
         raise UserError(
-            f"{error}\nThis is the config of the run in {folder.path}, and what is changed in it "
-            "counts at a resume. Nothing was written. Correct it, or take the run's own back by "
-            f"removing it, as it is then written again: {remove} {shlex.quote(str(path))}"
+            f"{error}\nThis is the config of the run in {folder.path}; a resume applies its edits. "
+            "Nothing was written. Correct the file, or remove it, so that it is written again from "
+            f"the checkpoint: {remove} {shlex.quote(str(path))}"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
@@ -63,17 +63,17 @@ def read_folder_config(folder: RunFolder, saved: Config) -> FolderConfig | None:
 
 
 def _keep_place(config: Config, saved: Config, path: Path) -> Config:
-    """Return a config with the run's own place, where its file says nothing of it."""
+    """Return a config with the output folder of the run, if its file does not set one."""
     kept = []
     if "dir" not in config.output.model_fields_set:
         kept.append(Change(key="output.dir", before=None, after=saved.output.dir))
-    if config.output.name == path.stem:  # a config without a name is named by its file
+    if config.output.name == path.stem:  # without a name it got that of its file
         kept.append(Change(key="output.name", before=None, after=saved.output.name))
     return override_config(config, list(map(as_override, kept))) if kept else config
 
 
 def keep_resolved(asked: Config, saved: Config) -> Config:
-    """Return `asked` with what `auto` was resolved to in the run."""
+    """Return `asked` with `auto` replaced by what it was resolved to in the run."""
     resolved = [
         f"train.{key}={getattr(saved.train, key)}"
         for key in ("precision", "micro_batch")
@@ -85,13 +85,13 @@ def keep_resolved(asked: Config, saved: Config) -> Config:
 def describe_ignored_edit(
     path: Path, saved: Config, overrides: Sequence[str], sections: Sequence[str]
 ) -> list[str]:
-    """Say which options were edited in the config.yaml beside a checkpoint, to no effect here.
+    """Return notes on edits of the config.yaml beside a checkpoint, which have no effect here.
 
     Args:
-        path: of the checkpoint.
-        saved: the config in it.
-        overrides: `section.key=value` that were given: these count.
-        sections: those that matter here, such as `postprocess`.
+        path: Path of the checkpoint.
+        saved: Config in the checkpoint.
+        overrides: Words `section.key=value` that were given; edits of these options are ignored.
+        sections: Sections that matter to the command, such as `postprocess`.
     """
     if path.absolute().parent.name != "checkpoints":
         return []
@@ -99,7 +99,7 @@ def describe_ignored_edit(
     try:
         found = read_folder_config(folder, saved)
     except UserError:
-        return []  # nothing here depends on it; a resume says what is wrong with it
+        return []  # nothing here depends on it; a resume reports what is wrong
     if found is None or found.is_own:
         return []
     given = named_in(overrides)
@@ -112,12 +112,12 @@ def describe_ignored_edit(
         return []
     return [
         f"{found.path} was edited ({', '.join(map(str, edits))}), which has no effect here: a "
-        "checkpoint carries its own config. Give options on the command line: "
+        "checkpoint contains its own config. Give the options on the command line: "
         + shlex.join(map(as_override, edits))
     ]
 
 
 def as_override(change: Change) -> str:
-    """Return the word of a command line that makes a change."""
+    """Return a change as a word of the command line."""
     value = change.after
     return f"{change.key}={json.dumps(value) if isinstance(value, list) else as_text(value)}"

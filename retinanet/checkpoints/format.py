@@ -1,7 +1,7 @@
-"""Checkpoints: one file of tensors and plain types that explains itself.
+"""Checkpoints: one self-contained file of tensors and plain types.
 
-Read with `weights_only`, so that a stranger's file cannot run code; written to a temporary name,
-flushed to the disk and renamed, so that a crash never leaves half of one.
+It is read with `weights_only`, so that someone else's file cannot run code. It is written to a
+temporary name, flushed to the disk and renamed, so that a crash never leaves half a file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from retinanet.schema import Config
 _FORMAT = "retinanet checkpoint"
 _VERSION = 1
 _OTHER_PROJECTS = (
-    "; if it is a RetinaNet of torchvision, detectron2 or mmdetection: retinanet convert "
+    "; to convert a RetinaNet of torchvision, detectron2 or mmdetection: retinanet convert "
     "checkpoint FILE OUT.pt"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is: everything beside weights and optimiser that a resume needs."""
+    """Progress of a run: all state that a resume needs besides weights and optimiser."""
 
     step: int = 0
     """Optimiser steps taken."""
@@ -43,13 +43,13 @@ class Progress:
     """Highest AP on val so far."""
     best_step: int | None = None
     stale: int = 0
-    """Evaluations since then."""
+    """Evaluations since the best one."""
     normalizer: float | None = None
-    """Moving average of positives, where the loss uses it."""
+    """Moving average of the number of positives, if the loss uses it."""
     skipped_steps: int = 0
-    """Steps whose loss or gradient was not finite."""
+    """Number of steps with a non-finite loss or gradient."""
     bad_images: tuple[str, ...] = ()
-    """The message about each unreadable image so far."""
+    """Messages about unreadable images so far."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,7 @@ class Checkpoint:
     model: dict[str, Any]
     progress: Progress
     averaged: dict[str, Any] | None = None
-    """The moving average of `model`, where `train.ema_decay` keeps one."""
+    """The moving average of `model`, if `train.ema_decay` keeps one."""
     optimizer: dict[str, Any] | None = None
     scaler: dict[str, Any] | None = None
     fingerprint: str = ""
@@ -70,14 +70,14 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Any]:
-        """What the network is used with: the average, where there is one."""
+        """Weights to use the network with: the average, if there is one."""
         return self.averaged or self.model
 
 
 class _CheckpointFile(FileIO):
-    """The file that `torch.save` writes to: it keeps the error that torch hides behind its own.
+    """The file that `torch.save` writes to; it keeps the system error that torch replaces.
 
-    It has no buffer: a loader's process, forked meanwhile, must not hold half of one.
+    It has no buffer, because a loader process forked meanwhile would get a copy of it.
     """
 
     def __init__(self, path: Path, abandoned: Event | None) -> None:
@@ -88,7 +88,7 @@ class _CheckpointFile(FileIO):
     def write(self, data: Any) -> int:
         try:
             if self._abandoned is not None and self._abandoned.is_set():
-                raise InterruptedError("the run was ended")
+                raise InterruptedError("the run has ended")
             write_all(super().write, data)
         except OSError as error:
             self.error = error
@@ -97,21 +97,21 @@ class _CheckpointFile(FileIO):
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path, *, abandoned: Event | None = None) -> None:
-    """Write a checkpoint; `path` holds the old or the new one at any moment.
+    """Write a checkpoint; at any moment `path` is the old or the new one.
 
     Args:
-        checkpoint: the checkpoint to write.
-        path: path of the file.
-        abandoned: when another thread sets it, the writing ends at once and the old one stays.
+        checkpoint: Checkpoint to write.
+        path: Path of the file.
+        abandoned: Event with which another thread stops the writing; the old file is then kept.
 
     Raises:
-        TrainingError: the disk does not take it.
+        TrainingError: It cannot be written.
     """
     write_tensors(_to_plain_types(checkpoint), path, abandoned=abandoned)
 
 
 def write_tensors(content: dict[str, Any], path: Path, *, abandoned: Event | None = None) -> None:
-    """Write tensors and plain values as torch does; see `save_checkpoint`."""
+    """Write tensors and plain values with `torch.save`; see `save_checkpoint`."""
     file = None
     try:
         with (
@@ -124,12 +124,12 @@ def write_tensors(content: dict[str, Any], path: Path, *, abandoned: Event | Non
         if not isinstance(cause, OSError):
             raise
         failure = write_failure(path, cause, needed=_tensor_bytes(content))
-        stays = "; the checkpoint before it stays" if path.exists() else ""
+        stays = "; the previous checkpoint is kept" if path.exists() else ""
         raise TrainingError(f"{failure}{stays}") from None
 
 
 def _to_plain_types(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what the file holds: tensors and plain types."""
+    """Return the content of the file: tensors and plain types."""
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -149,7 +149,7 @@ def _to_plain_types(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _tensor_bytes(value: Any) -> int:
-    """Return the bytes of the tensors in nested dicts."""
+    """Return the size of the tensors in nested dicts, in bytes."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     return sum(map(_tensor_bytes, value.values())) if isinstance(value, dict) else 0
@@ -159,7 +159,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the host; nothing in the file is executed.
 
     Raises:
-        UserError: missing, truncated, not ours, or a file that would run code.
+        UserError: The file is missing, truncated, not a checkpoint, or could run code.
     """
     content = _read_content(path)
     if not is_ours(content):
@@ -171,7 +171,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         categories = content["categories"]
         if len(categories["ids"]) != len(categories["names"]):
-            raise TypeError("as many category ids as names")
+            raise TypeError("the numbers of category ids and names differ")
         return Checkpoint(
             config=build_config(content["config"], source=str(path)),
             categories=Categories(ids=tuple(categories["ids"]), names=tuple(categories["names"])),
@@ -188,30 +188,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def is_ours(content: Any) -> bool:
-    """Whether what a file holds is a checkpoint of this project, of whatever version."""
+    """Whether the content of a file is a checkpoint of this project, of any version."""
     return isinstance(content, dict) and content.get("format") == _FORMAT
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether a file is whole, as far as one sees from outside, and not a checkpoint of ours."""
+    """Whether a file looks intact and is not a checkpoint of this project."""
     if not path.is_file() or path.suffix in (".yaml", ".yml"):
         return False
     try:
         with path.open("rb") as file:
             if file.read(2) != b"PK":
-                return True  # older than torch's own format, or no file of torch
+                return True  # older than torch's zip format, or not written by torch
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("data.pkl")]
             return not any(_FORMAT.encode() in archive.read(name) for name in names)
-    except Exception:  # as in `check_sums`: reading it as ours says what is wrong
+    except Exception:  # as in `check_sums`: `load_checkpoint` reports what is wrong
         return False
 
 
 def _read_content(path: Path) -> Any:
-    """Return what a file holds.
+    """Return the content of a file.
 
     Raises:
-        UserError: it cannot be read, is damaged, or holds more than tensors and plain values.
+        UserError: It cannot be read, is damaged, or contains more than tensors and plain values.
     """
     if path.is_dir():
         inside = "best.pt" if path.name == "checkpoints" else "checkpoints/best.pt"
@@ -221,7 +221,7 @@ def _read_content(path: Path) -> Any:
             f"{path}: is a config; name a checkpoint, such as runs/first/checkpoints/best.pt"
         )
     if not path.is_file():
-        wrong = "is no regular file" if path.exists() else "there is no such checkpoint"
+        wrong = "is not a regular file" if path.exists() else "there is no such checkpoint"
         raise UserError(f"{path}: {wrong}")
     try:
         check_sums(path)
@@ -234,7 +234,7 @@ def _read_content(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise _not_ours(
                 path,
-                "holds more than tensors and plain values; it was not opened, because such a "
+                "contains more than tensors and plain values; it was not opened, because such a "
                 f"file can run code. It is not a checkpoint of this project{_OTHER_PROJECTS}",
             ) from None
         raise _not_ours(
@@ -243,34 +243,34 @@ def _read_content(path: Path) -> Any:
 
 
 def _not_ours(path: Path, otherwise: str) -> UserError:
-    """Return the error that names what a file is, or says `otherwise`."""
+    """Return the error that names what a file is, or with the message `otherwise`."""
     kind = name_file(path)
     return UserError(f"{path}: {otherwise if kind is None else describe(kind, path)}")
 
 
 def check_sums(path: Path) -> None:
-    """Compare every part of a file with its checksum, which torch writes but does not look at.
+    """Compare every part of a file with its checksum, which torch writes but does not check.
 
     Raises:
-        UserError: a part, or the list of parts, is not as torch wrote it.
+        UserError: A part, or the list of parts, is not as torch wrote it.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return  # not torch's format: it will say so
+            return  # not torch's zip format: torch.load reports it
     try:
         with zipfile.ZipFile(path) as archive:
-            # Torch takes the bytes of a part that is said to be a folder, or packed, for granted.
+            # torch reads parts marked as a folder or compressed without a check.
             plain = all(p.external_attr == p.compress_type == 0 for p in archive.infolist())
             whole = plain and archive.testzip() is None
     except PermissionError:
         raise
-    except Exception:  # zipfile has a dozen ways of saying that its list of parts is damaged
+    except Exception:  # zipfile raises many kinds of errors for a damaged list of parts
         whole = False
     if not whole:
         other = name_other_archive(path)
         if other is not None:
             raise UserError(f"{path}: {describe(other, path)}")
         raise UserError(
-            f"{path}: is damaged or cut off: its content does not agree with its checksums. Take "
-            "another copy of it, or another checkpoint"
+            f"{path}: is damaged or cut off: its content does not match its checksums. Use another "
+            "copy of it, or another checkpoint"
         )

@@ -1,4 +1,4 @@
-"""Start from another detector's weights: everything that fits, classes by name.
+"""Start from the weights of another detector: everything that fits, with classes by name.
 
 K classes; the subnets' outputs have rows (anchor of a cell, class) and (anchor of a cell, delta).
 """
@@ -15,26 +15,28 @@ from torchvision.ops import box_iou
 
 from retinanet.categories import Categories, shown_names
 from retinanet.checkpoints.format import Checkpoint
-from retinanet.errors import UserError, some_of
+from retinanet.errors import UserError, plural, some_of
 from retinanet.model.anchors import STRIDES, build_anchors
 from retinanet.model.detector import Detector
 from retinanet.schema import AnchorConfig, Config
 
 _SAME_ANCHOR = 0.75
-"""IoU of anchors, on every level, for one to take the place of another."""
+"""IoU on every level from which an anchor can replace another one."""
 
 
 def check_same_network(config: Config, checkpoint: Checkpoint) -> None:
-    """Refuse weights whose backbone, or what it was fed, is another: they would be noise.
+    """Refuse weights of another backbone or with other inputs: they would be noise.
 
     Raises:
-        UserError: they differ; the message names all the options that need to be as they were.
+        UserError: They differ; the message names all the options that have to be the same.
     """
     ours, theirs = config.model, checkpoint.config.model
     keys = ["backbone", "stride_in_1x1", "channel_order", "pixel_mean", "pixel_std"]
-    if checkpoint.categories:  # a backbone alone has no P7
+    if checkpoint.categories:  # a file with only a backbone has no P7
         keys.append("p7_relu")
-    if (ours.norm == "gn") != (theirs.norm == "gn"):  # batch norms take each other's weights
+    if (ours.norm == "gn") != (
+        theirs.norm == "gn"
+    ):  # all kinds of batch norm have the same weights
         keys.append("norm")
     elif ours.norm != "gn" and not ours.backbone.startswith("timm:"):
         keys.append("norm_eps")
@@ -47,13 +49,12 @@ def check_same_network(config: Config, checkpoint: Checkpoint) -> None:
         dumped = theirs.model_dump(mode="json")
         words = [f"'model.{key}={json.dumps(dumped[key])}'" for key in keys]
         raise UserError(
-            f"model.init_from: {'; '.join(lines)}; its weights need these as they were: "
-            f"{' '.join(words)}"
+            f"model.init_from: {'; '.join(lines)}; to use its weights, set {' '.join(words)}"
         )
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Return a fingerprint of weights, the same wherever their file lies."""
+    """Return a fingerprint of weights that does not depend on the path of their file."""
     found = hashlib.sha256()
     for name, value in sorted(weights.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -64,21 +65,21 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
 def load_matching(
     model: Detector, checkpoint: Checkpoint, categories: Categories, anchors: AnchorConfig
 ) -> list[str]:
-    """Load a checkpoint's weights into a model of other classes; return lines that say what fitted.
+    """Load the weights of a checkpoint into a model with other classes; return lines for the log.
 
-    Of averaged weights the average is taken. Backbone and pyramid load tensor by tensor, a subnet
-    as a whole or not at all. Of the subnets' outputs an anchor keeps the rows of the one in the
-    checkpoint that is nearly the same (in whatever order), and a class those of the same name;
-    other rows keep their fresh start (class biases at the prior).
+    If the checkpoint has averaged weights, the average is used. Backbone and pyramid are loaded
+    tensor by tensor, a subnet as a whole or not at all. In the outputs of the subnets, an anchor
+    gets the rows of the checkpoint's anchor that is nearly the same (in any order), and a class
+    those of the same name. Other rows stay freshly initialised (class biases at the prior).
 
     Args:
-        model: the model, freshly initialised.
-        checkpoint: the checkpoint to take weights from; it may hold a backbone alone.
-        categories: categories of the model.
-        anchors: anchors of the model.
+        model: Freshly initialised model.
+        checkpoint: Checkpoint to take weights from; it may contain only a backbone.
+        categories: Categories of the model.
+        anchors: Anchors of the model.
 
     Raises:
-        UserError: a frozen part of the model would stay random.
+        UserError: A frozen part of the model would stay random.
     """
     state = _without_counters(model.state_dict())
     weights = _without_counters(checkpoint.weights)
@@ -89,9 +90,9 @@ def load_matching(
     subnets = (("class_subnet", classes, len(old_names)), ("box_subnet", [0, 1, 2, 3], 4))
     for subnet, columns, old_columns in subnets:
         if not old_columns or f"{subnet}.output.weight" not in weights:
-            continue  # there is none in the checkpoint
+            continue  # not in the checkpoint
         if not _is_same_subnet(state, weights, subnet):
-            skipped.append(f"{subnet}: its convolutions are others than in the checkpoint")
+            skipped.append(f"{subnet}: its convolutions differ from those in the checkpoint")
             continue
         taken |= {name: w for name, w in weights.items() if name.startswith(f"{subnet}.tower.")}
         if _is_all_fresh(sources) or _is_all_fresh(columns):
@@ -111,14 +112,14 @@ def load_matching(
 
 
 def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what only counts the batches that a batch norm has seen."""
+    """Leave out the counters of batches in batch norms."""
     return {n: value for n, value in weights.items() if not n.endswith("num_batches_tracked")}
 
 
 def _take_backbone_and_pyramid(
     state: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the weights of backbone and pyramid that fit, and the others in words."""
+    """Return the weights of backbone and pyramid that fit, and descriptions of the others."""
     taken, skipped = {}, []
     for name, value in weights.items():
         if "_subnet." in name:
@@ -134,7 +135,7 @@ def _take_backbone_and_pyramid(
 def _is_same_subnet(
     state: Mapping[str, Tensor], weights: Mapping[str, Tensor], subnet: str
 ) -> bool:
-    """Whether a subnet has the same convolutions; its outputs may have other rows."""
+    """Whether a subnet has the same convolutions; its output may have other rows."""
 
     def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
         own = {n: value for n, value in tensors.items() if n.startswith(f"{subnet}.")}
@@ -147,53 +148,59 @@ def _check_frozen(model: Detector, taken: Container[str]) -> None:
     """Refuse a frozen part of the model that has no weights from the checkpoint.
 
     Raises:
-        UserError: there is such a part.
+        UserError: There is such a part.
     """
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     random = [name for name in frozen if name not in taken]
     if random:
         raise UserError(
-            f"model.freeze: {random[0]} (and {len(random) - 1} more) would stay random for ever: "
-            "the checkpoint has none that fits; freeze less"
+            f"model.freeze: {random[0]} (and {len(random) - 1} more) would stay random forever, "
+            "because the checkpoint has no weights that fit; freeze less"
         )
 
 
 def _describe_classes(
     categories: Categories, sources: Sequence[int | None], old_names: Sequence[str]
 ) -> list[str]:
-    """Say which classes keep their logits, by their sources in the checkpoint."""
+    """Return lines on which classes keep their logits, from their sources in the checkpoint."""
     kept = [n for n, place in zip(categories.names, sources, strict=False) if place is not None]
     fresh = [name for name in categories.names if name not in kept]
     lines = [
-        f"  class logits kept for {len(kept)} classes of the same name{_in_brackets(kept)}, fresh "
-        f"for {len(fresh)}{_in_brackets(fresh)}"
+        f"  class logits kept for {plural(len(kept), 'class')} of the same name"
+        f"{_in_brackets(kept)}, fresh for {len(fresh)}{_in_brackets(fresh)}"
     ]
     left = [name for name in old_names if name not in categories.names]
     spelled = {_letters_of(name): name for name in left}
-    alike = [f"{n}, there {spelled[_letters_of(n)]}" for n in fresh if _letters_of(n) in spelled]
+    alike = [
+        f"{n}, in the checkpoint {spelled[_letters_of(n)]}"
+        for n in fresh
+        if _letters_of(n) in spelled
+    ]
     if alike:
         lines.append(
-            "  only the same name keeps logits, and these are written otherwise"
+            "  only classes of exactly the same name keep logits; these are spelled differently"
             f"{_in_brackets(alike)}"
         )
     if left:
-        lines.append(f"  {len(left)} of the checkpoint's classes left out{_in_brackets(left)}")
+        lines.append(
+            f"  {plural(len(left), 'class')} of the checkpoint left out{_in_brackets(left)}"
+        )
     return lines
 
 
 def _letters_of(name: str) -> str:
-    """Return what names of one class have in common: `traffic_light` and `Traffic Light`."""
+    """Return the letters and digits of a name: `traffic_light` and `Traffic Light` are equal."""
     return "".join(filter(str.isalnum, name.casefold()))
 
 
 def _describe_anchors(sources: Sequence[int | None], old: int) -> list[str]:
-    """Say which anchors of a cell keep their rows, where not all of them do in their places."""
+    """Return a line on which anchors of a cell keep their rows, unless all of them do."""
     kept = len(sources) - sources.count(None)
     if list(sources) == list(range(old)):
         return []
-    rest = "; those of the others are fresh" if kept < len(sources) else ""
+    rest = "; the other rows are fresh" if kept < len(sources) else ""
     return [
-        f"  {kept} of {len(sources)} anchors of a cell are nearly as one of the {old} in the "
+        f"  {kept} of {len(sources)} anchors of a cell nearly match one of the {old} in the "
         f"checkpoint and keep its rows{rest}"
     ]
 
@@ -209,7 +216,7 @@ def _in_brackets(names: list[str]) -> str:
 def _describe_fresh(
     state: Mapping[str, Tensor], taken: Container[str], weights: Container[str]
 ) -> Iterator[str]:
-    """Name the tensors that begin anew and have no counterpart; a whole part by its name alone."""
+    """Name the fresh tensors without a counterpart; a part that is all fresh by its name."""
     for part in dict.fromkeys(name.partition(".")[0] for name in state):
         names = [name for name in state if name.partition(".")[0] == part]
         if not any(name in taken for name in names):
@@ -219,7 +226,7 @@ def _describe_fresh(
 
 
 def _match_anchors(new: AnchorConfig, old: AnchorConfig) -> list[int | None]:
-    """Return for each anchor of a cell which one of the old cell is nearly the same, if any is."""
+    """Return for each anchor of a cell the index of the matching old one, or None."""
     levels = zip(_first_cells(new), _first_cells(old), strict=True)
     ious = torch.stack([box_iou(ours, theirs) for ours, theirs in levels])
     iou = ious.amin(dim=0)  # (levels, anchors, old anchors) -> (anchors, old anchors)
@@ -231,7 +238,7 @@ def _match_anchors(new: AnchorConfig, old: AnchorConfig) -> list[int | None]:
 
 
 def _first_cells(anchors: AnchorConfig) -> list[Tensor]:
-    """Return the anchors of the first cell of each level, from the corner of the canvas."""
+    """Return the anchors of the first cell of each level, relative to the canvas corner."""
     generator = build_anchors(anchors)
     return [
         cell + generator.offset * stride
@@ -245,13 +252,13 @@ def _merge_rows(
     anchors: Sequence[int | None],
     columns: Sequence[int | None],
 ) -> Tensor:
-    """Return an output's `fresh` rows, with those of `old` where anchor and column have a source.
+    """Return `fresh` rows of an output, replaced by those of `old` if both indices have a source.
 
     Args:
-        fresh: (anchors of a cell * columns, ..).
-        old: (anchors of a cell, columns, ..), both of the checkpoint.
-        anchors: place of each anchor in the checkpoint.
-        columns: place of each class, or delta, in the checkpoint.
+        fresh: (anchors of a cell * columns, ...), from the new model.
+        old: (anchors of a cell, columns, ...), from the checkpoint.
+        anchors: Index of each anchor in the checkpoint, or None.
+        columns: Index of each class, or delta, in the checkpoint, or None.
     """
     merged = fresh.clone().unflatten(0, (len(anchors), len(columns)))
     for anchor, old_anchor in enumerate(anchors):

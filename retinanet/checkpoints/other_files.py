@@ -1,7 +1,7 @@
-"""What a file is that is not a checkpoint of ours: named without opening it as one.
+"""Recognise files that are not checkpoints of this project, without running code in them.
 
-The bytes at its start tell formats apart. A pickle's own words (the names of weights and classes in
-it) are read off its instructions, which are not carried out.
+The first bytes of a file tell its format. The names of weights and classes in a pickle are read
+from its instructions, which are not executed.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from pathlib import Path
 from typing import IO
 
 _SOURCES = (
-    "What converts: RetinaNets of torchvision, detectron2 and mmdetection, and ImageNet ResNets "
+    "RetinaNets of torchvision, detectron2 and mmdetection and ImageNet ResNets can be converted "
     "(docs/finetuning.md)"
 )
 _RESNET_INSIDE = re.compile(r"^(module\.)?backbone\.(0\.)?body\.conv1\.weight$")
-"""Names by which model.weights finds torchvision's ResNet in a detector."""
+"""Weight name that shows that model.weights can use the ResNet of a torchvision detector."""
 _SAVE_SCRIPTED = (
     'Save its weights: python -c "import sys, torch; torch.save(torch.jit.load(sys.argv[1])'
     ".state_dict(), 'weights.pth')\" FILE"
 )
-_YHENON = "a RetinaNet of yhenon/pytorch-retinanet, which is not converted: its pyramid differs"
+_YHENON = "a RetinaNet of yhenon/pytorch-retinanet, which cannot be converted: its pyramid differs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileKind:
-    """What a file is."""
+    """The kind of a file."""
 
     what: str
-    """With its article: `an FCOS of torchvision`."""
+    """Description with its article: `an FCOS of torchvision`."""
     converts: bool = False
-    """Whether `retinanet convert checkpoint` reads it."""
+    """Whether `retinanet convert checkpoint` can convert it."""
     remedy: str = _SOURCES
-    """What to do instead, a sentence without its full stop; FILE stands for the path."""
+    """What to do instead: a sentence without its full stop, where FILE stands for the path."""
 
 
 _NETWORKS: tuple[tuple[str, FileKind], ...] = (
@@ -46,14 +46,14 @@ _NETWORKS: tuple[tuple[str, FileKind], ...] = (
         r"(^|\.)(regression|classification)Model\.",
         FileKind(
             what=_YHENON,
-            remedy=f"A training can start from its ResNet: model.weights=FILE. {_SOURCES}",
+            remedy=f"Training can start from its ResNet: model.weights=FILE. {_SOURCES}",
         ),
     ),
     (
         r"^(regression|classification)Model$",  # the pickled module
         FileKind(
             what=_YHENON,
-            remedy="A training can start from its ResNet: where its code is, torch.save("
+            remedy="Training can start from its ResNet: where its code is installed, torch.save("
             "model.state_dict(), 'weights.pth'), then model.weights=weights.pth",
         ),
     ),
@@ -71,7 +71,7 @@ _NETWORKS: tuple[tuple[str, FileKind], ...] = (
             (r"(^|\.)head\.ctrness\.", "an FCOS of detectron2"),
             (
                 r"^(retnet_cls|retnet_bbox)",
-                "a RetinaNet of Detectron (Caffe2), detectron2's forerunner",
+                "a RetinaNet of Detectron (Caffe2), the predecessor of detectron2",
             ),
             (r"^(conv_rpn|rpn_cls|rpn_bbox|cls_score_w)", "a Faster R-CNN of Detectron (Caffe2)"),
             (r"bbox_head\.conv_centerness\.", "an FCOS of mmdetection"),
@@ -94,7 +94,7 @@ _NETWORKS: tuple[tuple[str, FileKind], ...] = (
         )
     ),
 )
-"""A name that tells a network, and what it then is; the first one counts."""
+"""Pattern of a weight name, and the network that has it; the first match is used."""
 _CONVERTS: tuple[tuple[str, FileKind], ...] = tuple(
     (pattern, FileKind(what=what, converts=True))
     for pattern, what in (
@@ -106,20 +106,21 @@ _CONVERTS: tuple[tuple[str, FileKind], ...] = tuple(
     )
 )
 _OTHERS: tuple[tuple[str, FileKind], ...] = (
-    (r"(^|\.)bbox_head\.", FileKind(what="a detector of mmdetection that is no RetinaNet")),
+    (r"(^|\.)bbox_head\.", FileKind(what="a detector of mmdetection that is not a RetinaNet")),
     (
         r"^(class_token|cls_token|conv_proj\.weight|patch_embed\.proj\.weight)$",
         FileKind(what="an image classifier (a transformer), not a detector"),
     ),
     (
         r"^(features\.|Conv2d_1a_3x3\.|conv1\.conv\.weight|stem\.block)",
-        FileKind(what="an image classifier of torchvision that is no ResNet, not a detector"),
+        FileKind(what="an image classifier of torchvision other than a ResNet, not a detector"),
     ),
     (
         r"^(stem|stages|blocks|layers|conv_stem|bn1)[._]",
         FileKind(
-            what="an image classifier, as timm has them, not a detector",
-            remedy="It is a backbone's weights: model.backbone=timm:<its name> model.weights=FILE",
+            what="an image classifier in the format of timm, not a detector",
+            remedy="Use it as the weights of a backbone: model.backbone=timm:<its name> "
+            "model.weights=FILE",
         ),
     ),
     (
@@ -130,22 +131,18 @@ _OTHERS: tuple[tuple[str, FileKind], ...] = (
 _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (
         rb"\x89HDF",
-        FileKind(what="an HDF5 file, such as Keras writes (keras-retinanet among them)"),
+        FileKind(what="an HDF5 file, as written by Keras (also by keras-retinanet)"),
     ),
     (rb"\x08[\x01-\x20][\x12\x1a].", FileKind(what="an ONNX model")),
     (rb".{4}TFL3", FileKind(what="a TensorFlow Lite model")),
     (rb"ftrt|ptrt", FileKind(what="an engine of TensorRT")),
     (
         rb"\s*<(!doctype html|html)",
-        FileKind(
-            what="a web page, not the file", remedy="Download it again: the address was another"
-        ),
+        FileKind(what="a web page, not the file", remedy="Download it again from another address"),
     ),
     (
         rb"version https://git-lfs",
-        FileKind(
-            what="a pointer of Git LFS, not the file", remedy="`git lfs pull` fetches the file"
-        ),
+        FileKind(what="a Git LFS pointer, not the file", remedy="`git lfs pull` fetches the file"),
     ),
     (
         rb"\x1f\x8b|.{257}ustar|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ",
@@ -154,7 +151,7 @@ _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     (rb"\x89PNG|\xff\xd8\xff|GIF8|BM", FileKind(what="an image, not weights")),
     (rb"\s*[\[{]", FileKind(what="text (JSON), not weights")),
 )
-"""What files begin with."""
+"""First bytes of files, and their kind."""
 _SUFFIXES = {
     ".onnx": "an ONNX model",
     ".pb": "a graph of TensorFlow",
@@ -166,24 +163,24 @@ _SUFFIXES = {
 
 
 def name_network(words: Collection[str]) -> FileKind | None:
-    """Return what a network is by the names of its weights and classes, if it is known."""
+    """Return the kind of a network from the names of its weights and classes, if known."""
     for pattern, kind in (*_NETWORKS, *_CONVERTS, *_OTHERS):
         found = re.compile(pattern)
         if any(found.search(word) for word in words):
             if not kind.converts and any(_RESNET_INSIDE.match(word) for word in words):
-                remedy = f"A training can start from its ResNet: model.weights=FILE. {_SOURCES}"
+                remedy = f"Training can start from its ResNet: model.weights=FILE. {_SOURCES}"
                 return FileKind(what=kind.what, remedy=remedy)
             return kind
     return None
 
 
 def name_file(path: Path) -> FileKind | None:
-    """Return what a file is that is not a checkpoint of ours, if it is known; nothing runs."""
+    """Return the kind of a file that is not a checkpoint of this project, if known."""
     try:
         with path.open("rb") as file:
             start = file.read(300)
         if not start:
-            return FileKind(what="an empty file", remedy="Take another copy of it")
+            return FileKind(what="an empty file", remedy="Use another copy of it")
         if start.startswith(b"PK\x03\x04"):
             return _name_archive(path)
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
@@ -191,7 +188,7 @@ def name_file(path: Path) -> FileKind | None:
         words = _pickle_words(path) if start[:1] in (b"\x80", b"(", b"c") else []
         if words:
             return name_network(words)
-    except Exception:  # zipfile has a dozen for damaged archives: whoever asks says so
+    except Exception:  # zipfile raises many kinds for damaged archives; the caller reports it
         return None
     what = _SUFFIXES.get(path.suffix.lower())
     by_suffix = FileKind(what=what) if what else None
@@ -199,7 +196,7 @@ def name_file(path: Path) -> FileKind | None:
 
 
 def describe(kind: FileKind, path: Path) -> str:
-    """Return what a file is and what to do, for a message that begins with its path."""
+    """Return the end of a message that begins with the path: what the file is and what to do."""
     if kind.converts:
         place = shlex.quote(str(path))
         return (
@@ -211,7 +208,7 @@ def describe(kind: FileKind, path: Path) -> str:
 
 
 def name_other_archive(path: Path) -> FileKind | None:
-    """Return what a zip archive is that holds no weights as torch writes them, if it is one."""
+    """Return the kind of a zip archive without weights written by torch; None for others."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -247,7 +244,7 @@ def _safetensors_names(path: Path) -> list[str]:
 
 
 def _pickle_words(path: Path) -> list[str]:
-    """Return the words of a pickle, or of torch's files of before 1.6: some in a row."""
+    """Return the words of a pickle, or of a file of torch before 1.6: several in a row."""
     words: list[str] = []
     with path.open("rb") as file:
         for _ in range(4):  # a magic number, a version, sizes of types, the content
@@ -260,7 +257,7 @@ def _pickle_words(path: Path) -> list[str]:
 
 
 def _words(file: IO[bytes]) -> Iterator[str]:
-    """Yield the text in a pickle, and the classes that it names as `module.name`."""
+    """Yield the strings in a pickle, and the classes that it names as `module.name`."""
     before = ["", ""]
     try:
         for instruction, value, _ in pickletools.genops(file):
@@ -273,4 +270,4 @@ def _words(file: IO[bytes]) -> Iterator[str]:
                 before = [before[1], text]
                 yield text
     except (ValueError, IndexError, UnicodeDecodeError, OverflowError):
-        return  # no pickle, or a damaged one: what was read counts
+        return  # not a pickle, or a damaged one: what was read so far is used

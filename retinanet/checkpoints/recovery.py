@@ -1,4 +1,4 @@
-"""Which checkpoint of a run to go on from, when a file of it is damaged."""
+"""Choose the checkpoint to resume a run from, when one of its files is damaged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from retinanet.errors import UserError
 
 
 def newest_whole(folder: RunFolder) -> tuple[Path, Checkpoint, list[str]]:
-    """Return the state to resume a run from: last.pt, or else the furthest that is whole.
+    """Return the state to resume a run from: last.pt, or else the latest intact checkpoint.
 
     Returns:
-        The file, its content, and lines that say which files are damaged and what is taken
-        instead; no line if last.pt is whole.
+        The file, its content, and lines on which files are damaged and which one is used instead;
+        no line if last.pt is intact.
 
     Raises:
-        UserError: no checkpoint of the folder is whole, with what is wrong with each.
+        UserError: No checkpoint of the folder is intact; the message has what is wrong with each.
     """
     others = [path for path in (folder.best, *folder.snapshots()) if path.exists()]
     if not others and not folder.last.exists():
         raise UserError(
-            f"{folder.path}: there is no checkpoint to resume from; if the run was ended before "
-            "its first one, start it again without --resume"
+            f"{folder.path}: there is no checkpoint to resume from; if the run ended before its "
+            "first one, start it again without --resume"
         )
     damaged: list[str] = []
     if folder.last.exists():
@@ -34,7 +34,7 @@ def newest_whole(folder: RunFolder) -> tuple[Path, Checkpoint, list[str]]:
             damaged.append(str(error))
     else:
         damaged.append(f"{folder.last}: there is no such checkpoint")
-    newest: tuple[Path, Checkpoint] | None = None  # one at a time in memory
+    newest: tuple[Path, Checkpoint] | None = None  # keep only one in memory
     for path in others:
         try:
             checkpoint = load_resumable(path)
@@ -49,21 +49,21 @@ def newest_whole(folder: RunFolder) -> tuple[Path, Checkpoint, list[str]]:
             f"{listed}\nStart again under another --name, or remove the folder {folder.path} first"
         )
     path, checkpoint = newest
-    taken = f"taking {path} instead, the state after step {checkpoint.progress.step}"
+    taken = f"using {path} instead, the state after step {checkpoint.progress.step}"
     return path, checkpoint, [*damaged, taken]
 
 
 def load_resumable(path: Path) -> Checkpoint:
-    """Read a checkpoint that a run can go on from.
+    """Read a checkpoint that a run can be resumed from.
 
     Raises:
-        UserError: as `load_checkpoint` does, or a file that holds the weights alone.
+        UserError: As `load_checkpoint`, or the file contains only the weights.
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.optimizer is None:
         raise UserError(
-            f"{path}: holds no optimiser state (`retinanet strip` drops it), so no run can be "
-            "resumed from it; to start a new one from its weights: "
+            f"{path}: contains no optimiser state (`retinanet strip` removes it), so it cannot be "
+            "resumed; to start a new run from its weights: "
             + command_line("train", "CONFIG", "--init-from", path)
         )
     return checkpoint

@@ -1,4 +1,4 @@
-"""A checkpoint -> the detector in it, ready to use."""
+"""Rebuild the detector of a checkpoint, ready to use."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _TRAINED = (
     *("data.hflip", "data.preset", "data.augment", "data.repeat_threshold", "data.drop_empty"),
     *("data.min_box_side", "data.max_bad_images", "data.resize", "eval.every"),
 )
-"""How the names begin of options that belong to the training."""
+"""Prefixes of the names of training options."""
 _BLOCK = 16
-"""Channels that oneDNN takes together at most, by which torch computes on a CPU."""
+"""Largest channel block of oneDNN, which torch uses on a CPU."""
 
 
 def place(
     model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
 ) -> None:
-    """Move a network to a device, in the type and the layout that it computes in."""
+    """Move a network to a device, and set its data type and memory layout."""
     if device.type == "cpu" and _breaks_channels_last(model):
         channels_last = False
-    if any(parameter.dim() > 4 for parameter in model.parameters()):  # torch moves none of them
+    if any(parameter.dim() > 4 for parameter in model.parameters()):  # torch cannot convert these
         channels_last = False
     model.layout = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
 
 
 def _breaks_channels_last(model: nn.Module) -> bool:
-    """Whether a CPU must not train a network with the channels of a pixel together.
+    """Whether channels_last is unsafe for training a network on a CPU.
 
-    oneDNN then writes beside the memory of a 1x1 convolution with a stride and few input channels
-    (uxlfoundation/oneDNN issue 6035): wrong gradients, or a crash. Some networks of timm begin
-    with one (RepVGG, MobileOne, FastViT).
+    For a 1x1 convolution with a stride and few input channels, oneDNN then writes outside its
+    memory (uxlfoundation/oneDNN issue 6035), with wrong gradients or a crash. Some networks of
+    timm begin with one (RepVGG, MobileOne, FastViT).
     """
     return any(
         module.kernel_size == (1, 1) and max(module.stride) > 1 and module.in_channels < _BLOCK
@@ -53,10 +53,10 @@ def _breaks_channels_last(model: nn.Module) -> bool:
 
 
 def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:
-    """Load a checkpoint's weights into its own network.
+    """Load the weights of a checkpoint into its own network.
 
     Raises:
-        UserError: they do not fit.
+        UserError: They do not fit.
     """
     try:
         model.load_state_dict(weights)
@@ -66,24 +66,24 @@ def load_weights(model: Detector, weights: Mapping[str, Any]) -> None:
 
 
 def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config:
-    """Return the config to evaluate or predict with: on this machine's device, with overrides.
+    """Return the config to evaluate or predict with: on the device of this machine, with overrides.
 
     Raises:
-        UserError: a wrong option, or one of what was trained, which would have no effect.
+        UserError: A wrong option, or a training option, which would have no effect.
     """
     free = ("train.device", "train.precision")
     config = override_config(checkpoint.config, ["train.device=auto", *overrides])
     for text in overrides:
         key = text.partition("=")[0].strip()
         if key.startswith(_TRAINED) and key not in free:
-            raise UserError(f"{text}: {key} belongs to the training; it has no effect here")
+            raise UserError(f"{text}: {key} is an option of training; it has no effect here")
         if key == "data.classes" and set(config.data.classes or ()) != {
             *checkpoint.categories.names
         }:
             raise UserError(
-                f"{text}: which classes there are belongs to the training: the checkpoint has "
-                f"{some_of(shown_names(checkpoint.categories.names))}, and no others can be chosen "
-                "here. The table by class has the figures of each"
+                f"{text}: the classes are fixed by training: the checkpoint has "
+                f"{some_of(shown_names(checkpoint.categories.names))}, and they cannot be changed "
+                "here. The table by class has the metrics of each"
             )
     return config
 
@@ -91,14 +91,14 @@ def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config
 def restore_detector(
     checkpoint: Checkpoint, device: torch.device, precision: Precision
 ) -> Detector:
-    """Rebuild the network of a checkpoint; nothing but the file is needed.
+    """Rebuild the network of a checkpoint, from the file only.
 
     Raises:
-        UserError: the weights do not fit the config in the file, or are a backbone's alone.
+        UserError: The weights do not fit the config in the file, or are only those of a backbone.
     """
     if not checkpoint.categories:
         raise UserError(
-            "the checkpoint holds a backbone alone; train a detector from it: retinanet train "
+            "the checkpoint contains only a backbone; train a detector from it: retinanet train "
             "CONFIG --init-from CHECKPOINT"
         )
     model = build_detector(checkpoint.config, classes=len(checkpoint.categories), pretrained=False)

@@ -1,4 +1,4 @@
-"""The folder of a run, which explains itself."""
+"""The folder of a run: its files, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -18,70 +18,70 @@ from retinanet.yaml_reader import write_yaml
 
 _PARTS = ("checkpoints", "evaluation", "tensorboard")
 _CONFIG_KEY = "config_fingerprint"
-"""Of env.json: the fingerprint of config.yaml as the newest launch left it."""
+"""Key in env.json of the fingerprint of config.yaml as the newest launch left it."""
 
 
 class RunFolder:
-    """`runs/<name>/` and what lies where in it."""
+    """`runs/<name>/` and the paths in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def config(self) -> Path:
-        """The resolved experiment."""
+        """Path of the resolved config."""
         return self.path / "config.yaml"
 
     @property
     def environment(self) -> Path:
-        """Versions, hardware and git state."""
+        """Path of versions, hardware and git state."""
         return self.path / "env.json"
 
     @property
     def metrics(self) -> Path:
-        """What was recorded at each step that was reported, and at each evaluation."""
+        """Path of the records of reported steps and evaluations."""
         return self.path / "metrics.jsonl"
 
     @property
     def last(self) -> Path:
-        """The newest state, for `--resume`."""
+        """Path of the newest state, for `--resume`."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def best(self) -> Path:
-        """The state with the highest AP on val."""
+        """Path of the state with the highest AP on val."""
         return self.path / "checkpoints" / "best.pt"
 
     def snapshot(self, step: int) -> Path:
-        """The state after a step that stays, beside last.pt."""
+        """Path of a snapshot, the state after a step that is kept beside last.pt."""
         return self.path / "checkpoints" / f"step_{step:07d}.pt"
 
     def snapshots(self) -> list[Path]:
-        """Return the snapshots that are there, oldest first."""
+        """Return the existing snapshots, oldest first."""
         found = (self.path / "checkpoints").glob("step_*.pt")
         numbered = [path for path in found if path.stem.removeprefix("step_").isdecimal()]
         return sorted(numbered, key=lambda path: int(path.stem.removeprefix("step_")))
 
     def records(self) -> list[Path]:
-        """Return the files of the log that are there."""
+        """Return the existing files of the log."""
         named = [self.path / "train.log", self.metrics]
         return [*filter(Path.exists, named), *(self.path / "tensorboard").glob("*tfevents*")]
 
     @property
     def evaluation(self) -> Path:
-        """Figures, results and pictures of the newest evaluation."""
+        """Path of metrics, results and pictures of the newest evaluation."""
         return self.path / "evaluation"
 
     def check_free(self) -> None:
-        """Refuse a folder with another run in it, or one that cannot be written.
+        """Refuse a folder that contains another run or cannot be written.
 
         Raises:
-            UserError: with the way to resume, and a free name.
+            UserError: It does; the message has the command to resume, and a free name.
         """
         try:
             taken = self.config.exists() or self.last.exists()
-        except OSError as error:  # a folder above that may not be searched
-            raise UserError(f"{self.path}: cannot be looked into: {error.strerror}") from None
+        except OSError as error:  # no permission to search a parent folder
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
         if self._ended_before_first_save():
             return
         if taken:
@@ -94,13 +94,13 @@ class RunFolder:
             raise UserError(f"{self.path}: is a file; choose another output.dir or --name")
         if self.path.is_dir() and any(path.name != ".lock" for path in self.path.iterdir()):
             raise UserError(
-                f"{self.path}: the folder holds other files; choose another output.dir or "
+                f"{self.path}: the folder contains other files; choose another output.dir or "
                 + name_option(free_name(self.path.parent, self.path.name))
             )
         check_writable(self.path, "choose another output.dir")
 
     def _ended_before_first_save(self) -> bool:
-        """Whether a run was killed here before its first state was saved: nothing is lost then."""
+        """Whether a run was killed here before its first state was saved, so nothing is lost."""
         if not self.last.parent.is_dir():
             return False
         files = {path for path in self.path.rglob("*") if not path.is_dir()}
@@ -108,16 +108,16 @@ class RunFolder:
         return all(path in own or path.suffix == ".tmp" for path in files)
 
     def check_space(self, checkpoint_size: int, *, snapshots: int = 0) -> None:
-        """Refuse a disk without room for the last and the best checkpoint and one being written.
+        """Refuse a disk without space for the last and the best checkpoint and one being written.
 
-        Those of a run that goes on are there already.
+        The checkpoints of a resumed run already exist and are counted.
 
         Args:
-            checkpoint_size: bytes.
-            snapshots: checkpoints that stay beside those.
+            checkpoint_size: Size of a checkpoint in bytes.
+            snapshots: Number of snapshots that are kept.
 
         Raises:
-            UserError: with what is needed and what is free.
+            UserError: There is too little space; the message has the space needed and free.
         """
         parent = next(p for p in [self.path, *self.path.absolute().parents] if p.exists())
         there = sum(path.stat().st_size for path in self.last.parent.glob("*.pt"))
@@ -132,17 +132,17 @@ class RunFolder:
     def create(
         self, config: Config, environment: dict[str, Any], *, keep_config: bool = False
     ) -> None:
-        """Make the folders, write config.yaml and env.json, remove what a killed attempt left.
+        """Create the folders, write config.yaml and env.json, and remove leftovers of a killed run.
 
-        A config.yaml that says the same stays as it is, with its comments.
+        A config.yaml with the same meaning is not changed and keeps its comments.
 
         Args:
-            config: of the run.
-            environment: what env.json holds.
-            keep_config: leave config.yaml as it is, whatever it says.
+            config: Config of the run.
+            environment: Content of env.json.
+            keep_config: Whether to keep config.yaml as it is, even if it differs.
 
         Raises:
-            UserError: the folder cannot be written.
+            UserError: The folder cannot be written.
         """
         text: str | None = write_yaml(dump_config(config))
         known = _fingerprint(text or "")
@@ -155,7 +155,7 @@ class RunFolder:
                 for rest in (self.path / part).glob("*.tmp"):
                     rest.unlink()
             record = json.dumps({**environment, _CONFIG_KEY: known}, indent=2) + "\n"
-            # First: a config.yaml that comes from us is never taken for an edit of the user's.
+            # Written first, so that a config.yaml of ours is never taken for an edit of the user.
             with replacing(self.environment, durable=True) as temporary:
                 temporary.write_text(record, encoding="utf-8")
             if text is not None:
@@ -165,11 +165,11 @@ class RunFolder:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def is_config_as_written(self) -> bool:
-        """Whether config.yaml is as the newest launch has left it."""
+        """Whether config.yaml is unchanged since the newest launch."""
         return self._config_fingerprint() == self._recorded_config() != ""
 
     def _says_the_same(self, config: Config) -> bool:
-        """Whether config.yaml is there and means the same experiment."""
+        """Whether config.yaml exists and means the same experiment."""
         if not self.config.is_file():
             return False
         try:
@@ -184,7 +184,7 @@ class RunFolder:
             return ""
 
     def _recorded_config(self) -> str:
-        """Return the fingerprint of config.yaml as the newest launch left it; empty: unknown."""
+        """Return the fingerprint of config.yaml after the newest launch, or an empty string."""
         try:
             return str(json.loads(self.environment.read_text(encoding="utf-8"))[_CONFIG_KEY])
         except (OSError, ValueError, KeyError, TypeError):
@@ -201,11 +201,11 @@ def run_folder(config: Config) -> RunFolder:
 
 
 def free_name(folder: Path, name: str) -> str:
-    """Return `name`, or the first of `name-2`, `name-3`, .. that is not in the folder yet."""
+    """Return `name`, or the first of `name-2`, `name-3`, ... that is not in the folder yet."""
     candidates = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
     return next(candidate for candidate in candidates if not (folder / candidate).exists())
 
 
 def name_option(name: str) -> str:
-    """Return the option that names a run, as a shell takes it."""
+    """Return the option that names a run, quoted for a shell."""
     return shlex.join([f"--name={name}"] if name.startswith("-") else ["--name", name])

@@ -1,4 +1,4 @@
-"""One launch at a time writes into the folder of a run."""
+"""A lock, so that only one launch at a time writes into the folder of a run."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from retinanet.errors import UserError
 
 
 class RunLockedError(UserError):
-    """Another process of this machine trains there."""
+    """Another process of this machine is training in this folder."""
 
 
 @contextmanager
 def run_lock(folder: Path, *, active: bool) -> Iterator[None]:
-    """Make a run's folder and hold it inside the block, or until this process is gone.
+    """Create a run folder and lock it inside the block, or until this process ends.
 
-    The lock belongs to this process alone (POSIX): a loader's process that outlives it does not
-    keep it. A file system without locks is taken as it is. So is a lock of another machine, which
-    may have lost its power long ago.
+    The lock belongs to this process only (POSIX), so a loader process that outlives it does not
+    keep it. File systems without locks are accepted. A lock of another machine is ignored, because
+    that machine may have lost its power long ago.
 
     Args:
-        folder: the run's folder.
-        active: whether this is the process that writes.
+        folder: Folder of the run.
+        active: Whether this is the process that writes.
 
     Raises:
-        RunLockedError: another process of this machine trains there.
-        UserError: the folder cannot be written.
+        RunLockedError: Another process of this machine is training there.
+        UserError: The folder cannot be written.
     """
     if not active:
         yield
@@ -46,10 +46,10 @@ def run_lock(folder: Path, *, active: bool) -> Iterator[None]:
 
 
 def _take_lock(file: IO[str], folder: Path) -> None:
-    """Lock the file and write this process into it.
+    """Lock the file and write the id of this process into it.
 
     Raises:
-        RunLockedError: another process of this machine holds it.
+        RunLockedError: Another process of this machine holds the lock.
     """
     try:
         import fcntl
@@ -63,10 +63,10 @@ def _take_lock(file: IO[str], folder: Path) -> None:
         if machine != platform.node():
             return
         raise RunLockedError(
-            f"{folder}: process {process} trains there; wait for its end, or end it (SIGTERM saves "
-            "its state)"
+            f"{folder}: process {process} is training there; wait until it ends, or stop it "
+            "(SIGTERM saves its state)"
         ) from None
-    except OSError:  # no locks here
+    except OSError:  # the file system has no locks
         return
     file.truncate(0)
     file.write(f"{platform.node()} {os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""Checkpoints are copied to the host in a moment, and written beside the training."""
+"""Copy checkpoints to the host quickly, and write them in a thread during training."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from retinanet.errors import InterruptedRunError, TrainingError
 from retinanet.files import sync, write_failure
 
 _MOST_COPIES = 2
-"""Copies on the host at most: one that is being written, and one that waits."""
+"""Largest number of copies on the host: one being written, and one waiting."""
 _PATIENCE = 1800.0
-"""Seconds that a checkpoint may take; a disk that needs longer does not answer any more."""
+"""Seconds that a checkpoint may take; a slower disk is considered dead."""
 
 
 @dataclass(frozen=True)
 class Pauses:
-    """How long training stood still for checkpoints."""
+    """Time that training waited for checkpoints."""
 
     count: int = 0
     seconds: float = 0.0
@@ -34,7 +34,7 @@ class Pauses:
 
 @dataclass(frozen=True)
 class _Job:
-    """A checkpoint to write, and snapshots to remove when it is whole."""
+    """A checkpoint to write, and the number of snapshots to keep after that (0: all)."""
 
     checkpoint: Checkpoint
     path: Path
@@ -44,17 +44,17 @@ class _Job:
 class Saver:
     """Writes the checkpoints of a run, in the order in which they are given.
 
-    After an error nothing more is written: what lies on the disk belongs together. The error is
-    raised where the run asks next. Leaving the `with` block waits for the disk, but for a second
-    SIGINT, after which what is not written yet is dropped.
+    After an error nothing more is written, so that the files on the disk are consistent. The error
+    is raised at the next call. Leaving the `with` block waits for the disk, except after a second
+    SIGINT, which drops checkpoints that are not yet written.
     """
 
     def __init__(self, folder: RunFolder, *, active: bool) -> None:
         """Start with nothing to write.
 
         Args:
-            folder: the run's folder.
-            active: whether this is the process that writes.
+            folder: Folder of the run.
+            active: Whether this is the process that writes.
         """
         self._folder = folder
         self._active = active
@@ -69,18 +69,18 @@ class Saver:
         atexit.register(self._abandon)
 
     def save(self, checkpoint: Checkpoint, path: Path) -> float:
-        """Copy a state as it is now, and have it written; return the seconds that it took.
+        """Copy the current state and queue it for writing; return the seconds that it took.
 
         Raises:
-            TrainingError: an earlier one could not be written.
+            TrainingError: An earlier checkpoint could not be written.
         """
         return self._enqueue(checkpoint, path, keep=0)
 
     def snapshot(self, checkpoint: Checkpoint, step: int, keep: int) -> float:
-        """Write step_N.pt as `save` does; when it is whole, only the newest `keep` stay (0: all).
+        """Write step_N.pt as `save` does, then keep only the newest `keep` snapshots (0: all).
 
         Raises:
-            TrainingError: an earlier one could not be written.
+            TrainingError: An earlier checkpoint could not be written.
         """
         return self._enqueue(checkpoint, self._folder.snapshot(step), keep=keep)
 
@@ -88,7 +88,7 @@ class Saver:
         """Raise the error of a write that failed, once.
 
         Raises:
-            TrainingError: it could not be written.
+            TrainingError: A checkpoint could not be written.
         """
         error, self._error = self._error, None
         if error is not None:
@@ -98,7 +98,7 @@ class Saver:
         """Wait until everything is on the disk.
 
         Raises:
-            TrainingError: something could not be written.
+            TrainingError: A checkpoint could not be written.
         """
         self._wait()
         self.check()
@@ -116,7 +116,7 @@ class Saver:
         if kind is not None and not issubclass(kind, Exception):
             return
         self._wait()
-        # An interruption says that the state is saved: it must be.
+        # After an interruption the message says that the state is saved: it must be.
         if error is None or isinstance(error, InterruptedRunError):
             self.check()
 
@@ -141,12 +141,12 @@ class Saver:
         return pause
 
     def _wait(self) -> None:
-        """Wait for the thread's very end.
+        """Wait until the thread has ended.
 
-        It holds tensors, and one that frees them while the interpreter ends aborts the program.
+        It holds tensors, and freeing them while the interpreter exits would abort the program.
 
         Raises:
-            TrainingError: the disk does not answer.
+            TrainingError: The disk does not respond.
         """
         if self._thread is not None:
             self._thread.join(_MOST_COPIES * _PATIENCE)
@@ -154,16 +154,16 @@ class Saver:
                 raise self._gave_up()
 
     def _gave_up(self) -> TrainingError:
-        """Stop writing; return the error that says so."""
+        """Stop writing; return the error for it."""
         self._failed = True
         self._abandoned.set()
         return TrainingError(
-            f"{self._jobs[0].path}: is not written after {_PATIENCE / 60:.0f} minutes: does the "
-            "disk or network drive still answer? The checkpoint before it stays"
+            f"{self._jobs[0].path}: was not written within {_PATIENCE / 60:.0f} minutes. Does the "
+            "disk or network drive still respond? The previous checkpoint is kept"
         )
 
     def _work(self) -> None:
-        """Write one job after the other; the one at hand stays in the queue till it is done."""
+        """Write one job after the other; each stays in the queue until it is done."""
         while True:
             with self._changed:
                 if not self._jobs or self._abandoned.is_set():
@@ -176,7 +176,7 @@ class Saver:
             except TrainingError as error:
                 self._error, self._failed = error, True
             except Exception as error:
-                # A bug of ours, which must not leave the run waiting for a thread that has ended.
+                # A bug of ours must not leave the run waiting for a thread that has ended.
                 self._error = TrainingError(f"{job.path}: could not be written: {error!r}")
                 self._failed = True
             with self._changed:
@@ -187,9 +187,9 @@ class Saver:
         """Write a checkpoint, and remove the snapshots that it replaces.
 
         Raises:
-            TrainingError: the disk does not take it.
+            TrainingError: It cannot be written.
         """
-        for record in self._folder.records():  # the state must not be further than its records
+        for record in self._folder.records():  # the state must not be ahead of its records
             try:
                 sync(record)
             except OSError as error:
@@ -198,14 +198,15 @@ class Saver:
         if job.keep:
             snapshots = self._folder.snapshots()
             end = snapshots.index(job.path) + 1
-            # Those past it are of a history that the run was taken back from.
+            # Later ones are from before the run was resumed at an earlier step.
             for other in (*snapshots[: max(0, end - job.keep)], *snapshots[end:]):
                 other.unlink(missing_ok=True)
 
     def _abandon(self) -> None:
-        """Leave the file at hand when the program ends: its old one stays.
+        """Stop writing the current file when the program exits; its old version is kept.
 
-        The thread must be out of torch's writer before the interpreter ends, or it would crash it.
+        The thread must have left torch's writer before the interpreter exits, which would otherwise
+        crash.
         """
         self._abandoned.set()
         thread = self._thread
@@ -214,7 +215,7 @@ class Saver:
 
 
 def _copy_to_host(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint whose tensors are copies on the host that training does not touch."""
+    """Return a checkpoint with copies of the tensors on the host, which training cannot change."""
     devices: set[torch.device] = set()
     copy = replace(
         checkpoint,
@@ -229,11 +230,11 @@ def _copy_to_host(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _copy(value: Any, devices: set[torch.device]) -> Any:
-    """Copy nested dicts, lists and tensors; note the devices whose copies are still under way."""
+    """Copy nested dicts, lists and tensors; note the devices whose copies are in progress."""
     if isinstance(value, torch.Tensor):
         if value.device.type != "cpu":
             devices.add(value.device)
-        # From a GPU this goes to pinned memory, one copy behind the other, without waiting.
+        # From a GPU this copies to pinned memory without waiting.
         return value.detach().to("cpu", non_blocking=True, copy=True)
     if isinstance(value, dict):
         return {key: _copy(part, devices) for key, part in value.items()}

@@ -1,4 +1,4 @@
-"""`retinanet strip`: a checkpoint without what only a resume needs."""
+"""`retinanet strip`: remove the state that only a resume needs from a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from retinanet.files import check_new_file, readable_size
 
 
 def strip_checkpoint(path: Path, out: Path | None = None) -> list[str]:
-    """Write a checkpoint's weights without optimiser state; return lines that say what was done.
+    """Write the weights of a checkpoint without optimiser state; return lines to print.
 
-    Where there is a moving average of the weights, it takes the place of the weights themselves.
+    If there is a moving average of the weights, it replaces the weights themselves.
 
     Args:
-        path: path of the checkpoint, which stays as it is.
-        out: file to write, by default NAME_stripped.pt beside it.
+        path: Path of the checkpoint, which is not changed.
+        out: Path of the file to write; None is NAME_stripped.pt beside the checkpoint.
 
     Raises:
-        UserError: not a checkpoint, one with nothing to drop, or an `out` that cannot be written.
-        TrainingError: the disk does not take it.
+        UserError: Not a checkpoint, one with nothing to remove, or `out` cannot be written.
+        TrainingError: Writing failed.
     """
     checkpoint = load_checkpoint(path)
     if checkpoint.optimizer is None and checkpoint.averaged is None:
-        raise UserError(f"{path}: holds the weights alone already; there is nothing to drop")
+        raise UserError(f"{path}: contains only weights already; there is nothing to remove")
     out = out or path.with_name(f"{path.stem}_stripped.pt")
     check_new_file(out)
     write_weights(checkpoint, out)
     before, after = (readable_size(file.stat().st_size) for file in (path, out))
-    dropped = "optimiser state dropped"
+    removed = "optimiser state removed"
     if checkpoint.averaged:
-        dropped += ", and the weights of the last step in favour of their moving average"
-    return [f"{path}: {before}", f"{out}: {after} ({dropped}; --resume needs the original)"]
+        removed += ", weights of the last step replaced by their moving average"
+    return [f"{path}: {before}", f"{out}: {after} ({removed}; --resume needs the original)"]
 
 
 def write_weights(checkpoint: Checkpoint, out: Path) -> None:
-    """Write the weights that a checkpoint is used with, without what only a resume needs."""
+    """Write the weights that a checkpoint is used with, without the state for a resume."""
     stripped = replace(
         checkpoint, model=checkpoint.weights, averaged=None, optimizer=None, scaler=None
     )

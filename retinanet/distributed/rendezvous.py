@@ -1,8 +1,8 @@
-"""Where the processes of a group find each other, and only each other.
+"""Rendezvous: how the processes of a group find each other, and no dead processes.
 
-torchrun keeps one store for all attempts of a launch (`--standalone`, `--rdzv-backend c10d`), and
-with it the addresses of processes that are dead: a restarted process that is quicker than its
-neighbour would knock at the door of the neighbour's predecessor.
+torchrun keeps one store for all attempts of a launch (`--standalone`, `--rdzv-backend c10d`), with
+the addresses of dead processes too. A process that restarts before its neighbour would otherwise
+try to connect to the neighbour's predecessor.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import torch.distributed as dist
 from retinanet.errors import TrainingError, UserError, first_line
 
 _PATIENCE = timedelta(minutes=10)
-"""Between the first and the last process of a group: machines start at different times."""
+"""Time to wait for the last process of a group, because machines start at different times."""
 _CONNECTION = timedelta(seconds=5)
-"""Of one attempt to reach the store: a signal is heeded between two of them."""
+"""Time of one attempt to reach the store; signals are handled between attempts."""
 _PAUSE = 0.02
-"""s between two looks."""
+"""Seconds between two checks of the store."""
 
 
 def fresh_store(rank: int, size: int) -> dist.Store:
     """Return a store that no earlier attempt has written to.
 
     Raises:
-        TrainingError: a process did not come.
-        UserError: the environment does not say where the processes meet.
+        TrainingError: A process is missing.
+        UserError: The environment variables with the address are missing.
     """
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"WORLD_SIZE={size}, but MASTER_ADDR and MASTER_PORT do not say where the processes "
-            f"meet ({error}): start them with torchrun, or unset WORLD_SIZE for one process"
+            f"WORLD_SIZE={size}, but MASTER_ADDR and MASTER_PORT give no address ({error}). "
+            "Start the processes with torchrun, or unset WORLD_SIZE for a single process"
         ) from None
-    # torchrun's agent keeps one for all attempts; without it, rank 0 opens one for this launch.
+    # torchrun's agent keeps one store for all attempts; without it, rank 0 opens one.
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = _connect(host, port, opens=not has_agent and rank == 0)
     store.set_timeout(_PATIENCE)
@@ -46,10 +46,10 @@ def fresh_store(rank: int, size: int) -> dist.Store:
 
 
 def _connect(host: str, port: int, *, opens: bool) -> dist.Store:
-    """Return the store at an address; `opens` makes it.
+    """Return the store at an address; create it if `opens`.
 
     Raises:
-        TrainingError: nobody answers there.
+        TrainingError: No process responds there.
     """
     deadline = time.monotonic() + _PATIENCE.total_seconds()
     while True:
@@ -65,21 +65,20 @@ def _connect(host: str, port: int, *, opens: bool) -> dist.Store:
         except (dist.DistNetworkError, dist.DistStoreError) as error:
             if opens or time.monotonic() > deadline:
                 raise TrainingError(
-                    f"process 0 of the run does not answer at {host}:{port} (MASTER_ADDR, "
+                    f"process 0 of the run does not respond at {host}:{port} (MASTER_ADDR, "
                     f"MASTER_PORT): {first_line(error)}"
                 ) from None
 
 
 def agree_on_attempt(store: dist.Store, rank: int, size: int, *, patience: timedelta) -> str:
-    """Return a name that the living processes of a group share, and no dead one knew.
+    """Return a name that the living processes of a group share and no dead one used.
 
-    Each says a new name of its own. Rank 0 announces its name with those it has heard, again
-    whenever another is heard: what a dead process said is among them at first. A process believes
-    an announcement that has its own name in it, and answers it; with all answers the group is
-    there.
+    Each process stores a new name of its own. Rank 0 announces its name with those of all ranks,
+    and repeats this, because the first names may be from dead processes. A process accepts an
+    announcement that contains its own name, and answers it. With all answers the group is complete.
 
     Raises:
-        TrainingError: a process did not come within `patience`.
+        TrainingError: A process is missing after `patience`.
     """
     mine, deadline = uuid.uuid4().hex, time.monotonic() + patience.total_seconds()
     store.set(f"name/{rank}", mine)
@@ -98,10 +97,10 @@ def agree_on_attempt(store: dist.Store, rank: int, size: int, *, patience: timed
                 return attempt
         time.sleep(_PAUSE)
     raise TrainingError(
-        f"process {rank} of {size}: not all processes of the run came within {patience}"
+        f"process {rank} of {size}: not all processes of the run started within {patience}"
     )
 
 
 def _read_values(store: dist.Store, keys: list[str]) -> list[str]:
-    """Return the values of keys, an empty text for one that is not there yet."""
+    """Return the values of keys, with an empty string for one that is not set yet."""
     return [store.get(key).decode() if store.check([key]) else "" for key in keys]

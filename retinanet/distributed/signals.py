@@ -1,4 +1,4 @@
-"""A signal ends a run between two steps, with its state saved."""
+"""Signals that end a run between two steps, with its state saved."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from retinanet.stop_signals import (
 )
 
 _ECHO_SECONDS = 2.0
-"""Seconds within which a signal that is repeated under torchrun is the same one: some schedulers
-signal every process of a job, and torchrun passes on what it was sent itself."""
+"""Seconds within which a repeated signal under torchrun counts as the same one: some schedulers
+signal every process of a job, and torchrun also forwards its own signal."""
 
 
 class WaitInterruptedError(BaseException):
-    """A signal came while this process waited for data: not for `except Exception`."""
+    """A signal arrived while this process waited for data; not caught by `except Exception`."""
 
 
 class Signals:
-    """What came of the signals that ask a run to stop."""
+    """The stop signals received so far."""
 
     def __init__(self) -> None:
         self.number = 0
-        """Number of the first that came; 0 before."""
+        """Number of the first signal; 0 if there was none."""
         self._is_waiting = False
 
     def note(self, number: int) -> None:
-        """Note the first signal.
+        """Record the first signal.
 
         Raises:
-            WaitInterruptedError: this process waits.
+            WaitInterruptedError: This process is waiting.
         """
         self.number = self.number or number
         if self._is_waiting:
@@ -44,10 +44,10 @@ class Signals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Let a signal end the wait of this block, which may be long: a slow disk, a stuck worker.
+        """Let a signal interrupt this block, which may wait long: a slow disk, a stuck worker.
 
         Raises:
-            WaitInterruptedError: a signal came, before or meanwhile.
+            WaitInterruptedError: A signal arrived, before or inside the block.
         """
         self._is_waiting = True
         try:
@@ -60,7 +60,7 @@ class Signals:
 
 @contextmanager
 def collect_signals() -> Iterator[Signals]:
-    """Collect stop signals: the step at hand ends before the run does; a second one is final."""
+    """Collect stop signals, so that the current step is finished; a second one is final."""
     signals = Signals()
     came: list[float] = []
     echo = _ECHO_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
@@ -85,6 +85,6 @@ def collect_signals() -> Iterator[Signals]:
 
 
 def ignored_signals() -> list[int]:
-    """Return the signals that should end a run but that this process was started to ignore."""
+    """Return the stop signals that this process was started to ignore."""
     heeded = heeded_signals()
     return [number for number in STOP_SIGNALS if number not in heeded]

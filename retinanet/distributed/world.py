@@ -1,4 +1,4 @@
-"""Devices and processes: one rank a device, started by torchrun, or a single process."""
+"""Devices and processes: one rank per device, started by torchrun, or a single process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retinanet.distributed.rendezvous import fresh_store
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
 
 _PATIENCE = timedelta(hours=2)
-"""Scoring on rank 0 keeps the others waiting for minutes."""
+"""The other ranks wait for minutes while rank 0 scores detections."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class World:
     size: int
     device: torch.device
     host: dist.ProcessGroup | None = None
-    """The group that exchanges plain values: the device computes on meanwhile."""
+    """Group that exchanges plain values without interrupting the device."""
 
     @property
     def is_main(self) -> bool:
@@ -40,7 +40,7 @@ class World:
 
     @property
     def on_this_machine(self) -> int:
-        """Number of processes of the group on this machine, as torchrun says."""
+        """Number of processes of the group on this machine, from torchrun."""
         return min(self.size, _number("LOCAL_WORLD_SIZE", self.size))
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -52,7 +52,7 @@ class World:
         return tensor.tolist()
 
     def add_up(self, tensor: Tensor) -> None:
-        """Replace a tensor on the device by its sum over all ranks, without waiting for it."""
+        """Replace a tensor on the device by its sum over all ranks, without waiting."""
         if self.size > 1:
             dist.all_reduce(tensor)
 
@@ -73,39 +73,39 @@ class World:
         return values[0]
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every rank rank 0's buffers: batch norm's running statistics are each rank's own."""
+        """Copy the buffers of rank 0 to every rank; running statistics of batch norm differ."""
         if self.size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
     def wrap(self, model: nn.Module, canvas: tuple[int, int]) -> nn.Module:
-        """Return the model whose backward pass averages gradients over the ranks.
+        """Return the model with a backward pass that averages gradients over the ranks.
 
         Args:
-            model: every parameter that is trained takes part in every batch.
-            canvas: Height and width (px) of a canvas that it takes.
+            model: Network whose trained parameters all take part in every batch.
+            canvas: Height and width of a valid canvas, px.
         """
         if self.size == 1:
             return model
         given = signature(DistributedDataParallel).parameters
         renamed = "forward_sync_buffers"  # in newer torch
         no_buffer: dict[str, Any] = {renamed if renamed in given else "broadcast_buffers": False}
-        # Every parameter takes part in every batch, without boxes too; still, no static_graph:
-        # torch's does not hold with no_sync, the ranks' weights drift apart.
+        # Every parameter takes part in every batch, even without boxes. Still no static_graph: with
+        # no_sync it lets the weights of the ranks drift apart.
         wrapped = DistributedDataParallel(
             model,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
-            **no_buffer,  # none of them is learned
+            **no_buffer,  # buffers are not learned
         )
         _settle_gradient_buckets(wrapped, self.device, canvas)
         return wrapped
 
     def fail(self, message: str, kind: type[TrainingError] = TrainingError) -> NoReturn:
-        """End the run on all ranks, which have agreed that it must end; rank 0 says why.
+        """End the run on all ranks, which have agreed to end it; rank 0 has the message.
 
         Raises:
-            TrainingError: always, of the kind given.
+            TrainingError: Always, of the given kind.
         """
         error = kind(message if self.is_main else "")
         error.agreed = True
@@ -113,16 +113,16 @@ class World:
 
     @contextmanager
     def leaving_together(self) -> Iterator[None]:
-        """Let no rank leave the block, by its end or by an end that all agreed on, before rank 0.
+        """Keep every rank in the block until rank 0 leaves it, also after an agreed error.
 
-        torchrun ends the others as soon as one process of the run has ended with an error, and
-        rank 0 may still be writing the state.
+        torchrun ends all processes as soon as one has ended with an error, and rank 0 may still be
+        writing the state.
         """
         try:
             yield
         except (TrainingError, UserError, InterruptedRunError) as error:
             if error.agreed:
-                with suppress(RuntimeError):  # rank 0 is gone: there is nothing to wait for
+                with suppress(RuntimeError):  # rank 0 is gone
                     self.broadcast(None)
             raise
         self.broadcast(None)
@@ -136,16 +136,16 @@ class World:
 def _settle_gradient_buckets(
     wrapped: nn.Module, device: torch.device, canvas: tuple[int, int]
 ) -> None:
-    """Let the gradients find their buckets before the first step.
+    """Fix the layout of the gradient buckets before the first step.
 
-    The first backward pass shows in which order gradients come, and the buckets are then laid out
-    anew. With three ranks the order of additions follows from the buckets; so that a resumed run
-    adds as one that was never interrupted, both begin with the second layout.
+    DDP rearranges its buckets after the first backward pass, by the order in which gradients
+    arrive. With three or more ranks the order of additions depends on the buckets. A resumed run
+    must add in the same order as an uninterrupted one, so both start with the second layout.
     """
     images = torch.zeros(1, 3, *canvas, dtype=torch.uint8, device=device)
     sizes = torch.tensor([canvas], device=device)
     training = wrapped.training
-    wrapped.eval()  # the statistics of batch norm do not move
+    wrapped.eval()  # keeps the statistics of batch norm
     for _ in range(2):
         outputs = wrapped(images, sizes)
         (outputs.logits.sum() + outputs.deltas.sum()).backward()
@@ -154,15 +154,15 @@ def _settle_gradient_buckets(
 
 
 def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
-    """Take this process's place: torchrun's environment variables, or a world of one.
+    """Join the group given by torchrun's environment variables, or form a group of one.
 
     Raises:
-        UserError: the device asked for is not there.
+        UserError: The device does not exist, or the variables are wrong.
     """
     size, rank = _number("WORLD_SIZE", 1), _number("RANK", 0)
     if not 0 <= rank < size:
         raise UserError(
-            f"RANK={rank} and WORLD_SIZE={size} do not fit; start processes with torchrun"
+            f"RANK={rank} and WORLD_SIZE={size} do not match; start processes with torchrun"
         )
     own_device = find_device(device, _number("LOCAL_RANK", 0))
     if size > 1 and not dist.is_initialized():
@@ -181,15 +181,15 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
 
 
 def _number(variable: str, default: int) -> int:
-    """Return the number in an environment variable, as torchrun sets it.
+    """Return the number in an environment variable set by torchrun.
 
     Raises:
-        UserError: it is none.
+        UserError: It is not a whole number.
     """
     value = os.environ.get(variable, str(default))
     try:
         return int(value)
     except ValueError:
         raise UserError(
-            f"{variable}={value} is no whole number; start processes with torchrun"
+            f"{variable}={value} is not a whole number; start processes with torchrun"
         ) from None

@@ -1,7 +1,7 @@
-"""Detections + ground truth -> the twelve COCO figures and a table by class.
+"""Score detections against ground truth: the twelve COCO metrics and a table by class.
 
-pycocotools is the reference; hotcoco (extra `fast`) gives the same arrays in a fraction of the time
-and is used where it is installed.
+pycocotools is the reference. hotcoco (extra `fast`) computes the same arrays in a fraction of the
+time and is used if it is installed.
 
 T IoU thresholds, R recalls, K classes, S sizes, M limits of detections, N boxes.
 """
@@ -20,43 +20,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.categories import columns_of, pad, shown_name, shown_names
-from retinanet.errors import some_of
+from retinanet.errors import plural, some_of
 from retinanet.evaluation.matching import match
 from retinanet.evaluation.operating_points import best_point, format_threshold
 from retinanet.evaluation.results import Result, in_order
 
 _LIMITS = (1, 10, 100)
-"""COCO's own: AR_1, AR_10, AR_100; a lower max_detections caps them, a higher one adds to AP."""
+"""Limits of COCO for AR_1, AR_10, AR_100; a lower max_detections caps them."""
 _UNLEARNT_AP50, _LEARNT_AP50 = 0.01, 0.5
-"""AP50 of a class of which nearly nothing is found, and of one that is found well."""
+"""AP50 below which a class counts as missed, and from which one counts as learned."""
 _MANY = 10
-"""Detections from which on equal scores are no accident."""
+"""Number of detections from which equal scores are not a coincidence."""
 _SIZES = ("all", "small", "medium", "large")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroundTruth:
-    """What detections are scored against."""
+    """Ground truth that detections are scored against."""
 
     image_ids: Sequence[int]
     category_ids: Sequence[int]
-    """Ascending, the order of COCO's arrays."""
+    """Ascending, as in COCO's arrays."""
     category_names: Sequence[str]
     boxes: NDArray[np.float64]
-    """(N, 4) xywh as published."""
+    """(N, 4) xywh px, as in the annotation file."""
     box_image_ids: NDArray[np.int64]
-    """(N,)"""
+    """(N,) id of the image of each box."""
     box_category_ids: NDArray[np.int64]
-    """(N,)"""
+    """(N,) id of the category of each box."""
     areas: NDArray[np.float64]
     """(N,) px²."""
     crowd: NDArray[np.bool_]
-    """(N,)"""
+    """(N,) whether a box is a region to ignore."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFigures:
-    """One row of the table by class; None where the class has no ground truth."""
+    """One row of the table by class; None if the class has no ground truth."""
 
     name: str
     category_id: int
@@ -64,26 +64,34 @@ class ClassFigures:
     ap: float | None
     ap50: float | None
     precision: float | None
-    """At IoU 0.5, of the detections with at least the score `threshold`."""
+    """At IoU 0.5, of detections with a score of at least `threshold`."""
     recall: float | None
     f1: float | None
-    """The highest that a threshold gives; 0 where no detection is right."""
+    """Highest F1 of any threshold; 0 if no detection is right."""
     threshold: float | None
-    """None where no detection is right."""
+    """Threshold with the highest F1; None if no detection is right."""
     below: float
-    """The highest score under the threshold, -inf where there is none."""
+    """Highest score below the threshold; -inf if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The figures of an evaluation, in [0, 1]; None where there is no ground truth."""
+    """Metrics of an evaluation, in [0, 1]; None if there is no ground truth."""
 
     figures: dict[str, float | None]
-    """AP, AP50, AP75, AP_small, .., AR_1, AR_10, AR_100, .. in COCO's order."""
+    """AP, AP50, AP75, AP_small, ..., AR_1, AR_10, AR_100, ... in COCO's order."""
     classes: list[ClassFigures]
     detections: int
     max_detections: int
     remarks: list[str]
+
+    @property
+    def ap(self) -> float | None:
+        """AP, averaged over IoU 0.50 to 0.95."""
+        return self.figures["AP"]
+
+    def __str__(self) -> str:
+        return format_metrics(self)
 
 
 def evaluate_results(
@@ -91,11 +99,11 @@ def evaluate_results(
 ) -> Metrics:
     """Score detections as COCO does.
 
-    Annotation ids are renumbered and equal scores put in a fixed order, so that neither an id 0 nor
-    the order of the results changes a figure.
+    Annotation ids are renumbered and equal scores are put in a fixed order, so that neither an id 0
+    nor the order of the results changes a metric.
 
     Args:
-        truth: The ground truth; images without any are scored too.
+        truth: Ground truth; images without boxes are scored too.
         results: Detections in these images.
         max_detections: Highest-scored detections of an image and class that count (COCO: 100).
     """
@@ -117,7 +125,7 @@ def _accumulate(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return COCO's precision (T, R, K, S, M) and recall (T, K, S, M)."""
     coco_kind, evaluation_kind = _backend()
-    # Numbered anew from 1: a library may not take a file's negative ids.
+    # Renumbered from 1, because a library may not accept negative ids.
     labels = {category: label for label, category in enumerate(truth.category_ids, 1)}
     with contextlib.redirect_stdout(io.StringIO()):  # both print their own progress
         evaluation = evaluation_kind(
@@ -132,7 +140,7 @@ def _accumulate(
 
 
 def _backend() -> tuple[Any, Any]:
-    """Return the classes COCO and COCOeval of the fastest library that is installed."""
+    """Return the classes COCO and COCOeval of the fastest installed library."""
     try:
         import hotcoco as library
     except ImportError:
@@ -190,7 +198,7 @@ def _result_records(results: Sequence[Result], labels: dict[int, int]) -> list[d
 def _figures(
     precision: NDArray[np.float64], recall: NDArray[np.float64], limits: list[int]
 ) -> dict[str, float | None]:
-    """Average the arrays as COCO's summary does, at the limit that the caller set."""
+    """Average the arrays as COCO's summary does, at the given limits."""
     figures = {
         "AP": _mean(precision[:, :, :, 0, -1]),
         "AP50": _mean(precision[0, :, :, 0, -1]),
@@ -205,7 +213,7 @@ def _figures(
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
-    """Return the mean of the values that exist; COCO marks the others with -1."""
+    """Return the mean of the valid values; COCO marks the others with -1."""
     known = values[values > -1]
     return float(known.mean()) if known.size else None
 
@@ -261,7 +269,7 @@ def _group(
     known_images: NDArray[np.int64],
     known_categories: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return a number for each image and class; the known ones are in ascending order."""
+    """Return a number for each pair of image and class; the known ids are ascending."""
     place = np.searchsorted(known_images, images) * len(known_categories)
     return place + np.searchsorted(known_categories, categories)
 
@@ -273,40 +281,41 @@ def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int)
         remarks.append(f"There are no detections{scored}.")
     if truth.crowd.all():
         crowds = len(truth.crowd)
-        only = f"but {crowds:,} regions to ignore (iscrowd 1)" if crowds else "at all"
-        remarks.append(f"There is no AP: the ground truth has no box {only}.")
+        only = f", only {plural(crowds, 'region')} to ignore (iscrowd 1)" if crowds else ""
+        remarks.append(f"There is no AP: the ground truth has no boxes{only}.")
     if len(results) >= _MANY and len({result["score"] for result in results}) == 1:
         remarks.append(
-            f"All {len(results):,} detections have the score {results[0]['score']:g}: AP then "
-            "depends on the order of equals, and no threshold tells them apart."
+            f"All {len(results):,} detections have the score {results[0]['score']:g}, so AP "
+            "depends on their order, and no threshold separates them."
         )
     groups = Counter((result["image_id"], result["category_id"]) for result in results)
     surplus = sum(max(0, count - max_detections) for count in groups.values())
     if surplus:
         remarks.append(
             f"{surplus:,} of {len(results):,} detections are not counted: only the "
-            f"{max_detections} with the highest scores of an image and class are "
+            f"{max_detections} with the highest scores of an image and class count "
             "(postprocess.max_detections)."
         )
     if max_detections != _LIMITS[-1]:
         remarks.append(
-            f"AP and AR count up to {max_detections} detections of an image and class; COCO's own "
-            f"figures are at {_LIMITS[-1]} (postprocess.max_detections)."
+            f"AP and AR count up to {max_detections} detections of an image and class; COCO counts "
+            f"up to {_LIMITS[-1]} (postprocess.max_detections)."
         )
     _, counts = np.unique(truth.box_image_ids[~truth.crowd], return_counts=True)
     if counts.size and counts.max() > max_detections:
+        many = int((counts > max_detections).sum())
         remarks.append(
-            f"{int((counts > max_detections).sum())} images have more than {max_detections} boxes "
-            f"(up to {counts.max()}); raise postprocess.max_detections to let them all be found."
+            f"Images with more than {max_detections} boxes: {many:,} "
+            f"(up to {counts.max()} boxes). Raise postprocess.max_detections to find them all."
         )
     return remarks
 
 
 def _unlearnt_remarks(classes: Sequence[ClassFigures]) -> list[str]:
-    """Name classes of which nearly nothing is found while another one is learnt."""
+    """Name the classes that are missed although another one is learned."""
     known = [(row, row.ap50) for row in classes if row.ap50 is not None]
     missed = [
-        f"{shown_name(row.name)} ({row.boxes:,} boxes)"
+        f"{shown_name(row.name)} ({plural(row.boxes, 'box')})"
         for row, ap50 in known
         if ap50 < _UNLEARNT_AP50
     ]
@@ -314,15 +323,15 @@ def _unlearnt_remarks(classes: Sequence[ClassFigures]) -> list[str]:
         return []
     return [
         f"AP50 is under {_UNLEARNT_AP50} for {len(missed)} of {len(known)} classes: "
-        f"{some_of(missed)}. More epochs or a higher train.lr may learn them, unless their boxes "
-        "are few, or fit no anchor (`retinanet check`)."
+        f"{some_of(missed)}. More epochs or a higher train.lr may help, unless these classes have "
+        "few boxes, or boxes that match no anchor (`retinanet check`)."
     ]
 
 
 def metrics_json(metrics: Metrics) -> dict[str, Any]:
-    """Return the metrics as plain values for JSON; null where there is no ground truth.
+    """Return the metrics as plain values for JSON; null if there is no ground truth.
 
-    Classes are found by their names, in full.
+    The keys of classes are their full names.
     """
     names = [row.name for row in metrics.classes]
     return {
@@ -345,7 +354,7 @@ def metrics_json(metrics: Metrics) -> dict[str, Any]:
 
 
 def format_metrics(metrics: Metrics) -> str:
-    """Return the twelve figures and the table by class as text."""
+    """Return the twelve metrics and the table by class as text."""
     lines = [f"{name:<10} {format_figure(value)}" for name, value in metrics.figures.items()]
     names = shown_names([row.name for row in metrics.classes])
     width = max(map(columns_of, ["class", *names]))
@@ -357,8 +366,8 @@ def format_metrics(metrics: Metrics) -> str:
         cells = [f"{row.boxes:,}", *map(format_figure, values), threshold]
         lines.append(pad(name, width) + "".join(f" {cell:>10}" for cell in cells))
     lines.append(
-        "precision, recall: at IoU 0.5, of detections with a score of at least the threshold, that "
-        "with the best F1"
+        "precision, recall: at IoU 0.5, of detections with a score of at least the threshold, "
+        "which is the one with the best F1"
     )
     if any(value is None for value in metrics.figures.values()):
         lines.append("n/a: no ground truth")
@@ -368,10 +377,10 @@ def format_metrics(metrics: Metrics) -> str:
 
 
 def format_figure(value: float | None) -> str:
-    """Return a figure in three decimals; only what is exactly 0 or 1 reads 0.000 or 1.000."""
+    """Return a metric with three decimals; only exactly 0 or 1 becomes 0.000 or 1.000."""
     if value is None:
         return "n/a"
     text = f"{value:.3f}"
-    if text == "1.000" and value < 1 - 1e-9:  # COCO's mean of ones is one to 1e-16
+    if text == "1.000" and value < 1 - 1e-9:  # COCO's mean of ones can differ by 1e-16
         return ">0.999"
     return "<0.001" if text == "0.000" and value > 0 else text

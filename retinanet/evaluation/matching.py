@@ -1,7 +1,7 @@
-"""Which detections find a box at IoU 0.5, as COCOeval matches them.
+"""Match detections with boxes at IoU 0.5, as COCOeval does.
 
-Its own matches come as one Python object for each image and class, which takes as long as the whole
-evaluation; this is the same matching for one threshold and boxes of any size.
+COCOeval returns its matches as one Python object for each image and class, which takes as long as
+the whole evaluation. This is the same matching for one threshold and boxes of any size.
 
 N results, M boxes, P pairs of a result and a box of its image and class.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 _IOU = 0.5
 _LARGEST = 1e10
-"""px²: COCO ignores boxes of a larger area, and detections that find none."""
+"""px². COCO ignores larger boxes, and larger detections that match no box."""
 _PAIRS_AT_ONCE = 2**21
 
 
@@ -29,24 +29,25 @@ def match(
     crowd: NDArray[np.bool_],
     limit: int,
 ) -> NDArray[np.int8]:
-    """Say of each result whether it finds a box: 1 right, 0 wrong, -1 not counted.
+    """Return for each result whether it matches a box: 1 right, 0 wrong, -1 not counted.
 
-    A result is not counted if it lies in a crowd, or has `limit` results of its group before it.
+    A result is not counted if it is in a crowd region, or if its group has `limit` results before
+    it.
 
     Args:
         found: (N, 4) xywh of the results, the highest score of each group first.
-        found_group: (N,) a number for each image and class.
+        found_group: (N,) number of the pair of image and class.
         boxes: (M, 4) xywh of the ground truth.
         box_group: (M,) as `found_group`.
-        areas: (M,) of the boxes, px².
+        areas: (M,) areas of the boxes, px².
         crowd: (M,) whether a box is a region to ignore.
-        limit: highest-scored results of a group that count.
+        limit: Number of highest-scored results of a group that count.
     """
-    # COCO looks at boxes to ignore last, otherwise in the order of the file.
+    # COCO considers ignored boxes last, and others in the order of the file.
     ignored = crowd | (areas < 0) | (areas > _LARGEST)
     order = np.lexsort((ignored, box_group))
     boxes, ignored, crowd, box_group = boxes[order], ignored[order], crowd[order], box_group[order]
-    with np.errstate(over="ignore"):  # of senseless boxes in other people's results
+    with np.errstate(over="ignore"):  # from absurd boxes in results files
         size = found[:, 2] * found[:, 3]
     verdicts = np.where((size < 0) | (size > _LARGEST), -1, 0).astype(np.int8)
     is_counted = _places(found_group) < limit
@@ -65,7 +66,7 @@ def match(
             known, highest = best.get(i, (-1, _IOU))
             if known >= 0 and ignored[j] and not ignored[known]:
                 continue
-            if overlap >= highest:  # of equal ones the last
+            if overlap >= highest:  # the last of equal ones
                 best[i] = j, overlap
         if last in best:
             taken[best[last][0]] = True
@@ -75,7 +76,7 @@ def match(
 
 
 def _places(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many results of its group stand before each result (N,)."""
+    """Return the number of results of the same group before each result (N,)."""
     order = np.argsort(group, kind="stable")
     ordered = group[order]
     places = np.empty(len(group), np.int64)
@@ -86,7 +87,7 @@ def _places(group: NDArray[np.int64]) -> NDArray[np.int64]:
 def _parts(
     found_group: NDArray[np.int64], box_group: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows in parts that have not too many pairs; a single row may have more."""
+    """Yield the rows in parts with a limited number of pairs; a single row may exceed it."""
     groups = found_group[rows]
     first, stop = (np.searchsorted(box_group, groups, side) for side in ("left", "right"))
     ends = np.cumsum(stop - first)
@@ -102,9 +103,9 @@ def _close_pairs(
     crowd: NDArray[np.bool_],
     rows: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return result, box and IoU (P,) of the pairs that overlap enough, by result, then by box.
+    """Return result, box and IoU (P,) of pairs with IoU of at least 0.5, by result, then by box.
 
-    IoU with a crowd is the share of the result that lies in it.
+    The IoU with a crowd region is the share of the result that is inside it.
     """
     first, stop = (np.searchsorted(box_group, found_group[rows], s) for s in ("left", "right"))
     counts = stop - first

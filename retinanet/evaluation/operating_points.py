@@ -1,7 +1,7 @@
-"""Detections that are right or wrong -> the precision and recall that a score threshold gives.
+"""Precision and recall of detections at the best score threshold.
 
-A threshold keeps or drops all detections of one score together, so only the ends of groups of equal
-scores are operating points: a curve read inside a group shows figures that no threshold reaches.
+A threshold keeps or drops all detections of one score together. Only the ends of groups of equal
+scores are operating points; values inside a group are reached by no threshold.
 
 N detections.
 """
@@ -16,36 +16,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DECIMALS = range(3, 9)
-"""How a threshold is written: with as few decimals as keep the same detections."""
+"""Numbers of decimals to try for a threshold; the fewest that keep the same detections win."""
 _LARGE = 1e6
-"""Scores of other people's results from which on decimals say nothing."""
+"""Scores of results files from which decimals do not matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """What the detections with at least a score give."""
+    """Precision and recall of the detections with at least a given score."""
 
     precision: float
     recall: float
     f1: float
     threshold: float
-    """The lowest score that is kept."""
+    """Lowest score that is kept."""
     below: float
-    """The highest score that is dropped; -inf where none is."""
+    """Highest score that is dropped; -inf if there is none."""
 
 
 def best_point(
     scores: NDArray[np.float64], is_right: NDArray[np.bool_], boxes: int
 ) -> OperatingPoint | None:
-    """Return the operating point with the highest F1; of several, that with the highest threshold.
+    """Return the operating point with the highest F1, and among equal ones the highest threshold.
 
     Args:
-        scores: (N,) of the detections of a class that count, in any order.
-        is_right: (N,) whether each has found a box.
-        boxes: boxes to find, at least 1.
+        scores: (N,) scores of the detections of a class that count, in any order.
+        is_right: (N,) whether each detection matches a box.
+        boxes: Number of boxes to find, at least 1.
 
     Returns:
-        None where no detection is right: no threshold has an F1 above 0 then.
+        The operating point; None if no detection is right, because every F1 is then 0.
     """
     if not is_right.any():
         return None
@@ -53,7 +53,7 @@ def best_point(
     ordered = scores[order]
     ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     right, kept = np.cumsum(is_right[order])[ends], ends + 1
-    f1 = 2 * right / (kept + boxes)  # = 2 P R / (P + R), of whole numbers, so that ties are exact
+    f1 = 2 * right / (kept + boxes)  # = 2 P R / (P + R), from whole numbers, so that ties are exact
     best = int(f1.argmax())
     return OperatingPoint(
         precision=float(right[best] / kept[best]),
@@ -65,10 +65,10 @@ def best_point(
 
 
 def format_threshold(threshold: float, below: float) -> str:
-    """Return a threshold in few decimals that, typed, keeps and drops the same detections.
+    """Return a threshold with few decimals that keeps and drops the same detections.
 
-    It is rounded, down if need be, so that the score `threshold` is kept and `below` is not; scores
-    of a network are float32, and may be compared with it in that precision.
+    It is rounded, down if necessary, so that the score `threshold` is kept and `below` is not. It
+    is also checked in float32, in which scores of a network may be compared with it.
     """
     if abs(threshold) >= _LARGE:
         return repr(threshold)

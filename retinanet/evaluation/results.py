@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retinanet.errors import UserError, some_of
 
 _LISTS = ("results", "predictions", "detections", "annotations")
-"""Keys under which an object may have the list of its detections."""
+"""Keys of an object that may contain the list of detections."""
 
 
 class Result(TypedDict):
@@ -54,36 +54,36 @@ def to_results(
 
 
 def in_order(results: Iterable[Result]) -> list[Result]:
-    """Return results by image, highest score first, in an order without ties."""
+    """Return results by image, highest score first, in a unique order."""
     return sorted(results, key=lambda r: (r["image_id"], -r["score"], r["category_id"], r["bbox"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What the annotation file has, that results may speak of."""
+    """Ids and names in the annotation file that results may refer to."""
 
     image_ids: Sequence[int]
     file_names: Sequence[str]
-    """Of the images; may be empty, then ids are not looked for among them."""
+    """File names of the images; if empty, an image_id cannot be a file name."""
     category_ids: Sequence[int]
 
 
 def parse_results(content: bytes, path: Path, *, known: Known) -> tuple[list[Result], list[str]]:
-    """Read COCO results and check that each record is of known images and categories.
+    """Read COCO results and check that each record refers to a known image and category.
 
-    A list of detections, or an object that has one. An id may be a whole number written as 1.0, and
-    the ids of images may be the names of their files, as ultralytics has it.
+    The file is a list of detections, or an object that contains one. An id may be a whole number
+    written as 1.0, and an image_id may be the name of the image file, as in results of ultralytics.
 
     Args:
-        content: bytes of the file.
-        path: path of the file, for messages.
-        known: what the annotation file has.
+        content: Bytes of the file.
+        path: Path of the file, for messages.
+        known: Ids and names in the annotation file.
 
     Returns:
-        The results, and remarks.
+        The results, and notes for the user.
 
     Raises:
-        UserError: the first record that is wrong, with its place, value and remedy.
+        UserError: The first wrong record, with its index, value and remedy.
     """
     try:
         values = json.loads(content)
@@ -91,14 +91,19 @@ def parse_results(content: bytes, path: Path, *, known: Known) -> tuple[list[Res
         hint = ""
         if isinstance(error, json.JSONDecodeError):
             if error.msg == "Extra data" and content.lstrip().startswith(b"{"):
-                hint = "; if it has one detection a line, write all into one list: [.., ..]"
+                hint = (
+                    "; if it has one detection per line, write them all into one list: [..., ...]"
+                )
             elif not error.doc[error.pos :].strip():
-                hint = "; the file is cut off, or empty: write or copy it again"
+                hint = "; the file is cut off or empty; write or copy it again"
         raise UserError(f"{path}: not JSON that can be read ({error}){hint}") from None
     records = _find_records(values, path)
     for i, record in enumerate(records):
         if not isinstance(record, dict):
-            raise UserError(f"{path}: detection {i} is {record!r:.60}, not a record")
+            raise UserError(
+                f"{path}: detection {i} is {record!r:.60}; it should be an object with image_id, "
+                "category_id, bbox and score"
+            )
     images, remarks = _image_ids([record.get("image_id") for record in records], known, path)
     categories = _category_ids([record.get("category_id") for record in records], known, path)
     results = [
@@ -109,7 +114,7 @@ def parse_results(content: bytes, path: Path, *, known: Known) -> tuple[list[Res
 
 
 def _find_records(values: Any, path: Path) -> list[Any]:
-    """Return the list of detections in what a file holds."""
+    """Return the list of detections in the content of a file."""
     if isinstance(values, list):
         return values
     if not isinstance(values, dict):
@@ -118,8 +123,8 @@ def _find_records(values: Any, path: Path) -> list[Any]:
     is_truth = list(lists) == ["annotations"] and "images" in values
     if is_truth and not any(isinstance(r, dict) and "score" in r for r in lists["annotations"]):
         raise UserError(
-            f"{path}: is an annotation file: its boxes have no score. Give the file of the "
-            "detections here, and this one as --annotations"
+            f"{path}: is an annotation file, because its boxes have no score. Give the results "
+            "file here, and this one as --annotations"
         )
     if len(lists) != 1:
         raise UserError(
@@ -131,7 +136,7 @@ def _find_records(values: Any, path: Path) -> list[Any]:
 
 
 def _image_ids(values: list[Any], known: Known, path: Path) -> tuple[list[int], list[str]]:
-    """Return the ids of images that values mean, and a remark where they are names of files."""
+    """Return the image ids for values, and a note if the values are file names."""
     ids, images = [whole_number(value) for value in values], set(known.image_ids)
     unknown = [i for i, image in enumerate(ids) if image is None or image not in images]
     if not unknown:
@@ -144,7 +149,7 @@ def _image_ids(values: list[Any], known: Known, path: Path) -> tuple[list[int], 
     found = [image for image in named if image is not None]
     if len(found) == len(values):
         return found, [
-            f"image_id is the name of the image's file in these results ({values[unknown[0]]!r} is "
+            f"image_id is the name of the image file in these results ({values[unknown[0]]!r} is "
             f"image {named[unknown[0]]})."
         ]
     value = values[unknown[0]]
@@ -156,15 +161,16 @@ def _image_ids(values: list[Any], known: Known, path: Path) -> tuple[list[int], 
         raise UserError(f"{where}, a number written as text; write {number}")
     raise UserError(
         f"{where}, which is not in the annotation file ({len(unknown):,} of {len(values):,} "
-        "detections are of such images); the results belong to another set, or number the images "
-        "in another way: image_id is the id in the annotation file, or the file's name"
+        "detections have such ids). The results are of another data set, or number the images "
+        "differently: "
+        "image_id should be the id in the annotation file, or the name of the image file"
     )
 
 
 def _ids_by_name(known: Known) -> dict[str | int | None, int]:
-    """Return the id of each image by the names and the number that its file name gives.
+    """Return the image ids by file name, with and without folder and suffix, and by number.
 
-    Names of several images, such as those of one name in two folders, are left out.
+    Names of several images, such as the same name in two folders, are left out.
     """
     found: dict[str | int | None, int] = {}
     seen: Counter[str | int] = Counter()
@@ -179,7 +185,7 @@ def _ids_by_name(known: Known) -> dict[str | int | None, int]:
 
 
 def _category_ids(values: list[Any], known: Known, path: Path) -> list[int]:
-    """Return the ids of categories that values mean."""
+    """Return the category ids for values."""
     ids, categories = [whole_number(value) for value in values], set(known.category_ids)
     unknown = [i for i, category in enumerate(ids) if category not in categories]
     found = [category for category in ids if category is not None]
@@ -194,26 +200,26 @@ def _category_ids(values: list[Any], known: Known, path: Path) -> list[int]:
         raise UserError(f"{where}, a number written as text; write {number}")
     ordered = sorted(categories)
     theirs = some_of(list(map(str, ordered)))
-    remedy = "the results belong to another set"
+    remedy = "the results are of another data set"
     if len(found) == len(values) and set(found) <= set(range(len(ordered))):
-        remedy = "classes seem to be counted from 0: write the ids of the annotation file instead"
+        remedy = "classes seem to be counted from 0; write the ids of the annotation file instead"
         if ordered == list(range(1, len(ordered) + 1)):
             remedy += " (add 1 to each category_id)"
     raise UserError(
         f"{where}, which is not in the annotation file (its categories are {theirs}; "
-        f"{len(unknown):,} of {len(values):,} detections are of others); {remedy}"
+        f"{len(unknown):,} of {len(values):,} detections have others); {remedy}"
     )
 
 
 def whole_number(value: Any) -> int | None:
-    """Return the whole number that a value of JSON is, 1.0 for example; None if it is none."""
+    """Return a JSON value as a whole number (1.0 is one); None if it is not one."""
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value if type(value) is int else None
 
 
 def _number_in(value: Any) -> int | None:
-    """Return the number that a short text is, such as "12"."""
+    """Return the number in a short text, such as "12", or None."""
     is_number = isinstance(value, str) and value.strip().isdecimal() and len(value) < 19
     return int(value) if is_number else None
 
@@ -223,19 +229,19 @@ def _read_record(record: dict[str, Any], image: int, category: int, where: str) 
     for other in ("segmentation", "keypoints"):
         if box is None and other in record:
             raise UserError(
-                f"{where} has {other} but no bbox; results of boxes are scored here: write bbox "
+                f"{where} has {other} but no bbox; only boxes are scored here. Write bbox "
                 "[x, y, width, height] into each detection"
             )
     numbers: list[Any] = [*box, score] if isinstance(box, list) and len(box) == 4 else [None]
     if not all(_is_finite(number) for number in numbers) or min(numbers[2:4]) < 0:
         raise UserError(
-            f"{where} has bbox {box!r:.80} and score {score!r:.40}; they must be four finite "
-            "numbers [x, y, width, height], no side negative, and one"
+            f"{where} has bbox {box!r:.80} and score {score!r:.40}; bbox should be four finite "
+            "numbers [x, y, width, height] without a negative side, and score one finite number"
         )
     *sides, score = map(float, numbers)
     return Result(image_id=image, category_id=category, bbox=sides, score=score)
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a value of JSON is a number that a float can hold."""
+    """Whether a JSON value is a number that fits into a float."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max

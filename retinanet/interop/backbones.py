@@ -1,4 +1,4 @@
-"""ImageNet networks of torchvision, detectron2 and timm -> checkpoints of a backbone alone."""
+"""ImageNet networks of torchvision, detectron2 and timm -> checkpoints of a backbone."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from retinanet.schema import Config
 
 _NEEDLESS = re.compile(
     r"^((stem\.)?fc|classifier|linear|pred|fc1000|_fc|_conv_head|_bn1)\.|num_batches_tracked$"
-    r"|^stem\.conv1\.bias$"  # of Caffe2's stem: its norm has taken it in
+    r"|^stem\.conv1\.bias$"  # Caffe2's stem: its norm already contains this bias
 )
-"""Names of classifiers, and of what a backbone here has no place for."""
+"""Names of classifiers, and of other weights that a backbone here does not have."""
 _LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Blocks of EfficientNet-Lite0."""
 _LITE0 = [
@@ -34,7 +34,7 @@ _LITE0 = [
     "model.pixel_std=[128.0, 128.0, 128.0]",
     "model.freeze=none",
 ]
-"""Its options; its padding, its eps of 1e-3 and these numbers are TensorFlow's."""
+"""Options of EfficientNet-Lite0; these values, its padding and its eps of 1e-3 are TensorFlow's."""
 
 
 class _Network(NamedTuple):
@@ -42,7 +42,7 @@ class _Network(NamedTuple):
     key: Key
     options: list[str]
     what: str
-    """Its name, for the user."""
+    """Name to show to the user."""
 
 
 def is_backbone(state: State) -> bool:
@@ -54,19 +54,19 @@ def is_backbone(state: State) -> bool:
 def convert_backbone(
     state: State, path: Path, *, style: str | None, overrides: Sequence[str]
 ) -> tuple[Checkpoint, list[str]]:
-    """Return an ImageNet network as a checkpoint that holds a backbone alone, and what it is.
+    """Return an ImageNet network as a checkpoint with only a backbone, and lines that describe it.
 
     Args:
-        state: Its weights, as in the file.
+        state: Weights, as in the file.
         path: Path of the file, for messages.
         style: `caffe` or `pytorch`; None: Caffe's where the names are, else torchvision's.
-        overrides: Options `section.key=value` on top of what was recognised.
+        overrides: Options `section.key=value`, applied on top of those that were recognised.
 
     Raises:
-        UserError: weights that are missing, left over or misshapen.
+        UserError: Weights are missing, unexpected or have the wrong shape.
     """
     if "_conv_stem.weight" in state and style is not None:
-        raise UserError("--style: EfficientNet-Lite0 has one")
+        raise UserError("--style: EfficientNet-Lite0 has only one style; leave it out")
     network = (
         _recognise_lite0(state)
         if "_conv_stem.weight" in state
@@ -89,7 +89,7 @@ def convert_backbone(
         progress=Progress(),
         environment={"converted_from": network.what},
     )
-    return checkpoint, [f"{network.what}: a backbone without detector"]
+    return checkpoint, [f"{network.what}: a backbone without a detector"]
 
 
 def _recognise_resnet(state: State, path: Path, style: str | None) -> _Network:
@@ -116,7 +116,7 @@ def _recognise_resnet(state: State, path: Path, style: str | None) -> _Network:
 
 
 def _with_statistics(state: State) -> State:
-    """Add the mean 0 and the variance 1 (with eps) that Caffe2's norms have taken in already."""
+    """Add mean 0 and variance 1 (with eps): Caffe2's norms are already folded into their scales."""
     added = {}
     for name, value in state.items():
         if name.endswith("norm.weight"):
@@ -127,7 +127,7 @@ def _with_statistics(state: State) -> State:
 
 
 def _recognise_lite0(state: State) -> _Network:
-    """Give the names of timm to EfficientNet-Lite0 as `efficientnet_pytorch` writes it."""
+    """Map EfficientNet-Lite0 as `efficientnet_pytorch` writes it to the names of timm."""
     blocks = [
         f"blocks.{stage}.{number}"
         for stage, count in enumerate(_LITE0_STAGES)

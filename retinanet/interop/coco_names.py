@@ -1,4 +1,4 @@
-"""The 80 categories of COCO: what detectors without category names were trained on."""
+"""The 80 categories of COCO, for detectors without category names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, sci
 hair drier, toothbrush
 """
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-"""Ids among 1..90 that no category has."""
+"""Ids from 1 to 90 that are not used."""
 
 COCO = Categories(
     ids=tuple(number for number in range(1, 91) if number not in _UNUSED),

@@ -1,8 +1,8 @@
-"""Files of other projects: their arrays, without running their code.
+"""Files of other projects: read their arrays without running their code.
 
-A pickle is a program. Torch's `weights_only` reads what holds tensors alone. Other files are read
-by an unpickler that knows arrays and plain containers; classes that training files of a few
-projects are known to carry become placeholders, which hold nothing; anything else is refused.
+A pickle is a program. Files with only tensors are read with torch's `weights_only`. Other files are
+read by an unpickler that accepts arrays and plain containers. Some classes, which training files of
+a few projects are known to contain, become empty placeholders. Anything else is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PLACEHOLDER_PROJECTS = {
 }
 """Projects whose classes become placeholders."""
 _PLACEHOLDER_CLASSES = {
-    "argparse.Namespace",  # of torchvision's training scripts
+    "argparse.Namespace",  # torchvision's training scripts
     "builtins.getattr",  # how Python 3 pickles the methods that mmengine's buffers name
     "__builtin__.getattr",
     "pathlib.PosixPath",
@@ -58,7 +58,7 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _Placeholder:
-    """What stands for an object of another project: it takes everything and keeps nothing."""
+    """Replacement for an object of another project: accepts everything and keeps nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Placeholder:
         return object.__new__(cls)
@@ -82,7 +82,7 @@ class _Placeholder:
 
 
 class _Function:
-    """A function that a pickle may call, but not change."""
+    """A function that a pickle may call but not change."""
 
     __slots__ = ("_call",)
 
@@ -97,18 +97,18 @@ class _Function:
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Return bytes from the text that pickle protocols before 3 hold in their place."""
+    """Return bytes from the text that pickle protocols before 3 store in their place."""
     if encoding != "latin1":
         raise _Refused(f"_codecs.encode to {encoding}")
     return _codecs.encode(text, "latin1")
 
 
 class _Dtype:
-    """What stands for a NumPy type: its own unpickling can be made to treat bytes as pointers."""
+    """Replacement for a NumPy type, whose own unpickling can be made to treat bytes as pointers."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.kind = np.dtype(code) if re.fullmatch(r"[<>|=]?[biuf][1248]", code) else None
-        """None for what weights are not made of: strings, objects, records."""
+        """None for types that weights do not have: strings, objects, records."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if self.kind is not None and state[1] in ("<", ">", "=", "|"):
@@ -116,7 +116,7 @@ class _Dtype:
 
 
 class _Array:
-    """What stands for a NumPy array until all is read."""
+    """Replacement for a NumPy array until everything has been read."""
 
     def __init__(self, *_: Any) -> None:
         self.value: NDArray[Any] | None = None
@@ -127,7 +127,7 @@ class _Array:
 
 
 def _make_array(raw: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> NDArray[Any] | None:
-    """Return an array of the bytes of a pickle; None where they are not numbers."""
+    """Return an array from the bytes of a pickle; None if they are not numbers."""
     if not isinstance(dtype, _Dtype) or dtype.kind is None:
         return None
     data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)  # Python 2 wrote text
@@ -147,7 +147,7 @@ def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array
 
 
 def _only_bytes(data: bytes = b"") -> bytes:
-    """Return bytes as they are; `bytes` itself would make so many zeros of a number."""
+    """Return bytes unchanged; `bytes` itself would turn a number n into n zeros."""
     if not isinstance(data, bytes):
         raise _Refused(f"bytes of {type(data).__name__}")
     return data
@@ -182,10 +182,10 @@ _DTYPES = {name: kind for name, kind in vars(torch).items() if isinstance(kind, 
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits arrays and plain containers; `torch.load` adds its storages."""
+    """Accepts arrays and plain containers; `torch.load` adds its storages."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a pickle's global stands for here; nothing is imported."""
+        """Return the replacement for a global of the pickle; nothing is imported."""
         full = f"{module}.{name}"
         if full in _ADMITTED:
             return _ADMITTED[full]
@@ -204,18 +204,18 @@ _PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="arrays and
 
 
 def read_foreign(path: Path) -> Any:
-    """Return what a file of another project holds, its tensors on the host.
+    """Return the content of a file of another project, with its tensors on the CPU.
 
     Args:
-        path: A file of torch (`.pth`), a pickle of arrays (`.pkl`), or `.safetensors`.
+        path: Path of a torch file (`.pth`), a pickle of arrays (`.pkl`), or a `.safetensors` file.
 
     Raises:
-        UserError: missing, damaged, or a file that names more than arrays and plain values.
+        UserError: The file is missing or damaged, or contains more than arrays and plain values.
     """
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; name a file in it")
+        raise UserError(f"{path}: is a folder; give a file in it")
     if not path.is_file():
-        wrong = "is no regular file" if path.exists() else "there is no such file"
+        wrong = "is not a regular file" if path.exists() else "there is no such file"
         raise UserError(f"{path}: {wrong}")
     try:
         return _with_arrays(_read_any_format(path), {})
@@ -230,20 +230,20 @@ def read_foreign(path: Path) -> Any:
         refused = _refused_name(error)
         if refused:
             raise UserError(
-                f"{path}: names {refused}; it was not read, because such a file can run code. "
-                "Save its weights alone: torch.save(model.state_dict(), ..)"
+                f"{path}: contains {refused}; it was not read, because such a file can run code. "
+                "Save only its weights: torch.save(model.state_dict(), ...)"
             ) from None
         raise UserError(
-            f"{path}: is no file of torch, pickle of arrays or safetensors, or a damaged one"
+            f"{path}: is not a torch file, a pickle of arrays or a safetensors file, or is damaged"
         ) from None
 
 
 def _with_arrays(value: Any, done: dict[int, Any]) -> Any:
-    """Return what was read, with arrays in place of the objects that stood for them.
+    """Return what was read, with arrays in place of their replacement objects.
 
     Args:
-        value: What was read.
-        done: Results by the identity of their source: a value may be in many places.
+        value: Content of the file.
+        done: Results by the `id` of their source: the same value may appear in many places.
     """
     if isinstance(value, _Array):
         return value.value
@@ -276,7 +276,7 @@ def _read_any_format(path: Path) -> Any:
         else:
             file.seek(0)
             content = _load(file, encoding="latin1")
-            if content != MAGIC_NUMBER:  # what torch's files of before 1.6 begin with
+            if content != MAGIC_NUMBER:  # files from before torch 1.6 begin with it
                 return content
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -287,7 +287,7 @@ def _read_any_format(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse programs in torch's own format, which torch would load as such, and damaged files."""
+    """Refuse damaged files, and TorchScript programs, which torch would load as programs."""
     other = name_other_archive(path)
     if other is not None:
         raise UserError(f"{path}: {describe(other, path)}")
@@ -295,17 +295,17 @@ def _check_archive(path: Path) -> None:
 
 
 def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the weights in a file by name: under one of the usual keys, or all of it.
+    """Return the weights in a file by name: those under one of the usual keys, else all of them.
 
     Raises:
-        UserError: there are none.
+        UserError: The file contains no weights.
     """
     for name in (*STATE_KEYS, "blobs"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
             break
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds {type(content).__name__}, not weights by name")
+        raise UserError(f"{path}: contains {type(content).__name__}, not weights by name")
     state = {
         name.decode("latin1") if isinstance(name, bytes) else str(name): torch.as_tensor(
             value
@@ -314,5 +314,5 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(value, Tensor | np.ndarray)
     }
     if not state:
-        raise UserError(f"{path}: there is no array in it")
+        raise UserError(f"{path}: contains no array")
     return without_wrappers(state)

@@ -1,4 +1,4 @@
-"""Checkpoints of ours -> state dicts of torchvision and detectron2."""
+"""Our checkpoints -> state dicts of torchvision and detectron2."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from retinanet.schema import AnchorConfig, Config, ModelConfig
 _INVENTED_BIAS = -10.0
 """Bias of logits that belong to no class: a score of 0.00005, far under any threshold."""
 _EPS = 1e-5
-"""Epsilon of batch norm in both projects; it is no option of theirs."""
+"""Epsilon of batch norm in both projects; neither has an option for it."""
 _MOST_ROWS = 10_000
-"""Most ids that logits are laid out for: torchvision has a row for each."""
+"""Largest number of logits per anchor; torchvision needs one for each id up to the highest."""
 Order = Literal["size_major", "ratio_major"]
 """Order of the anchors of a cell: by size first, or by ratio first."""
 Weights = dict[str, Tensor]
 
 
 def export_checkpoint(checkpoint: Checkpoint, out: Path, *, to: str) -> list[str]:
-    """Write a checkpoint's weights as another project names them; return what to know of them.
+    """Write a checkpoint's weights with the names of another project; return lines that explain it.
 
     Args:
-        checkpoint: Ours; where it has averaged weights, these are written.
+        checkpoint: Our checkpoint; if it has averaged weights, those are written.
         out: Path of the file to write: a state dict, for detectron2 under `model`.
         to: `torchvision` or `detectron2`.
 
     Raises:
-        UserError: the network is one that the other project does not have.
-        TrainingError: the disk does not take it.
+        UserError: The other project does not have this network.
+        TrainingError: The file cannot be written.
     """
     config = checkpoint.config
     _check_network(config.model, checkpoint.categories, to)
@@ -70,16 +70,16 @@ def _check_network(model: ModelConfig, categories: Categories, to: str) -> None:
             value = getattr(model, key.removeprefix("model."))
             raise UserError(f"{to} has no such network: {key} is {json.dumps(value)}")
     if not categories:
-        raise UserError("the checkpoint holds a backbone alone; there is no detector to convert")
+        raise UserError("the checkpoint contains only a backbone; there is no detector to convert")
     if to == "torchvision" and not 0 <= min(categories.ids) <= max(categories.ids) < _MOST_ROWS:
         raise UserError(
-            f"torchvision has a row of logits for every id up to the highest: the category ids "
-            f"{min(categories.ids)} to {max(categories.ids)} are no such rows; number them from 1"
+            f"torchvision has a logit for every id from 0 to the highest: the category ids "
+            f"{min(categories.ids)} to {max(categories.ids)} do not fit; number them from 1"
         )
 
 
 def _is_deep(model: ModelConfig) -> bool:
-    """Whether a ResNet has bottlenecks: only they can stride in a 1x1 convolution."""
+    """Return whether a ResNet has bottlenecks: only they can stride in a 1x1 convolution."""
     return model.backbone not in ("resnet18", "resnet34")
 
 
@@ -99,10 +99,10 @@ def _reorder_anchors(weights: Weights, anchors: AnchorConfig, order: Order) -> W
 def _for_torchvision(
     weights: Weights, config: Config, categories: Categories
 ) -> tuple[Weights, list[str]]:
-    """Give logits to every id up to the highest, and batch norms their counters.
+    """Add logits for every id up to the highest, and counters for the batch norms.
 
     Returns:
-        The weights, and lines that say how to build the network.
+        The weights, and lines that explain how to build the network.
     """
     rows = max(categories.ids) + 1
     for part, rest in (("weight", 0.0), ("bias", _INVENTED_BIAS)):
@@ -113,7 +113,7 @@ def _for_torchvision(
         weights[name] = whole.flatten(0, 1)
     model = config.model
     mean, std = model.pixel_mean, model.pixel_std
-    if model.channel_order == "bgr":  # it takes RGB: the first convolution can as well
+    if model.channel_order == "bgr":  # torchvision takes RGB: flip the first convolution
         weights["backbone.conv1.weight"] = weights["backbone.conv1.weight"].flip(1)
         mean, std = mean[::-1], std[::-1]
     for name in [name for name in weights if name.endswith("running_var")]:
@@ -123,18 +123,18 @@ def _for_torchvision(
     width = "" if model.fpn_channels == 256 else f", {model.fpn_channels} channels"
     lines = [
         f"{model.backbone}, P6 from {model.p6_from}{width}, subnets with {model.head_norm} norm; "
-        f"num_classes={rows} (a label is the category's id)",
+        f"num_classes={rows} (labels are category ids)",
         f"image_mean={[float(f'{value / 255:.9g}') for value in mean]}, "
         f"image_std={[float(f'{value / 255:.9g}') for value in std]}",
     ]
     if invented:
         ids = ", ".join(map(str, invented))
-        lines.append(f"ids of no category, whose logits are invented and never detected: {ids}")
+        lines.append(f"unused ids, with placeholder logits that are never detected: {ids}")
     return weights, lines
 
 
 def _with_their_eps(weights: Weights, eps: float) -> Weights:
-    """Fold an eps that differs from theirs into the scales of batch norm."""
+    """Fold a different eps into the scales of batch norm."""
     weights = dict(weights)
     if eps != _EPS:
         for name in [name for name in weights if name.endswith("running_var")]:
@@ -148,14 +148,14 @@ def _with_their_eps(weights: Weights, eps: float) -> Weights:
 def _for_detectron2(
     weights: Weights, config: Config, categories: Categories
 ) -> tuple[Weights, list[str]]:
-    """Leave counters out.
+    """Remove the counters of batch norms, and add the biases that detectron2 has before norms.
 
     Returns:
-        The weights, and lines that say which options build the network.
+        The weights, and lines with the options that build the network.
     """
     model = config.model
     weights = {n: value for n, value in weights.items() if not n.endswith("num_batches_tracked")}
-    if model.head_norm == "gn":  # its convolutions before a norm have biases
+    if model.head_norm == "gn":  # detectron2's convolutions before a norm have biases
         for name in [n for n in weights if ".tower." in n and weights[n].dim() == 4]:
             bias = name.replace("weight", "bias")
             weights[bias] = torch.zeros(len(weights[name]))
@@ -194,23 +194,23 @@ def detectron2_resnet(model: ModelConfig) -> dict[str, Any]:
 
 
 def _anchor_remarks(anchors: AnchorConfig, to: str) -> list[str]:
-    """Say where the other project cannot make the same anchors."""
+    """Describe the anchors, and where the other project cannot make the same ones."""
     differences = []
     if to == "torchvision":
         if anchors.rounding != "corners":
-            differences.append("rounds their corners to whole px")
+            differences.append("rounds their corners to whole pixels")
         if anchors.stride_from != "canvas":
-            differences.append("divides the canvas by the grid for their strides")
+            differences.append("computes their strides as canvas / grid")
         if anchors.offset:
-            differences.append("begins in the corner of a cell")
+            differences.append("centres them on the corner of a cell")
         sizes = ", ".join(str(list(level)) for level in anchors.sizes)
         lines = [f"AnchorGenerator(sizes=({sizes}), aspect_ratios=({list(anchors.ratios)},) * 5)"]
     else:
         if anchors.rounding == "corners":
             differences.append("does not round their corners")
         if anchors.stride_from == "canvas":
-            differences.append("takes 8, 16, .. 128 px for their strides")
+            differences.append("uses strides of 8, 16, ... 128 px")
         lines = []
     if differences:
-        lines.append(f"anchors differ a little: {to} {' and '.join(differences)}")
+        lines.append(f"anchors differ slightly: {to} {' and '.join(differences)}")
     return lines

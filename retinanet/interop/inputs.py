@@ -1,6 +1,6 @@
 """How a foreign backbone's images are prepared, and where it strides.
 
-The weights alone do not show it.
+The weights do not show this.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.interop.mm_config import MmConfig
 from retinanet.interop.networks import Network, State
 from retinanet.interop.projects import Project
@@ -28,7 +28,7 @@ STYLES = {
         "model.pixel_std=[58.395, 57.12, 57.375]",
     ],
 }
-"""Options of backbones that come from MSRA's weights (Caffe), or from torchvision's."""
+"""Options of backbones that started from MSRA's weights (Caffe), or from torchvision's."""
 
 
 def describe_inputs(
@@ -39,18 +39,18 @@ def describe_inputs(
     path: Path,
     style: str | None,
 ) -> tuple[list[str], list[str]]:
-    """Return options of our config for a detector of detectron2 or mmdetection, and what they are.
+    """Return our options for a detector of detectron2 or mmdetection, and lines that explain them.
 
     Args:
-        source: The project that the detector is from.
-        network: The network that its weights show; MSRA has no ResNet-18 and 34.
-        state: Its weights, with what else detectron2 keeps among them.
-        mm_config: What mmdetection's own config in the file says.
+        source: Project that the detector is from.
+        network: Network recognised from its weights; MSRA has no ResNet-18 and 34.
+        state: Weights, with the other tensors that detectron2 keeps among them.
+        mm_config: mmdetection's own config in the file.
         path: Path of the file, for messages.
-        style: Style that the user gave; None: as the file says, or as is usual in the source.
+        style: Style that the user gave; None: as in the file, else the project's usual one.
 
     Raises:
-        UserError: means that are no means, or a style that the file contradicts.
+        UserError: The mean or std in the file is invalid, or the file contradicts the given style.
     """
     pixels = _pixels_of_buffers(state, path) or mm_config.pixels
     style_in_file = mm_config.style
@@ -58,17 +58,16 @@ def describe_inputs(
         style_in_file = "caffe" if set(pixels["std"]) == {1.0} else "pytorch"
     if style and style_in_file and style != style_in_file:
         raise UserError(
-            f"--style {style}: {path} itself tells {style_in_file} style; what differs is an "
-            "option of its own: model.stride_in_1x1, model.channel_order, model.pixel_mean, "
-            "model.pixel_std"
+            f"--style {style}: {path} is in {style_in_file} style; to change single parts of it, "
+            "set model.stride_in_1x1, model.channel_order, model.pixel_mean, model.pixel_std"
         )
     msra = source.name == "detectron2" and network.backbone not in ("resnet18", "resnet34")
     chosen = style or style_in_file or ("caffe" if msra else "pytorch")
     if style or style_in_file:
-        why = "as given" if style else "as the file tells"
+        why = "as given" if style else "from the file"
     else:
         other = "pytorch" if chosen == "caffe" else "caffe"
-        why = f"taken for granted, as usual in {source.name}; if it is not: --style {other}"
+        why = f"assumed, as usual in {source.name}; if that is wrong: --style {other}"
     options = [*STYLES[chosen], *(f"model.pixel_{key}={value}" for key, value in pixels.items())]
     order = mm_config.order
     if order is None and pixels and pixels["mean"][0] != pixels["mean"][2]:
@@ -79,33 +78,36 @@ def describe_inputs(
 
 
 def torchvision_eps(network: Network, state: State, content: object) -> tuple[list[str], list[str]]:
-    """Tell torchvision's own COCO_V1 file, whose frozen batch norms have an eps of 0, from others.
+    """Recognise torchvision's own COCO_V1 file, whose frozen batch norms have an eps of 0.
 
-    It is a bare state dict with frozen batch norms; its training scripts save more. What was
-    trained from it keeps the eps of 0, which no file shows.
+    It is a bare state dict with frozen batch norms; torchvision's training scripts save more.
+    Detectors that were trained from it keep the eps of 0, but no file shows that.
+
+    Returns:
+        Options for our config, and lines that explain them.
     """
     if network.normed or any(name.endswith("num_batches_tracked") for name in state):
         return [], []  # v2's, and trainable batch norms
     bare = isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
     if bare and network.logits_per_cell == 9 * 91:
         line = (
-            "  frozen batch norm with an eps of 0, as in torchvision's own COCO_V1 file; if you "
-            "trained it from an ImageNet backbone: model.norm_eps=1e-5"
+            "  frozen batch norm with an eps of 0, as in torchvision's own COCO_V1 file; if it was "
+            "trained from an ImageNet backbone: model.norm_eps=1e-5"
         )
         return ["model.norm_eps=0"], [line]
     line = (
-        "  frozen batch norm with an eps of 1e-5, as where training began from an ImageNet "
-        "backbone; if it began from torchvision's COCO_V1: model.norm_eps=0"
+        "  frozen batch norm with an eps of 1e-5, as after training from an ImageNet backbone; if "
+        "it was trained from torchvision's COCO_V1: model.norm_eps=0"
     )
     return [], [line]
 
 
 def _pixels_of_buffers(state: State, path: Path) -> dict[str, list[float]]:
-    """Return mean and std that older files of detectron2 hold among the weights."""
+    """Return the mean and std that older files of detectron2 keep among the weights."""
     if not {"pixel_mean", "pixel_std"} <= set(state):
         return {}
     numbers = {key: state[f"pixel_{key}"].flatten().tolist() for key in ("mean", "std")}
     for key, values in numbers.items():
         if len(values) != 3:
-            raise UserError(f"{path}: pixel_{key} has {len(values)} numbers, not 3")
+            raise UserError(f"{path}: pixel_{key} has {plural(len(values), 'number')}, not 3")
     return numbers

@@ -1,4 +1,4 @@
-"""Foreign weights to ours, name by name: none may be missing, left over or misshapen."""
+"""Foreign weights to ours, name by name: none may be missing, unexpected or of another shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retinanet.errors import UserError
 from retinanet.interop.networks import Key, State
 
 _LISTED = 12
-"""Names in a message."""
+"""Largest number of names in a message."""
 
 
 def match_weights(
@@ -22,25 +22,26 @@ def match_weights(
     Args:
         state: Weights in the file.
         wanted: Our weights, for their names, shapes and types.
-        key: Our name -> theirs.
+        key: Function from our name to theirs.
         path: Path of the file, for messages.
-        is_needless: Whether a name of theirs may be left over.
+        is_needless: Whether the weights with a name of theirs may be ignored.
 
     Raises:
-        UserError: weights that are missing, left over, misshapen or not finite, with their names.
+        UserError: Weights are missing, unexpected, of another shape or not finite; the message
+            lists their names.
     """
     keys = {name: key(name) for name in wanted}
     found = {name: state[keys[name]] for name in wanted if keys[name] in state}
     left = sorted(set(state) - set(keys.values()))
     problems = {
-        "lacks": [keys[name] for name in wanted if name not in found],
-        "has no use here for": [name for name in left if not is_needless(name)],
+        "is missing": [keys[name] for name in wanted if name not in found],
+        "has unexpected weights": [name for name in left if not is_needless(name)],
         "has another shape of": [
             f"{keys[name]}: {tuple(value.shape)}, not {tuple(wanted[name].shape)}"
             for name, value in found.items()
             if value.shape != wanted[name].shape
         ],
-        "has no real, finite numbers in": [
+        "has values that are not finite real numbers in": [
             keys[name]
             for name, value in found.items()
             if not (value.is_floating_point() and value.isfinite().all())

@@ -1,6 +1,6 @@
-"""What the config in a file of mmdetection says of inputs, anchors and boxes.
+"""The config in a file of mmdetection: its inputs, anchors and boxes.
 
-The file holds it as text, a program in Python. It is searched for values, and never run.
+The file contains it as text, as a program in Python. It is searched for values and never run.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from retinanet.model.anchors import STRIDES
 
 _Numbers = list[float]
 _PIXELS = "data_preprocessor|img_norm_cfg"
-"""Where version 3 has means, and version 2."""
+"""Block with the means, in version 3 and in version 2."""
 _ANCHORS = "anchor_generator"
 _MOST_SCALES = 100
-"""Scales in an octave: no file is to make us build a list of a billion."""
+"""Largest number of scales in an octave, so that no file makes us build a list of a billion."""
 
 
 class MmConfig:
-    """The config's values by the names that they have there; those of other files are absent."""
+    """The values of mmdetection's config; files of other projects have none of them."""
 
     def __init__(self, content: Any, path: Path) -> None:
-        """Take the text in the content of the file `path`."""
+        """Find the text of the config in the content of the file `path`."""
         meta = content.get("meta") if isinstance(content, Mapping) else None
         text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
         self._text = text if isinstance(text, str) else ""
@@ -40,13 +40,13 @@ class MmConfig:
 
     @property
     def pixels(self) -> dict[str, _Numbers]:
-        """Mean and standard deviation of the images, `mean` and `std`, in the order of feeding."""
+        """`mean` and `std` of the images, in the channel order that the network takes."""
         found = {key: self._numbers(_PIXELS, key, count=3) for key in ("mean", "std")}
         return {key: value for key, value in found.items() if value and all(found.values())}
 
     @property
     def order(self) -> str | None:
-        """Order of the channels: `rgb` or `bgr`; its images are read as BGR."""
+        """Channel order that the network takes: `rgb` or `bgr`; mmdetection reads images as BGR."""
         for name in ("bgr_to_rgb", "to_rgb"):
             turned = self._value(_PIXELS, name)
             if isinstance(turned, bool):
@@ -54,10 +54,10 @@ class MmConfig:
         return None
 
     def anchors(self) -> list[str]:
-        """Return options for the anchors that it describes; none where it describes none.
+        """Return options for the anchors that it describes; an empty list if it describes none.
 
         Raises:
-            UserError: anchors that there are none of here.
+            UserError: Such anchors are not supported here.
         """
         strides, ratios, scales = (
             self._numbers(_ANCHORS, name) for name in ("strides", "ratios", "scales")
@@ -78,20 +78,23 @@ class MmConfig:
         if not isinstance(base, int | float) or not isinstance(count, int):
             return None
         if not 0 < count <= _MOST_SCALES:
-            raise UserError(f"{self._path}: its config has scales_per_octave={count}")
+            raise UserError(
+                f"{self._path}: its config has scales_per_octave={count}; expected 1 to "
+                f"{_MOST_SCALES}"
+            )
         return [base * 2 ** (i / count) for i in range(count)]
 
     def box_weights(self) -> _Numbers:
-        """Return by how much its deltas are larger than ours.
+        """Return the factors by which its deltas are larger than ours.
 
         Raises:
-            UserError: they have a mean.
+            UserError: The deltas have a mean, or a standard deviation that is not positive.
         """
         if any(self._numbers("bbox_coder", "target_means", count=4) or []):
-            raise UserError(f"{self._path}: its target_means are not 0, which do not convert")
+            raise UserError(f"{self._path}: its target_means are not 0, which cannot be converted")
         deviations = self._numbers("bbox_coder", "target_stds", count=4) or [1.0] * 4
         if min(deviations) <= 0:
-            raise UserError(f"{self._path}: its target_stds are {deviations}; they should be > 0")
+            raise UserError(f"{self._path}: its target_stds are {deviations}; they must be > 0")
         return [1 / value for value in deviations]
 
     def _numbers(self, block: str, name: str, *, count: int | None = None) -> _Numbers | None:
@@ -101,12 +104,13 @@ class MmConfig:
         fits = isinstance(values, list | tuple) and count in (None, len(values))
         if not fits or not all(type(value) in (int, float) for value in values):
             raise UserError(
-                f"{self._path}: its config has {name}={values} in {block}, which are no numbers"
+                f"{self._path}: its config has {name}={values} in {block}; expected "
+                f"{'numbers' if count is None else f'{count} numbers'}"
             )
         return [float(value) for value in values]
 
     def _value(self, block: str, name: str) -> Any:
-        """Return the literal of this name in a block (a pattern); None where there is none."""
+        """Return the literal with this name in a block (a pattern); None if there is none."""
         literal = r"\[[^\[\]]*\]|\([^()]*\)|'[^']*'|\"[^\"]*\"|[\w.+-]+"
         found = re.search(rf"\b{name}\s*=\s*({literal})", self._block(block))
         if found is None:
@@ -117,7 +121,7 @@ class MmConfig:
             return found[1]
 
     def _block(self, name: str) -> str:
-        """Return what stands between the parentheses of the first `name=dict(..)`."""
+        """Return the text between the parentheses of the first `name=dict(...)`."""
         found = re.search(rf"\b(?:{name})\s*=\s*dict\(", self._text)
         if found is None:
             return ""

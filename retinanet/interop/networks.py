@@ -1,4 +1,4 @@
-"""Which network a foreign file holds, told by the names and shapes of its weights."""
+"""Recognise the network in a foreign file by the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retinanet.interop.projects import Project
 
 State = Mapping[str, Tensor]
 Key = Callable[[str], str]
-"""Our name of a weight -> that in the file."""
+"""Our name of a weight -> its name in the file."""
 
 _RESNETS: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     # blocks of layer1..layer4, channels in and out of the 3x3 convolutions of layer1
@@ -41,15 +41,15 @@ class Network:
     options: list[str]
     """Options of our config that build it, `section.key=value`."""
     logits_per_cell: int
-    """Anchors of a cell times classes, those that it does not use included."""
+    """Anchors of a cell times classes, unused classes included."""
     deltas_per_cell: int
 
 
 def name_resnet(state: State, key: Key, path: Path) -> str:
-    """Return which ResNet it is, by its blocks.
+    """Return the name of a ResNet, recognised by its blocks.
 
     Raises:
-        UserError: none that there is here.
+        UserError: It is not one of the supported ResNets.
     """
 
     def count_blocks(stage: int) -> int:
@@ -65,16 +65,16 @@ def name_resnet(state: State, key: Key, path: Path) -> str:
         if name is not None:
             return name
     raise UserError(
-        f"{path}: its backbone is none of {', '.join(_RESNETS.values())} (blocks of its stages: "
-        f"{', '.join(map(str, blocks))})"
+        f"{path}: its backbone is not one of {', '.join(_RESNETS.values())} (it has "
+        f"{', '.join(map(str, blocks))} blocks in its stages)"
     )
 
 
 def describe_detector(state: State, peer: Project, path: Path) -> Network:
-    """Read backbone, pyramid and subnets of a foreign detector off its weights.
+    """Recognise the backbone, pyramid and subnets of a foreign detector.
 
     Raises:
-        UserError: it is another network than RetinaNet, or lacks a part.
+        UserError: It is not a RetinaNet, or a part is missing.
     """
     normed = peer.key("class_subnet.tower.1.weight", True) in state
 
@@ -84,7 +84,9 @@ def describe_detector(state: State, peer: Project, path: Path) -> Network:
     def shape(name: str) -> tuple[int, ...]:
         value = state.get(key(name))
         if value is None or value.dim() != 4:
-            raise UserError(f"{path}: is no whole RetinaNet of {peer.name}: it lacks {key(name)}")
+            raise UserError(
+                f"{path}: is not a complete RetinaNet of {peer.name}: {key(name)} is missing"
+            )
         return tuple(value.shape)
 
     pyramid, c5, p6 = (shape(f"fpn.{part}.weight") for part in ("output.0", "lateral.2", "p6"))
@@ -110,7 +112,7 @@ def describe_detector(state: State, peer: Project, path: Path) -> Network:
 
 
 def _count_numbered(state: State, name: Callable[[int], str]) -> int:
-    """Return how many of the numbered names, from 0, there are."""
+    """Return how many of the numbered names exist, counted from 0."""
     number = 0
     while name(number) in state:
         number += 1

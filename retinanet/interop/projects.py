@@ -1,6 +1,6 @@
-"""What torchvision, detectron2 and mmdetection call our weights.
+"""Names of our weights in torchvision, detectron2 and mmdetection.
 
-Each has one table, from our name to theirs: conversions go both ways through it.
+Each project has one table, from our name to theirs, for conversions in both directions.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """A project whose detectors convert."""
+    """A project whose detectors can be converted."""
 
     name: str
     recipe: str
-    """Our config with the choices of theirs."""
+    """Our config with the settings of this project."""
     mark: str
-    """What some names of its detectors, and of no other project's, begin with."""
+    """Prefix of some names in its detectors that no other project has."""
     key: Callable[[str, bool], str]
     """Our name of a weight, and whether the subnets have normalisation -> its name there."""
 
 
 def _rename(name: str, *rules: tuple[str, str]) -> str:
-    """Put a replacement in the place of each pattern, one after the other."""
+    """Replace each pattern in turn."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def _numbered(name: str, normed: bool) -> str:
-    """Return `tower.2.conv` for `tower.4`, or for `tower.6` where each has a norm behind it."""
+    """Return `tower.2.conv` for `tower.4`, or for `tower.6` if each convolution has a norm."""
 
     def number(match: re.Match[str]) -> str:
         convolution, part = divmod(int(match[1]), 3 if normed else 2)
@@ -57,7 +57,7 @@ def _torchvision_key(name: str, normed: bool) -> str:
 
 
 def _detectron2_key(name: str, normed: bool) -> str:
-    del normed  # its towers are numbered as ours are
+    del normed  # its towers are numbered like ours
     return _rename(
         name,
         (r"^backbone\.", "backbone.bottom_up."),
@@ -121,7 +121,7 @@ PROJECTS = {
 
 
 def torchvision_today(name: str) -> str:
-    """Return the name that torchvision gives today to a weight that it saved before 0.12."""
+    """Return today's torchvision name of a weight that was saved before torchvision 0.12."""
     name = re.sub(
         r"(head\.\w+\.conv)\.(\d+)\.(weight|bias)$",
         lambda match: f"{match[1]}.{int(match[2]) // 2}.0.{match[3]}",
@@ -131,7 +131,7 @@ def torchvision_today(name: str) -> str:
 
 
 def detectron2_of_caffe2(name: str) -> str:
-    """Return detectron2's name of a blob of Caffe2's ResNets (its R-50.pkl)."""
+    """Return detectron2's name for a blob of Caffe2's ResNets (`R-50.pkl`)."""
     return _rename(
         name.replace("_", "."),
         (r"\.b$", ".bias"),

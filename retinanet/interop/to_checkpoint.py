@@ -1,4 +1,4 @@
-"""Detectors of torchvision, detectron2 and mmdetection -> checkpoints of ours."""
+"""Detectors of torchvision, detectron2 and mmdetection -> our checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from retinanet.checkpoints.format import (
 )
 from retinanet.checkpoints.other_files import describe, name_network
 from retinanet.config import follow_config, load_config, override_config, shipped_configs
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.interop.backbones import convert_backbone, is_backbone
 from retinanet.interop.classes import classes_by_id, classes_in_order, names_in
 from retinanet.interop.foreign_file import read_foreign, state_dict_of
@@ -33,7 +33,7 @@ from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 
 _SAME_PX = 0.01
-"""Largest difference between coordinates of anchors that are the same."""
+"""Largest difference between the coordinates of anchors that count as equal."""
 _FIRST_ANCHORS = "anchor_generator.cell_anchors.0"
 """Name of the anchors of P3 in older files of detectron2."""
 _NOT_WEIGHTS = re.compile(r"num_batches_tracked$|^pixel_(mean|std)$|^anchor_generator\.")
@@ -48,40 +48,41 @@ def convert_checkpoint(
     box_weights: Sequence[float] | None = None,
     overrides: Sequence[str] = (),
 ) -> tuple[Checkpoint, list[str]]:
-    """Read a foreign detector; return it as a checkpoint of ours, and lines that say what it is.
+    """Read a foreign detector; return it as our checkpoint, and lines that describe it.
 
     Args:
         path: Path of its file; nothing in it is executed.
-        peer: `torchvision`, `detectron2` or `mmdetection`; None: told by its names.
-        style: Style of its backbone, `caffe` or `pytorch`; None: told by the file, or the peer's
+        peer: `torchvision`, `detectron2` or `mmdetection`; None: detected from its names.
+        style: Style of its backbone, `caffe` or `pytorch`; None: as in the file, else the peer's
             usual one.
-        categories: Its classes; None: told by the file, or COCO's.
+        categories: Classes; None: as in the file, else COCO's.
         box_weights: Factors by which its dx, dy, dw, dh are larger than ours (detectron2's
-            BBOX_REG_WEIGHTS); None: told by the file, or 1.
-        overrides: Options `section.key=value` on top of what was recognised.
+            BBOX_REG_WEIGHTS); None: as in the file, else 1.
+        overrides: Options `section.key=value`, applied on top of those that were recognised.
 
     Raises:
-        UserError: not such a file, or one with weights that are missing, left over or misshapen.
+        UserError: It is not such a file, or weights are missing, unexpected or of another shape.
     """
     if box_weights is not None and min(box_weights) <= 0:
         raise UserError(f"--box-weights: {min(box_weights):g} is not above 0")
     content = read_foreign(path)
     if is_ours(content):
-        raise UserError(f"{path}: is a checkpoint of this project already")
+        raise UserError(f"{path}: is already a checkpoint of this project")
     given = state_dict_of(content, path)
     kind = name_network(given)
     if kind is not None and not kind.converts:
         raise UserError(f"{path}: {describe(kind, path)}")
     if is_backbone(given):
         detectors_own = {"--from": peer, "--categories": categories, "--box-weights": box_weights}
-        _refuse(detectors_own, f"{path} is an ImageNet network, which has none")
+        _refuse(detectors_own, f"{path} is an ImageNet network without a detector; leave it out")
         return convert_backbone(given, path, style=style, overrides=overrides)
     state = {torchvision_today(name): value for name, value in given.items()}
     source = _recognise_source(state, peer, path)
     network = describe_detector(state, source, path)
     mm_config = MmConfig(content, path)
     if source.name == "torchvision":
-        _refuse({"--style": style, "--box-weights": box_weights}, "torchvision has one kind alone")
+        reason = "torchvision has only one kind; leave it out"
+        _refuse({"--style": style, "--box-weights": box_weights}, reason)
         options, lines = torchvision_eps(network, state, content)
     else:
         options, lines = describe_inputs(source, network, state, mm_config, path, style)
@@ -102,20 +103,21 @@ def convert_checkpoint(
         progress=Progress(),
         environment={"converted_from": source.name},
     )
-    what = f"{source.name}: {network.backbone}, {len(classes)} classes"
-    left = f", the others of {rows} logits an anchor left out" if rows > len(used) else ""
+    what = f"{source.name}: {network.backbone}, {plural(len(classes), 'class')}"
+    unused = rows - len(used)
+    left = f" ({unused} of {rows} logits per anchor are unused and left out)" if unused else ""
     if source.name != "torchvision" and not anchors and _FIRST_ANCHORS not in state:
         lines += _describe_assumptions(source, box_weights, overrides)
     if isinstance(content, Mapping) and "model_ema" in content:
-        lines.append("  averaged weights are there, too (model_ema): they are left out")
+        lines.append("  the averaged weights in the file (model_ema) are left out")
     return checkpoint, [what + left, *lines]
 
 
 def _refuse(options: Mapping[str, object], reason: str) -> None:
-    """Refuse options that mean nothing for a file, if they were given.
+    """Refuse options that do not apply to a file, if they were given.
 
     Raises:
-        UserError: the first of them, and why.
+        UserError: One was given; the message gives the reason.
     """
     for option, value in options.items():
         if value is not None:
@@ -123,7 +125,7 @@ def _refuse(options: Mapping[str, object], reason: str) -> None:
 
 
 def _build_config(source: Project, network: Network, options: Sequence[str]) -> Config:
-    """Return the experiment of a detector: the recipe of its project, and what is known of it."""
+    """Return the experiment of a detector: its project's recipe with the recognised options."""
     recipe = source.recipe
     if source.name == "torchvision" and network.normed:
         recipe = "torchvision_v2_coco"
@@ -134,7 +136,7 @@ def _build_config(source: Project, network: Network, options: Sequence[str]) -> 
 def _describe_assumptions(
     source: Project, box_weights: Sequence[float] | None, overrides: Sequence[str]
 ) -> list[str]:
-    """Say in one line, or none, what neither the file nor the user has told."""
+    """Describe in one line, or none, the assumptions that neither file nor user has settled."""
     given = {
         "anchors": any(text.startswith("anchors.") for text in overrides),
         "weights of deltas": box_weights is not None,
@@ -143,23 +145,26 @@ def _describe_assumptions(
     if not assumed:
         return []
     return [
-        f"  {assumed} taken for granted, as usual in {source.name}; if they are not: "
-        "anchors.sizes=.., --box-weights"
+        f"  {assumed} assumed, as usual in {source.name}; if that is wrong: "
+        "anchors.sizes=..., --box-weights"
     ]
 
 
 def _recognise_source(state: State, wanted: str | None, path: Path) -> Project:
-    """Return whose detector it is, by names that no other project's has."""
+    """Return the project of a detector, recognised by names that no other project has."""
     found = [
         peer for peer in PROJECTS.values() if any(name.startswith(peer.mark) for name in state)
     ]
     if not found:
         raise UserError(
-            f"{path}: is no RetinaNet of {', '.join(PROJECTS)}: its names begin with "
-            f"{next(iter(state))}"
+            f"{path}: is not a RetinaNet of {', '.join(PROJECTS)}: the name of its first weight "
+            f"is {next(iter(state))}"
         )
     if wanted not in (None, found[0].name):
-        raise UserError(f"--from {wanted}: {path} has the names of {found[0].name}")
+        raise UserError(
+            f"--from {wanted}: the names in {path} are those of {found[0].name}; use --from "
+            f"{found[0].name} or leave it out"
+        )
     return found[0]
 
 
@@ -167,17 +172,17 @@ def _logits_per_anchor(network: Network, config: Config, path: Path) -> int:
     cells = build_anchors(config.anchors).per_cell
     if network.deltas_per_cell != 4 * cells or network.logits_per_cell % cells:
         raise UserError(
-            f"{path}: has {network.deltas_per_cell // 4} anchors a cell, but {cells} are usual: "
-            "give them as they were: anchors.sizes=.. anchors.ratios=.."
+            f"{path}: has {network.deltas_per_cell // 4} anchors per cell, but {cells} are usual; "
+            "give the ones it was trained with: anchors.sizes=... anchors.ratios=..."
         )
     return network.logits_per_cell // cells
 
 
 def _check_anchors(state: State, config: Config, path: Path) -> None:
-    """Compare the anchors that older files of detectron2 hold with those of the config.
+    """Compare the anchors in older files of detectron2 with those of the config.
 
     Raises:
-        UserError: they are others; options say which.
+        UserError: They differ; the message names the options to set.
     """
     for level, cell in enumerate(build_anchors(config.anchors).cells):
         stored = state.get(f"anchor_generator.cell_anchors.{level}")
@@ -186,14 +191,14 @@ def _check_anchors(state: State, config: Config, path: Path) -> None:
         )
         if stored is not None and not same:
             raise UserError(
-                f"{path}: its anchors of P{level + 3} are others than usual, the first "
-                f"{stored.flatten()[:4].tolist()}: give them as they were: anchors.sizes=.. "
-                "anchors.ratios=.."
+                f"{path}: its anchors of P{level + 3} are not the usual ones (the first is "
+                f"{stored.flatten()[:4].tolist()}); give the ones it was trained with: "
+                "anchors.sizes=... anchors.ratios=..."
             )
 
 
 def _keep_class_rows(state: State, network: Network, rows: int, used: list[int]) -> State:
-    """Return the weights with the logits of classes alone, of `rows` for each anchor of a cell."""
+    """Return the weights with only the logits of classes, out of `rows` for each anchor."""
     chosen = {}
     for part in ("weight", "bias"):
         name = network.key(f"class_subnet.output.{part}")
@@ -204,7 +209,7 @@ def _keep_class_rows(state: State, network: Network, rows: int, used: list[int])
 
 
 def _without_box_weights(state: State, network: Network, weights: Sequence[float]) -> State:
-    """Return the weights with deltas of the size of ours: dx, dy, dw and dh of each anchor."""
+    """Return the weights with dx, dy, dw and dh of each anchor scaled to ours."""
     if set(weights) == {1.0}:
         return state
     changed = {}
@@ -224,7 +229,7 @@ def _match_detector(
     def is_needless(name: str) -> bool:
         if _NOT_WEIGHTS.search(name):
             return True
-        # A bias of 0 does nothing: detectron2 has them before norms, too.
+        # A bias of 0 does nothing; detectron2 also has biases before norms.
         return "_subnet." in name and name.endswith(".bias") and not state[name].any()
 
     return match_weights(
@@ -237,10 +242,10 @@ def _match_detector(
 
 
 def follow_weights(config: Config) -> Config:
-    """Return an experiment as its training will be: what it does not say comes from its weights.
+    """Return an experiment as it will train: options it does not set come from its weights.
 
     Raises:
-        UserError: see `read_detector`.
+        UserError: See `read_detector`.
     """
     if config.model.init_from is None:
         return config
@@ -249,10 +254,10 @@ def follow_weights(config: Config) -> Config:
 
 
 def read_detector(path: Path) -> tuple[Checkpoint, list[str]]:
-    """Read a checkpoint of ours, or convert a foreign one; return it and what to say of it.
+    """Read our checkpoint, or convert a foreign one; return it, and lines that describe it.
 
     Raises:
-        UserError: it is neither, or does not convert without being told more.
+        UserError: It is neither, or cannot be converted without further options.
     """
     if is_foreign(path):
         return convert_checkpoint(path)

@@ -1,4 +1,4 @@
-"""How the loss is spread over the examples of a trained network (the paper's figure 4)."""
+"""Distribution of the loss over the examples of a trained network (the paper's figure 4)."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from retinanet.structures import Outputs
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 _POINTS = 201
-"""Of a curve."""
+"""Points of a curve."""
 _NEGATIVES = 10_000_000
-"""Negatives drawn at random, as in the paper."""
+"""Negatives sampled at random, as in the paper."""
 
 Curves = dict[str, dict[str, list[float]]]
-"""`foreground` and `background` -> γ -> share of the loss in each first share of the examples."""
+"""`foreground` and `background` -> γ -> cumulative share of the loss, lowest losses first."""
 
 
 def loss_distribution(weights: Path, cache: Path, device: torch.device) -> Curves:
-    """Return the cumulative distributions of the normalised loss on val; keep them in a file.
+    """Return the cumulative distributions of the normalised loss on val, cached in a file.
 
     Args:
-        weights: checkpoint of a trained network.
-        cache: file with the curves, which is read where it is there, and written where not.
-        device: to compute on.
+        weights: Path of the checkpoint of a trained network.
+        cache: Path of the file with the curves; it is written if it does not exist.
+        device: Device to compute on.
     """
     try:
         curves: Curves = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there yet, or damaged
+    except (OSError, ValueError):  # missing or damaged
         positives, negatives = _collect_logits(weights, device)
         curves = {"foreground": _curves(-positives), "background": _curves(negatives)}
         with replacing(cache, unique=True) as temporary:
@@ -51,9 +51,9 @@ def _curves(logits: Tensor) -> dict[str, list[float]]:
 
 
 def cumulative(losses: Tensor) -> list[float]:
-    """Return what share of the sum of losses (N,) the lowest ones give, from none of them to all.
+    """Return the share of the total loss that the lowest losses (N,) make up, from none to all.
 
-    Of [3, 1, 0, 0], for example, the lowest three quarters give one quarter.
+    For example, in [3, 1, 0, 0] the lowest three quarters make up one quarter of the total.
     """
     if not len(losses):
         return []
@@ -64,7 +64,7 @@ def cumulative(losses: Tensor) -> list[float]:
 
 @torch.inference_mode()
 def _collect_logits(weights: Path, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the logits of positives and of some negatives of the val split: (N,) each."""
+    """Return the logits of all positives and a sample of negatives of the val split, (N,) each."""
     checkpoint = load_checkpoint(weights)
     config = inference_config(checkpoint, [])
     split = open_split(config, "val")
@@ -89,7 +89,7 @@ def _collect_logits(weights: Path, device: torch.device) -> tuple[Tensor, Tensor
 
 
 def _split_logits(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the logits of a batch's positives and negatives, on the host."""
+    """Return the logits of a batch's positives and negatives, on the CPU."""
     logits, assigned = outputs.logits.float().cpu().flatten(0, 1), batch.assigned
     is_negative = torch.ones(logits.shape, dtype=torch.bool)
     is_negative[assigned.ignored] = False

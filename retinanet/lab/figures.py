@@ -1,4 +1,4 @@
-"""The figures of the laboratory, as PNG files: the paper's 1 and 4, and what the trials gave."""
+"""Figures of the lab, as PNG files: the paper's figures 1 and 4, and the results of the trials."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     Panel = Callable[[Axes], None]
 
 _WIDTH, _HEIGHT = 6.0, 4.0
-"""Inches, of one panel."""
+"""Inches, size of one panel."""
 
 
 def check_matplotlib() -> None:
-    """Refuse to begin what could not be drawn.
+    """Refuse to start if the figures could not be drawn.
 
     Raises:
-        UserError: matplotlib is not installed.
+        UserError: Matplotlib is not installed.
     """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise UserError(
-            "the laboratory draws with matplotlib, which is not installed: pip install "
+            "retinanet lab draws its figures with matplotlib, which is not installed: pip install "
             "'retinanet[lab]'"
         ) from None
 
 
 def draw_figures(results: Results, output: Path) -> list[Path]:
-    """Draw every figure for which there are data; return their paths.
+    """Draw every figure that has data; return their paths.
 
     Raises:
-        TrainingError: the disk does not take them.
+        TrainingError: A file cannot be written.
     """
     variants = results["variants"]
     compared = _group_by_comparison(variants)
@@ -76,7 +76,7 @@ def draw_figures(results: Results, output: Path) -> list[Path]:
 
 
 def _group_by_comparison(variants: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return title and variants of each comparison of which several were trained; else all."""
+    """Return title and variants of each comparison with several trained variants; else all."""
     groups = {
         comparison.title: {name: variants[name] for name in comparison.variants if name in variants}
         for comparison in COMPARISONS.values()
@@ -104,7 +104,7 @@ def _save_figure(panels: list[Panel], path: Path) -> Path:
 def _draw_loss_by_p_t(axes: Axes) -> None:
     """The paper's figure 1."""
     p_t = torch.linspace(0.005, 0.999, 400, dtype=torch.float64)
-    logits = torch.log(1 / p_t - 1)  # of a negative with this p_t
+    logits = torch.log(1 / p_t - 1)  # logit of a negative with this p_t
     for gamma in (0.0, 0.5, 1.0, 2.0, 5.0):
         name = "γ = 0 (cross entropy)" if gamma == 0 else f"γ = {gamma:g}"
         axes.plot(p_t.tolist(), focal(logits, gamma=gamma)[0].tolist(), label=name)
@@ -119,7 +119,7 @@ def _draw_distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
     for gamma, shares in curves[kind].items():
         axes.plot([i / (len(shares) - 1) for i in range(len(shares))], shares, label=f"γ = {gamma}")
     axes.set(
-        title=f"{kind} of val, by a network that focal loss has trained",
+        title=f"{kind} of val, for a network trained with focal loss",
         xlabel="fraction of the examples, lowest losses first",
         ylabel="cumulative share of the loss",
     )
@@ -129,7 +129,7 @@ def _draw_distribution(axes: Axes, *, kind: str, curves: Curves) -> None:
 def _points_of_sweep(
     variants: dict[str, Any], comparison: str
 ) -> list[tuple[float, dict[str, Any]]]:
-    """Return the value of the parameter and the AP of each variant of a sweep."""
+    """Return the parameter value and the AP of each variant of a sweep."""
     points = []
     for name in COMPARISONS[comparison].variants:
         if name in variants and variants[name]["AP"]["mean"] is not None:
@@ -147,12 +147,12 @@ def _draw_sweep(axes: Axes, *, comparison: str, variants: dict[str, Any]) -> Non
         places, means, yerr=[ap["spread"] or 0 for _, ap in points], marker="o", capsize=3
     )
     axes.set_xticks(list(places), [f"{value:g}" for value, _ in points])
-    sign = {"gamma": "γ of the focal loss (each with its α)", "alpha": "α of cross entropy"}
+    sign = {"gamma": "γ of focal loss (each with its α)", "alpha": "α of cross entropy"}
     axes.set(xlabel=sign[comparison], ylabel="AP on val", ylim=(0, None))
 
 
 def _draw_learning_curves(axes: Axes, *, title: str, variants: dict[str, Any]) -> None:
-    """The mean over the seeds, and thinly each of them."""
+    """The mean over the seeds, and a thin line for each seed."""
     for colour, (name, variant) in enumerate(variants.items()):
         curves = [dict(run["curve"]) for run in variant["runs"]]
         for curve in curves if len(curves) > 1 else []:

@@ -1,4 +1,4 @@
-"""What came of the trials: results.json, and tables in Markdown beside the paper's figures."""
+"""Results of the trials: results.json, and Markdown tables beside the numbers of the paper."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.distributed.device import find_device
-from retinanet.errors import UserError
+from retinanet.errors import UserError, plural
 from retinanet.files import replacing, write_failure
 from retinanet.lab.distribution import Curves, loss_distribution
 from retinanet.lab.variants import COMPARISONS, VARIANTS
 from retinanet.schema import Config
 
 Results = dict[str, Any]
-"""What results.json holds: plain dicts, lists, numbers and strings."""
+"""Content of results.json: plain dicts, lists, numbers and strings."""
 
 _EASY_SHARES = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
 _LAST_LOOKS = 10
-"""Looks at the imbalance, at the end, whose mean is shown: a single batch says little."""
+"""Last measurements of the imbalance to average: a single batch is too noisy."""
 
 
 def collect(base: Config, output: Path) -> Results:
-    """Read all trials of a laboratory's folder that have finished."""
+    """Read all finished trials in a lab folder."""
     variants: dict[str, Any] = {}
     for name, variant in VARIANTS.items():
         outcomes = sorted((output / "runs" / name).glob("seed_*/outcome.json"))
@@ -47,9 +47,9 @@ def collect(base: Config, output: Path) -> Results:
 
 
 def distribution(results: Results, base: Config, output: Path) -> Curves | None:
-    """Return how the loss is spread over the examples of a network that focal loss has trained.
+    """Return the distribution of the loss over the examples of a network trained with focal loss.
 
-    None where there is none. The main process alone calls it, after all trainings.
+    None if there is no such network. Only the main process calls this, after all trainings.
     """
     variants = results["variants"]
     runs = variants["focal"]["runs"] if "focal" in variants else []
@@ -62,7 +62,7 @@ def distribution(results: Results, base: Config, output: Path) -> Curves | None:
 
 
 def _read_trial(outcome: Path) -> dict[str, Any]:
-    """Return what one trial recorded; AP is that of its last evaluation, not of the best."""
+    """Return the results of one trial; AP is from its last evaluation, not its best one."""
     try:
         run = json.loads(outcome.read_text(encoding="utf-8"))
         run = {"seed": int(run["seed"]), "steps": int(run["steps"]), "diverged": run["diverged"]}
@@ -71,17 +71,17 @@ def _read_trial(outcome: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(
             f"{outcome}, or metrics.jsonl beside it, is damaged; remove the folder "
-            f"{outcome.parent} to train it anew"
+            f"{outcome.parent} to train it again"
         ) from None
 
 
 def _summarize_metrics(lines: list[dict[str, Any]], run: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run's lines say; an average of the weights is what it is judged by."""
+    """Summarise the metrics of a run; averaged weights count where the run has them."""
     averaged = any("val_average/AP" in line for line in lines)
     name = "val_average" if averaged else "val"
     evaluations = [line for line in lines if f"{name}/AP" in line]
     last = evaluations[-1] if evaluations and run["diverged"] is None else {}
-    # A look at a step that is not finite has no shares.
+    # A step that is not finite has no shares.
     looks = [line for line in lines if line.get("imbalance/loss/easy_negatives") is not None]
     p_t_counts = [line["imbalance/p_t_of_negatives"] for line in looks]
     return {
@@ -121,7 +121,7 @@ def write_results(results: Results, output: Path) -> list[Path]:
     """Write results.json and results.md; return their paths.
 
     Raises:
-        TrainingError: the disk does not take them.
+        TrainingError: A file cannot be written.
     """
     paths = [output / "results.json", output / "results.md"]
     for path, text in zip(paths, (json.dumps(results, indent=1), markdown(results)), strict=True):
@@ -134,15 +134,16 @@ def write_results(results: Results, output: Path) -> list[Path]:
 
 
 def markdown(results: Results) -> str:
-    """Return the tables of all comparisons of which something has been trained."""
-    length = f"{results['epochs']} epochs" if results["epochs"] else f"{results['steps']} steps"
+    """Return the tables of all comparisons with trained variants."""
+    epochs, steps = results["epochs"], results["steps"]
+    length = plural(epochs, "epoch", "epochs") if epochs else plural(steps, "step")
     parts = [
-        f"Each training: {length} of {results['batch_size']} images. AP is of the last evaluation, "
-        "mean ± standard deviation over the seeds. Easy negatives (p_t > 0.9): their share of the "
-        f"class loss at the first look and in the mean of the last {_LAST_LOOKS}; then of what "
-        "cross entropy would be of the same outputs; then the share of the negatives that have "
-        "p_t > 0.9999; all three with the first seed. The paper's AP is its own, on COCO, in "
-        "percent.",
+        f"Each training: {length}, {plural(results['batch_size'], 'image')} per step. AP is from "
+        "the last evaluation: mean ± standard deviation over the seeds. The next three columns are "
+        "from the first seed. Easy negatives: share of the class loss from negatives with "
+        f"p_t > 0.9, at the first measurement → mean of the last {_LAST_LOOKS}. In CE: the same "
+        "share if the loss of the same outputs were cross entropy. p_t > 0.9999: share of the "
+        "negatives that are this certain. Paper: the AP in the paper, on COCO, in percent.",
     ]
     alone = list(results["variants"])
     for comparison in COMPARISONS.values():
@@ -151,7 +152,7 @@ def markdown(results: Results) -> str:
             parts.append("\n".join(_table(results, comparison.title, rows)))
             alone = [name for name in alone if name not in rows]
     if alone:
-        parts.append("\n".join(_table(results, "Alone", alone)))
+        parts.append("\n".join(_table(results, "Other losses", alone)))
     return "\n\n".join(parts)
 
 
@@ -181,7 +182,7 @@ def _format_ap(variant: dict[str, Any], key: str) -> str:
 
 
 def _format_easy_negatives(run: dict[str, Any]) -> list[str]:
-    """Return what the class loss of a run was made of, and how far its negatives lie."""
+    """Return the shares of easy negatives in the class loss, and of very certain negatives."""
     loss = run["easy_negatives"]["loss"]
     if not loss:
         return ["-", "-", "-"]
@@ -195,15 +196,15 @@ def _mean_at_end(series: list[list[float]]) -> float:
 
 
 def _compare_with_focal(results: Results, name: str) -> str:
-    """Compare a variant with the focal loss, and say whether the seeds tell them apart."""
+    """Compare a variant with focal loss, and report whether the seeds separate them."""
     focal, other = results["variants"]["focal"]["AP"], results["variants"][name]["AP"]
     if focal["mean"] is None or other["mean"] is None:
-        return f"- {name}: there is no AP of both to compare"
+        return f"- {name}: cannot be compared with focal: one of them has no AP"
     gain = focal["mean"] - other["mean"]
     if min(focal["seeds"], other["seeds"]) < 2:
         judged = "one seed: the spread is not known"
     elif focal["lowest"] > other["highest"] or other["lowest"] > focal["highest"]:
-        judged = "beyond the spread: no seed of one reaches the other"
+        judged = "beyond the spread: the seeds do not overlap"
     else:
         judged = "within the spread: the seeds overlap"
-    return f"- focal {gain:+.3f} against {name}, {judged}"
+    return f"- focal {gain:+.3f} compared with {name}, {judged}"

@@ -1,7 +1,7 @@
-"""The trainings of the laboratory: one experiment under several losses and seeds.
+"""The trainings of the lab: one experiment with several losses and seeds.
 
-Each is a run of its own, in a folder of its own. What was finished is kept, what was interrupted
-goes on where its last state was saved.
+Each training is a separate run with its own folder. Finished trainings are kept, and interrupted
+ones continue from their last saved state.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ class Trial:
 
     @property
     def folder(self) -> RunFolder:
-        """Of its run."""
+        """Its run folder."""
         return run_folder(self.config)
 
     @property
     def outcome(self) -> Path:
-        """What came of it, once it has finished."""
+        """Path of the file with its outcome, written when it has finished."""
         return self.folder.path / "outcome.json"
 
     @property
     def weights(self) -> Path:
-        """Its final weights."""
+        """Path of its final weights."""
         return self.folder.path / "checkpoints" / "final.pt"
 
     @property
     def lock(self) -> Path:
-        """The folder that a process holds while it is at the trial, its end included."""
+        """Folder that a process holds locked until the trial has finished."""
         return self.folder.path.with_name(f".{self.folder.path.name}")
 
     def __str__(self) -> str:
@@ -68,17 +68,17 @@ class Trial:
 
 
 def plan_trials(base: Config, variants: list[Variant], *, seeds: int, output: Path) -> list[Trial]:
-    """Return the trials, seed by seed: an early end leaves every variant with as many.
+    """Return the trials, seed by seed, so that an early stop leaves all variants with as many.
 
     Raises:
-        UserError: options that end a training early, each at another step.
+        UserError: An option could end the trainings early, each at a different step.
     """
     for name in ("patience", "max_minutes"):
         if getattr(base.train, name):
             raise UserError(
-                f"train.{name}: {getattr(base.train, name)} could end each training at another "
-                f"step, and they are compared at the same: leave it out, or train.{name}="
-                f"{'0' if name == 'patience' else 'null'}"
+                f"train.{name}: {getattr(base.train, name)} could end each training at a different "
+                "step, but they are compared at the same one; leave it out, or set "
+                f"train.{name}={'0' if name == 'patience' else 'null'}"
             )
     first = base.train.seed
     return [
@@ -97,20 +97,20 @@ def _config_of_trial(base: Config, variant: Variant, seed: int, output: Path) ->
 def run_trials(
     base: Config, trials: list[Trial], output: Path, *, report: Callable[[], None]
 ) -> list[Trial] | None:
-    """Train what has not been trained; return the trials that another process is at.
+    """Train all trials that have not finished; return those that another process is training.
 
     With several processes, all but the main one return None.
 
     Args:
-        base: what the trials have in common.
-        trials: see `plan_trials`.
-        output: folder of the laboratory.
-        report: is called by the main process whenever a trial has finished.
+        base: Experiment that the trials share.
+        trials: Trials from `plan_trials`.
+        output: Folder of the lab.
+        report: Function that the main process calls after each trial.
 
     Raises:
-        UserError: the folder is another experiment's, or this one is wrong.
-        TrainingError: a trial failed by more than divergence.
-        InterruptedRunError: a signal came; the same command goes on.
+        UserError: The folder belongs to another experiment, or this experiment is invalid.
+        TrainingError: A trial failed for a reason other than divergence.
+        InterruptedRunError: A signal arrived; the same command continues.
     """
     world = join_world(base.train.device)
     busy = []
@@ -137,10 +137,10 @@ def run_trials(
 
 
 def _record_base(base: Config, output: Path, world: World) -> None:
-    """Note the experiment in the laboratory's folder: all its trials are of this one.
+    """Record the experiment in the lab folder, which holds trials of only one experiment.
 
     Raises:
-        UserError: the folder holds trials of another one, or cannot be written.
+        UserError: The folder has trials of another experiment, or cannot be written.
     """
     error = None
     if world.is_main:
@@ -154,8 +154,8 @@ def _record_base(base: Config, output: Path, world: World) -> None:
 
 
 def _fingerprints(base: Config) -> dict[str, str]:
-    """Return the fingerprints of the data and of the first weights; all of them are checked."""
-    build_augment(base)  # only to see that it can be built
+    """Return the fingerprints of the data and of the first weights, after checking all of them."""
+    build_augment(base)  # only to check that it can be built
     splits = zip(("train", "val"), open_training_splits(base), strict=True)
     found = {name: split.annotations.fingerprint for name, split in splits}
     if base.model.init_from is not None:
@@ -165,11 +165,11 @@ def _fingerprints(base: Config) -> dict[str, str]:
 
 
 def _write_or_compare_base(base: Config, data: dict[str, str], output: Path) -> None:
-    """Write the experiment where none is written yet, and compare it with what is there."""
+    """Write the experiment to a new folder, or compare it with the one in the folder."""
     path, data_path = output / "config.yaml", output / "data.json"
     if not (output / "runs").exists():
         if output.exists() and any(output.iterdir()):
-            raise UserError(f"{output}: the folder holds other files; give another --output")
+            raise UserError(f"{output}: the folder contains other files; choose another --output")
         (output / "runs").mkdir(parents=True)
     for file, write in (
         (path, partial(save_config, base)),
@@ -182,10 +182,10 @@ def _write_or_compare_base(base: Config, data: dict[str, str], output: Path) -> 
     changed = [key for key in now if now[key] != before[key]]
     lines = [f"  {key}: {now[key]} here, {before[key]} there" for key in changed]
     if _read_data_file(data_path) != data:
-        lines.append("  other images, boxes or weights to start from")
+        lines.append("  different images, boxes or weights to start from")
     if lines:
         raise UserError(
-            f"{output}: holds trials of another experiment; give another --output:\n"
+            f"{output}: has trials of another experiment; choose another --output:\n"
             + "\n".join(lines)
         )
 
@@ -195,7 +195,7 @@ def _read_data_file(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise UserError(
-            f"{path}: is damaged; remove it if the data are those of the trials beside it"
+            f"{path}: is damaged; remove it if the data are the same as for the trials beside it"
         ) from None
 
 
@@ -204,11 +204,11 @@ def _write_json(values: dict[str, Any], path: Path) -> None:
 
 
 def _lock_trial(trial: Trial, world: World, locks: ExitStack) -> None:
-    """Let no other process be at a trial while `locks` are held.
+    """Keep other processes away from a trial while `locks` are held.
 
     Raises:
-        RunLockedError: one is.
-        UserError: the folder cannot be written.
+        RunLockedError: Another process is training it.
+        UserError: The folder cannot be written.
     """
     error = None
     try:
@@ -219,9 +219,9 @@ def _lock_trial(trial: Trial, world: World, locks: ExitStack) -> None:
 
 
 def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
-    """Train to the end; a loss that diverges is an outcome, too."""
+    """Train to the end; a loss that diverges also counts as an outcome."""
     if trial.config.train.compile:
-        torch.compiler.reset()  # it keeps a few versions of a function, and gives up on more
+        torch.compiler.reset()  # it keeps only a few versions of a function, then gives up
     diverged, number = None, 0
     try:
         outcome = train_experiment(trial.config, world=world, auto_resume=True)
@@ -234,21 +234,22 @@ def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
     except InterruptedRunError as error:
         raise InterruptedRunError(
             error.number,
-            f"{signal.Signals(error.number).name} in {trial}: its state is saved; the same command "
-            "goes on",
+            f"{signal.Signals(error.number).name} in {trial}: its state is saved; run the same "
+            "command again to continue",
         ) from None
     if world.is_main:
         _record_outcome(trial, diverged)
         report()
-    # Nobody begins the next one before this one is written.
+    # No process starts the next one before this one is written.
     if number := agree_on_signal(world, number):
         raise InterruptedRunError(
-            number, f"{signal.Signals(number).name} after {trial}; the same command goes on"
+            number,
+            f"{signal.Signals(number).name} after {trial}; run the same command again to continue",
         )
 
 
 def _record_outcome(trial: Trial, diverged: str | None) -> None:
-    """Note the outcome; only the final weights stay beside it."""
+    """Write the outcome; keep only the final weights beside it."""
     checkpoint = load_checkpoint(trial.folder.last)
     write_weights(checkpoint, trial.weights)
     # After a divergence this is the step of the last good state.
@@ -259,6 +260,6 @@ def _record_outcome(trial: Trial, diverged: str | None) -> None:
 
 
 def _remove_training_states(trial: Trial) -> None:
-    """Remove what a resume would need; a kill may have come between the outcome and this."""
+    """Remove the checkpoints for a resume; an earlier process may have been killed before this."""
     for path in (trial.folder.best, trial.folder.last):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The losses that Lin et al., arXiv 1708.02002, compare, as options of an experiment."""
+"""The losses compared by Lin et al., arXiv 1708.02002, as options of an experiment."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Variant:
 
     name: str
     options: tuple[str, ...]
-    """Replace the experiment's own."""
+    """Options that replace those of the experiment."""
     paper: str
-    """AP of the paper, COCO minival, R50 at 600 px if nothing else is said."""
+    """AP in the paper, on COCO minival, R50 at 600 px unless noted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +115,19 @@ COMPARISONS = {
         ),
     ),
     "focal_star": Comparison(
-        title="Another form of the focal loss (appendix A)",
+        title="Another form of focal loss (appendix A)",
         variants=_names("focal focal_star_2_1 focal_star_4_0"),
     ),
 }
 
 
 def choose_variants(only: list[str] | None) -> list[Variant]:
-    """Return the variants named, by their own names or by those of comparisons; None is all.
+    """Return variants by their own names or by names of comparisons; None returns all of them.
 
     Raises:
-        UserError: an unknown name, with those that there are.
+        UserError: A name is unknown; the message lists the valid ones.
     """
-    names: dict[str, None] = {}  # in order, each once
+    names: dict[str, None] = {}  # in order, without repeats
     for word in list(COMPARISONS) if only is None else only:
         if word in COMPARISONS:
             names |= dict.fromkeys(COMPARISONS[word].variants)

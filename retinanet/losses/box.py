@@ -34,13 +34,13 @@ def box_loss(
     """Return the loss (P,) of each positive anchor.
 
     Args:
-        deltas: (P, 4), from the network.
+        deltas: Outputs (P, 4) of the network.
         anchors: (P, 4) px.
-        boxes: (P, 4) matched ground truth, px, positive width and height.
-        kind: `smooth_l1` (Girshick, *Fast R-CNN*, equation 3, with 0.5 x² / β under β) or `l1` on
+        boxes: Matched ground truth (P, 4), px, positive width and height.
+        kind: `smooth_l1` (Girshick, *Fast R-CNN*, equation 3, with 0.5 x² / β below β) or `l1` of
             the deltas, summed over the four; or 1 - `giou` (Rezatofighi et al., arXiv 1902.09630),
             `diou` or `ciou` (Zheng et al., arXiv 1911.08287) of the decoded boxes.
-        beta: Where smooth_l1 turns from square to linear.
+        beta: Difference at which smooth_l1 changes from quadratic to linear.
     """
     deltas = at_least_float32(deltas)
     if kind in _OVERLAPS:

@@ -2,11 +2,11 @@
 
 B images, A anchors, K classes, P positives.
 
-The losses of a step are sums over its images divided by a normaliser of the *global* batch. So
-they are returned as sums, which add up over micro-batches and devices; the engine divides.
+The losses of a step are sums over its images, divided by a normaliser of the *global* batch. So
+they are returned as sums, which add up over micro-batches and devices; the engine divides them.
 
-Nothing here asks the device for a value or for a number of rows (but for `ohem`): the host goes on
-at once.
+Except for `ohem`, nothing here reads a value or a number of rows from the device, so the host does
+not wait.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from retinanet.structures import Outputs
 Criterion = Callable[[Outputs, Batch], dict[str, Tensor]]
 """Outputs and their batch -> the sum of each loss, by name."""
 ClassLoss = Callable[[Outputs, Assigned], Tensor]
-"""Outputs and what is assigned to their anchors -> the sum (B,) over each image's anchors."""
+"""Outputs and the assignment of their anchors -> the sum (B,) over each image's anchors."""
 
 
 def build_criterion(options: LossConfig, *, compiled: bool = False) -> Criterion:
-    """Build the losses of an experiment; `compiled` makes fewer, larger kernels of them."""
+    """Build the losses of an experiment; `compiled` fuses them into fewer, larger kernels."""
     return partial(
         criterion,
         class_loss=build_class_loss(options, compiled=compiled),
@@ -62,13 +62,14 @@ def criterion(
     """Return `{"class": ..., "box": ...}`, each a sum over the batch, at least float32.
 
     Args:
-        outputs: What the network says of the batch.
-        batch: The batch, with what is assigned to its anchors.
-        class_loss: Class loss of each image.
-        box_loss: Loss of each positive, from deltas, anchors and ground truth, (P, 4) each.
+        outputs: Outputs of the network for the batch.
+        batch: Batch, with the assignment of its anchors.
+        class_loss: Function for the class loss of each image.
+        box_loss: Function for the loss of each positive, from deltas, anchors and ground truth,
+            (P, 4) each.
         box_weight: Weight of the box loss.
-        per_image: Divide each image's sum by its own positives (at least 1); the engine then
-            divides by the number of images alone.
+        per_image: Whether to divide each image's sum by its own positives (at least 1); the engine
+            then divides only by the number of images.
     """
     images, anchors = outputs.logits.shape[:2]
     places = batch.assigned.places  # (P,)
@@ -87,7 +88,7 @@ def criterion(
         weights = 1 / positives.clamp(min=1)
     return {
         "class": (class_sum * weights).sum(),
-        # The sum of nothing keeps every box parameter in the graph of a batch without positives.
+        # An empty sum keeps all box parameters in the graph if the batch has no positives.
         "box": (box_sum * weights).sum() * box_weight
         + outputs.deltas.flatten()[:0].sum(dtype=class_sum.dtype),
     }

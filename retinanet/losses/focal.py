@@ -1,7 +1,7 @@
-"""The class losses, each a function of one logit: cross entropy, focal loss and its relative.
+"""The class losses as functions of one logit: cross entropy, focal loss and focal loss*.
 
-p is the sigmoid of a logit x. p_t is p for the class of a positive anchor and 1 - p for every other
-class of an anchor. Sections and equations are those of Lin et al., arXiv 1708.02002.
+p is the sigmoid of a logit x. p_t is p for the class of a positive anchor, and 1 - p for all other
+classes of an anchor. Sections and equations are those of Lin et al., arXiv 1708.02002.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ A positive has the loss of a negative with the opposite logit: its p_t is the sa
 """
 
 _LINEAR = 40.0
-"""Logit from which log(1 + exp(x)) is x: to the last bit in float64, too."""
+"""Logit from which log(1 + exp(x)) equals x, to the last bit even in float64."""
 
 
 def focal(logits: Tensor, *, gamma: float) -> tuple[Tensor, Tensor]:
@@ -63,5 +63,5 @@ def class_weights(options: LossConfig) -> tuple[float, float]:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return float32 for half types; float64 stays float64 (exact tests use it)."""
+    """Return half types as float32; float64 stays float64 (exact tests use it)."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

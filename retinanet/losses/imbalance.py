@@ -1,8 +1,8 @@
-"""What the class loss of a batch is made of: easy negatives, hard negatives, positives.
+"""Composition of the class loss of a batch: easy negatives, hard negatives, positives.
 
-Lin et al., arXiv 1708.02002, section 3: cross entropy is swamped by negatives that are easy. An
-example is a pair of an anchor and a class: a positive anchor's own class is a positive, every other
-pair of an anchor that is not ignored a negative. It is easy where p_t > 0.9.
+Lin et al., arXiv 1708.02002, section 3: cross entropy is swamped by easy negatives. An example is a
+pair of an anchor and a class. The own class of a positive anchor is a positive. All other pairs are
+negatives, except those of ignored anchors. An example is easy if p_t > 0.9.
 
 B images, A anchors, K classes, L levels, P positives.
 """
@@ -24,7 +24,7 @@ MEASURES = ("examples", "loss", "gradient")
 EASY = 0.9
 """p_t above which an example is easy."""
 EDGES = (*(i / 10 for i in range(10)), 0.95, 0.99, 0.999, 0.9999, 1.0)
-"""p_t between the bins of a histogram, narrow where most negatives are."""
+"""Edges in p_t of the bins of a histogram, narrow where most negatives are."""
 
 
 def contributions(
@@ -35,18 +35,19 @@ def contributions(
     term: Term,
     weights: tuple[float, float],
 ) -> Tensor:
-    """Return what each group of examples gives on each level: (L, 3, 3) by GROUPS and MEASURES.
+    """Return the contribution of each group of examples per level: (L, 3, 3), GROUPS x MEASURES.
 
-    That is their number, the sum of their losses, and that of their absolute derivatives.
+    The measures are their number, the sum of their losses, and the sum of their absolute
+    derivatives.
 
     Args:
         logits: (B, A, K).
-        assigned: The positives; ignored anchors are no examples.
-        levels: Anchors on each level; they sum to A.
+        assigned: Positives and ignored anchors; the latter are not examples.
+        levels: Number of anchors on each level; they sum to A.
         term: Loss of one logit.
         weights: Weights of positives and of negatives.
     """
-    rows, counted = logits.detach().flatten(0, 1), _are_examples(logits, assigned)  # (B * A, ..)
+    rows, counted = logits.detach().flatten(0, 1), _are_examples(logits, assigned)  # (B * A, ...)
     own, anchors = _own_logits(logits, assigned), assigned.places % logits.shape[1]  # (P,)
     own_counted = counted[assigned.places]
     sums, first = [], 0
@@ -58,7 +59,7 @@ def contributions(
                 there = slice(start + chunk.start, start + min(chunk.stop, level))
                 negatives += _measure_negatives(rows[there], counted[there], term)
         here = own_counted & (first <= anchors) & (anchors < first + level)
-        # The positives' own logits were taken for negatives, too.
+        # So far, the logits of positives were also counted as negatives.
         negatives -= _measure_negatives(own[:, None], here, term)
         positives = _measure(*term(-own), here, negatives.dtype)
         for part, weight in zip((positives[None], negatives), weights, strict=True):
@@ -69,13 +70,13 @@ def contributions(
 
 
 def histograms(logits: Tensor, assigned: Assigned) -> Tensor:
-    """Return the numbers of examples in bins of p_t between EDGES: (2, bins).
+    """Return the number of examples in each bin of p_t between EDGES: (2, bins).
 
-    Row 0 is of negatives, row 1 of positives.
+    Row 0 counts negatives, row 1 positives.
 
     Args:
         logits: (B, A, K).
-        assigned: The positives; ignored anchors are no examples.
+        assigned: Positives and ignored anchors; the latter are not examples.
     """
     rows, counted = logits.detach().flatten(0, 1), _are_examples(logits, assigned)
     own, own_counted = _own_logits(logits, assigned), counted[assigned.places]
@@ -100,7 +101,7 @@ def _are_examples(logits: Tensor, assigned: Assigned) -> Tensor:
 
 
 def _sum_type(logits: Tensor) -> torch.dtype:
-    """Return the type of sums and counts: float64 where the device has it."""
+    """Return the type of sums and counts: float64 if the device supports it."""
     return torch.float32 if logits.device.type == "mps" else torch.float64
 
 
@@ -109,11 +110,11 @@ def _measure_negatives(logits: Tensor, counted: Tensor, term: Term) -> Tensor:
 
     Args:
         logits: (N, K).
-        counted: (N,) bool.
+        counted: Whether each row is an example, (N,) bool.
         term: Loss of one logit.
     """
     values, wide = at_least_float32(logits), _sum_type(logits)
-    # No example has an infinite loss, and p = 0 gives none at all.
+    # A logit of -inf has p = 0 and a loss of exactly 0.
     values = values.masked_fill(~counted[:, None], -math.inf)
     loss, slope = term(values)
     hard = values >= math.log(1 / EASY - 1)
@@ -123,7 +124,7 @@ def _measure_negatives(logits: Tensor, counted: Tensor, term: Term) -> Tensor:
 
 
 def _measure(loss: Tensor, slope: Tensor, which: Tensor, wide: torch.dtype) -> Tensor:
-    """Return number, loss and gradient of some examples: (3,)."""
+    """Return the number, total loss and total gradient of some examples: (3,)."""
     return torch.stack(
         [
             which.sum(dtype=wide),
@@ -134,11 +135,11 @@ def _measure(loss: Tensor, slope: Tensor, which: Tensor, wide: torch.dtype) -> T
 
 
 def _count_above_edges(logits: Tensor, counted: Tensor) -> Tensor:
-    """Return how many negatives have a p_t above each edge but the last: (bins,).
+    """Return the number of negatives with a p_t above each edge except the last: (bins,).
 
     Args:
         logits: (N, K).
-        counted: (N,) bool.
+        counted: Whether each row is an example, (N,) bool.
     """
     values, wide = at_least_float32(logits), _sum_type(logits)
     values = values.masked_fill(~counted[:, None], math.inf)  # p_t = 0

@@ -1,10 +1,10 @@
 """Online hard example mining: only the hardest anchors of an image count.
 
 Lin et al., arXiv 1708.02002, table 1d, after Shrivastava et al., arXiv 1604.03540. Each anchor is
-scored by its class loss; non-maximum suppression leaves one of those that overlap; the highest
-losses make up the image's examples.
+scored by its class loss. Non-maximum suppression keeps one of several overlapping anchors. The
+anchors with the highest losses are the image's examples.
 
-B images, A anchors, K classes, N examples of an image.
+B images, A anchors, K classes, N examples per image.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from retinanet.schema import LossConfig
 from retinanet.structures import Outputs
 
 Selection = Callable[[Outputs, Assigned], Assigned]
-"""Outputs and what is assigned to their anchors -> the same, all that do not count ignored.
+"""Outputs and the assignment of their anchors -> the assignment with all other anchors ignored.
 
-How many those are is known to the device alone: `ignored_counts` stays that of the assignment.
+The number of ignored anchors stays on the device: `ignored_counts` is not updated.
 """
 
 
 def build_selection(options: LossConfig, loss: SparseLoss) -> Selection:
-    """Build what chooses the anchors of an experiment that its class loss counts."""
+    """Build the selection of anchors that count in the class loss of an experiment."""
     if options.class_loss != "ohem":
         return lambda outputs, assigned: assigned
     return partial(
@@ -53,17 +53,17 @@ def keep_hardest(
 ) -> Assigned:
     """Ignore all but the hardest anchors of each image.
 
-    To suppress, the host waits for the device: the number that stays is known to it alone.
+    Suppression makes the host wait for the device, which has the number of remaining anchors.
 
     Args:
-        outputs: What the network says of the batch.
+        outputs: Outputs of the network for the batch.
         assigned: Positives and ignored anchors; the latter are never chosen.
         loss: Loss that scores an anchor.
-        examples: Anchors N that stay of an image.
-        nms_iou: IoU with a harder anchor from which one is left out.
-        negatives: Number for each positive, as in the paper's OHEM 1:3: then of both kinds the
-            hardest are taken (after suppression within the kind), N / (1 + negatives) positives at
-            most. None takes the hardest N, whatever they are.
+        examples: Number of anchors N to keep per image.
+        nms_iou: IoU with a harder anchor above which an anchor is left out.
+        negatives: Number of negatives for each positive, as in the paper's OHEM 1:3. The hardest
+            of each kind are kept, after suppression within the kind, with at most
+            N / (1 + negatives) positives. None keeps the hardest N of both kinds together.
     """
     losses = loss.of_anchors(outputs.logits, assigned).flatten()  # (B * A,)
     is_positive = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
@@ -83,7 +83,7 @@ def keep_hardest(
         else:
             of_positives, of_negatives = places[is_positive[places]], places[~is_positive[places]]
             chosen = pick(of_positives, examples // (1 + negatives), first)
-            # Of those that stay: most positives of an object overlap.
+            # Counted after suppression: most positives of an object overlap.
             count = negatives * max(1, len(chosen))
             chosen = torch.cat([chosen, pick(of_negatives, count, first)])
         is_left[own] = False
@@ -92,10 +92,10 @@ def keep_hardest(
 
 
 def hardest(losses: Tensor, boxes: Tensor, count: int, nms_iou: float) -> Tensor:
-    """Return which of some anchors stay: the `count` highest losses (N,) after suppression.
+    """Return the indices of the `count` highest losses (N,) after suppression.
 
-    Suppression goes from high losses to low ones, so a first part of them tells its own survivors;
-    it is doubled until there are enough.
+    Suppression goes from high to low losses, so the survivors among the highest losses do not
+    depend on the rest. Their number is doubled until there are enough survivors.
     """
     first = 8 * count
     while True:

@@ -1,9 +1,9 @@
-"""The class loss of a batch, and its gradient, from the few anchors that are no negatives.
+"""The class loss of a batch and its gradient, from the few anchors that are not negatives.
 
-Nearly all terms are of negatives, whose loss is a function of the logit alone. They are computed
-chunk by chunk, in one pass that writes the gradient into the one large buffer there is; then the
-terms of positives are put in, and those of ignored anchors set to 0. `scripts/plain_losses.py` says
-the same plainly.
+Nearly all terms belong to negatives, whose loss depends only on the logit. They are computed chunk
+by chunk, in one pass that writes the gradient into a single large buffer. Then the terms of
+positives are inserted, and those of ignored anchors set to 0. `scripts/plain_losses.py` is a simple
+version of the same loss.
 
 B images, A anchors, K classes, P positives.
 """
@@ -22,26 +22,26 @@ from retinanet.losses.focal import Term, at_least_float32
 from retinanet.positives import Assigned
 
 _CHUNK = {"cpu": 2**16}
-"""Logits at a time: so many stay in a core's cache."""
+"""Logits per chunk: this many stay in a core's cache."""
 _LARGE_CHUNK = 2**24
-"""On other devices: few kernels, and 64 MB of memory for each intermediate."""
+"""Logits per chunk on other devices: few kernels, and 64 MB of memory per intermediate."""
 _HEADROOM = {torch.float16: 2.0**13}
-"""Factor of the gradient in the buffer: float16 has no place for what easy negatives give."""
+"""Factor of the gradient in the buffer: gradients of easy negatives are too small for float16."""
 
 Negatives = Callable[[Tensor, Tensor, Tensor | None], None]
-"""Logits (n, K) of negatives, where to write losses (n,) and, unless None, the gradient (n, K)."""
+"""Logits (n, K) of negatives, and outputs for losses (n,) and, unless None, gradients (n, K)."""
 
 
 class SparseLoss:
-    """Logits and what is assigned to their anchors -> the class loss of each image."""
+    """Logits and the assignment of their anchors -> the class loss of each image."""
 
     def __init__(self, term: Term, weights: tuple[float, float], *, compiled: bool) -> None:
-        """Choose the loss.
+        """Set up the loss.
 
         Args:
             term: Loss of one logit.
             weights: Weights of positives and of negatives.
-            compiled: Make one kernel of the pass over the negatives (needs a compiler).
+            compiled: Whether to compile the pass over the negatives (needs a compiler).
         """
         self.term = term
         self.weights = weights
@@ -54,9 +54,9 @@ class SparseLoss:
 
         Args:
             logits: (B, A, K).
-            assigned: Positives, with their labels, and ignored anchors, which count nothing.
+            assigned: Positives with their labels, and ignored anchors, which have no loss.
         """
-        if not torch.is_grad_enabled():  # a Function is not told so, and would make a gradient
+        if not torch.is_grad_enabled():  # a Function does not see this, and would make a gradient
             logits = logits.detach()
         return _ImageSums.apply(logits, assigned, self)
 
@@ -66,11 +66,11 @@ class SparseLoss:
             return self.compute(logits, assigned, None)
 
     def compute(self, logits: Tensor, assigned: Assigned, gradient: Tensor | None) -> Tensor:
-        """Return the loss (B, A) of each anchor; write the gradient (B, A, K), times its headroom.
+        """Return the loss (B, A) of each anchor; write the gradient (B, A, K) times its headroom.
 
-        The gradient may be of a half type; it is rounded once here.
+        The gradient may have a half type; it is rounded once here.
         """
-        # `data`, for logits are put back as they were, and autograd would take them for changed.
+        # `data`: logits are changed and restored, but autograd would see them as modified.
         rows = logits.data.flatten(0, 1).contiguous()  # (B * A, K)
         slopes = None if gradient is None else gradient.flatten(0, 1)
         losses = torch.empty(
@@ -79,7 +79,7 @@ class SparseLoss:
         own = assigned.places * rows.shape[1] + assigned.labels  # (P,) among all logits
         positives = rows.flatten()[own]
         try:
-            # Out of sight: the loss of a negative is exactly 0 there, and so is its slope.
+            # Mask the positives: at -inf the loss of a negative is exactly 0, and so is its slope.
             rows.flatten().index_fill_(0, own, -math.inf)
             for chunk in chunks(rows):
                 chunk_slopes = None if slopes is None else slopes[chunk]
@@ -105,7 +105,7 @@ class SparseLoss:
 class _ImageSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, assigned: Assigned, loss: SparseLoss) -> Tensor:
-        # Now, while each chunk is at hand; later it would be computed a second time.
+        # Compute it now, while each chunk is in the cache; later it would be computed again.
         ctx.gradient = _buffer_like(logits) if ctx.needs_input_grad[0] else None
         ctx.save_for_backward(logits)
         ctx.assigned, ctx.loss = assigned, loss
@@ -114,14 +114,14 @@ class _ImageSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Scale the gradient where it lies; another backward pass finds it gone, and makes it."""
+        """Scale the gradient in place; a second backward pass has to compute it again."""
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             (logits,) = ctx.saved_tensors
             gradient = _buffer_like(logits)
             ctx.loss.compute(logits, ctx.assigned, gradient)
         rows = gradient.flatten(0, 1)
-        # Not a single number, which would be rounded to a half type before it is multiplied with.
+        # A tensor, not a number: a number would be rounded to a half type before multiplying.
         factors = (outer / headroom(rows.dtype))[:, None].expand(gradient.shape[:2]).reshape(-1, 1)
         for chunk in chunks(rows):
             rows[chunk].mul_(factors[chunk])
@@ -129,16 +129,16 @@ class _ImageSums(torch.autograd.Function):
 
 
 def _buffer_like(logits: Tensor) -> Tensor:
-    """Return what a gradient is written to: contiguous, so that its rows are views."""
+    """Return a buffer for the gradient: contiguous, so that its rows are views."""
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def chunks(rows: Tensor, count: int | None = None) -> Iterator[slice]:
-    """Yield slices of rows (N, K), few enough at a time for the device's cache.
+    """Yield slices of rows (N, K), each small enough for the device's cache.
 
     Args:
         rows: (N, K).
-        count: How many rows of this kind to cut into slices; None is N.
+        count: Number of rows to cut into slices; None is N.
     """
     count = len(rows) if count is None else count
     size = max(1, _CHUNK.get(rows.device.type, _LARGE_CHUNK) // max(1, rows.shape[1]))
@@ -146,5 +146,5 @@ def chunks(rows: Tensor, count: int | None = None) -> Iterator[slice]:
 
 
 def headroom(dtype: torch.dtype) -> float:
-    """Return the factor by which a gradient that is kept in a type is larger than it is."""
+    """Return the factor by which the stored gradient is larger than the true one."""
     return _HEADROOM.get(dtype, 1.0)

@@ -1,4 +1,4 @@
-"""Anchors: the boxes that the network scores and moves.
+"""Anchors: the boxes that the network scores and refines.
 
 H x W canvas, A anchors. Order: levels P3..P7, then rows, columns, anchors of a cell.
 """
@@ -16,7 +16,7 @@ from retinanet.schema import AnchorConfig
 from retinanet.structures import GridLevel
 
 STRIDES = (8, 16, 32, 64, 128)
-"""px between the cells of P3..P7."""
+"""Pixels between the cells of P3..P7."""
 
 
 def cell_anchors(
@@ -32,7 +32,7 @@ def cell_anchors(
     """
     size = torch.tensor(sizes, dtype=torch.float32)
     root = torch.tensor(ratios, dtype=torch.float32).sqrt()
-    # Width 1/√r · s: one division before the product, as torchvision, so that rounding agrees.
+    # Width 1/√r · s: one division before the product, as in torchvision, so that rounding agrees.
     widths = (1 / root)[:, None] * size[None, :]  # (ratios, sizes)
     heights = root[:, None] * size[None, :]
     if cell_order == "size_major":
@@ -48,7 +48,7 @@ def grid_shapes(canvas: tuple[int, int]) -> list[tuple[int, int]]:
 
 
 class AnchorGenerator:
-    """Makes the anchors of any canvas, and keeps those of the last few."""
+    """Generates the anchors of any canvas, and caches those of the last few."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class AnchorGenerator:
         ]
         """For each level, the anchors (per_cell, 4) of a cell centred on the origin."""
         self.offset = offset
-        """Place of the first centre, in steps."""
+        """Position of the first centre, in steps."""
         self._stride_from = stride_from
         self._make_caches()
 
     def _make_caches(self) -> None:
-        # The first holds one entry a device: there are few.
+        # The first has one entry per device: there are few.
         self._cells_on = lru_cache(maxsize=None)(lambda d: [cell.to(d) for cell in self.cells])
         self._cached = lru_cache(maxsize=16)(self._generate)
 
@@ -84,7 +84,7 @@ class AnchorGenerator:
         return [rows * columns * self.per_cell for rows, columns in grid_shapes(canvas)]
 
     def __call__(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
-        """Return the anchors (A, 4) of a canvas (height, width), float32 px; do not write to it."""
+        """Return the anchors (A, 4) of a canvas (height, width), float32 px; do not modify them."""
         return self._cached(canvas, device)
 
     def levels(self, canvas: tuple[int, int]) -> list[GridLevel]:
@@ -109,7 +109,7 @@ class AnchorGenerator:
         return levels
 
     def _generate(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
-        """Make the anchors on the device: training meets new canvases, and a copy would wait."""
+        """Generate the anchors on the device: training has many canvases, and copies would wait."""
         like: dict[str, Any] = {"dtype": torch.float32, "device": device}
         levels = []
         for cell, grid in zip(self._cells_on(device), self.levels(canvas), strict=True):
@@ -121,7 +121,7 @@ class AnchorGenerator:
         return torch.cat(levels)
 
     def __getstate__(self) -> dict[str, object]:
-        # Caches cannot travel to a spawned loader process; they fill again there.
+        # Caches cannot be sent to a spawned loader process; they fill again there.
         caches = ("_cached", "_cells_on")
         return {name: value for name, value in vars(self).items() if name not in caches}
 
@@ -131,7 +131,7 @@ class AnchorGenerator:
 
 
 def build_anchors(config: AnchorConfig) -> AnchorGenerator:
-    """Build the generator of an experiment."""
+    """Build the anchor generator of an experiment."""
     return AnchorGenerator(
         sizes=config.sizes,
         ratios=config.ratios,

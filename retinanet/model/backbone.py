@@ -1,7 +1,7 @@
 """Backbones: an image -> C3, C4, C5.
 
-ResNets come from torchvision, others from timm. Weights are downloaded only where the config names
-them; with a path or none nothing goes online.
+ResNets come from torchvision, other networks from timm. Weights are downloaded only if the config
+names them; with a path or `none` nothing goes online.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
     layers: dict[str, Callable[[int], nn.Module]] = {
         "frozen_bn": partial(FrozenBatchNorm2d, eps=eps),
         "bn": partial(nn.BatchNorm2d, eps=eps),
-        "sync_bn": partial(nn.BatchNorm2d, eps=eps),  # SyncBatchNorm where there are more devices
+        "sync_bn": partial(nn.BatchNorm2d, eps=eps),  # converted to SyncBatchNorm on several GPUs
         "gn": partial(nn.GroupNorm, 32),
     }
     return layers[norm]
@@ -54,7 +54,7 @@ def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
 class ResNet(nn.Module):
     """torchvision's ResNet without its classifier, with frozen stages.
 
-    The names of its parameters are torchvision's, so that its state dicts load as they are.
+    Parameters have torchvision's names, so its state dicts load unchanged.
     """
 
     STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
             module.requires_grad_(False)
 
     def stages(self) -> list[tuple[nn.Module, ...]]:
-        """Return the parts that can be frozen: the stem, then layer1..layer4."""
+        """Return the parts that can be frozen: the stem, then layer1 to layer4."""
         return [
             (self.conv1, self.bn1),
             (self.layer1,),
@@ -96,11 +96,11 @@ class ResNet(nn.Module):
         ]
 
     def _frozen_modules(self) -> list[nn.Module]:
-        # Looked up each time: a conversion to SyncBatchNorm puts other modules in their places.
+        # Looked up each time: a conversion to SyncBatchNorm replaces the modules.
         return [module for stage in self.stages()[: self.frozen_stages] for module in stage]
 
     def train(self, mode: bool = True) -> ResNet:
-        """Switch the mode; frozen stages stay in evaluation mode, or batch norm would move."""
+        """Switch the mode; frozen stages stay in evaluation mode, or batch norm would change."""
         super().train(mode)
         for module in self._frozen_modules():
             module.eval()
@@ -137,17 +137,18 @@ def build_backbone(
 
     Args:
         name: One of `RESNETS`, or `timm:<name>`.
-        weights: `IMAGENET1K_V1`, `IMAGENET1K_V2` (downloaded by torchvision, or found in its
-            cache), a path to a state dict or to a checkpoint of ours, or `none`.
-        norm: Normalisation; a network of timm has batch norm, frozen or not.
-        norm_eps: Epsilon of a ResNet's batch norm; timm's networks keep their own.
-        frozen_stages: 0..5, counted from the stem; of timm's networks none or all.
+        weights: `IMAGENET1K_V1`, `IMAGENET1K_V2` (downloaded by torchvision, or from its cache),
+            the path of a state dict or of our checkpoint, or `none`.
+        norm: Normalisation; a timm network has batch norm, frozen or not.
+        norm_eps: Epsilon of a ResNet's batch norm; timm networks keep their own.
+        frozen_stages: Number of frozen stages from 0 to 5, counted from the stem; 0 or 5 for a
+            timm network.
         stride_in_1x1: See `ModelConfig`.
-        inputs: How images are prepared (`channel_order` and so on); a checkpoint of ours must have
+        inputs: Options for preparing images (`channel_order` and so on); our checkpoint must have
             been trained with the same.
 
     Raises:
-        UserError: an unknown name, or weights that are missing or do not fit.
+        UserError: The name is unknown, or the weights are missing or do not fit.
     """
     wanted = {"backbone": name, "stride_in_1x1": stride_in_1x1, **inputs}
     if name.startswith("timm:"):
@@ -155,8 +156,8 @@ def build_backbone(
     if name not in RESNETS:
         choices = ", ".join(RESNETS)
         raise UserError(
-            f"model.backbone: {name!r} is not known{nearest(name, list(RESNETS)) or '.'} "
-            f"There are: {choices}, timm:<name>"
+            f"model.backbone: unknown backbone {name!r}{nearest(name, list(RESNETS)) or '.'} "
+            f"Choose from: {choices}, timm:<name>"
         )
     wanted["norm_eps"] = norm_eps
     net = ResNet(
@@ -178,11 +179,11 @@ def _build_timm(
 ) -> TimmBackbone:
     if norm == "gn":
         raise UserError(
-            f"model.backbone: {name} keeps its own norms: set model.norm=frozen_bn or bn"
+            f"model.backbone: {name} keeps its own norms; set model.norm=frozen_bn or model.norm=bn"
         )
     if 0 < frozen_stages < 5:
         raise UserError(
-            f"model.backbone: the stages of {name} cannot be frozen one by one: set "
+            f"model.backbone: the stages of {name} cannot be frozen one by one; set "
             "model.freeze=none or model.freeze=backbone"
         )
     timm_name = name.removeprefix("timm:")

@@ -21,7 +21,7 @@ from retinanet.structures import Outputs
 
 
 class Detector(nn.Module):
-    """Backbone, pyramid, subnets and anchors; it normalises the images itself."""
+    """Backbone, pyramid, subnets and anchors; images are normalised inside."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -46,19 +46,20 @@ class Detector(nn.Module):
         self.anchors = anchors
         self.channel_order = channel_order
         self.layout = torch.channels_last
-        """Memory format of the images; the engine sets it together with that of the weights."""
+        """Memory format of the images; the engine sets it, together with that of the weights."""
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, sizes: Tensor) -> Outputs:
-        """Score and move every anchor.
+        """Score and refine every anchor.
 
         Args:
             images: (B, 3, H, W) uint8 RGB on one canvas.
             sizes: (B, 2) height and width of each image on the canvas; the rest is padding.
 
         Raises:
-            UserError: the network does not take the canvas, or its grids are not the anchors'.
+            UserError: The backbone does not support the canvas size, or its grids do not match the
+                anchors.
         """
         x = self.normalise(images, sizes).contiguous(memory_format=self.layout)
         features = self.fpn(self.backbone(x))
@@ -72,7 +73,7 @@ class Detector(nn.Module):
         )
 
     def normalise(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """Return (images - mean) / std as float, with padding of 0 *after* it, as in the peers."""
+        """Return (images - mean) / std as float, with padding of 0 *after* that, as in peers."""
         if self.channel_order == "bgr":
             images = images.flip(1)
         x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
@@ -85,10 +86,10 @@ def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> 
     """Build the network of an experiment.
 
     Args:
-        config: The experiment.
-        classes: K, from the annotation file.
-        pretrained: Load the backbone's weights. False where a checkpoint follows: then nothing is
-            downloaded.
+        config: Experiment.
+        classes: Number of classes K in the annotation file.
+        pretrained: Whether to load the backbone's weights. False if a checkpoint is loaded
+            afterwards: then nothing is downloaded.
     """
     model = config.model
     backbone = build_backbone(
@@ -146,7 +147,7 @@ def _frozen_parts(model: Detector) -> Iterator[str]:
 
 
 def describe_frozen(model: Detector) -> str:
-    """Say what training will not change."""
+    """Describe the parameters that training will not change."""
     total = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     norms = sum(type(m).__name__.startswith("FrozenBatchNorm") for m in model.modules())

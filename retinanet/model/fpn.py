@@ -51,8 +51,8 @@ class FeaturePyramid(nn.Module):
 
 
 def _two_columns(x: Tensor) -> Tensor:
-    """Write out the padding of a map that is one column wide: what comes out is the same.
+    """Pad a map that is one column wide explicitly; the output is the same.
 
-    In bfloat16 on a CPU, torch 2.15 computes a wrong gradient for the weights otherwise.
+    Otherwise torch 2.15 computes a wrong gradient for the weights in bfloat16 on a CPU.
     """
     return F.pad(x, (0, 1)) if x.shape[-1] == 1 else x

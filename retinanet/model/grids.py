@@ -1,7 +1,7 @@
-"""Whether the grids of a network's levels are those of its anchors.
+"""Check that the grids of a network's levels match those of its anchors.
 
-Anchors take for granted that each halving rounds up. torchvision's ResNets do; a network of timm
-may round down, pad, or take a few canvases alone.
+Anchors assume that each halving rounds up, as in torchvision's ResNets. A timm network may round
+down, pad, or accept only a few canvas sizes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ Canvas = tuple[int, int]
 
 
 def check_levels(features: Sequence[Tensor], canvas: Canvas, backbone: str) -> None:
-    """Compare the grids of P3..P7, of which P3..P5 are those of C3..C5, with the anchors'.
+    """Compare the grids of P3..P7 with those of the anchors (P3..P5 have the grids of C3..C5).
 
     Args:
-        features: (B, C, rows, columns) of P3..P7.
+        features: Features (B, C, rows, columns) of P3..P7.
         canvas: Height and width, px.
-        backbone: Its name, for the message.
+        backbone: Name of the backbone, for the message.
 
     Raises:
-        UserError: they differ.
+        UserError: They differ.
     """
     wanted = grid_shapes(canvas)
     for level, (feature, grid) in enumerate(zip(features, wanted, strict=True), start=3):
         rows, columns = feature.shape[-2], feature.shape[-1]
         if (rows, columns) != grid:
             raise UserError(
-                f"model.backbone: on a canvas of {canvas[1]}x{canvas[0]} px (width x height) "
-                f"{backbone} gives {_name_of(level)} {columns}x{rows} cells, but the anchors "
-                f"there are {grid[1]}x{grid[0]}. Train with another backbone, such as {WORKING} "
+                f"model.backbone: on a canvas of {canvas[1]}x{canvas[0]} px (width x height), "
+                f"{backbone} has {columns}x{rows} cells in {_name_of(level)}, but the anchors need "
+                f"{grid[1]}x{grid[0]}. Train with another backbone, such as {WORKING} "
                 "(docs/backbones.md has the list)"
             )
 

@@ -1,4 +1,4 @@
-"""Class and box subnets, shared over the levels (RetinaNet, section 4).
+"""Class and box subnets, shared by all levels (RetinaNet, section 4).
 
 B images, A anchors of all levels, K classes.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Subnet(nn.Module):
-    """Convolutions over each level, then `outputs` numbers for every anchor."""
+    """Convolutions over each level, then `outputs` values for every anchor."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ Postprocess = Callable[[Outputs, Tensor, Tensor], list[Detections]]
 
 
 def build_postprocess(options: PostprocessConfig) -> Postprocess:
-    """Build what turns the outputs of an experiment's network into detections."""
+    """Build the postprocessing of an experiment, which turns outputs into detections."""
     return partial(postprocess, **dict(options))
 
 
@@ -40,15 +40,15 @@ def postprocess(
     """Turn the outputs of a batch into detections, highest score first.
 
     Args:
-        outputs: What the network says of the batch.
+        outputs: Outputs of the network for the batch.
         sizes: (B, 2) height and width of each image on the canvas.
         original_sizes: (B, 2) height and width in the file; boxes are mapped back to them.
-        score_threshold: Detections have a higher score.
-        topk_per_level: Candidates of each level before suppression.
-        nms_threshold: IoU above which the lower score is suppressed.
-        max_detections: Largest number of detections of an image.
-        clip: When boxes are cut to the image; after_nms also drops those that are then empty.
-        class_agnostic_nms: Suppress across classes.
+        score_threshold: Score that detections must exceed.
+        topk_per_level: Largest number of candidates per level before suppression.
+        nms_threshold: IoU above which the box with the lower score is suppressed.
+        max_detections: Largest number of detections per image.
+        clip: When to clip boxes to the image; after_nms also drops boxes that become empty.
+        class_agnostic_nms: Whether to suppress across classes.
     """
     logits = outputs.logits.detach().float().split(outputs.anchors_per_level, dim=1)
     deltas = outputs.deltas.detach().float().split(outputs.anchors_per_level, dim=1)
@@ -76,7 +76,7 @@ def _candidates(
     logits: Tensor, deltas: Tensor, anchors: Tensor, score_threshold: float, topk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return boxes (N, 4), scores (N,), labels (N,) of one level: its top k above the threshold."""
-    # Top-k on the logits first: the sigmoid and the threshold then look at k values, not at A * K.
+    # Top-k on the logits first: then the sigmoid and the threshold only see k values, not A * K.
     flat = logits.flatten()
     top, order = flat.topk(min(topk, len(flat)), sorted=True)
     scores = top.sigmoid()

@@ -1,7 +1,7 @@
-"""Weights of backbones: where they come from, and whether they fit.
+"""Weights of backbones: downloading, reading and loading them.
 
-They are downloaded only where the config names them, and from torchvision's or timm's own place;
-nothing in a file is executed.
+They are downloaded only if the config names them, from torchvision's or timm's own site. No code in
+a file is executed.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ from retinanet.errors import UserError, first_line
 
 State = dict[str, Tensor]
 _CLASSIFIER = ("fc.", "classifier.", "head.")
-"""What a pretrained file's classifier is called, by torchvision and by timm's families."""
+"""Names of the classifier in pretrained files of torchvision and timm."""
 STATE_KEYS = ("state_dict", "model", "model_state_dict", "net")
-"""Where a file may have its weights beside other things."""
+"""Keys of the weights in a file that also contains other things."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""Prefixes of names: of DistributedDataParallel, torch.compile, and modules around a model."""
+"""Prefixes added by DistributedDataParallel, torch.compile, and modules around a model."""
 _TIMEOUT = 20.0
-"""Seconds without an answer after which a download has failed."""
+"""Seconds without an answer after which a download fails."""
 _IN_DETECTORS = ("backbone.body.", "backbone.0.body.")
 """Prefix of a torchvision ResNet's weights in torchvision's own detectors, and in DETR."""
 _YHENON = ("fpn.", "regressionModel.", "classificationModel.")
-"""Parts of yhenon/pytorch-retinanet beside its ResNet."""
+"""Parts of yhenon/pytorch-retinanet that do not belong to its ResNet."""
 
 
 def download_torchvision(name: str, weights: str) -> State:
     """Return torchvision's ImageNet weights, from its cache or its site.
 
     Raises:
-        UserError: there are none of that name, or they cannot be had.
+        UserError: There are no weights of that name, or they cannot be downloaded.
     """
     choices = torchvision.models.get_model_weights(name)
     if weights not in choices.__members__:
         raise UserError(
-            f"model.weights: {name} has no {weights}; there are: {', '.join(choices.__members__)}"
+            f"model.weights: {name} has no weights {weights}; choose from: "
+            f"{', '.join(choices.__members__)}"
         )
     try:
         with _bounded_waits():
@@ -58,13 +59,14 @@ def download_torchvision(name: str, weights: str) -> State:
 def download_timm(name: str) -> State:
     """Return timm's own weights of a network, from the Hugging Face cache or its site.
 
-    One request asks whether the site answers: the hub's client would try for most of a minute.
+    One request first checks that the site answers: the hub's client would retry for most of a
+    minute.
 
     Args:
-        name: As in timm, with or without a tag: `resnet50.a1_in1k`.
+        name: Name in timm, with or without a tag: `resnet50.a1_in1k`.
 
     Raises:
-        UserError: there are none, or they cannot be had.
+        UserError: There are no weights, or they cannot be downloaded.
     """
     import timm
 
@@ -73,7 +75,7 @@ def download_timm(name: str) -> State:
         return _download_from_hub(name, config.hf_hub_id, config.hf_hub_filename)
     if config is None or not config.url:
         tagged = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        others = f"; there are: {', '.join(f'timm:{one}' for one in tagged)}" if tagged else ""
+        others = f"; it has: {', '.join(f'timm:{one}' for one in tagged)}" if tagged else ""
         raise UserError(
             f"model.weights: timm has no weights for {name}{others}. Choose another "
             f"model.backbone, or train from random weights: {_random('bn')}"
@@ -107,18 +109,18 @@ def _download_from_hub(name: str, hub_id: str, file: str | None) -> State:
             except EntryNotFoundError:
                 continue
             return read_tensors(Path(hf_hub_download(filename=one, **place)))
-        raise FileNotFoundError(f"there is none of {', '.join(names)}")
+        raise FileNotFoundError(f"the repository has no {' or '.join(names)}")
     except UserError:
         raise
-    except Exception as error:  # the hub's client has a dozen of its own, and its transport's
+    except Exception as error:  # the hub's client and its transport have a dozen types of errors
         raise _not_downloaded(f"the weights of timm:{name}", url, error, norm="bn") from None
 
 
 def _not_downloaded(what: str, url: str, error: Exception, *, norm: str) -> UserError:
     return UserError(
-        f"model.weights: {what} could not be downloaded from {url} ({first_line(error)}). Fetch "
-        "that file elsewhere and set model.weights=<its path>, or train from random weights: "
-        f"{_random(norm)}"
+        f"model.weights: {what} could not be downloaded from {url} ({first_line(error)}). Download "
+        "that file on another machine and set model.weights=<its path>, or train from random "
+        f"weights: {_random(norm)}"
     )
 
 
@@ -128,7 +130,7 @@ def _random(norm: str) -> str:
 
 @contextmanager
 def _bounded_waits() -> Iterator[None]:
-    """Let a connection that goes silent fail: urllib would wait for ever."""
+    """Let a connection that goes silent fail: urllib would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:
@@ -138,28 +140,28 @@ def _bounded_waits() -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> Any:
-    """Return what a file of torch or of safetensors holds; nothing in it is executed.
+    """Return the content of a torch or safetensors file; nothing in it is executed.
 
     Raises:
-        UserError: it is damaged, or holds more than tensors and plain values.
+        UserError: It is damaged, or contains more than tensors and plain values.
     """
     try:
         if is_safetensors(path):
             return read_safetensors(path)
-        with torch.serialization.safe_globals([Namespace]):  # beside many a state dict
+        with torch.serialization.safe_globals([Namespace]):  # many files contain one
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception:  # torch.load raises half a dozen types for files that are not its own
         raise UserError(
-            f"model.weights: {path} is not a file of tensors alone: damaged, of another kind, "
-            "or one that could run code, which is never done here. Other projects' "
-            "files: --init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
+            f"model.weights: {path} is not a file with only tensors. It is damaged, of another "
+            "kind, or contains code, which is never run here. For files of other projects: "
+            "--init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
         ) from None
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do, or has their name."""
+    """Return whether a file has the suffix or the first bytes of a safetensors file."""
     if path.suffix == ".safetensors":
         return True
     with path.open("rb") as file:
@@ -168,16 +170,16 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> State:
-    """Return the tensors of a file of safetensors.
+    """Return the tensors in a safetensors file.
 
     Raises:
-        UserError: the package is not installed.
+        UserError: The package is not installed.
     """
     try:
         from safetensors.torch import load_file
     except ImportError:
         raise UserError(
-            f"{path}: safetensors files need safetensors: pip install 'retinanet[timm]'"
+            f"{path}: safetensors files need the package safetensors: pip install 'retinanet[timm]'"
         ) from None
     return load_file(path)
 
@@ -186,30 +188,32 @@ def read_state(path: Path, wanted: Mapping[str, object]) -> State:
     """Read the state dict of a backbone.
 
     Args:
-        path: Path of the state dict, or of a checkpoint of ours.
-        wanted: Options of the model that such a checkpoint must have been trained with.
+        path: Path of the state dict, or of our checkpoint.
+        wanted: Model options that our checkpoint must have been trained with.
 
     Raises:
-        UserError: there is no such file, it is none, or its network was trained otherwise.
+        UserError: The file does not exist or is not a state dict, or its network was trained with
+            other options.
     """
     if not path.is_file():
         raise UserError(
-            f"model.weights: {path} is neither IMAGENET1K_V1, IMAGENET1K_V2, none, nor a file"
+            f"model.weights: there is no such file: {path} (expected IMAGENET1K_V1, "
+            "IMAGENET1K_V2, none, or the path of a file)"
         )
     state = read_tensors(path)
     state = _backbone_state(state, wanted, path) if isinstance(state, dict) else state
     if not isinstance(state, dict):
-        raise UserError(f"model.weights: {path} holds {type(state).__name__}, not a state dict")
+        raise UserError(f"model.weights: {path} contains {type(state).__name__}, not a state dict")
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise UserError(
-                f"model.weights: {path} holds {type(value).__name__} under {key!r}, not a tensor"
+                f"model.weights: {path} contains {type(value).__name__} under {key!r}, not a tensor"
             )
     return state
 
 
 def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path: Path) -> Any:
-    """Return the state dict in a file: of a detector, what belongs to its backbone."""
+    """Return the state dict in a file; for a detector, that of its backbone."""
     if "categories" not in content or not isinstance(content.get("model"), dict):
         inside = (content[key] for key in STATE_KEYS if isinstance(content.get(key), dict))
         return _without_detector(without_wrappers(next(inside, content)))
@@ -219,8 +223,8 @@ def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path:
     if others:
         words = " ".join(f"'model.{key}={json.dumps(model[key])}'" for key in others)
         raise UserError(
-            f"model.weights: {path} was trained otherwise, and its weights need it: {words} (or "
-            f"--init-from {path}, which takes them along)"
+            f"model.weights: {path} was trained with other options; set them for it: {words} (or "
+            f"use --init-from {path}, which sets them)"
         )
     weights = content.get("averaged") or content["model"]
     parts = ("backbone.net.", "backbone.")
@@ -232,7 +236,7 @@ def _backbone_state(content: dict[str, Any], wanted: Mapping[str, object], path:
 
 
 def without_wrappers(state: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return weights without the prefixes of modules around the network."""
+    """Return weights without the prefixes of wrapper modules."""
     named = {str(key): value for key, value in state.items()}
     while named and (
         prefix := next((p for p in _WRAPPERS if all(key.startswith(p) for key in named)), None)
@@ -242,7 +246,7 @@ def without_wrappers(state: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _without_detector(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the ResNet inside another project's detector with torchvision's names, or all."""
+    """Return the ResNet in another project's detector with torchvision's names, else everything."""
     for prefix in _IN_DETECTORS:
         inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if inside:
@@ -253,10 +257,10 @@ def _without_detector(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_state(net: nn.Module, state: State, source: str) -> None:
-    """Load a classification network's weights; only its classifier may be left over.
+    """Load the weights of a classification network; its classifier is ignored.
 
     Raises:
-        UserError: weights that are missing, left over or misshapen.
+        UserError: Weights are missing, unexpected or of another shape.
     """
     counters = {key for key in state if key.endswith("num_batches_tracked")}
     wanted = net.state_dict()
@@ -265,10 +269,15 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
     missing = [k for k in wanted if k not in given and not _is_needless(k)]
     unknown = [k for k in given if k not in wanted]
     shapes = [k for k in given if k in wanted and given[k].shape != wanted[k].shape]
-    problems = [("lacks", missing), ("has no place for", unknown), ("another shape of", shapes)]
+    problems = [
+        ("it is missing", missing),
+        ("it has unexpected weights", unknown),
+        ("it has another shape of", shapes),
+    ]
     for verb, keys in problems:
         if keys:
-            raise not_fitting(source, f"{verb} {keys[0]} (and {len(keys) - 1} more)")
+            more = f" and {len(keys) - 1:,} more" if len(keys) > 1 else ""
+            raise not_fitting(source, f"{verb} {keys[0]}{more}")
     net.load_state_dict(given, strict=False)
 
 
@@ -279,6 +288,6 @@ def _is_needless(name: str) -> bool:
 def not_fitting(source: str, reason: str) -> UserError:
     """Return the error of weights that do not fit the backbone."""
     return UserError(
-        f"model.weights: {source} does not fit the backbone: {reason}; other projects' files: "
-        "--init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
+        f"model.weights: {source} does not fit the backbone: {reason}. For files of other "
+        "projects: --init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
     )

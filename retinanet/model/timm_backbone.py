@@ -1,7 +1,7 @@
-"""Backbones of timm: any network with features at the strides 8, 16 and 32 (extra `timm`).
+"""Backbones from timm: any network with features at strides 8, 16 and 32 (extra `timm`).
 
-timm names a stride for each of a network's features, but says neither which canvases it takes nor
-whether it rounds their sides up as the anchors do: `model.grids` tries that.
+timm gives the stride of each feature, but neither the canvas sizes that a network supports nor how
+it rounds their sides: `model.grids` checks that.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from retinanet.errors import UserError, first_line, nearest
 from retinanet.model.pretrained import State, load_state, not_fitting
 
 STRIDES = (8, 16, 32)
-"""px between the cells of C3, C4 and C5."""
+"""Pixels between the cells of C3, C4 and C5."""
 _ANY_SIZE: tuple[dict[str, bool], ...] = (
     {"strict_img_size": False},
     {"dynamic_img_size": True},
 )
-"""What makes a network take images of any size: the first of them that it knows."""
+"""Options for images of any size: the first one that a network accepts is used."""
 _TRIED_SIDES = (128, 224, 256, 384, 512)
-"""px; networks that take few canvases take squares of one of these."""
+"""Pixels; networks with few supported sizes take squares with one of these sides."""
 WORKING = "resnet50, timm:convnext_tiny or timm:efficientnet_b0"
-"""Backbones to name where another one does not do; docs/backbones.md lists all."""
+"""Backbones to suggest when another one does not work; docs/backbones.md lists all."""
 
 
 class TimmBackbone(nn.Module):
-    """A network of timm without its classifier."""
+    """A timm network without its classifier."""
 
     channels: tuple[int, int, int]
 
@@ -41,16 +41,16 @@ class TimmBackbone(nn.Module):
         """Build a network.
 
         Args:
-            name: As in timm, with or without a tag of its weights.
-            state: Its weights, with timm's or its authors' names, or those of `net` here; None
-                leaves them random.
-            source: Where they are from, for messages.
-            frozen_norm: Freeze the statistics and factors of batch norms.
-            frozen: Freeze everything.
+            name: Name in timm, with or without a tag of its weights.
+            state: Weights with the names of timm, of the authors, or of `net` here; None leaves
+                the weights random.
+            source: Origin of the weights, for messages.
+            frozen_norm: Whether to freeze the statistics and factors of batch norms.
+            frozen: Whether to freeze everything.
 
         Raises:
-            UserError: timm has none of that name, it has no features at the strides 8, 16 and 32,
-                or the weights do not fit.
+            UserError: timm has no such network, it has no features at strides 8, 16 and 32, or the
+                weights do not fit.
         """
         super().__init__()
         options = _feature_options(name)
@@ -60,7 +60,7 @@ class TimmBackbone(nn.Module):
         info: Any = net.feature_info
         self.channels = tuple(info.channels())
         self.channels_last = str(getattr(net, "output_fmt", "")).endswith("NHWC")
-        """Whether the network's own features are (B, rows, columns, C)."""
+        """Whether the network returns features as (B, rows, columns, C)."""
         for parameter in _without_gradient(name, net, options):
             parameter.requires_grad_(False)
         if frozen_norm:
@@ -74,14 +74,14 @@ class TimmBackbone(nn.Module):
             self.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TimmBackbone:
-        """Switch the mode; a frozen net stays in evaluation mode, or batch norm would move."""
+        """Switch the mode; a frozen net stays in evaluation mode, or batch norm would change."""
         return super().train(mode and not self.frozen)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return [C3, C4, C5] of normalised images (B, 3, H, W).
 
         Raises:
-            UserError: the network does not take a canvas of this size.
+            UserError: The network does not support this canvas size.
         """
         canvas = (images.shape[-2], images.shape[-1])
         try:
@@ -98,51 +98,51 @@ class TimmBackbone(nn.Module):
 
 
 def import_timm(name: str) -> Any:
-    """Return the package.
+    """Return the package timm.
 
     Raises:
-        UserError: it is not installed.
+        UserError: It is not installed.
     """
     try:
         import timm
     except ImportError:
         raise UserError(
-            f"model.backbone: timm:{name} needs timm: pip install 'retinanet[timm]'"
+            f"model.backbone: timm:{name} needs the package timm: pip install 'retinanet[timm]'"
         ) from None
     return timm
 
 
 def _feature_options(name: str) -> dict[str, Any]:
-    """Return the options that make a network of timm give C3, C4, C5 of images of any size.
+    """Return the options with which a timm network gives C3, C4, C5 for images of any size.
 
     Raises:
-        UserError: there is no such network, or it has no such features.
+        UserError: There is no such network, or it has no such features.
     """
     check_name(name)
     reductions = [entry["reduction"] for entry in _create_empty(name).feature_info.info]
     if not set(STRIDES) <= set(reductions):
         strides = ", ".join(map(str, sorted(set(reductions))))
         raise UserError(
-            f"model.backbone: timm:{name} has features at the strides {strides}, but the pyramid "
+            f"model.backbone: timm:{name} has features at stride {strides}, but the pyramid "
             f"needs 8, 16 and 32. Choose another backbone, such as {WORKING} (docs/backbones.md "
             "has the list)"
         )
-    # Of several features at a stride the deepest; there may be some beyond 32, too.
+    # The deepest of several features at a stride. There may also be features beyond 32.
     indices = tuple(len(reductions) - 1 - reductions[::-1].index(one) for one in STRIDES)
     for extra in _ANY_SIZE:
         try:
             _create_empty(name, out_indices=indices, **extra)
-        except UserError:  # most networks do not know the option
+        except UserError:  # most networks do not have the option
             continue
         return {"out_indices": indices, **extra}
     return {"out_indices": indices}
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not have; addresses of the hub are none.
+    """Refuse a name that timm does not have; addresses on the hub are not accepted.
 
     Raises:
-        UserError: with the nearest name.
+        UserError: There is no such name; the message suggests the nearest one.
     """
     timm = import_timm(name)
     network, _, tag = name.partition(".")
@@ -154,17 +154,17 @@ def check_name(name: str) -> None:
         )
     tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{network}.*")]
     if tag and tag not in tags:
-        there = f"there are: {', '.join(tags)}" if tags else "there are none for it"
+        there = f"it has: {', '.join(tags)}" if tags else "it has none"
         raise UserError(
             f"model.backbone: timm:{network} has no weights {tag!r}{nearest(tag, tags)} ({there})"
         )
 
 
 def _create(name: str, **options: Any) -> Any:
-    """Build a network's features on the current device.
+    """Build the feature network on the current device.
 
     Raises:
-        UserError: timm cannot.
+        UserError: timm cannot build it.
     """
     import timm
 
@@ -172,22 +172,22 @@ def _create(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, **options)
     except Exception as error:  # timm and its networks raise any type
         raise UserError(
-            f"model.backbone: timm:{name} cannot be a backbone: timm does not give its features "
-            f"({_shortened(error)}). Choose another one, such as {WORKING} (docs/backbones.md has "
-            "the list)"
+            f"model.backbone: timm:{name} cannot be a backbone: timm does not return its features "
+            f"({_shortened(error)}). Choose another backbone, such as {WORKING} (docs/backbones.md "
+            "has the list)"
         ) from None
 
 
 def _create_empty(name: str, **options: Any) -> Any:
-    """Build a network without memory for its weights; see `_create`."""
+    """Build a network without allocating its weights; see `_create`."""
     with torch.device("meta"):
         return _create(name, **options)
 
 
 def _without_gradient(name: str, net: nn.Module, options: Mapping[str, Any]) -> list[nn.Parameter]:
-    """Return the parameters that no feature depends on: HRNet's last stage makes C2 as well.
+    """Return the parameters that no feature depends on, such as those for C2 in HRNet.
 
-    Several processes would wait for their gradients.
+    Distributed training would wait for their gradients.
     """
     empty = _create_empty(name, **options).eval()
     named = {key: value for key, value in empty.named_parameters() if value.requires_grad}
@@ -200,12 +200,12 @@ def _without_gradient(name: str, net: nn.Module, options: Mapping[str, Any]) -> 
 def _gradients(
     empty: nn.Module, parameters: list[nn.Parameter], side: int
 ) -> tuple[Tensor | None, ...] | None:
-    """Return the gradients of a network's features; None if it does not take a square canvas."""
+    """Return the gradients of the features on a square canvas; None if it is not supported."""
     try:
         with torch.device("meta"):
             total = sum(feature.sum() for feature in empty(torch.zeros(1, 3, side, side)))
         return torch.autograd.grad(total, parameters, allow_unused=True)
-    except Exception:  # of any type
+    except Exception:  # timm networks raise any type
         return None
 
 
@@ -219,7 +219,7 @@ def _not_taken(backbone: str, canvas: tuple[int, int], error: Exception) -> User
         else f"; its weights are for {'x'.join(map(str, config.input_size[1:]))} px"
     )
     return UserError(
-        f"model.backbone: {backbone} does not take a canvas of {canvas[1]}x{canvas[0]} px "
+        f"model.backbone: {backbone} does not support a canvas of {canvas[1]}x{canvas[0]} px "
         f"({_shortened(error)}{made}). Train with another backbone, such as {WORKING} "
         "(docs/backbones.md has the list)"
     )
@@ -231,13 +231,13 @@ def _shortened(error: Exception) -> str:
 
 
 def _takes(backbone: str, canvas: tuple[int, int]) -> bool:
-    """Whether a network takes a canvas (height, width), tried without computing."""
+    """Return whether a network supports a canvas (height, width), tried without computing."""
     name = backbone.removeprefix("timm:")
     net = _create_empty(name, **_feature_options(name)).eval()
     with torch.device("meta"), torch.no_grad():
         try:
             net(torch.zeros(1, 3, *canvas))
-        except Exception:  # whatever it is, the caller reports the one that it has
+        except Exception:  # the caller reports its own error
             return False
     return True
 
@@ -245,22 +245,22 @@ def _takes(backbone: str, canvas: tuple[int, int]) -> bool:
 def _with_weights(
     net: Any, name: str, options: Mapping[str, Any], state: State, source: str
 ) -> Any:
-    """Return the network with weights; a network that has them is another object.
+    """Return the network with its weights; it may be a new object.
 
     Raises:
-        UserError: they do not fit.
+        UserError: The weights do not fit.
     """
 
     def names(weights: Mapping[str, Tensor]) -> set[str]:
         return {key for key in weights if not key.endswith("num_batches_tracked")}
 
-    if names(state) == names(net.state_dict()):  # of a checkpoint of ours
+    if names(state) == names(net.state_dict()):  # from our checkpoint
         load_state(net, state, source)
         return net
     overlay = {"state_dict": dict(state), "num_classes": _check_whole(name, state, source)}
     logger = logging.getLogger("timm")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it would warn of the layers after C5, which are left out
+    logger.setLevel(logging.ERROR)  # it would warn about the layers after C5, which are left out
     try:
         return _create(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     finally:
@@ -268,12 +268,12 @@ def _with_weights(
 
 
 def _check_whole(name: str, state: State, source: str) -> int:
-    """Return how many classes weights know; all of the network and nothing else must be there.
+    """Return the number of classes of weights that fit the whole network exactly.
 
-    timm itself passes over what is missing where the classifier is left out.
+    timm itself ignores missing weights if the classifier is left out.
 
     Raises:
-        UserError: weights that are missing, left over or misshapen.
+        UserError: Weights are missing, unexpected or of another shape.
     """
     import timm
 
@@ -285,12 +285,12 @@ def _check_whole(name: str, state: State, source: str) -> int:
         overlay = {"state_dict": dict(state), "num_classes": classes}
         try:
             with warnings.catch_warnings(), torch.device("meta"):
-                warnings.simplefilter("ignore")  # that what is read goes nowhere
+                warnings.simplefilter("ignore")  # torch warns that copying to meta does nothing
                 timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-        except Exception as error:  # of torch, or of what timm does with the names
+        except Exception as error:  # from torch, or from timm's handling of the names
             reason = _shortened(error)
         else:
             return classes
     with torch.device("meta"):
-        load_state(timm.create_model(name), state, source)  # it names what does not fit
+        load_state(timm.create_model(name), state, source)  # its error names the weights
     raise not_fitting(source, f"timm: {reason}")

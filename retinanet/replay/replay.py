@@ -1,7 +1,7 @@
-"""Take one step of a run again, from its number alone, and say all that happens in it.
+"""Repeat one step of a run, given only its number, and report everything that happens in it.
 
-Training repeats itself bit for bit, so a state that no file holds can be reached: from the newest
-checkpoint before it, by taking the steps between again. The run's folder is only read.
+Training is reproducible bit for bit. So any state can be reached from the newest checkpoint before
+it, by repeating the steps in between. The run folder is only read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retinanet.engine.preflight.micro_batch import resolve_micro_batch
 from retinanet.engine.run import Run, load_steps, start_run, state
 from retinanet.engine.splits import Split, check_places, open_split
 from retinanet.engine.step import take_step
-from retinanet.errors import TrainingError, UserError
+from retinanet.errors import TrainingError, UserError, plural
 from retinanet.model.detector import build_detector
 from retinanet.replay.step_probe import StepProbe, probe_step
 from retinanet.replay.step_report import describe_step
@@ -34,22 +34,23 @@ CHANGEABLE = (
     *("data.root", "data.train.annotations", "data.train.images", "data.find_images"),
     *("data.workers", "train.device", "train.micro_batch"),
 )
-"""What a replay may change: where the data lie, and where it computes."""
+"""Options that a replay may change: the location of the data, and the device."""
 
 
 def replay(
     path: Path, step: int, overrides: Sequence[str], *, pictures: Path | None
 ) -> Iterator[str]:
-    """Take a step of a run again; yield what there is to say, as it becomes known.
+    """Repeat a step of a run; yield lines of the report as they become known.
 
     Args:
-        path: run folder.
-        step: from 1.
-        overrides: `section.key=value` of what it computes on.
-        pictures: folder for pictures of the step's images.
+        path: Path of the run folder.
+        step: Number of the step, from 1.
+        overrides: Options `section.key=value`; see `CHANGEABLE`.
+        pictures: Folder for pictures of the step's images.
 
     Raises:
-        UserError: no such run or step, no checkpoint before it, other data, a wrong option.
+        UserError: There is no such run or step, no checkpoint before the step, the data differ, or
+            an option is invalid.
     """
     folder = RunFolder(path)
     if step < 1:
@@ -61,7 +62,7 @@ def replay(
     try:
         if world.size > 1:
             raise UserError(
-                "replay is one process, whatever the run was: start it without torchrun"
+                "replay runs in one process, even for a run of several: start it without torchrun"
             )
         run = _rebuild(config, checkpoint, folder, world)
         turned = [f"resumed after step {after} with {' '.join(words)}" for after, words in turns]
@@ -72,10 +73,10 @@ def replay(
             config = override_config(config, words)
             run = _rebuild(config, state(run), folder, world)
         if step > run.schedule.steps:
-            raise UserError(f"--step {step}: the run has {run.schedule.steps} steps")
+            raise UserError(f"--step {step}: the run has only {plural(run.schedule.steps, 'step')}")
         yield f"step {step} of {run.schedule.steps} of {folder.path}"
         yield from check_training_loaders(run.config, run.train, None, world)
-        yield from (f"{name}: damaged; it was passed over" for name in damaged)
+        yield from (f"{name}: damaged; skipped" for name in damaged)
         yield from _describe_start(run, checkpoint, start, step, newest.progress.step)
         yield from (f"the run was {text}" for text in turned)
         probe, rank_step = _take_steps(run, step)
@@ -91,7 +92,7 @@ def replay(
 
 
 def _turns_between(start: Checkpoint, newest: Checkpoint, step: int) -> list[tuple[int, list[str]]]:
-    """Return the resumes between a state and a step that gave the run other options.
+    """Return the resumes between a state and a step that changed the run's options.
 
     Returns:
         The step after which each happened, and the options as `section.key=value`.
@@ -106,17 +107,17 @@ def _turns_between(start: Checkpoint, newest: Checkpoint, step: int) -> list[tup
 
 
 def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, Checkpoint, list[str]]:
-    """Return the newest whole checkpoint before a step, with what else its folder holds.
+    """Return the newest intact checkpoint before a step.
 
     Returns:
         Path and content of that checkpoint, the newest checkpoint of all, and the names of
         damaged files.
 
     Raises:
-        UserError: there is none.
+        UserError: There is no such checkpoint.
     """
     if not folder.last.parent.is_dir():
-        raise UserError(f"{folder.path}: not a run folder; name one, such as runs/first")
+        raise UserError(f"{folder.path}: is not a run folder; give one, such as runs/first")
     best: tuple[Path, Checkpoint] | None = None
     newest: Checkpoint | None = None
     damaged: list[str] = []
@@ -143,15 +144,15 @@ def _find_start(folder: RunFolder, step: int) -> tuple[Path, Checkpoint, Checkpo
 def _describe_missing_start(
     folder: RunFolder, step: int, states: dict[int, str], damaged: list[str]
 ) -> str:
-    """Say why a step cannot be replayed, and which ones can."""
+    """Explain why a step cannot be replayed, and which ones can."""
     if not states:
         hint = f" ({', '.join(damaged)}: damaged)" if damaged else ""
         return f"{folder.last.parent}: there is no checkpoint to start from{hint}"
     oldest = min(states)
     return (
-        f"--step {step}: the oldest state that is kept is that after step {oldest} "
-        f"({states[oldest]}); no step before it can be replayed. A run with "
-        "train.snapshot_every and train.keep_snapshots=0 keeps states on its way"
+        f"--step {step}: the oldest saved state is from after step {oldest} ({states[oldest]}); "
+        "only later steps can be replayed. Train with train.snapshot_every and "
+        "train.keep_snapshots=0 to keep earlier states"
     )
 
 
@@ -159,9 +160,10 @@ def _override_config(config: Config, overrides: Sequence[str]) -> Config:
     for text in overrides:
         if text.partition("=")[0].strip() not in CHANGEABLE:
             raise UserError(
-                f"{text}: a replay is the run's own experiment; it takes {', '.join(CHANGEABLE)}"
+                f"{text}: a replay uses the run's own options; only these can be changed: "
+                f"{', '.join(CHANGEABLE)}"
             )
-    # Compiled code cannot be looked into.
+    # Compiled code cannot be inspected.
     return override_config(config, [*overrides, "train.compile=false"])
 
 
@@ -197,7 +199,7 @@ def _check_data(split: Split, checkpoint: Checkpoint) -> None:
     ):
         raise UserError(
             f"{split.annotations.path}: its classes, images or boxes differ from those that the "
-            "run was trained on: the step cannot be taken again"
+            "run was trained on; the step cannot be replayed"
         )
 
 
@@ -206,10 +208,10 @@ def _describe_start(
 ) -> Iterator[str]:
     before = step - 1 - checkpoint.progress.step
     yield f"from {start}, the state after step {checkpoint.progress.step}" + (
-        f"; {before} step{'s'[: before - 1]} between taken again" if before else ""
+        f"; {plural(before, 'step')} repeated in between" if before else ""
     )
     if step > newest_step:
-        yield f"no checkpoint has come so far yet (the newest is that after step {newest_step})"
+        yield f"no checkpoint is this far yet (the newest is from after step {newest_step})"
     here = run.environment | {"precision": run.precision}
     there = checkpoint.environment | {"precision": checkpoint.config.train.precision}
     keys = ("device", "processes", "threads", "torch", "precision")
@@ -217,11 +219,14 @@ def _describe_start(
         f"{key} {there.get(key)}, here {here[key]}" for key in keys if there.get(key) != here[key]
     ]
     if differing:
-        yield f"the run computed on other hardware ({'; '.join(differing)}): its bits may differ"
+        yield (
+            f"the run used different hardware or settings ({'; '.join(differing)}): results may "
+            "differ slightly"
+        )
 
 
 def _take_steps(run: Run, step: int) -> tuple[StepProbe, RankStep]:
-    """Take the steps up to one, and probe that one."""
+    """Take the steps up to `step`, and probe that one."""
     for rank_step in load_steps(run, stop=step, workers=run.config.data.workers):
         if not rank_step.images:
             raise TrainingError(f"step {rank_step.step + 1}: none of its images could be read")
@@ -232,8 +237,8 @@ def _take_steps(run: Run, step: int) -> tuple[StepProbe, RankStep]:
         bad = run.guard.read().step
         if bad is not None:
             raise UserError(
-                f"--step {step}: at step {bad + 1} a loss or gradient is not finite, and no update "
-                f"follows it; look at that one: --step {bad + 1}"
+                f"--step {step}: a loss or gradient is not finite at step {bad + 1}, and no update "
+                f"follows it; replay that one: --step {bad + 1}"
             )
         with probe_step(run) as probe:
             take_step(run, rank_step, positives=rank_step.positives, images=rank_step.images)

@@ -1,7 +1,6 @@
-"""Records what happens inside a training step: each layer, each image, each gradient.
+"""Record what happens inside a training step: each layer, each image, each gradient.
 
-It reads values while they are computed, so the host waits for the device all the time; it changes
-none of them.
+Values are read while they are computed, so the host often waits for the device. None is changed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from retinanet.structures import Outputs
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLosses:
-    """One image's share of a step, before the step's sums are divided."""
+    """One image's part of a step, before the sums of the step are divided."""
 
     image_id: int
     boxes: Tensor
@@ -38,24 +37,24 @@ class ImageLosses:
 
 @dataclass(kw_only=True)
 class StepProbe:
-    """What was recorded of a step."""
+    """The recorded values of a step."""
 
     images: list[ImageLosses] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     """The micro-batches."""
     largest: dict[str, float] = field(default_factory=dict)
-    """Of each layer, in the order of the forward pass: its largest finite absolute output."""
+    """Largest finite absolute output of each layer, in the order of the forward pass."""
     not_finite: list[str] = field(default_factory=list)
-    """Layers with an output that is not finite, the first one first."""
+    """Layers with an output that is not finite, in the order of the forward pass."""
     weights: dict[str, float] = field(default_factory=dict)
-    """Of each parameter: its largest absolute value before the step."""
+    """Largest absolute value of each parameter, before the step."""
     gradients: dict[str, float] = field(default_factory=dict)
-    """Of each parameter that learns: the norm of its gradient, before clipping."""
+    """Gradient norm of each trainable parameter, before clipping."""
 
 
 @contextmanager
 def probe_step(run: Run) -> Iterator[StepProbe]:
-    """Record the step that is taken inside the context; afterwards the run is as it was."""
+    """Record the step that is taken inside the context; remove all hooks afterwards."""
     probe, criterion = StepProbe(), run.criterion
     handles: list[RemovableHandle] = []
     for name, module in run.model.named_modules():
@@ -89,7 +88,7 @@ def _record_output(
 
 
 def _record_gradient(probe: StepProbe, name: str, scale: float, parameter: Tensor) -> None:
-    # Gradients add up over micro-batches: the last one's norm is that of the step.
+    # Gradients add up over micro-batches: after the last one, the norm is that of the step.
     assert parameter.grad is not None
     probe.gradients[name] = float(parameter.grad.norm()) / scale
 
@@ -97,7 +96,7 @@ def _record_gradient(probe: StepProbe, name: str, scale: float, parameter: Tenso
 def _record_losses(
     probe: StepProbe, criterion: Criterion, outputs: Outputs, batch: Batch
 ) -> dict[str, Tensor]:
-    """Return the losses of a batch, and record those of each image alone."""
+    """Return the losses of a batch, and record those of each single image."""
     probe.batches.append(batch)
     with torch.no_grad():
         for i, image_id in enumerate(batch.image_ids.tolist()):

@@ -1,4 +1,4 @@
-"""ATSS (arXiv 1912.02424, algorithm 1): the grid's result is the plain one to the last anchor."""
+"""ATSS (arXiv 1912.02424, algorithm 1): the grid gives the same as the plain version."""
 
 import math
 from collections.abc import Sequence
@@ -129,7 +129,7 @@ SIZES = st.one_of(
 
 @st.composite
 def boxes_near(draw: st.DrawFn, anchors: Tensor, canvas: tuple[int, int]) -> list[float]:
-    """By a corner or by the centre, anywhere; an anchor; one between two, moved or grown."""
+    """Boxes at random positions, anchors, and boxes between two anchors, moved or scaled."""
     kind = draw(st.sampled_from(["corner", "centre", "centre", "anchor", "between", "grown"]))
     if kind in ("corner", "centre"):
         x, y = draw(coordinates(canvas[1])), draw(coordinates(canvas[0]))
@@ -189,7 +189,7 @@ def test_a_large_canvas(name: str, k: int) -> None:
 
 
 def spread(count: int, canvas: tuple[int, int], *, smallest: float, largest: float) -> Tensor:
-    """Boxes of evenly spread logarithms of sizes, anywhere on the canvas."""
+    """Boxes at random positions, with sizes on a logarithmic scale."""
     rng = np.random.default_rng(count)
     sides = np.exp(rng.uniform(np.log(smallest), np.log(largest), (count, 2)))
     corner = rng.uniform(0, 1, (count, 2)) * (np.array([canvas[1], canvas[0]]) - sides)
@@ -197,7 +197,7 @@ def spread(count: int, canvas: tuple[int, int], *, smallest: float, largest: flo
 
 
 def test_the_centres_are_those_of_the_anchors() -> None:
-    """Where float32 holds the anchors exactly, the middles of their corners give the same."""
+    """If float32 can hold the anchors exactly, the centres of their corners are the same."""
     sizes = tuple((16.0 * 2**i, 20.0 * 2**i, 26.0 * 2**i) for i in range(5))
     generator, canvas = build_anchors(AnchorConfig(sizes=sizes, ratios=(1.0,))), (192, 256)
     anchors = generator(canvas, CPU)
@@ -296,7 +296,7 @@ def test_an_empty_anchor_learns_nothing() -> None:
 @pytest.mark.parametrize(
     ("k", "chosen"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])]
 )
-def test_cells_that_are_as_near_go_by_their_index(k: int, chosen: list[int]) -> None:
+def test_equally_near_cells_go_by_their_index(k: int, chosen: list[int]) -> None:
     """The box's centre is the corner of four cells; all have the same IoU, 64/256."""
     found = match([squares(8.0, rows=2, columns=2)], (0.0, 0.0, 16.0, 16.0), k=k)
     assert [i for i in range(4) if found[i] == 0] == chosen
@@ -322,7 +322,7 @@ def test_crowds_learn_nothing_and_positives_win() -> None:
 
 
 def test_nothing_is_ignored_without_crowds() -> None:
-    """Nothing lies between positives and negatives, as 0.4 to 0.5 does for max_iou."""
+    """There is no range between positives and negatives, like 0.4 to 0.5 for max_iou."""
     boxes = spread(30, (224, 320), smallest=8, largest=200)
     found, _ = both(GENERATORS["default"], (224, 320), target(boxes))
     assert not (found == IGNORED).any()
@@ -338,7 +338,7 @@ def test_no_boxes_and_boxes_that_nothing_touches(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
-def test_boxes_that_are_no_numbers_match_nothing(number: float) -> None:
+def test_boxes_that_are_not_numbers_match_nothing(number: float) -> None:
     whole = [16.0, 16.0, 48.0, 48.0]
     boxes = torch.tensor([[0.0, 0.0, number, 40.0], whole, [number, 8.0, 40.0, 40.0]])
     found, _ = both(GENERATORS["default"], (64, 96), target(boxes))
@@ -357,8 +357,8 @@ def test_parts_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("k", [1, 2, 9, 25])
-def test_the_cells_looked_at_hold_the_nearest_of_any_point(k: int) -> None:
-    """And does not grow with the level: cells of 5 x 40 px, points in and far around it."""
+def test_searched_cells_include_the_nearest_of_any_point(k: int) -> None:
+    """The cost does not grow with the level: cells of 5 x 40 px, points inside and far outside."""
     for rows, columns in ((1, 1), (1, 60), (60, 1), (7, 9), (60, 60)):
         level = GridLevel(
             cell=torch.zeros(1, 4), rows=rows, columns=columns, step_y=5, step_x=40, offset=0.5

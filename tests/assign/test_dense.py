@@ -1,4 +1,4 @@
-"""Max-IoU assignment: hand-made cases, crowds, nothing at all, and a thousand boxes.
+"""Max-IoU assignment: hand-made cases, crowds, empty input, and a thousand boxes.
 
 Anchors are 10 px high and boxes share their y, so that an IoU is a quotient of lengths. Each case
 is of the dense assignment, and of the one on a grid, for which all anchors belong to one cell.
@@ -53,7 +53,7 @@ def test_thresholds() -> None:
 
 
 def test_thresholds_are_inclusive() -> None:
-    """Exactly 0.5 is a positive, exactly 0.25 no negative."""
+    """Exactly 0.5 is a positive, exactly 0.25 is not a negative."""
     anchors = span((0, 5), (0, 2.5), (0, 2))
     found = match(anchors, span((0, 10)), low_quality=False, positive_iou=0.5, negative_iou=0.25)
     assert found == [0, IGNORED, BACKGROUND]
@@ -108,7 +108,7 @@ def test_iou_must_be_above_zero() -> None:
     assert match(span((0, 10)), span((10, 20))) == [BACKGROUND]  # an edge in common only
 
 
-def test_a_box_that_no_anchor_touches_lifts_no_other_match() -> None:
+def test_a_box_without_overlap_changes_no_other_match() -> None:
     """The far box's best IoU is 0, which every anchor has with it. IoU of the second: 2/18."""
     assert match(span((0, 10), (8, 18)), span((0, 10), (90, 99))) == [0, BACKGROUND]
 
@@ -128,7 +128,7 @@ def test_crowds() -> None:
 
 
 def test_positives_win_over_crowds_and_indices_count_crowds() -> None:
-    """Box 0 is a crowd over everything, box 1 an object: matches name the row in the target."""
+    """Box 0 is a crowd over everything, box 1 an object: matches are rows in the target."""
     anchors = span((0, 10), (20, 30))
     assert match(anchors, span((0, 100), (0, 10)), [True, False]) == [1, IGNORED]
 

@@ -1,4 +1,4 @@
-"""The grid's assignment is the dense one to the last anchor: ties, borders, extremes."""
+"""The assignment on the grid equals the dense one for every anchor: ties, borders, extremes."""
 
 import json
 import os
@@ -86,7 +86,7 @@ SIZES = st.one_of(
 
 @st.composite
 def boxes_near(draw: st.DrawFn, anchors: Tensor, canvas: tuple[int, int]) -> list[float]:
-    """Anywhere, or an anchor, or two anchors' mean, or one moved or scaled a little."""
+    """Random boxes, anchors, means of two anchors, and anchors moved or scaled a little."""
     kind = draw(st.sampled_from(["any", "square", "anchor", "between", "moved", "grown"]))
     if kind in ("any", "square"):
         x, y = draw(coordinates(canvas[1])), draw(coordinates(canvas[0]))
@@ -198,7 +198,7 @@ def test_equal_boxes_go_to_the_first() -> None:
 
 
 def test_one_anchor_that_two_boxes_have_half_of() -> None:
-    """Equal IoUs, 2/3 of 32 px each; the boxes lie in different parts of the work."""
+    """Equal IoUs, 2/3 of 32 px each; the boxes are in different parts of the work."""
     far = [[200.0, 200.0, 232.0, 232.0]] * 300
     boxes = [[48.0, 48.0, 80.0, 69.0], *far, [48.0, 59.0, 80.0, 80.0]]
     assert squares((256, 256), *boxes)[8, 8] == 0
@@ -216,7 +216,7 @@ def test_no_boxes_and_boxes_that_nothing_touches(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("number", [float("inf"), -float("inf"), float("nan")])
 @pytest.mark.parametrize("low_quality", [True, False])
-def test_boxes_that_are_no_numbers_match_nothing(number: float, low_quality: bool) -> None:
+def test_boxes_that_are_not_numbers_match_nothing(number: float, low_quality: bool) -> None:
     boxes = torch.tensor([[0.0, 0.0, number, 40.0], [number, 8.0, 40.0, 40.0]])
     found, wanted = both(GENERATORS["default"], (64, 96), target(boxes), low_quality=low_quality)
     assert torch.equal(found, wanted)
@@ -259,7 +259,7 @@ def by_hand(level: GridLevel, truth: Target) -> tuple[Tensor, Tensor]:
 
 
 def test_cells_whose_anchors_are_not_in_their_middle() -> None:
-    """12 x 12 cells of 10 px; the anchors lie to the right of and above the centres."""
+    """12 x 12 cells of 10 px; the anchors are to the right of and above the centres."""
     cell = torch.tensor([[0.0, -30.0, 40.0, 2.0], [-5.0, -5.0, 60.0, 5.0]])
     level = GridLevel(cell=cell, rows=12, columns=12, step_y=10, step_x=10, offset=0.0)
     found, wanted = by_hand(level, target(spread(60, (120, 120), smallest=3, largest=110)))
@@ -291,7 +291,7 @@ def test_ties_of_denormal_numbers() -> None:
 
 
 def spread(count: int, canvas: tuple[int, int], *, smallest: float, largest: float) -> Tensor:
-    """Boxes of evenly spread logarithms of sizes, anywhere on the canvas."""
+    """Boxes at random positions, with sizes on a logarithmic scale."""
     rng = np.random.default_rng(count)
     sides = np.exp(rng.uniform(np.log(smallest), np.log(largest), (count, 2)))
     corner = rng.uniform(0, 1, (count, 2)) * (np.array([canvas[1], canvas[0]]) - sides)
@@ -322,7 +322,7 @@ def test_parts_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_candidates_are_few() -> None:
-    """They grow with the boxes, not with the anchors, and stay far from all of them."""
+    """Their number grows with the boxes, not with the anchors, and stays far below all pairs."""
     generator, boxes = GENERATORS["default"], spread(100, (400, 672), smallest=8, largest=300)
     counts = []
     for canvas in ((400, 672), (800, 1344)):

@@ -1,4 +1,4 @@
-"""How long each stage of the data path takes: that every stage is what it says."""
+"""Timing of the data path: every stage measures the right work."""
 
 import time
 from pathlib import Path
@@ -45,8 +45,8 @@ def test_every_stage_is_timed(path: Path, overrides: tuple[str, ...]) -> None:
     assert timings[5].seconds > 0
 
 
-def test_decoding_is_told_from_augmenting(path: Path) -> None:
-    """A file that takes 5 ms to read is charged to decoding: four of them in a mosaic."""
+def test_decoding_is_timed_apart_from_augmenting(path: Path) -> None:
+    """Reading a file takes 5 ms, which counts as decoding: four of them in a mosaic."""
 
     def read(*arguments: object, reduction: int = 1) -> np.ndarray:
         time.sleep(0.005)

@@ -99,7 +99,7 @@ def test_without_its_record_a_file_counts_as_edited(
         ("", "config.yaml: is empty"),
         ("train: {lr: -1}", "config.yaml: train.lr is -1; it should be greater than 0"),
         ("train: {lrr: 1}", "config.yaml: train.lrr is not an option; did you mean lr?"),
-        ("- 1", "config.yaml: should hold sections such as `train:`"),
+        ("- 1", "config.yaml: should contain sections such as `train:`"),
     ],
 )
 def test_one_that_cannot_be_read(folder: RunFolder, config: Config, text: str, wrong: str) -> None:
@@ -107,7 +107,8 @@ def test_one_that_cannot_be_read(folder: RunFolder, config: Config, text: str, w
     with pytest.raises(UserError) as caught:
         read_folder_config(folder, config)
     assert str(caught.value).startswith(str(folder.path / wrong))
-    assert str(caught.value).endswith(f"as it is then written again: rm {folder.config}")
+    remedy = f"so that it is written again from the checkpoint: rm {folder.config}"
+    assert str(caught.value).endswith(remedy)
 
 
 def test_none_is_there(folder: RunFolder, config: Config) -> None:
@@ -121,7 +122,7 @@ def test_an_edit_has_no_effect_on_figures(folder: RunFolder, config: Config) -> 
     edit(folder, "  score_threshold: 0.05\n", "  score_threshold: 0.3\n")
     assert describe_ignored_edit(path, config, [], ["postprocess"]) == [
         f"{folder.config} was edited (postprocess.score_threshold: 0.05 -> 0.3), which has no "
-        "effect here: a checkpoint carries its own config. Give options on the command line: "
+        "effect here: a checkpoint contains its own config. Give the options on the command line: "
         "postprocess.score_threshold=0.3"
     ]
     given = ["postprocess.score_threshold=0.2"]

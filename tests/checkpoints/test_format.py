@@ -25,7 +25,7 @@ from retinanet.errors import TrainingError, UserError
 from retinanet.schema import Config
 
 DAMAGED = (
-    r"last\.pt: is damaged or cut off: its content does not agree with its checksums\. Take "
+    r"last\.pt: is damaged or cut off: its content does not match its checksums\. Use "
     r"another copy of it, or another checkpoint$"
 )
 SmallDisk = Callable[..., subprocess.CompletedProcess[str]]
@@ -205,7 +205,7 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path, 
     """A checkpoint from a stranger."""
     path, trap = tmp_path / "stranger.pt", tmp_path / "ran"
     write({"format": "retinanet checkpoint", "version": 1, "model": RunsCode(trap)}, path)
-    with pytest.raises(UserError, match=r"stranger\.pt: holds more than tensors and plain values"):
+    with pytest.raises(UserError, match=r"stranger\.pt: contains more than tensors and plain v"):
         load_checkpoint(path)
     assert not trap.exists()
     if write is write_torch:
@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_the_old_file(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     message = (
         r"last\.pt: could not be written: No space left on device: it needs 50 bytes, 3\.4 kB are "
-        r"free; make room; the checkpoint before it stays$"
+        r"free; make room; the previous checkpoint is kept$"
     )
     with pytest.raises(TrainingError, match=message):
         save_checkpoint(checkpoint(2), path)
@@ -319,7 +319,7 @@ print([entry.name for entry in path.parent.iterdir()])
     message, names = ran.stdout.splitlines()
     assert re.fullmatch(
         rf"{disk}/last\.pt: could not be written: No space left on device: it needs 800\.0 kB, "
-        r"6\d\d\.\d kB are free; make room; the checkpoint before it stays",
+        r"6\d\d\.\d kB are free; make room; the previous checkpoint is kept",
         message,
     )
     assert names == "['last.pt']"

@@ -80,7 +80,7 @@ def test_same_named_classes_keep_their_rows_and_others_start_at_the_prior() -> N
     assert lines == [
         f"initialised {total} of {total} tensors from the checkpoint",
         "  class logits kept for 2 classes of the same name (car, cat), fresh for 2 (bird, fish)",
-        "  1 of the checkpoint's classes left out (dog)",
+        "  1 class of the checkpoint left out (dog)",
     ]
 
 
@@ -116,7 +116,8 @@ def test_names_that_are_only_written_otherwise_are_pointed_out() -> None:
     _, _, lines = init_from(Categories(ids=(1, 2), names=("CAR", "bird")), trained())
     assert lines[1:3] == [
         "  class logits kept for 0 classes of the same name, fresh for 2 (CAR, bird)",
-        "  only the same name keeps logits, and these are written otherwise (CAR, there car)",
+        "  only classes of exactly the same name keep logits; these are spelled differently (CAR, "
+        "in the checkpoint car)",
     ]
 
 
@@ -138,7 +139,7 @@ def test_anchors_in_another_order_keep_their_rows() -> None:
     for name in OUTPUTS:
         assert torch.equal(cells(after[name], 9), cells(checkpoint.model[name], 9)[ratio_major])
     assert lines[2:] == [
-        "  9 of 9 anchors of a cell are nearly as one of the 9 in the checkpoint and keep its rows"
+        "  9 of 9 anchors of a cell nearly match one of the 9 in the checkpoint and keep its rows"
     ]
 
 
@@ -152,8 +153,8 @@ def test_new_anchors_are_fresh_and_the_others_keep_their_rows() -> None:
             source = before if anchor % 3 == 2 else checkpoint.model
             assert torch.equal(cells(after[name], 9)[anchor], cells(source[name], 9)[anchor])
     assert lines[2:] == [
-        "  6 of 9 anchors of a cell are nearly as one of the 9 in the checkpoint and keep its "
-        "rows; those of the others are fresh"
+        "  6 of 9 anchors of a cell nearly match one of the 9 in the checkpoint and keep its "
+        "rows; the other rows are fresh"
     ]
 
 
@@ -165,7 +166,7 @@ def test_fewer_anchors_take_theirs() -> None:
     for name in OUTPUTS:
         assert torch.equal(cells(after[name], 6), cells(checkpoint.model[name], 9)[kept])
     assert lines[2:] == [
-        "  6 of 6 anchors of a cell are nearly as one of the 9 in the checkpoint and keep its rows"
+        "  6 of 6 anchors of a cell nearly match one of the 9 in the checkpoint and keep its rows"
     ]
 
 
@@ -177,7 +178,7 @@ def test_anchors_of_other_sizes_are_all_fresh() -> None:
         torch.equal(cells(after[n], 9)[i], cells(before[n], 9)[i]) for n in OUTPUTS for i in (0, 3)
     ]
     assert all(fresh)
-    assert lines[2].startswith("  3 of 9 anchors of a cell are nearly as one of the 9 in the chec")
+    assert lines[2].startswith("  3 of 9 anchors of a cell nearly match one of the 9 in the chec")
 
 
 @pytest.mark.parametrize("option", ["head_convs=2", "head_channels=16", "fpn_channels=16"])
@@ -187,7 +188,7 @@ def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
     before, after, lines = init_from(OLD, trained(), other)
     subnets = [name for name in after if "_subnet." in name]
     assert all(torch.equal(after[name], before[name]) for name in subnets)
-    assert "  skipped class_subnet: its convolutions are others than in the checkpoint" in lines
+    assert "  skipped class_subnet: its convolutions differ from those in the checkpoint" in lines
     assert "  fresh box_subnet, all of it" in lines
     assert (
         "  class logits kept for 0 classes of the same name, fresh for 3 (cat, dog, car)" in lines
@@ -201,13 +202,13 @@ def test_other_convolutions_leave_the_subnets_fresh(option: str) -> None:
 def test_anchors_are_not_said_to_be_kept_where_the_subnets_are_fresh() -> None:
     other = override_config(SMALL, ["model.head_convs=2", "anchors.ratios=[1, 2]"])
     _, _, lines = init_from(OLD, trained(), other)
-    assert "  skipped box_subnet: its convolutions are others than in the checkpoint" in lines
+    assert "  skipped box_subnet: its convolutions differ from those in the checkpoint" in lines
     assert not any("anchors of a cell" in line for line in lines)
 
 
 def test_classes_that_are_not_there_any_more_are_named() -> None:
     _, _, lines = init_from(Categories(ids=(1,), names=("dog",)), trained())
-    assert "  2 of the checkpoint's classes left out (cat, car)" in lines
+    assert "  2 classes of the checkpoint left out (cat, car)" in lines
 
 
 def test_anchors_from_the_corner_of_a_cell_are_not_those_from_its_middle() -> None:
@@ -222,8 +223,8 @@ def test_anchors_from_the_corner_of_a_cell_are_not_those_from_its_middle() -> No
     assert lines == [
         f"initialised {total - 4} of {total} tensors from the checkpoint",
         "  class logits kept for 0 classes of the same name, fresh for 3 (cat, dog, car)",
-        "  0 of 9 anchors of a cell are nearly as one of the 9 in the checkpoint and keep its "
-        "rows; those of the others are fresh",
+        "  0 of 9 anchors of a cell nearly match one of the 9 in the checkpoint and keep its "
+        "rows; the other rows are fresh",
     ]
 
 

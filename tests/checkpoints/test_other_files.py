@@ -59,7 +59,7 @@ def test_detectors_of_torchvision(builder: str, what: str) -> None:
         ("head.cls_score.weight", "a RetinaNet of detectron2"),
         ("bbox_head.conv_centerness.weight", "an FCOS of mmdetection"),
         ("bbox_head.atss_cls.weight", "an ATSS of mmdetection"),
-        ("bbox_head.cls_subnet.0.weight", "a detector of mmdetection that is no RetinaNet"),
+        ("bbox_head.cls_subnet.0.weight", "a detector of mmdetection that is not a RetinaNet"),
         ("rpn_head.rpn_cls.weight", "a two-stage detector of mmdetection"),
         ("bbox_head.retina_cls.weight", "a RetinaNet of mmdetection"),
         ("ultralytics.nn.tasks.DetectionModel", "a YOLO model of ultralytics"),
@@ -71,9 +71,9 @@ def test_detectors_of_torchvision(builder: str, what: str) -> None:
         ("bifpn.0.p6_w1", "an EfficientDet"),
         ("retnet_cls_pred_fpn3_w", "a RetinaNet of Detectron"),
         ("image_encoder.mask_decoder.x", "a Segment Anything model"),
-        ("blocks.0.attn.qkv.weight", "an image classifier, as timm has them"),
+        ("blocks.0.attn.qkv.weight", "an image classifier in the format of timm"),
         ("cls_token", "an image classifier (a transformer)"),
-        ("features.0.weight", "an image classifier of torchvision that is no ResNet"),
+        ("features.0.weight", "an image classifier of torchvision other than a ResNet"),
         ("pytorch-lightning_version", "a checkpoint of PyTorch Lightning"),
         ("layer1.0.conv1.weight", "an ImageNet ResNet"),
     ],
@@ -95,7 +95,7 @@ def write(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("a.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "is an HDF5 file, such as Keras writes"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "is an HDF5 file, as written by Keras"),
         ("a.pth", b"\x08\x07\x12\x07pytorch" + b"\0" * 90, "is an ONNX model"),
         ("a.onnx", b"\0" * 90, "is an ONNX model"),
         ("a.pt", b"\x1c\0\0\0TFL3" + b"\0" * 90, "is a TensorFlow Lite model"),
@@ -174,8 +174,8 @@ def test_an_fcos_is_not_converted_with_any_option(tmp_path: Path, prefix: str) -
         with pytest.raises(UserError) as caught:
             read(path)
         assert str(caught.value).startswith(
-            f"{path}: is an FCOS of torchvision. A training can start from its ResNet: "
-            f"model.weights='{tmp_path}/it'\"'\"'s fcos.pth'. What converts: RetinaNets of "
+            f"{path}: is an FCOS of torchvision. Training can start from its ResNet: "
+            f"model.weights='{tmp_path}/it'\"'\"'s fcos.pth'. RetinaNets of torchvision, "
         )
 
 

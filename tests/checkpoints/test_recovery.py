@@ -52,7 +52,7 @@ def test_else_the_furthest_whole_one(folder: RunFolder, damage: object) -> None:
         str(folder.snapshot(8)),
     ]
     assert "is damaged or cut off" in lines[0] and "is damaged or cut off" in lines[1]
-    assert lines[2:] == [f"taking {folder.snapshot(6)} instead, the state after step 6"]
+    assert lines[2:] == [f"using {folder.snapshot(6)} instead, the state after step 6"]
 
 
 def test_best_is_among_them(folder: RunFolder) -> None:
@@ -74,7 +74,7 @@ def test_none_is_whole(folder: RunFolder) -> None:
 
 def test_a_run_without_any(tmp_path: Path) -> None:
     message = (
-        "there is no checkpoint to resume from; if the run was ended before its first one, "
+        "there is no checkpoint to resume from; if the run ended before its first one, "
         "start it again without --resume$"
     )
     with pytest.raises(UserError, match=message):
@@ -83,8 +83,8 @@ def test_a_run_without_any(tmp_path: Path) -> None:
 
 def test_weights_alone_are_not_resumed(folder: RunFolder, small_checkpoint: Path) -> None:
     message = (
-        r"small\.pt: holds no optimiser state \(`retinanet strip` drops it\), so no run can be "
-        "resumed from it; to start a new one from its weights: retinanet train CONFIG --init-from "
+        r"small\.pt: contains no optimiser state \(`retinanet strip` removes it\), so it cannot be "
+        "resumed; to start a new run from its weights: retinanet train CONFIG --init-from "
         rf"{re.escape(shlex.quote(str(small_checkpoint)))}$"
     )
     with pytest.raises(UserError, match=message):

@@ -42,7 +42,7 @@ def test_an_existing_run_is_kept(tmp_path: Path, there: str) -> None:
 
 def test_other_files_are_kept(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    message = "the folder holds other files; choose another output.dir or --name "
+    message = "the folder contains other files; choose another output.dir or --name "
     with pytest.raises(UserError, match=message):
         RunFolder(tmp_path).check_free()
 
@@ -56,7 +56,7 @@ def test_a_file_in_its_place(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_a_parent(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(
-        UserError, match=r"cannot be made: .*runs is not a folder; choose another out"
+        UserError, match=r"cannot be created: .*runs is not a folder; choose another out"
     ):
         RunFolder(tmp_path / "runs" / "first").check_free()
 
@@ -105,7 +105,7 @@ def test_a_launch_that_died_at_once_is_in_nobodys_way(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("here 12\n")
     RunFolder(tmp_path).check_free()
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UserError, match="the folder holds other files"):
+    with pytest.raises(UserError, match="the folder contains other files"):
         RunFolder(tmp_path).check_free()
 
 

@@ -53,7 +53,7 @@ def another(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "first"
     with another(folder) as process:
-        message = f"first: process {process.pid} trains there; wait for its end, or end it"
+        message = f"first: process {process.pid} is training there; wait until it ends, or stop it"
         with pytest.raises(UserError, match=message), run_lock(folder, active=True):
             pytest.fail("held by two")
         with run_lock(folder, active=False):

@@ -371,7 +371,7 @@ def test_a_disk_that_does_not_answer(folder: RunFolder, monkeypatch: pytest.Monk
     monkeypatch.setattr(saver_module, "_PATIENCE", 0.1)
     monkeypatch.setattr(saver_module, "save_checkpoint", lambda *_, **__: release.wait(20))
     saver = Saver(folder, active=True)
-    message = r"last\.pt: is not written after 0 minutes: does the disk or network drive"
+    message = r"last\.pt: was not written within 0 minutes\. Does the disk or network drive"
     try:
         saver.save(state(), folder.last)
         with pytest.raises(TrainingError, match=message):

@@ -12,7 +12,7 @@ from retinanet.checkpoints.format import Checkpoint, load_checkpoint, save_check
 from retinanet.checkpoints.strip import strip_checkpoint
 from retinanet.cli import main
 from retinanet.errors import UserError
-from retinanet.inference.predictor import Predictor
+from retinanet.inference.predictor import load
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def test_the_average_takes_the_place_of_the_weights(full: Path, tmp_path: Path) 
     assert out.stat().st_size < 0.4 * full.stat().st_size
     assert lines[0].startswith(f"{full}: ") and lines[0].endswith(" MB")
     assert lines[1].endswith(
-        " MB (optimiser state dropped, and the weights of the last step in favour of their moving "
-        "average; --resume needs the original)"
+        " MB (optimiser state removed, weights of the last step replaced by their moving average; "
+        "--resume needs the original)"
     )
 
 
@@ -57,7 +57,7 @@ def test_without_an_average_the_weights_stay(full: Path, tmp_path: Path) -> None
     lines = strip_checkpoint(full, tmp_path / "small.pt")
     after = load_checkpoint(tmp_path / "small.pt")
     assert all(torch.equal(value, given.model[name]) for name, value in after.model.items())
-    assert lines[1].endswith(" MB (optimiser state dropped; --resume needs the original)")
+    assert lines[1].endswith(" MB (optimiser state removed; --resume needs the original)")
 
 
 def test_detections_are_those_of_the_original(full: Path, tmp_path: Path) -> None:
@@ -65,8 +65,7 @@ def test_detections_are_those_of_the_original(full: Path, tmp_path: Path) -> Non
     strip_checkpoint(full, tmp_path / "small.pt")
     image = torch.arange(64 * 96 * 3).remainder(251).byte().reshape(64, 96, 3).numpy()
     one, other = (
-        Predictor.from_checkpoint(path, "cpu").predict([image])[0]
-        for path in (full, tmp_path / "small.pt")
+        load(path, "cpu").detect_pixels([image])[0] for path in (full, tmp_path / "small.pt")
     )
     assert len(one.boxes) > 0
     assert torch.equal(one.boxes, other.boxes) and torch.equal(one.scores, other.scores)
@@ -78,19 +77,19 @@ Change = Callable[[Checkpoint], Any]
 def test_what_stands_in_the_way(full: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.pt").write_text("keep me")
     refused = {
-        tmp_path / "mine.pt": "exists already; name another file to write, or remove it",
-        full: "exists already; name another file to write, or remove it",
+        tmp_path / "mine.pt": "already exists; name another file to write, or remove it",
+        full: "already exists; name another file to write, or remove it",
         tmp_path: "is a folder; name the file to write",
-        tmp_path / "none" / "a.pt": "there is no folder .*none; make it first",
+        tmp_path / "none" / "a.pt": "there is no folder .*none; create it first",
     }
     for out, message in refused.items():
         with pytest.raises(UserError, match=message):
             strip_checkpoint(full, out)
     assert (tmp_path / "mine.pt").read_text() == "keep me"
     strip_checkpoint(full)
-    with pytest.raises(UserError, match=r"best_stripped\.pt: exists already"):
+    with pytest.raises(UserError, match=r"best_stripped\.pt: already exists"):
         strip_checkpoint(full)
-    with pytest.raises(UserError, match="holds the weights alone already; there is nothing to "):
+    with pytest.raises(UserError, match="contains only weights already; there is nothing to r"):
         strip_checkpoint(tmp_path / "best_stripped.pt")
 
 

@@ -53,9 +53,9 @@ def test_what_was_asked_for_is_what_it_is() -> None:
 @pytest.mark.parametrize(
     ("name", "device", "message"),
     [
-        ("fp16", CPU, "fp16 needs a GPU; on a CPU there are bf16, fp32, fp64"),
-        ("fp64", MPS, "this GPU has no fp64; there is fp32"),
-        ("bf16", CUDA, "this GPU has no bf16; there are fp16 and fp32"),
+        ("fp16", CPU, "fp16 needs a GPU; a CPU supports bf16, fp32 and fp64"),
+        ("fp64", MPS, "this GPU does not support fp64; use fp32"),
+        ("bf16", CUDA, "this GPU does not support bf16; use fp16 or fp32"),
     ],
 )
 def test_what_a_device_cannot_do(

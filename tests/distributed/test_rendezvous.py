@@ -38,9 +38,9 @@ def test_every_attempt_has_a_name_of_its_own(ranks: list[int]) -> None:
 def test_a_quick_process_does_not_believe_an_old_announcement() -> None:
     store = dist.HashStore()
     attempt(store, [0, 1])
-    with pytest.raises(TrainingError, match="process 1 of 2: not all processes of the run came"):
+    with pytest.raises(TrainingError, match="process 1 of 2: not all processes of the run sta"):
         agree_on_attempt(store, 1, 2, patience=timedelta(seconds=0.1))
-    with pytest.raises(TrainingError, match="process 0 of 2: not all processes of the run came"):
+    with pytest.raises(TrainingError, match="process 0 of 2: not all processes of the run sta"):
         agree_on_attempt(store, 0, 2, patience=timedelta(seconds=0.1))
 
 
@@ -58,7 +58,9 @@ def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_group_without_an_address_is_refused(no_torchrun: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"WORLD_SIZE=2, but MASTER_ADDR .*: start them with torch"):
+    with pytest.raises(
+        UserError, match=r"WORLD_SIZE=2, but MASTER_ADDR .*. Start the processes with torch"
+    ):
         fresh_store(0, 2)
 
 
@@ -80,7 +82,7 @@ def test_nobody_answers(no_torchrun: pytest.MonkeyPatch) -> None:
     no_torchrun.setattr(rendezvous, "_PATIENCE", timedelta(seconds=0))
     no_torchrun.setattr(rendezvous, "_CONNECTION", timedelta(seconds=0.1))
     with pytest.raises(
-        TrainingError, match=r"process 0 of the run does not answer at 127\.0\.0\.1:1"
+        TrainingError, match=r"process 0 of the run does not respond at 127\.0\.0\.1:1"
     ):
         fresh_store(1, 2)
 
@@ -88,9 +90,9 @@ def test_nobody_answers(no_torchrun: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is no whole number; start"),
-        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 and WORLD_SIZE=2 do not fit; start"),
-        ({"WORLD_SIZE": "0"}, "RANK=0 and WORLD_SIZE=0 do not fit; start"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two is not a whole number; start"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 and WORLD_SIZE=2 do not match; start"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 and WORLD_SIZE=0 do not match; start"),
     ],
 )
 def test_an_environment_that_is_not_torchruns(

@@ -169,7 +169,7 @@ def test_another_limit_than_cocos_is_said(backend: None) -> None:
     """The figures of a peer are at 100 detections of an image and class."""
     remarks = score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)], 300).remarks
     assert remarks == [
-        "AP and AR count up to 300 detections of an image and class; COCO's own figures are at 100 "
+        "AP and AR count up to 300 detections of an image and class; COCO counts up to 100 "
         "(postprocess.max_detections)."
     ]
     assert score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)]).remarks == []
@@ -222,7 +222,7 @@ def test_no_detections(backend: None) -> None:
 def test_a_class_that_is_not_learnt_is_named() -> None:
     """One class beside one that is found; class 3 has no boxes."""
     known = truth([(1, 1, SQUARE), (1, 2, [300, 300, 50, 50])], categories=(1, 2, 3))
-    remark = "AP50 is under 0.01 for 1 of 2 classes: class 2 (1 boxes). More epochs or a higher "
+    remark = "AP50 is under 0.01 for 1 of 2 classes: class 2 (1 box). More epochs or a higher "
     metrics = score(known, [result(SQUARE, 0.9)])
     assert len(metrics.remarks) == 1 and metrics.remarks[0].startswith(remark)
     found = result([300, 300, 50, 50], 0.9, category=2)
@@ -239,8 +239,8 @@ def test_no_ground_truth_at_all(backend: None, crowd: bool) -> None:
     row = metrics.classes[0]
     assert (row.boxes, row.ap, row.ap50, row.precision, row.recall) == (0, None, None, None, None)
     assert (row.f1, row.threshold) == (None, None)
-    what = "but 1 regions to ignore (iscrowd 1)" if crowd else "at all"
-    assert metrics.remarks == [f"There is no AP: the ground truth has no box {what}."]
+    what = ", only 1 region to ignore (iscrowd 1)" if crowd else ""
+    assert metrics.remarks == [f"There is no AP: the ground truth has no boxes{what}."]
     assert score(known, []).remarks == ["There are no detections.", *metrics.remarks]
 
 
@@ -249,7 +249,7 @@ def test_equal_scores_are_said() -> None:
     known = truth([(1, 1, SQUARE)])
     ten = [result(SQUARE, 1.0)] * 10
     remarks = score(known, ten).remarks
-    assert remarks[0].startswith("All 10 detections have the score 1: AP then depends on the order")
+    assert remarks[0].startswith("All 10 detections have the score 1, so AP depends on their order")
     assert score(known, ten[:9]).remarks == score(known, [*ten, result(SQUARE, 0.9)]).remarks == []
 
 
@@ -303,9 +303,9 @@ def test_max_detections_and_its_warning(backend: None) -> None:
     assert metrics.figures["AP"] == pytest.approx(84 / 101, abs=1e-12)
     assert metrics.remarks == [
         "20 of 120 detections are not counted: only the 100 with the highest scores of an image "
-        "and class are (postprocess.max_detections).",
-        "1 images have more than 100 boxes (up to 120); raise postprocess.max_detections to let "
-        "them all be found.",
+        "and class count (postprocess.max_detections).",
+        "Images with more than 100 boxes: 1 (up to 120 boxes). Raise postprocess.max_detections to "
+        "find them all.",
     ]
 
 

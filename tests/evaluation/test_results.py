@@ -41,7 +41,7 @@ def test_whole_numbers_written_as_fractions() -> None:
 @pytest.mark.parametrize("name", ["a/left.jpg", "left.jpg", "left", "a/left"])
 def test_image_ids_that_are_file_names(name: str) -> None:
     """As ultralytics has them; the remark says so."""
-    remark = f"image_id is the name of the image's file in these results ('{name}' is image 1)."
+    remark = f"image_id is the name of the image file in these results ('{name}' is image 1)."
     assert read([{**GOOD, "image_id": name}]) == ([READ], [remark])
 
 
@@ -53,7 +53,7 @@ def test_image_ids_that_are_numbers_of_file_names() -> None:
     both = [{**GOOD, "image_id": image} for image in (12, "b", 3)]
     results, remarks = read(both, known)
     assert [result["image_id"] for result in results] == [7, 12, 3]
-    assert remarks[0].startswith("image_id is the name of the image's file")
+    assert remarks[0].startswith("image_id is the name of the image file")
     # Ids of the annotation file come first.
     results, remarks = read([both[0]], known)
     assert ([result["image_id"] for result in results], remarks) == ([12], [])
@@ -72,7 +72,7 @@ def test_a_name_of_two_images_is_no_id() -> None:
         ({"image_id": 2}, r"detection 1 has image_id 2, which is not in the annotation file"),
         ({"image_id": "1"}, r"detection 1 has image_id '1', a number written as text; write 1"),
         ({"image_id": 1.5}, r"detection 1 has image_id 1\.5, which is not in the annotation file"),
-        ({"image_id": "b.jpg"}, r"detection 1 has image_id 'b\.jpg', .* \(1 of 2 detections are"),
+        ({"image_id": "b.jpg"}, r"detection 1 has image_id 'b\.jpg', .* \(1 of 2 detections have"),
         ({"image_id": [1]}, r"detection 1 has image_id \[1\], which is not in the annotation file"),
         ({"image_id": None}, r"detection 1 has image_id None; each detection needs image_id, cat"),
         (
@@ -83,7 +83,7 @@ def test_a_name_of_two_images_is_no_id() -> None:
         ({"category_id": None}, r"detection 1 has category_id None; each detection needs"),
         (
             {"category_id": 9},
-            r"detection 1 has category_id 9, .* the results belong to another set",
+            r"detection 1 has category_id 9, .* the results are of another data set",
         ),
         ({"category_id": True}, r"detection 1 has category_id True, which is not in"),
         ({"score": float("nan")}, r"detection 1 \(image 1\) has bbox \[1, 2, 3, 4\] and score nan"),
@@ -116,10 +116,10 @@ def test_wrong_records(change: dict[str, Any], message: str) -> None:
         ({"results": [], "predictions": []}, r"a results file is .* has 'results', 'predictions'"),
         (
             {"images": [], "annotations": [{"bbox": [1, 2, 3, 4]}]},
-            "is an annotation file: .* score",
+            "is an annotation file, .* score",
         ),
-        ([GOOD, 7], "detection 1 is 7, not a record"),
-        ([[GOOD]], r"detection 0 is \[\{'image_id'.*, not a record"),
+        ([GOOD, 7], "detection 1 is 7; it should be an object with image_id, cat"),
+        ([[GOOD]], r"detection 0 is \[\{'image_id'.*; it should be an object"),
     ],
 )
 def test_what_is_no_results_file(content: object, message: str) -> None:
@@ -142,9 +142,9 @@ def test_classes_counted_from_0() -> None:
         UserError, match=r"detection 1 has category_id 0, .*\(its categories are 1, "
     ):
         read(records, known)
-    with pytest.raises(UserError, match=r"counted from 0: .* \(add 1 to each category_id\)$"):
+    with pytest.raises(UserError, match=r"counted from 0; .* \(add 1 to each category_id\)$"):
         read(records, known)
-    with pytest.raises(UserError, match=r"are of others\); the results belong to another set$"):
+    with pytest.raises(UserError, match=r"have others\); the results are of another data set$"):
         read([*records, {**GOOD, "category_id": 90}], known)
 
 

@@ -1,4 +1,4 @@
-"""Classes for foreign logits, as a user names them."""
+"""Classes for foreign logits, given by the user."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_a_list_of_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("annotations", ["[]", '[{"bbox": [1, 2, 3, NaN]}]', "7"])
 def test_a_coco_file(annotations: str, tmp_path: Path) -> None:
-    """Its annotations are none of our business; ids in their order."""
+    """Its annotations are not read; classes are in the order of their ids."""
     text = '{"annotations": %s, "categories": [{"id": 7, "name": "b"}, {"id": 3, "name": "a"}]}'
     assert read(text % annotations, tmp_path) == ((3, 7), ("a", "b"))
 
@@ -44,7 +44,7 @@ def test_a_coco_file(annotations: str, tmp_path: Path) -> None:
         "not JSON",
     ],
 )
-def test_what_names_no_classes(text: str, tmp_path: Path) -> None:
+def test_files_that_do_not_list_classes(text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is neither a COCO file with categories nor a list of nam"):
         read(text, tmp_path)
 
@@ -52,11 +52,11 @@ def test_what_names_no_classes(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('["a", "a"]', "'a' is there twice"),
-        ('[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]', "1 is there twice"),
-        ("[]", "there is no class in it"),
+        ('["a", "a"]', "duplicate name 'a'"),
+        ('[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]', "duplicate id 1"),
+        ("[]", "contains no class"),
     ],
 )
-def test_classes_that_are_no_set(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_sets_of_classes(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         read(text, tmp_path)

@@ -1,4 +1,4 @@
-"""Equality with detectron2, by golden files that it wrote itself.
+"""Equality with detectron2, with golden files that detectron2 wrote.
 
 They are looked for in `../parity/detectron2`, seen from the folder that RETINANET_TEST_DATA names.
 The comparison is that of scripts/prove_detectron2.py: canvas and labels of anchors equal; anchors
@@ -39,7 +39,7 @@ def test_everything_is_within_tolerance(
     assert not [row for row in compared if row[1] > row[2]]
 
 
-def test_what_trains_is_what_trains_there(folder: Path) -> None:
+def test_the_same_parameters_are_trainable(folder: Path) -> None:
     for name in proof.STYLES:
         case = proof.open_case(folder, name)
         trainable = {n for n, p in case.model.named_parameters() if p.requires_grad}
@@ -47,7 +47,7 @@ def test_what_trains_is_what_trains_there(folder: Path) -> None:
 
 
 def test_the_comparison_can_fail(folder: Path) -> None:
-    """A weight that is a thousandth off is found."""
+    """A weight that is off by a thousandth is detected."""
     case = proof.open_case(folder, "r18_torchvision_a")
     with torch.no_grad():
         case.model.fpn.p7.weight.mul_(1.001)

@@ -1,4 +1,4 @@
-"""Foreign files: arrays are read, code is not run, whatever is in them."""
+"""Foreign files: arrays are read, and code is never run."""
 
 import argparse
 import builtins
@@ -20,7 +20,7 @@ from retinanet.interop.foreign_file import read_foreign, state_dict_of
 
 
 class Command:
-    """What an attacker pickles: it runs a command when it is read."""
+    """An attacker's pickle: it runs a command when it is read."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -35,7 +35,7 @@ class Evaluated:
 
 
 def save(content: object, path: Path) -> Path:
-    """Write a file in the format that its name tells."""
+    """Write a file in the format of its suffix."""
     if path.suffix == ".pkl":
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
@@ -67,25 +67,25 @@ def test_arrays_and_plain_values_are_read(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_nothing_is_executed(name: str, what, named: str, tmp_path: Path) -> None:
-    """A command, an evaluation, a function of nobody known: refused by name, and not run."""
+    """A command, an `eval`, an unknown function: refused by name, and not run."""
     marker = tmp_path / "ran"
     path = save({"model": {"a": np.zeros(1)}, "x": what(marker)}, tmp_path / name)
-    with pytest.raises(UserError, match=rf"names \S*{named}; it was not read"):
+    with pytest.raises(UserError, match=rf"contains \S*{named}; it was not read"):
         read_foreign(path)
     assert not marker.exists()
 
 
 def test_a_function_of_torch_cannot_be_changed(tmp_path: Path) -> None:
-    """Pickle's BUILD sets attributes of what a global stands for: here, defaults of a function."""
+    """Pickle's BUILD sets attributes of a global: here, defaults of a function."""
     path = tmp_path / "zoo.pkl"
     name = b"X\x0c\x00\x00\x00__defaults__"
     path.write_bytes(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}" + name + b")s\x86b.")
-    with pytest.raises(UserError, match="names a change to a function; it was not read"):
+    with pytest.raises(UserError, match="contains a change to a function; it was not read"):
         read_foreign(path)
 
 
 class ObjectType:
-    """NumPy's type of Python objects, told that its bytes are to be taken for pointers."""
+    """NumPy's type of Python objects, set up to treat bytes as pointers."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
@@ -102,7 +102,7 @@ class Pointer:
         return np.float64(0).__reduce__()[0], (ObjectType(), b"\x01\0\0\0\0\0\0\0")
 
 
-def test_bytes_are_never_taken_for_pointers(tmp_path: Path) -> None:
+def test_bytes_are_never_used_as_pointers(tmp_path: Path) -> None:
     """NumPy's own unpickling would end the process here."""
     content = {"a": np.ones(1), "x": Pointers(), "y": Pointer()}
     found = read_foreign(save(content, tmp_path / "zoo.pkl"))
@@ -130,11 +130,11 @@ def test_arrays_of_numbers(array: np.ndarray, protocol: int, tmp_path: Path) -> 
 
 
 def test_a_name_of_torch_imports_nothing(tmp_path: Path) -> None:
-    """`torch._inductor` and others are imported when somebody asks for them."""
+    """`torch._inductor` and others are imported on access."""
     path = tmp_path / "zoo.pkl"
     path.write_bytes(b"\x80\x02ctorch\n_export\n.")
     before = set(sys.modules)
-    with pytest.raises(UserError, match=r"names torch\._export; it was not read"):
+    with pytest.raises(UserError, match=r"contains torch\._export; it was not read"):
         read_foreign(path)
     assert set(sys.modules) == before
 
@@ -198,12 +198,14 @@ def test_safetensors(tmp_path: Path) -> None:
 def test_safetensors_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").touch()
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(UserError, match=r"need safetensors: pip install 'retinanet\[timm\]'"):
+    with pytest.raises(
+        UserError, match=r"need the package safetensors: pip install 'retinanet\[timm\]'"
+    ):
         read_foreign(tmp_path / "a.safetensors")
 
 
 @given(cut=st.integers(0, 400), noise=st.binary(max_size=40))
-def test_damaged_files_are_the_users_mistake(
+def test_damaged_files_are_user_errors(
     cut: int, noise: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Cut off anywhere, with any bytes behind: one message, no other exception."""
@@ -218,18 +220,18 @@ def test_damaged_files_are_the_users_mistake(
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
-    """Torch does not look at the checksums that it writes."""
+    """Torch does not check the checksums that it writes."""
     path = tmp_path / "a.pth"
     torch.save({"model": {"a": torch.arange(999)}}, path)
     raw = bytearray(path.read_bytes())
     raw[raw.index(torch.arange(400, 410).numpy().tobytes())] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(UserError, match="its content does not agree with its checksums"):
+    with pytest.raises(UserError, match="its content does not match its checksums"):
         read_foreign(path)
 
 
 def test_lists_that_share_their_items_take_no_time(tmp_path: Path) -> None:
-    """40 lists, each with the one before it twice: 2 to the 40 items, where each is followed."""
+    """40 lists, each with the previous one twice: 2 to the power of 40 items, if all are read."""
     nested: list[object] = [np.zeros(1)]
     for _ in range(40):
         nested = [nested, nested]
@@ -238,7 +240,7 @@ def test_lists_that_share_their_items_take_no_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["R-50.weights", "R-50.pth", "R-50.pkl"])
-def test_what_a_file_is_shows_in_its_bytes(name: str, tmp_path: Path) -> None:
+def test_the_format_is_recognised_by_bytes_not_by_name(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(pickle.dumps({"a": np.ones(1)}))
     assert read_foreign(path)["a"].tolist() == [1]
@@ -249,7 +251,7 @@ def test_what_a_file_is_shows_in_its_bytes(name: str, tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is a folder; name a file in it"):
+    with pytest.raises(UserError, match="is a folder; give a file in it"):
         read_foreign(tmp_path)
 
 
@@ -279,7 +281,7 @@ def test_where_the_weights_are(content: object) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([1], "holds list, not weights by name"), ({"epoch": 3}, "there is no array in it")],
+    [([1], "contains list, not weights by name"), ({"epoch": 3}, "contains no array")],
 )
 def test_no_weights(content: object, message: str) -> None:
     with pytest.raises(UserError, match=f"x.pth: {message}"):

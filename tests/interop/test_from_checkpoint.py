@@ -91,13 +91,13 @@ def test_torchvision_takes_it(options: list[str], tmp_path: Path) -> None:
     torch.testing.assert_close(found["cls_logits"][..., [2, 5]], logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["bbox_regression"], deltas, rtol=1e-4, atol=1e-5)
     assert float(found["cls_logits"][..., [0, 1, 3, 4]].max()) == -10
-    assert "ids of no category, whose logits are invented and never detected: 0, 1, 3, 4" in lines
+    assert "unused ids, with placeholder logits that are never detected: 0, 1, 3, 4" in lines
 
 
 @pytest.mark.parametrize("eps", [0, 1e-3])
 @pytest.mark.parametrize("to", ["torchvision", "detectron2"])
 def test_there_and_back(to: str, eps: float, tmp_path: Path) -> None:
-    """What comes back gives the same numbers: rows of anchors and classes are in their places."""
+    """The round trip gives the same numbers: rows of anchors and classes are in the right order."""
     checkpoint = ours(f"model.norm_eps={eps}")
     export_checkpoint(checkpoint, tmp_path / "peer.pth", to=to)
     back, _ = convert_checkpoint(
@@ -114,7 +114,7 @@ def test_there_and_back(to: str, eps: float, tmp_path: Path) -> None:
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_detectron2_has_to_be_told(tmp_path: Path) -> None:
+def test_options_that_detectron2_needs(tmp_path: Path) -> None:
     lines = export_checkpoint(ours(), tmp_path / "peer.pth", to="detectron2")
     assert "MODEL.RETINANET.NUM_CLASSES: 2" in lines
     assert "MODEL.RESNETS.DEPTH: 18" in lines and "MODEL.RESNETS.RES2_OUT_CHANNELS: 64" in lines
@@ -162,15 +162,13 @@ def test_group_norm_of_detectron2_has_biases_before_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [(-1, 2), (1, 50_000_000)])
-def test_ids_that_are_no_rows(ids: tuple[int, int], tmp_path: Path) -> None:
+def test_ids_that_cannot_be_rows(ids: tuple[int, int], tmp_path: Path) -> None:
     other = replace(ours(), categories=Categories(ids=ids, names=("cat", "dog")))
-    with pytest.raises(
-        UserError, match=r"the category ids .* are no such rows; number them from 1"
-    ):
+    with pytest.raises(UserError, match=r"the category ids .* do not fit; number them from 1"):
         export_checkpoint(other, tmp_path / "peer.pth", to="torchvision")
 
 
-def test_an_average_is_what_is_written(tmp_path: Path) -> None:
+def test_averaged_weights_are_written(tmp_path: Path) -> None:
     checkpoint = ours()
     averaged = {name: value + 1 for name, value in checkpoint.model.items()}
     export_checkpoint(replace(checkpoint, averaged=averaged), tmp_path / "a.pth", to="detectron2")
@@ -204,22 +202,22 @@ def test_networks_that_they_do_not_have(
 @pytest.mark.parametrize(
     ("options", "to", "remark"),
     [
-        (["anchors.rounding=none"], "torchvision", "rounds their corners to whole px"),
-        (["anchors.stride_from=nominal"], "torchvision", "divides the canvas by the grid for"),
-        (["anchors.offset=0.5"], "torchvision", "begins in the corner of a cell"),
+        (["anchors.rounding=none"], "torchvision", "rounds their corners to whole pixels"),
+        (["anchors.stride_from=nominal"], "torchvision", "computes their strides as canvas"),
+        (["anchors.offset=0.5"], "torchvision", "centres them on the corner of a"),
         (["anchors.rounding=corners"], "detectron2", "does not round their corners"),
-        (["anchors.stride_from=canvas"], "detectron2", "takes 8, 16, .. 128 px for their strides"),
+        (["anchors.stride_from=canvas"], "detectron2", "uses strides of 8, 16, ... 128 px"),
     ],
 )
-def test_anchors_that_they_cannot_make_alike(
+def test_anchors_that_differ_in_the_other_project(
     options: list[str], to: str, remark: str, tmp_path: Path
 ) -> None:
     lines = export_checkpoint(ours(*options), tmp_path / "peer.pth", to=to)
-    assert lines[-1].startswith(f"anchors differ a little: {to} ") and remark in lines[-1]
+    assert lines[-1].startswith(f"anchors differ slightly: {to} ") and remark in lines[-1]
 
 
 def test_pixels_are_given_to_nine_digits(tmp_path: Path) -> None:
-    """What is not divided, 1 of 255, would be 1.1e-4 off with six."""
+    """A standard deviation of 1, as 1/255, would be off by 1.1e-4 with six digits."""
     checkpoint = ours("model.pixel_std=[1, 1, 1]")
     lines = export_checkpoint(checkpoint, tmp_path / "peer.pth", to="torchvision")
     assert "image_std=[0.00392156863, 0.00392156863, 0.00392156863]" in lines[1]

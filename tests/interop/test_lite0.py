@@ -25,9 +25,9 @@ def converted() -> Checkpoint:
     return convert_checkpoint(FILE)[0]
 
 
-def test_what_it_is(converted: Checkpoint) -> None:
+def test_lite0_is_recognised(converted: Checkpoint) -> None:
     lines = convert_checkpoint(FILE)[1]
-    assert lines == ["timm:tf_efficientnet_lite0: a backbone without detector"]
+    assert lines == ["timm:tf_efficientnet_lite0: a backbone without a detector"]
     model = converted.config.model
     assert model.backbone == "timm:tf_efficientnet_lite0" and model.channel_order == "rgb"
     assert model.pixel_mean == (127.0, 127.0, 127.0) and model.pixel_std == (128.0, 128.0, 128.0)
@@ -35,7 +35,7 @@ def test_what_it_is(converted: Checkpoint) -> None:
 
 
 def test_every_weight_of_the_backbone(converted: Checkpoint) -> None:
-    """All that the network has but its counters; of the file only the classifier is left."""
+    """Every weight except counters is found; only the classifier in the file is unused."""
     whole = build_detector(converted.config, classes=1, pretrained=False).state_dict()
     wanted = {
         name
@@ -56,7 +56,7 @@ def test_every_weight_of_the_backbone(converted: Checkpoint) -> None:
 @pytest.mark.real_data
 @pytest.mark.skipif(not DATA, reason="RETINANET_TEST_DATA names no folder of real data")
 @pytest.mark.parametrize("number", [6818, 331352, 403385])
-def test_it_sees_what_imagenet_taught(number: int, converted: Checkpoint) -> None:
+def test_it_has_learnt_imagenet(number: int, converted: Checkpoint) -> None:
     """With the file's classifier put back, COCO's toilets are ImageNet's class 861, toilet seat.
 
     A wrong mean, order of channels, eps or padding would not crash, but make worse features.
@@ -82,5 +82,5 @@ def test_it_sees_what_imagenet_taught(number: int, converted: Checkpoint) -> Non
 
 
 def test_a_style_is_refused() -> None:
-    with pytest.raises(UserError, match="--style: EfficientNet-Lite0 has one"):
+    with pytest.raises(UserError, match="--style: EfficientNet-Lite0 has only one style; leave"):
         convert_checkpoint(FILE, style="caffe")

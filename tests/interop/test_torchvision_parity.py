@@ -38,11 +38,11 @@ CLASSES = 91
 HEIGHT, WIDTH = 192, 256
 
 STD = {"v1": 0.01, "v2": 0.02}
-"""Of the class output's weights: what makes the logits vary without saturating."""
+"""Scale of the weights of the class output: logits vary without saturating."""
 
 
 def peer_model(version: str) -> RetinaNet:
-    """torchvision's network with frozen batch norm, and weights that say something."""
+    """torchvision's network with frozen batch norm, and useful random weights."""
     body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     extra = LastLevelP6P7(256 if version == "v1" else 2048, 256)
     pyramid = _resnet_fpn_extractor(body, 5, returned_layers=[2, 3, 4], extra_blocks=extra)

@@ -1,4 +1,4 @@
-"""The tables and figures of the laboratory, from made-up trials."""
+"""The tables and figures of the lab, from made-up trials."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def test_mean_and_spread_of_the_seeds() -> None:
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        ([0.1, 0.2], "focal +0.350 against ohem, beyond the spread: no seed of one reaches"),
-        ([0.1, 0.4], "focal +0.250 against ohem, within the spread: the seeds overlap"),
-        ([0.8, 0.9], "focal -0.350 against ohem, beyond the spread: no seed of one reaches"),
-        ([0.1], "focal +0.400 against ohem, one seed: the spread is not known"),
-        ([None], "ohem: there is no AP of both to compare"),
+        ([0.1, 0.2], "focal +0.350 compared with ohem, beyond the spread: the seeds do not"),
+        ([0.1, 0.4], "focal +0.250 compared with ohem, within the spread: the seeds overlap"),
+        ([0.8, 0.9], "focal -0.350 compared with ohem, beyond the spread: the seeds do not"),
+        ([0.1], "focal +0.400 compared with ohem, one seed: the spread is not known"),
+        ([None], "ohem: cannot be compared with focal: one of them has no AP"),
     ],
 )
-def test_what_the_seeds_tell_apart(others: list[float | None], words: str) -> None:
+def test_whether_the_seeds_overlap(others: list[float | None], words: str) -> None:
     text = table(focal=variant("focal", [0.4, 0.6]), ohem=variant("ohem", others))
     assert words in text
     assert "| 2 | 0.500 ± 0.141 | 0.500 ± 0.141 | 50.0% → 37.5% | 50.0% | 6.2% | 34.0 |" in text
@@ -77,9 +77,9 @@ def test_diverged_is_not_the_same_as_no_ground_truth() -> None:
     assert "0.400 (1 diverged)" in table(focal=variant("focal", [0.4, None], diverged=1))
 
 
-def test_a_variant_alone_has_a_table_too() -> None:
+def test_a_single_variant_also_has_a_table() -> None:
     text = table(focal=variant("focal", [0.4]))
-    assert "### Alone" in text and text.count("| focal |") == 1
+    assert "### Other losses" in text and text.count("| focal |") == 1
 
 
 def test_the_papers_variants() -> None:
@@ -129,7 +129,7 @@ def test_which_logits_are_positives_and_negatives(
     assert (positives.tolist(), negatives.tolist()) == ([2.0], [1.0, 3.0, 4.0])
 
 
-def test_a_run_is_judged_by_its_average_where_it_keeps_one() -> None:
+def test_averaged_weights_count_where_a_run_has_them() -> None:
     lines = [
         {"step": 1, "val/AP": 0.1, "val/AP50": 0.2},
         {"step": 2, "val/AP": 0.3, "val/AP50": 0.4},
@@ -141,7 +141,7 @@ def test_a_run_is_judged_by_its_average_where_it_keeps_one() -> None:
     assert (found["AP"], found["AP50"], found["curve"]) == (0.5, 0.6, [[2, 0.5]])
 
 
-def test_a_look_at_a_step_that_was_not_finite_has_no_shares() -> None:
+def test_a_step_that_is_not_finite_has_no_shares() -> None:
     shares = ("loss", "gradient", "cross_entropy_loss", "cross_entropy_gradient")
     counts = {"imbalance/positives": 3.0, "imbalance/negatives": 5.0, "imbalance/ignored": 1.0}
     bins = {"imbalance/p_t_of_negatives": [1.0, 0.0, 3.0]}
@@ -185,7 +185,7 @@ def test_a_sweep_is_drawn_by_its_parameter(tmp_path: Path) -> None:
 
 
 def test_curves_are_drawn_by_comparison() -> None:
-    """Of comparisons with several variants; without any, of all that there are."""
+    """One panel per comparison with several variants, else one for all variants."""
     names = "focal", "ohem", "gamma_1"
     some = {name: variant(name, [0.1]) for name in names}
     groups = _group_by_comparison(some)

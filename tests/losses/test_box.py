@@ -142,7 +142,7 @@ def test_gradients_are_those_of_the_value(kind: str) -> None:
 
 
 def test_the_gradient_of_ciou_takes_alpha_for_a_constant() -> None:
-    """arXiv 1911.08287, equation 11: against differences of the loss with its weight held."""
+    """arXiv 1911.08287, equation 11: finite differences of the loss with a constant weight."""
     deltas, anchors, boxes = (values[:8].double() for values in random_case())
     decoded = box_ops.decode(deltas, anchors)
     angles = [torch.atan((b[:, 2] - b[:, 0]) / (b[:, 3] - b[:, 1])) for b in (decoded, boxes)]

@@ -92,7 +92,7 @@ def test_numbers_by_hand() -> None:
 
 
 def test_each_image_has_its_own_targets() -> None:
-    """A match is an index into the image's own boxes, also behind an image without any."""
+    """A match is an index into the image's own boxes, also after an image without any."""
     targets = [
         target([[0.0, 0.0, 10.0, 10.0]], [0]),
         target([], []),
@@ -119,7 +119,7 @@ def test_ignored_anchors_have_no_gradient() -> None:
     assert outputs.deltas.grad[0].abs().sum(dim=1).gt(0).tolist() == [False, True, False, False]
 
 
-def test_even_a_nan_of_an_ignored_anchor_stays_out_of_the_sum() -> None:
+def test_a_nan_of_an_ignored_anchor_is_not_summed() -> None:
     batch = make_batch([target([], [])], [[IGNORED, BACKGROUND]])
     outputs = zeros(batch)
     logits = outputs.logits.detach().clone()
@@ -196,7 +196,7 @@ def test_the_order_of_images_does_not_matter(options: dict[str, Any], normalizer
 
 
 def test_the_moving_average_is_the_engines() -> None:
-    """The criterion returns plain sums, whatever the average stands at."""
+    """The criterion returns plain sums, for any value of the average."""
     batch = make_batch([target([[10.0, 0.0, 20.0, 10.0]], [1])], [[0, BACKGROUND]])
     sums = build_criterion(LossConfig(normalizer="positives"))(zeros(batch), batch)
     moving = build_criterion(LossConfig(normalizer="moving_average", normalizer_start=7.0))(
@@ -223,7 +223,7 @@ class _Dense(torch.autograd.Function):
 
 
 def dense(outputs: Outputs, batch: Batch, options: LossConfig) -> dict[str, Tensor]:
-    """The losses by targets and matches alone, image by image."""
+    """The losses from only targets and matches, image by image."""
     totals = {"class": outputs.logits.new_zeros(()), "box": outputs.logits.new_zeros(())}
     for i, (own, matches) in enumerate(zip(batch.targets, batch.matches.long(), strict=True)):
         positive = matches >= 0

@@ -33,7 +33,7 @@ KINDS: list[dict[str, Any]] = [
 
 
 def losses_of(logits: Tensor, labels: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    """Return what `anchor_losses` does for the loss of an experiment."""
+    """Return the results of `anchor_losses` for the loss of an experiment."""
     config = LossConfig(**options)
     return anchor_losses(logits, labels, term=build_term(config), weights=class_weights(config))
 
@@ -279,7 +279,7 @@ def test_slopes_are_differences_of_the_losses(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_half_types_are_computed_in_float32(dtype: torch.dtype) -> None:
-    """The logits are coarse, the arithmetic is not."""
+    """The logits are rounded, the arithmetic is not."""
     logits = torch.full((1, 1), -4.6, dtype=dtype)  # p = 0.01, where training starts
     losses, gradient = losses_of(logits, NEGATIVE)
     assert losses.dtype == gradient.dtype == torch.float32

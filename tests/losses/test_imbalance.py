@@ -1,4 +1,4 @@
-"""What the class loss is made of: by hand, and against a dense version."""
+"""Composition of the class loss: by hand, and compared with a dense version."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ def logit(probability: float) -> float:
 
 
 def assigned_of(labels: Tensor) -> Assigned:
-    """Return what labels (B, A) say: 0..K-1, BACKGROUND or IGNORED."""
+    """Return the assignment for labels (B, A): 0..K-1, BACKGROUND or IGNORED."""
     target = Target(
         boxes=torch.zeros(9, 4), labels=torch.arange(9), crowd=torch.zeros(9, dtype=torch.bool)
     )
@@ -88,7 +88,7 @@ def test_contributions_by_hand() -> None:
     ]
 
 
-def test_the_weights_are_in_losses_and_gradients_alone() -> None:
+def test_only_losses_and_gradients_are_weighted() -> None:
     plain = contributions_of(ODDS, LABELS, [4], class_loss="cross_entropy")
     options = {"class_loss": "balanced_cross_entropy", "alpha": 0.9}
     weighted = contributions_of(ODDS, LABELS, [4], **options)
@@ -191,7 +191,7 @@ def test_histograms_equal_numpys(case: tuple[Tensor, Tensor, list[int]], chunk: 
 def test_the_parts_are_the_loss_and_its_gradient(
     options: dict[str, Any], case: tuple[Tensor, Tensor, list[int]]
 ) -> None:
-    """Summed up they are what is learned from, and everything is an example but the ignored."""
+    """Their sums are the loss and its gradient; everything except ignored anchors is an example."""
     logits, labels, levels = case
     config = LossConfig(**options)
     loss = SparseLoss(build_term(config), class_weights(config), compiled=False)
@@ -229,8 +229,8 @@ def test_other_types_are_close(dtype: torch.dtype, options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("options", KINDS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_ignored_anchors_are_no_examples(value: float, options: dict[str, Any]) -> None:
-    """Whatever stands there; also positives that mining ignores."""
+def test_ignored_anchors_are_not_examples(value: float, options: dict[str, Any]) -> None:
+    """For any logits; also positives that mining ignores."""
     logits, labels = ODDS.clone(), LABELS.clone()
     clean = contributions_of(logits, labels, [2, 2], **options)
     bins = histograms(logits, assigned_of(labels))

@@ -1,4 +1,4 @@
-"""Hard example mining: which anchors stay, by hand and against a plain suppression of all."""
+"""Hard example mining: which anchors are kept, by hand and with plain suppression of all."""
 
 import math
 from typing import Any
@@ -108,7 +108,7 @@ def test_a_positive_is_hard_where_its_logit_is_low() -> None:
 
 
 def test_each_image_has_its_own_examples() -> None:
-    """N of each, however hard the others are; a batch is its images one by one."""
+    """N per image, independent of the other images in the batch."""
     logits = torch.cat([DESCENDING, DESCENDING.flip(1) - 20, DESCENDING + 20])
     assigned = assigned_of(NOTHING * 3)
     found = chosen(outputs_of(logits), assigned, ohem_examples=2)
@@ -119,7 +119,7 @@ def test_each_image_has_its_own_examples() -> None:
 
 
 def test_ignored_anchors_are_never_chosen_and_suppress_nothing() -> None:
-    """Here those that would be; one image has a single anchor that counts, a blank one none."""
+    """They would be the hardest here; one image has a single usable anchor, a blank one none."""
     matches = [
         [IGNORED, *[BACKGROUND] * 3, IGNORED, *[BACKGROUND] * 3],
         [IGNORED] * 7 + [BACKGROUND],
@@ -160,7 +160,7 @@ TEN = [10, 0, 100, 200, 300, 400, 500, 600, 700, 1]  # the last overlaps the sec
     ],
 )
 def test_one_to_three(options: dict[str, Any], wanted: list[int]) -> None:
-    """Counted after suppression; each kind is chosen for itself, however hard the other is."""
+    """Counted after suppression; each kind is selected separately."""
     logits = torch.tensor([[2.0, 1, 8, 7, 6, 5, 4, 3, 2, 0]])
     matches = [[0, 0, *[BACKGROUND] * 7, 0]]
     options = {"ohem_negatives": 3} | options
@@ -183,7 +183,7 @@ def test_an_image_without_negatives_has_its_positives() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_only_the_chosen_have_a_loss_and_a_gradient(dtype: torch.dtype) -> None:
+def test_only_selected_anchors_have_a_loss_and_a_gradient(dtype: torch.dtype) -> None:
     """Cross entropy of negatives at 8 and 4 and of a positive at -2: slopes p, p and p - 1."""
     leaf = torch.tensor([[8.0, 7, 6, 5, 4, -2, 1, 0]], dtype=dtype, requires_grad=True)
     matches = [[BACKGROUND] * 5 + [0] + [BACKGROUND] * 2]
@@ -198,8 +198,8 @@ def test_only_the_chosen_have_a_loss_and_a_gradient(dtype: torch.dtype) -> None:
     assert leaf.grad[0].tolist() == pytest.approx([p[0], 0, 0, 0, p[1], p[2] - 1, 0, 0], **near)
 
 
-def test_boxes_are_learned_of_all_positives() -> None:
-    """Mining is of the class loss: the box loss is the same, whatever was left out."""
+def test_all_positives_learn_boxes() -> None:
+    """Mining only affects the class loss: the box loss is the same."""
     matches = torch.tensor([[0, BACKGROUND, 0, IGNORED, BACKGROUND, 0, BACKGROUND, BACKGROUND]])
     targets = [target()]
     batch = Batch(
@@ -220,7 +220,7 @@ def test_boxes_are_learned_of_all_positives() -> None:
     assert found[1]["class"].item() == pytest.approx(math.log(1 + math.exp(7)))  # anchor 1
 
 
-def test_other_losses_choose_nothing() -> None:
+def test_other_losses_select_nothing() -> None:
     outputs, assigned = outputs_of(DESCENDING), assigned_of(NOTHING)
     for kind in ("focal", "cross_entropy", "balanced_cross_entropy", "focal_star"):
         config = LossConfig(class_loss=kind)
@@ -232,7 +232,7 @@ def test_other_losses_choose_nothing() -> None:
 
 
 def plain(losses: list[float], boxes: Tensor, count: int, nms_iou: float) -> list[int]:
-    """Go through all, the hardest first, and keep what overlaps nothing that was kept."""
+    """Go through all, hardest first, and keep those that overlap no kept one."""
     overlaps = box_ops.iou(boxes, boxes).tolist()
     stays: list[int] = []
     for i in sorted(range(len(losses)), key=lambda i: -losses[i]):

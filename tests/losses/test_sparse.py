@@ -1,4 +1,4 @@
-"""The class loss of a batch: what it computes sparsely is what a dense version would."""
+"""The class loss of a batch: the sparse computation equals a dense one."""
 
 import math
 import shutil
@@ -41,7 +41,7 @@ def loss_of(*, compiled: bool = False, **options: Any) -> SparseLoss:
 
 
 def assigned_of(labels: Tensor) -> Assigned:
-    """Return what labels (B, A) say: 0..K-1, BACKGROUND or IGNORED."""
+    """Return the assignment for labels (B, A): 0..K-1, BACKGROUND or IGNORED."""
     count = int(labels.max().clamp(min=-1)) + 1
     target = Target(
         boxes=torch.zeros(count, 4),
@@ -110,7 +110,7 @@ def gradient_of(loss: SparseLoss, logits: Tensor, labels: Tensor, factor: float 
 def test_equals_the_dense_version(
     options: dict[str, Any], case: tuple[Tensor, Tensor], chunk: int
 ) -> None:
-    """Each anchor's loss, each image's sum, and the gradient, whatever the size of the chunks.
+    """Each anchor's loss, each image's sum, and the gradient, for any size of the chunks.
 
     Chunks of 1 and 2 logits are smaller than a row, those of 5 and 7 cut images and positives.
     """
@@ -177,7 +177,7 @@ def test_gradients_are_those_of_the_value(options: dict[str, Any]) -> None:
 
 
 def test_there_is_no_second_derivative() -> None:
-    """Torch says so: the gradient knows nothing of where it comes from."""
+    """Torch raises an error: the gradient has no history."""
     logits, labels = a_case()
     leaf, factor = logits.requires_grad_(), torch.ones((), requires_grad=True)
     total = loss_of()(leaf, assigned_of(labels)).sum()
@@ -204,7 +204,7 @@ def test_the_order_of_images_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 1, 0)])
-def test_logits_may_lie_in_memory_in_any_order(order: tuple[int, int, int]) -> None:
+def test_logits_in_any_memory_layout(order: tuple[int, int, int]) -> None:
     logits, labels = a_case()
     back = [order.index(i) for i in range(3)]
     elsewhere = logits.permute(order).contiguous().permute(back)
@@ -215,7 +215,7 @@ def test_logits_may_lie_in_memory_in_any_order(order: tuple[int, int, int]) -> N
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
 def test_logits_are_left_as_they_were(order: tuple[int, int, int]) -> None:
-    """Positives are out of sight while negatives are computed; autograd sees no change, either."""
+    """Positives are masked while negatives are computed; autograd sees no change."""
     logits, labels = a_case()
     logits = logits.permute(order).contiguous().permute(order)
     before, version = logits.clone(), logits._version
@@ -261,7 +261,7 @@ def test_empty_and_smallest_shapes(shape: tuple[int, int, int]) -> None:
 def test_ignored_anchors_give_nothing_at_all(
     dtype: torch.dtype, value: float, options: dict[str, Any]
 ) -> None:
-    """Not even what is not finite there."""
+    """Not even values that are not finite."""
     logits, labels = a_case(dtype)
     ignored = labels == IGNORED
     spoilt = logits.masked_fill(ignored[..., None], value)
@@ -276,7 +276,7 @@ def test_ignored_anchors_give_nothing_at_all(
 
 
 def test_an_ignored_positive_is_ignored() -> None:
-    """As hard example mining leaves positives out: it ignores them in what is assigned."""
+    """Hard example mining leaves positives out by ignoring them in the assignment."""
     logits, labels = a_case()
     assigned = assigned_of(labels)
     both = Assigned(**{**vars(assigned), "ignored": torch.cat([assigned.ignored, assigned.places])})
@@ -332,7 +332,7 @@ def test_saturated_logits(size: float, dtype: torch.dtype) -> None:
 
 
 def test_fp16_keeps_the_gradient_of_easy_negatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At p = 0.01 it is 2.2e-6, of which float16 keeps multiples of 6e-8 alone.
+    """At p = 0.01 it is 2.2e-6, of which float16 only keeps multiples of 6e-8.
 
     The engine's scaled gradient, 65536 / 100 positives, is 1.5e-3, for which float16 has all its
     digits; they are to arrive there.
@@ -367,7 +367,7 @@ def test_fp16_overflows_where_the_gradient_itself_does() -> None:
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_a_second_backward_pass_gives_the_same(dtype: torch.dtype) -> None:
-    """The first one has scaled the buffer where it lies, and given it away."""
+    """The first one has scaled the buffer in place and returned it."""
     logits, labels = a_case(dtype)
     leaf = logits.requires_grad_()
     total = (loss_of()(leaf, assigned_of(labels)) * torch.tensor([3.0, 0.1])).sum()
@@ -380,7 +380,7 @@ def test_a_second_backward_pass_gives_the_same(dtype: torch.dtype) -> None:
 
 
 def gradients_made(patch: pytest.MonkeyPatch) -> list[bool]:
-    """Return a list that says of each computation from now on whether it made a gradient."""
+    """Return a list that records for each computation whether it made a gradient."""
     made: list[bool] = []
     compute = SparseLoss.compute
 
@@ -392,7 +392,7 @@ def gradients_made(patch: pytest.MonkeyPatch) -> list[bool]:
     return made
 
 
-def test_no_gradient_is_made_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_gradient_is_computed_if_none_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = gradients_made(monkeypatch)
     logits, labels = a_case()
     leaf, loss, assigned = logits.clone().requires_grad_(), loss_of(), assigned_of(labels)
@@ -409,7 +409,7 @@ def test_no_gradient_is_made_where_none_is_wanted(monkeypatch: pytest.MonkeyPatc
 
 
 class Allocations(TorchDispatchMode):
-    """Keeps all memory of so many bytes that comes up, so that none is used twice."""
+    """Keeps all memory blocks of one size, so that none is reused."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -474,7 +474,7 @@ def test_chunks_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "dtype"), [({}, torch.float32), ({"class_loss": "focal_star"}, torch.bfloat16)]
 )
 def test_compiled_is_the_same(options: dict[str, Any], dtype: torch.dtype) -> None:
-    """Also at another number of anchors than the first."""
+    """Also for another number of anchors than the first."""
     logits, labels = a_case(dtype)
     plain, compiled = loss_of(**options), loss_of(compiled=True, **options)
     units = 1 if dtype == torch.bfloat16 else 0  # in the last place of the gradient

@@ -1,4 +1,4 @@
-"""Anchors: literal boxes of a tiny canvas, and both peers' conventions."""
+"""Anchors: literal boxes on a tiny canvas, and the conventions of both peers."""
 
 import math
 import pickle
@@ -95,7 +95,7 @@ def test_stride_from_the_canvas() -> None:
     assert torch.equal(anchors[0], squares()((224, 256), CPU).split(28 * 32)[0])
 
 
-def test_levels_say_how_the_anchors_repeat() -> None:
+def test_levels_describe_how_the_anchors_repeat() -> None:
     """224 x 72 px, offset 0.5: P6 has 4 rows of 56 px and 2 columns of 36 px."""
     generator = squares(stride_from="canvas", offset=0.5)
     levels = generator.levels((224, 72))

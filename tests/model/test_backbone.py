@@ -1,4 +1,4 @@
-"""Backbones: what is frozen, which weights load, and every message of the user's mistakes."""
+"""Backbones: what is frozen, which weights load, and the messages for user errors."""
 
 import sys
 from pathlib import Path
@@ -160,7 +160,7 @@ def test_stride_in_1x1(in_1x1: bool) -> None:
     assert net.layer1[0].conv1.stride == net.layer1[0].conv2.stride == (1, 1)
 
 
-def test_stride_in_1x1_leaves_basic_blocks_alone() -> None:
+def test_stride_in_1x1_does_not_change_basic_blocks() -> None:
     net = build(name="resnet18", stride_in_1x1=True)
     assert (net.layer2[0].conv1.stride, net.layer2[0].conv2.stride) == ((2, 2), (1, 1))
 
@@ -205,24 +205,26 @@ def test_no_weights_touch_no_network(no_network: None) -> None:
 
 
 def test_unknown_name_with_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"'resnet5' is not known; did you mean resnet50\? There"):
+    with pytest.raises(UserError, match=r"unknown backbone 'resnet5'; did you mean resnet50\? Ch"):
         build(name="resnet5")
 
 
 def test_unknown_name_without_a_near_one() -> None:
-    with pytest.raises(UserError, match=r"'vgg' is not known\. There are: resnet18, .*timm:<name>"):
+    with pytest.raises(UserError, match=r"backbone 'vgg'\. Choose from: resnet18, .*timm:<name>"):
         build(name="vgg")
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"absent.pth is neither IMAGENET1K_V1, .*none, nor a file"):
+    with pytest.raises(
+        UserError, match=r"no such file: .*absent.pth \(expected IMAGENET1K_V1, .*n"
+    ):
         build(weights=str(tmp_path / "absent.pth"))
 
 
 def test_a_file_that_is_not_tensors(tmp_path: Path) -> None:
     path = tmp_path / "words.pth"
     path.write_text("hello")
-    with pytest.raises(UserError, match=r"words.pth is not a file of tensors"):
+    with pytest.raises(UserError, match=r"words.pth is not a file with only tensors"):
         build(weights=str(path))
 
 
@@ -236,25 +238,29 @@ class Evil:
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"conv1.weight": Evil()}, path)
-    with pytest.raises(UserError, match=r"evil.pth is not a file of tensors"):
+    with pytest.raises(UserError, match=r"evil.pth is not a file with only tensors"):
         build(weights=str(path))
 
 
 def test_a_file_that_is_not_a_state_dict(tmp_path: Path) -> None:
     path = tmp_path / "list.pth"
     torch.save([torch.zeros(1)], path)
-    with pytest.raises(UserError, match=r"list.pth holds list, not a state dict"):
+    with pytest.raises(UserError, match=r"list.pth contains list, not a state dict"):
         build(weights=str(path))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("conv1.weight"), r"lacks conv1\.weight \(and 0 more\)"),
-        (lambda s: s.update(head=torch.ones(1)), r"has no place for head \(and 0 more\)"),
+        (lambda s: s.pop("conv1.weight"), r"it is missing conv1\.weight\. For"),
+        (
+            lambda s: [s.pop(f"layer1.0.conv{i}.weight") for i in (1, 2)],
+            r"it is missing layer1\.0\.conv1\.weight and 1 more\. For",
+        ),
+        (lambda s: s.update(head=torch.ones(1)), r"it has unexpected weights head\. For"),
         (
             lambda s: s.update({"conv1.weight": torch.ones(64, 1, 7, 7)}),
-            r"another shape of conv1\.weight \(and 0 more\)",
+            r"it has another shape of conv1\.weight\. For",
         ),
     ],
 )
@@ -268,12 +274,14 @@ def test_weights_that_do_not_fit(classifier, change, message: str, tmp_path: Pat
 
 
 def test_weights_of_another_depth(weights_file: Path) -> None:
-    with pytest.raises(UserError, match=r"does not fit the backbone: lacks layer1\.0\.conv3"):
+    with pytest.raises(UserError, match=r"does not fit the backbone: it is missing layer1\."):
         build(name="resnet50", weights=str(weights_file))
 
 
 def test_unknown_edition_of_published_weights(no_network: None) -> None:
-    with pytest.raises(UserError, match=r"resnet18 has no IMAGENET1K_V2; there are: IMAGENET1K_V1"):
+    with pytest.raises(
+        UserError, match=r"has no weights IMAGENET1K_V2; choose from: IMAGENET1K_V1"
+    ):
         build(weights="IMAGENET1K_V2")
 
 
@@ -317,7 +325,7 @@ def test_timm_weights_from_a_path(weights_file: Path, classifier: dict[str, Tens
 def test_timm_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(
-        UserError, match=r"timm:resnet18 needs timm: pip install 'retinanet\[timm\]'"
+        UserError, match=r"timm:resnet18 needs the package timm: pip install 'retinanet\[timm\]'"
     ):
         build(name="timm:resnet18", norm="bn")
 
@@ -325,17 +333,22 @@ def test_timm_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"norm": "gn"}, r"timm:resnet18 keeps its own norms: set model\.norm=frozen_bn or bn"),
+        (
+            {"norm": "gn"},
+            r"timm:resnet18 keeps its own norms; set model\.norm=frozen_bn or model\.norm=bn",
+        ),
         ({"norm": "bn", "frozen_stages": 1}, r"set model\.freeze=none or model\.freeze=backbone"),
     ],
 )
-def test_what_a_network_of_timm_has_not(changes: dict[str, object], message: str) -> None:
+def test_options_that_a_timm_network_does_not_have(
+    changes: dict[str, object], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         build(name="timm:resnet18", **changes)
 
 
-def test_a_network_of_timm_with_frozen_batch_norm() -> None:
-    """Its batch norms neither learn nor move; its convolutions learn."""
+def test_a_timm_network_with_frozen_batch_norm() -> None:
+    """Its batch norms do not change; its convolutions learn."""
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
     net = build(name="timm:resnet18")
     before, after = train_a_little(net)
@@ -344,7 +357,7 @@ def test_a_network_of_timm_with_frozen_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
-def test_a_frozen_network_of_timm_stays_bitwise_the_same(norm: str) -> None:
+def test_a_frozen_timm_network_stays_bitwise_the_same(norm: str) -> None:
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
     net = build(name="timm:resnet18", norm=norm, frozen_stages=5)
     before = {key: value.clone() for key, value in net.state_dict().items()}
@@ -373,11 +386,11 @@ def test_frozen_stages_stay_frozen_as_sync_batch_norm() -> None:
 def test_weights_that_are_not_tensors(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"conv1.weight": 3}, path)
-    with pytest.raises(UserError, match=r"holds int under 'conv1\.weight', not a tensor"):
+    with pytest.raises(UserError, match=r"contains int under 'conv1\.weight', not a tensor"):
         build(weights=str(path))
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(
-        UserError, match=r"could run code, which is never done here\. Other"
+        UserError, match=r"contains code, which is never run here\. For files of ot"
     ) as refused:
         build(weights=str(path))
     assert "weights_only" not in str(refused.value)

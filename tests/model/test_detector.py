@@ -1,4 +1,4 @@
-"""The whole network: sizes, normalisation, and that the batch does not matter."""
+"""The whole network: sizes, normalisation, and independence of the batch."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_normalise() -> None:
 
 
 def test_normalise_bgr_turns_the_channels_and_then_subtracts() -> None:
-    """Mean and deviation are in the order of the channels that the backbone expects."""
+    """Mean and standard deviation are in the channel order of the backbone."""
     model = build(channel_order="bgr", pixel_mean=[10.0, 20.0, 30.0], pixel_std=[1.0, 2.0, 5.0])
     batch = torch.tensor([15, 16, 17], dtype=torch.uint8).view(1, 3, 1, 1)
     x = model.normalise(batch, torch.tensor([[1, 1]]))
@@ -91,7 +91,7 @@ def test_normalise_bgr_turns_the_channels_and_then_subtracts() -> None:
 
 
 def test_padding_is_zero_after_normalisation() -> None:
-    """Whatever the padding's pixels are."""
+    """For any pixels in the padding."""
     model = build()
     batch = torch.full((2, 3, 4, 6), 255, dtype=torch.uint8)
     x = model.normalise(batch, torch.tensor([[2, 6], [4, 5]]))
@@ -114,7 +114,7 @@ def test_the_paddings_pixels_do_not_matter() -> None:
 
 
 def test_batched_equals_single_on_one_canvas() -> None:
-    """In float64, where the order of sums does not show."""
+    """In float64, where the order of sums makes no visible difference."""
     model = build(norm="gn", weights="none", freeze="none", head_norm="gn", head_channels=64)
     model = model.double()
     batch = images(3)
@@ -128,8 +128,8 @@ def test_batched_equals_single_on_one_canvas() -> None:
     assert float((together.logits[0] - together.logits[1]).abs().max()) > 1e-4
 
 
-def test_the_state_is_weights_alone() -> None:
-    """Mean, deviation and anchors come from the config, which travels in the checkpoint."""
+def test_the_state_has_only_weights() -> None:
+    """Mean, standard deviation and anchors come from the config in the checkpoint."""
     model = build()
     parts = {key.split(".")[0] for key in model.state_dict()}
     assert parts == {"backbone", "fpn", "class_subnet", "box_subnet"}
@@ -147,7 +147,7 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
     }
 
 
-def test_what_is_frozen_is_said() -> None:
+def test_frozen_parts_are_described() -> None:
     """ResNet-18's stem has 3·64·49 weights, layer1 4 · 64·64·9; 20 batch norms."""
     model = build(freeze="stages:1")
     total = sum(p.numel() for p in model.parameters())

@@ -29,7 +29,7 @@ def test_pyramid_shapes(p6_from: str) -> None:
 
 @pytest.mark.parametrize("p7_relu", [True, False])
 def test_pyramid_adds_the_coarser_levels(p7_relu: bool) -> None:
-    """With 1x1 identities and 3x3 averages of the centre, P3 is C3 + C4 + C5 of the same place."""
+    """With 1x1 identities and 3x3 averages of the centre, P3 is C3 + C4 + C5 at each position."""
     fpn = FeaturePyramid(in_channels=(1, 1, 1), channels=1, p6_from="p5", p7_relu=p7_relu)
     for conv in [*fpn.lateral, *fpn.output, fpn.p6, fpn.p7]:
         conv.weight.data.zero_()
@@ -53,7 +53,7 @@ def test_pyramid_of_odd_sizes() -> None:
 
 
 def test_the_gradient_in_bfloat16_of_a_map_one_column_wide() -> None:
-    """As in float32; torch's own, without the padding, is off by any amount on some CPUs."""
+    """As in float32; without the padding, torch's gradient is wrong on some CPUs."""
     maps = [torch.rand(2, 8, 4 * rows, columns) for rows, columns in ((4, 4), (2, 2), (1, 1))]
     grads = []
     for kind in (torch.float32, torch.bfloat16):
@@ -79,7 +79,7 @@ def test_pyramid_starts_without_biases() -> None:
 
 
 def test_subnet_order_is_rows_columns_anchors_outputs() -> None:
-    """A 1x1-like output: channel c = anchor · outputs + output, at every place."""
+    """A 1x1-like output: channel c = anchor · outputs + output, at every position."""
     subnet = Subnet(in_channels=1, channels=1, convs=0, norm="none", anchors_per_cell=2, outputs=3)
     subnet.output.weight.data.zero_()
     subnet.output.weight.data[:, 0, 1, 1] = 10.0 ** torch.arange(6)

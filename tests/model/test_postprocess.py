@@ -68,7 +68,7 @@ def test_highest_score_first_with_its_box_and_label() -> None:
 
 
 def test_score_threshold() -> None:
-    """One key, and what it removes is exactly what lies under it."""
+    """The threshold removes exactly the scores below it."""
     raw = outputs([[0.04], [0.0], [0.06], [0.5]])
     assert detect(raw).scores.tolist() == near([0.5, 0.06])
     assert detect(raw, score_threshold=0.2).scores.tolist() == near([0.5])
@@ -85,7 +85,7 @@ def test_above_keeps_scores_of_at_least_the_threshold() -> None:
 
 
 def test_suppression_is_class_wise() -> None:
-    """The second box overlaps the first by 0.67: out if of the same class, else it stays."""
+    """The second box overlaps the first by 0.67: removed if it has the same class, else kept."""
     same = outputs([[0.9, 0.0], [0.8, 0.0], [0.0, 0.0], [0.0, 0.0]])
     assert detect(same).boxes.tolist() == [BOXES[0]]
     other = outputs([[0.9, 0.0], [0.0, 0.8], [0.0, 0.0], [0.0, 0.0]])
@@ -114,8 +114,8 @@ def test_one_anchor_may_be_two_classes() -> None:
     assert found.boxes.tolist() == [BOXES[0], BOXES[0]]
 
 
-def test_top_k_is_of_each_level() -> None:
-    """Levels of 2, 1 and 1 anchors with top-k 1: the 0.8 falls, though it beats the 0.3."""
+def test_top_k_applies_per_level() -> None:
+    """Levels of 2, 1 and 1 anchors with top-k 1: the 0.8 is dropped, although it is above 0.3."""
     far = [[0.0, 0.0, 10.0, 10.0], [30.0, 0.0, 40.0, 10.0], BOXES[2], BOXES[3]]
     raw = outputs([[0.9], [0.8], [0.3], [0.4]], far, anchors_per_level=[2, 1, 1, 0, 0])
     assert detect(raw).scores.tolist() == near([0.9, 0.8, 0.4, 0.3])
@@ -136,8 +136,8 @@ def test_limit_of_an_image_comes_after_suppression() -> None:
     assert detect(raw, max_detections=2).scores.tolist() == near([0.9, 0.7])
 
 
-def test_boxes_are_decoded_and_cut_to_the_image() -> None:
-    """Half an anchor to the left and twice as high: x -5..5 is cut at 0, y -5..15 too."""
+def test_boxes_are_decoded_and_clipped_to_the_image() -> None:
+    """Half an anchor to the left and twice as high: x -5..5 is clipped at 0, y -5..15 too."""
     deltas = torch.tensor([[[-0.5, 0.0, 0.0, math.log(2)]]])
     found = detect(outputs([[0.9]], [BOXES[0]], deltas=deltas))
     assert found.boxes[0].tolist() == near([0, 0, 5, 15])
@@ -147,14 +147,14 @@ def test_boxes_are_decoded_and_cut_to_the_image() -> None:
     assert corner.boxes.tolist() == [[95.0, 45.0, 100.0, 50.0]]
 
 
-def test_boxes_are_cut_before_suppression() -> None:
+def test_boxes_are_clipped_before_suppression() -> None:
     """As in torchvision: inside the image both are 5 wide boxes with an IoU of 1."""
     raw = outputs([[0.9], [0.8]], [[95.0, 0.0, 105.0, 10.0], [95.0, 0.0, 140.0, 10.0]])
     assert detect(raw).boxes.tolist() == [[95.0, 0.0, 100.0, 10.0]]
 
 
 def test_boxes_are_mapped_back_to_the_original_pixels() -> None:
-    """A 200x50 (height x width) image seen at 100x100: y doubles, x halves."""
+    """A 200x50 (height x width) image resized to 100x100: y doubles, x halves."""
     found = detect(outputs([[0.9], [0.0], [0.8], [0.0]]), size=(100, 100), original=(200, 50))
     assert found.boxes.tolist() == [[0.0, 0.0, 5.0, 20.0], [25.0, 100.0, 30.0, 120.0]]
 

@@ -19,7 +19,7 @@ RANDOM = "model.weights=none model.norm=bn model.freeze=none"
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """No network, and an empty cache; the list gets what was looked for."""
+    """No network and an empty cache; returns the list of requested addresses."""
     pytest.importorskip("timm", reason="timm is not installed (extra timm)")
     import huggingface_hub
     from huggingface_hub import file_download
@@ -43,8 +43,8 @@ def test_offline_weights_of_timm_fail_at_once(offline: list[str]) -> None:
     assert offline == [url]
     assert str(caught.value) == (
         f"model.weights: the weights of timm:test_resnet could not be downloaded from {url} (Name "
-        "or service not known). Fetch that file elsewhere and set model.weights=<its path>, or "
-        f"train from random weights: {RANDOM}"
+        "or service not known). Download that file on another machine and set "
+        f"model.weights=<its path>, or train from random weights: {RANDOM}"
     )
 
 
@@ -71,7 +71,7 @@ def test_a_network_without_weights(offline: list[str]) -> None:
 
 
 def test_a_download_that_falls_silent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that accepts and says nothing."""
+    """A server that accepts connections and stays silent."""
     server = socket.create_server(("127.0.0.1", 0))
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
 

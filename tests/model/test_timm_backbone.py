@@ -1,4 +1,4 @@
-"""Networks of timm: which features are taken, on which canvases, with which weights."""
+"""timm networks: selected features, supported canvases, and weights."""
 
 from pathlib import Path
 
@@ -64,35 +64,35 @@ def test_channels_last_are_turned_and_a_fixed_size_is_lifted() -> None:
         ("", r"timm has no network ''\."),
         (
             "test_resnet.r160",
-            r"timm:test_resnet has no weights 'r160'; did you mean r160_in1k\? \(there are: r160_",
+            r"timm:test_resnet has no weights 'r160'; did you mean r160_in1k\? \(it has: r160_",
         ),
         (
             "test_vit",
-            r"timm:test_vit has features at the strides 16, but the pyramid needs 8, 16 and 32\. "
+            r"timm:test_vit has features at stride 16, but the pyramid needs 8, 16 and 32\. "
             r"Choose another backbone, such as resnet50, ",
         ),
     ],
 )
-def test_names_that_are_no_backbone(name: str, message: str) -> None:
+def test_names_that_are_not_a_backbone(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(name)
 
 
-def test_whatever_timm_raises_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_error_of_timm_becomes_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise KeyError("stage 7\nand more")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    message = r"timm:test_resnet cannot be a backbone: timm does not give its features \('stage 7"
+    message = r"timm:test_resnet cannot be a backbone: timm does not return its features \('stage"
     with pytest.raises(UserError, match=message):
         build("test_resnet")
 
 
-def test_a_canvas_that_the_network_does_not_take() -> None:
+def test_a_canvas_that_the_network_does_not_support() -> None:
     """Fixed windows: an assertion of timm in the middle of the network."""
     net = build("test_maxvit").eval()
     message = (
-        r"timm:test_maxvit does not take a canvas of 192x160 px \(.*its weights are for 160x160 "
+        r"timm:test_maxvit does not support a canvas of 192x160 px \(.*its weights are for 160x160 "
         r"px\)\. Train with another backbone, such as resnet50,"
     )
     with pytest.raises(UserError, match=message):
@@ -127,7 +127,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def change(path: Path, changes: dict[str, Tensor | None], target: Path) -> str:
-    """Write the weights in a file with others in their place; None drops one."""
+    """Write the weights of a file with some replaced; None removes one."""
     state = torch.load(path, weights_only=True) | changes
     torch.save({key: value for key, value in state.items() if value is not None}, target)
     return str(target)
@@ -153,23 +153,32 @@ def test_weights_of_another_classifier_or_none(published: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("test_convnext", {"stages.3.blocks.0.norm.bias": None}, r"lacks stages\.3\.blocks\.0\.n"),
-        ("test_convnext", {"stages.9.x": torch.ones(1)}, r"has no place for stages\.9\.x"),
-        ("test_convnext", {"stem.0.weight": torch.ones(1)}, r"another shape of stem\.0\.weight"),
-        ("test_convnext2", {}, r"has no place for stages\.1\.blocks\.1\.gamma"),  # all it has fits
-        ("test_resnet", {}, r"lacks conv1\.0\.weight"),
+        (
+            "test_convnext",
+            {"stages.3.blocks.0.norm.bias": None},
+            r"it is missing stages\.3\.bl.*\.0\.n",
+        ),
+        ("test_convnext", {"stages.9.x": torch.ones(1)}, r"it has unexpected weights stages\.9\.x"),
+        (
+            "test_convnext",
+            {"stem.0.weight": torch.ones(1)},
+            r"it has another shape of stem\.0\.weight",
+        ),
+        # All weights of test_convnext2 are in the file, and more.
+        ("test_convnext2", {}, r"it has unexpected weights stages\.1\.blocks\.1\.gamma"),
+        ("test_resnet", {}, r"it is missing conv1\.0\.weight"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(
     published: Path, tmp_path: Path, name: str, changes: dict[str, Tensor | None], message: str
 ) -> None:
-    """timm itself passes over what is missing, and the network would stay random there."""
+    """timm itself ignores missing weights, and that part of the network would stay random."""
     path = change(published / "pytorch_model.bin", changes, tmp_path / "a.pth")
     with pytest.raises(UserError, match=rf"a\.pth does not fit the backbone: {message}"):
         build(name, path)
 
 
-def test_weights_of_a_checkpoint_of_ours(published: Path, tmp_path: Path) -> None:
+def test_weights_of_our_checkpoint(published: Path, tmp_path: Path) -> None:
     net = build("test_convnext", str(published / "model.safetensors"))
     model = {f"backbone.net.{key}": value for key, value in net.net.state_dict().items()}
     torch.save({"categories": {}, "model": model, "averaged": None}, tmp_path / "ours.pt")
@@ -177,8 +186,8 @@ def test_weights_of_a_checkpoint_of_ours(published: Path, tmp_path: Path) -> Non
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
 
 
-def test_what_no_feature_depends_on_is_frozen() -> None:
-    """HRNet's last stage makes features at stride 4, too: other processes would wait for them."""
+def test_parameters_that_no_feature_uses_are_frozen() -> None:
+    """HRNet's last stage also makes features at stride 4: other processes would wait for them."""
     net = build("hrnet_w18_small").net
     frozen = [name for name, value in net.named_parameters() if not value.requires_grad]
     assert len(frozen) == 21
