@@ -53,8 +53,9 @@ def __getattr__(name: str) -> Any:
             value = getattr(import_module(f"retinanet.{module}"), name)
             globals()[name] = value
             return value
-    raise AttributeError(f"module 'retinanet' has no attribute {name!r}")
+    has = "" if name.startswith("_") else f". It has: {', '.join(__all__)}"
+    raise AttributeError(f"module 'retinanet' has no attribute {name!r}{has}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

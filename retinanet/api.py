@@ -23,6 +23,7 @@ from retinanet.doctor.report import Report
 from retinanet.engine import launch
 from retinanet.engine.evaluate import Evaluation, write_evaluation
 from retinanet.errors import ArgumentError
+from retinanet.files import check_writable
 from retinanet.interop.to_checkpoint import follow_weights
 from retinanet.reports.evaluate_checkpoint import evaluate_file
 from retinanet.schema import Config, Section
@@ -187,6 +188,8 @@ def check(
     if isinstance(what, (Mapping, Config)):
         if images is not None:
             raise TypeError("images needs an annotation file: a config names its own folders")
+        if pictures is not None:
+            check_writable(Path(pictures).expanduser(), "choose another folder for pictures")
         config = follow_weights(_build(what, as_overrides(options)))
         return check_experiment(
             config,

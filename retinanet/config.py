@@ -321,7 +321,9 @@ def _explain_unknown(location: list[str], value: Any) -> list[tuple[str, str]]:
     if any(our_name(leaf) for leaf in leaves):  # another project's section
         return [(leaf, f"{leaf} is not an option{did_you_mean(leaf)}") for leaf in leaves]
     siblings = list(type_of(location[:-1]).model_fields)
-    close = nearest(location[-1], siblings) or did_you_mean(leaves[0]) or did_you_mean(location[-1])
+    section = "".join(f"{part}." for part in location[:-1])
+    close = nearest(location[-1], siblings).replace("mean ", f"mean {section}")
+    close = close or did_you_mean(leaves[0]) or did_you_mean(location[-1])
     rest = close or f"; the options are: {', '.join(siblings)}"
     return [(leaves[0], f"{'.'.join(location)} is not an option{rest}")]
 

@@ -4,6 +4,7 @@ import difflib
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 _SHORTAGES = {
     errno.EMFILE: "this process has too many files open: allow more (ulimit -n 4096)",
@@ -61,6 +62,21 @@ def shortage(path: Path | str | None, error: OSError) -> TrainingError | None:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's own text, for the middle of a message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+
+
+def missing_attribute(owner: object, name: str) -> NoReturn:
+    """Refuse an attribute that does not exist; the message lists those that do.
+
+    It is the `__getattr__` of what users of other projects reach for under other names.
+
+    Raises:
+        AttributeError: Always.
+    """
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    if not name.startswith("_"):  # which libraries look for, too
+        public = [word for word in dir(owner) if not word.startswith("_")]
+        text += f". It has: {', '.join(public)}. docs/python.md has the names of other projects"
+    raise AttributeError(text, name=name, obj=owner)
 
 
 def nearest(word: str, choices: list[str]) -> str:

@@ -59,6 +59,7 @@ OTHER_NAMES: dict[str, dict[str, str]] = {
         "model.retinanet.score_thresh_test": "postprocess.score_threshold",
         "model.retinanet.topk_candidates_test": "postprocess.topk_per_level",
         "model.retinanet.nms_thresh_test": "postprocess.nms_threshold",
+        "model.weights": "model.init_from",
         "output_dir": "output.dir",
     },
     "mmdetection": {
@@ -117,6 +118,7 @@ REMARKS = {
     "train.batch_size": "over all devices",
     "train.micro_batch": "images at a time; the number of accumulations follows from it",
     "train.precision": "bf16 or fp16",
+    "model.init_from": "weights of a detector; those of a backbone are model.weights",
     "train.clip_norm": "norm of all gradients together",
     "data.classes": "their number follows from the annotations",
 }

@@ -97,6 +97,11 @@ def test_options_as_the_command_line_writes_them(tmp_path: Path) -> None:
         ({"train.lrr": 3}, r"^train\.lrr is not an option; did you mean train\.lr\?$"),
         ({"data.train": 3}, r"^data\.train is a section"),
         ({"data.root": None}, r"^data\.root must have a value, not None$"),
+        (
+            {"train": {"lr": 0.1}, "train.lr": 0.2},
+            r"^train\.lr is given twice: 0\.1 and 0\.2$",
+        ),
+        ({"data.classes": [{(1, 2): 3}]}, r"^data\.classes: keys must be str"),
         ({"data.root": object}, r"^data\.root: <class 'object'> is not a number, a text, a path"),
     ],
 )
@@ -105,6 +110,29 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         as_overrides(options)
     with pytest.raises(UserError, match=message):
         retinanet.train("demo", **options)
+
+
+def test_check_takes_what_train_takes(experiment: dict[str, Any], tmp_path: Path) -> None:
+    for config in (experiment, build_config(experiment, source="test")):
+        report = retinanet.check(config, data={"short_side": 96}, pictures=tmp_path / "pictures")
+        assert report.count("error") == 0 and str(report).startswith("config\n")
+        assert list((tmp_path / "pictures").rglob("*.jpg"))
+    with pytest.raises(TypeError, match="images needs an annotation file"):
+        retinanet.check(experiment, images=tmp_path)
+    with pytest.raises(UserError, match=r"^config: train\.lrr is not an option"):
+        retinanet.check({"train": {"lrr": 1}})
+
+
+def test_a_script_without_a_main_guard_runs_once(tiny_coco: CocoWriter, tmp_path: Path) -> None:
+    """The processes that decode images do not run the script that started them again."""
+    path = tiny_coco([(20, 20)] * 40, [[[1.0, 1.0, 9.0, 9.0]]] * 40, name="val")
+    script = tmp_path / "script.py"
+    call = f"retinanet.check({str(path)!r}, images={str(tmp_path / 'val')!r}, decode=True)"
+    script.write_text(f"import retinanet\nprint('begin')\nprint({call}.count('error'))\n")
+    ran = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert ran.stdout == "begin\n0\n"
 
 
 @pytest.mark.slow
@@ -158,6 +186,10 @@ def test_train_evaluate_and_check(
 def test_what_train_cannot_start_from(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="needs a config, or a run to resume"):
         retinanet.train()
+    with pytest.raises(TypeError, match="say must be a function, such as print, not True"):
+        retinanet.train("demo", say=True)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=rf"^{Path.home()}/none\.yaml: there is no such file"):
+        retinanet.train("~/none.yaml")
     with pytest.raises(TypeError, match="not int"):
         retinanet.train(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="resume or auto_resume, not both"):

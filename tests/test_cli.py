@@ -79,6 +79,24 @@ def test_a_mistake_stays_one(stdout: Stdout) -> None:
     assert stdout.run("train", "--steps") == 2
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("val", "evaluate"), ("detect", "predict"), ("fit", "train"), ("help", "-")]
+)
+def test_commands_of_other_projects(
+    word: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word]) == 2
+    said = f"error: there is no command '{word}'; did you mean {meant.replace('-', '--help')}? "
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_only_what_is_missing_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("evaluate", "predict"):
+        with pytest.raises(SystemExit):
+            main([command])
+        assert capsys.readouterr().err.endswith("arguments are required: checkpoint\n")
+
+
 def test_where_files_are_the_result(
     stdout: Stdout,
     tmp_path: Path,

@@ -125,9 +125,12 @@ def test_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.lrr=1", r"train\.lrr is not an option; did you mean lr\?"),
+        ("train.lrr=1", r"train\.lrr is not an option; did you mean train\.lr\?"),
         ("trian.lr=1", r"trian is not an option; did you mean train\?"),
-        ("data.train.imags=x", r"data\.train\.imags is not an option; did you mean images\?"),
+        (
+            "data.train.imags=x",
+            r"data\.train\.imags is not an option; did you mean data\.train\.images\?",
+        ),
         ("train.my-key=3", r"train\.my-key is not an option"),
         ("optimizer.lr=3", r"optimizer is not an option; did you mean train\.lr\?"),
         ("qqqqq.x=3", "qqqqq is not an option; the options are: model, anchors, assign, "),
@@ -303,7 +306,7 @@ def test_each_wrong_key_has_its_line() -> None:
     assert str(caught.value).splitlines() == [
         "a.yaml: data.hflip is 2; it should be less than or equal to 1",
         "a.yaml: train.lr is -1; it should be greater than 0",
-        "a.yaml: train.stepz is not an option; did you mean steps?",
+        "a.yaml: train.stepz is not an option; did you mean train.steps?",
     ]
 
 
@@ -551,7 +554,8 @@ def test_names_of_other_projects_in_a_file(tmp_path: Path) -> None:
         f"{path}: SOLVER.BASE_LR is not an option; did you mean train.lr?",
         f"{path}: SOLVER.FOO is not an option",
         "command line: SOLVER.GAMMA is not an option; did you mean train.lr_drop?",
-        f"{path}: MODEL.WEIGHTS is not an option; did you mean model.weights?",
+        f"{path}: MODEL.WEIGHTS is not an option; did you mean model.init_from? (weights of a "
+        "detector; those of a backbone are model.weights)",
         f"{path}: MODEL.RESNETS.DEPTH is not an option; did you mean model.backbone?",
     ]
 

@@ -10,6 +10,7 @@ import pytest
 
 from retinanet.config import load_config
 from retinanet.errors import UserError
+from retinanet.foreign_config import next_command
 
 DATA_YAML = "path: x\ntrain: images/train\nval: images/val\nnc: 2\nnames: [a, b]\n"
 DETECTRON2 = "_BASE_: Base.yaml\nMODEL: {WEIGHTS: x}\nSOLVER: {BASE_LR: 0.1}\n"
@@ -99,6 +100,33 @@ def test_folders(tmp_path: Path) -> None:
     assert refusal(tmp_path).endswith(f"retinanet train finetune_small data.root={tmp_path}")
     (tmp_path / "checkpoints").mkdir()
     assert refusal(tmp_path).endswith(f"to continue the run: retinanet train --resume {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (
+            "annotations/instances_Train.json",
+            "JSON files in FOLDER: annotations/instances_Train.json",
+        ),
+        (
+            "data.yaml",
+            "FOLDER/data.yaml describes a YOLO data set; to convert it: retinanet convert yolo "
+            "FOLDER/data.yaml OUT",
+        ),
+        (
+            "Annotations/1.xml",
+            "FOLDER has Pascal VOC annotations; to convert them: retinanet convert voc FOLDER OUT "
+            "--split 0.2",
+        ),
+        ("annotations/train.json", ""),
+        ("photo.jpg", ""),
+    ],
+)
+def test_the_next_command_for_a_folder(tmp_path: Path, file: str, says: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    assert next_command(tmp_path) == says.replace("FOLDER", str(tmp_path))
 
 
 def test_nothing_is_waited_for(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ CHEAP: dict[str, Any] = {
     "data.workers": 0,
     "train.device": "cpu",
     "train.batch_size": 2,
-    "train.epochs": 1,
     "train.schedule": "multistep",
     "train.milestones": [],
     "eval.every": 1,
@@ -57,7 +56,7 @@ def test_the_examples(
         if "resume" in options:
             return train(*words, **options, **{"train.epochs": 2})
         shutil.rmtree(checkpoints.parent)  # the name is free
-        return train(*words, **options, **CHEAP)
+        return train(*words, **{**options, "train": {"epochs": 1}}, **CHEAP)
 
     monkeypatch.setattr(retinanet, "train", cheap_train)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -15,7 +15,9 @@ def main(words: list[str]) -> int:
     )
     parser.add_argument("what", choices=["data"], help="what to time")
     parser.add_argument("config", help="YAML file of the experiment")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     parser.add_argument(
         "--images", type=int, default=64, help="number of images to time each stage on (64)"
     )

@@ -31,7 +31,9 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "what", nargs="?", metavar="CONFIG|ANNOTATIONS", help="YAML file, or COCO JSON"
     )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     parser.add_argument("--images", metavar="D", help="folder of the annotation file's images")
     parser.add_argument(
         "--decode", action="store_true", help="decode all image files, not only suspicious ones"

@@ -17,7 +17,9 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "what", nargs="?", metavar="SECTION|CONFIG", help="section, option, recipe or YAML file"
     )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     options = parser.parse_intermixed_args(words)
     check_overrides(options.overrides, "train")
     from retinanet.config import describe, dump_config, find_config, load_config

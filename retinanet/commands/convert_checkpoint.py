@@ -25,7 +25,9 @@ def main(words: list[str]) -> int:
         "source", type=Path, help="file of the other project; with --to, our checkpoint"
     )
     parser.add_argument("out", type=Path, help="file to write")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     parser.add_argument(
         "--from",
         dest="peer",

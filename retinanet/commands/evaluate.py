@@ -23,7 +23,9 @@ def main(words: list[str]) -> int:
         "  retinanet evaluate results.json --annotations test.json",
     )
     parser.add_argument("checkpoint", help="checkpoint, or COCO results JSON to score")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     parser.add_argument(
         "--annotations", metavar="J", help="COCO JSON to score against (default: that of data.val)"
     )

@@ -37,7 +37,9 @@ def _compare_losses(words: list[str]) -> int:
         "  retinanet lab losses my.yaml train.batch_size=8 --steps 500 --only focal ohem",
     )
     parser.add_argument("config", nargs="?", help="YAML file of the experiment")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     parser.add_argument("--steps", type=int, help="steps of each training (train.steps)")
     parser.add_argument(
         "--seeds", type=int, default=1, help="number of seeds to train each variant with (1)"

@@ -31,6 +31,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "inputs",
         nargs="*",
+        default=[],
         metavar="INPUT",
         help="images, folders, patterns or lists (.txt, one file per line); options such as "
         "postprocess.class_agnostic_nms=true, too",

@@ -22,6 +22,7 @@ def main(words: list[str]) -> int:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="section.key=value",
         help="location of the data and device: data.root, data.train.annotations, "
         "data.train.images, data.find_images, data.workers, train.device, train.micro_batch",

@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "  torchrun --nproc_per_node 8 tools/train.py finetune_small data.root=my_data",
     )
     parser.add_argument("config", nargs="?", help="config file (YAML) or the name of a recipe")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=OVERRIDE_HELP)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help=OVERRIDE_HELP
+    )
     parser.add_argument("--name", help="name of the run folder (output.name)")
     parser.add_argument(
         "--resume",

@@ -40,7 +40,7 @@ def assemble(
 
     Args:
         found: Splits as read from the source.
-        classes: Class names in the order of their ids; None takes those that occur, sorted.
+        classes: Class names in the order of their ids; None uses all that occur, sorted.
         rules: What to do with wrong or missing data.
         problems: Collects problems and notes.
     """

@@ -9,7 +9,7 @@ from retinanet.convert.rules import Rules
 from retinanet.data.canvas import Size
 
 MARGIN = 2.0
-"""Px that a box may be outside its image: rounding, and tools that count from 1 or 0."""
+"""How far a box may be outside its image, in px, due to rounding or counting from 1."""
 _PX, _SHARE = 6, 3
 """Decimals of a px that are kept. Boxes in px only lose the noise of a subtraction. Shares of a
 side, as in YOLO and OpenImages, are not more exact than this."""

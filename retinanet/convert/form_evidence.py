@@ -29,7 +29,7 @@ from retinanet.data.canvas import Size
 from retinanet.errors import plural
 
 _OUTSIDE = 2.0
-"""Px that a box may be outside its image before it counts against a form."""
+"""How far a box may be outside its image before it counts against a form, in px."""
 _FEW = 10
 """A form is contradicted if at least one box in ten does not fit it, and another form has at most
 a tenth as many misfits."""

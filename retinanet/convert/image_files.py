@@ -87,5 +87,5 @@ def _absolute_pairs(folder: Path, path: Path) -> Iterator[tuple[Path, Path]]:
     yield Path(os.path.abspath(folder)), Path(os.path.abspath(folder / path))  # noqa: PTH100 (`..` goes, links stay)
     try:
         yield folder.resolve(), (folder / path).resolve()
-    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL
+    except (OSError, RuntimeError, ValueError):  # circular links, a NUL character
         return

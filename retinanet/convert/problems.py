@@ -41,7 +41,7 @@ class Problems:
 
     def __init__(self) -> None:
         self.notes: dict[str, int | None] = {}
-        """What was skipped, read differently, or is odd, with how often; None: no number fits."""
+        """Notes and how often each occurred; None for a note without a number."""
         self._problems: list[str] = []
         self._seen: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Read many small files in parallel: a disk or network serves eight as fast as one."""
+"""Read many small files in parallel: a disk or network reads eight as fast as one."""
 
 from __future__ import annotations
 

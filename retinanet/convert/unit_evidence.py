@@ -17,7 +17,7 @@ _LARGE, _MEDIUM = 300, 150
 _MANY, _SOME = 10, 3
 """Numbers of boxes."""
 _OUTSIDE = 2.0
-"""Px that a box may be outside its image."""
+"""How far a box may be outside its image, in px."""
 
 
 def check_units(part: FoundImages, sizes: Sequence[Size | None], problems: Problems) -> bool:

@@ -23,7 +23,7 @@ from retinanet.data.images.size_mismatch import mismatch_remedy
 from retinanet.errors import UserError, plural
 
 _MIN_BOXES = 10
-"""Fewest boxes that can show a systematically wrong format."""
+"""Minimum number of boxes that can show a systematically wrong format."""
 CORNERS = "corners [x1, y1, x2, y2]"
 CENTRES = "[centre x, centre y, width, height]"
 _REMEDY = (
@@ -272,7 +272,7 @@ def check_files(
 def check_whole(annotations: Annotations, images: Path) -> None:
     """Read the beginning and the end of every image file, and decode files that look doubtful.
 
-    For evaluation, which does not skip images: it should stop before step 0, not after hours.
+    Evaluation does not skip images, so it should stop before step 0 and not hours later.
 
     Raises:
         UserError: An image cannot be decoded or has another size; the message names the first.

@@ -1,4 +1,4 @@
-"""Loaded images -> one batch on one canvas.
+"""Collate loaded images into one batch on one canvas.
 
 B images, A anchors.
 """

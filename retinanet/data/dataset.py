@@ -1,4 +1,4 @@
-"""The plan of a sample -> its pixels and boxes.
+"""Turn the plan of a sample into pixels and boxes.
 
 Images are (H, W, 3) uint8 RGB until they are collated, boxes (G, 4) float32 xyxy px. B images,
 A anchors.

@@ -82,7 +82,7 @@ class _RankPlans(Sampler[_RankPlan]):
 
 
 class _RankSteps(Dataset):
-    """Plan of a step -> RankStep."""
+    """Turns the plan of a step into a `RankStep`."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
         self._dataset = dataset

@@ -74,7 +74,7 @@ def prepare_process() -> None:
 def _print_unless_left(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
-    """Print an uncaught error, unless it means that the training process has left.
+    """Print an uncaught error, unless the training process has just closed the connection.
 
     A signal may interrupt training while it receives a batch. The thread that sends descriptors
     then finds the other end closed. If that thread has no descriptors left, it would retry forever.

@@ -49,7 +49,7 @@ def epoch_order(
     """Return the entries (E,) of an epoch: batch i is `[i * batch_size:(i + 1) * batch_size]`.
 
     The permutation depends on (seed, epoch). Full batches are formed within each group, in the
-    order in which the permutation completes them. The rest of the groups forms batches by the next,
+    order in which the permutation completes them. The entries left over form batches by the next,
     coarser grouping, and finally in permutation order. Only the last batch may be short.
 
     Args:

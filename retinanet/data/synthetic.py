@@ -28,7 +28,7 @@ MAX_TURN = math.radians(25)  # in either direction
 MAX_COVERED = 0.3  # share of an object, or of clutter, that later objects may hide
 CUT_SHARE, MAX_CUT = 0.15, 0.15  # share of shapes that may cross the border, and by how much
 VISIBLE_ALPHA = 64  # coverage (of 255) from which a pixel belongs to the object's box
-_FINE, _SHIFT = 4, 4  # masks are drawn so many times finer, with so many fractional bits on top
+_FINE, _SHIFT = 4, 4  # masks are drawn at this multiple of the size, with so many fractional bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,13 @@ class Scene:
     smallest: float
     """From 18 on, the short sides of uncut shapes are at least 12 px."""
     largest: float
-    """In short sides of the canvas."""
+    """As a share of the canvas's short side."""
     clutter: tuple[int, int]
-    """Fewest and most look-alikes in images with objects."""
+    """Minimum and maximum number of look-alikes in images with objects."""
     clutter_alone: tuple[int, int]
-    """Fewest and most look-alikes in images without objects."""
+    """Minimum and maximum number of look-alikes in images without objects."""
     largest_clutter: float
-    """In short sides of the canvas."""
+    """As a share of the canvas's short side."""
 
 
 SCENES = {
@@ -296,7 +296,7 @@ def _mask_at_random_place(rng: np.random.Generator, contours: Contours, image: A
 
 
 def _polar_points(radii: Array, sweep: float = 2 * math.pi, hole: float | None = None) -> Array:
-    """Return (N, 2) points at the radii over `sweep` radians, and back at `hole` times them."""
+    """Return (N, 2) points at these radii over `sweep` radians, then back at `hole` times these."""
     angles = np.arange(len(radii)) * (sweep / len(radii))
     edge = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
     return edge if hole is None else np.concatenate([edge, hole * edge[::-1]])

@@ -24,9 +24,9 @@ from retinanet.engine.splits import Split
 from retinanet.schema import Config
 
 MANY_BOXES = 1_000_000
-"""Most boxes to compare the anchors with; a larger set is sampled."""
+"""Maximum number of boxes to compare the anchors with; a larger set is sampled."""
 _MAX_SAMPLES, _MAX_UNREACHED = 12, 12
-"""Most pictures to draw of training samples, and of boxes that no anchor learns."""
+"""Maximum number of pictures of training samples, and of boxes that no anchor learns."""
 
 
 def check_anchors(

@@ -161,7 +161,7 @@ class _KnownIds(frozenset[int]):
 
 
 def _is_clearly_sound(record: dict[str, Any]) -> bool:
-    """Whether an annotation needs no closer look, as nearly all of them."""
+    """Whether an annotation needs no closer look; nearly all need none."""
     return (
         is_plain(record)
         and all(abs(value) < 2**31 for value in record["bbox"])

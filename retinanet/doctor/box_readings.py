@@ -26,7 +26,7 @@ LAYOUTS = {
 UNITS = {"px": 0.0, "shares": 1.0, "percent": 100.0, "thousandths": 1000.0}
 """Value of the whole side of an image; 0 for px."""
 _ROUNDING = 0.51
-"""px that rounding may put a box outside its image."""
+"""How far rounding may move a box outside its image, in px."""
 _SLIP, _SLIP_SHARE = 2.0, 0.02
 """px, and share of the image's side, that an imprecise box may extend beyond its image."""
 _FEW = 0.01

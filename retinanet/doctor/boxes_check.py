@@ -147,7 +147,7 @@ def _duplicate_boxes(annotations: Annotations) -> list[Findings]:
             annotations.crowd[start:stop],
         ]
         columns += list(annotations.boxes[start:stop].T)
-        order = np.lexsort(columns[::-1])  # stable: of equal boxes, the first in the file leads
+        order = np.lexsort(columns[::-1])  # stable: equal boxes keep the order of the file
         equal = np.ones(max(0, len(order) - 1), bool)
         for column in columns:
             ordered = column[order]
@@ -220,7 +220,7 @@ def _duplicate_file_names(annotations: Annotations) -> list[Findings]:
 
     def value(row: int) -> str:
         other = annotations.image_ids[first[annotations.file_names[row]]]
-        return f"has the file_name of image {other}"
+        return f"has the same file_name as image {other}"
 
     return image_findings("duplicate-file-name", annotations, np.array(again, np.int64), value)
 

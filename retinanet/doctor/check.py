@@ -217,7 +217,7 @@ def check_file(
     if any(one.kind in WRONG_FORMATS for one in findings):  # then each box is far from its outline
         findings = [one for one in findings if one.kind != "far-from-outline"]
     if images is not None and not images.is_dir():
-        value = "is a file" if os.path.isfile(images) else ""  # noqa: PTH113 (it takes a forbidden one, too)
+        value = "is a file" if os.path.isfile(images) else ""  # noqa: PTH113 (accepts unreadable paths)
         findings += findings_of("no-image-folder", path, [Finding(str(images), value)])
         images = None
     if images is not None and annotations is not None:

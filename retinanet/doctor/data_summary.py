@@ -14,7 +14,7 @@ from retinanet.doctor.findings import ReportSection
 from retinanet.errors import plural
 
 _ROWS = 30
-"""Most classes to show; of more, only the most frequent and the rarest are shown."""
+"""Maximum number of classes to show. With more, only the most frequent and the rarest are shown."""
 _RAREST = 5
 _COCO_AREAS = (32**2, 96**2)
 """Areas (px²) at which small ends and large begins."""

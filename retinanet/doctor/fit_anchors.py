@@ -39,9 +39,9 @@ _SCALES = tuple(2 ** (k / 6) for k in range(-6, 25))
 _RATIOS = tuple(2 ** (k / 4) for k in range(-12, 13))
 """Height / width: 1/8 to 8."""
 _MAX_SEARCHED = 5_000
-"""Most boxes to search on; their IoU with 775 anchors takes 16 MB."""
+"""Maximum number of boxes to search on; their IoU with 775 anchors takes 16 MB."""
 _MAX_HELD_OUT = 100_000
-"""Most boxes to measure the result on."""
+"""Maximum number of boxes to measure the result on."""
 _MIN_TO_SPLIT = 200
 """Number of boxes from which half are held out of the search."""
 _MIN_GAIN = 0.01
@@ -158,7 +158,7 @@ def _random_subset(random: np.random.Generator, count: int, limit: int) -> NDArr
 
 
 def _iou_table(config: Config, boxes: PlacedBoxes) -> NDArray[np.float32]:
-    """Return the best IoU (S, R, m) of each box with each anchor shape on any level, anywhere."""
+    """Return the best IoU (S, R, m) of each box with each anchor shape at the best place."""
     present = build_anchors(config.anchors)
     corners = torch.from_numpy(boxes.xyxy).T.contiguous()
     grids = grids_of(present, boxes.canvases)
@@ -180,7 +180,7 @@ def _iou_table(config: Config, boxes: PlacedBoxes) -> NDArray[np.float32]:
 def _search(
     table: NDArray[np.float32], per_cell: int, positive_iou: float
 ) -> tuple[list[float], list[float]]:
-    """Return the scales and ratios that cover most, over all their numbers that fill a cell."""
+    """Return the best scales and ratios, over all ways to divide `per_cell` between them."""
     best: tuple[tuple[float, float], list[int], list[int]] | None = None
     for scales, ratios in _starting_points(per_cell):
         reached = _climb(table, scales, ratios, positive_iou)
@@ -271,7 +271,7 @@ def describe_fit(fit: AnchorFit) -> list[str]:
     measured_on = plural(before.total.boxes, "box") + (
         f" from images outside the search, which used {fit.searched:,} boxes"
         if fit.held_out
-        else " (too few to hold some out of the search, so the results flatter the fit)"
+        else " (too few to hold some out of the search, so the results are optimistic)"
     )
     lines = [
         f"anchors fitted at short side {before.short_side}, {fit.per_cell} per cell; measured on "

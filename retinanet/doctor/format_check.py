@@ -76,8 +76,8 @@ def _describe_suspicion(annotations: Annotations) -> str:
         for what, images in fitting.items()
         if images >= _SHARE * filled.sum()
     ]
-    clues += [f"the area of {plural(areas, 'box')} is that of {CORNERS}"] if areas else []
-    if not clues:  # objects drawn to their end, beyond the border: each is an overshoot
+    clues += [f"{plural(areas, 'box has', 'boxes have')} the area of {CORNERS}"] if areas else []
+    if not clues:  # whole objects may be annotated, beyond the border
         return ""
     clue = "; ".join(clues)
     return (

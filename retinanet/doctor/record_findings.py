@@ -21,7 +21,7 @@ from retinanet.doctor.box_readings import describe_by_outlines
 from retinanet.doctor.findings import Finding, Findings, findings_of
 
 _SAMPLE = 500
-"""Most boxes far from their outline to try other readings on."""
+"""Maximum number of boxes far from their outline on which other readings are tried."""
 _FEW = 3
 """Fewer outlines than this prove nothing about the whole file."""
 

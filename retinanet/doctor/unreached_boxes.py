@@ -128,7 +128,7 @@ class _UnreachedFinder:
         self._side = side
 
     def find(self, own: NDArray[np.int64]) -> list[UnreachedBox]:
-        """Return those of an image's boxes `own` that no anchor learns."""
+        """Return the boxes of one image (rows `own`) that no anchor learns."""
         canvas = self._placed.canvases[self._placed.canvas_of[own[0]]]
         target = _target(torch.from_numpy(self._placed.xyxy[own]))
         matches = self._match(canvas, target)

@@ -24,7 +24,7 @@ from retinanet.drawing import (
     fit,
     write_image,
 )
-from retinanet.errors import ArgumentError, UserError, plural
+from retinanet.errors import ArgumentError, UserError, missing_attribute, plural
 from retinanet.evaluation.results import Result, to_results
 from retinanet.files import replacing, write_error
 from retinanet.inference.pixels import describe, expanded, path_of, read_pixels
@@ -51,6 +51,10 @@ class Detection(NamedTuple):
     """x1, y1, x2, y2 in pixels of the image."""
     label: int
     """Index of the class, 0..K-1."""
+
+
+if not TYPE_CHECKING:  # a type checker still refuses wrong names
+    Detection.__getattr__ = missing_attribute
 
 
 class ImageDetections:
@@ -85,6 +89,9 @@ class ImageDetections:
         self.categories = categories
         self.image_size = image_size
         self.path = path
+
+    if not TYPE_CHECKING:  # a type checker still refuses wrong names
+        __getattr__ = missing_attribute
 
     @classmethod
     def from_tensors(

@@ -21,7 +21,7 @@ from retinanet.data.canvas import Size, evaluation_canvas, resized
 from retinanet.data.collate import LoadedImage, collate, empty_target
 from retinanet.distributed.device import choose_device
 from retinanet.distributed.precision import Precision, autocast, inference_precision
-from retinanet.errors import UserError
+from retinanet.errors import UserError, missing_attribute
 from retinanet.inference.detections import ImageDetections, check_threshold
 from retinanet.inference.pixels import expanded, path_of, read_pixels
 from retinanet.model.detector import Detector
@@ -121,6 +121,9 @@ class Predictor:
         self._precision = precision
         self._side = config.data.evaluation_short_side
 
+    if not TYPE_CHECKING:  # a type checker still refuses wrong names
+        __getattr__ = missing_attribute
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the K classes."""
@@ -138,7 +141,14 @@ class Predictor:
     @overload
     def __call__(
         self,
-        images: list[OneImage] | list[ImageInput] | tuple[ImageInput, ...],
+        images: list[OneImage],
+        threshold: SupportsFloat | None = None,
+    ) -> list[ImageDetections]: ...
+
+    @overload
+    def __call__(
+        self,
+        images: list[ImageInput] | tuple[ImageInput, ...],
         threshold: SupportsFloat | None = None,
     ) -> list[ImageDetections]: ...
 

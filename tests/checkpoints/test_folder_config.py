@@ -98,7 +98,7 @@ def test_without_its_record_a_file_counts_as_edited(
         ("train: [", "config.yaml, line 1: "),
         ("", "config.yaml: is empty"),
         ("train: {lr: -1}", "config.yaml: train.lr is -1; it should be greater than 0"),
-        ("train: {lrr: 1}", "config.yaml: train.lrr is not an option; did you mean lr?"),
+        ("train: {lrr: 1}", "config.yaml: train.lrr is not an option; did you mean train.lr?"),
         ("- 1", "config.yaml: should contain sections such as `train:`"),
     ],
 )

@@ -1,8 +1,10 @@
 """What users of other projects type is answered with what does it here."""
 
+from pathlib import Path
+
 import pytest
 
-from retinanet.commands.arguments import check_overrides, device_name
+from retinanet.commands.arguments import check_checkpoint, check_overrides, device_name
 from retinanet.commands.habits import answer, has_effect, unused_in_predict
 from retinanet.errors import UserError
 from retinanet.schema.options import all_options
@@ -51,6 +53,34 @@ def test_by_command(name: str, value: str, train: str, evaluate: str, predict: s
         meant = answer(name, value, command)
         assert meant is not None
         assert meant.startswith(expected)
+
+
+def test_values_that_change_the_answer() -> None:
+    yolo = answer("data", "my.yaml", "train")
+    assert yolo is not None
+    assert yolo.startswith("convert the data set first: retinanet convert yolo my.yaml OUT")
+    assert answer("pretrained", "False", "train") == "model.weights=none"
+    assert answer("resume", "True", "train") == "--resume runs/NAME"
+
+
+def test_all_words_are_answered_at_once() -> None:
+    with pytest.raises(UserError) as wrong:
+        check_overrides(["epochs=10", "train.lr=1", "imgsz=640"], "train")
+    assert str(wrong.value).splitlines() == [
+        "'epochs=10' is not of the form section.key=value; here: train.epochs=10",
+        "'imgsz=640' is not of the form section.key=value; here: data.short_side=640",
+    ]
+
+
+def test_a_word_in_place_of_the_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as wrong:
+        check_checkpoint("model=best.pt", "predict")
+    assert str(wrong.value) == (
+        "'model=best.pt' is not a checkpoint; here: the checkpoint comes first, without a flag: "
+        "retinanet predict best.pt IMAGES"
+    )
+    (tmp_path / "a=b.pt").touch()
+    check_checkpoint(str(tmp_path / "a=b.pt"), "predict")
 
 
 def test_what_is_not_known() -> None:

@@ -230,7 +230,10 @@ def test_what_cannot_be_fixed_is_listed(data: Any, run: Run, tmp_path: Path) -> 
             ["DATA", "data.classes=[cat]"],
             "data.classes needs a config (YAML): in a single annotation file",
         ),
-        (["DATA", "data.min_box=3"], "data.min_box is not an option; did you mean min_box_side?"),
+        (
+            ["DATA", "data.min_box=3"],
+            "data.min_box is not an option; did you mean data.min_box_side?",
+        ),
     ],
 )
 def test_wrong_words(data: Any, run: Run, words: list[str], message: str) -> None:

@@ -185,7 +185,7 @@ def test_few_boxes(tiny_coco: Any) -> None:
     fit = search_anchors(SMALL, split, boxes)
     assert (fit.held_out, fit.searched) == (False, 3)
     assert (
-        "on 3 boxes (too few to hold some out of the search, so the results flatter the fit):"
+        "on 3 boxes (too few to hold some out of the search, so the results are optimistic):"
         in (describe_fit(fit)[0])
     )
 

@@ -90,7 +90,7 @@ def test_a_rotated_image_that_is_almost_square_is_not_off_by_one(tmp_path: Path)
     [
         ((20, 30), "wrong-size", "30x20, half that size: the boxes may belong to a scaled copy"),
         ((80, 120), "wrong-size", "120x80, twice that size: the boxes may belong to a scaled copy"),
-        ((60, 40), "swapped-size", "40x60: width and height are exchanged"),
+        ((60, 40), "swapped-size", "40x60: width and height are swapped"),
         ((33, 44), "wrong-size", "44x33"),
     ],
 )

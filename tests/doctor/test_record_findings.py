@@ -98,7 +98,8 @@ def test_boxes_that_are_unclear_in_a_whole_file_are_all_left_out(data: Any) -> N
         "multiply radians by 57.2958, add 360 to angles in degrees, remove scores"
     )
     assert found[1].startswith(
-        "annotation 2 (image 1) has bbox [20, 20, 8, 4, 0.7], as unclear as that of annotation 1"
+        "annotation 2 (image 1) has bbox [20, 20, 8, 4, 0.7], unclear for the same reason as "
+        "annotation 1"
     )
     assert reading.aside == {"images": 0, "annotations": 80, "categories": 0}
 

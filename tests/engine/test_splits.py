@@ -14,7 +14,7 @@ from retinanet.engine.preflight.training_boxes import (
     place_boxes,
     training_short_side,
 )
-from retinanet.engine.splits import build_matcher, open_split
+from retinanet.engine.splits import build_matcher, locate_split, open_split
 from retinanet.errors import UserError
 from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
@@ -64,6 +64,16 @@ def test_a_file_that_stands_twice_in_a_list(tiny_coco: Any) -> None:
         UserError, match=r"data\.train\.annotations: .*train\.json is in the list twice"
     ):
         open_split(override_config(Config(), words), "train")
+
+
+def test_absolute_paths_need_no_root(tiny_coco: Any) -> None:
+    path = tiny_coco([(8, 8)], [[[0.0, 0.0, 5.0, 5.0]]])
+    words = ["data.root=/nowhere", f"data.train.annotations={path}"]
+    whole = override_config(Config(), [*words, f"data.train.images={path.parent}"])
+    assert locate_split(whole, "train") == [(path, path.parent)]
+    part = override_config(Config(), [*words, "data.train.images=images"])
+    with pytest.raises(UserError, match=r"^data\.root: there is no such folder.*: /nowhere$"):
+        locate_split(part, "train")
 
 
 def test_a_presets_canvas_decides_the_size_of_boxes(tiny_coco: Any) -> None:

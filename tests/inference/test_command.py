@@ -271,4 +271,4 @@ def test_options_on_the_command_line(
     assert main([*words, "postprocess.max_detections=3"]) == 0
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 3
     assert main([*words, "postprocess.max_detection=3"]) == 2
-    assert "did you mean max_detections?" in capsys.readouterr().err
+    assert "did you mean postprocess.max_detections?" in capsys.readouterr().err

@@ -1,8 +1,12 @@
 """The result for one image: reading, selecting, drawing, saving, handing on."""
 
+import copy
 import json
 import math
+import pickle
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from retinanet.categories import Categories
 from retinanet.errors import ArgumentError, UserError
@@ -56,6 +61,8 @@ def test_reading() -> None:
         ([True, False, True], [0.75, 0.25]),
         (np.array([False, True, False]), [0.5]),
         ([], []),
+        (np.array([]), []),
+        (np.array([True, False, False]), [0.75]),
     ],
 )
 def test_selecting(index: Any, scores: list[float]) -> None:
@@ -68,16 +75,38 @@ def test_selecting(index: Any, scores: list[float]) -> None:
     )
 
 
+@pytest.mark.parametrize("index", [np.array([[0, 1]]), found().boxes > 3, [0.5], ["dog"]])
+def test_what_selects_nothing(index: Any) -> None:
+    with pytest.raises(IndexError, match="a list of booleans or indices, not by an array of type"):
+        found()[index]
+
+
+def test_names_of_other_projects_are_refused_with_ours() -> None:
+    with pytest.raises(AttributeError, match=r"no attribute 'pred_boxes'\. It has: above, boxes,"):
+        found().pred_boxes  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'xyxy'\. It has: box, "):
+        found()[0].xyxy  # type: ignore[attr-defined]  # noqa: B018
+    assert not hasattr(found(), "__array__")
+    assert copy.deepcopy(found()[0]) == found()[0]
+    assert len(pickle.loads(pickle.dumps(found()))) == len(found())
+
+
 def test_above() -> None:
     assert [d.name for d in found().above(0.5)] == ["dog", "cat"]
     assert len(found().above(1)) == 0 and not found().above(1)
-    assert len(found().above(np.float32(0))) == 3
+    assert found()[np.array(1)] == found()[1]  # type: ignore[comparison-overlap]
+    numbers = (np.float32(0.5), np.array(0.5), torch.tensor(0.5), Decimal("0.5"), Fraction(1, 2))
+    assert [len(found().above(number)) for number in numbers] == [2] * 5
     for wrong in (-0.1, 1.5, 50, math.nan, math.inf):
         with pytest.raises(ArgumentError, match=f"threshold must be from 0 to 1, not {wrong:g}"):
             found().above(wrong)
         with pytest.raises(ValueError, match="threshold"):
             found().above(wrong)
-    for wrong_type in ("0.5", True, None, [0.5]):
+    for huge in (10**400, Decimal("sNaN"), Fraction(3, 2)):
+        with pytest.raises(ArgumentError, match=r"from 0 to 1, not (inf|nan|1\.5)$"):
+            found().above(huge)
+    array = np.array([0.5, 0.5])
+    for wrong_type in ("0.5", True, None, [0.5], np.True_, torch.tensor(True), 1j, array):
         with pytest.raises(TypeError, match="threshold must be a number from 0 to 1, not "):
             found().above(wrong_type)  # type: ignore[arg-type]
 
@@ -108,6 +137,9 @@ def test_handing_on() -> None:
         ],
     }
     assert json.loads(json.dumps(result)) == result
+    assert json.dumps(found().to_coco(np.int64(7))) == json.dumps(found().to_coco(7))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="integer"):
+        found().to_coco("7")  # type: ignore[arg-type]
     assert found().to_dict()["path"] is None
 
 
@@ -149,6 +181,10 @@ def test_saving(tmp_path: Path) -> None:
         ("a.txt", ArgumentError, r"a\.txt: the suffix must be one of \.jpg, \.jpeg, \.png, \.json"),
         ("a", ArgumentError, "a: the suffix must be one of"),
         ("image.png", ArgumentError, r"image\.png: is the image itself\. Choose another path"),
+        ("link.png", ArgumentError, r"link\.png: is the image itself"),
+        ("hard.png", ArgumentError, r"hard\.png: is the image itself"),
+        ("a\0.jpg", ArgumentError, "cannot be written: embedded null"),
+        ("x" * 400 + ".jpg", UserError, r"x\.jpg: cannot be written: File name too long"),
         ("folder.jpg", UserError, r"folder\.jpg: cannot be written: "),
         ("image.png/a.jpg", UserError, r"a\.jpg: cannot be written: "),
     ],
@@ -159,11 +195,15 @@ def test_where_nothing_is_saved(
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), IMAGE)
     (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "link.png").symlink_to(path)
+    (tmp_path / "hard.png").hardlink_to(path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(kind, match=message):
         found(path).save(tmp_path / name)
     with pytest.raises(kind, match=message):
         found().save(tmp_path / name, image=path)
+    with pytest.raises(kind, match=message):
+        found(path).save(tmp_path / name, image=IMAGE)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 

@@ -61,7 +61,7 @@ def test_threshold_and_its_default(predictor: Predictor, changed: Changed, photo
             with pytest.raises(ArgumentError, match="threshold must be from 0 to 1"):
                 predictor(images, threshold=wrong)
     with pytest.raises(TypeError, match="threshold must be a number"):
-        predictor(path, threshold="high")  # type: ignore[call-overload]
+        predictor(path, threshold="high")  # type: ignore[arg-type]
 
 
 def test_a_list_gives_a_list(predictor: Predictor, photos: Path) -> None:
@@ -189,6 +189,9 @@ def test_loading(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert repr(detector) == f"<RetinaNet resnet18, 3 classes, on {detector.device}>"
     with pytest.raises(TypeError, match=r"overrides must be a list of strings: \['a\.b=1'\]"):
         load(small_checkpoint, overrides="a.b=1")
+    for wrong in (None, 3, [3], {"eval": {"batch_size": 2}}):
+        with pytest.raises(TypeError, match="overrides must be a list of strings, such as"):
+            load(small_checkpoint, overrides=wrong)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="there is no such checkpoint"):
         load("none.pt")
 

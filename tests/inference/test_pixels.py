@@ -144,8 +144,22 @@ TAKES = "An image is a path, a PIL image, a uint8 NumPy array (H, W, 3) in RGB o
         (np.zeros((8, 9, 5), np.uint8), "shape (8, 9, 5)", TAKES),
         (np.zeros(9, np.uint8), "shape (9,)", TAKES),
         (np.uint8(3), "a value of type numpy.uint8", TAKES),
-        (Image.new("F", (3, 2)), "a PIL image of mode 'F' and size (3, 2)", "Pass its path"),
+        (
+            Image.new("F", (3, 2)),
+            "a PIL image of mode 'F' and size (3, 2)",
+            "Pass its path, or scale its values to 0-255: an array of uint8.",
+        ),
         (Image.new("I", (3, 2)), "a PIL image of mode 'I' and size (3, 2)", "Pass its path"),
+        (Image.new("LAB", (3, 2)), "a PIL image of mode 'LAB'", "or image.convert('RGB')."),
+        (RGB.astype(">u2"), "an array of type >u2", "(image >> 8).astype(np.uint8)"),
+        (np.array(["a.jpg", "b.jpg"]), "shape (2,)", "are a list: pass image.tolist()."),
+        (RGB.astype(np.complex64), "complex64", "Complex numbers are not colours."),
+        ([RGB], "a value of type list", "has no lists inside"),
+        (torch.zeros(8, 9, dtype=torch.uint8), "shape (8, 9)", "pass image[None]"),
+        (torch.zeros(3, 8, 9).byte().to_sparse(), "a sparse_coo tensor of type uint8", "dense"),
+        (torch.zeros(3, 8, 9, device="meta").byte(), "a meta tensor of type uint8", "have values"),
+        (os.fsencode(__file__), "a value of type bytes", "os.fsdecode(path)"),
+        (Image.new("La", (3, 2)), "mode 'La'", "image.convert('LA')"),
         (None, "None", TAKES),
         (7, "a value of type int", TAKES),
         (b"\xff\xd8", "a value of type bytes", "PIL.Image.open(io.BytesIO(data))"),
@@ -170,6 +184,19 @@ def test_what_is_no_image(image: Any, got: str, remedy: str) -> None:
             "curl -LO 'https://a.b/c d.jpg'",
         ),
         ("rtsp://cam/1", "rtsp://cam/1: nothing is read from the network. Pass a file"),
+        (
+            "https:/a.b/c.jpg",  # str(Path("https://a.b/c.jpg"))
+            "https:/a.b/c.jpg: nothing is read from the network. Download it first: curl -LO",
+        ),
+        ("file:///a.jpg", "file:///a.jpg: is a URL. Pass the path of the file, without file://"),
+        (
+            "data:image/png;base64,iVB" + 9999 * "x",
+            "xxx...: is the content of an image, not a path",
+        ),
+        (9999 * "x", "xxx...: there is no such file in "),
+        ("~nobody-here/a.jpg", "~nobody-here/a.jpg: this user has no home folder"),
+        ("", "The path of the image is empty"),
+        ("a/*.jpg", ". For a pattern pass sorted(glob.glob('a/*.jpg'))"),
         ("folder", "folder: is a folder. Pass its images: sorted(Path('folder').glob('*.jpg'))"),
         ("none.jpg", f"none.jpg: there is no such file in {os.sep}"),
         ("text.jpg", "text.jpg: not an image that can be decoded: "),
@@ -183,7 +210,8 @@ def test_paths_that_are_refused(
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read_pixels(name)
-    is_argument = "://" in name or name == "folder"
+    is_argument = ":" in name or name in ("", "folder", "~nobody-here/a.jpg")
+    assert len(str(caught.value)) < 600
     assert isinstance(caught.value, ArgumentError) == is_argument
 
 
@@ -193,4 +221,13 @@ def test_a_pil_image_whose_file_is_cut(tmp_path: Path) -> None:
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:2000])
     with Image.open(path) as opened, pytest.raises(UserError, match=r"cut\.png: cannot be decoded"):
+        read_pixels(opened)
+
+
+def test_a_pil_image_whose_file_was_closed_unread(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    with Image.open(path) as opened:
+        pass
+    with pytest.raises(UserError, match=r"a\.png: cannot be decoded: .*call image\.load\(\) there"):
         read_pixels(opened)

@@ -76,7 +76,7 @@ def edit(data: Path) -> Callable[..., Path]:
             "train.gpus=2",
             "train.gpus is not an option; the options are: batch_size, micro_batch, steps, epochs,",
         ),
-        ("train.bach_size=2", "train.bach_size is not an option; did you mean batch_size?"),
+        ("train.bach_size=2", "train.bach_size is not an option; did you mean train.batch_size?"),
         ("train.workers=2", "train.workers is not an option; did you mean data.workers?"),
         ("batch_size.train=2", "batch_size is not an option; did you mean train.batch_size?"),
         (
@@ -147,7 +147,10 @@ def test_splits_that_are_not_set(tmp_path: Path, refuse: Refuse) -> None:
 def test_train_without_anything(cli: Cli) -> None:
     ran = cli("train")
     assert ran.code == 2
-    assert "give a config file, or a run with --resume" in ran.err
+    assert (
+        "give a recipe or a config file (retinanet train finetune_small), or a run with --resume"
+        in ran.err
+    )
 
 
 # Annotation files.

@@ -95,7 +95,7 @@ def read_openimages(
         units: Unit of the coordinates: `shares` or `percent` of the image's sides, or `px`.
 
     Raises:
-        UserError: The header row is not that of boxes, or the coordinates are in other units.
+        UserError: The header row is not that of a box file, or the coordinates are in other units.
     """
     reader = _BoxReader(path, images, names, problems, other_classes=other_classes, units=units)
     for name in find_image_names(images):

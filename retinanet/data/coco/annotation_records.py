@@ -1,4 +1,4 @@
-"""The annotations of a COCO file: the list in the file -> checked columns.
+"""Turn the list of annotations in a COCO file into checked columns.
 
 Each piece is first read strictly and fast: the decoder checks the types, arrays check the values.
 If that fails, the piece is read again record by record, to report what is wrong or to accept what
@@ -66,7 +66,7 @@ class _Annotation(_Special, kw_only=True, gc=False):  # type: ignore[misc, valid
 
 
 class _StrictDecoder:
-    """Decodes pieces; a fifth slower from the first record that has other keys."""
+    """Decodes pieces; a fifth slower after the first record with other keys."""
 
     def __init__(self) -> None:
         self._plain: msgspec.json.Decoder[list[_Plain]] | None = msgspec.json.Decoder(list[_Plain])

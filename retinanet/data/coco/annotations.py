@@ -202,7 +202,7 @@ def map_annotations(
     Args:
         place: Path of the index.
         path: Path of its annotation file.
-        belongs: Tells whether the source in the header is the right one.
+        belongs: Returns whether the source in the header is the right one.
     """
     try:
         with place.open("rb") as file:

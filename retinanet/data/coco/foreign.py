@@ -113,7 +113,7 @@ def name_values(values: Any, path: Path | None = None) -> str | None:
     if isinstance(values, list):
         return _name_list(values, path)
     if not isinstance(values, dict):
-        return f"is JSON, but {json.dumps(values):.40} instead of an object; {_EXPORT}"
+        return f"is JSON, but contains {json.dumps(values):.40} instead of an object; {_EXPORT}"
     records = _records(values.get("annotations"))
     if all(isinstance(values.get(key), list) for key in _LISTS) or (
         isinstance(values.get("images"), list) and records

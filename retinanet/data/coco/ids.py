@@ -1,4 +1,4 @@
-"""Ids of records -> their rows, for whole arrays."""
+"""Find the rows of records by their ids, for whole arrays."""
 
 from __future__ import annotations
 

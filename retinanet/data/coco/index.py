@@ -1,4 +1,4 @@
-"""COCO JSON -> its index: read and checked once, then mapped from a cache.
+"""Turn COCO JSON into an index: read and checked once, then mapped from a cache.
 
 The cache is stored beside the annotation file, or in the user's cache folder if that is not
 writable. It is valid if size and modification time match the annotation file; if only the time

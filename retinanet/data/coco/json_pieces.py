@@ -31,9 +31,9 @@ _TAIL_BYTES = 2**20
 def cut_list_out(content: bytes, key: str) -> tuple[bytes, memoryview] | None:
     """Cut the list `key` out of a JSON object; return the rest (with `MARK` for it) and the list.
 
-    A guess from the usual layout, which saves a pass over the list; None if the content does not
-    have that layout. The guess was right if the rest is an object whose `key` is `MARK` and the
-    part cut out is a list: the matched text may also be inside another value.
+    This is a guess that saves a pass over the list; None if the content does not have the usual
+    layout. The guess was right if the rest is an object whose `key` is `MARK` and the part cut
+    out is a list. Otherwise the matched text may be inside another value.
     """
     opening = re.search(rb'"%b"\s*:\s*\[' % key.encode(), content)
     if opening is None:

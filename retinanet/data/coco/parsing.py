@@ -1,4 +1,4 @@
-"""The bytes of a COCO file -> checked columns, piece by piece.
+"""Parse the bytes of a COCO file into checked columns, piece by piece.
 
 Each piece of a list is first read strictly and fast: the decoder checks the types, arrays check the
 values. If that fails, the piece is read again record by record, to report what is wrong or to
@@ -43,7 +43,7 @@ _MAX_LENIENT_BYTES = 2**28
 """Larger files are not read again by Python's json, which takes ten times the memory."""
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BYTE_NUMBER = re.compile(r" \(byte (\d+)\)")
-"""In msgspec's messages."""
+"""The place in a message of msgspec."""
 
 
 class _File(msgspec.Struct):

@@ -286,7 +286,10 @@ def find_unclear(
         if problem is not None:
             name, value = name_record(record), problem.value
             if name != problem.record:
-                value = f"has bbox {record['bbox']!r:.100}, as unclear as that of {problem.record}"
+                value = (
+                    f"has bbox {record['bbox']!r:.100}, unclear for the same reason as "
+                    f"{problem.record}"
+                )
             yield record, replace(problem, record=name, value=value)
 
 

@@ -42,7 +42,7 @@ def select(
             keeps a subset of a larger one.
 
     Raises:
-        UserError: An unknown class.
+        UserError: A class is unknown.
     """
     categories = files[0].categories
     for name in classes or ():

@@ -1,4 +1,4 @@
-"""Find the files in a folder and its subfolders, without those that computers add on their own.
+"""Find the files in a folder and its subfolders, without those that systems add on their own.
 
 Names that begin with a dot do not belong to a data set: `.ipynb_checkpoints` has old copies,
 `.thumbnails` has small ones, and macOS writes `._a.jpg` beside `a.jpg`. The same holds for the
@@ -58,7 +58,7 @@ def is_hidden(name: str) -> bool:
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> FoundFiles:
     """Return the files with one of these suffixes (given in lower case; any case matches).
 
-    Links to folders are followed, but not in a circle. A missing folder has no files.
+    Links to folders are followed, except circular ones. A missing folder has no files.
 
     Raises:
         UserError: A folder cannot be read.
@@ -145,7 +145,7 @@ def read_head(path: Path) -> bytes:
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], bool]]:
     """Yield the inner path (`a/b/`) and files of each folder, and whether it is hidden."""
-    # The (device, inode) pairs of the parent folders reveal a circle of links.
+    # The (device, inode) pairs of the parent folders reveal circular links.
     waiting: list[tuple[str, bool, frozenset[tuple[int, int]]]] = [("", False, frozenset())]
     while waiting:
         inside, skipped, above = waiting.pop()

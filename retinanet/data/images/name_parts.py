@@ -1,7 +1,7 @@
 r"""Split file names into parts, to tell two spellings of one name from two different names.
 
-Supported are paths of any system (`images/a.jpg`, `C:\images\a.jpg`), URLs
-(`s3://bucket/a.jpg`), % codes, and the file names that Label Studio writes.
+It accepts paths of any system (`images/a.jpg`, `C:\images\a.jpg`), URLs (`s3://bucket/a.jpg`),
+% codes, and the file names that Label Studio writes.
 """
 
 from __future__ import annotations

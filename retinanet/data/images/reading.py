@@ -1,4 +1,4 @@
-"""An image file -> its pixels, (H, W, 3) uint8 RGB."""
+"""Read the pixels of an image file, (H, W, 3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ def read_image(
     The format is recognised by the content, not the name: JPEG, PNG, WebP, BMP, TIFF, GIF,
     JPEG 2000, AVIF or PNM, with at most `MAX_PIXELS`. Only the first frame or page is used.
 
-    Grey images become three equal channels, palettes and CMYK become RGB. Of 16 bits the high byte
-    is used. Alpha is dropped and the colours stay as stored (in a TIFF they may be multiplied by
-    alpha, so that transparent is black). TIFFs with bands other than grey or RGB (and alpha), with
-    more than 16 bits, or with floating-point or negative numbers are refused.
+    Grey images become three equal channels, palettes and CMYK become RGB. 16-bit images keep only
+    the high byte. Alpha is dropped and the colours stay as stored (in a TIFF they may be multiplied
+    by alpha, so that transparent is black). TIFFs with bands other than grey or RGB (and alpha),
+    more than 16 bits, or floating-point or negative numbers are refused.
 
     The image is rotated as in viewers (by EXIF in JPEG, PNG, WebP and TIFF, by irot and imir in
     AVIF). If the annotation file has the size of the unrotated image, the image is not rotated,

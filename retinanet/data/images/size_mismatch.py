@@ -13,8 +13,8 @@ _FRACTIONS = {0.5: "half that size", 2.0: "twice that size"}
 def mismatch_of(file: Size, record: Size) -> Mismatch:
     """Return how two different sizes (height, width) differ.
 
-    Swapped: width and height are exchanged. Off by one: neither side differs by more than a pixel,
-    as after rounding. Scaled: the same aspect ratio, to a pixel.
+    Swapped: width and height are in the wrong order. Off by one: neither side differs by more
+    than a pixel, as after rounding. Scaled: the same aspect ratio, to a pixel.
     """
     if file == record[::-1]:
         return "swapped"
@@ -40,7 +40,7 @@ def describe_mismatch(file: Size, record: Size) -> str:
     scale = _scale(file, record)
     match mismatch_of(file, record):
         case "swapped":
-            return ": width and height are exchanged"
+            return ": width and height are swapped"
         case "off by one":
             return ": off by one pixel, as after rounding"
         case "scaled" if scale is not None:

@@ -18,7 +18,7 @@ from retinanet.doctor.repair.sizes import recorded_size
 from retinanet.errors import UserError
 
 _MARGIN = 1.0
-"""px that a box may extend beyond its image and still fit in it."""
+"""How far a box may extend beyond its image and still fit, in px."""
 _OUTLINE_IOU = 0.8
 _MIN_ALIKE = 3
 """Clear boxes, all with the same cause, from which the others follow."""

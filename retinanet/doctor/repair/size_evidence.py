@@ -30,7 +30,7 @@ _OTHERS = [BoxReading("xyxy"), BoxReading("cxcywh"), BoxReading("yxyx")]
 _MIN_LEAVING, _STRONG_SHARE = 3, 0.2
 """Number and share of boxes that must leave an image of the wrong size."""
 _BORDER = 0.51
-"""px from the border at which a box ends there."""
+"""Distance in px within which a box counts as ending at the border."""
 _CHANCE, _MIN_TIES = 5, 3
 """Boxes at a border are evidence only if there are this many times more than by chance, plus so
 many."""

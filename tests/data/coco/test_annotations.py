@@ -178,7 +178,7 @@ OUTSIDE = "which leads outside the image folder; it must be relative to it, with
             "not JSON: lists are nested hundreds of levels deep",
         ),
         ([], "is an empty list; export COCO JSON"),
-        (None, "is JSON, but null instead of an object; export COCO JSON"),
+        (None, "is JSON, but contains null instead of an object; export COCO JSON"),
         ({}, 'has no "images" list; a COCO file has images, annotations, categories'),
         ({"images": [], "categories": []}, 'has no "annotations" list'),
         ({"images": [], "annotations": []}, 'has no "categories" list'),

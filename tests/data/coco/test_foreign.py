@@ -62,7 +62,7 @@ CASES: list[tuple[str, Any, str]] = [
     ("x.json", [{"file_name": "a", "annotations": []}], "Detectron2 dataset dicts"),
     ("x.json", [{"a": 1, "b": 2}], f"is a list of objects with a, b, not an object .*{EXPORT}"),
     ("x.json", [1, 2], "is a list of ints"),
-    ("x.json", "text", 'is JSON, but "text" instead of an object'),
+    ("x.json", "text", 'is JSON, but contains "text" instead of an object'),
     ("x.json", {"val": COCO, "train": COCO},
      r"has a COCO file under the key 'val'; write it to a file of its own: `python -c "),
     ("x.json", {"images": [], "annotation": [], "categories": []},

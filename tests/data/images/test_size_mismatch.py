@@ -14,7 +14,7 @@ from retinanet.data.images.size_mismatch import (
 @pytest.mark.parametrize(
     ("file", "record", "mismatch", "words"),
     [
-        ((480, 640), (640, 480), "swapped", ": width and height are exchanged"),
+        ((480, 640), (640, 480), "swapped", ": width and height are swapped"),
         ((480, 640), (480, 639), "off by one", ": off by one pixel, as after rounding"),
         ((480, 640), (481, 639), "off by one", ": off by one pixel, as after rounding"),
         (

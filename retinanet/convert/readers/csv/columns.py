@@ -205,7 +205,7 @@ def find_columns(names: Sequence[str], *, told: bool, has_label: bool) -> Column
         )
     kinds = {meanings[place].unit for place in box}
     if len(kinds) > 1:
-        raise UnclearColumnsError("the names of only some coordinates say px")
+        raise UnclearColumnsError("the column names do not show the same unit for all coordinates")
     canonical = ["_"] * len(names)
     canonical[image] = "image"
     if label is not None:

@@ -25,7 +25,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ROTATED = ("cx", "cy", "w", "h", "angle")
 _SHAPES = ("bndbox", "robndbox", "polygon")
 _SAME = 2.0
-"""Px by which a <bndbox> may differ from the box around a <robndbox> of the same object."""
+"""How far a <bndbox> may be from the box around the <robndbox> of the same object, in px."""
 _DIFFICULT = ("difficult", "isdifficult")
 _IGNORED = frozenset((*map(key_of, FLAGS), "iscrowd", "crowd")) - {*_DIFFICULT}
 _FLAGS = {"": False, "0": False, "false": False, "no": False, "unspecified": False}

@@ -25,7 +25,7 @@ class VocElement(Element):
     line: int = 0
 
     def findall(self, path: str, namespaces: dict[str, str] | None = None) -> list[Any]:
-        """Return the children with a name; they have their lines, too."""
+        """Return the children with this name, each with its line."""
         return super().findall(path, namespaces)
 
 

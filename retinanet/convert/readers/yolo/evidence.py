@@ -1,4 +1,4 @@
-"""Check from all rows of a YOLO data set whether they are read in the right way."""
+"""Check that a YOLO data set is read correctly, with evidence from all of its rows."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class _Texts:
     def folders_by_end(self, image: Path) -> Iterator[list[str]]:
         """Yield folders whose path is the end of an image's path, under any name of the base.
 
-        Last comes the only folder with a text file of the image's name, if there is just one.
+        If only one folder has a text file with the image's name, it comes last.
         """
         key = _key(str(image.parent))
         for start in range(len(key) + 1):

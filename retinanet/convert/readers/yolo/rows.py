@@ -215,7 +215,7 @@ def _key_point_hint(shape: tuple[int, int] | None) -> str:
 
 
 def _outside_message(columns: list[str], places: list[float], units: str) -> str:
-    found = f"{' '.join(columns)!r:.80}: coordinates are shares of the image's width and height"
+    found = f"{' '.join(columns)!r:.80}: coordinates must be shares of the image's width and height"
     if units == "percent":
         return f"{found} in percent, from 0 to 100; correct the row"
     if len(places) == 4 or max(places) <= 2 or min(places) < -0.5:

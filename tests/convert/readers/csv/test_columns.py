@@ -118,7 +118,10 @@ def test_the_best_name_of_several() -> None:
             "image,x1,y1,x2,y2",
             "no column has the class; to give all boxes the same class, use --label NAME",
         ),
-        ("image,x1_norm,y1,x2,y2,label", "the names of only some coordinates say px"),
+        (
+            "image,x1_norm,y1,x2,y2,label",
+            "the column names do not show the same unit for all coordinates",
+        ),
     ],
 )
 def test_unclear_names(header: str, message: str) -> None:

@@ -148,8 +148,8 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
         f"  {place}:5: 8 columns; {forms}ints",
         f"  {place}:6: not all of '0 a .5 .5 .5' are numbers; {forms}ints",
         f"  {place}:7: not all of '0 nan .5 .5 .5' are numbers; {forms}ints",
-        f"  {place}:8: '20 10 5 5': coordinates are shares of the image's width and height, from 0 "
-        "to 1; correct the row",
+        f"  {place}:8: '20 10 5 5': coordinates must be shares of the image's width and height, "
+        "from 0 to 1; correct the row",
         f"  {place}:9: the box of 'cat' has no area (it must have x1 < x2 and y1 < y2): "
         f"[20, 5, 20, 15] {fix}",
         f"  {place}:10: the box of 'cat' is more than 2 px outside its image: "
@@ -295,7 +295,7 @@ def test_class_numbers_outside_the_names(
     place.write_text("2 9 .5 .5 .5\n-1 .5 .5 .5 .5\n")  # wrong in other ways, too
     assert convert("yolo", path, out, "--overwrite", "--other-classes", "drop").err == (
         f"error: {path}: 2 problems; nothing was written\n"
-        f"  {place}:1: '9 .5 .5 .5': coordinates are shares of the image's width and height, from "
-        "0 to 1; correct the row\n"
+        f"  {place}:1: '9 .5 .5 .5': coordinates must be shares of the image's width and height, "
+        "from 0 to 1; correct the row\n"
         f"  {place}:2: class -1 is not a whole number from 0\n"
     )

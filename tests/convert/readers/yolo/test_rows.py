@@ -98,7 +98,7 @@ def test_a_name_with_blanks_and_an_outline(labels: Call) -> None:
         ),
         ("0 -.2 .5 .5 .5", "from 0 to 1; correct the row\n"),
         ("0 1.02 .5 .1 .1", "from 0 to 1; correct the row\n"),
-        ("0,0,5,0,5,0,5,0,5", "'0 5 0 5 0 5 0 5': coordinates are shares"),
+        ("0,0,5,0,5,0,5,0,5", "'0 5 0 5 0 5 0 5': coordinates must be shares"),
         (
             "0 .5 .5 .5 .5\n".encode("utf-16-le"),
             "UTF-16 without a byte order mark; save it in UTF-8",
