@@ -1,4 +1,4 @@
-"""RetinaNet done completely. The config is the experiment; hardware only changes the time.
+"""Train, evaluate and use RetinaNet. The config is the experiment; hardware only changes the time.
 
 Example:
     import retinanet

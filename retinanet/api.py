@@ -1,4 +1,4 @@
-"""What `import retinanet` offers beside `load`: the commands as functions, which return values.
+"""The commands as functions that return values: `train`, `evaluate` and `check`.
 
 They print nothing; on a terminal, a long one shows a progress bar. Pass `say=print` to see what
 the command prints while it works.
@@ -66,7 +66,7 @@ def train(
         resume: Run folder or checkpoint to continue; without a config, its own is used.
         auto_resume: Continue the run in the config's folder, or start it.
         allow_changes: Continue a run even as another experiment.
-        say: Called with each line of the log; None keeps silent.
+        say: Called with each line of the log; None prints nothing.
         **options: Options on top of the config, by section: `data={"root": "my_data"}`,
             `train={"epochs": 20}`; or by their full names: `**{"train.lr": 0.01}`.
 
@@ -82,7 +82,7 @@ def train(
     if say is not None and not callable(say):
         raise TypeError(f"say must be a function, such as print, not {say!r}")
     if config is None and resume is None:
-        raise TypeError("train() needs a config, or a run to resume")
+        raise TypeError('train() needs a config, such as "finetune_small", or a run to resume')
     if resume is not None and auto_resume:
         raise TypeError("train() takes resume or auto_resume, not both")
     if allow_changes and resume is None and not auto_resume:
@@ -136,7 +136,7 @@ def evaluate(
         images: Folder of the images of `annotations`.
         device: See `load`.
         output: Folder for `results.json`, metrics and pictures; None writes no file.
-        say: Called with notes about the input; None keeps silent.
+        say: Called with notes about the input; None prints nothing.
         **options: Options on top of the checkpoint's, see `train`.
 
     Returns:
@@ -218,7 +218,7 @@ def _build(config: Any, overrides: list[str]) -> Config:
 
     Raises:
         UserError: A wrong option.
-        TypeError: Something else.
+        TypeError: It is something else.
     """
     if isinstance(config, Mapping):
         config = build_config(json.loads(_to_json(config, "config")), source="config")
@@ -275,7 +275,7 @@ def _to_json(value: Any, name: str) -> str:
     """Return a value as JSON, which YAML readers take, too.
 
     Raises:
-        ArgumentError: It is not made of numbers, texts, paths, lists and dictionaries.
+        ArgumentError: It contains more than numbers, strings, paths, lists and dictionaries.
     """
 
     def plain(part: Any) -> Any:
@@ -285,7 +285,7 @@ def _to_json(value: Any, name: str) -> str:
             return part.tolist()
         if isinstance(part, Mapping):
             return dict(part)
-        raise ArgumentError(f"{name}: {part!r} is not a number, a text, a path or a list")
+        raise ArgumentError(f"{name}: {part!r} is not a number, a string, a path or a list")
 
     try:
         return json.dumps(value, default=plain)

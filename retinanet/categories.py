@@ -26,7 +26,8 @@ def shown_names(names: Sequence[str], widest: int = _WIDEST) -> list[str]:
     r"""Return names as they can be printed on one line; different names stay different.
 
     Control characters and those that change the writing direction are escaped (`\n`, `\u202e`). A
-    name with spaces at its ends is quoted. A long one is cut to `widest` columns, with `..`.
+    name with spaces at its ends is quoted. A long one is cut to `widest` columns and ends with
+    `...`.
     """
     clean = [_readable(name) for name in names]
     shown = [_shorten(text, widest) for text in clean]
@@ -73,13 +74,13 @@ def _is_control(character: str) -> bool:
 
 
 def _shorten(text: str, widest: int) -> str:
-    """Return a text of at most `widest` columns; a cut one ends with `..`."""
-    return text if columns_of(text) <= widest else _head(text, widest - 2) + ".."
+    """Return a text of at most `widest` columns; a cut one ends with `...`."""
+    return text if columns_of(text) <= widest else _head(text, widest - 3) + "..."
 
 
 def _numbered(text: str, widest: int, number: int) -> str:
     """Return the beginning of a text, followed by a unique number."""
-    end = f"..({number})"
+    end = f"...({number})"
     return _head(text, widest - len(end)) + end
 
 

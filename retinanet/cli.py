@@ -20,7 +20,7 @@ COMMANDS = {
     "predict": "detect objects in images",
     "check": "find mistakes in annotations and images",
     "convert": "convert Pascal VOC, YOLO, CSV or OpenImages to COCO JSON,\n"
-    "or weights of torchvision, detectron2 or mmdetection to a checkpoint",
+    "or weights from torchvision, detectron2 or mmdetection to a checkpoint",
     "benchmark": "measure the speed of data loading, stage by stage",
     "replay": "repeat one step of a run and show what happened in it,\n"
     "such as where a value stopped being finite",

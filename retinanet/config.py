@@ -64,7 +64,10 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         UserError: The file or an override is wrong; the message names the key and the reason.
     """
     check_is_config(path)
-    values = read_yaml(path, hint=nearest(path.name.removesuffix(".yaml"), _recipe_names()))
+    hint = nearest(path.name.removesuffix(".yaml"), _recipe_names())
+    if not hint and path.name == str(path) and not path.suffix:
+        hint = f", and no recipe of this name. Recipes: {', '.join(_recipe_names())}"
+    values = read_yaml(path, hint=hint)
     check_is_experiment(values, path)
     before = copy.deepcopy(values)
     for part in (before, values):

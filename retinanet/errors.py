@@ -67,7 +67,7 @@ def first_line(error: Exception) -> str:
 def missing_attribute(owner: object, name: str) -> NoReturn:
     """Refuse an attribute that does not exist; the message lists those that do.
 
-    It is the `__getattr__` of what users of other projects reach for under other names.
+    It is the `__getattr__` of classes whose users may expect the names of other projects.
 
     Raises:
         AttributeError: Always.

@@ -132,9 +132,9 @@ def write_error(
     """Return the error of a path that cannot be written: the user's, or the disk's.
 
     Args:
-        path: What was written.
+        path: Path of the file or folder.
         error: Error that the system raised.
-        needed: Bytes that were to be written, if known.
+        needed: Size of the content in bytes, if known.
 
     Returns:
         A `TrainingError` where the disk is full or broken, else a `UserError`.

@@ -75,14 +75,14 @@ def describe_foreign(values: dict[Any, Any]) -> str:
     keys = set(values)
     if "_BASE_" in keys or len(keys & _DETECTRON2) >= 3:
         return (
-            f"is a config of detectron2, which cannot be used here. {_NAMES}, and "
+            f"is a detectron2 config, which cannot be used here. {_NAMES}, and "
             "detectron2_r50_1x_coco is a similar recipe"
         )
     if {"task", "mode"} <= keys or {"backbone", "head"} <= keys:
-        return f"is a config of ultralytics, which cannot be used here. {_NAMES}"
+        return f"is an ultralytics config, which cannot be used here. {_NAMES}"
     if keys & {"_base_", "optim_wrapper", "train_cfg", "default_hooks"}:
         return (
-            f"is a config of mmdetection, which cannot be used here. {_NAMES}, and "
+            f"is an mmdetection config, which cannot be used here. {_NAMES}, and "
             "mmdetection_r50_1x_coco is a similar recipe"
         )
     return ""
@@ -162,7 +162,7 @@ def _describe_content(path: Path, head: bytes, size: int) -> str:
             "is XML or HTML, not a config; to convert Pascal VOC annotations: retinanet convert voc"
         )
     if size > _LONGEST:
-        return f"has {size / 1e6:.0f} MB; a config is a short YAML file"
+        return f"is {size / 1e6:.0f} MB long; a config is a short YAML file"
     return ""
 
 

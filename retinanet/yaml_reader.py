@@ -91,7 +91,7 @@ def parse_yaml(text: str, source: str, *, number_keys: bool = False) -> Any:
         reason = getattr(error, "problem", None) or "not YAML"
         raise UserError(f"{source}{place}: {reason}") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{source}: not YAML that can be read") from None
+        raise UserError(f"{source}: not valid YAML") from None
 
 
 def read_yaml(path: Path, *, number_keys: bool = False, hint: str = "") -> dict[Any, Any]:

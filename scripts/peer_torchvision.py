@@ -1,11 +1,12 @@
 """Train torchvision's own RetinaNet for a fixed time and score it with plain pycocotools.
 
 Use it to compare this project with torchvision on the same machine. It follows torchvision's
-detection reference (pytorch/vision, references/detection/train.py): SGD with momentum 0.9 and
-weight decay 1e-4, a learning rate of 0.01 per 16 images scaled linearly to the batch size, linear
-warm-up from 1/1000 over the first min(1000, batches - 1) steps and horizontal flips with p = 0.5,
-in fp32. Weights start random, so batch norms and all layers are trained, as in torchvision. The
-rate drops tenfold at 2/3 and 8/9 of the time (in the reference: after 16 and 22 of 26 epochs).
+detection reference (pytorch/vision, references/detection/train.py), in fp32: SGD with momentum 0.9
+and weight decay 1e-4, and a learning rate of 0.01 per 16 images, scaled linearly to the batch size.
+Warm-up is linear from 1/1000 over the first min(1000, batches - 1) steps. Images are flipped
+horizontally with p = 0.5. Weights start random, so batch norms and all layers are trained, as in
+torchvision. The rate drops tenfold at 2/3 and 8/9 of the time (in the reference: after 16 and 22 of
+26 epochs).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python scripts/prove_torchvision.py --root data/coco --backbone resnet50 --short-side 800
 
-Converts a RetinaNet of torchvision with random weights to ours. Then takes the same steps with
+Converts a RetinaNet from torchvision with random weights to ours. Then takes the same steps with
 both, each with its own modules, losses and gradients: torchvision's backbone, head, matcher and
 `compute_loss` on one side, our network and criterion on the other. The batches come from our data
 path. Prints the difference of the losses after each step, and of the weights at the end. The exit

@@ -12,6 +12,7 @@ echo "Building the wheel and installing it into $work/venv ..."
 "$python" -m pip install --quiet --constraint constraints.txt "$work"/retinanet-*.whl
 cd "$work"
 "$python" -c "import retinanet, sys; sys.exit(not retinanet.__file__.startswith('$work/venv'))"
+ls "$work"/venv/lib/python*/site-packages/retinanet/py.typed >/dev/null
 venv/bin/retinanet --help >help.txt
 grep -q 'retinanet COMMAND' help.txt
 venv/bin/retinanet config finetune_small >recipe.yaml

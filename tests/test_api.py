@@ -41,15 +41,19 @@ def experiment(tiny_coco: CocoWriter, tmp_path: Path) -> dict[str, Any]:
 
 def test_import_is_instant_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); import retinanet; "
-        "taken = time.perf_counter() - start; heavy = {'torch', 'numpy', 'cv2', 'pydantic'}; "
+        "import sys, time; start = time.process_time(); import retinanet; "
+        "taken = time.process_time() - start; heavy = {'torch', 'numpy', 'cv2', 'pydantic'}; "
         "names = set(retinanet.__all__) - set(dir(retinanet)); "
         "print(taken, heavy & set(sys.modules), names, 'load' in vars(retinanet))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    taken, rest = ran.stdout.split(maxsplit=1)
-    assert rest == "set() set() False\n"
-    assert float(taken) < 5  # in truth 0.02; whatever the machine is busy with
+    times = []
+    for _ in range(3):
+        call = [sys.executable, "-c", code]
+        ran = subprocess.run(call, capture_output=True, text=True, check=True)
+        taken, rest = ran.stdout.split(maxsplit=1)
+        assert rest == "set() set() False\n"
+        times.append(float(taken))
+    assert min(times) < 0.1  # processor seconds: 0.01 where it was measured
 
 
 def test_every_public_name_is_there() -> None:
@@ -102,7 +106,7 @@ def test_options_as_the_command_line_writes_them(tmp_path: Path) -> None:
             r"^train\.lr is given twice: 0\.1 and 0\.2$",
         ),
         ({"data.classes": [{(1, 2): 3}]}, r"^data\.classes: keys must be str"),
-        ({"data.root": object}, r"^data\.root: <class 'object'> is not a number, a text, a path"),
+        ({"data.root": object}, r"^data\.root: <class 'object'> is not a number, a string, a path"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
@@ -184,7 +188,7 @@ def test_train_evaluate_and_check(
 
 
 def test_what_train_cannot_start_from(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="needs a config, or a run to resume"):
+    with pytest.raises(TypeError, match='config, such as "finetune_small", or a run to resume'):
         retinanet.train()
     with pytest.raises(TypeError, match="say must be a function, such as print, not True"):
         retinanet.train("demo", say=True)  # type: ignore[arg-type]

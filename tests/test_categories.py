@@ -17,8 +17,8 @@ def test_names_that_would_break_a_table() -> None:
     assert shown_name("a\nb\tc\x1b[0m") == r"a\nb\tc\x1b[0m"
     assert shown_name("\u202egnp.exe") == r"\u202egnp.exe"
     assert shown_name(" cat") == "' cat'"
-    assert shown_name("x" * 300) == "x" * 38 + ".."
-    assert shown_name("猫" * 300) == "猫" * 19 + ".."
+    assert shown_name("x" * 300) == "x" * 37 + "..."
+    assert shown_name("猫" * 300) == "猫" * 18 + "..."
     assert shown_name("x" * 40) == "x" * 40
 
 
@@ -26,12 +26,12 @@ def test_names_that_shorten_to_one_text_are_numbered() -> None:
     long = "x" * 300
     assert shown_names(["cat", long + "a", long + "b"], 20) == [
         "cat",
-        "x" * 15 + "..(2)",
-        "x" * 15 + "..(3)",
+        "x" * 14 + "...(2)",
+        "x" * 14 + "...(3)",
     ]
     # One that is written as the other looks, and one in another Unicode form.
-    assert shown_names(["a\nb", r"a\nb"]) == [r"a\nb..(1)", r"a\nb..(2)"]
-    assert shown_names(["\u00e9", "e\u0301"]) == ["\u00e9..(1)", "\u00e9..(2)"]
+    assert shown_names(["a\nb", r"a\nb"]) == [r"a\nb...(1)", r"a\nb...(2)"]
+    assert shown_names(["\u00e9", "e\u0301"]) == ["\u00e9...(1)", "\u00e9...(2)"]
 
 
 def test_columns_of_a_terminal() -> None:
@@ -46,4 +46,4 @@ def test_any_names(names: list[str]) -> None:
     shown = shown_names(names)
     assert len(set(shown)) == len(names)
     for text in shown:
-        assert columns_of(text) <= 40 + len("..(1)") and not set(text) & set(LINE_ENDS)
+        assert columns_of(text) <= 40 + len("...(1)") and not set(text) & set(LINE_ENDS)

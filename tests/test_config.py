@@ -73,7 +73,7 @@ def test_a_count_of_frozen_stages_beside_freeze_is_refused() -> None:
 
 
 def test_a_random_pyramid_is_not_frozen() -> None:
-    with pytest.raises(UserError, match=r"freeze a random pyramid\. Name a detector to"):
+    with pytest.raises(UserError, match=r"all_but_head would freeze a random pyramid\. Name a d"):
         override_config(Config(), ["model.freeze=all_but_head"])
     override_config(Config(), ["model.freeze=all_but_head", "model.init_from=x.pt"])
 
@@ -629,6 +629,24 @@ def numbers(schema: Any) -> Iterator[dict[str, Any]]:
             yield from numbers(part)
 
 
+def test_every_number_has_its_limits() -> None:
+    """Otherwise an absurd value would end in a traceback, or never, where it is used."""
+
+    def numbers_of(schema: Any) -> list[dict[str, Any]]:
+        if isinstance(schema, list):
+            return [number for part in schema for number in numbers_of(part)]
+        if not isinstance(schema, dict):
+            return []
+        own = [schema] if schema.get("type") in ("integer", "number") else []
+        return own + numbers_of([part for key, part in schema.items() if key != "default"])
+
+    numbers = numbers_of(Config.model_json_schema())
+    assert len(numbers) > 40
+    for number in numbers:
+        assert {"minimum", "exclusiveMinimum"} & set(number), number
+        assert {"maximum", "exclusiveMaximum"} & set(number), number
+
+
 def test_limits_against_absurd_values_are_not_in_the_table() -> None:
     """The message about such a value names its limit."""
     text = describe()
@@ -653,6 +671,7 @@ def test_recipes_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("finetune_smal.yaml", "; did you mean finetune_small?"),
         ("finetune", "; did you mean finetune_small?"),
         ("configs/finetune_small.yaml", "; did you mean finetune_small?"),  # not in a checkout
+        ("my_recipe", ", and no recipe of this name. Recipes: bccd_lite0, bccd_r18, demo, "),
         ("my/own.yaml", ""),
         ("", None),  # the folder itself
     ],

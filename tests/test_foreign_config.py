@@ -48,7 +48,7 @@ def refusal(path: Path) -> str:
             "is the description of a YOLO data set",
             "convert yolo d",
         ),
-        ("d.yaml", DETECTRON2.encode(), "is a config of detectron2", "SOLVER.BASE_LR is not an op"),
+        ("d.yaml", DETECTRON2.encode(), "is a detectron2 config", "SOLVER.BASE_LR is not an op"),
         (
             "m.py",
             b"model = dict()\n",
@@ -58,7 +58,7 @@ def refusal(path: Path) -> str:
         (
             "args.yaml",
             b"task: detect\nmode: train\nmodel: yolov8n.pt\nepochs: 3\n",
-            "is a config of ultralytics",
+            "is an ultralytics config",
             "epochs is not an option; did you mean train.epochs?",
         ),
         ("w.pt", b"rubbish", "is a checkpoint, not a config", "retinanet train --resume w.pt"),
@@ -71,7 +71,7 @@ def refusal(path: Path) -> str:
         ("a.jpg", b"\xff\xd8\xff\xe0rest", "is an image, not a config", ""),
         ("a.yaml", "train: {lr: 1}".encode("utf-16"), "is a binary file, not a config", "YAML"),
         ("a.xml", b"<annotation/>", "is XML or HTML, not a config", "retinanet convert voc"),
-        ("big.yaml", b"a: 1\n" + b"# x\n" * 1_100_000, "has 4 MB; a config is a short", ""),
+        ("big.yaml", b"a: 1\n" + b"# x\n" * 1_100_000, "is 4 MB long; a config is a short", ""),
     ],
 )
 def test_files(

@@ -39,7 +39,7 @@ def atss_assign(
     - On each level, the candidates of a box are the anchors of the cells whose centres are nearest
       to its own. Ties go to the lowest index.
     - A candidate is positive if its IoU is above 0 and at least the mean + standard deviation of
-      the candidates' IoUs, and its centre is inside the box, not on its border.
+      the candidates' IoUs. Its centre must be inside the box, not on its border.
     - A candidate of several boxes takes the one with the highest IoU. Ties go to the lowest index.
     - All other anchors are negative. A negative is ignored if at least `crowd_overlap` of its area
       is inside a crowd box.

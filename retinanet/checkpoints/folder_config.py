@@ -49,7 +49,7 @@ def read_folder_config(folder: RunFolder, saved: Config) -> FolderConfig | None:
     except UserError as error:
         remove = "rm -r" if path.is_dir() else "rm"
         raise UserError(
-            f"{error}\nThis is the config of the run in {folder.path}; a resume applies its edits. "
+            f"{error}\nThis is the config of the run in {folder.path}; resuming applies its edits. "
             "Nothing was written. Correct the file, or remove it, so that it is written again from "
             f"the checkpoint: {remove} {shlex.quote(str(path))}"
         ) from None

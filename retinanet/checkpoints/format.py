@@ -26,7 +26,7 @@ from retinanet.schema import Config
 _FORMAT = "retinanet checkpoint"
 _VERSION = 1
 _OTHER_PROJECTS = (
-    "; to convert a RetinaNet of torchvision, detectron2 or mmdetection: retinanet convert "
+    "; to convert a RetinaNet from torchvision, detectron2 or mmdetection: retinanet convert "
     "checkpoint FILE OUT.pt"
 )
 

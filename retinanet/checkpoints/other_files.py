@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 _SOURCES = (
-    "RetinaNets of torchvision, detectron2 and mmdetection and ImageNet ResNets can be converted "
+    "RetinaNets from torchvision, detectron2 and mmdetection and ImageNet ResNets can be converted "
     "(docs/finetuning.md)"
 )
 _RESNET_INSIDE = re.compile(r"^(module\.)?backbone\.(0\.)?body\.conv1\.weight$")
@@ -34,7 +34,7 @@ class FileKind:
     """The kind of a file."""
 
     what: str
-    """Description with its article: `an FCOS of torchvision`."""
+    """Description with its article: `an FCOS from torchvision`."""
     converts: bool = False
     """Whether `retinanet convert checkpoint` can convert it."""
     remedy: str = _SOURCES
@@ -60,34 +60,34 @@ _NETWORKS: tuple[tuple[str, FileKind], ...] = (
     *(
         (pattern, FileKind(what=what))
         for pattern, what in (
-            (r"head\.regression_head\.bbox_ctrness\.", "an FCOS of torchvision"),
-            (r"head\.(classification|regression)_head\.module_list\.", "an SSD of torchvision"),
-            (r"roi_heads\.mask_predictor\.", "a Mask R-CNN of torchvision"),
-            (r"roi_heads\.keypoint_predictor\.", "a Keypoint R-CNN of torchvision"),
-            (r"(^|\.)rpn\.head\.", "a Faster R-CNN of torchvision"),
-            (r"proposal_generator\.fcos_head\.", "an FCOS of AdelaiDet"),
-            (r"roi_heads\.mask_head\.", "a Mask R-CNN of detectron2"),
-            (r"proposal_generator\.|roi_heads\.", "a Faster R-CNN of detectron2"),
-            (r"(^|\.)head\.ctrness\.", "an FCOS of detectron2"),
+            (r"head\.regression_head\.bbox_ctrness\.", "an FCOS from torchvision"),
+            (r"head\.(classification|regression)_head\.module_list\.", "an SSD from torchvision"),
+            (r"roi_heads\.mask_predictor\.", "a Mask R-CNN from torchvision"),
+            (r"roi_heads\.keypoint_predictor\.", "a Keypoint R-CNN from torchvision"),
+            (r"(^|\.)rpn\.head\.", "a Faster R-CNN from torchvision"),
+            (r"proposal_generator\.fcos_head\.", "an FCOS from AdelaiDet"),
+            (r"roi_heads\.mask_head\.", "a Mask R-CNN from detectron2"),
+            (r"proposal_generator\.|roi_heads\.", "a Faster R-CNN from detectron2"),
+            (r"(^|\.)head\.ctrness\.", "an FCOS from detectron2"),
             (
                 r"^(retnet_cls|retnet_bbox)",
-                "a RetinaNet of Detectron (Caffe2), the predecessor of detectron2",
+                "a RetinaNet from Detectron (Caffe2), the predecessor of detectron2",
             ),
-            (r"^(conv_rpn|rpn_cls|rpn_bbox|cls_score_w)", "a Faster R-CNN of Detectron (Caffe2)"),
-            (r"bbox_head\.conv_centerness\.", "an FCOS of mmdetection"),
-            (r"bbox_head\.atss_", "an ATSS of mmdetection"),
-            (r"bbox_head\.gfl_", "a GFL of mmdetection"),
-            (r"bbox_head\.(multi_level_|rtm_)", "a YOLOX or RTMDet of mmdetection"),
-            (r"(^|\.)rpn_head\.|(^|\.)roi_head\.", "a two-stage detector of mmdetection"),
-            (r"^ultralytics\.|^models\.(yolo|common)\b", "a YOLO model of ultralytics"),
-            (r"^(model\.)*\d+\.(conv|cv\d|m\.\d+|dfl)\.", "a YOLO model of ultralytics"),
+            (r"^(conv_rpn|rpn_cls|rpn_bbox|cls_score_w)", "a Faster R-CNN from Detectron (Caffe2)"),
+            (r"bbox_head\.conv_centerness\.", "an FCOS from mmdetection"),
+            (r"bbox_head\.atss_", "an ATSS from mmdetection"),
+            (r"bbox_head\.gfl_", "a GFL from mmdetection"),
+            (r"bbox_head\.(multi_level_|rtm_)", "a YOLOX or RTMDet from mmdetection"),
+            (r"(^|\.)rpn_head\.|(^|\.)roi_head\.", "a two-stage detector from mmdetection"),
+            (r"^ultralytics\.|^models\.(yolo|common)\b", "a YOLO model from ultralytics"),
+            (r"^(model\.)*\d+\.(conv|cv\d|m\.\d+|dfl)\.", "a YOLO model from ultralytics"),
             (r"(^|\.)module_list\.\d+\.(conv_|batch_norm_|Conv2d)", "a YOLOv3 of Darknet"),
             (
                 r"(^|\.)(query_embed|query_position_embeddings|class_embed|class_labels_classifier)\b",
                 "a DETR",
             ),
             (r"(^|\.)(bifpn|fpn\.cell|class_net|box_net)\.", "an EfficientDet"),
-            (r"(^|\.)(cls_head|box_head)\.\d+\.", "a RetinaNet of NVIDIA/retinanet-examples"),
+            (r"(^|\.)(cls_head|box_head)\.\d+\.", "a RetinaNet from NVIDIA/retinanet-examples"),
             (r"(^|\.)(mask_decoder|prompt_encoder)\.", "a Segment Anything model"),
             (r"(^|\.)(logit_scale|text_projection)$", "a CLIP model"),
             (r"(^|\.)aux_classifier\.|^classifier\.0\.convs\.", "a segmentation network"),
@@ -98,34 +98,34 @@ _NETWORKS: tuple[tuple[str, FileKind], ...] = (
 _CONVERTS: tuple[tuple[str, FileKind], ...] = tuple(
     (pattern, FileKind(what=what, converts=True))
     for pattern, what in (
-        (r"head\.classification_head\.", "a RetinaNet of torchvision"),
-        (r"(^|\.)head\.cls_s(core|ubnet)\.", "a RetinaNet of detectron2"),
-        (r"bbox_head\.retina_", "a RetinaNet of mmdetection"),
+        (r"head\.classification_head\.", "a RetinaNet from torchvision"),
+        (r"(^|\.)head\.cls_s(core|ubnet)\.", "a RetinaNet from detectron2"),
+        (r"bbox_head\.retina_", "a RetinaNet from mmdetection"),
         (r"^(module\.|model\.)*(stem\.conv1|layer1\.0\.conv1)\.weight$", "an ImageNet ResNet"),
         (r"^res2_0_branch2a_w$|^_conv_stem\.weight$", "an ImageNet network"),
     )
 )
 _OTHERS: tuple[tuple[str, FileKind], ...] = (
-    (r"(^|\.)bbox_head\.", FileKind(what="a detector of mmdetection that is not a RetinaNet")),
+    (r"(^|\.)bbox_head\.", FileKind(what="a detector from mmdetection that is not a RetinaNet")),
     (
         r"^(class_token|cls_token|conv_proj\.weight|patch_embed\.proj\.weight)$",
         FileKind(what="an image classifier (a transformer), not a detector"),
     ),
     (
         r"^(features\.|Conv2d_1a_3x3\.|conv1\.conv\.weight|stem\.block)",
-        FileKind(what="an image classifier of torchvision other than a ResNet, not a detector"),
+        FileKind(what="an image classifier from torchvision other than a ResNet, not a detector"),
     ),
     (
         r"^(stem|stages|blocks|layers|conv_stem|bn1)[._]",
         FileKind(
-            what="an image classifier in the format of timm, not a detector",
+            what="an image classifier in timm's format, not a detector",
             remedy="Use it as the weights of a backbone: model.backbone=timm:<its name> "
             "model.weights=FILE",
         ),
     ),
     (
         r"^pytorch-lightning_version$",
-        FileKind(what="a checkpoint of PyTorch Lightning, of another network"),
+        FileKind(what="a PyTorch Lightning checkpoint of another network"),
     ),
 )
 _STARTS: tuple[tuple[bytes, FileKind], ...] = (
@@ -135,7 +135,7 @@ _STARTS: tuple[tuple[bytes, FileKind], ...] = (
     ),
     (rb"\x08[\x01-\x20][\x12\x1a].", FileKind(what="an ONNX model")),
     (rb".{4}TFL3", FileKind(what="a TensorFlow Lite model")),
-    (rb"ftrt|ptrt", FileKind(what="an engine of TensorRT")),
+    (rb"ftrt|ptrt", FileKind(what="a TensorRT engine")),
     (
         rb"\s*<(!doctype html|html)",
         FileKind(what="a web page, not the file", remedy="Download it again from another address"),
@@ -154,11 +154,11 @@ _STARTS: tuple[tuple[bytes, FileKind], ...] = (
 """First bytes of files, and their kind."""
 _SUFFIXES = {
     ".onnx": "an ONNX model",
-    ".pb": "a graph of TensorFlow",
-    ".index": "a checkpoint of TensorFlow",
-    ".engine": "an engine of TensorRT",
-    ".mlmodel": "a model of Core ML",
-    ".weights": "a file of Darknet (YOLO)",
+    ".pb": "a TensorFlow graph",
+    ".index": "a TensorFlow checkpoint",
+    ".engine": "a TensorRT engine",
+    ".mlmodel": "a Core ML model",
+    ".weights": "a Darknet (YOLO) file",
 }
 
 
@@ -180,7 +180,7 @@ def name_file(path: Path) -> FileKind | None:
         with path.open("rb") as file:
             start = file.read(300)
         if not start:
-            return FileKind(what="an empty file", remedy="Use another copy of it")
+            return FileKind(what="an empty file", remedy="Copy or download it again")
         if start.startswith(b"PK\x03\x04"):
             return _name_archive(path)
         if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
@@ -220,7 +220,7 @@ def name_other_archive(path: Path) -> FileKind | None:
     if "data.pkl" in last or any("/data/" in name for name in names):
         return None
     if "model.weights.h5" in last:
-        return FileKind(what="a model of Keras")
+        return FileKind(what="a Keras model")
     if any(name.endswith(".npy") for name in names):
         return FileKind(what="an archive of NumPy arrays (.npz)")
     return FileKind(what="a zip archive without weights", remedy="Unpack it and name a file in it")

@@ -83,7 +83,7 @@ def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config
             raise UserError(
                 f"{text}: the classes are fixed by training: the checkpoint has "
                 f"{some_of(shown_names(checkpoint.categories.names))}, and they cannot be changed "
-                "here. The table by class has the metrics of each"
+                "here. The table by class shows the metrics of each"
             )
     return config
 

@@ -13,7 +13,7 @@ def main(words: list[str]) -> int:
     """Convert a checkpoint from or to another project; return the exit code."""
     parser = command_parser(
         "convert checkpoint",
-        "Convert a RetinaNet of torchvision, detectron2 or mmdetection to a checkpoint for "
+        "Convert a RetinaNet from torchvision, detectron2 or mmdetection to a checkpoint for "
         "`evaluate`,\n`predict` and `train --init-from`, or an ImageNet backbone to one for "
         "`model.weights` and\n`--init-from`. With --to, convert in the other direction. No code in "
         "a file is ever executed.",

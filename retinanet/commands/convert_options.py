@@ -103,8 +103,8 @@ def voc_parser() -> argparse.ArgumentParser:
         "--difficult",
         choices=["ignore", "keep", "drop"],
         default="ignore",
-        help="what difficult objects become. ignore: regions to ignore (iscrowd 1), neither "
-        "learnt nor scored, as in VOC's evaluation; keep: objects like any other; drop: "
+        help="use of difficult objects. ignore: regions to ignore (iscrowd 1), neither "
+        "learned nor scored, as in VOC's evaluation; keep: objects like any other; drop: "
         "background (default: ignore)",
     )
     parser.add_argument(
@@ -162,8 +162,8 @@ def yolo_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--points",
         choices=["outline", "keypoints"],
-        help="what rows with more than 5 columns are: the outline of an object; or its box and key "
-        "points, which are left out (default: outline, unless data.yaml has kpt_shape or the "
+        help="meaning of rows with more than 5 columns: the outline of an object; or its box and "
+        "key points, which are left out (default: outline, unless data.yaml has kpt_shape or the "
         "labels contradict it)",
     )
     parser.add_argument(

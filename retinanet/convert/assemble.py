@@ -82,11 +82,11 @@ def check_not_empty(data: DataSet, source: Path, unlabelled: str, problems: Prob
             also = f", only {plural(len(boxes), 'region')} to ignore" if boxes else ""
             bare.append(f"{where}: there are no boxes in its {_count_images(split)}{also}")
     if bare and unlabelled == "refuse":
-        empty = "; if this is intended, give --unlabelled empty" if data.classes else ""
+        empty = "; if this is intended, use --unlabelled empty" if data.classes else ""
         raise UserError(f"{'; '.join(bare)}; nothing was written{empty}{left_out}")
     if not data.classes:
         raise UserError(
-            f"{source}: there are no boxes, and so no classes; give --classes FILE with the class "
+            f"{source}: there are no boxes, and so no classes; use --classes FILE with the class "
             f"names, one per line; nothing was written{left_out}"
         )
 
@@ -270,7 +270,7 @@ def _check_class(
     problems.add(
         image.source,
         box.line,
-        f"class {box.category!r:.60} is not in the class list; add it there, or give "
+        f"class {box.category!r:.60} is not in the class list; add it there, or use "
         "--other-classes drop",
     )
     return False

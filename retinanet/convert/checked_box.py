@@ -73,7 +73,7 @@ def checked_box(
         image.source,
         box.line,
         f"the box of {box.category!r:.60} {fault}: [{corners}] px in {image.file_name!r}, "
-        f"{width}x{height} px; correct it, or give {choices}",
+        f"{width}x{height} px; correct it, or use {choices}",
     )
     return None
 

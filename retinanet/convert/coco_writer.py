@@ -55,7 +55,7 @@ def output_paths(output: Path, names: list[str], *, overwrite: bool) -> list[Pat
         if path.is_dir():
             raise UserError(f"{path}: is a folder; name a file, or another folder")
         if os.path.lexists(path) and not overwrite:
-            raise UserError(f"{path}: already exists; name another output, or give --overwrite")
+            raise UserError(f"{path}: already exists; name another output, or use --overwrite")
         check_writable(path.parent, "name another output")
     return paths
 

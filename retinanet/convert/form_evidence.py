@@ -83,7 +83,7 @@ def _check_form(
         corners = reading.columns_as(CORNERS)
         problems.note(
             "boxes whose w and h are larger than x and y, in every row of the table: if the four "
-            f"are corners, give --columns {corners}",
+            f"are corners, use --columns {corners}",
             len(rows),
         )
     if reading.evidence == "custom" and rows:
@@ -159,7 +159,7 @@ def _check_corners(part: FoundImages, sizes: Sequence[Size | None], problems: Pr
         box.line,
         f"{len(swapped):,} of {len(boxes):,} boxes have swapped corners, but "
         f"{len(boxes) - misfits:,} fit their image as x, y, width, height. Is the last corner a "
-        "size? Correct the source, or give --swapped-corners order if they are corners",
+        "size? Correct the source, or use --swapped-corners order if they are corners",
     )
     return False
 
@@ -204,7 +204,7 @@ def _check_custom(
     problems.add(
         part.images[0].source,
         part.images[0].line,
-        "the column names do not show whether x, y is the corner or the centre of a box. Give "
+        "the column names do not show whether x, y is the corner or the centre of a box. Use "
         f"{'; or '.join(choices)}",
     )
     return False

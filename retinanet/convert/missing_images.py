@@ -101,7 +101,7 @@ def _offer_names(folder: Path, missing: list[str], renames: Renames, problems: P
     problems.add(
         folder,
         None,
-        f"{count} missing, the first is {missing[0]!r}; {renames}: give --missing-images find",
+        f"{count} missing, the first is {missing[0]!r}; {renames}: use --missing-images find",
     )
 
 
@@ -113,6 +113,6 @@ def _offer_folder(folder: Path, renames: Renames, problems: Problems) -> None:
             folder / inside,
             None,
             f"contains {plural(count, 'file')} with the name of a missing one; to use "
-            f"{'it' if count == 1 else 'them'}, give this folder with --images, and "
+            f"{'it' if count == 1 else 'them'}, use this folder with --images, and "
             "--missing-images find",
         )

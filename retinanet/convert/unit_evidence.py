@@ -43,7 +43,7 @@ def check_units(part: FoundImages, sizes: Sequence[Size | None], problems: Probl
     elif small:
         fault = (
             f"{len(small):,} of {len(boxes):,} boxes have coordinates from 0 to 1, the others px; "
-            "correct them, or give --units px if all are px"
+            "correct them, or use --units px if all are px"
         )
     elif _may_be_percent(boxes, largest):
         fault = _ask("percent", largest)
@@ -58,7 +58,7 @@ def check_units(part: FoundImages, sizes: Sequence[Size | None], problems: Probl
 
 def _ask(unit: str, largest: float) -> str:
     return (
-        f"no coordinate of any box is over {largest:.6g}: give --units {unit} if they are {unit} "
+        f"no coordinate of any box is over {largest:.6g}: use --units {unit} if they are {unit} "
         "of the image's width and height, or --units px if they are px"
     )
 

@@ -107,7 +107,7 @@ def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
     """Write Annotations, ImageSets/Main, JPEGImages (a link) and classes.txt (class order)."""
     folders = {split.folder.absolute() for split in data.splits}
     if len(folders) > 1:
-        raise UserError("Pascal VOC has one image folder; give the same --images for all files")
+        raise UserError("Pascal VOC has one image folder; use the same --images for all files")
     _stems([image for split in data.splits for image in split.images])
     for split in data.splits:
         stems = _stems(split.images)
@@ -119,7 +119,7 @@ def _write_voc(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
     boxes = [box for split in data.splits for image in split.images for box in image.boxes]
     if boxes and max(max(box.x + box.width, box.y + box.height) for box in boxes) <= _UNCLEAR:
         problems.note(
-            f"no corner is over {_UNCLEAR:g} px: to convert it back, give --units px", None
+            f"no corner is over {_UNCLEAR:g} px: to convert it back, use --units px", None
         )
     _write_lines(folder / "classes.txt", data.classes)
     _link_images(folder / "JPEGImages", folders.pop())
@@ -216,7 +216,7 @@ def _write_csv(data: DataSet, folder: Path, final: Path, problems: Problems) -> 
                     writer.writerow([written, "", "", "", "", ""])
         if 0 < largest <= 1:
             problems.note(
-                f"{split.name}.csv has no coordinate over 1: to convert it back, give --units px",
+                f"{split.name}.csv has no coordinate over 1: to convert it back, use --units px",
                 None,
             )
     with (folder / "classes.csv").open("w", encoding="utf-8", newline="") as file:

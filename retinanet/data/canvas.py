@@ -36,7 +36,7 @@ def cover(sizes: list[Size]) -> Size:
 def evaluation_canvas(
     size: Size, *, short_side: int, long_side: int, policy: Literal["bucket", "batch_max"]
 ) -> Size:
-    """Return the canvas of an image in evaluation and prediction, which depends on it alone."""
+    """Return the canvas of an image in evaluation and prediction; no other image matters."""
     if policy == "batch_max":
         return round_up(resized(size, short_side=short_side, long_side=long_side))
     buckets = Buckets(short_sides=(short_side,), long_side=long_side)

@@ -28,7 +28,7 @@ MAX_TURN = math.radians(25)  # in either direction
 MAX_COVERED = 0.3  # share of an object, or of clutter, that later objects may hide
 CUT_SHARE, MAX_CUT = 0.15, 0.15  # share of shapes that may cross the border, and by how much
 VISIBLE_ALPHA = 64  # coverage (of 255) from which a pixel belongs to the object's box
-_FINE, _SHIFT = 4, 4  # masks are drawn at this multiple of the size, with so many fractional bits
+_FINE, _SHIFT = 4, 4  # masks are drawn at this multiple of the size, with this many fractional bits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,4 +102,4 @@ def _available() -> dict[str, bool]:
 
 def _not_here(name: str) -> str:
     there = ", ".join(kind for kind, present in _available().items() if present)
-    return f"{name} is not on this machine; there is: {there}"
+    return f"{name} is not on this machine; available: {there}"

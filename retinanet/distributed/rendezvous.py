@@ -1,4 +1,4 @@
-"""Rendezvous: how the processes of a group find each other, and no dead processes.
+"""Rendezvous: how the processes of a group find each other, and not dead ones.
 
 torchrun keeps one store for all attempts of a launch (`--standalone`, `--rdzv-backend c10d`), with
 the addresses of dead processes too. A process that restarts before its neighbour would otherwise

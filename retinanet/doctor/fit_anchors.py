@@ -105,7 +105,7 @@ def search_anchors(
         config: Config of the experiment.
         split: Training split.
         boxes: Boxes of the split.
-        per_cell: Number of anchors per cell; None keeps that of the config.
+        per_cell: Number of anchors per cell; None keeps the config's number.
         seed: Seed for the choice of boxes.
 
     Raises:

@@ -41,8 +41,8 @@ class CheckedImage:
     remarks: tuple[tuple[str, str], ...] = ()
     """Kinds of findings, each with a text about the file."""
     size: Size | None = None
-    """Height and width of the file, if the record has others: as viewers show the image, or as
-    stored, if the record is one pixel off the stored size or belongs to a scaled copy."""
+    """Height and width of the file, if the record has others. This is the size that viewers show;
+    the stored size if the record is one pixel off it or belongs to a scaled copy."""
     bytes: int = 0
     """Length of the file; 0 if it cannot be read."""
     checksum: int = 0

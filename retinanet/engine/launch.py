@@ -100,7 +100,7 @@ def train_experiment(
         if dry_run and auto_resume and _has_state(folder):
             raise UserError(
                 f"--dry-run tries a new run, but --auto-resume would continue the run in "
-                f"{folder.path}; leave --dry-run out, or give another --name"
+                f"{folder.path}; leave --dry-run out, or use another --name"
             )
         if (auto_resume or is_restart) and _has_state(folder):
             resume = open_resume(
@@ -220,7 +220,7 @@ def _check_and_train(
             lines = [intro, *try_first_step(run)]
             if _has_state(folder):  # what a launch would refuse
                 lines.append(
-                    f"there is already a run in {folder.path}: give another --name to start a new "
+                    f"there is already a run in {folder.path}: use another --name to start a new "
                     "one, or --resume to continue it"
                 )
             log.say("\n".join(lines))

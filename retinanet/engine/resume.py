@@ -275,7 +275,7 @@ def _check_start(broken: Sequence[Change]) -> None:
             raise UserError(
                 f"{change.key}: a resumed run continues with its own weights, not with those of "
                 f"{as_text(change.after)}; to start a new run from these, leave --resume out and "
-                "give another --name"
+                "use another --name"
             )
 
 

@@ -67,9 +67,9 @@ class ClassFigures:
     """At IoU 0.5, of detections with a score of at least `threshold`."""
     recall: float | None
     f1: float | None
-    """Highest F1 of any threshold; 0 if no detection is right."""
+    """Highest F1 of any threshold; 0 if no detection is correct."""
     threshold: float | None
-    """Threshold with the highest F1; None if no detection is right."""
+    """Threshold with the highest F1; None if no detection is correct."""
     below: float
     """Highest score below the threshold; -inf if there is none."""
 
@@ -293,12 +293,12 @@ def _remarks(truth: GroundTruth, results: Sequence[Result], max_detections: int)
     if surplus:
         remarks.append(
             f"{surplus:,} of {len(results):,} detections are not counted: only the "
-            f"{max_detections} with the highest scores of an image and class count "
+            f"{max_detections} with the highest scores per image and class count "
             "(postprocess.max_detections)."
         )
     if max_detections != _LIMITS[-1]:
         remarks.append(
-            f"AP and AR count up to {max_detections} detections of an image and class; COCO counts "
+            f"AP and AR count up to {max_detections} detections per image and class; COCO counts "
             f"up to {_LIMITS[-1]} (postprocess.max_detections)."
         )
     _, counts = np.unique(truth.box_image_ids[~truth.crowd], return_counts=True)
@@ -372,7 +372,7 @@ def format_metrics(metrics: Metrics) -> str:
     if any(value is None for value in metrics.figures.values()):
         lines.append("n/a: no ground truth")
     if any(row.threshold is None and row.boxes for row in metrics.classes):
-        lines.append("threshold n/a: no detection is right")
+        lines.append("threshold n/a: no detection is correct")
     return "\n".join(lines + list(metrics.remarks))
 
 

@@ -45,7 +45,7 @@ def best_point(
         boxes: Number of boxes to find, at least 1.
 
     Returns:
-        The operating point; None if no detection is right, because every F1 is then 0.
+        The operating point; None if no detection is correct, because every F1 is then 0.
     """
     if not is_right.any():
         return None

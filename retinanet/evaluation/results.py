@@ -96,7 +96,7 @@ def parse_results(content: bytes, path: Path, *, known: Known) -> tuple[list[Res
                 )
             elif not error.doc[error.pos :].strip():
                 hint = "; the file is cut off or empty; write or copy it again"
-        raise UserError(f"{path}: not JSON that can be read ({error}){hint}") from None
+        raise UserError(f"{path}: not valid JSON ({error}){hint}") from None
     records = _find_records(values, path)
     for i, record in enumerate(records):
         if not isinstance(record, dict):
@@ -161,7 +161,7 @@ def _image_ids(values: list[Any], known: Known, path: Path) -> tuple[list[int], 
         raise UserError(f"{where}, a number written as text; write {number}")
     raise UserError(
         f"{where}, which is not in the annotation file ({len(unknown):,} of {len(values):,} "
-        "detections have such ids). The results are of another data set, or number the images "
+        "detections have such ids). The results belong to another data set, or number the images "
         "differently: "
         "image_id should be the id in the annotation file, or the name of the image file"
     )
@@ -200,7 +200,7 @@ def _category_ids(values: list[Any], known: Known, path: Path) -> list[int]:
         raise UserError(f"{where}, a number written as text; write {number}")
     ordered = sorted(categories)
     theirs = some_of(list(map(str, ordered)))
-    remedy = "the results are of another data set"
+    remedy = "the results belong to another data set"
     if len(found) == len(values) and set(found) <= set(range(len(ordered))):
         remedy = "classes seem to be counted from 0; write the ids of the annotation file instead"
         if ordered == list(range(1, len(ordered) + 1)):

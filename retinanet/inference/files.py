@@ -253,7 +253,7 @@ def _check_any(summary: PredictionSummary) -> None:
 
     Raises:
         UserError: None of them can be read.
-        TrainingError: The network failed on all that can be read.
+        TrainingError: The network failed on all images that can be read.
     """
     if summary.done or not summary.inputs:
         return
@@ -305,6 +305,6 @@ def _end_early(
         say(f"{who}{summary.images:,} {of} images are done. Their results are in {folder.path}")
     if folder.earlier is not None and folder.earlier.exists():
         say(f"the earlier predictions are in {folder.earlier}")
-    if summary.done or len(summary.left_out) > 1:  # else the error says it
+    if summary.done or len(summary.left_out) > 1:  # otherwise the error reports it
         for note in summary.notes():
             say(note)

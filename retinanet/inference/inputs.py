@@ -45,7 +45,7 @@ def find_inputs(inputs: Iterable[str]) -> FoundInputs:
 
     In a folder, a file is an image by its suffix or by its content (`data.images.folders`). Other
     files, pictures drawn by an earlier prediction and names that begin with a dot are skipped and
-    reported. A file that is named itself is always used.
+    reported. A file that is given by name is always used.
 
     Raises:
         UserError: An input that matches nothing, or that is not a file.
@@ -130,7 +130,7 @@ def _holds_drawn_pictures(folder: Path) -> bool:
 
 
 def _images_of_list(path: Path) -> Iterator[Path]:
-    """Yield the files that the lines of a text name, relative to here or to its folder.
+    """Yield the files that the lines of a text name, relative to the current folder or to its own.
 
     Raises:
         UserError: A line does not name a file, or the text names none.
@@ -170,7 +170,7 @@ def _matches(text: str) -> list[Path]:
     """Return the files that a pattern matches.
 
     Raises:
-        UserError: There are none, or it is something else. The message says what helps.
+        UserError: There are none, or it is something else. The message has a remedy.
     """
     # Patterns as in a shell. pathlib's glob takes no absolute ones.
     found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207

@@ -31,7 +31,7 @@ _LONGEST_NAME = 200
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFolder:
-    """The folder for results, and how to undo it if there are none."""
+    """The folder for results, and how to restore it if there are none."""
 
     path: Path
     made: tuple[Path, ...]
@@ -71,7 +71,7 @@ def prepare_output(path: Path | None, inputs: set[Path]) -> OutputFolder:
         inputs: Folders of the images; no picture may be written there.
 
     Raises:
-        UserError: It holds files of something else, another prediction is writing there, or input
+        UserError: It contains other files, another prediction is writing there, or input
             images are where the pictures go.
         OSError: It cannot be created.
     """
@@ -83,8 +83,8 @@ def prepare_output(path: Path | None, inputs: set[Path]) -> OutputFolder:
     pictures = path / PICTURES
     if pictures.is_dir() and pictures.resolve() in {folder.resolve() for folder in inputs}:
         raise UserError(
-            f"{pictures}: holds input images, and pictures would be written there. Choose another "
-            "--output"
+            f"{pictures}: contains input images, and pictures would be written there. "
+            "Choose another --output"
         )
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""An image in any of the forms that Python programs hold it in -> (H, W, 3) uint8 RGB pixels."""
+"""Read an image from any form that Python programs use, as (H, W, 3) uint8 RGB pixels."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def read_pixels(image: ImageInput) -> NDArray[np.uint8]:
     """Return the pixels of an image, (H, W, 3) uint8 RGB.
 
     Grey images get three equal channels. An alpha channel is dropped, and the colours stay as they
-    are. Paths are read as `read_image` does it. A PIL image is rotated by its EXIF orientation, as
-    a file is; of 16 bits the high byte is used.
+    are. Paths are read by `read_image`. A PIL image is rotated by its EXIF orientation, as a file
+    is. If it has 16 bits per pixel, the high byte is used.
 
     Args:
         image: Path of a file, PIL image, NumPy array (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or
@@ -108,16 +108,19 @@ def _hint(value: Any) -> str:
     if hasattr(value, "read"):
         return ". Pass the file's path, or PIL.Image.open(file)"
     if isinstance(value, (list, tuple)):
-        return ". A list of images has no lists inside; pixels are an array: np.array(x, np.uint8)"
+        return (
+            ". A list of images cannot contain lists. For pixels, pass an array: "
+            "np.array(x, np.uint8)"
+        )
     if hasattr(value, "__iter__"):
-        return ". Several images are a list or an iterator: pass list(images) or iter(images)"
+        return ". For several images, pass list(images) or iter(images)"
     return ""
 
 
 def _read_file(name: str | os.PathLike[str]) -> NDArray[np.uint8]:
     text = os.fspath(name)
     if not isinstance(text, str):
-        raise TypeError(f"Got a path of bytes. {TAKES}. Pass os.fsdecode(path).")
+        raise TypeError(f"Got a path as bytes. {TAKES}. Pass os.fsdecode(path).")
     if not text:
         raise ArgumentError("The path of the image is empty")
     path = expanded(name)
@@ -197,15 +200,15 @@ def _to_uint8(image: Any, convert: str) -> str:
     """Return how an array or tensor of another type is turned into uint8."""
     kind = getattr(image.dtype, "name", str(image.dtype)).removeprefix("torch.")
     if kind.startswith(("str", "bytes", "object")):
-        return "Several paths or images are a list: pass image.tolist()."
+        return "For several paths or images, pass image.tolist()."
     if kind.startswith("complex"):
-        return "Complex numbers are not colours."
+        return "Pixels cannot be complex numbers."
     if kind.startswith(("float", "bfloat")):
         return f"If its values are from 0 to 1, pass (image * 255).round(){convert}."
     if kind == "bool":
         return f"If True is white, pass image{convert} * 255."
     if kind == "uint16":
-        return f"To use the high byte, as for a file of 16 bits, pass (image >> 8){convert}."
+        return f"To use the high byte, as for a 16-bit file, pass (image >> 8){convert}."
     return f"If its values are from 0 to 255, pass image{convert}."
 
 
@@ -215,7 +218,7 @@ def _from_pil(image: PIL.Image.Image) -> NDArray[np.uint8]:
     if image.mode not in (*_PIL_8_BIT, *_PIL_16_BIT) or not all(image.size):
         remedy = "Pass its path, or image.convert('RGB')"
         if image.mode in ("I", "F"):  # convert would clip all that is above 255
-            remedy = "Pass its path, or scale its values to 0-255: an array of uint8"
+            remedy = "Pass its path, or scale its values to 0-255 and pass a uint8 array"
         elif image.mode == "La":
             remedy = "Pass its path, or image.convert('LA')"
         raise TypeError(f"Got {describe(image)}. {TAKES}. {remedy}.")
@@ -245,5 +248,5 @@ def _to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _is_pil(value: Any) -> bool:
-    module = sys.modules.get("PIL.Image")  # who holds such an image has imported it
+    module = sys.modules.get("PIL.Image")  # a program with such an image has imported it
     return module is not None and isinstance(value, module.Image)

@@ -1,4 +1,4 @@
-"""Images -> detections, from a checkpoint alone.
+"""Detect objects in images, with nothing but a checkpoint.
 
 Images are (H, W, 3) uint8 RGB; boxes come back in original pixels.
 """
@@ -40,7 +40,7 @@ _Read = tuple[NDArray[np.uint8], Path | None]
 PIXELS_AT_ONCE = 100_000_000
 """Pixels that are held at once, of several images (300 MB)."""
 _SHOWN_SCORE = 0.3
-"""Lowest score by default: what is found less surely is for the curves of an evaluation."""
+"""Default lowest score. Less certain detections matter only for the curves of an evaluation."""
 
 
 def load(
@@ -57,7 +57,7 @@ def load(
             `["postprocess.class_agnostic_nms=true"]`.
 
     Raises:
-        UserError: Not a checkpoint of this project, a device that is not there, or a wrong option.
+        UserError: Not a checkpoint of this project, a missing device, or a wrong option.
         TypeError: `overrides` is not a list of strings.
     """
     if isinstance(overrides, str):
@@ -190,7 +190,7 @@ class Predictor:
         return self._detect([(read_pixels(image), path_of(image))], lowest)[0]
 
     predict = __call__
-    """The same, for those who look for this name."""
+    """The same as calling the detector."""
 
     def _stream(
         self, images: Iterable[ImageInput], threshold: float, *, ahead: int
@@ -216,7 +216,7 @@ class Predictor:
                     yield from self._detect(batch, threshold)
                 read.append((pixels, path_of(image)))
                 total += area
-        except Exception:  # of this image, or of the iterator: those before it are done first
+        except Exception:  # from this image or the iterator; the images before it are done first
             yield from self._detect(read, threshold)
             raise
         yield from self._detect(read, threshold)

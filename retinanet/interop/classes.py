@@ -140,7 +140,7 @@ def _coco_spelling(names: Sequence[str]) -> list[str]:
 
 
 def names_in(content: Any) -> list[str] | None:
-    """Return the class names in a checkpoint of mmdetection; None if it has none."""
+    """Return the class names in a checkpoint from mmdetection; None if it has none."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     if not isinstance(meta, Mapping):
         return None

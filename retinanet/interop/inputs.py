@@ -39,13 +39,13 @@ def describe_inputs(
     path: Path,
     style: str | None,
 ) -> tuple[list[str], list[str]]:
-    """Return our options for a detector of detectron2 or mmdetection, and lines that explain them.
+    """Return our options for a detectron2 or mmdetection detector, and lines that explain them.
 
     Args:
         source: Project that the detector is from.
         network: Network recognised from its weights; MSRA has no ResNet-18 and 34.
         state: Weights, with the other tensors that detectron2 keeps among them.
-        mm_config: mmdetection's own config in the file.
+        mm_config: Config of mmdetection in the file.
         path: Path of the file, for messages.
         style: Style that the user gave; None: as in the file, else the project's usual one.
 
@@ -71,7 +71,7 @@ def describe_inputs(
     options = [*STYLES[chosen], *(f"model.pixel_{key}={value}" for key, value in pixels.items())]
     order = mm_config.order
     if order is None and pixels and pixels["mean"][0] != pixels["mean"][2]:
-        order = "bgr" if pixels["mean"][0] < pixels["mean"][2] else "rgb"  # blue is the least
+        order = "bgr" if pixels["mean"][0] < pixels["mean"][2] else "rgb"  # blue is smallest
     if order is not None:
         options.append(f"model.channel_order={order}")
     return options, [f"  backbone in {chosen} style ({why})"]
@@ -103,7 +103,7 @@ def torchvision_eps(network: Network, state: State, content: object) -> tuple[li
 
 
 def _pixels_of_buffers(state: State, path: Path) -> dict[str, list[float]]:
-    """Return the mean and std that older files of detectron2 keep among the weights."""
+    """Return the mean and std that older files from detectron2 keep among the weights."""
     if not {"pixel_mean", "pixel_std"} <= set(state):
         return {}
     numbers = {key: state[f"pixel_{key}"].flatten().tolist() for key in ("mean", "std")}

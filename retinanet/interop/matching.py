@@ -36,7 +36,7 @@ def match_weights(
     problems = {
         "is missing": [keys[name] for name in wanted if name not in found],
         "has unexpected weights": [name for name in left if not is_needless(name)],
-        "has another shape of": [
+        "has a different shape for": [
             f"{keys[name]}: {tuple(value.shape)}, not {tuple(wanted[name].shape)}"
             for name, value in found.items()
             if value.shape != wanted[name].shape

@@ -85,7 +85,7 @@ def describe_detector(state: State, peer: Project, path: Path) -> Network:
         value = state.get(key(name))
         if value is None or value.dim() != 4:
             raise UserError(
-                f"{path}: is not a complete RetinaNet of {peer.name}: {key(name)} is missing"
+                f"{path}: is not a complete RetinaNet from {peer.name}: {key(name)} is missing"
             )
         return tuple(value.shape)
 

@@ -1,4 +1,4 @@
-"""Detectors of torchvision, detectron2 and mmdetection -> our checkpoints."""
+"""Detectors from torchvision, detectron2 and mmdetection -> our checkpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from retinanet.schema import Config
 _SAME_PX = 0.01
 """Largest difference between the coordinates of anchors that count as equal."""
 _FIRST_ANCHORS = "anchor_generator.cell_anchors.0"
-"""Name of the anchors of P3 in older files of detectron2."""
+"""Name of the anchors of P3 in older files from detectron2."""
 _NOT_WEIGHTS = re.compile(r"num_batches_tracked$|^pixel_(mean|std)$|^anchor_generator\.")
 
 
@@ -136,7 +136,7 @@ def _build_config(source: Project, network: Network, options: Sequence[str]) -> 
 def _describe_assumptions(
     source: Project, box_weights: Sequence[float] | None, overrides: Sequence[str]
 ) -> list[str]:
-    """Describe in one line, or none, the assumptions that neither file nor user has settled."""
+    """Return a line on the assumptions that neither file nor user has settled, if any."""
     given = {
         "anchors": any(text.startswith("anchors.") for text in overrides),
         "weights of deltas": box_weights is not None,
@@ -157,7 +157,7 @@ def _recognise_source(state: State, wanted: str | None, path: Path) -> Project:
     ]
     if not found:
         raise UserError(
-            f"{path}: is not a RetinaNet of {', '.join(PROJECTS)}: the name of its first weight "
+            f"{path}: is not a RetinaNet from {', '.join(PROJECTS)}: the name of its first weight "
             f"is {next(iter(state))}"
         )
     if wanted not in (None, found[0].name):
@@ -179,7 +179,7 @@ def _logits_per_anchor(network: Network, config: Config, path: Path) -> int:
 
 
 def _check_anchors(state: State, config: Config, path: Path) -> None:
-    """Compare the anchors in older files of detectron2 with those of the config.
+    """Compare the anchors in older files from detectron2 with those of the config.
 
     Raises:
         UserError: They differ; the message names the options to set.

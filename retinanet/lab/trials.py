@@ -228,7 +228,7 @@ def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
         assert outcome is not None
         number = outcome.signal
     except DivergedError as error:
-        diverged = str(error).partition("\n")[0]  # empty but on rank 0
+        diverged = str(error).partition("\n")[0]  # empty except on rank 0
         if world.is_main:
             print(f"diverged: {diverged}", flush=True)
     except InterruptedRunError as error:

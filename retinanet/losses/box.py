@@ -38,7 +38,7 @@ def box_loss(
         anchors: (P, 4) px.
         boxes: Matched ground truth (P, 4), px, positive width and height.
         kind: `smooth_l1` (Girshick, *Fast R-CNN*, equation 3, with 0.5 x² / β below β) or `l1` of
-            the deltas, summed over the four; or 1 - `giou` (Rezatofighi et al., arXiv 1902.09630),
+            the deltas, summed over the four. Or 1 - `giou` (Rezatofighi et al., arXiv 1902.09630),
             `diou` or `ciou` (Zheng et al., arXiv 1911.08287) of the decoded boxes.
         beta: Difference at which smooth_l1 changes from quadratic to linear.
     """

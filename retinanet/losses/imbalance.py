@@ -1,8 +1,8 @@
 """Composition of the class loss of a batch: easy negatives, hard negatives, positives.
 
 Lin et al., arXiv 1708.02002, section 3: cross entropy is swamped by easy negatives. An example is a
-pair of an anchor and a class. The own class of a positive anchor is a positive. All other pairs are
-negatives, except those of ignored anchors. An example is easy if p_t > 0.9.
+pair of an anchor and a class. A positive anchor with its own class is a positive. All other pairs
+are negatives, except those of ignored anchors. An example is easy if p_t > 0.9.
 
 B images, A anchors, K classes, L levels, P positives.
 """

@@ -22,7 +22,7 @@ from retinanet.errors import UserError, first_line
 
 State = dict[str, Tensor]
 _CLASSIFIER = ("fc.", "classifier.", "head.")
-"""Names of the classifier in pretrained files of torchvision and timm."""
+"""Names of the classifier in pretrained files from torchvision and timm."""
 STATE_KEYS = ("state_dict", "model", "model_state_dict", "net")
 """Keys of the weights in a file that also contains other things."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
@@ -154,8 +154,8 @@ def read_tensors(path: Path) -> Any:
         raise
     except Exception:  # torch.load raises half a dozen types for files that are not its own
         raise UserError(
-            f"model.weights: {path} is not a file with only tensors. It is damaged, of another "
-            "kind, or contains code, which is never run here. For files of other projects: "
+            f"model.weights: {path} is not a file with only tensors. It is damaged, has another "
+            "format, or contains code, which is never run here. For files of other projects: "
             "--init-from FILE, or retinanet convert checkpoint FILE OUT.pt"
         ) from None
 
@@ -272,7 +272,7 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
     problems = [
         ("it is missing", missing),
         ("it has unexpected weights", unknown),
-        ("it has another shape of", shapes),
+        ("it has a different shape for", shapes),
     ]
     for verb, keys in problems:
         if keys:

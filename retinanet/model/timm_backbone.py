@@ -1,7 +1,7 @@
 """Backbones from timm: any network with features at strides 8, 16 and 32 (extra `timm`).
 
-timm gives the stride of each feature, but neither the canvas sizes that a network supports nor how
-it rounds their sides: `model.grids` checks that.
+timm reports the stride of each feature, but neither the canvas sizes that a network supports nor
+how it rounds their sides: `model.grids` checks that.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def import_timm(name: str) -> Any:
 
 
 def _feature_options(name: str) -> dict[str, Any]:
-    """Return the options with which a timm network gives C3, C4, C5 for images of any size.
+    """Return the options with which a timm network returns C3, C4, C5 for images of any size.
 
     Raises:
         UserError: There is no such network, or it has no such features.

@@ -62,7 +62,8 @@ def replay(
     try:
         if world.size > 1:
             raise UserError(
-                "replay runs in one process, even for a run of several: start it without torchrun"
+                "replay runs in one process, even if the run uses several: start it without "
+                "torchrun"
             )
         run = _rebuild(config, checkpoint, folder, world)
         turned = [f"resumed after step {after} with {' '.join(words)}" for after, words in turns]
@@ -150,7 +151,7 @@ def _describe_missing_start(
         return f"{folder.last.parent}: there is no checkpoint to start from{hint}"
     oldest = min(states)
     return (
-        f"--step {step}: the oldest saved state is from after step {oldest} ({states[oldest]}); "
+        f"--step {step}: the oldest saved state is the one after step {oldest} ({states[oldest]}); "
         "only later steps can be replayed. Train with train.snapshot_every and "
         "train.keep_snapshots=0 to keep earlier states"
     )
@@ -211,7 +212,7 @@ def _describe_start(
         f"; {plural(before, 'step')} repeated in between" if before else ""
     )
     if step > newest_step:
-        yield f"no checkpoint is this far yet (the newest is from after step {newest_step})"
+        yield f"no checkpoint has come this far yet (the newest is from after step {newest_step})"
     here = run.environment | {"precision": run.precision}
     there = checkpoint.environment | {"precision": checkpoint.config.train.precision}
     keys = ("device", "processes", "threads", "torch", "precision")

@@ -97,8 +97,8 @@ def _describe_wrong_classes(
     names = zip(truth.category_ids, shown_names(truth.category_names), strict=True)
     yield (
         f"AP50 is {ap50:.3f}, but {found:.3f} if the class is ignored: the boxes are right, but "
-        "their category_id is wrong (ids from 0 instead of 1, or of another list of classes?). The "
-        f"annotation file has {some_of([f'{i} {name}' for i, name in names])}."
+        "their category_id is wrong (ids from 0 instead of 1, or from another list of classes?). "
+        f"The annotation file has {some_of([f'{i} {name}' for i, name in names])}."
     )
 
 

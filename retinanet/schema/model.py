@@ -34,7 +34,7 @@ class ModelConfig(Section):
     )
     init_from: str | None = option(
         None,
-        "Detector to start from (train --init-from): a checkpoint, or a file of torchvision, "
+        "Detector to start from (train --init-from): a checkpoint, or a file from torchvision, "
         "detectron2 or mmdetection. Options of this section and of `anchors` that are not set are "
         "taken from it.",
     )

@@ -30,15 +30,15 @@ def names(network: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("builder", "what"),
     [
-        ("fcos_resnet50_fpn", "an FCOS of torchvision"),
-        ("fasterrcnn_resnet50_fpn_v2", "a Faster R-CNN of torchvision"),
-        ("fasterrcnn_mobilenet_v3_large_fpn", "a Faster R-CNN of torchvision"),
-        ("maskrcnn_resnet50_fpn", "a Mask R-CNN of torchvision"),
-        ("keypointrcnn_resnet50_fpn", "a Keypoint R-CNN of torchvision"),
-        ("ssd300_vgg16", "an SSD of torchvision"),
-        ("ssdlite320_mobilenet_v3_large", "an SSD of torchvision"),
-        ("retinanet_resnet50_fpn", "a RetinaNet of torchvision"),
-        ("retinanet_resnet50_fpn_v2", "a RetinaNet of torchvision"),
+        ("fcos_resnet50_fpn", "an FCOS from torchvision"),
+        ("fasterrcnn_resnet50_fpn_v2", "a Faster R-CNN from torchvision"),
+        ("fasterrcnn_mobilenet_v3_large_fpn", "a Faster R-CNN from torchvision"),
+        ("maskrcnn_resnet50_fpn", "a Mask R-CNN from torchvision"),
+        ("keypointrcnn_resnet50_fpn", "a Keypoint R-CNN from torchvision"),
+        ("ssd300_vgg16", "an SSD from torchvision"),
+        ("ssdlite320_mobilenet_v3_large", "an SSD from torchvision"),
+        ("retinanet_resnet50_fpn", "a RetinaNet from torchvision"),
+        ("retinanet_resnet50_fpn_v2", "a RetinaNet from torchvision"),
     ],
 )
 def test_detectors_of_torchvision(builder: str, what: str) -> None:
@@ -54,27 +54,27 @@ def test_detectors_of_torchvision(builder: str, what: str) -> None:
     [
         ("module.classificationModel.conv1.weight", "a RetinaNet of yhenon/pytorch-retinanet"),
         ("regressionModel", "a RetinaNet of yhenon/pytorch-retinanet"),
-        ("proposal_generator.rpn_head.conv.weight", "a Faster R-CNN of detectron2"),
-        ("roi_heads.mask_head.mask_fcn1.weight", "a Mask R-CNN of detectron2"),
-        ("head.cls_score.weight", "a RetinaNet of detectron2"),
-        ("bbox_head.conv_centerness.weight", "an FCOS of mmdetection"),
-        ("bbox_head.atss_cls.weight", "an ATSS of mmdetection"),
-        ("bbox_head.cls_subnet.0.weight", "a detector of mmdetection that is not a RetinaNet"),
-        ("rpn_head.rpn_cls.weight", "a two-stage detector of mmdetection"),
-        ("bbox_head.retina_cls.weight", "a RetinaNet of mmdetection"),
-        ("ultralytics.nn.tasks.DetectionModel", "a YOLO model of ultralytics"),
-        ("models.yolo.Model", "a YOLO model of ultralytics"),
-        ("model.model.22.cv2.0.0.conv.weight", "a YOLO model of ultralytics"),
+        ("proposal_generator.rpn_head.conv.weight", "a Faster R-CNN from detectron2"),
+        ("roi_heads.mask_head.mask_fcn1.weight", "a Mask R-CNN from detectron2"),
+        ("head.cls_score.weight", "a RetinaNet from detectron2"),
+        ("bbox_head.conv_centerness.weight", "an FCOS from mmdetection"),
+        ("bbox_head.atss_cls.weight", "an ATSS from mmdetection"),
+        ("bbox_head.cls_subnet.0.weight", "a detector from mmdetection that is not a RetinaNet"),
+        ("rpn_head.rpn_cls.weight", "a two-stage detector from mmdetection"),
+        ("bbox_head.retina_cls.weight", "a RetinaNet from mmdetection"),
+        ("ultralytics.nn.tasks.DetectionModel", "a YOLO model from ultralytics"),
+        ("models.yolo.Model", "a YOLO model from ultralytics"),
+        ("model.model.22.cv2.0.0.conv.weight", "a YOLO model from ultralytics"),
         ("transformer.query_embed.weight", "a DETR"),
         ("model.query_position_embeddings.weight", "a DETR"),
         ("class_net.predict.conv_dw.weight", "an EfficientDet"),
         ("bifpn.0.p6_w1", "an EfficientDet"),
-        ("retnet_cls_pred_fpn3_w", "a RetinaNet of Detectron"),
+        ("retnet_cls_pred_fpn3_w", "a RetinaNet from Detectron"),
         ("image_encoder.mask_decoder.x", "a Segment Anything model"),
-        ("blocks.0.attn.qkv.weight", "an image classifier in the format of timm"),
+        ("blocks.0.attn.qkv.weight", "an image classifier in timm's format"),
         ("cls_token", "an image classifier (a transformer)"),
-        ("features.0.weight", "an image classifier of torchvision other than a ResNet"),
-        ("pytorch-lightning_version", "a checkpoint of PyTorch Lightning"),
+        ("features.0.weight", "an image classifier from torchvision other than a ResNet"),
+        ("pytorch-lightning_version", "a PyTorch Lightning checkpoint"),
         ("layer1.0.conv1.weight", "an ImageNet ResNet"),
     ],
 )
@@ -104,7 +104,7 @@ def write(path: Path, content: bytes) -> Path:
         ("a.pth.tar.gz", b"\x1f\x8b" + b"\0" * 90, "is an archive. Unpack it"),
         ("a.pt", b"\xff\xd8\xff\xe0" + b"\0" * 90, "is an image, not weights"),
         ("a.pt", b'{"images": []}', "is text (JSON), not weights"),
-        ("yolov3.weights", b"\0\0\0\0\2\0\0\0" + b"\1" * 90, "is a file of Darknet (YOLO)"),
+        ("yolov3.weights", b"\0\0\0\0\2\0\0\0" + b"\1" * 90, "is a Darknet (YOLO) file"),
         ("a.pt", b"", "is an empty file"),
     ],
 )
@@ -120,7 +120,7 @@ def test_other_formats(tmp_path: Path, name: str, content: bytes, what: str) -> 
 @pytest.mark.parametrize(
     ("inside", "what"),
     [
-        ("model.weights.h5", "a model of Keras"),
+        ("model.weights.h5", "a Keras model"),
         ("arr_0.npy", "an archive of NumPy arrays (.npz)"),
         ("notes/a.txt", "a zip archive without weights"),
         ("archive/constants.pkl", "a TorchScript program"),
@@ -174,8 +174,8 @@ def test_an_fcos_is_not_converted_with_any_option(tmp_path: Path, prefix: str) -
         with pytest.raises(UserError) as caught:
             read(path)
         assert str(caught.value).startswith(
-            f"{path}: is an FCOS of torchvision. Training can start from its ResNet: "
-            f"model.weights='{tmp_path}/it'\"'\"'s fcos.pth'. RetinaNets of torchvision, "
+            f"{path}: is an FCOS from torchvision. Training can start from its ResNet: "
+            f"model.weights='{tmp_path}/it'\"'\"'s fcos.pth'. RetinaNets from torchvision, "
         )
 
 
@@ -184,7 +184,7 @@ def test_what_converts_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"head.classification_head.cls_logits.weight": ONE}, path)
     message = (
-        rf"a\.pth: is a RetinaNet of torchvision, not a checkpoint of this project\. Convert it "
+        rf"a\.pth: is a RetinaNet from torchvision, not a checkpoint of this project\. Convert it "
         rf"first: retinanet convert checkpoint {path} OUT\.pt; to train from it: --init-from {path}"
     )
     with pytest.raises(UserError, match=message):
@@ -194,7 +194,7 @@ def test_what_converts_is_told_so(tmp_path: Path) -> None:
 def test_pickles_of_arrays_and_safetensors(tmp_path: Path) -> None:
     zoo = {"model": {"roi_heads.box_predictor.cls_score.weight": np.ones(3, np.float32)}}
     kind = name_file(write(tmp_path / "model_final.pkl", pickle.dumps(zoo, protocol=2)))
-    assert kind is not None and kind.what == "a Faster R-CNN of detectron2"
+    assert kind is not None and kind.what == "a Faster R-CNN from detectron2"
     header = b'{"class_embed.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}'
     kind = name_file(write(tmp_path / "a.bin", struct.pack("<Q", len(header)) + header))
     assert kind is not None and kind.what == "a DETR"

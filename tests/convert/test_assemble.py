@@ -73,7 +73,7 @@ def test_swapped_corners(one: Call, boxes_of: Call, tmp_path: Path, how: str) ->
     assert ran.err.splitlines()[:2] == [
         f"error: {path}: 3 problems; nothing was written",
         f"  {path}:1: the box of 'ant' has swapped corners (it must have x1 < x2 and y1 < y2): "
-        "[9, 5, 5, 10] px in 'a.jpg', 40x30 px; correct it, or give --swapped-corners order, which "
+        "[9, 5, 5, 10] px in 'a.jpg', 40x30 px; correct it, or use --swapped-corners order, which "
         "swaps them back, or --bad-boxes drop",
     ]
     ran = one(rows[:3], *words, "--swapped-corners", "order")

@@ -86,7 +86,7 @@ def test_files_that_are_there(rows: Path, convert: Call, tmp_path: Path) -> None
     (tmp_path / "x_val.json").write_text("mine")
     words = ["csv", rows, out, "--split", "0.4"]
     assert convert(*words).err == (
-        f"error: {tmp_path}/x_val.json: already exists; name another output, or give --overwrite\n"
+        f"error: {tmp_path}/x_val.json: already exists; name another output, or use --overwrite\n"
     )
     assert (tmp_path / "x_val.json").read_text() == "mine"
     assert not (tmp_path / "x_train.json").exists()

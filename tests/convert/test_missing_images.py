@@ -37,7 +37,7 @@ def test_a_rule_is_offered_and_applied_on_request(
     assert ran.err == (
         f"error: {tmp_path}/boxes.csv: 1 problem; nothing was written\n"
         f"  {tmp_path}/images: 2 image files are missing, the first is 'train/a.jpg'; all 2 "
-        "were found without the prefix 'train/': give --missing-images find\n"
+        "were found without the prefix 'train/': use --missing-images find\n"
     )
     ran = run(paths, files, "--missing-images", "find")
     assert ran.code == 0, ran.err

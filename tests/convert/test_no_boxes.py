@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 Call = Callable[..., Any]
-EMPTY = "; nothing was written; if this is intended, give --unlabelled empty"
+EMPTY = "; nothing was written; if this is intended, use --unlabelled empty"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_no_box_and_no_classes(source: Call, convert: Call, tmp_path: Path) -> N
     assert f"{first}: there are no boxes in its 1 image; nothing was written\n" in ran.err
     ran = convert("csv", first, tmp_path / "out.json", *options[:2], "--unlabelled", "empty")
     assert (
-        f"{first}: there are no boxes, and so no classes; give --classes FILE with the class "
+        f"{first}: there are no boxes, and so no classes; use --classes FILE with the class "
         "names, one per line; nothing was written\n"
     ) in ran.err
 

@@ -256,7 +256,7 @@ def test_exports_that_are_refused(tmp_path: Path, convert: Call) -> None:
     again.parent.mkdir()
     again.write_bytes((images / "a.png").read_bytes())
     assert convert("coco", path, some, out, *end, again.parent).err == (
-        "error: Pascal VOC has one image folder; give the same --images for all files\n"
+        "error: Pascal VOC has one image folder; use the same --images for all files\n"
     )
     assert convert("coco", path, out, *end, images).err == (
         "error: --images names 2 folders for 1 file; give one folder, or one per file\n"
@@ -293,7 +293,7 @@ def test_boxes_under_a_px_are_named_with_the_option_that_reads_them(
     path = one_image(tmp_path, write_image, [[0, 0, 0.5, 0.25]])
     there_and_back(path, tmp_path / "images", kind, tmp_path / "out")
     assert boxes_of(tmp_path / "back.json") == [("a.jpg", "cat", [0, 0, 0.5, 0.25], 0)]
-    assert ": to convert it back, give --units px\n" in capsys.readouterr().out
+    assert ": to convert it back, use --units px\n" in capsys.readouterr().out
 
 
 def one_image(folder: Path, write_image: Call, boxes: list[list[float]]) -> Path:

@@ -634,7 +634,7 @@ def test_a_wrong_size_is_refused_if_it_is_unclear_which_size_boxes_refer_to(data
     assert str(error.value) == (
         f"{data.path}: 1 image has a different size in the record than in the file: image 1 "
         "(00.jpg) is 640x480 px in its record, 64x48 px in the file. It is not clear which size 2 "
-        "boxes refer to; look at some, then give --fix-as sizes=file (only the recorded size is "
+        "boxes refer to; look at some, then use --fix-as sizes=file (only the recorded size is "
         "wrong) or --fix-as sizes=record (the file is a scaled copy of what was annotated: the "
         "boxes are scaled to it) (nothing was written)"
     )

@@ -169,7 +169,7 @@ def test_another_limit_than_cocos_is_said(backend: None) -> None:
     """The figures of a peer are at 100 detections of an image and class."""
     remarks = score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)], 300).remarks
     assert remarks == [
-        "AP and AR count up to 300 detections of an image and class; COCO counts up to 100 "
+        "AP and AR count up to 300 detections per image and class; COCO counts up to 100 "
         "(postprocess.max_detections)."
     ]
     assert score(truth([(1, 1, SQUARE)]), [result(SQUARE, 0.9)]).remarks == []
@@ -302,7 +302,7 @@ def test_max_detections_and_its_warning(backend: None) -> None:
     assert metrics.figures["AR_100"] == pytest.approx(100 / 120, abs=1e-12)
     assert metrics.figures["AP"] == pytest.approx(84 / 101, abs=1e-12)
     assert metrics.remarks == [
-        "20 of 120 detections are not counted: only the 100 with the highest scores of an image "
+        "20 of 120 detections are not counted: only the 100 with the highest scores per image "
         "and class count (postprocess.max_detections).",
         "Images with more than 100 boxes: 1 (up to 120 boxes). Raise postprocess.max_detections to "
         "find them all.",

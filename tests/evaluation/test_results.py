@@ -83,7 +83,7 @@ def test_a_name_of_two_images_is_no_id() -> None:
         ({"category_id": None}, r"detection 1 has category_id None; each detection needs"),
         (
             {"category_id": 9},
-            r"detection 1 has category_id 9, .* the results are of another data set",
+            r"detection 1 has category_id 9, .* the results belong to another data set",
         ),
         ({"category_id": True}, r"detection 1 has category_id True, which is not in"),
         ({"score": float("nan")}, r"detection 1 \(image 1\) has bbox \[1, 2, 3, 4\] and score nan"),
@@ -108,8 +108,8 @@ def test_wrong_records(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not JSON that can be read"),
-        ("", "not JSON that can be read"),
+        ("{", "not valid JSON"),
+        ("", "not valid JSON"),
         ("7", "a results file is a list of detections, not 7"),
         ({"images": []}, r"a results file is a list .* this object has 'images'"),
         ({}, r"a results file is .* this object has nothing"),
@@ -144,7 +144,7 @@ def test_classes_counted_from_0() -> None:
         read(records, known)
     with pytest.raises(UserError, match=r"counted from 0; .* \(add 1 to each category_id\)$"):
         read(records, known)
-    with pytest.raises(UserError, match=r"have others\); the results are of another data set$"):
+    with pytest.raises(UserError, match=r"have others\); the results belong to another data set$"):
         read([*records, {**GOOD, "category_id": 90}], known)
 
 

@@ -173,7 +173,7 @@ def test_devices(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             load(small_checkpoint, wrong)  # type: ignore[arg-type]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for absent in ("cuda", "cuda:0", 0, "0"):
-        with pytest.raises(ArgumentError, match="device cuda is not on this machine; there is: "):
+        with pytest.raises(ArgumentError, match="device cuda is not on this machine; available: "):
             load(small_checkpoint, absent)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

@@ -103,7 +103,7 @@ def test_files_of_somebody_else_are_not_written_over(
 
 def test_pictures_are_not_drawn_among_the_images(tmp_path: Path) -> None:
     write_prediction(tmp_path, "a.png")
-    with pytest.raises(UserError, match="/pictures: holds input images, and pictures would be"):
+    with pytest.raises(UserError, match="/pictures: contains input images, and pictures would be"):
         prepare_output(tmp_path, {tmp_path / "x" / ".." / "pictures"})
     assert prepare_output(tmp_path, {tmp_path}).path == tmp_path
 

@@ -122,7 +122,7 @@ TAKES = "An image is a path, a PIL image, a uint8 NumPy array (H, W, 3) in RGB o
         (
             RGB.astype(np.uint16),
             "an array of type uint16 and shape (2, 4, 3)",
-            "To use the high byte, as for a file of 16 bits, pass (image >> 8).astype(np.uint8).",
+            "To use the high byte, as for a 16-bit file, pass (image >> 8).astype(np.uint8).",
         ),
         (
             RGB > 5,
@@ -147,14 +147,14 @@ TAKES = "An image is a path, a PIL image, a uint8 NumPy array (H, W, 3) in RGB o
         (
             Image.new("F", (3, 2)),
             "a PIL image of mode 'F' and size (3, 2)",
-            "Pass its path, or scale its values to 0-255: an array of uint8.",
+            "Pass its path, or scale its values to 0-255 and pass a uint8 array.",
         ),
         (Image.new("I", (3, 2)), "a PIL image of mode 'I' and size (3, 2)", "Pass its path"),
         (Image.new("LAB", (3, 2)), "a PIL image of mode 'LAB'", "or image.convert('RGB')."),
         (RGB.astype(">u2"), "an array of type >u2", "(image >> 8).astype(np.uint8)"),
-        (np.array(["a.jpg", "b.jpg"]), "shape (2,)", "are a list: pass image.tolist()."),
-        (RGB.astype(np.complex64), "complex64", "Complex numbers are not colours."),
-        ([RGB], "a value of type list", "has no lists inside"),
+        (np.array(["a", "b"]), "shape (2,)", "For several paths or images, pass image.tolist()."),
+        (RGB.astype(np.complex64), "complex64", "Pixels cannot be complex numbers."),
+        ([RGB], "a value of type list", "contain lists. For pixels, pass an array: np.array"),
         (torch.zeros(8, 9, dtype=torch.uint8), "shape (8, 9)", "pass image[None]"),
         (torch.zeros(3, 8, 9).byte().to_sparse(), "a sparse_coo tensor of type uint8", "dense"),
         (torch.zeros(3, 8, 9, device="meta").byte(), "a meta tensor of type uint8", "have values"),

@@ -422,7 +422,7 @@ def foreign(path: Path, good: Path) -> tuple[str, str]:
     torch.save({"model": {"weight": torch.zeros(2)}}, path)
     return (
         "not a checkpoint of this project",
-        "is not a RetinaNet of torchvision, detectron2, mmdetection",
+        "is not a RetinaNet from torchvision, detectron2, mmdetection",
     )
 
 
@@ -652,7 +652,7 @@ def test_a_device_that_is_not_there(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     text = refuse("train", experiment, "train.device=cuda")
-    assert text == "train.device: cuda is not on this machine; there is: cpu"
+    assert text == "train.device: cuda is not on this machine; available: cpu"
 
 
 def test_half_precision_on_a_cpu(experiment: Path, refuse: Refuse) -> None:
@@ -666,7 +666,7 @@ def test_half_precision_on_a_cpu(experiment: Path, refuse: Refuse) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not JSON that can be read"),
+        ("{", "not valid JSON"),
         ("{}", "a results file is a list of detections"),
         ('[{"image_id": 77}]', "detection 0 has image_id 77, which is not in the annotation file"),
         (

@@ -122,7 +122,7 @@ def test_what_a_launch_would_refuse(
     ran = cli("train", shared_experiment, "--name", "interrupted", "--dry-run")
     assert ran.code == 0, ran.err
     assert ran.out.endswith(
-        f"there is already a run in {interrupted_run}: give another --name to start a new one, or "
+        f"there is already a run in {interrupted_run}: use another --name to start a new one, or "
         "--resume to continue it\n"
     )
     ran = cli("train", experiment, f"output.dir={experiment}", "--dry-run")

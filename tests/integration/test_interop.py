@@ -66,7 +66,7 @@ def test_convert_evaluate_predict(peer: Path, synthetic: Path, cli: Cli, tmp_pat
 def test_a_foreign_file_is_told_how_to_convert(peer: Path, synthetic: Path, cli: Cli) -> None:
     ran = cli("predict", peer, synthetic / "images" / "val")
     assert ran.code == 2
-    assert f"{peer}: is a RetinaNet of torchvision, not a checkpoint of this project" in ran.err
+    assert f"{peer}: is a RetinaNet from torchvision, not a checkpoint of this project" in ran.err
     assert f"Convert it first: retinanet convert checkpoint {peer} OUT.pt" in ran.err
 
 
@@ -199,7 +199,7 @@ def test_and_back(learned_run: Path, cli: Cli, tmp_path: Path) -> None:
         (["PEER", "OUT", "--categories", "no.json"], "--categories no.json: cannot be read"),
         (["PEER", "OUT", "--from", "detectron2"], "--from detectron2: "),
         (["PEER", "OUT", "--style", "caffe"], "--style: torchvision has only one kind"),
-        (["PEER", "OUT", "model.bakbone=x"], "did you mean backbone"),
+        (["PEER", "OUT", "model.bakbone=x"], "did you mean model.backbone"),
         (
             ["PEER", "OUT", "--to", "torchvision", "--style", "caffe"],
             "--to cannot be combined with --from, --style, --categories, --box-weights or "

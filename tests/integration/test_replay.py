@@ -64,7 +64,8 @@ def test_the_step_is_the_run_s_own(
     last, reached = interrupted_run / "checkpoints" / "last.pt", step_of(interrupted_run)
     assert reached in (3, 4)
     assert f"from {last}, the state after step {reached}; {5 - reached} step" in ran.out
-    assert f"no checkpoint is this far yet (the newest is from after step {reached})\n" in ran.out
+    newest = f"(the newest is from after step {reached})"
+    assert f"no checkpoint has come this far yet {newest}\n" in ran.out
     near = cli("replay", finished_run, "--step", 6)
     assert f"from {finished_run / 'checkpoints' / 'best.pt'}, the state after step 5\n" in near.out
     for out in (ran.out, near.out):
@@ -190,8 +191,8 @@ def test_other_hardware_is_said(cli: Callable[..., Ran], copy: Path) -> None:
         (["--step", 7], "--step 7: the run has only 6 steps"),
         (
             ["--step", 3],
-            "--step 3: the oldest saved state is from after step 5 (best.pt); only later steps can "
-            "be replayed. Train with train.snapshot_every and train.keep_snapshots=0 to keep "
+            "--step 3: the oldest saved state is the one after step 5 (best.pt); only later steps "
+            "can be replayed. Train with train.snapshot_every and train.keep_snapshots=0 to keep "
             "earlier states",
         ),
         (

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.real_data, pytest.mark.slow]
 def folder() -> Path:
     root = os.environ.get("RETINANET_TEST_DATA")
     if not root:
-        pytest.skip("RETINANET_TEST_DATA is not set: no golden files of detectron2")
+        pytest.skip("RETINANET_TEST_DATA is not set: no golden files from detectron2")
     path = Path(root).parent / "parity" / "detectron2"
     if not path.is_dir():
         pytest.skip(f"no golden files in {path}")

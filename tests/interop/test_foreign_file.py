@@ -273,7 +273,7 @@ def test_no_file(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_where_the_weights_are(content: object) -> None:
-    """Bare, in training files of detectron2 and mmdetection, of a wrapped model, as blobs."""
+    """Bare, in training files from detectron2 and mmdetection, of a wrapped model, as blobs."""
     found = state_dict_of(content, Path("x.pth"))
     assert list(found) == ["a"] and isinstance(found["a"], Tensor)
     assert found["a"].tolist() == [1, 1]

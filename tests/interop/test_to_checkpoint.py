@@ -455,14 +455,17 @@ def test_weights_that_do_not_fit_are_listed(file: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"{file}: is missing head.bbox_subnet.2.bias",
         f"{file}: has unexpected weights {extra} and 2 more",
-        f"{file}: has another shape of backbone.fpn_lateral3.bias: (7,), not (256,)",
+        f"{file}: has a different shape for backbone.fpn_lateral3.bias: (7,), not (256,)",
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("head.bbox_pred.weight"), r"RetinaNet of detectron2: .*pred\.weight is m"),
+        (
+            lambda s: s.pop("head.bbox_pred.weight"),
+            r"is not a complete RetinaNet from detectron2: head\.bbox_pred\.weight is missing",
+        ),
         (
             lambda s: s.pop("backbone.bottom_up.res5.1.conv1.weight"),
             r"its backbone is not one of resnet18, .* \(it has 2, 2, 2, 1 blocks in its stages\)",
@@ -473,7 +476,7 @@ def test_weights_that_do_not_fit_are_listed(file: Path) -> None:
         ),
         (
             lambda s: s.update({"head.cls_score.bias": torch.zeros(7)}),
-            r"has another shape of head.cls_score.bias: \(7,\), not \(720,\)",
+            r"has a different shape for head.cls_score.bias: \(7,\), not \(720,\)",
         ),
         (
             lambda s: s["head.cls_score.bias"].fill_(torch.nan),
@@ -523,10 +526,12 @@ def test_the_project_is_recognised(file: Path) -> None:
     with pytest.raises(UserError, match="is already a checkpoint of this project"):
         convert_checkpoint(file)
     write({"model": state_of("detectron2")}, file)
-    with pytest.raises(UserError, match=f"the names in {file} are those of detectron2; use --fr"):
+    message = f"--from torchvision: the names in {file} are those of detectron2; use --from detect"
+    with pytest.raises(UserError, match=message):
         convert_checkpoint(file, peer="torchvision")
     write({"rpn.conv.weight": torch.zeros(1)}, file)
-    with pytest.raises(UserError, match="is not a RetinaNet of torchvision, detectron2, mmdetect"):
+    message = "is not a RetinaNet from torchvision, detectron2, mmdetection: the name of its first"
+    with pytest.raises(UserError, match=message):
         convert_checkpoint(file)
 
 
@@ -638,7 +643,8 @@ def test_model_weights_accepts_a_converted_backbone(tmp_path: Path) -> None:
     )
     with pytest.raises(
         UserError,
-        match=r"for it: 'model\.channel_order=\"rgb\"' 'model\.pixel_mean=\[123\.675, .*' \(or use",
+        match=r"for it: 'model\.channel_order=\"rgb\"' 'model\.pixel_mean=\[123\.675, .*' "
+        r"\(or use --init-from ",
     ):
         build_detector(other, classes=2)
     model = build_detector(override_config(Config(), words), classes=2)

@@ -83,13 +83,13 @@ def test_any_error_of_timm_becomes_one_message(monkeypatch: pytest.MonkeyPatch) 
         raise KeyError("stage 7\nand more")
 
     monkeypatch.setattr(timm, "create_model", fail)
-    message = r"timm:test_resnet cannot be a backbone: timm does not return its features \('stage"
+    message = r"timm:test_resnet cannot be a backbone: timm does not return its features \('stage 7"
     with pytest.raises(UserError, match=message):
         build("test_resnet")
 
 
 def test_a_canvas_that_the_network_does_not_support() -> None:
-    """Fixed windows: an assertion of timm in the middle of the network."""
+    """Fixed windows: an assertion from timm in the middle of the network."""
     net = build("test_maxvit").eval()
     message = (
         r"timm:test_maxvit does not support a canvas of 192x160 px \(.*its weights are for 160x160 "
@@ -162,7 +162,7 @@ def test_weights_of_another_classifier_or_none(published: Path, tmp_path: Path) 
         (
             "test_convnext",
             {"stem.0.weight": torch.ones(1)},
-            r"it has another shape of stem\.0\.weight",
+            r"it has a different shape for stem\.0\.weight",
         ),
         # All weights of test_convnext2 are in the file, and more.
         ("test_convnext2", {}, r"it has unexpected weights stages\.1\.blocks\.1\.gamma"),

@@ -245,7 +245,9 @@ def test_images_without_boxes(small_checkpoint: Path, val: Path) -> None:
 
 
 def test_a_wrong_override(small_checkpoint: Path, val: Path) -> None:
-    message = "postprocess.score_treshold is not an option; did you mean score_threshold"
+    message = (
+        "postprocess.score_treshold is not an option; did you mean postprocess.score_threshold"
+    )
     with pytest.raises(UserError, match=message):
         run(small_checkpoint, val, "postprocess.score_treshold=0.5")
 
@@ -489,7 +491,7 @@ def test_results_of_right_boxes_and_wrong_classes(val: Path, tmp_path: Path) -> 
     path.write_text(json.dumps(results))
     assert evaluate_results_file(path, val, []).metrics.remarks[0] == (
         "AP50 is 0.000, but 1.000 if the class is ignored: the boxes are right, but their "
-        "category_id is wrong (ids from 0 instead of 1, or of another list of classes?). The "
+        "category_id is wrong (ids from 0 instead of 1, or from another list of classes?). The "
         "annotation file has 1 class 1, 2 class 2, 3 class 3."
     )
 
@@ -554,7 +556,7 @@ def test_a_checkpoint_of_a_gpu_is_evaluated_anywhere(
     save_checkpoint(replace(checkpoint, config=config), tmp_path / "gpu.pt")
     assert run(tmp_path / "gpu.pt", val).metrics == run(small_checkpoint, val).metrics
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="cuda is not on this machine; there is: cpu"):
+        with pytest.raises(UserError, match="cuda is not on this machine; available: cpu"):
             run(tmp_path / "gpu.pt", val, "train.device=cuda")
 
 

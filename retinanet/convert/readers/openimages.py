@@ -185,7 +185,7 @@ class _BoxReader:
         if self.units == "shares" and self.no_shares * 2 > self.rows:
             text = (
                 f"{self.no_shares:,} of {self.rows:,} boxes are not shares, from 0 to 1: the "
-                f"largest coordinate is {self.largest:g}; give --units "
+                f"largest coordinate is {self.largest:g}; use --units "
             )
             if self.largest > 100:
                 return f"{text}px"
@@ -194,7 +194,7 @@ class _BoxReader:
         if self.units == "px" and is_small and self._smallest_side() >= _LARGE:
             return (
                 f"no coordinate of the {self.rows:,} boxes is over 100, though all images are "
-                "larger, so they look like percent, not px: give --units percent; if they really "
+                "larger, so they look like percent, not px: use --units percent. If they really "
                 "are px, write them as shares of the image's width and height"
             )
         return None
@@ -227,7 +227,7 @@ class _BoxReader:
                 self.path,
                 line,
                 f"LabelName {label!r:.60} is not in the file of --class-descriptions; add it "
-                "there, or give --other-classes drop",
+                "there, or use --other-classes drop",
             )
             return
         confidence = row.get("Confidence", "1")

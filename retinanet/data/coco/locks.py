@@ -30,8 +30,8 @@ def alone(path: Path, *, patience: float = 600.0) -> Iterator[bool]:
     network drives, Windows), or the holder takes longer than `patience`, the block runs without the
     lock. It must then still be correct, at the cost of doing the work twice.
 
-    `filelock` is not used: it leaves a file of its own, which needs a writable folder, and some of
-    its releases wait forever on a drive without locks.
+    `filelock` is not used: it leaves a file of its own, which needs a writable folder. Some of its
+    releases also wait forever on a drive without locks.
 
     Args:
         path: A file that can be read.

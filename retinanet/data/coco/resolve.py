@@ -60,8 +60,8 @@ REMARKS = {
 _FULL_TURN = 2 * math.pi + 0.01
 """Angles up to this one may be radians, or a score."""
 _SURE = 3
-"""Boxes that fit their image only if x and y are the centre, for each box that fits only if they
-are the corner: from this ratio on they are centres. Boxes may extend beyond the border."""
+"""x and y are centres if this many times more boxes fit their image only as centres than only as
+corners. Boxes may extend beyond the border, so a few exceptions are normal."""
 _NUMBERS = frozenset((int, float))
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "")
 

@@ -1,9 +1,10 @@
 r"""Find image files whose names are similar to those in the records.
 
 File names change when annotations are exported or moved: a folder is added or lost, paths of
-another machine or URLs are written, `\` replaces `/`; suffix, case and Unicode form change. A name
-is matched with a file only if it cannot mean another one: it fits one file best, no other name fits
-that file, and no record already names the file. The caller asks the user first.
+another machine or URLs are written, `\` replaces `/`. Suffix, case and Unicode form change, too.
+A name is matched with a file only if it cannot mean another one. It must fit one file best, no
+other name may fit that file, and no record may name the file already. The caller asks the user
+first.
 """
 
 from __future__ import annotations

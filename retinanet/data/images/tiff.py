@@ -160,7 +160,7 @@ def _is_raw(content: bytes, tags: Tags, colours: int) -> bool:
 def _unread_bands(tags: Tags, colours: int, bits: int) -> tuple[str, str] | None:
     """Describe a TIFF of which only some bands would be read (from a satellite), with a remedy.
 
-    One extra band may be alpha. Beside grey it must be marked as alpha.
+    One extra band may be alpha. With grey, it must be marked as alpha.
     """
     samples, channels = tags.get(SAMPLES, (1,))[0], _CHANNELS.get(colours)
     if channels is None or samples <= channels:

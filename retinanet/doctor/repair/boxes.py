@@ -69,7 +69,7 @@ def box_numbers(record: Record) -> list[float] | None:
 
 
 def set_box(record: Record, box: list[float]) -> None:
-    """Change the box of an annotation, and its area if it was that of the box or is too large."""
+    """Change the box of an annotation, and its area if it matched the box or is too large."""
     before, after = record["bbox"], box[2] * box[3]
     area = number_or_nan(record.get("area"))
     record["bbox"] = box
@@ -86,7 +86,7 @@ def settle_reading(values: Values, path: Path, choices: Choices) -> Changes:
         choices: Choices of the user.
 
     Raises:
-        UserError: More than one format is possible, or that of the user does not fit.
+        UserError: More than one format is possible, or the user's choice does not fit.
     """
     sound = _sound(values)
     sizes = _sizes(sound)
@@ -174,7 +174,7 @@ def _describe_doubt(verdict: Verdict) -> str:
     ways = ", or ".join(f"--fix-as {r.words} ({r})" for r in verdict.readings)
     return (
         f"{verdict.text}; the format of the boxes is not clear from the file. Compare some with "
-        f"their images, then give {ways} (nothing was written)"
+        f"their images, then use {ways} (nothing was written)"
     )
 
 

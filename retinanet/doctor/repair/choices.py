@@ -27,7 +27,7 @@ class Choices:
     from_outlines: bool = False
     """Whether annotations with an outline get the box around it, whatever their bbox is."""
     sizes: str | None = None
-    """Size that the boxes refer to if record and file differ: that of the `file` or `record`."""
+    """Whether the boxes refer to the size of the `file` or of the `record`, if these differ."""
     negative: str | None = None
     """Cause of a negative side: `corners` in the wrong order, or a wrong sign of the `sides`."""
     merge_names: bool = False

@@ -93,6 +93,6 @@ def _describe_doubt(path: Path, record: Record) -> str:
     return (
         f"{path}: annotation {record.get('id')} (image {record['image_id']}) has bbox "
         f"{record['bbox']}, which may mean {corners} (corners in the wrong order) or {sides} (a "
-        "wrong sign); look at some, then give --fix-as negative=corners or --fix-as negative=sides "
+        "wrong sign); look at some, then use --fix-as negative=corners or --fix-as negative=sides "
         "(nothing was written)"
     )

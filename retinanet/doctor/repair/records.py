@@ -58,7 +58,7 @@ _ROUNDS = 6
 CROWDS = "regions to ignore"
 DONE = {
     LOST_BOXES: "removed",
-    FOUND_NAMES: "corrected to those of the files in the folder",
+    FOUND_NAMES: "corrected to match the files in the folder",
     CROWDS: "turned into objects (iscrowd 0)",
     CLASS_NAMES: "replaced by the ids",
     NUMBERS: "replaced by numbers",

@@ -1,6 +1,6 @@
 """Compares the boxes before and after a repair.
 
-The comparison does not depend on how the repair works, so it reveals bugs there: a box that is
+The comparison does not depend on how the repair works, so it reveals bugs there. A box that is
 neither unchanged nor a part of the old one must belong to a kind that the repair reports.
 """
 

@@ -24,7 +24,7 @@ from retinanet.doctor.box_readings import (
 )
 
 Frame = Literal["file", "record"]
-"""Size that the boxes refer to: that of the file, or the recorded one."""
+"""Size that the boxes refer to: the file's size or the recorded one."""
 _OTHERS = [BoxReading("xyxy"), BoxReading("cxcywh"), BoxReading("yxyx")]
 """Layouts that must be excluded as well: with them, nearly any size may fit."""
 _MIN_LEAVING, _STRONG_SHARE = 3, 0.2

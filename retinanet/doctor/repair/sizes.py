@@ -115,7 +115,7 @@ def recorded_size(record: Record) -> Size | None:
 
 
 def _settle_sizes(values: Values, path: Path, wrong: dict[int, Size], choices: Choices) -> Changes:
-    """Decide which size the boxes refer to if record and file differ; scale those of a copy.
+    """Decide which size the boxes refer to if record and file differ; scale boxes of a copy.
 
     Args:
         values: Content of the file.
@@ -168,7 +168,7 @@ def _describe_sizes(image: Record, wrong: dict[int, Size], size: Size) -> str:
 
 def _choices_of_size(turned: bool) -> str:
     """Return what to do, depending on the size that the boxes refer to."""
-    as_file = "give --fix-as sizes=file (only the recorded size is wrong)"
+    as_file = "use --fix-as sizes=file (only the recorded size is wrong)"
     if turned:
         return f"{as_file}, or rotate the image files back to how they were annotated"
     return (

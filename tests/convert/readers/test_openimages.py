@@ -84,7 +84,7 @@ def test_every_bad_line_is_named(openimages: Call, tmp_path: Path) -> None:
     assert ran.err.splitlines() == [
         f"error: {path}: 7 problems; nothing was written",
         f"  {path}:2: LabelName '/m/3' is not in the file of --class-descriptions; add it there, "
-        "or give --other-classes drop",
+        "or use --other-classes drop",
         f"  {path}:3: XMin, YMin, XMax, YMax are 0, 0, 1, 40; expected four numbers from 0 to 1; "
         "correct the row",
         f"  {path}:4: XMin, YMin, XMax, YMax are 0, 0, x, 1; expected four numbers from 0 to 1; "
@@ -94,7 +94,7 @@ def test_every_bad_line_is_named(openimages: Call, tmp_path: Path) -> None:
         f"  {path}:6: IsGroupOf is '2'; expected 0, 1, or -1 (unknown)",
         f"  {path}:7: expected 13 columns, as in the header; found 2",
         f"  {path}:8: the box of 'Ant' has no area (it must have x1 < x2 and y1 < y2): "
-        "[20, 0, 20, 20] px in 'aa.jpg', 40x20 px; correct it, or give --bad-boxes clip or drop",
+        "[20, 0, 20, 20] px in 'aa.jpg', 40x20 px; correct it, or use --bad-boxes clip or drop",
     ]
 
 
@@ -187,7 +187,7 @@ def test_swapped_corners_and_boxes_that_leave_the_image(
     out = tmp_path / "out.json"
     rows = HEADER + row("aa", "/m/1", "0.9,0.5,0.8,0.9") + row("aa", "/m/1", "0,1.2,0,1")
     ran = openimages(rows)
-    assert "[36, 16, 20, 18] px in 'aa.jpg', 40x20 px; correct it, or give --swapped-corners" in (
+    assert "[36, 16, 20, 18] px in 'aa.jpg', 40x20 px; correct it, or use --swapped-corners" in (
         ran.err
     )
     assert "is more than 2 px outside its image: [0, 0, 48, 20] px" in ran.err
@@ -281,12 +281,12 @@ def test_units_that_the_numbers_contradict(
     write_image(tmp_path / "images" / "aa.jpg", 400, 300)
     rows = HEADER + "".join(row("aa", "/m/1", f"{n},{n + 50},10,90") for n in range(10))
     start = "10 of 10 boxes are not shares, from 0 to 1: the largest coordinate is"
-    assert f"{start} 90; give --units percent; nothing" in openimages(rows).err
-    assert "so they look like percent, not px: give" in openimages(rows, "--units", "px").err
+    assert f"{start} 90; use --units percent; nothing" in openimages(rows).err
+    assert "so they look like percent, not px: use" in openimages(rows, "--units", "px").err
     assert openimages(rows, "--units", "percent").code == 0
     assert boxes_of(tmp_path / "out.json")[0][2] == [0, 30, 200, 240]
     px = rows.replace(",90,", ",290,")
-    assert f"{start} 290; give --units px; nothing" in openimages(px, "--overwrite").err
+    assert f"{start} 290; use --units px; nothing" in openimages(px, "--overwrite").err
     assert openimages(px, "--units", "px", "--overwrite").code == 0
     assert boxes_of(tmp_path / "out.json")[0][2] == [0, 10, 50, 280]
     shares = HEADER + row("aa", "/m/1", "0,1,0,1")

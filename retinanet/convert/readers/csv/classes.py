@@ -33,7 +33,7 @@ def name_classes(
         if class_ids is None:
             shown = ", ".join(sorted(used, key=float)[:_NAMED])
             problems.note(
-                f"classes with a number as name ({shown}): to rename, give --classes a .csv of "
+                f"classes with a number as name ({shown}): to rename, use --classes a .csv of "
                 "name,id rows",
                 len(used),
             )
@@ -45,7 +45,7 @@ def name_classes(
             path,
             labels[0][0],
             f"the classes are ids, but none is 0, so it is not clear whether {first!r:.60}, the "
-            "first name in --classes, has the id 0 or 1; give --classes a .csv of name,id rows, "
+            "first name in --classes, has the id 0 or 1; use --classes a .csv of name,id rows, "
             f"such as {first:.60},1",
         )
         return None

@@ -306,7 +306,7 @@ def _first(found: dict[str, list[int]], meanings: Sequence[str]) -> int | None:
 def _find_box(
     found: dict[str, list[int]], names: Sequence[str], of_boxes: set[int]
 ) -> tuple[Form, tuple[int, ...], tuple[int, int] | None]:
-    """Return the form of the boxes, their columns, and those of the image's height and width."""
+    """Return the form of the boxes, their columns, and the columns of the image's size."""
     if "corner points" in found:
         points = some_of([repr(names[place]) for place in found["corner points"]])
         raise UnclearColumnsError(

@@ -212,7 +212,7 @@ class Table:
                     self._path,
                     line,
                     f"{columns.names[place]} is {values[place]!r:.40}; expected 0 or 1; to leave "
-                    "the column out, give --columns with _ in its place",
+                    "the column out, use --columns with _ in its place",
                 )
             elif flag:
                 crowd = True
@@ -246,7 +246,7 @@ class Table:
             self._set_size(line, image, texts)
 
     def _are_box_sizes(self) -> bool:
-        """Whether width and height beside corners are those of the boxes, in every row."""
+        """Whether width and height beside corners are the sizes of the boxes, in every row."""
         if not self.rows or self._columns.reading.form != CORNERS:
             return False
         texts = {line: text for line, _, text in self._sizes}

@@ -73,7 +73,7 @@ def choose_units(
         problems.add(
             path,
             line,
-            f"the column names say {named}, but the largest number is {largest:g}; give --units px "
+            f"the column names say {named}, but the largest number is {largest:g}; use --units px "
             "if they are px",
         )
         return None
@@ -81,7 +81,7 @@ def choose_units(
         problems.add(
             path,
             line,
-            f"no coordinate is over {largest:g} (here {shown}): give --units shares if they are "
+            f"no coordinate is over {largest:g} (here {shown}): use --units shares if they are "
             "shares of the image's width and height, or --units px if they are px",
         )
         return None
@@ -93,7 +93,7 @@ def choose_units(
             path,
             small[0],
             f"{len(small):,} of {len(rows):,} rows have coordinates from 0 to 1, the others px; "
-            "correct them, or give --units px if all are px",
+            "correct them, or use --units px if all are px",
         )
         return None
     return "px"

@@ -78,7 +78,7 @@ class ObjectParser:
         self.angles = VocAngles(angles)
 
     def parse(self, path: Path, found: VocElement, problems: Problems) -> FoundBox | None:
-        """Return the box of an object, without those of its <part> elements.
+        """Return the box of an object, not of its <part> elements.
 
         Args:
             path: Path of the XML file, for messages.
@@ -157,7 +157,7 @@ class ObjectParser:
         if min(numbers) < 1:
             problems.note(
                 "boxes with an xmin or ymin below 1, although VOC counts from 1: if the tool "
-                "counts from 0, give --zero-based"
+                "counts from 0, use --zero-based"
             )
         # The last pixel is included; if corners are swapped, the smaller one is the first.
         x1, x2 = (x1 - 1, x2) if x1 - 1 <= x2 else (x1, x2 - 1)

@@ -47,7 +47,7 @@ class VocAngles:
         if self.unit is not None or not self._seen:
             return True
         path, line, largest = max(self._seen, key=lambda seen: abs(seen[2]))
-        what = "give --angles degrees if they are degrees"
+        what = "use --angles degrees if they are degrees"
         if abs(largest) > 2 * math.pi + _SLACK:
             why = f"is {largest:g}, too large for the radians that roLabelImg writes; {what}"
         elif abs(largest) > math.pi + _SLACK or (

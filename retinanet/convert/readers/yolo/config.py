@@ -39,7 +39,7 @@ class YoloConfig:
     names_path: Path
     """File with the names."""
     keypoints: bool
-    """Whether labels have keypoint columns after those of the box."""
+    """Whether labels have keypoint columns after the box."""
 
 
 def read_yolo_config(
@@ -99,14 +99,14 @@ def _find_class_names(
         return [f"class_{i}" for i in range(count)], path  # as ultralytics calls them
     raise UserError(
         f"{path}: names should list the classes, not None; add a line such as `names: [cat, dog]`, "
-        "or give --classes FILE with one name per line"
+        "or use --classes FILE with one name per line"
     )
 
 
 def _named_splits(
     path: Path, values: dict[Any, Any]
 ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return the entries of train, val and test, and those of other keys that could be splits."""
+    """Return the entries of train, val and test, and of other keys that could be splits."""
     named: dict[str, list[Any]] = {}
     others: dict[str, list[Any]] = {}
     keys: dict[str, str] = {}

@@ -74,7 +74,7 @@ class Evidence:
     key_points: Counter[tuple[int, int]] = field(default_factory=Counter)
     """Rows that could be a box and key points, by number of points and values per point."""
     tight: int = 0
-    """Rows whose box is the one around the points."""
+    """Rows whose box is the box around the points."""
     crossing: int = 0
     """Rows with more than five columns that cross themselves if read as outlines."""
     lengths: set[int] = field(default_factory=set)
@@ -134,16 +134,16 @@ class Evidence:
             if smallest_side() >= _LARGE:
                 return (
                     f"{found}, though all images are larger, so they look like percent, not px: "
-                    "give --units percent; if they really are px, write them as shares of the "
+                    "use --units percent. If they really are px, write them as shares of the "
                     "image's width and height"
                 )
         elif rules.units == "shares" and self.no_shares * 2 > self.rows:
             start = f"{self.no_shares:,} of {self.rows:,} boxes are not shares, from 0 to 1: "
             if self.largest > 100:
-                return f"{start}the largest number is {self.largest:g}; give --units px"
+                return f"{start}the largest number is {self.largest:g}; use --units px"
             if self.rows >= _MANY and smallest_side() >= _LARGE:
-                return f"{start}{found}, though all images are larger; give --units percent"
-            return f"{start}{found}; give --units percent or --units px, whichever is right"
+                return f"{start}{found}, though all images are larger; use --units percent"
+            return f"{start}{found}; use --units percent or --units px, whichever is right"
         return None
 
     def _other_points(self, rules: LabelRules) -> str | None:
@@ -157,15 +157,15 @@ class Evidence:
             return (
                 f"{count:,} of {self.with_points:,} rows with more than 5 columns begin with a box "
                 "(class cx cy width height) that contains all points after it, so it is not clear "
-                "what they are: give --points keypoints if a box comes first, before key points or "
-                f"an outline (or write `kpt_shape: [{points}, {values}]` in data.yaml); give "
+                "what they are. Use --points keypoints if a box comes first, before key points or "
+                f"an outline (or write `kpt_shape: [{points}, {values}]` in data.yaml). Use "
                 "--points outline if all numbers after the class are the outline of the object"
             )
         if self.crossing * 2 > self.with_points:
             return (
                 f"{self.crossing:,} of {self.with_points:,} rows with more than 5 columns cross "
-                "themselves if read as outlines: give --points keypoints if they begin with a box "
-                "(class cx cy width height); the key points or outline after it are left out. Give "
+                "themselves if read as outlines. Use --points keypoints if they begin with a box "
+                "(class cx cy width height); the key points or outline after it are left out. Use "
                 "--points outline if they really are outlines"
             )
         return None

@@ -26,7 +26,7 @@ from retinanet.yaml_reader import read_yaml
 
 _YAML = (".yaml", ".yml")
 _REMEDY = (
-    "give --classes FILE with the class names, one per line, in the order of their numbers from 0"
+    "use --classes FILE with the class names, one per line, in the order of their numbers from 0"
 )
 
 

@@ -44,7 +44,7 @@ def other_format(words: Sequence[str], folder: Path) -> str | None:
 
 def _remedy(what: str, count: int, order: str, options: str, folder: Path, mark: str = "") -> str:
     """Return a command that rewrites such rows in a folder, and does not change others."""
-    then = f"; then give {options}" if options else ""
+    then = f"; then use {options}" if options else ""
     awk = f"awk {mark}'NF >= {count} {{{order}; next}} 1'"
     return (
         f"the row {what}; to rewrite all files, type: (cd {shlex.quote(str(folder))} && for f in "

@@ -194,11 +194,11 @@ class _Texts:
                 yield from (Path(folder, name) for name in self._in_folder(folder, stem))
 
     def same_folder(self, image: Path) -> Iterator[list[str]]:
-        """Yield the folders equal to that of an image, apart from words for images and labels."""
+        """Yield the folders that match an image's, apart from words for images and labels."""
         yield self._by_key.get(_key(str(image.parent)), [])
 
     def near_folders(self, image: Path) -> Iterator[list[str]]:
-        """Yield folders with fewer or more levels than that of an image, the likeliest first."""
+        """Yield folders with fewer or more levels than an image's folder, the likeliest first."""
         key = _key(str(image.parent))
         for end in range(len(key) - 1, max(len(key) - 1 - _LEVELS_UP, 0), -1):
             yield self._by_key.get(key[:end], [])
@@ -322,7 +322,7 @@ def other_labels(root: Path) -> str:
         (".zip", "if the labels are in it, unpack it: unzip {1}"),
         (
             ".cache",
-            "this is a cache of ultralytics, which cannot be read: the .txt files are needed",
+            "this is an ultralytics cache, which cannot be read: the .txt files are needed",
         ),
     ):
         for name in find_files(root, (suffix,)).names[:1]:

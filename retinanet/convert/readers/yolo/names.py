@@ -116,7 +116,7 @@ def _names_of_notes(path: Path) -> list[Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{path}: has no categories with ids 0, 1, ... and names, as Label Studio writes them; "
-            "give --classes FILE with one name per line"
+            "use --classes FILE with one name per line"
         ) from None
 
 

@@ -200,7 +200,7 @@ def _report_shared_labels(files: LabelFiles, images: list[Path], problems: Probl
                 found.path,
                 None,
                 f"is the label file of {image}, but so is {found.rivals[0]}, and they differ; "
-                f"remove one of them, or give --labels {found.path.parent}",
+                f"remove one of them, or use --labels {found.path.parent}",
             )
     for path, shared in owners.items():
         if len(shared) > 1 and path.stat().st_size:

@@ -189,7 +189,7 @@ def _parse_label(
         if label >= len(rules.names):
             raise _OtherClassError(
                 f"class {label} is not one of the {len(rules.names)} in {rules.names_path.name} "
-                f"(0 to {len(rules.names) - 1}); add it there, or give --other-classes drop"
+                f"(0 to {len(rules.names) - 1}); add it there, or use --other-classes drop"
             )
         label = rules.names[label]
     elif rules.units == "px" and rules.form is None and len(places) == 4:
@@ -221,7 +221,7 @@ def _outside_message(columns: list[str], places: list[float], units: str) -> str
     if len(places) == 4 or max(places) <= 2 or min(places) < -0.5:
         return f"{found}, from 0 to 1; correct the row"
     return (
-        f"{found}, from 0 to 1; correct the row, or, if all rows are like this, give --units px or "
+        f"{found}, from 0 to 1; correct the row, or, if all rows are like this, use --units px or "
         "percent"
     )
 

@@ -87,7 +87,7 @@ def report_unlabelled(
             if len(_first_row(other)) == 6:
                 reads = (
                     "these have 6 columns, so they are probably predictions, with a confidence: if "
-                    "they are labels, remove the 6th column, and give --labels "
+                    "they are labels, remove the 6th column, and use --labels "
                     f"{folder or _top(other, config.root)}"
                 )
             what = (
@@ -123,7 +123,7 @@ def _hint(root: Path, unread: list[Path], named: Path | None, image: Path) -> st
     if unread:
         return (
             f"{plural(len(unread), 'text file')} with labels, but without an image, such as "
-            f"{unread[0]}: name label files like the images, and give --labels "
+            f"{unread[0]}: name label files like the images, and use --labels "
             f"{_top(unread[0], root)}"
         )
     found = other_labels(root)

@@ -63,7 +63,7 @@ def test_units_that_are_not_px(run: Call, unit: str, header: str, named: bool) -
     ran, _ = run(table(header, make), *words)
     assert ran.code == 2
     if unit == "percent" or named or ",x,y,w" not in header:  # else the form is asked for first
-        assert f"give --units {unit} if they are {unit} of the image's width and h" in ran.err
+        assert f"use --units {unit} if they are {unit} of the image's width and h" in ran.err
     ran, found = run(table(header, make), "--units", unit, *words)
     assert [box == pytest.approx(true, abs=0.01) for box, true in zip(found, EXPECTED, strict=True)]
     if unit == "percent":
@@ -193,7 +193,7 @@ def test_sizes_that_may_be_corners(run: Call) -> None:
     rows = "".join(f"a.jpg,{i},{i},{50 + i},{40 + i},dog\n" for i in range(12))
     ran, _ = run(rows, "--columns", "image,x,y,w,h,label", "--units", "px")
     assert ran.code == 0
-    assert 'if the four are corners, give --columns "image,x1,y1,x2,y2,label"' in ran.out
+    assert 'if the four are corners, use --columns "image,x1,y1,x2,y2,label"' in ran.out
 
 
 def test_leading_zeros_removed_by_a_spreadsheet(

@@ -113,7 +113,7 @@ def test_a_corner_or_a_centre_that_no_box_shows(run: Call, boxes_of: Call, tmp_p
     path = tmp_path / "boxes.csv"
     assert run(text).err.splitlines()[1] == (
         f"  {path}:2: the column names do not show whether x, y is the corner or the centre of a "
-        'box. Give --columns "image,x,y,w,h,label" if it is the '
+        'box. Use --columns "image,x,y,w,h,label" if it is the '
         "top left corner (1 of 1 boxes fit their image); or --columns "
         '"image,cx,cy,w,h,label" if it is the centre (1 of 1 boxes fit their image)'
     )
@@ -199,12 +199,12 @@ def test_encodings_that_are_named(run: Call, tmp_path: Path) -> None:
         ("image,x1,y1,x2,y2,label\na.jpg,1,2,3,NaN,dog\n", "y2 is 'NaN'; expected four numbers"),
         (
             "image,x1,y1,x2,y2,label\na.jpg,0.1,0.2,0.3,0.4,x\n",
-            "give --units shares if they are sha",
+            "use --units shares if they are sha",
         ),
         ("image,x1,y1,x2,y2,label\na.jpg,1,2,3,4,x\na.jpg,.1,.2,.3,.4,x\n", "1 of 2 rows have coo"),
         (
             "image,xn_norm,x1_norm,y1_norm,x2_norm,y2_norm,label\na.jpg,1,2,3,4,5,x\n",
-            "give --units px if they are px",
+            "use --units px if they are px",
         ),
         (
             "image,x1,y1,x2,y2,label,score\na.jpg,1,2,3,4,x,0.7\n",
@@ -278,8 +278,8 @@ def test_sizes_of_the_boxes_beside_their_corners(run: Call, tmp_path: Path) -> N
         ("ant\nbee\ncat\n", "02", "1 boxes whose class is an id|0 = ant, 2 = cat"),
         ("ant,1\nbee,2\n", "12", "1 = ant, 2 = bee"),
         ("ant\nbee\ncat\n", "12", "whether 'ant', the first name in --classes, has the id 0 or 1"),
-        ("ant,1\nbee,2\n", "13", "class '3' is not in the class list; add it there, or give"),
-        ("", "01", "  2 classes with a number as name (0, 1): to rename, give --classes a .csv of"),
+        ("ant,1\nbee,2\n", "13", "class '3' is not in the class list; add it there, or use"),
+        ("", "01", "  2 classes with a number as name (0, 1): to rename, use --classes a .csv of"),
     ],
 )
 def test_ids_instead_of_classes(
@@ -299,7 +299,7 @@ def test_paths_of_another_machine(run: Call, boxes_of: Call, tmp_path: Path) -> 
     assert ran.code == 0, ran.err
     assert "  1 image whose path has \\ instead of /: found\n" in ran.out
     rows = "C:\\data\\images\\a.jpg,1,2,3,4,dog\n/home/joe/images/b.jpg,1,2,3,4,cat\n"
-    assert "give --missing-images find" in run(header + rows).err
+    assert "use --missing-images find" in run(header + rows).err
     assert run(header + rows, "--missing-images", "find").code == 0
     names = [name for name, *_ in boxes_of(tmp_path / "out.json")]
     assert names == ["a.jpg", "b.jpg"]

@@ -83,7 +83,7 @@ def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> 
     assert ran.code == 2
     assert not (tmp_path / "out.json").exists()
     form = "expected four numbers and a class, or only the path for an image without boxes"
-    fix = "px in 'images/a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop"
+    fix = "px in 'images/a.jpg', 40x30 px; correct it, or use --bad-boxes clip or drop"
     assert ran.err.splitlines() == [
         f"error: {path}: 8 problems; nothing was written",
         f"  {path}:1: x2 is 'x', y2 is ''; {form}",
@@ -92,7 +92,7 @@ def test_every_bad_line_is_named(table: Call, convert: Call, tmp_path: Path) -> 
         f"  {path}:4: path '' is not the name of an image",
         f"  {path}:7: x2 is '1e999'; {form}",
         f"  {path}:5: the box of 'ant' has swapped corners (it must have x1 < x2 and y1 < y2): "
-        "[3, 2, 1, 4] px in 'images/a.jpg', 40x30 px; correct it, or give --swapped-corners order, "
+        "[3, 2, 1, 4] px in 'images/a.jpg', 40x30 px; correct it, or use --swapped-corners order, "
         "which swaps them back, or --bad-boxes drop",
         f"  {path}:6: the box of 'ant' is more than 2 px outside its image: [1, 2, 44, 4] {fix}",
         f"  {path}:8: {tmp_path}/images/c.jpg: there is no such image file; --missing-images skip "
@@ -193,7 +193,7 @@ def test_unknown_classes(table: Call, convert: Call, boxes_of: Call, tmp_path: P
     words = ["csv", path, tmp_path / "out.json", "--classes", table("bee\n", "classes.txt")]
     assert convert(*words).err == (
         f"error: {path}: 1 problem; nothing was written\n"
-        f"  {path}:1: class 'ant' is not in the class list; add it there, or give --other-classes "
+        f"  {path}:1: class 'ant' is not in the class list; add it there, or use --other-classes "
         "drop\n"
     )
     ran = convert(*words, "--other-classes", "drop")

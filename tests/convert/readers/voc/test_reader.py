@@ -77,7 +77,7 @@ def test_corners_from_0(voc: Call, convert: Call, boxes_of: Call, tmp_path: Path
     assert boxes_of(out) == [("a.jpg", "dog", [-1, -0.5, 41, 30.5], 0)]
     assert (
         "  1 box with an xmin or ymin below 1, although VOC counts from 1: if the tool counts from "
-        "0, give --zero-based\n"
+        "0, use --zero-based\n"
         "  1 box up to 2 px outside the image: kept\n"
     ) in ran.out
 
@@ -213,9 +213,9 @@ def test_every_bad_line_is_named(voc: Call, convert: Call, tmp_path: Path) -> No
         f"  {place}/h.xml:1: is <html>; expected Pascal VOC's <annotation>; move the file "
         "elsewhere if it belongs to no image",
         f"  {place}/a.xml:5: the box of 'dog' has no area (it must have x1 < x2 and y1 < y2): "
-        "[4, 0, 4, 5] px in 'a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
+        "[4, 0, 4, 5] px in 'a.jpg', 40x30 px; correct it, or use --bad-boxes clip or drop",
         f"  {place}/a.xml:6: the box of 'dog' is more than 2 px outside its image: [0, 0, 5, 99] "
-        "px in 'a.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
+        "px in 'a.jpg', 40x30 px; correct it, or use --bad-boxes clip or drop",
         "  ... and 1 more",
     ]
 
@@ -231,7 +231,7 @@ def test_a_wrong_size_is_one_problem(voc: Call, convert: Call, tmp_path: Path) -
         f"error: {folder}: 2 problems; nothing was written",
         f"  {place}/a.xml: gives the size of 'a.jpg' as 30x40 px, but the file is 40x30",
         f"  {place}/b.xml:4: the box of 'dog' is more than 2 px outside its image: [0, 0, 5, 99] "
-        "px in 'b.jpg', 40x30 px; correct it, or give --bad-boxes clip or drop",
+        "px in 'b.jpg', 40x30 px; correct it, or use --bad-boxes clip or drop",
     ]
 
 

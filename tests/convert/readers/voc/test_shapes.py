@@ -72,7 +72,7 @@ def test_rotated_boxes(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
         in ran.out
     )
     ran = voc(xml(rotated(100, 80, 40, 20, 30)))
-    assert "is 30, too large for the radians that roLabelImg writes; give --angles deg" in ran.err
+    assert "is 30, too large for the radians that roLabelImg writes; use --angles deg" in ran.err
 
 
 @pytest.mark.parametrize("angles", [(5.0, 0.5), (3, 0), (-4.2,), (90, 0.25)])
@@ -84,7 +84,7 @@ def test_angles_of_an_unclear_unit(
     ran = voc(text)
     assert ran.code == 2
     assert ": 1 problem; nothing was written" in ran.err
-    assert "give --angles degrees if they are degrees" in ran.err
+    assert "use --angles degrees if they are degrees" in ran.err
     ran = voc(text, "--angles", "degrees")
     assert ran.code == 0, ran.err
     angle = math.radians(abs(angles[0]))
@@ -190,7 +190,7 @@ def test_corners_that_are_not_px(
     text = xml(*[box(tuple(c * s for c, s in zip(cs, scale * 2, strict=True))) for cs in corners])
     ran = voc(text, *words)
     assert ran.code == 2
-    assert f"give --units {unit} if they are {unit} of the image's width and height" in ran.err
+    assert f"use --units {unit} if they are {unit} of the image's width and height" in ran.err
     assert voc(text, *words, "--units", unit).code == 0
     found = [found for _, _, found, _ in boxes_of(tmp_path / "out.json")]
     assert found[0] == pytest.approx([40, 30, 350, 267], abs=0.01)
@@ -255,7 +255,7 @@ def test_flags(voc: Call, boxes_of: Call, tmp_path: Path, flag: str, crowd: int,
 def test_swapped_corners(voc: Call, boxes_of: Call, tmp_path: Path) -> None:
     """The smaller corner counts from 1, in any order."""
     ran = voc(xml(box((100, 201, 11, 290)), box((11, 201, 100, 290))))
-    assert "give --swapped-corners order, which swaps them back, or --bad-boxes drop" in ran.err
+    assert "use --swapped-corners order, which swaps them back, or --bad-boxes drop" in ran.err
     ran = voc(xml(box((100, 201, 11, 290)), box((11, 290, 100, 201))), "--swapped-corners", "order")
     assert ran.code == 0, ran.err
     assert [b for _, _, b, _ in boxes_of(tmp_path / "out.json")] == [[10, 200, 90, 90]] * 2
@@ -266,7 +266,7 @@ def test_sizes_instead_of_corners(voc: Call) -> None:
     assert ran.err.count("\n") == 2
     assert (
         "12 of 12 boxes have swapped corners, but 12 fit their image as x, y, width, height. Is "
-        "the last corner a size? Correct the source, or give --swapped-corners "
+        "the last corner a size? Correct the source, or use --swapped-corners "
         "order if they are corners\n"
     ) in ran.err
 

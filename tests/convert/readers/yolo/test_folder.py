@@ -14,7 +14,7 @@ CAT, DOG = "0 .5 .5 .5 .5\n", "1 .5 .5 .5 .5\n"
 NAMES = "cat\ndog\n"
 NOTES = json.dumps({"categories": [{"id": 1, "name": "dog"}, {"id": 0, "name": "cat"}]})
 REMEDY = (
-    "give --classes FILE with the class names, one per line, in the order of their numbers from 0"
+    "use --classes FILE with the class names, one per line, in the order of their numbers from 0"
 )
 
 

@@ -141,7 +141,7 @@ def test_a_split_without_label_files(folder_of: Call, convert: Call, tmp_path: P
         ("labels.zip", "if the labels are in it, unpack it: unzip {x}"),
         (
             "labels/train.cache",
-            "this is a cache of ultralytics, which cannot be read: the .txt files",
+            "this is an ultralytics cache, which cannot be read: the .txt files",
         ),
     ],
 )
@@ -165,7 +165,7 @@ def test_labels_of_other_names_are_named(folder_of: Call, convert: Call, tmp_pat
     assert ran.code == 2
     assert (
         f"1 text file with labels, but without an image, such as {root}/made/img_a.txt: name label "
-        f"files like the images, and give --labels {root}/made; "
+        f"files like the images, and use --labels {root}/made; "
     ) in ran.err
 
 
@@ -207,7 +207,7 @@ def test_two_label_files_for_an_image(
     assert ran.code == 2
     assert ran.err.splitlines()[1] == (
         f"  {root}/labels/a.txt: is the label file of {root}/images/a.jpg, but so is "
-        f"{root}/images/a.txt, and they differ; remove one of them, or give --labels "
+        f"{root}/images/a.txt, and they differ; remove one of them, or use --labels "
         f"{root}/labels"
     )
     for folder, category in (("labels", "cat"), ("images", "dog")):

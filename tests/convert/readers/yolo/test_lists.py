@@ -81,7 +81,7 @@ def test_two_folders_that_could_be_meant(listed: Call, write_image: Call, tmp_pa
 
 def test_names_that_nearly_match(listed: Call) -> None:
     ran, _ = listed("images/train/a.JPEG\nimages/train/b.jpg\n")
-    assert "give --missing-images find" in ran.err
+    assert "use --missing-images find" in ran.err
     ran, found = listed("images/train/a.JPEG\nimages/train/b.jpg\n", "--missing-images", "find")
     assert found == ["a.jpg", "b.jpg"]  # with the label of the file that was found
     assert "  1 missing path of train.txt found with the suffix .jpg in place of .jpeg\n" in ran.out

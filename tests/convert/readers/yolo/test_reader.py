@@ -136,12 +136,12 @@ def test_every_bad_line_is_named(yolo: Call, convert: Call, tmp_path: Path) -> N
     assert ran.code == 2
     assert not list(tmp_path.glob("*.json*"))
     forms = "expected 5 columns: class cx cy width height; or the class and the x y of 3 or more po"
-    fix = "px in 'a.jpg', 40x20 px; correct it, or give --bad-boxes clip or drop"
+    fix = "px in 'a.jpg', 40x20 px; correct it, or use --bad-boxes clip or drop"
     assert ran.err.splitlines() == [
         f"error: {path}: 10 problems; nothing was written",
         f"  {place}:1: 6 columns: the 6th is a confidence or a track id, as in predictions, or an "
         "angle; labels have 5 columns: remove the 6th",
-        f"  {place}:2: class 2 is not one of the 2 in data.yaml (0 to 1); add it there, or give "
+        f"  {place}:2: class 2 is not one of the 2 in data.yaml (0 to 1); add it there, or use "
         "--other-classes drop",
         f"  {place}:3: class 0.5 is not a whole number from 0",
         f"  {place}:4: 4 columns; {forms}ints",
@@ -207,7 +207,10 @@ def test_a_list_with_an_image_that_is_not_there(yolo: Call, convert: Call, tmp_p
         ("train: 3\nnames: [a]\n", "train should name folders or lists, not 3"),
         ("train: no\nnames: [a]\n", "train is 'no', but there is no folder or list (.txt) "),
         ("train: images/*.jpg\nnames: [a]\n", "write the folder of the images, such as "),
-        ("val: val/images\nnames: [a]\n", "/valid/images? If so, write that; to give the folder"),
+        (
+            "val: val/images\nnames: [a]\n",
+            "/valid/images? If so, write that; to give the folder that it is relative to, use --r",
+        ),
         ("train: images/a.jpg\nnames: [a]\n", "write the folder of the images, such as "),
         ("train: images\nnames: a\n", "not 'a'; write, for example, `names: [cat, dog]`"),
         ("train: images/empty\nnames: [a]\n", "there are no images of train in "),

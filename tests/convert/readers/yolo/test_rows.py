@@ -94,7 +94,7 @@ def test_a_name_with_blanks_and_an_outline(labels: Call) -> None:
         (".5 .5 .5 .5", "4 columns; expected 5 columns: class cx cy width height"),
         (
             "0 20 10 10 10",
-            "boxes is over 100; give --units percent or --units px, whichever is right",
+            "boxes is over 100; use --units percent or --units px, whichever is right",
         ),
         ("0 -.2 .5 .5 .5", "from 0 to 1; correct the row\n"),
         ("0 1.02 .5 .1 .1", "from 0 to 1; correct the row\n"),
@@ -143,13 +143,13 @@ def test_units_that_the_numbers_contradict(
     source = ["yolo", root, tmp_path / "out.json", "--overwrite"]
     found = "no number of the 10 boxes is over 100, though all images are larger"
     ran = convert(*source)
-    assert f"10 of 10 boxes are not shares, from 0 to 1: {found}; give --units percent;" in ran.err
+    assert f"10 of 10 boxes are not shares, from 0 to 1: {found}; use --units percent;" in ran.err
     assert (
-        f"{found}, so they look like percent, not px: give" in convert(*source, "--units", "px").err
+        f"{found}, so they look like percent, not px: use" in convert(*source, "--units", "px").err
     )
     assert convert(*source, "--units", "percent").code == 0
     (root / "labels/a.txt").write_text(rows + "0 350 200 50 50\n")
-    assert "the largest number is 350; give --units px;" in convert(*source).err
+    assert "the largest number is 350; use --units px;" in convert(*source).err
     assert convert(*source, "--units", "px").code == 0
 
 
@@ -192,7 +192,7 @@ def test_key_points_are_not_outlines(labels: Call, case: str) -> None:
     assert ran.code == 2
     assert "2 of 2 rows with more than 5 columns begin with a box (class cx cy width he" in ran.err
     assert (
-        "give --points keypoints if a box comes first, before key points or an outline (or"
+        "Use --points keypoints if a box comes first, before key points or an outline (or"
         in ran.err
     )
     assert f"`kpt_shape: {shape}`" in ran.err
@@ -217,7 +217,7 @@ def test_outlines_that_cross_themselves_are_probably_key_points(labels: Call) ->
     text = "0 .8 .2 .2 .2 .1 .9 .9 .9 .5 .1\n1 .2 .8 .2 .2 .5 .5 .9 .1 .1 .3\n"
     ran, _ = labels(text)
     assert (
-        "2 of 2 rows with more than 5 columns cross themselves if read as outlines: give" in ran.err
+        "2 of 2 rows with more than 5 columns cross themselves if read as outlines. Use" in ran.err
     )
     boxes = labels(text, "--points", "keypoints")[1]
     assert [box[2] for box in boxes] == [[28, 2, 8, 4], [4, 14, 8, 4]]
