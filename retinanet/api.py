@@ -24,7 +24,6 @@ from retinanet.engine import launch
 from retinanet.engine.evaluate import Evaluation, write_evaluation
 from retinanet.errors import ArgumentError
 from retinanet.files import check_writable
-from retinanet.interop.to_checkpoint import follow_weights
 from retinanet.reports.evaluate_checkpoint import evaluate_file
 from retinanet.schema import Config, Section
 from retinanet.schema.options import find_option, nearest_option, type_of
@@ -145,17 +144,24 @@ def evaluate(
     Raises:
         UserError: A wrong file, option or device.
     """
+    overrides = as_overrides(options)
+    if device == "auto":
+        given = dict(text.split("=", 1) for text in overrides)
+        device = json.loads(given.get("train.device", '"auto"'))
+    folder = None if output is None else Path(output).expanduser()
+    if folder is not None:
+        check_writable(folder, "choose another output")  # before the work, which may be long
     evaluation = evaluate_file(
         Path(path).expanduser(),
         annotations=None if annotations is None else Path(annotations).expanduser(),
         images=None if images is None else Path(images).expanduser(),
-        overrides=as_overrides(options),
+        overrides=overrides,
         world=World(rank=0, size=1, device=choose_device(device)),
         say=say or _keep_silent,
     )
     assert evaluation is not None
-    if output is not None:
-        write_evaluation(evaluation, Path(output).expanduser())
+    if folder is not None:
+        write_evaluation(evaluation, folder)
     return evaluation
 
 
@@ -188,11 +194,8 @@ def check(
     if isinstance(what, (Mapping, Config)):
         if images is not None:
             raise TypeError("images needs an annotation file: a config names its own folders")
-        if pictures is not None:
-            check_writable(Path(pictures).expanduser(), "choose another folder for pictures")
-        config = follow_weights(_build(what, as_overrides(options)))
         return check_experiment(
-            config,
+            _build(what, as_overrides(options)),
             "config",
             decode=decode,
             fit_anchors=fit_anchors,

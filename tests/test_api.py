@@ -141,7 +141,10 @@ def test_a_script_without_a_main_guard_runs_once(tiny_coco: CocoWriter, tmp_path
 
 @pytest.mark.slow
 def test_train_evaluate_and_check(
-    experiment: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    experiment: dict[str, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A dictionary, a Config and a file are one experiment; nothing is printed; a run resumes."""
     run = retinanet.train(experiment, train={"steps": 2})
@@ -173,6 +176,11 @@ def test_train_evaluate_and_check(
     assert lines[-1] == "note: --images has no effect on a results file: no image is read"
     with pytest.raises(UserError, match=r"device cuda(:9)? is not on this machine"):
         retinanet.evaluate(run.best, device="cuda:9")
+    with pytest.raises(ArgumentError, match="device 'tpu' does not exist"):
+        retinanet.evaluate(run.best, train={"device": "tpu"})
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"val\.json"):
+        patch.setattr("retinanet.api.evaluate_file", pytest.fail)  # not before output is checked
+        retinanet.evaluate(run.best, output=val)
     with pytest.raises(UserError, match=r"results\.json: a results file needs --annotations"):
         retinanet.evaluate(results)
 

@@ -87,9 +87,7 @@ def check_data(
                 "--images needs an annotation file (JSON), not a config, which names its own; give "
                 "the file of one split"
             )
-        if pictures is not None:
-            check_writable(pictures, "choose another place for --pictures")
-        config = follow_weights(load_config(find_config(what), overrides))
+        config = load_config(find_config(what), overrides)
         return check_experiment(
             config, what, decode=decode, fit_anchors=fit_anchors, pictures=pictures
         )
@@ -154,6 +152,9 @@ def check_experiment(
     Raises:
         UserError: An option is not set, or an annotation file does not exist.
     """
+    if pictures is not None:
+        check_writable(pictures, "choose another place for --pictures")
+    config = follow_weights(config)
     places = [
         (split, *place) for split in ("train", "val") for place in locate_split(config, split)
     ]

@@ -27,7 +27,7 @@ from retinanet.drawing import (
 from retinanet.errors import ArgumentError, UserError, missing_attribute, plural
 from retinanet.evaluation.results import Result, to_results
 from retinanet.files import replacing, write_error
-from retinanet.inference.pixels import describe, expanded, path_of, read_pixels
+from retinanet.inference.pixels import describe, expanded, is_url, path_of, read_pixels
 from retinanet.structures import Detections
 
 if TYPE_CHECKING:
@@ -249,6 +249,8 @@ class ImageDetections:
             TrainingError: The disk is full.
         """
         path = expanded(path)
+        if is_url(str(path)):
+            raise ArgumentError(f"{path}: nothing is written to the network. Pass a file")
         suffix = path.suffix.lower()
         if suffix not in _SAVED_AS:
             raise ArgumentError(f"{path}: the suffix must be one of {', '.join(_SAVED_AS)}")

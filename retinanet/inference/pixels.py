@@ -82,6 +82,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise ArgumentError(f"{os.fspath(path)}: this user has no home folder") from None
 
 
+def is_url(text: str) -> bool:
+    """Whether a path is a URL, or was one before `Path` dropped a slash."""
+    return _URL.match(text) is not None
+
+
 def describe(value: Any) -> str:
     """Return what a value is, for a message: its type, and the shape of an array."""
     if isinstance(value, Tensor):

@@ -52,7 +52,8 @@ def load(
 
     Args:
         path: Path of the checkpoint, such as `runs/first/checkpoints/best.pt`.
-        device: "auto" (the fastest), "cpu", "cuda", "cuda:1" (or 1), or "mps".
+        device: "auto" (the fastest, or `train.device` of `overrides`), "cpu", "cuda", "cuda:1" (or
+            1), or "mps".
         overrides: Options on top of the checkpoint's, such as
             `["postprocess.class_agnostic_nms=true"]`.
 
@@ -70,7 +71,7 @@ def load(
         )
     checkpoint = load_checkpoint(expanded(path))
     config = inference_config(checkpoint, words)
-    place = choose_device(device)
+    place = choose_device(config.train.device if device == "auto" else device)
     precision = inference_precision(config.train.precision, place)
     return Predictor(
         restore_detector(checkpoint, place, precision),

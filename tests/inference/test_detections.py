@@ -207,6 +207,14 @@ def test_where_nothing_is_saved(
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+def test_nothing_is_saved_to_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in ("https://a.b/c.jpg", Path("s3://a/b.json")):
+        with pytest.raises(ArgumentError, match="nothing is written to the network"):
+            found().save(url, image=IMAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="pip install supervision"):

@@ -171,7 +171,10 @@ def test_devices(small_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for wrong in ("gpu", "cuda:x", "auto:1", "", True, 1.5):
         with pytest.raises(ArgumentError, match='Use "auto", "cpu", "cuda", "cuda:1" or "mps"'):
             load(small_checkpoint, wrong)  # type: ignore[arg-type]
+    assert load(small_checkpoint, overrides=["train.device=cpu"]).device.type == "cpu"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ArgumentError, match="device cuda is not on this machine"):
+        load(small_checkpoint, overrides=["train.device=cuda"])
     for absent in ("cuda", "cuda:0", 0, "0"):
         with pytest.raises(ArgumentError, match="device cuda is not on this machine; available: "):
             load(small_checkpoint, absent)
