@@ -70,8 +70,7 @@ class AnchorGenerator:
         self._make_caches()
 
     def _make_caches(self) -> None:
-        # The first has one entry per device: there are few.
-        self._cells_on = lru_cache(maxsize=None)(lambda d: [cell.to(d) for cell in self.cells])
+        self._cells_by_device: dict[torch.device, list[Tensor]] = {}
         self._cached = lru_cache(maxsize=16)(self._generate)
 
     @property
@@ -85,6 +84,8 @@ class AnchorGenerator:
 
     def __call__(self, canvas: tuple[int, int], device: torch.device) -> Tensor:
         """Return the anchors (A, 4) of a canvas (height, width), float32 px; do not modify them."""
+        if torch.compiler.is_compiling():  # the trace gets the operations, and the cache nothing
+            return self._generate(canvas, device)
         return self._cached(canvas, device)
 
     def levels(self, canvas: tuple[int, int]) -> list[GridLevel]:
@@ -120,9 +121,18 @@ class AnchorGenerator:
             levels.append((centres[:, :, None] + cell).reshape(-1, 4))  # (rows * columns * cell, 4)
         return torch.cat(levels)
 
+    def _cells_on(self, device: torch.device) -> list[Tensor]:
+        """Return the cells on a device: copied there once, because a copy would make it wait."""
+        cells = self._cells_by_device.get(device)
+        if cells is None:
+            cells = [cell.to(device) for cell in self.cells]
+            if not torch.compiler.is_compiling():
+                self._cells_by_device[device] = cells
+        return cells
+
     def __getstate__(self) -> dict[str, object]:
         # Caches cannot be sent to a spawned loader process; they fill again there.
-        caches = ("_cached", "_cells_on")
+        caches = ("_cached", "_cells_by_device")
         return {name: value for name, value in vars(self).items() if name not in caches}
 
     def __setstate__(self, state: dict[str, object]) -> None:

@@ -14,9 +14,9 @@ from typing import Literal
 
 import torchvision
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from retinanet.errors import UserError, nearest
+from retinanet.model.frozen_norm import FoldedBatchNorm2d, fold_norms
 from retinanet.model.pretrained import (
     State,
     download_timm,
@@ -43,7 +43,7 @@ Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 
 def _norm_layer(norm: Norm, eps: float) -> Callable[[int], nn.Module]:
     layers: dict[str, Callable[[int], nn.Module]] = {
-        "frozen_bn": partial(FrozenBatchNorm2d, eps=eps),
+        "frozen_bn": partial(FoldedBatchNorm2d, eps=eps),
         "bn": partial(nn.BatchNorm2d, eps=eps),
         "sync_bn": partial(nn.BatchNorm2d, eps=eps),  # converted to SyncBatchNorm on several GPUs
         "gn": partial(nn.GroupNorm, 32),
@@ -78,6 +78,8 @@ class ResNet(nn.Module):
         )
         if stride_in_1x1:
             _move_stride(self)
+        if norm == "frozen_bn":
+            fold_norms(self)
         expansion = net.layer1[0].expansion
         self.channels = (128 * expansion, 256 * expansion, 512 * expansion)
         self.name = name

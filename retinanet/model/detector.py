@@ -61,7 +61,7 @@ class Detector(nn.Module):
             UserError: The backbone does not support the canvas size, or its grids do not match the
                 anchors.
         """
-        x = self.normalise(images, sizes).contiguous(memory_format=self.layout)
+        x = self.normalise(images, sizes)
         features = self.fpn(self.backbone(x))
         canvas = (images.shape[-2], images.shape[-1])
         check_levels(features, canvas, self.backbone.name)
@@ -76,10 +76,11 @@ class Detector(nn.Module):
         """Return (images - mean) / std as float, with padding of 0 *after* that, as in peers."""
         if self.channel_order == "bgr":
             images = images.flip(1)
-        x = (images.to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        x = images.to(self.pixel_mean.dtype, memory_format=self.layout, copy=True)
+        x.sub_(self.pixel_mean).div_(self.pixel_std)
         in_rows = torch.arange(x.shape[2], device=x.device) < sizes[:, :1]  # (B, H)
         in_columns = torch.arange(x.shape[3], device=x.device) < sizes[:, 1:]  # (B, W)
-        return x * (in_rows[:, None, :, None] & in_columns[:, None, None, :])
+        return x.mul_(in_rows[:, None, :, None] & in_columns[:, None, None, :])
 
 
 def build_detector(config: Config, *, classes: int, pretrained: bool = True) -> Detector:
@@ -150,7 +151,12 @@ def describe_frozen(model: Detector) -> str:
     """Describe the parameters that training will not change."""
     total = sum(p.numel() for p in model.parameters())
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    norms = sum(type(m).__name__.startswith("FrozenBatchNorm") for m in model.modules())
+    frozen_norms = (
+        "FoldedBatchNorm2d",
+        "FrozenBatchNorm2d",
+        "FrozenBatchNormAct2d",
+    )  # timm has two
+    norms = sum(type(m).__name__ in frozen_norms for m in model.modules())
     text = f"{total:,} parameters, {frozen:,} of them frozen"
     parts = list(_frozen_parts(model))
     text += f" ({', '.join(parts)})" if parts else ""

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from retinanet.errors import UserError
 from retinanet.model.backbone import build_backbone
+from retinanet.model.frozen_norm import FoldedBatchNorm2d
 
 
 def build(**changes: object) -> nn.Module:
@@ -117,7 +117,7 @@ def test_norms() -> None:
         for norm in ("frozen_bn", "bn", "sync_bn", "gn")
     }
     assert kinds == {
-        "frozen_bn": {FrozenBatchNorm2d},
+        "frozen_bn": {FoldedBatchNorm2d},
         "bn": {nn.BatchNorm2d},
         "sync_bn": {nn.BatchNorm2d},
         "gn": {nn.GroupNorm},

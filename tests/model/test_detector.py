@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from retinanet.data.canvas import Buckets
 from retinanet.model.detector import Detector, build_detector, describe_frozen
+from retinanet.model.frozen_norm import FoldedBatchNorm2d, fold_norms
 from retinanet.schema import Config
 
 SMALL = {"backbone": "resnet18", "fpn_channels": 32, "head_channels": 32, "head_convs": 1}
@@ -161,3 +163,64 @@ def test_frozen_parts_are_described() -> None:
 def test_sync_bn_converts_to_synchronised_layers() -> None:
     model = nn.SyncBatchNorm.convert_sync_batchnorm(build(norm="sync_bn"))
     assert sum(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) == 20
+
+
+def test_an_export_leaves_the_network_as_it_was() -> None:
+    """What a trace computes with is not kept for the next images."""
+    model, batch = build(), images(2, 64, 64)
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.model(batch, sizes)
+            return outputs.logits, outputs.anchors
+
+    with torch.no_grad():
+        torch.export.export(Logits(), (batch, full_size(batch)))
+        after = model(batch, full_size(batch))
+        before = build()(batch, full_size(batch))
+    assert torch.equal(after.logits, before.logits) and torch.equal(after.anchors, before.anchors)
+
+
+class ShortBackbone(nn.Module):
+    """C3, C4 and C5 by one convolution each, because compiling takes long; the last has a norm."""
+
+    name, channels = "short", (8, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3, self.conv4 = nn.Conv2d(3, 8, 1, 8), nn.Conv2d(8, 8, 1, 2)
+        self.conv5, self.bn5 = nn.Conv2d(8, 8, 1, 2, bias=False), FoldedBatchNorm2d(8)
+        fold_norms(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        c3 = self.conv3(x)
+        c4 = self.conv4(c3)
+        return [c3, c4, self.bn5(self.conv5(c4))]
+
+
+def test_compiled_for_few_shapes_and_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two canvases the compiler takes height and width as variables.
+
+    Only a canvas with a level of one column or row is a case of its own.
+    """
+    monkeypatch.setattr("retinanet.model.detector.build_backbone", lambda **_: ShortBackbone())
+    model, compilations = build(), []
+    buckets = Buckets(short_sides=(288,), long_side=480)
+    canvases = list(dict.fromkeys(buckets.canvas(i, 288) for i in range(len(buckets))))[:13]
+    assert len(canvases) == 13
+
+    def count(module: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        compilations.append(inputs)
+        return module.forward
+
+    compiled = torch.compile(model, backend=count, fullgraph=True)  # raises at a break
+    for canvas in canvases:
+        batch = images(1, *canvas)
+        ours, wanted = (one(batch, full_size(batch)) for one in (compiled, model))
+        assert torch.equal(ours.logits, wanted.logits)
+        assert torch.equal(ours.anchors, wanted.anchors)
+    assert len(compilations) <= 4
