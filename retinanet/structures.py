@@ -6,9 +6,11 @@ P positive anchors of a batch, D detections of an image. Boxes are continuous (n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -83,12 +85,19 @@ class Detections:
             boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep]
         )
 
-    def cpu(self) -> Detections:
-        """Copy to the host."""
-        return Detections(
-            boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu()
-        )
-
     def numpy(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """Return boxes, scores and labels as arrays; they must be on the host."""
         return self.boxes.numpy(), self.scores.numpy(), self.labels.numpy()
+
+
+def on_host(batch: Sequence[Detections]) -> list[Detections]:
+    """Copy the detections of a batch to the host: all at once, because each copy waits."""
+    counts = [len(found.scores) for found in batch]
+    boxes, scores, labels = (
+        torch.cat([getattr(found, name) for found in batch]).cpu().split(counts)
+        for name in ("boxes", "scores", "labels")
+    )
+    return [
+        Detections(boxes=own, scores=score, labels=label)
+        for own, score, label in zip(boxes, scores, labels, strict=True)
+    ]

@@ -26,7 +26,7 @@ from retinanet.losses.criterion import Criterion, build_criterion
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import Detections, Outputs
+from retinanet.structures import Detections, Outputs, on_host
 
 
 @dataclass(kw_only=True)
@@ -83,8 +83,7 @@ def detect(
                 if losses:
                     _add_losses(found, criterion, outputs, batch)
                 detections = postprocess(outputs, batch.sizes, batch.original_sizes)
-                for i, one in enumerate(detections):
-                    detected = one.cpu()
+                for i, detected in enumerate(on_host(detections)):
                     found.results += to_results(
                         *detected.numpy(),
                         image_id=int(batch.image_ids[i]),
@@ -141,11 +140,14 @@ def _add_losses(
     found: RankDetections, criterion: Criterion, outputs: Outputs, batch: Batch
 ) -> None:
     """Add a batch's losses, image by image: all at once they would not fit a laptop's memory."""
+    parts = []
     for i in range(len(batch.images)):
         one = slice(i, i + 1)
         part = replace(outputs, logits=outputs.logits[one], deltas=outputs.deltas[one])
-        for name, value in criterion(part, batch.image(i)).items():
-            found.losses[name].append(float(value))
+        parts.append(criterion(part, batch.image(i)))
+    for name in found.losses:
+        # Read together: each reading waits for the device.
+        found.losses[name] += torch.stack([part[name] for part in parts]).tolist()
     found.positives += sum(batch.assigned.counts)
 
 

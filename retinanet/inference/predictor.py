@@ -20,14 +20,14 @@ from retinanet.checkpoints.restore import inference_config, restore_detector
 from retinanet.data.canvas import Size, evaluation_canvas, resized
 from retinanet.data.collate import LoadedImage, collate, empty_target
 from retinanet.distributed.device import choose_device
-from retinanet.distributed.precision import Precision, autocast, inference_precision
+from retinanet.distributed.precision import Precision, autocast, inference_precision, numerics
 from retinanet.errors import UserError, missing_attribute
 from retinanet.inference.detections import ImageDetections, check_threshold
 from retinanet.inference.pixels import expanded, path_of, read_pixels
 from retinanet.model.detector import Detector
 from retinanet.model.postprocess import Postprocess, build_postprocess
 from retinanet.schema import Config
-from retinanet.structures import Detections
+from retinanet.structures import Detections, on_host
 
 if TYPE_CHECKING:
     from retinanet.inference.pixels import ImageInput
@@ -96,6 +96,7 @@ class Predictor:
         config: The checkpoint's options.
         categories: Ids and names of the classes.
         device: Device of the network.
+        precision: Numeric precision of the network, such as "bf16".
         threshold: Lowest score by default.
 
     Example:
@@ -119,7 +120,7 @@ class Predictor:
         self.device = device
         self.threshold = threshold
         self._model = model
-        self._precision = precision
+        self.precision = precision
         self._side = config.data.evaluation_short_side
 
     if not TYPE_CHECKING:  # a type checker still refuses wrong names
@@ -250,11 +251,12 @@ class Predictor:
         postprocess = build_postprocess(options)
         prepared = [self._prepare(image) for image in images]
         found: dict[int, Detections] = {}
-        for canvas in sorted({own_canvas for _, own_canvas in prepared}):
-            rows = [i for i, (_, own_canvas) in enumerate(prepared) if own_canvas == canvas]
-            for chunk in chunks(rows, self.config.eval.batch_size):
-                batch = self._forward([prepared[i][0] for i in chunk], canvas, postprocess)
-                found |= dict(zip(chunk, batch, strict=True))
+        with numerics(self.config.train, self.device):
+            for canvas in sorted({own_canvas for _, own_canvas in prepared}):
+                rows = [i for i, (_, own_canvas) in enumerate(prepared) if own_canvas == canvas]
+                for chunk in chunks(rows, self.config.eval.batch_size):
+                    batch = self._forward([prepared[i][0] for i in chunk], canvas, postprocess)
+                    found |= dict(zip(chunk, batch, strict=True))
         return [found[i] for i in range(len(images))]
 
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[LoadedImage, Size]:
@@ -275,10 +277,9 @@ class Predictor:
         self, images: list[LoadedImage], canvas: Size, postprocess: Postprocess
     ) -> list[Detections]:
         batch = collate(images, canvas, None).to(self.device)
-        with autocast(self.device, self._precision):
+        with autocast(self.device, self.precision):
             outputs = self._model(batch.images, batch.sizes)
-        found = postprocess(outputs, batch.sizes, batch.original_sizes)
-        return [detections.cpu() for detections in found]
+        return on_host(postprocess(outputs, batch.sizes, batch.original_sizes))
 
 
 def chunks(items: list[T], size: int) -> Iterator[list[T]]:

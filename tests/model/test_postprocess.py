@@ -4,12 +4,19 @@ Anchors are 10x10 boxes on one level or several; deltas of 0 leave them where th
 """
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_postprocess import postprocess as plain_postprocess
 from torch import Tensor
+from torchvision.ops import batched_nms
 
-from retinanet.model.postprocess import build_postprocess
+from retinanet.model.postprocess import build_postprocess, postprocess
+from retinanet.model.suppression import suppress
 from retinanet.schema import PostprocessConfig
 from retinanet.structures import Detections, Outputs
 
@@ -213,3 +220,131 @@ def test_nothing_is_left_to_differentiate() -> None:
     logits: Tensor = raw.logits.requires_grad_()
     assert logits.requires_grad
     assert not detect(raw).scores.requires_grad
+
+
+RAW = st.builds(
+    lambda seed, images, cells, classes, spread, ties, dtype: random_outputs(
+        seed, images, cells, classes, spread, ties, dtype
+    ),
+    seed=st.integers(0, 10_000),
+    images=st.integers(1, 4),
+    cells=st.lists(st.integers(0, 12), min_size=5, max_size=5).filter(any),
+    classes=st.sampled_from([1, 2, 5, 40]),
+    spread=st.sampled_from([0.5, 3.0]),
+    ties=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
+)
+
+
+def random_outputs(
+    seed: int,
+    images: int,
+    cells: list[int],
+    classes: int,
+    spread: float,
+    ties: bool,
+    dtype: torch.dtype,
+) -> Outputs:
+    """Return outputs of clustered anchors, so that many boxes overlap; `ties` repeats logits."""
+    random = torch.Generator().manual_seed(seed)
+    count = sum(cells)
+    corner = torch.randint(0, 4, (count, 2), generator=random) * 30.0
+    corner = corner + torch.rand(count, 2, generator=random) * 10
+    size = 20 + torch.rand(count, 2, generator=random) * 30
+    logits = torch.randn(images, count, classes, generator=random) * 2 - 2
+    if ties:
+        logits = (logits * 2).round() / 2
+    return Outputs(
+        logits=logits.to(dtype),
+        deltas=(torch.randn(images, count, 4, generator=random) * 0.1 * spread).to(dtype),
+        anchors=torch.cat([corner, corner + size], dim=1),
+        anchors_per_level=cells,
+    )
+
+
+@settings(max_examples=60)
+@given(
+    raw=RAW,
+    options=st.fixed_dictionaries(
+        {
+            "score_threshold": st.sampled_from([0.0, 0.05, 0.3, 0.999]),
+            "topk_per_level": st.sampled_from([1, 7, 1000]),
+            "nms_threshold": st.sampled_from([0.3, 0.5, 0.7]),
+            "max_detections": st.sampled_from([1, 5, 300]),
+            "clip": st.sampled_from(["before_nms", "after_nms"]),
+            "class_agnostic_nms": st.booleans(),
+        }
+    ),
+)
+def test_batched_is_the_simple_form_to_the_bit(raw: Outputs, options: dict[str, Any]) -> None:
+    """Image by image and level by level, each class by itself."""
+    images = len(raw.logits)
+    sizes = torch.tensor([(100, 90), (64, 120), (80, 80), (33, 47)])[:images]
+    originals = torch.tensor([(200, 180), (77, 131), (80, 80), (100, 141)])[:images]
+    ours = build_postprocess(PostprocessConfig(**options))(raw, sizes, originals)
+    plain = plain_postprocess(raw, sizes, originals, **dict(PostprocessConfig(**options)))
+    assert_same(ours, plain)
+
+
+def assert_same(ours: list[Detections], plain: list[Detections]) -> None:
+    assert len(ours) == len(plain)
+    for one, other in zip(ours, plain, strict=True):
+        assert torch.equal(one.scores, other.scores)
+        assert torch.equal(one.labels, other.labels)
+        assert torch.equal(one.boxes, other.boxes)
+        assert one.boxes.dtype == other.boxes.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("classes", "images"), [(80, 1), (80, 3), (1203, 2)])
+def test_batched_is_the_simple_form_with_thousands_of_candidates(classes: int, images: int) -> None:
+    """More than are compared at a time; torchvision's loop over classes keeps the same ones."""
+    sizes = torch.tensor([(160, 160)] * images)
+    options = dict(PostprocessConfig(score_threshold=0, max_detections=10_000))
+    raw = random_outputs(1, images, [300, 100, 40, 10, 3], classes, 1.0, True, torch.float32)
+    ours = postprocess(raw, sizes, sizes * 2, **options)
+    assert_same(ours, plain_postprocess(raw, sizes, sizes * 2, **options))
+    theirs = plain_postprocess(raw, sizes, sizes * 2, **options, suppress=batched_nms)
+    for one, other in zip(ours, theirs, strict=True):
+        assert len(one.boxes) > 1000
+        assert in_any_order(one) == in_any_order(other)
+
+
+def in_any_order(found: Detections) -> list[tuple[float, ...]]:
+    """torchvision's last sort leaves the order of equal scores open."""
+    rows = torch.cat([found.scores[:, None], found.labels[:, None].float(), found.boxes], dim=1)
+    return sorted(map(tuple, rows.tolist()))
+
+
+def test_an_image_has_the_same_bits_in_any_batch() -> None:
+    raw = random_outputs(3, 5, [30, 13, 7, 3, 1], 3, 1.0, True, torch.float32)
+    sizes, options = torch.tensor([(160, 160)] * 5), dict(PostprocessConfig())
+    together = postprocess(raw, sizes, sizes, **options)
+    for i in range(5):
+        one = replace(raw, logits=raw.logits[i : i + 1], deltas=raw.deltas[i : i + 1])
+        assert_same(postprocess(one, sizes[:1], sizes[:1], **options), together[i : i + 1])
+
+
+def test_outputs_that_are_not_finite() -> None:
+    """A NaN is no detection; a box with a NaN suppresses nothing, and nothing suppresses it."""
+    raw = random_outputs(2, 2, [12, 4, 2, 1, 1], 3, 1.0, False, torch.float32)
+    raw.logits[0, 3, 1], raw.logits[1, 2, 0], raw.logits[0, 5, 2] = math.nan, math.inf, -math.inf
+    raw.deltas[0, 7], raw.deltas[1, 1, 2] = math.nan, math.inf
+    sizes, options = torch.tensor([(160, 160)] * 2), dict(PostprocessConfig(score_threshold=0.0))
+    ours, plain = (one(raw, sizes, sizes, **options) for one in (postprocess, plain_postprocess))
+    for one, other in zip(ours, plain, strict=True):
+        assert torch.equal(one.scores, other.scores) and torch.equal(one.labels, other.labels)
+        assert torch.equal(one.boxes.nan_to_num(-1), other.boxes.nan_to_num(-1))
+
+
+def test_many_classes_do_not_change_what_is_suppressed() -> None:
+    """Two boxes of 12 px whose IoU is 7/17 = 0.412, in class 0 and in class 1,202.
+
+    torchvision moves class 1,202 by 1.6 million px, where float32 has steps of 1/8 px.
+    """
+    boxes = torch.tensor([[1300.06, 10.0, 1312.06, 22.0], [1305.06, 10.0, 1317.06, 22.0]])
+    scores = torch.tensor([0.9, 0.8])
+    threshold = 0.4115
+    for label in (0, 1202):
+        groups = torch.tensor([label, label])
+        assert suppress(boxes, scores, groups, threshold).tolist() == [0]
+        assert suppress(boxes, scores, groups, 0.4119).tolist() == [0, 1]
