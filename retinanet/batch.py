@@ -1,6 +1,6 @@
 """A batch: images on one canvas, and the targets of their anchors.
 
-B images of a batch, H x W canvas, A anchors of a canvas, G ground truths of an image.
+B images of a batch, H x W canvas.
 """
 
 from __future__ import annotations
@@ -28,10 +28,8 @@ class Batch:
     """(B,) int64: ids in the annotation file, or BLANK."""
     targets: list[Target]
     """Targets of each image; always on the host, for messages and pictures."""
-    matches: Tensor
-    """(B, A) int32: index into the image's targets, BACKGROUND or IGNORED; also on the host."""
     assigned: Assigned
-    """The same as index lists, from which the losses are computed."""
+    """Positive and ignored anchors, from which the losses are computed."""
 
     def to(self, device: torch.device) -> Batch:
         """Copy the tensors of the computation to a device, without waiting if memory is pinned."""
@@ -62,6 +60,5 @@ class Batch:
             original_sizes=self.original_sizes[one],
             image_ids=self.image_ids[one],
             targets=self.targets[one],
-            matches=self.matches[one],
-            assigned=self.assigned.image(i, self.matches.shape[1]),
+            assigned=self.assigned.image(i),
         )

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from retinanet import __version__
 from retinanet.errors import UserError, nearest
-from retinanet.exit_codes import run_guarded
+from retinanet.exit_codes import end_at_once, is_in_group, print_traceback, run_guarded
 from retinanet.stop_signals import stop_with_torchrun
 from retinanet.terminal import guarded_streams
 
@@ -78,6 +78,13 @@ def main(arguments: list[str] | None = None) -> int:
             if end.code or stdout.failure is None:
                 raise
             code = 0
+        except BaseException:
+            if not is_in_group():
+                raise
+            print_traceback()
+            code = 1
+    if is_in_group():
+        end_at_once(code)
     is_lost = stdout.failure is not None and not stdout.reader_is_gone
     return 1 if code == 0 and is_lost and not writes else code
 

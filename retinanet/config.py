@@ -344,7 +344,8 @@ def _explain_value(location: list[str], problem: dict[str, Any]) -> str:
         message = str(problem["ctx"]["error"])
         return f"{'.'.join(location)}: {message}" if location else message
     # If a field has several types, the location ends with the name of one of them.
-    if location and not (location[-1].isidentifier() or location[-1].isdigit()):
+    last = location[-1] if location else "last"
+    if last == "bool" or not (last.isidentifier() or last.isdigit()):
         location = location[:-1]
     if problem["type"] == "literal_error":
         *others, last = map(repr, words_of(type_of(location)))

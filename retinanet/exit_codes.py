@@ -10,8 +10,11 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from retinanet.errors import (
     InterruptedRunError,
@@ -28,6 +31,8 @@ _LOST_LOADER = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed
 """Message of torch about a loader process that is gone."""
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")
 """Message of torch when the machine has no memory left."""
+_GONE = "gone"
+"""Key of the messages that another process is gone; each has its own text."""
 _NO_THREAD = "can't start new thread"
 """Message of Python when the system allows no more threads."""
 
@@ -53,6 +58,7 @@ def run_guarded(command: Callable[[], int]) -> int:
             text = f"stopped: {signal.Signals(number).name} before the command was done"
             if _is_first_to_say(text):
                 print(text + cause, file=sys.stderr)
+            _is_first_to_say(_GONE)  # the others need not report the consequence
             return 128 + number
 
 
@@ -71,16 +77,14 @@ def _run(command: Callable[[], int]) -> int:
     except MemoryError as error:
         return _fail(1, _describe_memory("machine", error))
     except ConnectionError as error:
-        return _fail(1, f"a process of the command has ended unexpectedly: {error}", about="gone")
+        return _fail(1, f"a process of the command has ended unexpectedly: {error}", about=_GONE)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         named = f"{error.filename}: {reason}" if error.filename else reason
         return _fail(1, str(shortage(error.filename, error) or named))
     except RuntimeError as error:
         if is_lost_peer(error):
-            return _fail(
-                1, f"another process of the run is gone: {first_line(error)}", about="gone"
-            )
+            return _fail(1, f"another process of the run is gone: {first_line(error)}", about=_GONE)
         # Compared by name, so that torch is not imported; on a CPU there is no such class.
         if type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY.search(str(error)):
             return _fail(1, _describe_memory("device", error))
@@ -117,6 +121,33 @@ def is_lost_peer(error: RuntimeError) -> bool:
     return bool(torch_errors & names or _LOST_PEER.search(str(error)))
 
 
+def is_in_group() -> bool:
+    """Whether this process still belongs to a group, because only some ranks ended their work."""
+    if "torch.distributed" not in sys.modules:  # it is not imported for this
+        return False
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def print_traceback() -> None:
+    """Print the current error of this rank, and keep the others from reporting its consequences."""
+    _is_first_to_say(_GONE)
+    traceback.print_exc()
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End this process without leaving its group.
+
+    To leave it, or to end as Python does, waits for the exchanges of the other ranks. nccl's never
+    finish if this rank does not take part.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
+            stream.flush()
+    os._exit(code)
+
+
 def _fail(code: int, message: str, about: str | None = None) -> int:
     """Return the exit code; print the message, unless another process of this machine did.
 
@@ -127,6 +158,7 @@ def _fail(code: int, message: str, about: str | None = None) -> int:
     """
     if message and _is_first_to_say(about or message):
         print(f"error: {message}", file=sys.stderr)
+        _is_first_to_say(_GONE)
     return code
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from retinanet.structures import IGNORED, Target
+from retinanet.structures import BACKGROUND, IGNORED, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +30,48 @@ class Assigned:
     """(P, 4) float32 xyxy."""
     counts: list[int]
     """(B,) number of positives of each image; their sum is P."""
+    rows: Tensor
+    """(P,) int64: index of each positive's box in its image's targets; always on the host."""
     ignored: Tensor
     """(I,) int64, ascending: index of each ignored anchor among the B * A anchors."""
     ignored_counts: list[int]
     """(B,) number of ignored anchors of each image; their sum is I."""
+    anchors: int
+    """A: number of anchors of each image."""
 
     def to(self, device: torch.device) -> Assigned:
-        """Copy to a device."""
+        """Copy the tensors of the computation to a device."""
         return self._map_tensors(lambda values: values.to(device, non_blocking=True))
 
     def pin_memory(self) -> Assigned:
         """Copy into page-locked memory (called by torch's loader)."""
         return self._map_tensors(lambda values: values.pin_memory())
 
-    def image(self, i: int, anchors: int) -> Assigned:
-        """Return the part of image i, as a view; each image has `anchors` anchors."""
+    def image(self, i: int) -> Assigned:
+        """Return the part of image i, as a view."""
         of, without = _nth_slice(self.counts, i), _nth_slice(self.ignored_counts, i)
         return Assigned(
-            places=self.places[of] - i * anchors,
+            places=self.places[of] - i * self.anchors,
             labels=self.labels[of],
             boxes=self.boxes[of],
+            rows=self.rows[of],
             counts=[self.counts[i]],
-            ignored=self.ignored[without] - i * anchors,
+            ignored=self.ignored[without] - i * self.anchors,
             ignored_counts=[self.ignored_counts[i]],
+            anchors=self.anchors,
         )
+
+    def matches(self) -> Tensor:
+        """Return what each anchor was assigned to, on the host, as `find_assigned` received it.
+
+        Returns:
+            (B, A) int32: index into the image's targets, BACKGROUND or IGNORED.
+        """
+        images = len(self.counts)
+        matches = torch.full((images * self.anchors,), BACKGROUND, dtype=torch.int32)
+        matches[self.places.cpu()] = self.rows.to(torch.int32)
+        matches[self.ignored.cpu()] = IGNORED
+        return matches.view(images, self.anchors)
 
     def _map_tensors(self, change: Callable[[Tensor], Tensor]) -> Assigned:
         return replace(
@@ -75,16 +93,19 @@ def find_assigned(targets: Sequence[Target], matches: Tensor) -> Assigned:
     """Find the positive and ignored anchors in `matches` (B, A), on the host."""
     images, anchors = torch.nonzero(matches >= 0, as_tuple=True)  # (P,) each
     first = torch.tensor([0, *(len(target.labels) for target in targets)]).cumsum(0)
-    rows = first[images] + matches[images, anchors]  # in the concatenated targets
+    rows = matches[images, anchors].long()
+    joined = first[images] + rows  # in the concatenated targets
     boxes, labels, _ = join_targets(targets)
     ignored = matches == IGNORED
     return Assigned(
         places=images * matches.shape[1] + anchors,
-        labels=labels[rows],
-        boxes=boxes[rows],
+        labels=labels[joined],
+        boxes=boxes[joined],
+        rows=rows,
         counts=torch.bincount(images, minlength=len(matches)).tolist(),
         ignored=torch.nonzero(ignored.flatten()).flatten(),
         ignored_counts=ignored.sum(dim=1).tolist(),
+        anchors=matches.shape[1],
     )
 
 

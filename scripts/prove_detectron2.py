@@ -143,7 +143,6 @@ def _make_batch(golden: Golden, model: Detector, config: Config) -> Batch:
         original_sizes=torch.tensor(sizes),
         image_ids=torch.arange(2),
         targets=targets,
-        matches=matches,
         assigned=find_assigned(targets, matches),
     )
 
@@ -151,8 +150,8 @@ def _make_batch(golden: Golden, model: Detector, config: Config) -> Batch:
 def wrong_labels(case: Case) -> int:
     """Return how many anchors have a wrong label: a class, 5 for background, -1 for ignored."""
     wrong = 0
-    for i, target in enumerate(case.batch.targets):
-        matches = case.batch.matches[i].long()
+    each = zip(case.batch.targets, case.batch.assigned.matches().long(), strict=True)
+    for i, (target, matches) in enumerate(each):
         labels = target.labels[matches.clamp(min=0)]
         labels = torch.where(matches == BACKGROUND, len(CLASSES), labels)
         labels = torch.where(matches == IGNORED, -1, labels)

@@ -95,7 +95,6 @@ def scored() -> Callable[..., tuple[Outputs, Batch]]:
             original_sizes=none,
             image_ids=none,
             targets=[target] * len(matches),
-            matches=found,
             assigned=find_assigned([target] * len(matches), found),
         )
         outputs = Outputs(

@@ -9,7 +9,7 @@ from retinanet.data.hand_over import pack
 from retinanet.positives import find_assigned
 from retinanet.structures import BACKGROUND, IGNORED, Target
 
-LISTS = ("places", "labels", "boxes", "ignored")
+LISTS = ("places", "labels", "boxes", "ignored")  # computed with
 
 
 def target(*boxes: list[float]) -> Target:
@@ -36,7 +36,6 @@ def three_images() -> Batch:
         original_sizes=torch.tensor([[64, 62], [60, 58], [56, 54]]),
         image_ids=torch.tensor([2**60 + 1, 5, 7]),
         targets=targets,
-        matches=matches,
         assigned=find_assigned(targets, matches),
     )
 
@@ -44,16 +43,16 @@ def three_images() -> Batch:
 def same(a: Batch, b: Batch) -> bool:
     """Whether two batches are equal: values, shapes and types."""
     pairs = [
-        *((getattr(a, n), getattr(b, n)) for n in ("images", "sizes", "original_sizes", "matches")),
+        *((getattr(a, n), getattr(b, n)) for n in ("images", "sizes", "original_sizes")),
         (a.image_ids, b.image_ids),
-        *((getattr(a.assigned, n), getattr(b.assigned, n)) for n in LISTS),
+        *((getattr(a.assigned, n), getattr(b.assigned, n)) for n in (*LISTS, "rows")),
         *(
             (getattr(s, n), getattr(t, n))
             for s, t in zip(a.targets, b.targets, strict=True)
             for n in ("boxes", "labels", "crowd")
         ),
     ]
-    counts = [(x.assigned.counts, x.assigned.ignored_counts) for x in (a, b)]
+    counts = [(x.assigned.counts, x.assigned.ignored_counts, x.assigned.anchors) for x in (a, b)]
     return counts[0] == counts[1] and all(
         torch.equal(x, y) and x.shape == y.shape and x.dtype == y.dtype for x, y in pairs
     )
@@ -71,13 +70,13 @@ def test_a_batch_comes_out_of_its_block_as_it_went_in() -> None:
     assert same(pack(empty).unpack(), empty)
 
 
-def test_targets_and_matches_stay_on_the_host() -> None:
-    """Nothing but the lists is computed with: the matches of all anchors need not travel."""
+def test_targets_stay_on_the_host() -> None:
+    """Nothing but the lists is computed with."""
     batch = three_images()
     there = batch.to(torch.device("meta"))
     assert {t.boxes.device.type for t in there.targets} == {"cpu"}
     assert there.image_ids.device.type == "cpu"
-    assert there.matches is batch.matches
+    assert there.assigned.rows is batch.assigned.rows
     moved = [there.images, there.sizes, there.original_sizes]
     moved += [getattr(there.assigned, name) for name in LISTS]
     assert {tensor.device.type for tensor in moved} == {"meta"}
@@ -89,7 +88,17 @@ def test_an_image_alone() -> None:
         one = batch.image(i)
         assert one.images[0, 0, 0, 0] == i and one.image_ids.tolist() == [batch.image_ids[i]]
         assert one.targets == batch.targets[i : i + 1]
-        found = find_assigned(one.targets, one.matches)
+        found = find_assigned(one.targets, batch.assigned.matches()[i : i + 1])
         assert one.assigned.counts == found.counts == [[3, 0, 1][i]]
         assert one.assigned.ignored_counts == found.ignored_counts == [[1, 0, 2][i]]
-        assert all(torch.equal(getattr(one.assigned, name), getattr(found, name)) for name in LISTS)
+        for name in (*LISTS, "rows"):
+            assert torch.equal(getattr(one.assigned, name), getattr(found, name))
+
+
+def test_what_a_batch_hands_over_does_not_grow_with_its_anchors() -> None:
+    """Positives and ignored anchors are few; there may be 200,000 anchors in an image."""
+    batch = three_images()
+    matches = torch.full((3, 5000), BACKGROUND, dtype=torch.int32)
+    matches[:, :7] = batch.assigned.matches()
+    larger = replace(batch, assigned=find_assigned(batch.targets, matches))
+    assert pack(larger).block.nbytes == pack(batch).block.nbytes

@@ -29,6 +29,9 @@ def test_positives_and_ignored_anchors_are_looked_up() -> None:
     assert found.counts == [3, 0, 1]
     assert found.ignored.tolist() == [3, 2 * 7, 2 * 7 + 6]
     assert found.ignored_counts == [1, 0, 2]
+    assert found.rows.tolist() == [0, 1, 0, 0]
+    assert found.anchors == 7
+    assert found.matches().dtype == torch.int32 and torch.equal(found.matches(), matches)
 
 
 @pytest.mark.parametrize("images", [0, 2])
@@ -39,6 +42,7 @@ def test_there_may_be_no_positives(images: int) -> None:
     assert (found.places.dtype, found.labels.dtype) == (torch.int64, torch.int64)
     assert found.ignored.tolist() == list(range(4 * images))
     assert found.ignored_counts == [4] * images
+    assert found.matches().tolist() == [[IGNORED] * 4] * images
 
 
 def test_there_may_be_nothing_but_negatives() -> None:

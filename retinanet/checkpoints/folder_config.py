@@ -75,8 +75,8 @@ def _keep_place(config: Config, saved: Config, path: Path) -> Config:
 def keep_resolved(asked: Config, saved: Config) -> Config:
     """Return `asked` with `auto` replaced by what it was resolved to in the run."""
     resolved = [
-        f"train.{key}={getattr(saved.train, key)}"
-        for key in ("precision", "micro_batch")
+        f"train.{key}={as_text(getattr(saved.train, key))}"
+        for key in ("precision", "compile_loss", "micro_batch")
         if getattr(asked.train, key) == "auto"
     ]
     return override_config(asked, resolved) if resolved else asked

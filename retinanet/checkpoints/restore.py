@@ -30,12 +30,22 @@ def place(
     model: Detector, device: torch.device, precision: Precision, *, channels_last: bool
 ) -> None:
     """Move a network to a device, and set its data type and memory layout."""
-    if device.type == "cpu" and _breaks_channels_last(model):
-        channels_last = False
-    if any(parameter.dim() > 4 for parameter in model.parameters()):  # torch cannot convert these
-        channels_last = False
-    model.layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.layout = memory_layout(model, device, channels_last=channels_last)
     model.to(device, weights_type(precision), memory_format=model.layout)  # type: ignore[call-overload]
+
+
+def memory_layout(
+    model: nn.Module, device: torch.device, *, channels_last: bool
+) -> torch.memory_format:
+    """Return the memory format to compute in: channels_last if it is asked for and of use."""
+    is_unsafe = device.type == "cpu" and _breaks_channels_last(model)
+    # CUDA's group norm copies such a map to the other layout, and the next convolution copies it
+    # back.
+    is_slow = device.type == "cuda" and any(isinstance(m, nn.GroupNorm) for m in model.modules())
+    is_possible = all(parameter.dim() <= 4 for parameter in model.parameters())
+    if channels_last and is_possible and not is_unsafe and not is_slow:
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 def _breaks_channels_last(model: nn.Module) -> bool:
@@ -71,7 +81,7 @@ def inference_config(checkpoint: Checkpoint, overrides: Sequence[str]) -> Config
     Raises:
         UserError: A wrong option, or a training option, which would have no effect.
     """
-    free = ("train.device", "train.precision")
+    free = ("train.device", "train.precision", "train.tf32", "train.deterministic")
     config = override_config(checkpoint.config, ["train.device=auto", *overrides])
     for text in overrides:
         key = text.partition("=")[0].strip()

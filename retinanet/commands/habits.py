@@ -33,7 +33,7 @@ _SAME = {
     ),
     **dict.fromkeys(("eval", "eval_only", "evaluate", "test_only", "val", "test"), "evaluate"),
     **dict.fromkeys(("cfg_options", "opts", "opt", "options", "set"), "options"),
-    **dict.fromkeys(("amp", "fp16", "half", "bf16"), "precision"),
+    **dict.fromkeys(("amp", "half", "use_amp", "mixed_precision"), "half"),
     **dict.fromkeys(("workers", "num_workers"), "workers"),
     **dict.fromkeys(("exp", "exp_name", "run_name", "experiment"), "name"),
     **dict.fromkeys(("max_det", "max_dets", "max_detections"), "max_det"),
@@ -80,7 +80,13 @@ _ANSWERS: dict[str, dict[str, str]] = {
     },
     "evaluate": {"train": "retinanet evaluate CHECKPOINT"},
     "options": {"": "options are given without a flag, such as train.lr=0.005"},
-    "precision": {"": "train.precision=bf16"},
+    "half": {
+        "train": "--fast, or only train.precision=auto (bf16 or fp16, by the device)",
+        "": "train.precision=auto",
+    },
+    "fp16": {"": "train.precision=fp16"},
+    "bf16": {"": "train.precision=bf16"},
+    "cudnn_benchmark": {"": "train.deterministic=false"},
     "resume": {"train": "--resume runs/NAME"},
     "no weights": {"train": "model.weights=none"},
     "cos_lr": {"train": "train.schedule=cosine"},
@@ -153,7 +159,7 @@ def has_effect(option: str, command: str) -> bool:
     """Whether an option has an effect in `evaluate` or `predict`."""
     both = (
         *("postprocess.", "eval.batch_size", "data.eval_short_side", "data.short_side"),
-        *("data.long_side", "data.canvas", "train.precision"),
+        *("data.long_side", "data.canvas", "train.precision", "train.tf32", "train.deterministic"),
     )
     if command == "predict":
         return option.startswith(both)

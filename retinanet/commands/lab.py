@@ -121,6 +121,7 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
         UserError: An option is one that the compared losses set, or the data do not exist.
     """
     from retinanet.config import find_config, load_config, named_in, override_config
+    from retinanet.distributed.compiler import resolve_compile_loss
     from retinanet.distributed.device import find_device
     from retinanet.distributed.precision import resolve_precision
     from retinanet.lab.variants import VARIANTS
@@ -143,8 +144,11 @@ def _common_config(config: str, overrides: list[str], steps: int | None) -> Conf
             f"{shlex.quote(str(root))}"
         )
     # Once for all trainings: another machine that continues them might choose differently.
-    precision = resolve_precision(base.train.precision, find_device(base.train.device, 0))
-    return override_config(base, [f"train.precision={precision}"])
+    device = find_device(base.train.device, 0)
+    precision = resolve_precision(base.train.precision, device)
+    compile_loss = resolve_compile_loss(base.train, device)
+    resolved = [f"train.precision={precision}", f"train.compile_loss={str(compile_loss).lower()}"]
+    return override_config(base, resolved)
 
 
 def _draw_data_set(words: list[str]) -> int:

@@ -123,7 +123,8 @@ def predict(
     from retinanet.checkpoints.folder_config import describe_ignored_edit
     from retinanet.data.checks import check_files
     from retinanet.data.coco.index import read_annotations
-    from retinanet.distributed.world import join_world
+    from retinanet.distributed.precision import describe_fallback
+    from retinanet.distributed.world import joined_world
     from retinanet.inference.files import predict_files
     from retinanet.inference.inputs import find_inputs, list_images
     from retinanet.inference.predictor import load
@@ -140,34 +141,34 @@ def predict(
     else:
         found = find_inputs(inputs)
         files, remarks = found.images, found.remarks
-    world = join_world(device)  # type: ignore[arg-type]
-    predictor = load(checkpoint, world.device, overrides)
-    remarks += unused_in_predict(overrides)
-    remarks += describe_ignored_edit(checkpoint, predictor.config, overrides, ["postprocess"])
-    if world.is_main:
-        for remark in remarks:
-            _say(remark)
-    if threshold is None and annotations is not None:
-        threshold = predictor.config.postprocess.score_threshold
-    elif threshold is None:
-        threshold = predictor.threshold
-    with tqdm(total=len(files), unit="image", disable=None if world.is_main else True) as bar:
+    with joined_world(device) as world:  # type: ignore[arg-type]
+        predictor = load(checkpoint, world.device, overrides)
+        remarks += describe_fallback(predictor.config.train.precision, predictor.precision)
+        remarks += unused_in_predict(overrides)
+        remarks += describe_ignored_edit(checkpoint, predictor.config, overrides, ["postprocess"])
+        if world.is_main:
+            for remark in remarks:
+                _say(remark)
+        if threshold is None and annotations is not None:
+            threshold = predictor.config.postprocess.score_threshold
+        elif threshold is None:
+            threshold = predictor.threshold
+        with tqdm(total=len(files), unit="image", disable=None if world.is_main else True) as bar:
 
-        def say(line: str) -> None:
-            bar.clear()
-            _say(line)
+            def say(line: str) -> None:
+                bar.clear()
+                _say(line)
 
-        summary, folder = predict_files(
-            predictor,
-            files,
-            world=world,
-            output=output,
-            threshold=threshold,
-            draw=draw,
-            progress=lambda done: bar.update(done - bar.n),
-            say=say,
-        )
-    world.close()
+            summary, folder = predict_files(
+                predictor,
+                files,
+                world=world,
+                output=output,
+                threshold=threshold,
+                draw=draw,
+                progress=lambda done: bar.update(done - bar.n),
+                say=say,
+            )
     if not world.is_main:
         return 0
     for text in summary.notes():

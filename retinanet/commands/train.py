@@ -100,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         "package, torchvision, detectron2 or mmdetection",
     )
     parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="train as fast as the device can (train.speed=fast); options that are set stay",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check everything, take one step and evaluate one batch, then print the schedule, "
@@ -119,4 +124,5 @@ def _flags_as_overrides(options: argparse.Namespace) -> list[str]:
     """Return the options of an experiment that also have a flag."""
     flags = {"output.name": options.name, "model.init_from": options.init_from}
     # As JSON, because "null" can be a name.
-    return [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    words = [f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None]
+    return [*words, "train.speed=fast"] if options.fast else words

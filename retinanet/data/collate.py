@@ -71,6 +71,5 @@ def collate(images: Sequence[LoadedImage], canvas: Size, match: Match | None) ->
         original_sizes=torch.tensor([image.original_size for image in images]),
         image_ids=torch.tensor([image.image_id for image in images]),
         targets=targets,
-        matches=matches,
         assigned=find_assigned(targets, matches),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +20,9 @@ from retinanet.distributed.rendezvous import fresh_store
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
 
 _PATIENCE = timedelta(hours=2)
-"""The other ranks wait for minutes while rank 0 scores detections."""
+"""Time that plain values are waited for: rank 0 may score detections for many minutes."""
+_DEVICE_PATIENCE = timedelta(minutes=15)
+"""Time that GPUs wait for each other. They never wait for scoring, only for another GPU's step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +47,20 @@ class World:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the sums over all ranks, in float64."""
+        return self.sum_later(values)()
+
+    def sum_later(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """Start to sum over all ranks; return a function that waits for the sums, in float64."""
         if self.size == 1:
-            return list(values)
+            return lambda: list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=self.host)
-        return tensor.tolist()
+        work = dist.all_reduce(tensor, group=self.host, async_op=True)
+
+        def wait() -> list[float]:
+            work.wait()
+            return tensor.tolist()
+
+        return wait
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace a tensor on the device by its sum over all ranks, without waiting."""
@@ -127,11 +138,6 @@ class World:
             raise
         self.broadcast(None)
 
-    def close(self) -> None:
-        """Leave the group."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
-
 
 def _settle_gradient_buckets(
     wrapped: nn.Module, device: torch.device, canvas: tuple[int, int]
@@ -153,6 +159,37 @@ def _settle_gradient_buckets(
     wrapped.train(training)
 
 
+@contextmanager
+def joined_world(
+    device: Literal["auto", "cpu", "cuda", "mps"], world: World | None = None
+) -> Iterator[World]:
+    """Join the group of this launch for a block (see `join_world`); a given world is used as it is.
+
+    The group is left if all ranks end the block alike. It is not left after an error of a single
+    rank: that waits for the exchanges of the others, and nccl's never finish. Then `cli.main` ends
+    the process at once.
+
+    Raises:
+        UserError: The device does not exist, or the variables are wrong.
+    """
+    if world is not None:
+        yield world
+        return
+    world = join_world(device)
+    try:
+        yield world
+    except BaseException as error:
+        if getattr(error, "agreed", False):
+            _leave(world)
+        raise
+    _leave(world)
+
+
+def _leave(world: World) -> None:
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
     """Join the group given by torchrun's environment variables, or form a group of one.
 
@@ -168,13 +205,14 @@ def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
     if size > 1 and not dist.is_initialized():
         if own_device.type == "cuda":
             torch.cuda.set_device(own_device)
-        backend = "nccl" if own_device.type == "cuda" else "gloo"
+        on_gpu = own_device.type == "cuda"
         dist.init_process_group(
-            backend,
-            timeout=_PATIENCE,
+            "nccl" if on_gpu else "gloo",
+            timeout=_DEVICE_PATIENCE if on_gpu else _PATIENCE,
             store=fresh_store(rank, size),
             rank=rank,
             world_size=size,
+            device_id=own_device if on_gpu else None,
         )
     host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
     return World(rank=rank, size=size, device=own_device, host=host)

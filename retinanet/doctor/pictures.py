@@ -37,8 +37,8 @@ from retinanet.model.anchors import build_anchors
 from retinanet.schema import Config
 from retinanet.structures import BLANK, IGNORED
 
-_PER_STEP = 4
-"""Samples drawn per step; different steps show different canvases."""
+_PER_CANVAS = 4
+"""Samples drawn of those that share a canvas in a step; others show different canvases."""
 _LONG_SIDE, _LONG_SIDE_IN_SHEET = 1200, 620
 """Long side (px) of a picture, and of a picture in the contact sheet."""
 _PADDING, _BORDER, _CROWD = (128, 128, 144), (255, 255, 255), (255, 255, 255)
@@ -62,7 +62,7 @@ class CanvasSample:
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     matches: NDArray[np.int32]
-    """(A,): see `batch.Batch`."""
+    """(A,): index of a box, BACKGROUND or IGNORED."""
     anchors: NDArray[np.float32]
     """(A, 4)."""
 
@@ -128,11 +128,11 @@ def _first_samples(config: Config, split: Split, count: int) -> Iterator[CanvasS
     plan = training_plan(config, split)
     dataset = build_dataset(config, split, augment=True, losses=True)
     left = count
-    for step in range(plan.steps_per_epoch):
+    parts = ((step, part) for step in range(plan.steps_per_epoch) for part in plan.step(step))
+    for step, part in parts:
         if not left:
             return
-        whole = plan.step(step)
-        batch, _ = dataset[replace(whole, samples=whole.samples[: min(_PER_STEP, left)])]
+        batch, _ = dataset[replace(part, samples=part.samples[: min(_PER_CANVAS, left)])]
         for sample in _samples_of_batch(config, step, batch):
             yield sample
             left -= 1
@@ -142,6 +142,7 @@ def _samples_of_batch(config: Config, step: int, batch: Batch) -> Iterator[Canva
     """Yield the images of a batch, except blanks."""
     canvas = batch.images.shape[-2], batch.images.shape[-1]
     anchors = build_anchors(config.anchors)(canvas, torch.device("cpu")).numpy()
+    matches = batch.assigned.matches().numpy()
     for i in np.flatnonzero(batch.image_ids.numpy() != BLANK).tolist():
         target = batch.targets[i]
         height, width = batch.sizes[i].tolist()
@@ -155,7 +156,7 @@ def _samples_of_batch(config: Config, step: int, batch: Batch) -> Iterator[Canva
             boxes=target.boxes.numpy(),
             labels=target.labels.numpy(),
             crowd=target.crowd.numpy(),
-            matches=batch.matches[i].cpu().numpy(),
+            matches=matches[i],
             anchors=anchors,
         )
 

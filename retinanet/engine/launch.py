@@ -19,10 +19,11 @@ from retinanet.checkpoints.init_from import check_same_network, fingerprint, loa
 from retinanet.checkpoints.run_folder import RunFolder, run_folder
 from retinanet.checkpoints.run_lock import run_lock
 from retinanet.config import follow_config, load_config, override_config
+from retinanet.distributed.compiler import resolve_compile_loss
 from retinanet.distributed.device import has_own_memory
 from retinanet.distributed.precision import resolve_precision, set_numerics
 from retinanet.distributed.signals import collect_signals, ignored_signals
-from retinanet.distributed.world import World, join_world
+from retinanet.distributed.world import World, joined_world
 from retinanet.engine.find_state import new_run_command
 from retinanet.engine.logs.log import Log, print_line
 from retinanet.engine.preflight.advice import advise
@@ -30,7 +31,11 @@ from retinanet.engine.preflight.dry_run import try_first_step
 from retinanet.engine.preflight.grid_check import check_training_grids
 from retinanet.engine.preflight.loader_limits import check_training_loaders
 from retinanet.engine.preflight.micro_batch import fit_micro_batch, resolve_micro_batch
-from retinanet.engine.preflight.process_checks import check_ranks_agree, check_sync_bn
+from retinanet.engine.preflight.process_checks import (
+    check_every_rank_has_images,
+    check_ranks_agree,
+    check_sync_bn,
+)
 from retinanet.engine.preflight.rehearsal import rehearse
 from retinanet.engine.preflight.summary import summarize_run
 from retinanet.engine.resume import Resume, open_resume
@@ -93,10 +98,8 @@ def train_experiment(
         UserError: The user's input is wrong; nothing was written.
     """
     folder = run_folder(config)
-    owns_world = world is None
-    world = world or join_world(config.train.device)
-    try:
-        is_restart = not dry_run and world.sum([float(_has_begun_here(folder))]) != [0.0]
+    with joined_world(config.train.device, world) as joined:
+        is_restart = not dry_run and joined.sum([float(_has_begun_here(folder))]) != [0.0]
         if dry_run and auto_resume and _has_state(folder):
             raise UserError(
                 f"--dry-run tries a new run, but --auto-resume would continue the run in "
@@ -112,7 +115,7 @@ def train_experiment(
                 is_restart=is_restart,
             )
             return _check_and_train(
-                resume.config, resume.folder, world, resume=resume, finished_is_fine=True, say=say
+                resume.config, resume.folder, joined, resume=resume, finished_is_fine=True, say=say
             )
         if dry_run:
             check_writable(folder.path, "choose another output.dir")
@@ -121,10 +124,7 @@ def train_experiment(
         weights = None
         if config.model.init_from is not None:
             weights = read_detector(Path(config.model.init_from).expanduser())
-        return _check_and_train(config, folder, world, weights=weights, dry_run=dry_run, say=say)
-    finally:
-        if owns_world:
-            world.close()
+        return _check_and_train(config, folder, joined, weights=weights, dry_run=dry_run, say=say)
 
 
 def resume_experiment(
@@ -165,11 +165,8 @@ def resume_experiment(
         allow_changes=allow_changes,
         is_restart=_has_begun_here(RunFolder(path)),
     )
-    world = join_world(resume.config.train.device)
-    try:
+    with joined_world(resume.config.train.device) as world:
         outcome = _check_and_train(resume.config, resume.folder, world, resume=resume, say=say)
-    finally:
-        world.close()
     assert outcome is not None
     return outcome
 
@@ -199,7 +196,7 @@ def _check_and_train(
 ) -> Outcome | None:
     """Check everything, rehearse, and train; or try only the first step."""
     started = time.monotonic()
-    set_numerics(config.train, world.device)
+    restore_numerics = set_numerics(config.train, world.device)
     log = Log(active=world.is_main, say=say)
     try:
         run, remarks = _prepare(config, folder, world, log, resume=resume, weights=weights)
@@ -241,6 +238,7 @@ def _check_and_train(
         raise
     finally:
         log.close()
+        restore_numerics()
 
 
 def _prepare(
@@ -259,13 +257,19 @@ def _prepare(
         remarks = [f"start from {config.model.init_from}", *remarks]
         remarks += [f"  options taken from it: {' '.join(adopted)}"] if adopted else []
         check_same_network(config, start)
+    check_every_rank_has_images(config, world)
     precision = resolve_precision(config.train.precision, world.device)
     if resume is not None:
         check_places(config, ("train", "val"))
     train_split, val_split = open_training_splits(config)
     asked = config.train.micro_batch
     micro_batch = resolve_micro_batch(config, train_split, world)
-    resolved = [f"train.precision={precision}", f"train.micro_batch={micro_batch}"]
+    compile_loss = resolve_compile_loss(config.train, world.device)
+    resolved = [
+        f"train.precision={precision}",
+        f"train.compile_loss={json.dumps(compile_loss)}",
+        f"train.micro_batch={micro_batch}",
+    ]
     config = override_config(config, resolved)
     build_augment(config)  # so that a wrong name is refused before step 0
     check_training_grids(config, train_split, val_split)

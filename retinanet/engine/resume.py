@@ -47,7 +47,7 @@ _FREE = (
 LENGTH = ("train.steps", "train.epochs")
 """Options that a resume may change if no learning rate that was already used changes."""
 _PLACE = ("output.dir", "output.name")
-_AT_START = ("model.weights", "model.prior", "loss.normalizer_start")
+_AT_START = ("model.weights", "model.prior", "loss.normalizer_start", "train.speed")
 """Options that only matter at step 0: later they have no effect, even with --allow-changes."""
 
 

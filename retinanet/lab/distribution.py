@@ -11,7 +11,7 @@ from torch import Tensor
 from retinanet.batch import Batch
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.checkpoints.restore import inference_config, restore_detector
-from retinanet.distributed.precision import autocast, inference_precision
+from retinanet.distributed.precision import autocast, inference_precision, numerics
 from retinanet.engine.splits import build_evaluation_loader, open_split
 from retinanet.files import replacing
 from retinanet.losses.focal import focal
@@ -76,7 +76,7 @@ def _collect_logits(weights: Path, device: torch.device) -> tuple[Tensor, Tensor
     generator = torch.Generator().manual_seed(0)
     for batch, _ in loader:
         on_device = batch.to(device)
-        with autocast(device, precision):
+        with numerics(config.train, device), autocast(device, precision):
             outputs = model(on_device.images, on_device.sizes)
         of_positives, of_negatives = _split_logits(outputs, batch)
         positives.append(of_positives)

@@ -24,7 +24,7 @@ from retinanet.checkpoints.run_lock import RunLockedError, run_lock
 from retinanet.checkpoints.strip import write_weights
 from retinanet.config import load_config, override_config, save_config
 from retinanet.distributed.raise_together import agree_on_signal, raise_together
-from retinanet.distributed.world import World, join_world
+from retinanet.distributed.world import World, joined_world
 from retinanet.engine.launch import train_experiment
 from retinanet.engine.resume import experiment
 from retinanet.engine.splits import build_augment, open_training_splits
@@ -112,9 +112,8 @@ def run_trials(
         TrainingError: A trial failed for a reason other than divergence.
         InterruptedRunError: A signal arrived; the same command continues.
     """
-    world = join_world(base.train.device)
     busy = []
-    try:
+    with joined_world(base.train.device) as world:
         _record_base(base, output, world)
         for number, trial in enumerate(trials, start=1):
             try:
@@ -131,8 +130,6 @@ def run_trials(
                 if world.is_main:
                     print(f"left to another process: {error}", flush=True)
                 busy.append(trial)
-    finally:
-        world.close()
     return busy if world.is_main else None
 
 
@@ -220,7 +217,7 @@ def _lock_trial(trial: Trial, world: World, locks: ExitStack) -> None:
 
 def _train(trial: Trial, world: World, report: Callable[[], None]) -> None:
     """Train to the end; a loss that diverges also counts as an outcome."""
-    if trial.config.train.compile:
+    if trial.config.train.compile or trial.config.train.compile_loss:
         torch.compiler.reset()  # it keeps only a few versions of a function, then gives up
     diverged, number = None, 0
     try:

@@ -81,14 +81,10 @@ def criterion(
         batch.assigned.boxes,
     )
     zeros = class_sum.new_zeros(images)
+    # Without positives the sum is empty, but still depends on the deltas: their gradient is 0.
     box_sum = zeros.index_add(0, image, per_positive)
-    weights = torch.ones_like(zeros)
     if per_image:
         positives = zeros.index_add(0, image, torch.ones_like(per_positive))
         weights = 1 / positives.clamp(min=1)
-    return {
-        "class": (class_sum * weights).sum(),
-        # An empty sum keeps all box parameters in the graph if the batch has no positives.
-        "box": (box_sum * weights).sum() * box_weight
-        + outputs.deltas.flatten()[:0].sum(dtype=class_sum.dtype),
-    }
+        class_sum, box_sum = class_sum * weights, box_sum * weights
+    return {"class": class_sum.sum(), "box": box_sum.sum() * box_weight}

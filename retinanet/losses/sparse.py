@@ -21,15 +21,21 @@ from torch.autograd.function import once_differentiable
 from retinanet.losses.focal import Term, at_least_float32
 from retinanet.positives import Assigned
 
-_CHUNK = {"cpu": 2**16}
-"""Logits per chunk: this many stay in a core's cache."""
+_CHUNK = 2**16
+"""Logits per chunk on a CPU: this many stay in a core's cache."""
 _LARGE_CHUNK = 2**24
 """Logits per chunk on other devices: few kernels, and 64 MB of memory per intermediate."""
+_ALIGN = 64
+"""On other devices, chunks start at a multiple of this many bytes, so that kernels load vectors.
+
+Not on a CPU, which loads vectors from anywhere. There the end of a chunk is computed without them,
+and may differ in the last bit: other chunks would give other bits.
+"""
 _HEADROOM = {torch.float16: 2.0**13}
 """Factor of the gradient in the buffer: gradients of easy negatives are too small for float16."""
 
 Negatives = Callable[[Tensor, Tensor, Tensor | None], None]
-"""Logits (n, K) of negatives, and outputs for losses (n,) and, unless None, gradients (n, K)."""
+"""Logits (n, K) of negatives, and outputs: losses (n,) before α; gradients (n, K) unless None."""
 
 
 class SparseLoss:
@@ -45,6 +51,7 @@ class SparseLoss:
         """
         self.term = term
         self.weights = weights
+        self._compiled = compiled
         self._negatives: Negatives = self._write_negatives
         if compiled:
             self._negatives = torch.compile(self._write_negatives, dynamic=True)
@@ -81,11 +88,15 @@ class SparseLoss:
         try:
             # Mask the positives: at -inf the loss of a negative is exactly 0, and so is its slope.
             rows.flatten().index_fill_(0, own, -math.inf)
-            for chunk in chunks(rows):
+            # Compiled for a GPU it is one kernel, without intermediates. For a CPU it stores two,
+            # which stay in the cache chunk by chunk.
+            is_one_kernel = self._compiled and rows.device.type != "cpu"
+            for chunk in [slice(None)] if is_one_kernel else chunks(rows):
                 chunk_slopes = None if slopes is None else slopes[chunk]
                 self._negatives(rows[chunk], losses[chunk], chunk_slopes)
         finally:
             rows.flatten().index_copy_(0, own, positives)
+        losses *= self.weights[1]
         loss, slope = self.term(-at_least_float32(positives))
         losses.index_add_(0, assigned.places, loss * self.weights[0])
         losses.index_fill_(0, assigned.ignored, 0)
@@ -97,9 +108,9 @@ class SparseLoss:
 
     def _write_negatives(self, logits: Tensor, losses: Tensor, gradient: Tensor | None) -> None:
         loss, slope = self.term(at_least_float32(logits))
-        losses.copy_(loss.sum(dim=1) * self.weights[1])
+        torch.sum(loss, dim=1, out=losses)
         if gradient is not None:
-            gradient.copy_(slope * (self.weights[1] * headroom(gradient.dtype)))
+            torch.mul(slope, self.weights[1] * headroom(gradient.dtype), out=gradient)
 
 
 class _ImageSums(torch.autograd.Function):
@@ -123,7 +134,8 @@ class _ImageSums(torch.autograd.Function):
         rows = gradient.flatten(0, 1)
         # A tensor, not a number: a number would be rounded to a half type before multiplying.
         factors = (outer / headroom(rows.dtype))[:, None].expand(gradient.shape[:2]).reshape(-1, 1)
-        for chunk in chunks(rows):
+        # A CPU multiplies half types in a float32 copy of the chunk; other devices make no copy.
+        for chunk in chunks(rows) if rows.device.type == "cpu" else [slice(None)]:
             rows[chunk].mul_(factors[chunk])
         return gradient, None, None
 
@@ -134,14 +146,18 @@ def _buffer_like(logits: Tensor) -> Tensor:
 
 
 def chunks(rows: Tensor, count: int | None = None) -> Iterator[slice]:
-    """Yield slices of rows (N, K), each small enough for the device's cache.
+    """Yield slices of rows (N, K), each small enough for the device's cache or memory.
 
     Args:
         rows: (N, K).
         count: Number of rows to cut into slices; None is N.
     """
     count = len(rows) if count is None else count
-    size = max(1, _CHUNK.get(rows.device.type, _LARGE_CHUNK) // max(1, rows.shape[1]))
+    if rows.device.type == "cpu":
+        size = max(1, _CHUNK // max(1, rows.shape[1]))
+    else:
+        step = _ALIGN // math.gcd(_ALIGN, rows.shape[1] * rows.element_size())
+        size = max(1, _LARGE_CHUNK // max(1, rows.shape[1]) // step) * step
     yield from (slice(start, start + size) for start in range(0, count, size))
 
 

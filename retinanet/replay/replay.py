@@ -15,8 +15,9 @@ from retinanet.checkpoints.format import Checkpoint, load_checkpoint
 from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.config import override_config
 from retinanet.data.loader import RankStep
+from retinanet.distributed.compiler import has_compiler
 from retinanet.distributed.precision import inference_precision, set_numerics
-from retinanet.distributed.world import World, join_world
+from retinanet.distributed.world import World, joined_world
 from retinanet.doctor.pictures import draw_step
 from retinanet.engine.logs.log import Log
 from retinanet.engine.preflight.loader_limits import check_training_loaders
@@ -58,8 +59,7 @@ def replay(
     start, checkpoint, newest, damaged = _find_start(folder, step)
     config = _override_config(checkpoint.config, overrides)
     turns = _turns_between(checkpoint, newest, step)
-    world = join_world(config.train.device)
-    try:
+    with joined_world(config.train.device) as world:
         if world.size > 1:
             raise UserError(
                 "replay runs in one process, even if the run uses several: start it without "
@@ -88,8 +88,6 @@ def replay(
             for written in draw_step(config, probe.batches, step, names, pictures, failures):
                 yield f"wrote {written}"
             yield from failures
-    finally:
-        world.close()
 
 
 def _turns_between(start: Checkpoint, newest: Checkpoint, step: int) -> list[tuple[int, list[str]]]:
@@ -176,7 +174,12 @@ def _rebuild(config: Config, checkpoint: Checkpoint, folder: RunFolder, world: W
     _check_data(split, checkpoint)
     precision = inference_precision(config.train.precision, world.device)
     micro_batch = resolve_micro_batch(config, split, world)
-    config = override_config(config, [f"train.micro_batch={micro_batch}"])
+    compile_loss = config.train.compile_loss is True and has_compiler(world.device)
+    resolved = [
+        f"train.micro_batch={micro_batch}",
+        f"train.compile_loss={str(compile_loss).lower()}",
+    ]
+    config = override_config(config, resolved)
     run = start_run(
         config,
         folder=folder,
@@ -213,9 +216,12 @@ def _describe_start(
     )
     if step > newest_step:
         yield f"no checkpoint has come this far yet (the newest is from after step {newest_step})"
+    options, saved = run.config.train, checkpoint.config.train
     here = run.environment | {"precision": run.precision}
-    there = checkpoint.environment | {"precision": checkpoint.config.train.precision}
-    keys = ("device", "processes", "threads", "torch", "precision")
+    there = checkpoint.environment | {"precision": saved.precision}
+    here |= {"compile": options.compile, "compile_loss": options.compile_loss}
+    there |= {"compile": saved.compile, "compile_loss": saved.compile_loss}
+    keys = ("device", "processes", "threads", "torch", "precision", "compile", "compile_loss")
     differing = [
         f"{key} {there.get(key)}, here {here[key]}" for key in keys if there.get(key) != here[key]
     ]

@@ -13,8 +13,8 @@ from retinanet.data.checks import check_same_classes
 from retinanet.data.coco.content import unpack
 from retinanet.data.coco.index import read_annotations
 from retinanet.data.loader_processes import say_to_stderr
-from retinanet.distributed.precision import inference_precision
-from retinanet.distributed.world import World, join_world
+from retinanet.distributed.precision import describe_fallback, inference_precision, numerics
+from retinanet.distributed.world import World, joined_world
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.preflight.grid_check import check_evaluation_grids
 from retinanet.engine.preflight.loader_limits import check_evaluation_loader
@@ -98,31 +98,30 @@ def evaluate_checkpoint(
         check_places(
             config, ["val"], "; or evaluate on other data: --annotations FILE --images FOLDER"
         )
-    owns_world = world is None
-    world = world or join_world(config.train.device)
-    try:
-        if world.is_main:
+    with joined_world(config.train.device, world) as joined:
+        if joined.is_main:
             sections = ("data", "eval", "postprocess")
             for line in describe_ignored_edit(path, checkpoint.config, overrides, sections):
                 say(line)
         split = open_split(config, "val")
         check_same_classes(checkpoint.categories, path, split.annotations)
-        for remark in check_evaluation_loader(config, split, world):
+        for remark in check_evaluation_loader(config, split, joined):
             say(remark)
         check_evaluation_grids(config, split)
-        precision = inference_precision(config.train.precision, world.device)
-        model = restore_detector(checkpoint, world.device, precision)
-        return evaluate(
-            model,
-            config,
-            split,
-            world=world,
-            precision=precision,
-            pictures=config.eval.pictures,
-        )
-    finally:
-        if owns_world:
-            world.close()
+        precision = inference_precision(config.train.precision, joined.device)
+        if joined.is_main:
+            for line in describe_fallback(config.train.precision, precision):
+                say(line)
+        model = restore_detector(checkpoint, joined.device, precision)
+        with numerics(config.train, joined.device):
+            return evaluate(
+                model,
+                config,
+                split,
+                world=joined,
+                precision=precision,
+                pictures=config.eval.pictures,
+            )
 
 
 def _check_given(annotations: Path, images: Path | None) -> None:

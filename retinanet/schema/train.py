@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import ModelWrapValidatorHandler, model_validator
 
 from retinanet.schema.base import Count, Fraction, Images, Positive, Section, option
+
+_FAST = {"precision": "auto", "deterministic": False, "compile_loss": "auto"}
+"""Options that `speed: fast` stands for."""
 
 
 class TrainConfig(Section):
@@ -52,22 +55,36 @@ class TrainConfig(Section):
         lt=1,
     )
     seed: int = option(0, "Seed of weights, order and augmentation.", ge=0, le=2**63 - 1)
+    speed: Literal["normal", "fast"] = option(
+        "normal",
+        "Preset: fast is precision auto, deterministic false and compile_loss auto, unless these "
+        "are set. Half types round more, and on a GPU two runs differ in their last digits.",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = option(
         "fp32",
         "Numeric precision of the network. auto is bf16 where the hardware is fast at it, else "
-        "fp32; it is resolved once and saved.",
+        "fp16 on a GPU with tensor cores, else fp32; it is resolved once and saved.",
     )
     tf32: bool = option(
         True, "On a GPU, let fp32 products round their factors to 10 bits (Ampere and later)."
     )
     deterministic: bool = option(
-        True, "On a GPU, use only operations that give the same bits in every run."
+        True,
+        "On a GPU, use only operations that give the same bits in every run. Otherwise the fastest "
+        "ones are found by trial.",
     )
     channels_last: bool = option(
         True, "Keep the channels of a pixel together in memory; convolutions are then fastest."
     )
     compile: bool = option(
-        False, "Compile the network with torch.compile (minutes; needs a C++ compiler)."
+        False,
+        "Compile the network and the class loss with torch.compile (minutes; needs what "
+        "train.compile_loss needs).",
+    )
+    compile_loss: Literal["auto"] | bool = option(
+        False,
+        "Compile the class loss (seconds; needs a C++ compiler, on a GPU Triton and a C compiler). "
+        "auto compiles it where these are there; it is resolved once and saved.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = option(
         "auto", "Device to train on; auto takes the fastest available."
@@ -104,6 +121,17 @@ class TrainConfig(Section):
         if isinstance(values, dict) and values.get("epochs") is not None and "steps" not in values:
             return {**values, "steps": None}
         return values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _expand_speed(cls, values: Any, build: ModelWrapValidatorHandler[TrainConfig]) -> Any:
+        """Set the options that `speed: fast` stands for; like defaults, they count as unset."""
+        if not isinstance(values, dict) or values.get("speed") != "fast":
+            return build(values)
+        missing = {key: value for key, value in _FAST.items() if key not in values}
+        config = build({**missing, **values})
+        config.model_fields_set.difference_update(missing)
+        return config
 
     @model_validator(mode="after")
     def _check_length(self) -> TrainConfig:

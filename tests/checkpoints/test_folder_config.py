@@ -22,7 +22,7 @@ from retinanet.schema import Config
 @pytest.fixture
 def config(small_config: Config) -> Config:
     words = ["train.steps=4", "train.precision=fp32", "train.micro_batch=2", "output.name=run"]
-    return override_config(small_config, words)
+    return override_config(small_config, [*words, "train.compile_loss=true"])
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ def test_an_edit_is_found(folder: RunFolder, config: Config) -> None:
 def test_what_auto_became_stays(folder: RunFolder, config: Config) -> None:
     edit(folder, "precision: fp32", "precision: auto")
     edit(folder, "micro_batch: 2", "micro_batch: auto")
+    edit(folder, "compile_loss: true", "compile_loss: auto")
     found = read_folder_config(folder, config)
     assert found is not None
     assert compare_configs(found.config, config) == []

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from retinanet.checkpoints.restore import _breaks_channels_last, place
+from retinanet.checkpoints.restore import _breaks_channels_last, memory_layout, place
 from retinanet.config import override_config
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
@@ -42,3 +42,17 @@ def test_a_network_that_starts_with_one_keeps_the_usual_layout() -> None:
     model = model.to_empty(device="cpu")
     place(model, torch.device("cpu"), "fp32", channels_last=True)
     assert model.layout == torch.contiguous_format
+
+
+@pytest.mark.parametrize(("norm", "weights"), [("gn", "none"), ("frozen_bn", "imagenet")])
+def test_group_norm_has_the_usual_layout_on_a_gpu(norm: str, weights: str) -> None:
+    options = [f"model.norm={norm}", f"model.weights={weights}", "model.backbone=resnet18"]
+    options += ["model.freeze=none"] if norm == "gn" else []
+    with torch.device("meta"):
+        model = build_detector(override_config(Config(), options), classes=1, pretrained=False)
+    wanted = torch.contiguous_format if norm == "gn" else torch.channels_last
+    assert memory_layout(model, torch.device("cuda"), channels_last=True) == wanted
+    assert memory_layout(model, torch.device("cpu"), channels_last=True) == torch.channels_last
+    for device in ("cuda", "cpu"):
+        layout = memory_layout(model, torch.device(device), channels_last=False)
+        assert layout == torch.contiguous_format

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.commands import train as train_command
 from retinanet.commands.arguments import check_checkpoint, check_overrides, device_name
 from retinanet.commands.habits import answer, has_effect, unused_in_predict
 from retinanet.errors import UserError
@@ -22,6 +23,11 @@ from retinanet.schema.options import all_options
             *("conf-thres", "0.3", "postprocess.score_threshold=0.3"),
             *("postprocess.score_threshold=0.3", "--threshold 0.3"),
         ),
+        (
+            *("half", "True", "--fast, or only train.precision=auto (bf16 or fp16, by the device)"),
+            *("train.precision=auto",) * 2,
+        ),
+        ("fp16", "True", *("train.precision=fp16",) * 3),
         (
             *("weights", "a b.pt", "--init-from 'a b.pt'"),
             "the checkpoint comes first, without a flag: retinanet evaluate 'a b.pt'",
@@ -53,6 +59,21 @@ def test_by_command(name: str, value: str, train: str, evaluate: str, predict: s
         meant = answer(name, value, command)
         assert meant is not None
         assert meant.startswith(expected)
+
+
+@pytest.mark.parametrize("name", ["amp", "half", "use-amp", "mixed_precision"])
+def test_half_precision_by_any_name(name: str) -> None:
+    assert answer(name, "", "train") == answer("half", "", "train")
+
+
+def test_fast_is_an_option_of_the_config() -> None:
+    """Without quotes: it stands in commands that messages print."""
+    options = train_command._parser().parse_args(["finetune_small", "--fast"])
+    assert train_command._flags_as_overrides(options) == ["train.speed=fast"]
+    assert (
+        train_command._flags_as_overrides(train_command._parser().parse_args(["finetune_small"]))
+        == []
+    )
 
 
 def test_values_that_change_the_answer() -> None:
@@ -90,7 +111,7 @@ def test_what_is_not_known() -> None:
 def test_options_that_are_named_have_an_effect() -> None:
     named = {
         meant.partition("=")[0]
-        for name in ("batch", "imgsz", "conf", "iou", "max_det", "workers", "cpu")
+        for name in ("batch", "imgsz", "conf", "iou", "max_det", "workers", "cpu", "half", "fp16")
         for command in ("evaluate",)
         if (meant := answer(name, "1", command))
     }

@@ -90,12 +90,12 @@ def test_a_batch(small: Path) -> None:
     assert second.boxes.dtype == torch.float32 and second.labels.dtype == torch.int64
     torch.testing.assert_close(third.boxes, torch.tensor([[9.6, 19.2, 57.6, 43.2]]))
     assert third.labels.tolist() == [2]
-    assert batch.matches.tolist() == [
+    assert batch.assigned.matches().tolist() == [
         [0, 1, -1, -1, -1, -1],
         [-1] * 6,
         [0, -1, -1, -1, -1, -1],
     ]
-    assert batch.matches.dtype == torch.int32
+    assert batch.assigned.matches().dtype == torch.int32
 
 
 def test_boxes_follow_the_rounding_of_each_side(tiny_coco: Any) -> None:
@@ -124,7 +124,7 @@ def test_a_crowd_stays_a_crowd(small: Path) -> None:
 
 def test_without_losses_no_anchors_are_assigned(small: Path) -> None:
     batch, _ = dataset(small, match=None)[plan(0, 1)]
-    assert batch.matches.shape == (2, 0)
+    assert batch.assigned.matches().shape == (2, 0)
 
 
 def test_an_unreadable_image_becomes_an_ignored_blank_with_a_message(small: Path) -> None:
@@ -136,8 +136,8 @@ def test_an_unreadable_image_becomes_an_ignored_blank_with_a_message(small: Path
         "with the image"
     ]
     assert batch.image_ids.tolist() == [-1, 13]
-    assert batch.matches[0].eq(IGNORED).all()
-    assert batch.matches[1].tolist() == [0, -1, -1, -1, -1, -1]
+    assert batch.assigned.matches()[0].eq(IGNORED).all()
+    assert batch.assigned.matches()[1].tolist() == [0, -1, -1, -1, -1, -1]
     assert batch.images[0].eq(0).all()
     assert batch.targets[0].boxes.shape == (0, 4)
 
@@ -158,7 +158,7 @@ def test_an_empty_plan_is_one_blank(small: Path) -> None:
     assert bad == []
     assert batch.images.shape == (1, 3, 64, 96)
     assert batch.image_ids.tolist() == [-1]
-    assert batch.matches.tolist() == [[IGNORED] * 6]
+    assert batch.assigned.matches().tolist() == [[IGNORED] * 6]
 
 
 def test_augmentation_needs_a_seed_and_follows_it(small: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ import pytest
 
 from retinanet.batch import Batch
 from retinanet.config import override_config
-from retinanet.data.canvas import Buckets
+from retinanet.data.canvas import Buckets, Size
 from retinanet.data.loader import RankStep, training_loader
-from retinanet.data.sampler import Plan, share, split
+from retinanet.data.sampler import Plan, Sample, share, split
 from retinanet.engine.splits import Split, build_dataset, open_split, training_plan
 from retinanet.schema import Config
 
@@ -38,6 +39,10 @@ EXPERIMENTS = {
     "jitter_and_list": ["data.preset=large_scale_jitter", USERS_LIST, "data.repeat_threshold=1"],
     "sizes_of_each_image": ["data.resize=per_image", "data.short_side=[48, 64, 80]"],
     "batch_max": ["data.preset=multiscale", "data.canvas=batch_max", "data.drop_empty=true"],
+    "canvas_group": [
+        *("data.canvas=batch_max", "data.canvas_group=2", "train.batch_size=5"),
+        *("data.resize=per_image", "data.short_side=[48, 64, 80]", "data.preset=strong"),
+    ],
 }
 
 
@@ -137,11 +142,11 @@ Image = tuple[int, tuple[int, ...], str]
 
 def images_of(batch: Batch) -> list[Image]:
     """Return the images of a batch, without the blanks of ranks that have none."""
-    found = []
+    found, matches = [], batch.assigned.matches()
     for i, number in enumerate(batch.image_ids.tolist()):
         target = batch.targets[i]
         digest = hashlib.sha256()
-        parts = [batch.images[i], batch.sizes[i], batch.original_sizes[i], batch.matches[i]]
+        parts = [batch.images[i], batch.sizes[i], batch.original_sizes[i], matches[i]]
         for tensor in (*parts, target.boxes, target.labels, target.crowd):
             digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.contiguous().numpy().tobytes())
@@ -216,6 +221,11 @@ def test_the_first_step_does_not_matter(case: Experiment, start: int) -> None:
     assert sequence([case.load(start=start)]) == sequence([case.reference])[start:]
 
 
+def placed(plans: Iterable[Plan]) -> list[tuple[Sample, Size]]:
+    """Return each sample and its canvas."""
+    return [(sample, plan.canvas) for plan in plans for sample in plan.samples]
+
+
 def test_what_is_named_does_not_depend_on_the_hardware(case: Experiment) -> None:
     """The names of the samples (rows, seeds, short sides, partners), over 4 epochs."""
     plan = training_plan(case.config, case.split)
@@ -229,9 +239,8 @@ def test_what_is_named_does_not_depend_on_the_hardware(case: Experiment) -> None
                 for rank in range(ranks)
                 for piece in split(share(fresh.step(step), rank=rank, ranks=ranks), micro_batch)
             ]
-            assert tuple(s for piece in pieces for s in piece.samples) == whole[step].samples
-            assert {piece.canvas for piece in pieces} == {whole[step].canvas}
-    seeds = [sample.seed for plan in whole for sample in plan.samples]
+            assert placed(pieces) == placed(whole[step])
+    seeds = [sample.seed for step in whole for sample, _ in placed(step)]
     assert None not in seeds and len(set(seeds)) == len(seeds)
 
 

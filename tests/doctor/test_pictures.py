@@ -125,12 +125,12 @@ def test_the_matched_anchors_of_the_batch_are_drawn(tiny_coco: Any) -> None:
     samples = list(module._first_samples(config, split, 5))
     assert [sample.step for sample in samples] == [0, 0, 1, 1, 2]
     for step in range(3):
-        batch, _ = dataset[plan.step(step)]
+        batch, _ = dataset[plan.step(step)[0]]
         anchors = build_anchors(SQUARES)(tuple(batch.images.shape[-2:]), torch.device("cpu"))
         for i, sample in enumerate([sample for sample in samples if sample.step == step]):
             assert sample.image_id == batch.image_ids[i]
             assert np.array_equal(sample.pixels, batch.images[i].permute(1, 2, 0))
-            assert np.array_equal(sample.matches, batch.matches[i])
+            assert np.array_equal(sample.matches, batch.assigned.matches()[i])
             assert np.array_equal(sample.anchors, anchors)
             assert np.array_equal(sample.boxes, batch.targets[i].boxes)
             drawn = draw_sample(sample, split.annotations.categories.names, 1280)[TITLE:]
@@ -159,7 +159,9 @@ def test_files(tiny_coco: Any, tmp_path: Path) -> None:
     split = opened(tiny_coco([(96, 128)] * 5, BOXES), config)
     paths = draw_samples(config, split, tmp_path / "a" / "b", 3, [])
     order = [
-        sample.row for step in (0, 1) for sample in training_plan(config, split).step(step).samples
+        sample.row
+        for step in (0, 1)
+        for sample in training_plan(config, split).step(step)[0].samples
     ]
     names = [f"step_{i // 2:06}_image_{11 + row}.jpg" for i, row in enumerate(order[:3])]
     assert [path.name for path in paths] == ["samples.jpg", *names]

@@ -1,6 +1,7 @@
 """The predictor: batches, sizes, and that all comes from the checkpoint."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from retinanet.config import build_config, dump_config
 from retinanet.drawing import Image
 from retinanet.inference.predictor import Predictor, load
 from retinanet.model.detector import build_detector
+from retinanet.schema import TrainConfig
 from retinanet.structures import Detections
 
 Changed = Callable[..., Path]
@@ -115,6 +117,37 @@ def test_fp16_of_a_gpu_is_fp32_on_a_cpu(small_checkpoint: Path, changed: Changed
         load(path, "cpu").detect_pixels(images)[0],
         load(small_checkpoint, "cpu").detect_pixels(images)[0],
     )
+
+
+def test_it_computes_with_the_numerics_of_training(
+    changed: Changed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TF32, for one: on a GPU the metrics would otherwise not be those of the training."""
+    inside: list[tuple[bool, str]] = []
+    seen: list[list[tuple[bool, str]]] = []
+
+    @contextmanager
+    def numerics(config: TrainConfig, device: torch.device) -> Iterator[None]:
+        inside.append((config.tf32, device.type))
+        yield
+        inside.pop()
+
+    monkeypatch.setattr("retinanet.inference.predictor.numerics", numerics)
+    detector = load(changed("train.tf32=false"), "cpu")
+    detector._model.register_forward_pre_hook(lambda *_: seen.append([*inside]))
+    detector(noise(90, 120, 0))
+    assert seen == [[(False, "cpu")]] and inside == []
+    assert load(changed("train.tf32=false"), "cpu", ["train.tf32=true"]).config.train.tf32
+
+
+def test_bf16_of_a_gpu_is_fp32_on_a_cpu_without_it(
+    changed: Changed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    assert load(changed("train.precision=bf16"), "cpu").precision == "fp32"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert load(changed("train.precision=bf16"), "cpu").precision == "bf16"
 
 
 def test_no_network_is_touched(

@@ -6,6 +6,7 @@ The first word says for some ranks which of the functions below prepares their d
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -66,6 +67,40 @@ def launcher_asked(step: int, number: int) -> None:
         return original(at, **options)
 
     schedule.learning_rate = learning_rate
+
+
+def bad_losses(*steps: int) -> None:
+    """Have losses that are not finite in some steps (from 0)."""
+    original = loop.take_step
+
+    def take_step(run: Any, part: Any, **sums: float) -> None:
+        criterion = run.criterion
+
+        def bad(*given: Any) -> dict[str, Any]:
+            return {name: loss * math.nan for name, loss in criterion(*given).items()}
+
+        run.criterion = bad if part.step in steps else criterion
+        original(run, part, **sums)
+        run.criterion = criterion
+
+    loop.take_step = take_step
+
+
+def in_backward(step: int, kind: str) -> None:
+    """Have an error that no other rank has, in the backward pass of a step (from 0)."""
+    original = loop.take_step
+
+    def fail(gradient: Any) -> None:
+        raise {"bug": ZeroDivisionError, "memory": MemoryError, "stop": KeyboardInterrupt}[kind](
+            f"{kind} in the backward pass"
+        )
+
+    def take_step(run: Any, part: Any, **sums: float) -> None:
+        if part.step == step:
+            next(p for p in run.model.parameters() if p.requires_grad).register_hook(fail)
+        original(run, part, **sums)
+
+    loop.take_step = take_step
 
 
 def slow_disk(seconds: float) -> None:

@@ -17,8 +17,8 @@ from same_run import run_differences
 from torch import Tensor
 
 from retinanet.checkpoints.format import load_checkpoint
-from retinanet.engine import launch
-from retinanet.engine import step as step_engine
+from retinanet.distributed import compiler
+from retinanet.engine import launch, parts
 from retinanet.engine import train as loop
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def test_a_limit_in_minutes(
     minutes = count()
     clock = SimpleNamespace(monotonic=lambda: 60.0 * next(minutes), perf_counter=lambda: 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "time", clock)
+        patch.setattr(parts, "time", clock)
         patch.setattr(launch, "time", clock)
         ran = cli("train", experiment, "train.max_minutes=2.5")
     assert ran.code == 0, ran.err
@@ -58,13 +58,19 @@ def test_a_limit_in_minutes(
 
 def spoil(patch: pytest.MonkeyPatch, *steps: int) -> None:
     """Let the losses of some steps (from 0) be NaN."""
-    accumulate, taken = step_engine._accumulate, count()
+    take, taken = loop.take_step, count()
 
-    def accumulate_or_fail(run: Any, *arguments: Any) -> Tensor:
-        losses = accumulate(run, *arguments)
-        return losses * math.nan if next(taken) in steps else losses
+    def take_or_fail(run: Any, *arguments: Any, **sums: float) -> None:
+        criterion = run.criterion
 
-    patch.setattr(step_engine, "_accumulate", accumulate_or_fail)
+        def bad(*given: Any) -> dict[str, Tensor]:
+            return {name: loss * math.nan for name, loss in criterion(*given).items()}
+
+        run.criterion = bad if next(taken) in steps else criterion
+        take(run, *arguments, **sums)
+        run.criterion = criterion
+
+    patch.setattr(loop, "take_step", take_or_fail)
 
 
 def test_bad_steps_that_are_allowed(
@@ -148,6 +154,7 @@ def test_how_it_computes_changes_last_bits_alone(
 
     Its kernels are left to torch's own: compiling them takes minutes.
     """
+    monkeypatch.setattr(compiler, "missing_compiler", lambda device: "")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     options = ["train.channels_last=false", "train.compile=true"]
     ran = cli("train", experiment, "train.steps=3", *NO_EVALUATION, *options)

@@ -164,8 +164,9 @@ def hashed_images(
     for parts in zip(*loaders, strict=True):
         images = []
         for batch in (batch for part in parts for batch in part.micro_batches):
+            matches = batch.assigned.matches()
             for i, image_id in enumerate(batch.image_ids.tolist()):
-                tensors = (batch.images[i], batch.targets[i].boxes, batch.matches[i])
+                tensors = (batch.images[i], batch.targets[i].boxes, matches[i])
                 digests = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in tensors]
                 images.append((image_id, *digests))
         steps.append([image for image in images if image[0] != BLANK])

@@ -151,7 +151,6 @@ def make_batch(images: list[Tensor], targets: list[Target], anchors: Tensor, c: 
         original_sizes=sizes,
         image_ids=torch.arange(2),
         targets=targets,
-        matches=matches,
         assigned=find_assigned(targets, matches),
     )
 
@@ -176,7 +175,7 @@ def test_same_numbers_as_torchvision(models: SimpleNamespace, source) -> None:
         assert mine.shape == peers.shape
         assert float((mine - peers).abs().max()) <= 1e-5 * float(peers.abs().max())
 
-    assert int((batch.matches >= 0).sum()) >= 20
+    assert sum(batch.assigned.counts) >= 20
     sums = build_criterion(models.config.loss)(outputs, batch)
     assert float(sums["class"]) / 2 == pytest.approx(losses["classification"], rel=1e-5)
     assert float(sums["box"]) / 2 == pytest.approx(losses["bbox_regression"], rel=1e-5)
@@ -222,7 +221,6 @@ def loss_case() -> tuple[Outputs, Batch]:
         original_sizes=sizes,
         image_ids=torch.arange(3),
         targets=targets,
-        matches=matches.to(torch.int32),
         assigned=find_assigned(targets, matches),
     )
     return outputs, batch
@@ -242,7 +240,7 @@ def test_same_losses_and_gradients_of_the_same_outputs(kind: str) -> None:
         [{"boxes": target.boxes, "labels": target.labels} for target in batch.targets],
         dict(zip(("cls_logits", "bbox_regression"), leaves, strict=True)),
         [outputs.anchors] * 3,
-        list(batch.matches.long()),
+        list(batch.assigned.matches().long()),
     )
     for name, peers in (("class", "classification"), ("box", "bbox_regression")):
         assert ours[name].item() / 3 == pytest.approx(theirs[peers].item(), rel=1e-6)

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from plain_assign import build_plain_assign
 from plain_losses import anchor_losses
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from retinanet.batch import Batch
 from retinanet.losses.box import box_loss
 from retinanet.losses.criterion import build_criterion
 from retinanet.losses.focal import build_term, class_weights
 from retinanet.model.detector import Detector, build_detector
-from retinanet.positives import find_assigned
+from retinanet.positives import Assigned, find_assigned
 from retinanet.schema import Config, LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
@@ -51,21 +52,21 @@ def make_batch(targets: list[Target], matches: list[list[int]], side: int = 64) 
         original_sizes=torch.full((count, 2), side),
         image_ids=torch.arange(count),
         targets=targets,
-        matches=assigned,
         assigned=find_assigned(targets, assigned),
     )
 
 
 def cut(batch: Batch, part: slice) -> Batch:
     """Return some images of a batch."""
-    fields = ("images", "sizes", "original_sizes", "image_ids", "targets", "matches")
+    fields = ("images", "sizes", "original_sizes", "image_ids", "targets")
     parts = {name: getattr(batch, name)[part] for name in fields}
-    return Batch(**parts, assigned=find_assigned(parts["targets"], parts["matches"]))
+    matches = batch.assigned.matches()[part]
+    return Batch(**parts, assigned=find_assigned(parts["targets"], matches))
 
 
 def zeros(batch: Batch, classes: int = 2, dtype: torch.dtype = torch.float64) -> Outputs:
     """Outputs of 0 at anchors of 10x10 px, 100 px apart."""
-    images, anchors = batch.matches.shape
+    images, anchors = len(batch.images), batch.assigned.anchors
     x = 100.0 * torch.arange(anchors)
     y = torch.zeros(anchors)
     return Outputs(
@@ -225,7 +226,8 @@ class _Dense(torch.autograd.Function):
 def dense(outputs: Outputs, batch: Batch, options: LossConfig) -> dict[str, Tensor]:
     """The losses from only targets and matches, image by image."""
     totals = {"class": outputs.logits.new_zeros(()), "box": outputs.logits.new_zeros(())}
-    for i, (own, matches) in enumerate(zip(batch.targets, batch.matches.long(), strict=True)):
+    each = zip(batch.targets, batch.assigned.matches().long(), strict=True)
+    for i, (own, matches) in enumerate(each):
         positive = matches >= 0
         classes = torch.where(positive, -1, matches.clamp(max=-1))
         classes[positive] = own.labels[matches[positive]]
@@ -337,7 +339,7 @@ def test_images_without_boxes(kind: str) -> None:
     """Finite, a full class loss, and a gradient for every parameter."""
     model = small_model()
     batch = real_batch(model, [[], []])
-    assert set(batch.matches.flatten().tolist()) == {BACKGROUND}
+    assert set(batch.assigned.matches().flatten().tolist()) == {BACKGROUND}
     for normalizer in ("positives", "per_image"):
         model.zero_grad()
         losses = build_criterion(LossConfig(box_loss=kind, normalizer=normalizer))(
@@ -404,3 +406,71 @@ def test_half_types_do_not_overflow(dtype: torch.dtype) -> None:
     sum(losses.values()).backward()
     assert not bool(outputs.deltas.grad.any())
     assert bool(outputs.logits.grad.isfinite().all())
+
+
+# On a device
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that start a kernel on a device: all but views and empty tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        infos = [returned.alias_info for returned in function._schema.returns]
+        is_view = any(info is not None and not info.is_write for info in infos)
+        self.count += not is_view and "empty" not in function.name()
+        return function(*args, **(kwargs or {}))
+
+
+def launches_of_a_step(images: int, options: LossConfig) -> tuple[int, int]:
+    """Return the kernels of the losses and of their gradient, for 10 positives."""
+    meta = torch.device("meta")
+    places = torch.zeros(10, dtype=torch.int64)
+    assigned = Assigned(
+        places=places,
+        labels=places,
+        boxes=torch.zeros(10, 4),
+        rows=places,
+        counts=[10] + [0] * (images - 1),
+        ignored=places,
+        ignored_counts=[10] + [0] * (images - 1),
+        anchors=1000,
+    )
+    none = torch.zeros(0)
+    batch = Batch(
+        images=none,
+        sizes=none,
+        original_sizes=none,
+        image_ids=none,
+        targets=[target([], [])] * images,
+        assigned=assigned,
+    ).to(meta)
+    outputs = Outputs(
+        logits=torch.zeros(images, 1000, 8, device=meta, requires_grad=True),
+        deltas=torch.zeros(images, 1000, 4, device=meta, requires_grad=True),
+        anchors=torch.zeros(1000, 4, device=meta),
+        anchors_per_level=[1000, 0, 0, 0, 0],
+    )
+    criterion = build_criterion(options)
+    with Launches() as forward:
+        losses = criterion(outputs, batch)
+    with Launches() as backward:
+        (losses["class"] + losses["box"]).backward()
+    return forward.count, backward.count
+
+
+@pytest.mark.parametrize("options", [{}, {"normalizer": "per_image", "box_loss": "giou"}])
+def test_no_kernel_is_for_one_image(options: dict[str, Any]) -> None:
+    found = [launches_of_a_step(images, LossConfig(**options)) for images in (2, 3, 16)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_losses_take_few_kernels() -> None:
+    """Nine for each chunk of negatives, the rest for the positives and the boxes."""
+    forward, backward = launches_of_a_step(16, LossConfig())
+    assert forward <= 53 and backward <= 12

@@ -166,7 +166,7 @@ def test_contributions_equal_a_dense_version(
     options: dict[str, Any], case: tuple[Tensor, Tensor, list[int]], chunk: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retinanet.losses.sparse._CHUNK", {"cpu": chunk})
+        patch.setattr("retinanet.losses.sparse._CHUNK", chunk)
         found = contributions_of(*case, **options)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, dense(*case, **options), rtol=1e-9, atol=1e-12)
@@ -181,7 +181,7 @@ def test_histograms_equal_numpys(case: tuple[Tensor, Tensor, list[int]], chunk: 
     p_t = torch.sigmoid(torch.where(own, logits, -logits))
     wanted = [np.histogram(p_t[counted & of], EDGES)[0].tolist() for of in (~own, own)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("retinanet.losses.sparse._CHUNK", {"cpu": chunk})
+        patch.setattr("retinanet.losses.sparse._CHUNK", chunk)
         assert histograms(logits, assigned_of(labels)).tolist() == wanted
 
 

@@ -114,7 +114,7 @@ def test_each_image_has_its_own_examples() -> None:
     found = chosen(outputs_of(logits), assigned, ohem_examples=2)
     assert found == [[0, 4], [6, 7], [0, 4]]
     for i, wanted in enumerate(found):
-        alone = chosen(outputs_of(logits[i : i + 1]), assigned.image(i, 8), ohem_examples=2)
+        alone = chosen(outputs_of(logits[i : i + 1]), assigned.image(i), ohem_examples=2)
         assert alone == [wanted]
 
 
@@ -208,7 +208,6 @@ def test_all_positives_learn_boxes() -> None:
         original_sizes=torch.tensor([[32, 32]]),
         image_ids=torch.tensor([1]),
         targets=targets,
-        matches=matches,
         assigned=find_assigned(targets, matches),
     )
     found = [

@@ -119,7 +119,7 @@ def test_equals_the_dense_version(
     outer = torch.arange(1.0, len(logits) + 1, dtype=torch.float64)  # of each image
     loss, leaf = loss_of(**options), logits.clone().requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CHUNK, {"cpu": chunk})
+        patch.setattr(CHUNK, chunk)
         assigned = assigned_of(labels)
         each = loss.of_anchors(leaf, assigned)
         sums = loss(leaf, assigned)
@@ -428,7 +428,7 @@ class Allocations(TorchDispatchMode):
 
 def test_the_gradient_is_the_only_large_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither p nor a one-hot target nor a mask of that size is made, forward or backward."""
-    monkeypatch.setattr(CHUNK, {"cpu": 2**10})
+    monkeypatch.setattr(CHUNK, 2**10)
     leaf = torch.randn(2, 500, 80, generator=torch.Generator().manual_seed(0)).requires_grad_()
     labels = torch.full((2, 500), BACKGROUND)
     labels[:, ::50], labels[:, 1::50] = 3, IGNORED
@@ -455,12 +455,77 @@ def rows_of(slices: Iterator[slice]) -> list[tuple[int, int]]:
 
 def test_chunks_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 logits at a time: 3 rows of 3, 1 row of 20, 10 rows of nothing."""
-    monkeypatch.setattr(CHUNK, {"cpu": 10})
+    monkeypatch.setattr(CHUNK, 10)
     assert rows_of(chunks(torch.zeros(7, 3))) == [(0, 3), (3, 6), (6, 9)]
     assert rows_of(chunks(torch.zeros(7, 3), 4)) == [(0, 3), (3, 6)]
     assert rows_of(chunks(torch.zeros(2, 20))) == [(0, 1), (1, 2)]
     assert rows_of(chunks(torch.zeros(0, 3))) == []
     assert rows_of(chunks(torch.zeros(11, 0))) == [(0, 10), (10, 20)]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("classes", [1, 3, 80, 91, 365, 601, 1203])
+def test_chunks_of_a_device_are_aligned(classes: int, dtype: torch.dtype) -> None:
+    """Each starts at a multiple of 64 bytes, and has nearly 2^24 logits, whatever the classes."""
+    rows = torch.empty(10**8 // classes, classes, dtype=dtype, device="meta")
+    parts = rows_of(chunks(rows))
+    assert parts[0][0] == 0 and [stop for _, stop in parts[:-1]] == [
+        start for start, _ in parts[1:]
+    ]
+    for start, stop in parts:
+        assert start * classes * dtype.itemsize % 64 == 0
+        assert 2**24 - 64 * classes < (stop - start) * classes <= 2**24
+    assert len(parts) == 6 and parts[-1][1] >= len(rows)
+
+
+def test_a_chunk_of_a_device_is_never_empty() -> None:
+    """Of 2^25 classes, 16 rows of 4 bytes are the fewest that end at a multiple of 64 bytes."""
+    assert rows_of(chunks(torch.empty(20, 2**24 + 1, device="meta"))) == [(0, 16), (16, 32)]
+
+
+def passes_over(device: str, patch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Return how a compiled and a plain loss pass over 2000 rows: kind, and rows of each pass."""
+    seen: list[tuple[str, int]] = []
+
+    def compile_nothing(function: Any, **_: Any) -> Any:
+        def run(logits: Tensor, losses: Tensor, gradient: Tensor | None) -> None:
+            seen.append(("compiled", len(logits)))
+            function(logits, losses, gradient)
+
+        return run
+
+    patch.setattr(torch, "compile", compile_nothing)
+    plain = SparseLoss._write_negatives
+
+    def write(self: SparseLoss, logits: Tensor, losses: Tensor, gradient: Tensor | None) -> None:
+        seen.append(("plain", len(logits)))
+        plain(self, logits, losses, gradient)
+
+    patch.setattr(SparseLoss, "_write_negatives", write)
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    assigned = Assigned(
+        places=none,
+        labels=none,
+        boxes=torch.zeros(0, 4, device=device),
+        rows=torch.zeros(0, dtype=torch.int64),
+        counts=[0, 0],
+        ignored=none,
+        ignored_counts=[0, 0],
+        anchors=1000,
+    )
+    for compiled in (False, True):
+        loss_of(compiled=compiled).of_anchors(torch.zeros(2, 1000, 80, device=device), assigned)
+    return seen
+
+
+def test_compiled_code_needs_no_chunks_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU they are faster, compiled too: 819 rows of 80 logits stay in a core's cache."""
+    monkeypatch.setattr("retinanet.losses.sparse._LARGE_CHUNK", 2**16)
+    cut = [819, 819, 362]
+    plain = [("plain", rows) for rows in cut]
+    compiled = [pair for rows in cut for pair in (("compiled", rows), ("plain", rows))]
+    assert passes_over("cpu", monkeypatch) == plain + compiled
+    assert passes_over("meta", monkeypatch) == [*plain, ("compiled", 2000), ("plain", 2000)]
 
 
 # Compiled

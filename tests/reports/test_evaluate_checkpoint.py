@@ -5,7 +5,8 @@ import json
 import multiprocessing
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from retinanet.errors import UserError
 from retinanet.evaluation.results import Result
 from retinanet.inference.predictor import load
 from retinanet.reports.evaluate_checkpoint import evaluate_checkpoint, evaluate_results_file
-from retinanet.schema import Config
+from retinanet.schema import Config, TrainConfig
 
 SIZES = [(90, 120), (120, 90), (64, 64), (90, 120), (60, 110), (80, 110), (90, 120)]
 SIZE_NAMES = ("medium", "large")
@@ -408,6 +409,39 @@ def test_other_annotations_of_the_same_images(small_checkpoint: Path, val: Path)
     evaluation = evaluate_checkpoint(path, annotations=other, images=None, overrides=[])
     assert evaluation is not None
     assert {r["image_id"] for r in evaluation.results} == {11, 12}
+
+
+def test_it_computes_with_the_numerics_of_training(
+    small_checkpoint: Path, val: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the metrics are then those of the training; without bf16 a note says so."""
+    checkpoint = load_checkpoint(run_folder(small_checkpoint, val))
+    config = override_config(checkpoint.config, ["train.precision=bf16", "train.tf32=false"])
+    save_checkpoint(replace(checkpoint, config=config), val.parent / "bf16.pt")
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
+    switches: list[bool] = []
+    evaluated: list[Any] = []
+
+    @contextmanager
+    def numerics(config: TrainConfig, device: torch.device) -> Iterator[None]:
+        switches.append(config.tf32)
+        yield
+        switches.clear()
+
+    def evaluate(*arguments: Any, precision: str, **options: Any) -> None:
+        evaluated.append((precision, *switches))
+
+    monkeypatch.setattr("retinanet.reports.evaluate_checkpoint.numerics", numerics)
+    monkeypatch.setattr("retinanet.reports.evaluate_checkpoint.evaluate", evaluate)
+    said: list[str] = []
+    evaluate_checkpoint(
+        val.parent / "bf16.pt", annotations=None, images=None, overrides=[], say=said.append
+    )
+    assert evaluated == [("fp32", False)] and switches == []
+    assert said == [
+        "the precision of training, bf16, is not supported by this device; computing in fp32"
+    ]
 
 
 def test_no_annotations_anywhere(small_checkpoint: Path, small_config: Config) -> None:

@@ -10,7 +10,11 @@ import torch
 
 from retinanet.config import override_config
 from retinanet.distributed.world import World
-from retinanet.engine.preflight.process_checks import check_ranks_agree, check_sync_bn
+from retinanet.engine.preflight.process_checks import (
+    check_every_rank_has_images,
+    check_ranks_agree,
+    check_sync_bn,
+)
 from retinanet.errors import UserError
 from retinanet.schema import Config
 
@@ -33,6 +37,17 @@ def two(**other: Any) -> Two:
 
 def split(name: str) -> Any:
     return SimpleNamespace(annotations=SimpleNamespace(path=name, fingerprint="1234"))
+
+
+def test_more_processes_than_images_in_a_batch() -> None:
+    one, many = (override_config(Config(), [f"train.batch_size={size}"]) for size in (1, 2))
+    check_every_rank_has_images(many, two())
+    with pytest.raises(UserError) as caught:
+        check_every_rank_has_images(one, two())
+    assert str(caught.value) == (
+        "train.batch_size is 1, but there are 2 processes, so some would have nothing to do: start "
+        "at most 1 process, or set train.batch_size=2 (then train.lr may need to be higher, too)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,3 +81,21 @@ def test_sync_bn_takes_a_whole_share_at_a_time() -> None:
     check_sync_bn(override_config(Config(), [*words, "train.micro_batch=3"]), two())
     check_sync_bn(override_config(Config(), [*words, "model.norm=gn"]), two())
     check_sync_bn(override_config(Config(), words), World(rank=0, size=1, device=two().device))
+
+
+def test_sync_bn_takes_a_share_on_one_canvas() -> None:
+    """Two images share a canvas: a rank of eight has one, also of a short batch (test_sampler)."""
+    words = ["model.norm=sync_bn", "data.canvas=batch_max", "data.canvas_group=2"]
+    words += ["model.weights=none", "model.freeze=none", "train.micro_batch=2"]
+    message = (
+        "but data.canvas_group 2 cuts the batch into 8 canvases for 2 processes: start 8 "
+        "processes, or use data.canvas_group=null or model.norm=gn$"
+    )
+    with pytest.raises(UserError, match=message):
+        check_sync_bn(override_config(Config(), words), two())
+    for ranks in (1, 8, 16):
+        check_sync_bn(
+            override_config(Config(), words), World(rank=0, size=ranks, device=two().device)
+        )
+    for remedy in (["data.canvas_group=null", "train.micro_batch=8"], ["model.norm=gn"]):
+        check_sync_bn(override_config(Config(), [*words, *remedy]), two())
