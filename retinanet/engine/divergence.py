@@ -21,7 +21,7 @@ class GuardState:
     step: int | None
     """The bad step (from 0) that exceeded the limit; from it on nothing was updated."""
     losses: tuple[float, float]
-    """Class and box loss of that step."""
+    """Class and box loss of that step; of several ranks, this rank's share."""
     norm: float
     """Norm of that step's gradient."""
 
@@ -30,7 +30,7 @@ class DivergenceGuard:
     """Counts steps whose loss or gradient is not finite; past a limit, stops all updates.
 
     It stops them through `factor`, which multiplies the loss: NaN makes every later step a bad one,
-    and a bad step updates nothing.
+    and a bad step updates nothing. All ranks come to the same verdict.
     """
 
     def __init__(self, device: torch.device, *, allowed: int, skipped: int) -> None:
@@ -43,40 +43,45 @@ class DivergenceGuard:
         """
         assert skipped <= allowed
         self._allowed = allowed
-        self._skipped = torch.full((), skipped, dtype=torch.int64, device=device)
+        self._bad = torch.full((), skipped, dtype=torch.int64, device=device)
+        """Number of bad steps, with those after the limit."""
         self._stopped_at = torch.full((4,), math.nan, device=device)
         """Step, class loss, box loss and norm of the step that exceeded the limit; NaN if none."""
+        self._go, self._stop = (torch.full((), x, device=device) for x in (1.0, math.nan))
 
     @property
     def factor(self) -> Tensor:
         """Scalar on the device: 1 while updates are made, NaN afterwards."""
-        return torch.where(self._skipped > self._allowed, math.nan, 1.0)
+        return torch.where(self._bad > self._allowed, self._stop, self._go)
 
-    def judge(self, step: int, losses: Tensor, norm: Tensor, loss_scale: Tensor) -> Tensor:
-        """Note a step; return, on the device, whether its update may be made.
+    def judge(
+        self, step: int, losses: Tensor, norm: Tensor, is_overflow: Tensor | None = None
+    ) -> Tensor:
+        """Note a step; return, on the device, 1.0 if it may update nothing, else 0.0.
+
+        The norm decides, because it is that of all ranks; a loss that is not finite made it NaN.
 
         Args:
             step: Number of the step, from 0.
-            losses: (2,) class and box loss of the global batch.
-            norm: Norm of its gradient.
-            loss_scale: Loss scale of fp16, 0 for other precisions. While it is at least 1, an
-                infinite gradient is an overflow, which lowers the scale, not a failed training.
+            losses: (2,) this rank's share of the class and box loss of the global batch.
+            norm: Norm of the gradient of the global batch.
+            is_overflow: Whether a norm that is not finite is no failed training; never if None.
         """
-        may_update = losses.isfinite().all() & (norm.isfinite() | (loss_scale >= 1))
-        stops = ~may_update & (self._skipped == self._allowed)
+        skips = ~(norm < math.inf)  # also if it is NaN
+        is_bad = skips if is_overflow is None else skips & ~is_overflow
+        stops = is_bad & (self._bad == self._allowed)
         number = torch.full((1,), float(step), device=norm.device)
         this_step = torch.cat([number, losses.float(), norm.float().reshape(1)])
         self._stopped_at = torch.where(stops, this_step, self._stopped_at)
-        self._skipped = self._skipped + (~may_update & (self._skipped <= self._allowed))
-        return may_update
+        self._bad = self._bad + is_bad
+        return skips.float()
 
     def read(self) -> GuardState:
         """Wait for the device and return the counts."""
         step, class_loss, box_loss, norm = self._stopped_at.tolist()
-        stopped = not math.isnan(step)
         return GuardState(
-            skipped=int(self._skipped) - stopped,
-            step=int(step) if stopped else None,
+            skipped=min(int(self._bad), self._allowed),
+            step=None if math.isnan(step) else int(step),
             losses=(class_loss, box_loss),
             norm=norm,
         )

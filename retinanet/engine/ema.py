@@ -24,12 +24,15 @@ class Ema:
         self._decay = decay
         pairs = zip(self.model.parameters(), model.parameters(), strict=True)
         trainable = [(mean, weight) for mean, weight in pairs if weight.requires_grad]
-        self._means: list[Tensor] = [mean for mean, _ in trainable]
-        self._weights: list[Tensor] = [weight for _, weight in trainable]
+        for mean, weight in trainable:
+            mean.grad = weight.detach()
+        # A step of it is mean -= lr * (mean - weight), in one kernel for all weights.
+        self._descent = torch.optim.SGD(
+            [mean for mean, _ in trainable], weight_decay=1.0, maximize=True, fused=True
+        )
         self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
-    @torch.no_grad()
-    def update(self, step: int, moves: Tensor) -> None:
+    def update(self, step: int, skips: Tensor) -> None:
         """Move the average towards the weights after a step.
 
         Early steps keep less, (1 + t) / (10 + t) of the average, so that the initial weights are
@@ -37,11 +40,11 @@ class Ema:
 
         Args:
             step: Number of the step t, from 0.
-            moves: Scalar on the device: whether the step updated the weights.
+            skips: Scalar on the device: 1.0 if the step has updated nothing, else 0.0.
         """
-        share = 1 - min(self._decay, (1 + step) / (10 + step))
-        move = moves.to(self._means[0].dtype) * share
-        torch._foreach_lerp_(self._means, self._weights, [move] * len(self._means))
+        self._descent.param_groups[0]["lr"] = 1 - min(self._decay, (1 + step) / (10 + step))
+        self._descent.found_inf = skips  # type: ignore[attr-defined]
+        self._descent.step()
 
     @torch.no_grad()
     def refresh(self) -> Detector:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from retinanet.distributed.world import World
 from retinanet.schema import TrainConfig
 
 _EXPLODED = 20
@@ -31,24 +32,28 @@ class LossWatch:
         self._equal = 1
         self._has_said_exploded = False
 
-    def resume(self, metrics: Path) -> None:
-        """Read the first loss from the metrics of a resumed run, if they have one."""
-        if not metrics.exists():
-            return
-        with metrics.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    values = json.loads(line)
-                    total = values["loss_class/train"] + values["loss_box/train"]
-                except (ValueError, TypeError, KeyError):  # an evaluation, or a damaged line
-                    continue
-                self.start = float(total)
-                return
+    def resume(self, metrics: Path, world: World) -> None:
+        """Read the first loss from the metrics of a resumed run, if they have one.
 
-    def note_step(self, losses: Tensor, positives: int) -> None:
-        """Keep the first losses (2,) of a batch with positives, without waiting for the device."""
+        All ranks call it; the metrics may be on the machine of rank 0 alone.
+        """
+        if world.is_main and metrics.exists():
+            self.start = _first_loss(metrics)
+        self.start = world.broadcast(self.start)
+
+    def note_step(self, losses: Tensor, positives: float, world: World) -> None:
+        """Keep the first losses of a global batch with positives, without waiting for the device.
+
+        All ranks call it, so that they sum up the same step.
+
+        Args:
+            losses: (2,) this rank's share of the class and box loss.
+            positives: Number of positive anchors in the global batch.
+            world: This process among the others.
+        """
         if self.start is None and self._first is None and positives:
-            self._first = losses
+            self._first = losses.clone()
+            world.add_up(self._first)
 
     def judge_step(self, losses: tuple[float, float], rate: float, config: TrainConfig) -> str:
         """Return a warning about a step's class and box loss, or ""."""
@@ -113,6 +118,18 @@ class LossWatch:
     def _limit(self, times: float) -> float:
         """Return the limit of the loss. A fine-tuned network may start near 0."""
         return math.inf if self.start is None else times * max(self.start, 1.0)
+
+
+def _first_loss(metrics: Path) -> float | None:
+    """Return the loss of the first step that a file of metrics holds."""
+    with metrics.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                values = json.loads(line)
+                return float(values["loss_class/train"] + values["loss_box/train"])
+            except (ValueError, TypeError, KeyError):  # an evaluation, or a damaged line
+                continue
+    return None
 
 
 def calmer_options(config: TrainConfig) -> str:

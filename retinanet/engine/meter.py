@@ -56,7 +56,7 @@ class Meter:
         self._step_ended = self._now()
         run, step = self._run, self._run.progress.step
         assert run.result is not None
-        run.watch.note_step(run.result.losses, part.positives)
+        run.watch.note_step(run.result.losses, run.result.positives, run.world)
         if step % run.config.train.log_every == 0 or step == run.schedule.steps:
             losses, norm = run.latest()  # waits for the device
             self._report(losses, norm)

@@ -16,6 +16,7 @@ from retinanet.checkpoints.saver import Saver
 from retinanet.data.loader import RankStep, training_loader
 from retinanet.data.loader_processes import say_to_stderr
 from retinanet.data.sampler import TrainingPlan
+from retinanet.distributed.compiler import resolve_compile_loss
 from retinanet.distributed.precision import Precision
 from retinanet.distributed.world import World
 from retinanet.engine.divergence import DivergenceGuard
@@ -40,13 +41,15 @@ class StepResult:
     """Results of a step, still on the device."""
 
     losses: Tensor
-    """(2,) class and box loss of the global batch."""
+    """(2,) class and box loss of the global batch; of several ranks, this rank's share."""
     norm: Tensor
     """Norm of the gradient, before clipping."""
     rate: float
     """Learning rate."""
     divisor: float
     """Divisor of the sums of losses."""
+    positives: float
+    """Number of positive anchors in the global batch."""
     imbalance: ImbalanceMeter | None
     """Contributions to the class loss, every `train.imbalance_every` steps."""
 
@@ -86,10 +89,13 @@ class Run:
     """FLOPs of a step, counted by the rehearsal."""
 
     def latest(self) -> tuple[dict[str, float], float]:
-        """Wait for the device; return the losses of the newest step and its gradient's norm."""
+        """Wait for the device; return the losses of the newest step and its gradient's norm.
+
+        All ranks call it, because the losses are summed over the ranks only here.
+        """
         assert self.result is not None
-        class_loss, box_loss, norm = [*self.result.losses.tolist(), float(self.result.norm)]
-        return {"class": class_loss, "box": box_loss}, norm
+        class_loss, box_loss = self.world.sum(self.result.losses.tolist())
+        return {"class": class_loss, "box": box_loss}, float(self.result.norm)
 
 
 def start_run(
@@ -119,7 +125,7 @@ def start_run(
     plan = training_plan(config, train)
     # Other backbones may accept only the canvases of this run.
     is_resnet = isinstance(model.backbone, ResNet)
-    wrapped = world.wrap(model, (128, 128) if is_resnet else plan.step(0).canvas)
+    wrapped = world.wrap(model, (128, 128) if is_resnet else plan.step(0)[0].canvas)
     ema = Ema(model, config.train.ema_decay) if config.train.ema_decay else None
     if ema is not None and checkpoint is not None:
         load_weights(ema.model, checkpoint.weights)
@@ -144,7 +150,10 @@ def start_run(
         forward=torch.compile(wrapped) if config.train.compile else wrapped,
         optimizer=optimizer,
         scaler=scaler,
-        criterion=build_criterion(config.loss, compiled=config.train.compile),
+        criterion=build_criterion(
+            config.loss,
+            compiled=config.train.compile or resolve_compile_loss(config.train, world.device),
+        ),
         plan=plan,
         schedule=build_schedule(config, steps_per_epoch=plan.steps_per_epoch),
         world=world,

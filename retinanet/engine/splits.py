@@ -264,6 +264,7 @@ def training_plan(config: Config, split: Split) -> TrainingPlan:
         long_side=data.long_side,
         resize=data.resize,
         canvas=data.canvas,
+        canvas_group=data.images_per_canvas,
         fixed_canvas=training_canvas(data),
         partners=PRESETS[data.preset].partners,
     )

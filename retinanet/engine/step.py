@@ -6,7 +6,6 @@ forward pass. So ranks, micro-batches and accumulation do not change it.
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -43,21 +42,23 @@ def take_step(run: Run, part: RankStep, *, positives: float, images: float) -> N
     is_looked_at = config.imbalance_every > 0 and (step + 1) % config.imbalance_every == 0
     imbalance = ImbalanceMeter(run.config.loss) if is_looked_at else None
     losses = _accumulate(run, part.micro_batches, divisor, imbalance)
-    run.world.add_up(losses)
     if imbalance is not None:
         imbalance.add_up(run.world)
-    if run.scaler.is_enabled():
-        _carry_bad_loss_to_gradient(run.optimizer, losses)
     run.scaler.unscale_(run.optimizer)
     norm = _clip_gradient(run.model, config.clip_norm)
-    may_update = run.guard.judge(step, losses, norm, _loss_scale(run.scaler, run.world.device))
-    run.optimizer.found_inf = (~may_update).float()  # type: ignore[attr-defined]
+    skips = run.guard.judge(step, losses, norm, _is_overflow(run, losses))
+    run.optimizer.found_inf = skips  # type: ignore[attr-defined]
     run.scaler.step(run.optimizer)
     run.scaler.update()
     if run.ema is not None:
-        run.ema.update(step, may_update & norm.isfinite())
+        run.ema.update(step, skips)
     run.result = StepResult(
-        losses=losses, norm=norm, rate=rate, divisor=divisor, imbalance=imbalance
+        losses=losses,
+        norm=norm,
+        rate=rate,
+        divisor=divisor,
+        positives=positives,
+        imbalance=imbalance,
     )
 
 
@@ -65,23 +66,36 @@ def _accumulate(
     run: Run, batches: list[Batch], divisor: float, imbalance: ImbalanceMeter | None
 ) -> Tensor:
     """Add up the gradients of this rank's micro-batches; return its share (2,) of the losses."""
-    total = torch.zeros(2, device=run.world.device)
-    factor = run.guard.factor
-    for i, host_batch in enumerate(batches):
+    shares = []
+    for i, batch in enumerate(batches):
         last = i == len(batches) - 1
-        batch = host_batch.to(run.world.device)
         # Only the last backward pass exchanges gradients.
         with nullcontext() if last else _no_exchange(run.wrapped):
-            with autocast(run.world.device, run.precision):
-                outputs = run.forward(batch.images, batch.sizes)
-            parts = run.criterion(outputs, batch)
-            if imbalance is not None:
-                imbalance.add(outputs, batch)
-            losses = torch.stack([parts["class"], parts["box"]]) / divisor
-            # DistributedDataParallel averages over ranks; the step's loss is their sum.
-            run.scaler.scale(losses.sum() * run.world.size * factor).backward()
-        total = total + losses.detach()
-    return total
+            shares.append(_forward_and_back(run, batch, divisor, imbalance))
+    return sum(shares[1:], start=shares[0])
+
+
+def _forward_and_back(
+    run: Run, host_batch: Batch, divisor: float, imbalance: ImbalanceMeter | None
+) -> Tensor:
+    """Add the gradients of a micro-batch to those of the weights; return its share of the losses.
+
+    Only that share lives on: the next micro-batch may need the memory of all else.
+    """
+    batch = host_batch.to(run.world.device)
+    with autocast(run.world.device, run.precision):
+        outputs = run.forward(batch.images, batch.sizes)
+    parts = run.criterion(outputs, batch)
+    sums = [parts["class"], parts["box"]]
+    losses = torch.stack(sums).detach() / divisor
+    # A loss that is not finite makes the gradient NaN, which the exchange carries to every rank.
+    factor = run.guard.factor + (losses * 0).sum()
+    # DistributedDataParallel averages over ranks; the step's loss is their sum.
+    slope = run.scaler.scale(factor * run.world.size) / divisor
+    torch.autograd.backward(sums, [slope, slope])
+    if imbalance is not None:
+        imbalance.add(outputs, batch)  # now, because the activations are gone
+    return losses
 
 
 def _no_exchange(model: nn.Module) -> AbstractContextManager[None]:
@@ -103,19 +117,31 @@ def _loss_divisor(run: Run, positives: float, images: float) -> float:
     return after
 
 
-def _carry_bad_loss_to_gradient(optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
-    """Make the gradient NaN if a loss is not finite: fp16's scaler checks only gradients."""
-    any_parameter = optimizer.param_groups[0]["params"][0]
-    any_parameter.grad.mul_(torch.where(losses.isfinite().all(), 1.0, math.nan))
-
-
 def _clip_gradient(model: nn.Module, limit: float) -> Tensor:
     """Clip the gradient to a norm (0: no limit); return its norm before clipping."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    return nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if limit:
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
 
 
-def _loss_scale(scaler: torch.amp.GradScaler, device: torch.device) -> Tensor:
-    """Return fp16's loss scale on the device; 0 for other precisions."""
-    one = torch.ones((), device=device)
-    return scaler.scale(one) if scaler.is_enabled() else one * 0
+def _is_overflow(run: Run, losses: Tensor) -> Tensor | None:
+    """Whether a gradient that is not finite is an overflow of fp16, which only lowers its scale.
+
+    That is: the scale is at least 1, and the loss of every rank is finite. The gradient cannot tell
+    whether it is, so fp16 sums the losses over the ranks in each step.
+
+    Args:
+        run: The run.
+        losses: (2,) this rank's share of the losses.
+
+    Returns:
+        Scalar on the device; None for other precisions, which have no scale.
+    """
+    if not run.scaler.is_enabled():
+        return None
+    everywhere = losses.clone()
+    run.world.add_up(everywhere)
+    scale = run.scaler.scale(torch.ones((), device=losses.device))
+    return everywhere.isfinite().all() & (scale >= 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -14,12 +13,13 @@ from retinanet.checkpoints.environment import command_line
 from retinanet.checkpoints.format import Progress
 from retinanet.data.loader import RankStep
 from retinanet.distributed.raise_together import agree_on_signal
-from retinanet.distributed.signals import Signals, WaitInterruptedError
+from retinanet.distributed.signals import Signals
 from retinanet.engine.divergence import GuardState
 from retinanet.engine.evaluate import Evaluation, evaluate, write_evaluation
 from retinanet.engine.loss_watch import calmer_options
 from retinanet.engine.meter import Meter
-from retinanet.engine.run import Run, load_steps, state
+from retinanet.engine.parts import Parts, StepSums
+from retinanet.engine.run import Run, state
 from retinanet.engine.splits import build_dataset
 from retinanet.engine.step import take_step
 from retinanet.errors import DivergedError, InterruptedRunError, TrainingError, UserError, plural
@@ -43,20 +43,22 @@ def train(run: Run, signals: Signals, *, started: float) -> Progress:
     run.log.start_progress(step=run.progress.step, steps=run.schedule.steps)
     run.model.train()
     if run.progress.step:
-        run.watch.resume(run.folder.metrics)
+        run.watch.resume(run.folder.metrics, run.world)
     deadline = started + 60 * (run.config.train.max_minutes or math.inf)
     if run.schedule.is_evaluated(run.progress.step) and run.progress.step > run.progress.evaluated:
         _evaluate(run, signals)  # repeats an evaluation that was interrupted
     meter = Meter(run)
-    for part in _load_parts(run, signals):
+    parts = Parts(run, signals, deadline=deadline)
+    for part, wait_for_sums in parts:
         if _is_patience_over(run):
             run.log.say(f"no better AP in {plural(run.progress.stale, 'evaluation')}: stopping")
             break
-        meter.loaded()
-        positives, images, is_late = _agree_before_step(run, part, signals, deadline)
-        if is_late:
+        sums = wait_for_sums()
+        if not _may_take_step(run, part, sums, signals):
             break
-        take_step(run, part, positives=positives, images=images)
+        with parts.asked_ahead():
+            meter.loaded()
+            take_step(run, part, positives=sums.positives, images=sums.images)
         step = part.step + 1
         run.progress = replace(run.progress, step=step)
         if step % run.config.train.log_every == 0 or step == run.schedule.steps:
@@ -81,61 +83,33 @@ def is_finished(run: Run) -> bool:
     return step > steps or _is_patience_over(run) or step == steps == run.progress.evaluated
 
 
-def _load_parts(run: Run, signals: Signals) -> Iterator[RankStep]:
-    """Load this rank's parts of the steps; if a signal comes meanwhile, an empty part ends them.
-
-    With the empty part this rank still joins the agreement on the step, at which all ranks stop.
-    """
-    workers = run.config.data.workers
-    with closing(load_steps(run, stop=run.schedule.steps, workers=workers)) as parts:
-        while run.progress.step < run.schedule.steps:
-            try:
-                with signals.waiting():
-                    part = next(parts, None)
-            except WaitInterruptedError:
-                step = run.progress.step
-                part = RankStep(step=step, micro_batches=[], positives=0, images=0, bad=[])
-            if part is None:
-                return
-            yield part
-
-
 def _is_patience_over(run: Run) -> bool:
     patience = run.config.train.patience
     return 0 < patience <= run.progress.stale
 
 
-def _agree_before_step(
-    run: Run, part: RankStep, signals: Signals, deadline: float
-) -> tuple[float, float, bool]:
-    """Sum the counts of the next step over all ranks, so that all ranks act alike.
-
-    Returns:
-        The positives and the images of the global batch, and whether the time is over.
+def _may_take_step(run: Run, part: RankStep, sums: StepSums, signals: Signals) -> bool:
+    """Whether the ranks take the next step, as they have agreed; not if the time is over.
 
     Raises:
         InterruptedRunError: A rank got a signal; the state is saved.
         TrainingError: Too many images, or all images of this step, could not be read.
     """
-    late = run.world.is_main and time.monotonic() > deadline
-    number = signals.number
-    counts = [part.positives, part.images, len(part.bad), number > 0, late]
-    positives, images, bad, signalled, is_late = run.world.sum(counts)
-    if signalled:
+    if sums.signalled:
         _save(run)
-        _raise_interrupted(run, agree_on_signal(run.world, number))
-    if is_late:
+        _raise_interrupted(run, agree_on_signal(run.world, signals.number))
+    if sums.late:
         _save(run)
         run.log.say(
             f"stopped after {run.config.train.max_minutes:g} minutes (train.max_minutes), at step "
             f"{run.progress.step} of {run.schedule.steps}; {_how_to_continue(run)}"
         )
-        return positives, images, True
-    if bad:
+        return False
+    if sums.bad:
         _note_unreadable_images(run, part)
-    if not images:
+    if not sums.images:
         run.world.fail(f"step {part.step + 1}: none of its images could be read")
-    return positives, images, False
+    return True
 
 
 def _note_unreadable_images(run: Run, part: RankStep) -> None:
@@ -183,7 +157,9 @@ def _check_finite(run: Run) -> None:
     """
     reading = run.guard.read()
     if reading.step is not None:
-        message = _describe_divergence(run, reading, reading.step) if run.world.is_main else ""
+        class_loss, box_loss = run.world.sum(reading.losses)
+        shown = replace(reading, losses=(class_loss, box_loss))
+        message = _describe_divergence(run, shown, reading.step) if run.world.is_main else ""
         run.world.fail(message, DivergedError)
     new = reading.skipped - run.progress.skipped_steps
     if new:
@@ -197,10 +173,11 @@ def _check_finite(run: Run) -> None:
 
 def _describe_divergence(run: Run, reading: GuardState, step: int) -> str:
     """Describe a step that was not finite, with all that helps to find the cause."""
-    batch, _ = build_dataset(run.config, run.train, augment=True, losses=False)[run.plan.step(step)]
+    dataset = build_dataset(run.config, run.train, augment=True, losses=False)
     images = [
         f"  image {int(image)}: {plural(len(target.boxes), 'box')}, "
         f"{target.boxes[:4].round().tolist()}"
+        for batch, _ in (dataset[part] for part in run.plan.step(step))
         for image, target in zip(batch.image_ids, batch.targets, strict=True)
     ]
     what = "loss" if not all(map(math.isfinite, reading.losses)) else "gradient"

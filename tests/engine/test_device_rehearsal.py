@@ -7,8 +7,11 @@ through them. Those of the device `meta` have gradients.
 
 from __future__ import annotations
 
+import importlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +29,11 @@ from retinanet.distributed.world import World
 from retinanet.engine.divergence import DivergenceGuard
 from retinanet.engine.ema import Ema
 from retinanet.engine.imbalance_meter import ImbalanceMeter
+from retinanet.engine.logs.log import Log
+from retinanet.engine.loss_watch import LossWatch
+from retinanet.engine.meter import Meter
 from retinanet.engine.optimizer import build_optimizer
+from retinanet.engine.run import Run
 from retinanet.engine.step import take_step
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
@@ -64,6 +71,8 @@ class NoWaiting(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = function.overloadpacket.__name__
+        if name.startswith("_fused_"):
+            return None  # an optimiser's kernel, which cannot be run on tensors without data
         if name == "_to_copy":
             target = torch.device(kwargs.get("device") or args[0].device)
             self._check_copy(args[0].device, target, bool(kwargs.get("non_blocking")))
@@ -135,14 +144,15 @@ def batch_of(anchors: int, images: int = 2) -> Batch:
         original_sizes=torch.zeros(images, 2, dtype=torch.int64),
         image_ids=torch.arange(images),
         targets=[target] * images,
-        matches=torch.full((images, anchors), -1, dtype=torch.int32),
         assigned=Assigned(
             places=torch.zeros(3, dtype=torch.int64),
             labels=torch.zeros(3, dtype=torch.int64),
             boxes=torch.zeros(3, 4),
+            rows=torch.zeros(3, dtype=torch.int64),
             counts=[3] + [0] * (images - 1),
             ignored=torch.zeros(2, dtype=torch.int64),
             ignored_counts=[2] + [0] * (images - 1),
+            anchors=anchors,
         ),
     )
 
@@ -233,23 +243,6 @@ def test_looking_at_the_imbalance_asks_the_device_nothing(
 # The engine's step
 
 
-def unfused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Let an optimiser of many small operations stand in for a GPU's single one.
-
-    That one heeds `found_inf` itself, where these refuse it.
-    """
-    step = optimizer.step
-
-    def without_found_inf() -> None:
-        kept = {name: optimizer.__dict__.pop(name, None) for name in ("found_inf", "grad_scale")}
-        step()
-        vars(optimizer).update(kept)
-
-    optimizer.step = without_found_inf  # type: ignore[method-assign, assignment]
-    optimizer._step_supports_amp_scaling = True  # type: ignore[attr-defined]
-    return optimizer
-
-
 @contextmanager
 def half_precision(device: torch.device, precision: str) -> Iterator[None]:
     """Switch autocast on as it is on a GPU; torch.autocast refuses where there is none."""
@@ -264,9 +257,18 @@ def half_precision(device: torch.device, precision: str) -> Iterator[None]:
     torch.set_autocast_dtype("cuda", before)
 
 
-def run_on(device: torch.device, optimizer: str, precision: str, options: Config) -> Any:
+@pytest.fixture
+def fused_optimizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch give the device `meta` the single kernels of a GPU's optimisers, too."""
+    module = importlib.import_module("torch.optim.optimizer")
+    devices = "_get_fused_kernels_supported_devices"
+    monkeypatch.setattr(module, devices, lambda: ["cuda", "meta"])
+
+
+def run_on(
+    device: torch.device, optimizer: str, precision: str, options: Config, model: Any
+) -> Any:
     """Return what the engine's step uses of a run."""
-    model = on(device, build_detector(options, classes=80, pretrained=False))
     train = options.train.model_copy(update={"optimizer": optimizer})
     with pytest.MonkeyPatch.context() as patch:
         # The scaler switches itself off where there is no GPU.
@@ -281,7 +283,7 @@ def run_on(device: torch.device, optimizer: str, precision: str, options: Config
         forward=model,
         ema=Ema(model, 0.99),
         guard=DivergenceGuard(device, allowed=1, skipped=0),
-        optimizer=unfused(build_optimizer(model, train, fused=False)),
+        optimizer=build_optimizer(model, train),
         scaler=scaler,
         criterion=build_criterion(options.loss),
         world=World(rank=0, size=1, device=device),
@@ -302,6 +304,7 @@ STEPS = [
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fused_optimizers")
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy
 @pytest.mark.parametrize(("device", "optimizer", "precision"), STEPS)
 @pytest.mark.parametrize(
@@ -328,20 +331,21 @@ def test_a_step_of_the_engine_asks_the_device_nothing(
         with half_precision(device, precision):
             yield
 
-    def backward(loss: Tensor) -> None:
-        seen.add(str(loss.device))
+    def backward(losses: list[Tensor], slopes: list[Tensor]) -> None:
+        seen.update(str(tensor.device) for tensor in (*losses, *slopes))
         for parameter in run.model.parameters():
             parameter.grad = torch.empty_like(parameter)
 
     monkeypatch.setattr("retinanet.engine.step.autocast", autocast)
     if device == CUDA:
-        monkeypatch.setattr(Tensor, "backward", backward)
+        monkeypatch.setattr(torch.autograd, "backward", backward)
     options = config(backbone="resnet18", norm="gn", fpn_channels=32, head_channels=32)
     train = options.train.model_copy(update={"imbalance_every": imbalance_every})
     options = options.model_copy(update={"loss": LossConfig(normalizer=normalizer), "train": train})
     looked = []
     with rehearsal(device):
-        run = run_on(device, optimizer, precision, options)
+        model = on(device, build_detector(options, classes=80, pretrained=False))
+        run = run_on(device, optimizer, precision, options, model)
         run.model.anchors((64, 64), device)
         batch = batch_of(sum(run.model.anchors.per_level(CANVAS)))
         with NoWaiting(device):
@@ -354,6 +358,110 @@ def test_a_step_of_the_engine_asks_the_device_nothing(
         assert seen == ({"cuda:0"} if device == CUDA else set())
         with pytest.raises(HostWaitsError), NoWaiting(device):
             run.guard.read()  # what the host does when it logs
+
+
+def test_between_lines_of_the_log_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four steps are measured and recorded; the fifth one is logged."""
+
+    class Event:
+        def __init__(self, *, enable_timing: bool) -> None: ...
+
+        def record(self) -> None: ...
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    options = Config.model_validate({"train": {"log_every": 5}})
+    part = RankStep(step=0, micro_batches=[], positives=6, images=4, bad=[])
+    with rehearsal(CUDA):
+        result = SimpleNamespace(
+            losses=torch.empty(2, device=CUDA),
+            norm=torch.empty((), device=CUDA),
+            rate=0.01,
+            positives=6.0,
+            imbalance=None,
+        )
+        run: Any = SimpleNamespace(
+            config=options,
+            log=Log(active=True),
+            schedule=SimpleNamespace(steps=100),
+            plan=SimpleNamespace(steps_per_epoch=13, entries=102),
+            world=World(rank=0, size=1, device=CUDA),
+            progress=Progress(),
+            saver=SimpleNamespace(pauses=SimpleNamespace(seconds=0.0)),
+            result=result,
+            watch=LossWatch(),
+        )
+        run.latest = partial(Run.latest, run)
+        with NoWaiting(CUDA):
+            meter = Meter(run)
+            for step in range(1, 5):
+                meter.loaded()
+                run.progress = Progress(step=step)
+                meter.stepped(part)
+            meter.loaded()
+            run.progress = Progress(step=5)
+            with pytest.raises(HostWaitsError, match=r"a copy to the host|_local"):
+                meter.stepped(part)
+
+
+class Launches(NoWaiting):
+    """Counts the kernels that a GPU would launch."""
+
+    NONE = (
+        *("detach", "view", "expand", "reshape", "slice", "select", "unsqueeze", "unbind", "alias"),
+        *("empty", "empty_like", "device", "_record_function_enter_new", "_record_function_exit"),
+    )
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        if name not in self.NONE:
+            self.counts[name] += 1
+        if name.startswith("_foreach_"):
+            # Without lists of equal shapes it falls back to one kernel for each tensor.
+            lists = [[x.shape for x in given] for given in args if isinstance(given, list)]
+            self.counts[name] += 0 if all(one == lists[0] for one in lists) else len(lists[0]) - 1
+        return super().__torch_dispatch__(function, types, args, kwargs)
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # by deepcopy
+@pytest.mark.parametrize(
+    ("precision", "optimizer", "most"),
+    [("fp32", "sgd", 28), ("fp32", "adamw", 30), ("fp16", "sgd", 50)],
+)
+def test_a_step_launches_few_kernels_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, precision: str, optimizer: str, most: int
+) -> None:
+    """Besides those of the network and the losses, and however many weights there are."""
+
+    def backward(losses: list[Tensor], slopes: list[Tensor]) -> None:
+        del losses, slopes
+        for parameter in run.model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+
+    monkeypatch.setattr(torch.autograd, "backward", backward)
+    monkeypatch.setattr("retinanet.engine.step.autocast", lambda *_: nullcontext())
+    # Torch has a kernel for many tensors only where they are none of its own subclasses.
+    monkeypatch.setattr("torch.nn.utils.clip_grad._has_foreach_support", lambda *_: True)
+    with rehearsal(CUDA):
+        model: Any = on(CUDA, nn.Sequential(*(nn.Linear(i, 3) for i in range(1, 41))))  # type: ignore[arg-type]
+        model.backbone = nn.Identity()
+        run = run_on(CUDA, optimizer, precision, Config(), model)
+        run.forward = lambda *_: None
+        loss = torch.empty((), device=CUDA)
+        run.criterion = lambda *_: {"class": loss, "box": loss}
+        batch: Any = SimpleNamespace(images=None, sizes=None)
+        batch.to = lambda _: batch
+        part = RankStep(step=0, micro_batches=[batch], positives=6, images=4, bad=[])
+        with Launches(CUDA) as launches:
+            take_step(run, part, positives=6.0, images=4.0)
+            launches.counts.clear()  # AdamW's moments, which the first step makes
+            take_step(run, part, positives=6.0, images=4.0)
+    assert 15 < launches.counts.total() <= most, launches.counts
 
 
 @pytest.mark.parametrize(

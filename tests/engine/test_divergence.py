@@ -19,9 +19,12 @@ def judge(
     step: int,
     losses: tuple[float, float] = FINE,
     norm: float = 3.0,
-    scale: float = 0.0,
+    overflow: bool | None = None,
 ) -> bool:
-    return bool(guard.judge(step, torch.tensor(losses), torch.tensor(norm), torch.tensor(scale)))
+    """Whether the step may update something."""
+    is_overflow = None if overflow is None else torch.tensor(overflow)
+    skips = guard.judge(step, torch.tensor(losses), torch.tensor(norm), is_overflow)
+    return {0.0: True, 1.0: False}[skips.item()]
 
 
 def test_finite_steps_pass() -> None:
@@ -33,7 +36,7 @@ def test_finite_steps_pass() -> None:
 
 @pytest.mark.parametrize(
     ("losses", "norm"),
-    [(BAD, 3.0), ((1.0, math.inf), 3.0), (FINE, math.nan), (FINE, math.inf)],
+    [(BAD, math.nan), ((1.0, math.inf), math.nan), (FINE, math.nan), (FINE, math.inf)],
 )
 def test_the_first_bad_step_is_kept_with_its_losses_and_norm(
     losses: tuple[float, float], norm: float
@@ -52,24 +55,24 @@ def test_the_first_bad_step_is_kept_with_its_losses_and_norm(
 def test_as_many_as_allowed_are_skipped_and_the_next_one_stops() -> None:
     """Three are allowed, one of which an earlier launch has used up."""
     guard = DivergenceGuard(CPU, allowed=3, skipped=1)
-    assert not judge(guard, 10, BAD)
+    assert not judge(guard, 10, BAD, math.nan)
     assert judge(guard, 11)
-    assert not judge(guard, 12, BAD)
+    assert not judge(guard, 12, BAD, math.nan)
     assert (guard.read().step, guard.read().skipped, float(guard.factor)) == (None, 3, 1.0)
-    assert not judge(guard, 13, BAD)
+    assert not judge(guard, 13, BAD, math.nan)
     assert (guard.read().step, guard.read().skipped) == (13, 3)
     assert math.isnan(float(guard.factor))
 
 
 def test_an_overflow_of_fp16_is_no_fault_while_the_scale_may_fall() -> None:
+    """It updates nothing, and does not count."""
     guard = DivergenceGuard(CPU, allowed=0, skipped=0)
-    assert judge(guard, 0, norm=math.inf, scale=65536.0)
-    assert judge(guard, 1, norm=math.nan, scale=1.0)
-    assert not judge(guard, 2, BAD, scale=65536.0)  # the losses themselves are float32
-    assert guard.read().step == 2
-    other = DivergenceGuard(CPU, allowed=0, skipped=0)
-    assert not judge(other, 3, norm=math.inf, scale=0.5)
-    assert other.read().step == 3
+    assert not judge(guard, 0, norm=math.inf, overflow=True)
+    assert not judge(guard, 1, norm=math.nan, overflow=True)
+    assert judge(guard, 2, overflow=True)
+    assert (guard.read().step, guard.read().skipped, float(guard.factor)) == (None, 0, 1.0)
+    assert not judge(guard, 3, norm=math.inf, overflow=False)
+    assert guard.read().step == 3
 
 
 def test_bad_steps_are_not_left_out_of_running_statistics() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from retinanet.engine.ema import Ema
 
-YES, NO = torch.tensor(True), torch.tensor(False)
+TAKEN, LEFT_OUT = torch.tensor(0.0), torch.tensor(1.0)
 
 
 def network() -> Any:
@@ -31,10 +31,10 @@ def test_literal_values() -> None:
     model = network()
     average = Ema(model, 0.2)
     set_to(model, 2.0)
-    average.update(0, YES)  # 0.1 stays
+    average.update(0, TAKEN)  # 0.1 stays
     assert average.model[0].weight.item() == pytest.approx(0.1 * 1 + 0.9 * 2)
     set_to(model, 3.0)
-    average.update(50, YES)  # 51 / 60 is over the decay: 0.2 stays
+    average.update(50, TAKEN)  # 51 / 60 is over the decay: 0.2 stays
     assert average.model[0].weight.item() == pytest.approx(0.2 * 1.9 + 0.8 * 3)
 
 
@@ -42,14 +42,14 @@ def test_a_step_that_was_left_out_does_not_count() -> None:
     model = network()
     average = Ema(model, 0.9)
     set_to(model, 2.0)
-    average.update(0, NO)
+    average.update(0, LEFT_OUT)
     assert average.model[0].weight.item() == 1.0
 
 
 def test_training_does_not_see_it() -> None:
     model = network()
     average = Ema(model, 0.5)
-    average.update(3, YES)
+    average.update(3, TAKEN)
     assert model[0].weight.item() == 1.0
     assert model.training and not average.model.training
     assert not any(p.requires_grad for p in average.model.parameters())
@@ -75,5 +75,5 @@ def test_float64_stays() -> None:
     average = Ema(model, 0.9)
     with torch.no_grad():
         model[0].weight.add_(1e-12)
-    average.update(100, YES)
+    average.update(100, TAKEN)
     assert average.model[0].weight.item() - 1 == pytest.approx(1e-13, rel=1e-3)

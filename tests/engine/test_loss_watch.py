@@ -3,20 +3,23 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from retinanet.distributed.world import World
 from retinanet.engine.loss_watch import LossWatch
 from retinanet.schema import TrainConfig
 
 CONFIG = TrainConfig(steps=10)
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 CALMER = "start again with a lower train.lr, a longer train.warmup_steps"
 
 
 def begun(start: float = 2.0) -> LossWatch:
     watch = LossWatch()
-    watch.note_step(torch.tensor([start - 0.5, 0.5]), 3)
+    watch.note_step(torch.tensor([start - 0.5, 0.5]), 3, ALONE)
     return watch
 
 
@@ -56,16 +59,16 @@ def test_an_evaluation_far_above_the_first_step() -> None:
 def test_a_start_near_0_is_no_measure(start: float) -> None:
     """A fine-tuned network starts near 0: ten times almost nothing is not a failure."""
     watch = LossWatch()
-    watch.note_step(torch.tensor([start, 0.0]), 1)
+    watch.note_step(torch.tensor([start, 0.0]), 1, ALONE)
     assert judge(watch, 4.0) == watch.judge_step((19.0, 1.0), 0.01, CONFIG) == ""
 
 
 def test_without_a_start_there_is_no_measure() -> None:
     """Batches without a positive anchor have a loss of their own."""
     watch = LossWatch()
-    watch.note_step(torch.tensor([0.01, 0.0]), 0)
+    watch.note_step(torch.tensor([0.01, 0.0]), 0, ALONE)
     assert watch.judge_step((900.0, 0.0), 0.01, CONFIG) == judge(watch, 900.0) == ""
-    watch.note_step(torch.tensor([2.0, 1.0]), 5)
+    watch.note_step(torch.tensor([2.0, 1.0]), 5, ALONE)
     assert judge(watch, 900.0) != "" and watch.start == 3.0
 
 
@@ -90,9 +93,37 @@ def test_a_resumed_run_takes_the_start_from_its_records(tmp_path: Path) -> None:
     ]
     path.write_text("no JSON\n" + "\n".join(map(json.dumps, lines)))
     watch = LossWatch()
-    watch.resume(path)
-    watch.note_step(torch.tensor([500.0, 0.0]), 3)
+    watch.resume(path, ALONE)
+    watch.note_step(torch.tensor([500.0, 0.0]), 3, ALONE)
     assert watch.start == 2.0 and judge(watch, 900.0) != ""
     watch = LossWatch()
-    watch.resume(tmp_path / "none.jsonl")
+    watch.resume(tmp_path / "none.jsonl", ALONE)
     assert watch.start is None
+
+
+class Second(World):
+    """Rank 1 of two. Rank 0 has read 2.0 from its metrics; its losses are 1.0 each."""
+
+    def broadcast(self, value: Any) -> Any:
+        assert value is None
+        return 2.0
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        tensor += 1
+
+
+def test_all_ranks_know_what_rank_0_has_read(tmp_path: Path) -> None:
+    """The file may be on its machine alone, or be seen later by the others."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"loss_class/train": 5.0, "loss_box/train": 5.0}))
+    watch = LossWatch()
+    watch.resume(path, Second(rank=1, size=2, device=ALONE.device))
+    assert watch.start == 2.0
+
+
+def test_the_first_loss_is_that_of_all_ranks() -> None:
+    watch, own = LossWatch(), torch.tensor([1.5, 0.5])
+    watch.note_step(own, 3, Second(rank=1, size=2, device=ALONE.device))
+    assert watch.judge_step((1.5, 0.5), 0.01, CONFIG) == ""
+    assert watch.start == 4.0
+    assert own.tolist() == [1.5, 0.5], "still this rank's"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from retinanet.distributed.world import World
 from retinanet.engine.flops import Work
 from retinanet.engine.logs.log import Log
 from retinanet.engine.loss_watch import LossWatch
@@ -36,10 +37,10 @@ def pretend_run(log: Log, device: torch.device, work: Work | None) -> Any:
         log=log,
         schedule=SimpleNamespace(steps=100),
         plan=SimpleNamespace(steps_per_epoch=13, entries=102),
-        world=SimpleNamespace(device=device),
+        world=World(rank=0, size=1, device=device),
         progress=SimpleNamespace(step=0),
         saver=SimpleNamespace(pauses=SimpleNamespace(seconds=5.0)),
-        result=SimpleNamespace(rate=0.01, losses=torch.tensor([0.75, 0.5])),
+        result=SimpleNamespace(rate=0.01, losses=torch.tensor([0.75, 0.5]), positives=8.0),
         watch=LossWatch(),
         latest=lambda: ({"class": 0.75, "box": 0.5}, 3.0),
         work=work,
@@ -79,7 +80,7 @@ def measure(
             meter.loaded()
             clock.now += computing
             run.progress.step = step + 1
-            part: Any = SimpleNamespace(step=step, micro_batches=parts, positives=8)
+            part: Any = SimpleNamespace(step=step, micro_batches=parts)
             meter.stepped(part)
             pause = (saving or {}).get(step + 1, 0.0)
             clock.now += pause
@@ -190,7 +191,7 @@ def test_a_gpu_tells_itself_how_long_it_waited(
         meter.loaded()
         clock.now += 0.1
         run.progress.step = step + 1
-        part: Any = SimpleNamespace(step=step, micro_batches=[], positives=8)
+        part: Any = SimpleNamespace(step=step, micro_batches=[])
         meter.stepped(part)
     log.close()
     assert host_waits_for_device == [20], "the device is waited for where the log speaks, only"

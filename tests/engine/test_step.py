@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +27,7 @@ from retinanet.engine.step import take_step
 from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
-from retinanet.structures import Target
+from retinanet.structures import Outputs, Target
 
 CPU = torch.device("cpu")
 CANVAS = (64, 64)
@@ -249,3 +251,78 @@ def test_an_overflow_moves_nothing_and_is_no_fault(model: Detector, small_config
     assert all(map(torch.equal, before, everything(run)))
     assert run.guard.read().step is None
     assert run.scaler.get_scale() == 4.0
+
+
+def test_nothing_of_a_micro_batch_lives_on(model: Detector, small_config: Config) -> None:
+    """Not through the next one, nor through the next step: they may need its memory."""
+    run = run_of(model, small_config, "train.imbalance_every=1", "train.clip_norm=0")
+    criterion, made, alive = run.criterion, [], []
+
+    def forward(images: Tensor, sizes: Tensor) -> Outputs:
+        alive.append([reference() is not None for reference in made])
+        outputs: Outputs = run.model(images, sizes)
+        made.extend(map(weakref.ref, (outputs.logits, outputs.deltas)))
+        return outputs
+
+    def losses(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = criterion(outputs, batch)
+        made.extend(map(weakref.ref, parts.values()))
+        return parts
+
+    run.forward, run.criterion = forward, losses
+    gc.disable()  # the memory has to be free at once
+    try:
+        for step in range(2):
+            take(run, part(small_config, 2, step))
+    finally:
+        gc.enable()
+    assert alive == [[False] * 4 * i for i in range(4)]
+
+
+@pytest.mark.parametrize("which", ["class", "box"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_a_loss_that_is_not_finite_makes_the_gradient_nan(
+    model: Detector, small_config: Config, which: str, value: float, micro_batch: int
+) -> None:
+    """By which the other ranks see it. Its own gradient is finite here."""
+    run, given = run_of(model, small_config), part(small_config, micro_batch)
+    before, criterion = everything(run), run.criterion
+
+    def bad(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = criterion(outputs, batch)
+        run.criterion = criterion  # the other micro-batches are well
+        return {**losses, which: losses[which] + value}
+
+    run.criterion = bad
+    take(run, given)
+    assert math.isnan(run.result.norm)
+    assert all(p.grad.isnan().any() for p in run.model.parameters() if p.requires_grad)
+    assert all(map(torch.equal, before, everything(run)))
+    reading = run.guard.read()
+    assert reading.step == 0
+    assert [math.isfinite(loss) for loss in reading.losses] == [which != "class", which != "box"]
+
+
+class BesideBad(World):
+    """Rank 0 beside one whose loss is not finite."""
+
+    def add_up(self, tensor: Tensor) -> None:
+        tensor += math.nan
+
+
+def test_an_overflow_beside_a_bad_loss_is_a_fault(model: Detector, small_config: Config) -> None:
+    """Under the scaler a gradient alone does not tell which of the two it is."""
+    run = with_scaler(run_of(model, small_config))
+    run.world = BesideBad(rank=0, size=1, device=CPU)
+    criterion = run.criterion
+
+    def overflows(outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        losses = criterion(outputs, batch)
+        losses["class"].register_hook(lambda gradient: gradient * math.inf)
+        return losses
+
+    run.criterion = overflows
+    take(run, part(small_config, 4))
+    assert run.guard.read().step == 0
+    assert run.result.losses.isfinite().all(), "of this rank"

@@ -21,6 +21,7 @@ from retinanet.engine import step as engine
 pytestmark = pytest.mark.slow
 
 Cli = Callable[..., Any]
+DYING = Path(__file__).with_name("dying.py")
 NO_MOTION = ["train.lr=1e-12", "train.warmup_steps=0", "train.optimizer=sgd"]
 """Steps too small to change a float32."""
 
@@ -65,6 +66,23 @@ def test_a_loss_that_is_not_finite(experiment: Path, cli: Cli) -> None:
     assert ran.err in log
     checkpoint = load_checkpoint(last)
     assert checkpoint.progress.step == 2
+
+
+def test_a_bad_loss_of_one_process_is_one_of_all(
+    experiment: Path, start: Callable[..., Any]
+) -> None:
+    """All leave out the same step, and stop at the next one, with the words of one process."""
+    words = ["train", experiment, "train.max_bad_steps=1", "train.log_every=2", "eval.every=0"]
+    said = []
+    for name, ranks in (("one", 1), ("two", 2)):
+        deaths = json.dumps({str(ranks - 1): ["bad_losses", 1, 3]})
+        ran, *others = start(DYING, deaths, *words, "--name", name, processes=ranks).wait()
+        assert [ran.code, *(other.code for other in others)] == [1] * ranks
+        assert all((other.out, other.err) == ("", "") for other in others)
+        assert "\n  by step 2: 1 more step skipped because the loss or the gradient" in ran.out
+        assert ran.err.startswith("error: step 4: the loss is not finite: class nan, box nan; ")
+        said.append(ran.err.replace(f"runs/{name}", "runs"))
+    assert said[0] == said[1]
 
 
 def test_the_initial_weights_are_tried_before_step_0(

@@ -105,7 +105,11 @@ def test_the_steps_cover_the_cases(plan: TrainingPlan, synthetic: Path) -> None:
     counts = sparse.offsets[1:] - sparse.offsets[:-1]
     rows = [
         [
-            [sample.row for sample in share(plan.step(step), rank=rank, ranks=PROCESSES).samples]
+            [
+                sample.row
+                for part in share(plan.step(step), rank=rank, ranks=PROCESSES)
+                for sample in part.samples
+            ]
             for rank in range(PROCESSES)
         ]
         for step in range(3)
@@ -163,7 +167,7 @@ def test_another_seed_is_another_run(
     config = load_config(shared_experiment, [*sparse_data, "train.seed=1"])
     other = training_plan(config, open_split(config, "train"))
     ours, theirs = (
-        [[sample.row for sample in one.step(step).samples] for step in range(3)]
+        [[sample.row for sample in one.step(step)[0].samples] for step in range(3)]
         for one in (plan, other)
     )
     for order in (ours, theirs):

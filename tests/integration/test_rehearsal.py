@@ -55,7 +55,7 @@ def by_hand(run: Any) -> float:
 
     layers = [layer for layer in run.model.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    height, width = run.plan.step(0).canvas
+    height, width = run.plan.step(0)[0].canvas
     images = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     with torch.no_grad():
         run.model(images, torch.tensor([[height, width]] * 2))

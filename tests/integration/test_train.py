@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.cli import COMMANDS
 from retinanet.config import dump_config, load_config
+from retinanet.engine import parts
 from retinanet.engine import train as loop
 
 Cli = Callable[..., Any]
@@ -430,7 +431,7 @@ def test_a_loader_that_is_too_slow_is_named_with_the_remedy(
 ) -> None:
     """Data take 0.25 s and a step 0.75 s of a clock that only they move."""
     now = [100.0]
-    load, take = loop.load_steps, loop.take_step
+    load, take = parts.load_steps, loop.take_step
 
     def load_steps(*arguments: Any, **options: Any) -> Any:
         for part in load(*arguments, **options):
@@ -441,7 +442,7 @@ def test_a_loader_that_is_too_slow_is_named_with_the_remedy(
         now[0] += 0.75
         take(*arguments, **options)
 
-    monkeypatch.setattr(loop, "load_steps", load_steps)
+    monkeypatch.setattr(parts, "load_steps", load_steps)
     monkeypatch.setattr(loop, "take_step", take_step)
     clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr("retinanet.engine.meter.time", clock)

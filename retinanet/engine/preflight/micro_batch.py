@@ -16,6 +16,7 @@ from retinanet.batch import Batch
 from retinanet.config import override_config
 from retinanet.data.canvas import Size, cover, evaluation_canvas
 from retinanet.data.collate import LoadedImage, collate, empty_target
+from retinanet.data.sampler import canvases_of_batch
 from retinanet.distributed.device import has_own_memory, wait_for
 from retinanet.distributed.precision import autocast
 from retinanet.distributed.world import World
@@ -32,15 +33,15 @@ _HOST_PIXELS = 2_500_000
 def resolve_micro_batch(config: Config, train: Split, world: World) -> int:
     """Return the micro-batch: the number of images that a device processes at a time.
 
-    On a GPU, `auto` is the rank's whole share of the batch, until `fit_micro_batch` has tried it.
-    On a CPU, it is the number of images that fit into `_HOST_PIXELS`.
+    On a GPU, `auto` is as many images as possible, until `fit_micro_batch` has tried them. On a
+    CPU, it is the number of images that fit into `_HOST_PIXELS`.
     """
     if config.train.micro_batch != "auto":
         return config.train.micro_batch
-    share = -(-config.train.batch_size // world.size)
+    most = _most_images(config, world)
     if has_own_memory(world.device):
-        return share
-    return min(share, max(1, _HOST_PIXELS // max(map(math.prod, _image_canvases(config, train)))))
+        return most
+    return min(most, max(1, _HOST_PIXELS // max(map(math.prod, _image_canvases(config, train)))))
 
 
 def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
@@ -62,9 +63,8 @@ def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
     config = run.config
     micro_batch = config.train.micro_batch
     assert micro_batch != "auto"
-    share = -(-config.train.batch_size // run.world.size)
     canvas = largest_canvas(config, run.train)
-    tried = min(micro_batch, share)
+    tried = min(micro_batch, _most_images(config, run.world))
     fitting = largest_that_fits(tried, lambda images: _fits(run, images, canvas), run.world)
     size = f"{canvas[1]}x{canvas[0]} px"
     memory = f"the device's memory{_memory_size(run.world.device)}"
@@ -85,6 +85,17 @@ def fit_micro_batch(run: Run, *, asked: int | str) -> list[str]:
         )
     run.config = override_config(config, [f"train.micro_batch={fitting}"])
     return [f"train.micro_batch auto: {tried} images did not fit into memory, but {does}"]
+
+
+def _most_images(config: Config, world: World) -> int:
+    """Return the images of the largest micro-batch: a rank's share, or those of one canvas."""
+    return min(-(-config.train.batch_size // world.size), _images_of_canvas(config))
+
+
+def _images_of_canvas(config: Config) -> int:
+    """Return the most images that share a canvas."""
+    size = config.train.batch_size
+    return -(-size // canvases_of_batch(size, config.data.images_per_canvas))
 
 
 def largest_that_fits(images: int, fits: Callable[[int], bool], world: World) -> int | None:
@@ -173,10 +184,11 @@ def _memory_size(device: torch.device) -> str:
 def largest_canvas(config: Config, train: Split) -> Size:
     """Return the largest canvas that a step may have.
 
-    The images left over in the buckets at the end of an epoch share a canvas that covers them all.
+    The images left over in the buckets at the end of an epoch share a canvas that covers them all,
+    and so may a wide and a tall image of a group.
     """
     canvases = _image_canvases(config, train)
-    return cover(canvases) if config.train.batch_size > 1 else max(canvases, key=math.prod)
+    return cover(canvases) if _images_of_canvas(config) > 1 else max(canvases, key=math.prod)
 
 
 def _image_canvases(config: Config, train: Split) -> list[Size]:

@@ -26,7 +26,7 @@ def rehearse(run: Run) -> None:
         TrainingError: A loss is not finite with the initial weights.
         UserError: An image cannot be read.
     """
-    plan = run.plan.step(0)
+    plan = run.plan.step(0)[0]
     flops = _count_flops(run, replace(plan, samples=plan.samples[:_IMAGES]))
     run.work = Work(
         flops_per_pixel=flops / (min(_IMAGES, len(plan.samples)) * math.prod(plan.canvas)),

@@ -11,6 +11,7 @@ import torch
 from retinanet.data.checks import class_table, describe_shared
 from retinanet.data.sampler import TrainingPlan
 from retinanet.engine.preflight.anchor_coverage import describe_briefly, measure_coverage
+from retinanet.engine.preflight.speed import describe_speed
 from retinanet.engine.preflight.training_boxes import (
     TrainingBoxes,
     find_training_boxes,
@@ -49,6 +50,9 @@ def summarize_run(run: Run) -> list[str]:
         *describe_briefly(measure_coverage(config, train, boxes)),
         _describe_model(run),
         _describe_training(run),
+        *describe_speed(
+            config.train, run.precision, run.world.device, is_new=run.progress.step == 0
+        ),
         *_warn_of_options(config, run.schedule),
     ]
     return lines
@@ -86,7 +90,9 @@ def _describe_canvas(data: DataConfig, plan: TrainingPlan) -> str:
     if fixed is not None:
         return f"canvas: {fixed[1]}x{fixed[0]} px, from data.preset {data.preset}"
     share = plan.padding_share(_PADDING_STEPS)
-    return f"canvas: {data.canvas}, {share:.1%} of its pixels are padding"
+    group = data.images_per_canvas
+    groups = f" for groups of {plural(group, 'image')}" if group else ""
+    return f"canvas: {data.canvas}{groups}, {share:.1%} of its pixels are padding"
 
 
 def describe_scale(config: Config, train: Split, boxes: TrainingBoxes) -> list[str]:
@@ -124,11 +130,12 @@ def _describe_training(run: Run) -> str:
     if device == "cpu":
         device = f"cpu ({plural(torch.get_num_threads(), 'thread')})"
     assert train.micro_batch != "auto"  # resolved before
+    at_once = min(train.micro_batch, run.config.data.images_per_canvas or train.micro_batch)
     processes, workers = plural(run.world.size, "process"), run.config.data.workers
     return (
         f"{length}{plural(schedule.steps, 'step')} of {plural(train.batch_size, 'image')}, "
         f"{run.plan.steps_per_epoch:,} per epoch, {train.optimizer} lr {train.lr:g}, "
-        f"{train.schedule}; {processes} on {device}, at most {plural(train.micro_batch, 'image')} "
+        f"{train.schedule}; {processes} on {device}, at most {plural(at_once, 'image')} "
         f"at a time, {run.precision}, {plural(workers, 'loader worker')} each; "
         f"evaluation {every}at the end"
     )
@@ -141,6 +148,12 @@ def _warn_of_options(config: Config, schedule: Schedule) -> list[str]:
         lines.append(
             f"  model.norm {config.model.norm} uses the statistics of local batches: the results "
             "depend on the number of devices (those of frozen_bn and gn do not)"
+        )
+    group = config.data.images_per_canvas
+    if group and train.micro_batch != "auto" and train.micro_batch > group:
+        lines.append(
+            f"  train.micro_batch: only {plural(group, 'image')} at a time, because no more share "
+            "a canvas (data.canvas_group)"
         )
     alpha = config.loss.alpha
     if config.loss.class_loss == "balanced_cross_entropy" and alpha is not None and alpha < 0.5:

@@ -107,10 +107,15 @@ SIZES = st.lists(
     sizes=SIZES,
     sides=st.lists(st.integers(32, 256), min_size=1, max_size=3, unique=True),
     canvas=st.sampled_from(["bucket", "batch_max"]),
+    canvas_group=st.sampled_from([None, 1, 2]),
     resize=st.sampled_from(["per_batch", "per_image"]),
 )
 def test_every_side_of_every_batch_is_tried(
-    sizes: list[tuple[int, int]], sides: list[int], canvas: Any, resize: Any
+    sizes: list[tuple[int, int]],
+    sides: list[int],
+    canvas: Any,
+    canvas_group: int | None,
+    resize: Any,
 ) -> None:
     """Of all batches of an epoch and of the evaluation: their heights and widths."""
     config = experiment(f"data.short_side={sides}", "data.long_side=320", f"data.canvas={canvas}")
@@ -128,11 +133,13 @@ def test_every_side_of_every_batch_is_tried(
         long_side=320,
         resize=resize,
         canvas=canvas,
+        canvas_group=canvas_group,
         fixed_canvas=None,
         partners=0,
     )
     evaluated = evaluation_plans(
         array, batch_size=3, short_side=max(sides), long_side=320, canvas=canvas
     )
-    for one in (*map(plan.step, range(2 * plan.steps_per_epoch)), *evaluated):
+    drawn = (part for step in range(2 * plan.steps_per_epoch) for part in plan.step(step))
+    for one in (*drawn, *evaluated):
         assert one.canvas[0] in heights and one.canvas[1] in widths

@@ -28,6 +28,7 @@ from retinanet.losses.criterion import build_criterion
 from retinanet.model.detector import build_detector
 from retinanet.schema import Config
 
+GROUPS = ["data.canvas=batch_max", "data.canvas_group=3"]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 SMALL = [
     *("model.backbone=resnet18", "model.weights=none", "model.norm=gn", "model.freeze=none"),
@@ -52,6 +53,12 @@ def split_of(tiny_coco: Any, config: Config, *sizes: tuple[int, int]) -> Split:
         (CPU, 3, ["data.short_side=[200]"], 6),
         (CUDA, 1, [], 16),
         (CUDA, 8, [], 2),
+        (CPU, 1, ["data.short_side=[200]", *GROUPS], 3),  # not more than share a canvas
+        (CUDA, 1, GROUPS, 3),
+        (CUDA, 8, GROUPS, 2),
+        (CUDA, 1, [*GROUPS, "data.canvas_group=15"], 8),  # two canvases, of eight each
+        (CUDA, 1, [*GROUPS, "data.preset=mosaic"], 16),  # one canvas for all
+        (CUDA, 1, ["data.canvas_group=3"], 16),  # without effect
         (CPU, 1, ["train.micro_batch=5"], 5),
         (CUDA, 8, ["train.micro_batch=1"], 1),
     ],
@@ -76,6 +83,13 @@ def test_micro_batch(
         ([], [(40, 80), (80, 40)], (96, 96)),
         (["train.batch_size=1"], [(40, 80), (80, 40)], (64, 96)),
         (["data.canvas=batch_max"], [(40, 80), (80, 40)], (96, 96)),
+        # A wide and a tall image, one of each, share a canvas as a group; alone they do not.
+        ([*GROUPS, "train.batch_size=3"], [(40, 80), (80, 40)], (96, 96)),
+        (
+            ["data.canvas=batch_max", "data.canvas_group=1", "train.batch_size=3"],
+            [(40, 80), (80, 40)],
+            (64, 96),
+        ),
         (["data.short_side=[32, 48]"], [(40, 80)], (64, 96)),
         (
             ["data.preset=large_scale_jitter", "data.preset_canvas=[160,128]"],
@@ -91,7 +105,7 @@ def test_the_largest_canvas_is_one_that_the_plan_may_draw(
     split = split_of(tiny_coco, config, *sizes)
     assert largest_canvas(config, split) == canvas
     plan = training_plan(config, split)
-    drawn = {plan.step(step).canvas for step in range(20)}
+    drawn = {part.canvas for step in range(20) for part in plan.step(step)}
     assert canvas in drawn
     assert max(map(math.prod, drawn)) == math.prod(canvas)
 
@@ -209,6 +223,13 @@ def test_more_than_the_batch_is_not_tried(limited_run: Any) -> None:
     assert fit_micro_batch(run, asked=64) == []
     assert [shape[0] for shape in memory.seen] == [16]
     assert run.config.train.micro_batch == 64
+
+
+def test_more_than_share_a_canvas_is_not_tried(limited_run: Any) -> None:
+    run, memory = limited_run(2, *GROUPS, "train.micro_batch=16")
+    with pytest.raises(TrainingError, match=r"16: 3 images of 64x64 px do not fit .* 2 do: set"):
+        fit_micro_batch(run, asked=16)
+    assert [shape[0] for shape in memory.seen] == [3, 2]
 
 
 def test_a_trial_leaves_no_trace(limited_run: Any) -> None:
