@@ -162,8 +162,8 @@ def ours(folder: Path, case: str, *, losses: bool = True) -> Callable[[], int]:
     plan = training_plan(config, split)
 
     def work() -> int:
-        steps = range(plan.steps_per_epoch)
-        return sum(len(dataset[plan.step(step)][0].images) for step in steps)
+        parts = [part for step in range(plan.steps_per_epoch) for part in plan.step(step)]
+        return sum(len(dataset[part][0].images) for part in parts)
 
     return work
 

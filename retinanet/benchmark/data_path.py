@@ -63,7 +63,7 @@ def measure_data(
     dataset = build_dataset(config, split, augment=True, losses=True, read=read)
     cached = build_dataset(config, split, augment=True, losses=True, read=_CachingReader(read))
     steps = max(_MIN_STEPS, -(-images // config.train.batch_size))
-    plans = [plan.step(step) for step in range(2 * steps)]
+    plans = [part for step in range(2 * steps) for part in plan.step(step)]
     keep_memory()
     try:
         with on_one_core():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -37,10 +37,14 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The images of one batch and their canvas."""
+    """Images that share a canvas."""
 
     samples: tuple[Sample, ...]
     canvas: Size
+
+
+Step = tuple[Plan, ...]
+"""The images of a step, or one rank's part of them: one plan for each canvas, at least one."""
 
 
 def epoch_order(
@@ -103,7 +107,7 @@ def draw_repeats(factors: NDArray[np.float64], *, seed: int, epoch: int) -> NDAr
 
 
 class TrainingPlan:
-    """Determines the images, sizes and canvas of any step."""
+    """Determines the images, sizes and canvases of any step."""
 
     def __init__(
         self,
@@ -117,6 +121,7 @@ class TrainingPlan:
         long_side: int,
         resize: Literal["per_batch", "per_image"],
         canvas: Literal["bucket", "batch_max"],
+        canvas_group: int | None,
         fixed_canvas: Size | None,
         partners: int,
     ) -> None:
@@ -132,6 +137,7 @@ class TrainingPlan:
             long_side: Limit of the longer side, px.
             resize: Whether to draw one short side for each batch or for each image.
             canvas: See `DataConfig.canvas`.
+            canvas_group: Most images that share a canvas; None gives a whole batch one canvas.
             fixed_canvas: Canvas that the augmentation uses for every image; None follows `canvas`.
             partners: Number of other images that are added to each sample.
         """
@@ -143,6 +149,7 @@ class TrainingPlan:
         self._short_sides = short_sides
         self._long_side = long_side
         self._resize = resize
+        self._groups = canvases_of_batch(batch_size, canvas_group)
         self._fixed_canvas = fixed_canvas
         self._partners = partners
         self._buckets: Buckets | None = None
@@ -161,24 +168,32 @@ class TrainingPlan:
         """Batches in an epoch; the last one may be short."""
         return -(-self.entries // self._batch_size)
 
-    def step(self, step: int) -> Plan:
-        """Return the global batch of a step, from 0."""
+    def step(self, step: int) -> Step:
+        """Return the global batch of a step, from 0, as one plan for each canvas."""
         epoch, place = divmod(step, self.steps_per_epoch)
         rows, occurrences = self._order(epoch)
         part = slice(place * self._batch_size, (place + 1) * self._batch_size)
         batch_side = self._draw_short_side((_BATCH, self._seed, epoch, place))
-        samples = tuple(
+        samples = [
             self._sample(row, epoch, occurrence, batch_side)
             for row, occurrence in zip(rows[part].tolist(), occurrences[part].tolist(), strict=True)
+        ]
+        if self._groups > 1:
+            samples.sort(key=self._shape)
+        groups = [samples[_part(len(samples), i, self._groups)] for i in range(self._groups)]
+        return tuple(
+            Plan(samples=tuple(group), canvas=self._canvas(group, batch_side))
+            for group in groups
+            if group
         )
-        return Plan(samples=samples, canvas=self._canvas(samples, batch_side))
 
     def padding_share(self, steps: int) -> float:
         """Return the share of padding in the canvases of the first steps, 0..1."""
         image = canvas = 0
-        for plan in map(self.step, range(min(steps, self.steps_per_epoch))):
-            canvas += len(plan.samples) * math.prod(plan.canvas)
-            image += sum(math.prod(self._resized(sample)) for sample in plan.samples)
+        for step in range(min(steps, self.steps_per_epoch)):
+            for plan in self.step(step):
+                canvas += len(plan.samples) * math.prod(plan.canvas)
+                image += sum(math.prod(self._resized(sample)) for sample in plan.samples)
         return 1 - image / canvas
 
     def _epoch_order(self, epoch: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -212,7 +227,15 @@ class TrainingPlan:
             return self._short_sides[0]
         return int(np.random.default_rng(seed).choice(self._short_sides))
 
-    def _canvas(self, samples: tuple[Sample, ...], batch_side: int) -> Size:
+    def _shape(self, sample: Sample) -> int:
+        """Return the long side after resizing, negative for a tall image.
+
+        In this order neighbours pad little: tall images before wide ones, square ones in between.
+        """
+        height, width = self._resized(sample)
+        return width if width >= height else -height
+
+    def _canvas(self, samples: Sequence[Sample], batch_side: int) -> Size:
         if self._fixed_canvas is not None:
             return self._fixed_canvas
         if self._buckets is None:
@@ -264,14 +287,39 @@ def evaluation_plans(
     ]
 
 
-def share(plan: Plan, *, rank: int, ranks: int) -> Plan:
-    """Return one rank's part of a batch; parts differ by at most one image and may be empty."""
-    n = len(plan.samples)
-    part = plan.samples[n * rank // ranks : n * (rank + 1) // ranks]
-    return Plan(samples=part, canvas=plan.canvas)
+def canvases_of_batch(batch_size: int, canvas_group: int | None) -> int:
+    """Return into how many groups, each with its own canvas, a batch is cut.
+
+    A short batch is cut into as many, so a process with a single group has a single one always.
+    """
+    return -(-batch_size // (canvas_group or batch_size))
 
 
-def split(plan: Plan, size: int) -> Iterator[Plan]:
-    """Split a part into micro-batches of at most `size` images; an empty part gives one."""
-    for start in range(0, max(1, len(plan.samples)), size):
-        yield Plan(samples=plan.samples[start : start + size], canvas=plan.canvas)
+def share(step: Step, *, rank: int, ranks: int) -> Step:
+    """Return one rank's part of a batch; parts differ by at most one image.
+
+    A part without images is one plan without samples.
+    """
+    own = _part(sum(len(plan.samples) for plan in step), rank, ranks)
+    plans, first = [], 0
+    for plan in step:
+        samples = plan.samples[max(0, own.start - first) : max(0, own.stop - first)]
+        if samples:
+            plans.append(replace(plan, samples=samples))
+        first += len(plan.samples)
+    return tuple(plans) or (replace(step[0], samples=()),)
+
+
+def split(part: Step, size: int) -> Iterator[Plan]:
+    """Split a part into micro-batches of at most `size` images, which share a canvas.
+
+    A plan without samples is one micro-batch.
+    """
+    for plan in part:
+        for start in range(0, max(1, len(plan.samples)), size):
+            yield replace(plan, samples=plan.samples[start : start + size])
+
+
+def _part(count: int, index: int, parts: int) -> slice:
+    """Return which of `count` things are in one of several parts; sizes differ by at most one."""
+    return slice(count * index // parts, count * (index + 1) // parts)

@@ -27,10 +27,10 @@ def try_augmentation(config: Config, split: Split) -> tuple[list[Findings], Repo
     dataset = build_dataset(config, split, augment=True, losses=False)
     images = before = after = 0
     for step in range(_IMAGES):
-        batch = plan.step(step)
-        for sample in batch.samples[: _IMAGES - images]:
+        placed = [(sample, part.canvas) for part in plan.step(step) for sample in part.samples]
+        for sample, canvas in placed[: _IMAGES - images]:
             try:
-                loaded = dataset.load(sample, batch.canvas)
+                loaded = dataset.load(sample, canvas)
             except UnreadableImageError:
                 continue  # reported elsewhere
             images += 1

@@ -84,6 +84,11 @@ class DataConfig(Section):
         "Padding of a batch. bucket: its images have a similar aspect ratio and share one of a few "
         "fixed canvases. batch_max: a random batch, padded to its largest image.",
     )
+    canvas_group: Positive | None = option(
+        None,
+        "With batch_max, the most images that share a canvas, such as a peer's images on each GPU: "
+        "the global batch, ordered by shape, is cut into groups. null pads all to the largest.",
+    )
     hflip: Fraction = option(0.5, "Probability of a horizontal flip.")
     preset: Literal["flip", "multiscale", "large_scale_jitter", "strong", "mosaic"] = option(
         "flip",
@@ -128,6 +133,12 @@ class DataConfig(Section):
     def evaluation_short_side(self) -> int:
         """Short side (px) of evaluation and prediction."""
         return self.eval_short_side or max(self.short_side)
+
+    @property
+    def images_per_canvas(self) -> int | None:
+        """Most images of a training batch that share a canvas; None if all of them do."""
+        makes_own = self.canvas == "batch_max" and self.preset not in CANVAS_PRESETS
+        return self.canvas_group if makes_own else None
 
     @model_validator(mode="after")
     def _check_sides(self) -> DataConfig:

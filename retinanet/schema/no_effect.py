@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from retinanet.schema import Config
+from retinanet.schema.data import CANVAS_PRESETS
 
 _OHEM = ("loss.ohem_examples", "loss.ohem_nms", "loss.ohem_negatives")
 _THRESHOLDS = ("assign.positive_iou", "assign.negative_iou", "assign.low_quality")
@@ -81,6 +82,12 @@ def _reasons(config: Config) -> list[tuple[str, tuple[str, ...]]]:
             len(data.short_side) == 1 and data.preset != "multiscale",
             "data.short_side is a single size",
             ("data.resize",),
+        ),
+        (data.canvas == "bucket", "data.canvas is bucket", ("data.canvas_group",)),
+        (
+            data.canvas == "batch_max" and data.preset in CANVAS_PRESETS,
+            f"data.preset {data.preset} has a canvas of its own",
+            ("data.canvas_group",),
         ),
     ]
     return [(reason, keys) for applies, reason, keys in cases if applies]

@@ -1,15 +1,19 @@
 """Sizes after resizing, and the canvases that cover them."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from measure_padding import (
+    by_aspect,
+    by_orientation,
+    our_plan,
+    padding_of,
+    padding_of_pairs,
+    sizes_like_coco,
+)
 
 from retinanet.data.canvas import Buckets, Size, cover, resized, round_up
-from retinanet.data.sampler import TrainingPlan
 
 
 @pytest.mark.parametrize(
@@ -84,67 +88,26 @@ def test_all_images_at_once() -> None:
     assert buckets.of_all(np.array(sizes)).tolist() == [buckets.of(size) for size in sizes]
 
 
-def torchvisions_padding(sizes: NDArray[np.int64], rng: np.random.Generator) -> float:
-    """Return the share of padding of torchvision's reference: 7 groups by aspect, two images each.
-
-    `--aspect-ratio-group-factor 3`, `--batch-size 2`; the largest of a batch, up to 32 px.
-    """
-    edges = 2 ** np.linspace(-1, 1, 7)
-    waiting: dict[int, Size] = {}
-    image = canvas = 0
-    for height, width in rng.permutation(sizes).tolist():
-        group = int(np.searchsorted(edges, width / height, side="right"))
-        size = resized((height, width), short_side=800, long_side=1333)
-        other = waiting.pop(group, None)
-        if other is None:
-            waiting[group] = size
-            continue
-        image += math.prod(size) + math.prod(other)
-        canvas += 2 * math.prod(cover([size, other]))
-    return 1 - image / canvas
-
-
-def sizes_like_coco(count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw heights and widths: the commonest of train2017 (about 75 %), and a spread of others."""
-    common = {
-        **{(480, 640): 20.5, (640, 480): 7.8, (427, 640): 11.2, (426, 640): 5.2, (640, 427): 3.6},
-        **{(640, 426): 1.6, (375, 500): 4.6, (500, 375): 1.4, (428, 640): 2.2, (425, 640): 2.1},
-        **{(424, 640): 1.3, (333, 500): 2.6, (500, 333): 0.8, (334, 500): 0.6, (612, 612): 1.6},
-        **{(640, 640): 1.6, (360, 640): 1.9, (429, 640): 0.8, (478, 640): 0.5, (640, 428): 0.9},
-        **{(640, 425): 0.8, (332, 500): 0.5, (361, 640): 0.4, (423, 640): 0.7, (500, 500): 0.6},
-    }
-    weights = np.array(list(common.values())) / 100
-    kinds = rng.choice(len(common) + 1, count, p=[*weights, 1 - weights.sum()])
-    aspect = np.exp(np.abs(rng.normal(np.log(1.4), 0.16, count)))
-    others = np.stack([(640 / aspect).astype(int), np.full(count, 640)], axis=1)
-    high = rng.random(count) < 0.26
-    others[high] = others[high, ::-1]
-    return np.concatenate([np.array(list(common)), others])[
-        np.where(kinds < len(common), kinds, len(common) + np.arange(count))
-    ]
-
-
 def test_padding_is_half_of_torchvisions() -> None:
     """At the same resize, weighted by pixels, on sizes distributed about as COCO's are."""
     rng = np.random.default_rng(0)
     sizes = sizes_like_coco(20_000, rng)
-    plan = TrainingPlan(
-        sizes,
-        rows=np.arange(len(sizes)),
-        factors=None,
-        seed=0,
-        batch_size=16,
-        short_sides=(800,),
-        long_side=1333,
-        resize="per_batch",
-        canvas="bucket",
-        fixed_canvas=None,
-        partners=0,
-    )
-    ours = plan.padding_share(plan.steps_per_epoch)
-    peer = torchvisions_padding(sizes, rng)
+    ours = padding_of(our_plan(sizes, (800,), canvas="bucket"))
+    peer = padding_of_pairs(sizes, (800,), by_aspect, rng)
     assert (round(ours, 4), round(peer, 4)) == (0.0217, 0.0455)
     assert ours < 0.5 * peer
+
+
+def test_padding_of_groups_of_two() -> None:
+    """A tenth of the padding of whole batches, and less than detectron2's with its short sides."""
+    sizes = sizes_like_coco(5_000, np.random.default_rng(0))
+    whole = padding_of(our_plan(sizes, (800,), canvas="batch_max"))
+    groups = padding_of(our_plan(sizes, (800,), canvas="batch_max", canvas_group=2))
+    assert (round(whole, 3), round(groups, 3)) == (0.433, 0.045)
+    sides = (640, 672, 704, 736, 768, 800)
+    ours = padding_of(our_plan(sizes, sides, canvas="batch_max", canvas_group=2))
+    peer = padding_of_pairs(sizes, sides, by_orientation, np.random.default_rng(0))
+    assert (round(ours, 3), round(peer, 3)) == (0.074, 0.116)
 
 
 image_sides = st.integers(1, 6000)

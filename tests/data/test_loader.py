@@ -72,11 +72,11 @@ def same(a: Batch, b: Batch) -> bool:
         and a.assigned.ignored_counts == b.assigned.ignored_counts
         and all(
             torch.equal(getattr(a.assigned, name), getattr(b.assigned, name))
-            for name in ("places", "labels", "boxes", "ignored")
+            for name in ("places", "labels", "boxes", "rows", "ignored")
         )
         and all(
             torch.equal(getattr(a, name), getattr(b, name))
-            for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
+            for name in ("images", "sizes", "original_sizes", "image_ids")
         )
         and len(a.targets) == len(b.targets)
         and all(
@@ -102,10 +102,11 @@ def joined(batches: list[Batch]) -> Batch:
     real = [batch for batch in batches if batch.image_ids.tolist() != [-1]]
     parts = {
         name: torch.cat([getattr(batch, name) for batch in real])
-        for name in ("images", "sizes", "original_sizes", "image_ids", "matches")
+        for name in ("images", "sizes", "original_sizes", "image_ids")
     }
+    matches = torch.cat([batch.assigned.matches() for batch in real])
     targets = [target for batch in real for target in batch.targets]
-    return Batch(**parts, targets=targets, assigned=find_assigned(targets, parts["matches"]))
+    return Batch(**parts, targets=targets, assigned=find_assigned(targets, matches))
 
 
 @pytest.fixture
@@ -166,11 +167,11 @@ def test_ranks_and_micro_batches_do_not_matter(
 
 def test_positives_are_the_matches(reference: list[RankStep]) -> None:
     for step in reference:
-        counted = sum(int((batch.matches >= 0).sum()) for batch in step.micro_batches)
-        assert step.positives == counted
-        for batch in step.micro_batches:
-            assert batch.assigned.counts == (batch.matches >= 0).sum(dim=1).tolist()
-            assert batch.assigned.ignored_counts == (batch.matches == IGNORED).sum(dim=1).tolist()
+        matches = [batch.assigned.matches() for batch in step.micro_batches]
+        assert step.positives == sum(int((own >= 0).sum()) for own in matches)
+        for batch, own in zip(step.micro_batches, matches, strict=True):
+            assert batch.assigned.counts == (own >= 0).sum(dim=1).tolist()
+            assert batch.assigned.ignored_counts == (own == IGNORED).sum(dim=1).tolist()
     assert sum(step.positives for step in reference) > 0
     assert any(sum(b.assigned.ignored_counts) for step in reference for b in step.micro_batches)
 

@@ -71,7 +71,7 @@ class Training:
         self.dataset = build_dataset(config, split, augment=True, losses=False)
 
     def __call__(self, step: int) -> Batch:
-        batch, bad = self.dataset[self.plan.step(step)]
+        batch, bad = self.dataset[self.plan.step(step)[0]]
         assert bad == []
         return batch
 
@@ -279,7 +279,7 @@ def test_a_mosaic_whose_partner_cannot_be_read_is_a_named_blank(scenes: Path) ->
     (scenes / "3.png").write_bytes(b"broken")
     blanks = 0
     for step in range(2):
-        plan = training.plan.step(step)
+        plan = training.plan.step(step)[0]
         batch, bad = training.dataset[plan]
         hit = [3 in (sample.row, *sample.partners) for sample in plan.samples]
         assert batch.image_ids.eq(-1).tolist() == hit
@@ -299,7 +299,7 @@ def test_repeats_of_an_image_differ(tmp_path: Path, preset: str) -> None:
     common: Boxes = [(4, 4, 20, 20, 0)]
     folder = write(tmp_path / "x", [((80, 80), common)] * 3 + [((80, 80), [(40, 40, 30, 30, 3)])])
     training = Training(folder, "train.batch_size=5", preset=preset, repeat_threshold=1.0)
-    plan, batch = training.plan.step(0), training(0)
+    plan, batch = training.plan.step(0)[0], training(0)
     assert sorted(sample.row for sample in plan.samples)[-2:] == [3, 3]
     a, b = (batch.images[i] for i, sample in enumerate(plan.samples) if sample.row == 3)
     assert not torch.equal(a, b)
@@ -363,7 +363,7 @@ def test_drop_empty(tmp_path: Path) -> None:
     folder = write(tmp_path / "x", images)
     training = Training(folder, preset="mosaic", drop_empty=True)
     assert training.plan.steps_per_epoch == 2
-    samples = [sample for step in range(20) for sample in training.plan.step(step).samples]
+    samples = [sample for step in range(20) for sample in training.plan.step(step)[0].samples]
     assert {row for s in samples for row in (s.row, *s.partners)} == {1, 2, 4, 5, 7, 8}
 
 

@@ -119,6 +119,7 @@ def plan_of(factors: list[float] | None, **options: Any) -> TrainingPlan:
         "long_side": 128,
         "resize": "per_batch",
         "canvas": "bucket",
+        "canvas_group": None,
         "fixed_canvas": None,
         "partners": 0,
     }
@@ -131,7 +132,7 @@ def test_a_plan_with_repeats() -> None:
     assert plan.steps_per_epoch == 3
     twice = Counter[int]()
     for epoch in range(20):
-        samples = [s for i in range(3) for s in plan.step(3 * epoch + i).samples]
+        samples = [s for i in range(3) for s in plan.step(3 * epoch + i)[0].samples]
         counts = Counter(sample.row for sample in samples)
         assert [counts[row] for row in range(5)] == [1] * 5
         assert {counts[5], counts[6]} == {2, 3}
@@ -147,9 +148,9 @@ def test_repeats_do_not_change_the_first_occurrence() -> None:
     """Augmentation follows from (seed, epoch, image, occurrence), not from the place."""
     with_repeats, without = plan_of([2.5] * 7), plan_of(None)
     ours = {
-        s.seed for i in range(with_repeats.steps_per_epoch) for s in with_repeats.step(i).samples
+        s.seed for i in range(with_repeats.steps_per_epoch) for s in with_repeats.step(i)[0].samples
     }
-    assert {s.seed for i in range(2) for s in without.step(i).samples} <= ours
+    assert {s.seed for i in range(2) for s in without.step(i)[0].samples} <= ours
 
 
 @pytest.mark.parametrize("partners", [0, 3])
@@ -157,7 +158,7 @@ def test_partners_of_a_mosaic(partners: int) -> None:
     """They come from the images of training, and repeats have others."""
     rows = np.array([1, 3, 4, 6])
     plan = plan_of([6.0] * 4, rows=rows, partners=partners, fixed_canvas=(64, 64))
-    samples = [s for i in range(plan.steps_per_epoch) for s in plan.step(i).samples]
+    samples = [s for i in range(plan.steps_per_epoch) for s in plan.step(i)[0].samples]
     assert len(samples) == 24
     assert all(len(sample.partners) == partners for sample in samples)
     if partners:

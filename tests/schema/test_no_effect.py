@@ -37,6 +37,11 @@ CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
         (["loss.normalizer_momentum=0.5"], "loss.normalizer_momentum (loss.normalizer is positiv"),
         (["assign.kind=atss", "assign.positive_iou=0.6"], "assign.positive_iou (assign.kind is at"),
         (["assign.atss_candidates=5"], "assign.atss_candidates (assign.kind is max_iou)"),
+        (["data.canvas_group=2"], "data.canvas_group (data.canvas is bucket)"),
+        (
+            ["data.canvas=batch_max", "data.canvas_group=2", "data.preset=mosaic"],
+            "data.canvas_group (data.preset mosaic has a canvas of its own)",
+        ),
         (["data.resize=per_image"], "data.resize (data.short_side is a single size)"),
     ],
 )
