@@ -57,6 +57,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30, help="number of kills (30)")
     parser.add_argument("--processes", type=int, default=1, help="training processes (1)")
     parser.add_argument("--workers", type=int, default=1, help="loader workers per process (1)")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="device to train on (cpu)"
+    )
     parser.add_argument("--steps", type=int, default=60, help="steps of the training (60)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the times of the kills (0)")
     options = parser.parse_args()
@@ -133,7 +136,8 @@ def experiment(folder: Path, options: argparse.Namespace) -> dict[str, object]:
             **{"short_side": [48, 64], "long_side": 128},
         },
         "train": {
-            **{"batch_size": 4, "micro_batch": 1, "steps": options.steps, "device": "cpu"},
+            **{"batch_size": 4, "micro_batch": 1, "steps": options.steps},
+            "device": options.device,
             **{"optimizer": "adamw", "lr": 0.001, "warmup_steps": 2, "ema_decay": 0.9},
             **{"log_every": 3, "checkpoint_every": 2, "snapshot_every": 7},
         },

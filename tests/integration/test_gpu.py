@@ -15,10 +15,13 @@ import torch
 from same_run import run_differences, state_differences
 
 from retinanet.checkpoints.format import load_checkpoint
+from retinanet.distributed.compiler import missing_compiler
 from retinanet.engine import train as loop
 from retinanet.losses.criterion import build_class_loss
+from retinanet.model.detector import Detector, build_detector
+from retinanet.model.suppression import suppress
 from retinanet.positives import find_assigned
-from retinanet.schema import LossConfig
+from retinanet.schema import Config, LossConfig
 from retinanet.structures import BACKGROUND, IGNORED, Outputs, Target
 
 pytestmark = [
@@ -26,6 +29,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: not run here"),
 ]
 ROOT = Path(__file__).parents[2]
+CUDA = torch.device("cuda", 0)
 Losses = Callable[[Path], list[float]]
 
 
@@ -160,3 +164,122 @@ def test_class_losses_are_those_of_the_cpu(kind: str, compiled: bool) -> None:
         found.append((sums.detach().cpu(), there.grad.cpu()))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def need_compiler() -> None:
+    """Skip a test that compiles for the GPU where that cannot be done."""
+    missing = missing_compiler(CUDA)
+    if missing:
+        pytest.skip(f"torch.compile needs {missing}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train.precision=fp32"],
+        ["train.precision=bf16"],
+        ["train.precision=fp16", "train.ema_decay=0.9"],
+        ["train.precision=bf16", "train.micro_batch=1"],
+        ["train.precision=bf16", "train.compile_loss=true"],
+        ["train.precision=bf16", "train.compile=true"],
+    ],
+    ids=["tf32", "bf16", "fp16 and ema", "accumulation", "compiled loss", "compiled network"],
+)
+def test_the_same_bits_twice(experiment: Path, cli: Callable[..., Any], words: list[str]) -> None:
+    if any("compile" in word for word in words):
+        need_compiler()
+    for name in ("one", "other"):
+        ran = cli("train", experiment, "train.device=cuda", *words, "--name", name)
+        assert ran.code == 0, ran.err
+    runs = experiment.parent / "runs"
+    assert run_differences(runs / "one", runs / "other") == []
+
+
+def test_a_compiled_loss_learns_what_the_other_learns(
+    experiment: Path, cli: Callable[..., Any], losses_of: Losses
+) -> None:
+    need_compiler()
+    runs, found = experiment.parent / "runs", []
+    for name in ("true", "false"):
+        words = ["train.device=cuda", f"train.compile_loss={name}", "train.steps=3"]
+        assert cli("train", experiment, *words, "--name", name).code == 0
+        found.append(losses_of(runs / name))
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_a_fast_run_says_what_it_gives_up(experiment: Path, cli: Callable[..., Any]) -> None:
+    ran = cli("train", experiment, "train.device=cuda", "--fast", "train.steps=1", "eval.every=0")
+    assert ran.code == 0, ran.err
+    assert "  train.speed fast: computes in " in ran.out
+    assert "chooses operations by trial, so that two runs differ in their last digits" in ran.out
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_evaluation_has_the_numerics_of_training(
+    learned_run: Path,
+    cli: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tf32: bool,
+) -> None:
+    """`train.tf32` also holds in evaluation, and afterwards the caller's switches are back."""
+    seen, forward = set(), Detector.forward
+
+    def watch(self: Detector, *inputs: Any) -> Outputs:
+        seen.add(torch.backends.cuda.matmul.allow_tf32)
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(Detector, "forward", watch)
+    before = torch.backends.cuda.matmul.allow_tf32
+    words = ["train.device=cuda", f"train.tf32={str(tf32).lower()}", "--output", tmp_path / "found"]
+    assert cli("evaluate", learned_run / "checkpoints" / "last.pt", *words).code == 0
+    assert seen == {tf32}
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+@pytest.mark.parametrize("classes", [80, 264, 1203])
+def test_suppression_decides_as_on_a_cpu(classes: int) -> None:
+    """Also with so many classes that float32 would lose digits of the coordinates."""
+    generator = torch.Generator().manual_seed(classes)
+    corner = torch.rand(5000, 2, generator=generator) * 1200
+    sides = 8 + torch.rand(5000, 2, generator=generator) * 200
+    boxes = torch.cat([corner, corner + sides], dim=1)
+    boxes[2500:] = boxes[:2500] + torch.rand(2500, 4, generator=generator) * 8
+    scores = torch.rand(5000, generator=generator)
+    labels = torch.randint(0, classes, (2500,), generator=generator).repeat(2)
+    here = suppress(boxes, scores, labels, 0.5)
+    there = suppress(boxes.to(CUDA), scores.to(CUDA), labels.to(CUDA), 0.5)
+    assert 2500 < len(here) < 5000
+    assert torch.equal(there.cpu(), here)
+
+
+def test_group_norm_gives_the_outputs_of_the_cpu() -> None:
+    """In channels_last, which is contiguous in the norm itself on a GPU."""
+    torch.manual_seed(0)
+    model = {"backbone": "resnet18", "weights": "none", "norm": "gn", "freeze": "none"}
+    detector = build_detector(Config.model_validate({"model": model}), classes=3).eval()
+    images = torch.randint(0, 256, (2, 3, 128, 160), dtype=torch.uint8)
+    sizes = torch.tensor([[128, 160], [100, 128]])
+    found = []
+    for device in (torch.device("cpu"), CUDA):
+        detector.to(device).to(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+            outputs = detector(images.to(device), sizes.to(device))
+        found.append((outputs.logits.cpu(), outputs.deltas.cpu()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_an_error_of_one_rank_ends_an_nccl_job(
+    experiment: Path, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Nobody waits for a kernel that never finishes, and the reason is said last."""
+    deaths = json.dumps({1: ("in_backward", 2, "bug")})
+    words = ["train.device=cuda", f"output.dir={tmp_path}", "--name", "one", "data.workers=1"]
+    dying = Path(__file__).with_name("dying.py")
+    other, failed = start(dying, deaths, "train", experiment, *words, processes=2).wait()
+    assert -9 not in (other.code, failed.code)  # not killed by the test
+    assert failed.code == 1
+    assert failed.err.endswith("ZeroDivisionError: bug in the backward pass\n")
