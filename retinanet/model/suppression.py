@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -33,6 +34,7 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) ->
     if boxes.device.type == "mps":  # has no float64
         return suppress(boxes.cpu(), scores.cpu(), groups.cpu(), threshold).to(boxes.device)
     scores = scores.double()  # the kernel takes boxes and scores of one type
+    threshold = _round_up(threshold)
     limit = _TOGETHER.get(boxes.device.type, _TOGETHER_ON_GPU)
     if len(boxes) <= limit:
         return nms(_move_apart(boxes, groups), scores, threshold).sort().values
@@ -43,6 +45,16 @@ def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) ->
         for part in order.split(_join(counts.tolist(), limit))
     ]
     return torch.cat(kept).sort().values
+
+
+def _round_up(threshold: float) -> float:
+    """Return the threshold, or the next number that float32 can hold.
+
+    A GPU's kernel takes it in float32. There 0.7 becomes less than 0.7, and would suppress a box
+    with an IoU of exactly 0.7, which a CPU keeps.
+    """
+    nearest = np.float32(threshold)
+    return float(nearest if float(nearest) >= threshold else np.nextafter(nearest, np.float32(2)))
 
 
 def _move_apart(boxes: Tensor, groups: Tensor) -> Tensor:

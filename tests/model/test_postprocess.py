@@ -7,14 +7,16 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_postprocess import postprocess as plain_postprocess
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
+from retinanet.model import suppression
 from retinanet.model.postprocess import build_postprocess, postprocess
 from retinanet.model.suppression import suppress
 from retinanet.schema import PostprocessConfig
@@ -348,3 +350,16 @@ def test_many_classes_do_not_change_what_is_suppressed() -> None:
         groups = torch.tensor([label, label])
         assert suppress(boxes, scores, groups, threshold).tolist() == [0]
         assert suppress(boxes, scores, groups, 0.4119).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.45, 0.5, 0.65, 0.7, 0.9])
+def test_an_iou_equal_to_the_threshold_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, threshold: float
+) -> None:
+    """A GPU's kernel takes the threshold in float32, where 0.45, 0.65, 0.7 and 0.9 become less."""
+    boxes = torch.tensor([[0.0, 0.0, 100.0, 10.0], [0.0, 0.0, 100 * threshold, 10.0]])
+    scores, groups = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+    assert suppress(boxes, scores, groups, threshold).tolist() == [0, 1]
+    in_float32 = lambda *given: nms(*given[:2], float(np.float32(given[2])))  # noqa: E731
+    monkeypatch.setattr(suppression, "nms", in_float32)
+    assert suppress(boxes, scores, groups, threshold).tolist() == [0, 1]
