@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import sys
@@ -137,6 +138,7 @@ class Stepper:
             (event.time_range.start, event.time_range.end, event.name)
             for event in seen.events() or []
             if event.device_type == torch.autograd.DeviceType.CUDA
+            and not event.is_user_annotation  # "Optimizer.step" spans its kernels and the gaps
         ]
         if not spans:
             return None, None  # the profiler may not look at the device (some containers)
@@ -240,7 +242,7 @@ def parse() -> argparse.Namespace:
     add("--steps", type=int, default=10, help="steps of a round (10)")
     add("--rounds", type=int, default=3, help="rounds in turns (3)")
     add("--no-peer", action="store_true", help="leave torchvision out")
-    add("--published", metavar="TEXT", help="a number of others, printed below the table")
+    add("--published", metavar="TEXT", help="a number of others, printed above the table")
     add("--json", type=Path, metavar="FILE", help="write the numbers to a file, too")
     return parser.parse_args()
 
@@ -257,46 +259,60 @@ def main() -> int:
     height, width = options.canvas
     print(
         f"{name}, torch {torch.__version__}; {options.backbone}, {height}x{width}, "
-        f"{options.classes} classes\n{HEADER}",
-        flush=True,
+        f"{options.classes} classes"
     )
-    rows: list[dict[str, Any]] = []
-    failed = 0
-    for batch in options.batches:
-        for mode in options.modes:
-            setting = Setting(
-                device=device,
-                backbone=options.backbone,
-                classes=options.classes,
-                canvas=options.canvas,
-                batch=batch,
-            )
-            try:
-                with cleaned(device):
-                    found = compare(
-                        setting,
-                        mode,
-                        steps=options.steps,
-                        rounds=options.rounds,
-                        with_peer=not options.no_peer,
-                    )
-            except LeftOutError as reason:
-                print(f"{'ours, ' + mode:36}{batch:5}  not run: {reason}", flush=True)
-                continue
-            except (RuntimeError, ValueError) as error:  # out of memory, say; others go on
-                failed += 1
-                print(f"{'ours, ' + mode:36}{batch:5}  FAILED: {error!r}"[:200], flush=True)
-                continue
-            for network, timed in found.items():
-                print(row(f"{network}, {mode}", batch, timed), flush=True)
-                rows.append({"network": network, "mode": mode, "batch": batch, **asdict(timed)})
-            if len(found) == 2:
-                print(f"  {mode}, batch {batch}: {ratios(found)}", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps({"device": name, "rows": rows}, indent=1))
     if options.published:
         print(f"published by others, not measured here: {options.published}")
+    print(HEADER, flush=True)
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    for mode, batch in itertools.product(options.modes, options.batches):
+        setting = Setting(
+            device=device,
+            backbone=options.backbone,
+            classes=options.classes,
+            canvas=options.canvas,
+            batch=batch,
+        )
+        try:
+            with cleaned(device):
+                found = compare(
+                    setting,
+                    mode,
+                    steps=options.steps,
+                    rounds=options.rounds,
+                    with_peer=not options.no_peer,
+                )
+        except LeftOutError as reason:
+            print(f"{'ours, ' + mode:36}{batch:5}  not run: {reason}", flush=True)
+            continue
+        except (RuntimeError, ValueError) as error:  # out of memory, say; others go on
+            failed += 1
+            print(f"{'ours, ' + mode:36}{batch:5}  FAILED: {error!r}"[:200], flush=True)
+            continue
+        for network, timed in found.items():
+            print(row(f"{network}, {mode}", batch, timed), flush=True)
+            rows.append({"network": network, "mode": mode, "batch": batch, **asdict(timed)})
+        if len(found) == 2:
+            print(f"  {mode}, batch {batch}: {ratios(found)}", flush=True)
+        if options.json:
+            options.json.write_text(json.dumps({"device": name, "rows": rows}, indent=1))
+    print(closing(rows, failed))
     return 1 if failed else 0
+
+
+def closing(rows: list[dict[str, Any]], failed: int) -> str:
+    """Return one line about all rows: the fastest mode of ours, and what failed."""
+    ours = [row for row in rows if row["network"] == "ours"]
+    if not ours:
+        return f"no mode was timed, {failed} failed"
+    best = max(ours, key=lambda row: row["images_per_second"])
+    text = f"ours is fastest in {best['mode']}, batch {best['batch']}: "
+    text += f"{best['images_per_second']:.1f} images/s"
+    peers = [row["images_per_second"] for row in rows if row["network"] == "torchvision"]
+    if peers:
+        text += f" (torchvision's at best {max(peers):.1f})"
+    return text + (f"; {failed} failed" if failed else "")
 
 
 if __name__ == "__main__":

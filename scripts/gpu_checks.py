@@ -17,14 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
 import torchvision
 from gpu_experiment import Setting, experiment, not_run, train
+from gpu_parts import ROOT
 from gpu_ranks import ranks
-from prove_gpu import ROOT
 from same_run import run_differences
 
 import retinanet
@@ -70,11 +70,14 @@ def run_tests(words: list[str]) -> int:
     for name in ("pytest", "hypothesis"):
         if importlib.util.find_spec(name) is None:
             not_run(f"the package {name} is not installed")
+    if importlib.util.find_spec("xdist") is not None and "--collect-only" not in words:
+        words = [*words, "-n", str(max(1, min(4, (os.cpu_count() or 1) // 2)))]
     return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode
 
 
 MODES = {
-    "compiled network": ["train.compile=true", "train.precision=bf16"],
+    # Few canvases, because each may be compiled anew.
+    "compiled network": ["train.compile=true", "train.precision=bf16", "data.short_side=[256]"],
     "compiled loss": ["train.compile_loss=true", "train.precision=bf16"],
     "tf32": [],
     "bf16": ["train.precision=bf16"],
@@ -108,8 +111,10 @@ def bits(setting: Setting) -> int:
 
     together = max(1, min(len(modes), (os.cpu_count() or 1) // 2))
     with ThreadPoolExecutor(together) as pool:
-        for name, found in zip(modes, pool.map(twice, modes), strict=True):
-            print(f"{name}: {found}", flush=True)
+        names = {pool.submit(twice, name): name for name in modes}
+        for future in as_completed(names):
+            found = future.result()
+            print(f"{names[future]}: {found}", flush=True)
             same += found == "the same bits"
             failed += not found.startswith(("the same", "not run"))
     print(f"the same bits in {same} of {plural(len(modes), 'mode')}, {failed} failed")

@@ -10,7 +10,8 @@ from typing import NoReturn
 
 import torch
 import torchvision
-from prove_gpu import NOT_RUN
+from gpu_parts import NOT_RUN
+from step_networks import calm
 
 from retinanet.data.synthetic import write_synthetic
 from retinanet.yaml_reader import write_yaml
@@ -57,7 +58,9 @@ def experiment(setting: Setting) -> Path:
     else:
         weights = setting.work / "resnet50.pt"
         torch.manual_seed(0)
-        torch.save(torchvision.models.resnet50(weights=None).state_dict(), weights)
+        network = torchvision.models.resnet50(weights=None)
+        calm(network)
+        torch.save(network.state_dict(), weights)
         model = {"backbone": "resnet50", "weights": str(weights)}
     splits = {
         split: {"annotations": f"annotations/{split}.json", "images": f"images/{split}"}

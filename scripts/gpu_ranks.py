@@ -19,9 +19,10 @@ from same_run import recorded_metrics
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet import cli
+from retinanet.distributed.precision import set_numerics
 from retinanet.errors import plural
 from retinanet.model.detector import build_detector
-from retinanet.schema import Config
+from retinanet.schema import Config, TrainConfig
 
 RELATIVE, FIRST = 1e-3, 3
 """How far the losses of the first steps may be apart if only the hardware differs."""
@@ -60,7 +61,7 @@ def one_rank(setting: Setting, backend: str) -> None:
     Raises:
         RuntimeError: They differ.
     """
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_numerics(TrainConfig(), setting.device)  # deterministic
     torch.manual_seed(0)
     options = {"backbone": "resnet18", "weights": "none", "norm": "gn", "freeze": "none"}
     model = build_detector(Config.model_validate({"model": options}), classes=3).to(setting.device)

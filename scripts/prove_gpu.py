@@ -2,9 +2,9 @@
 
 Called by scripts/prove_gpu.sh. Every part is a process with its own time limit and its own log, and
 nothing stops the others. Parts that only check run at the same time where there are many cores;
-parts that measure run alone. At the end: a table, and one archive with all logs and numbers. The
-exit code is 1 if a part failed. This file needs only Python; the parts need the package's
-dependencies, from the environment or from --site.
+parts that measure run alone. At the end, also after Ctrl-C: a table, and one archive with all logs
+and numbers. The exit code is 1 if a part failed. This file needs only Python; the parts need the
+package's dependencies, from the environment or from --site.
 """
 
 from __future__ import annotations
@@ -17,52 +17,30 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ROOT / "scripts"
-NOT_RUN = 77
-"""Exit code of a part that this machine cannot run; its last line says why."""
+from gpu_parts import NOT_RUN, PARTS, ROOT, SCRIPTS, Options, Part
+
 WRAP_UP = 5.0
 """Seconds kept for the table and the archive."""
 CORES_OF_A_CHECK = 3
 LARGEST_LOG = 1_000_000
 """Bytes of a log that go into the archive, from its end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The command line."""
-
-    minutes: float
-    only: list[str]
-    data: Path | None
-    site: Path | None
-    output: Path
-    device: str
-    small: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One thing to prove or to measure."""
-
-    name: str
-    about: str
-    command: Callable[[Options, Path], list[str]]
-    """The options and a folder for its files -> the command."""
-    seconds: float
-    """Time limit."""
-    least: float
-    """Seconds without which it is not worth starting."""
-    alone: bool
-    """Whether it measures time, and so must run alone."""
-    needs: str = ""
-    """Folder of --data that it needs."""
+LOOKS = 0.5
+"""Seconds between two looks at the time while a part runs."""
+PROBE = """
+import sys
+import torch
+if sys.argv[1] == "cuda" and not torch.cuda.is_available():
+    sys.exit("torch finds no CUDA device; --device cpu --small tries the parts without one")
+import retinanet.engine.launch
+"""
+"""Fails, with the reason on its last line, where no part could run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,84 +49,14 @@ class Result:
 
     name: str
     outcome: str
-    """passed, FAILED or not run."""
+    """passed, FAILED, not run, or stopped: the time for everything was up."""
     seconds: float
     line: str
     """Its last line, or the reason."""
 
 
-def check(name: str, *words: str) -> Callable[[Options, Path], list[str]]:
-    """Return the command of a check in gpu_checks.py."""
-
-    def command(options: Options, work: Path) -> list[str]:
-        small = ["--small"] if options.small else []
-        data = ["--data", str(options.data)] if options.data else []
-        common = ["--device", options.device, "--work", str(work), *data, *small]
-        return [sys.executable, str(SCRIPTS / "gpu_checks.py"), name, *common, *words]
-
-    return command
-
-
-def tests(options: Options, work: Path) -> list[str]:
-    """Return the command of the GPU tests; on a CPU they are only collected."""
-    words = ["-q", "-p", "no:cacheprovider", f"--basetemp={work / 'tests'}"]
-    words += ["--collect-only"] if options.device == "cpu" else []
-    place = str(ROOT / "tests" / "integration" / "test_gpu.py")
-    return [sys.executable, str(SCRIPTS / "gpu_checks.py"), "pytest", place, *words]
-
-
-def kills(options: Options, work: Path) -> list[str]:
-    """Return the command of the kills: fewer where they are only tried."""
-    del work
-    kills, steps = ("1", "4") if options.small else ("4", "30")
-    command = [sys.executable, str(SCRIPTS / "soak_resume.py"), "--device", options.device]
-    return [*command, "--kills", kills, "--steps", steps]
-
-
-def steps(*words: str, small: list[str]) -> Callable[[Options, Path], list[str]]:
-    """Return the command of a table of benchmark_step.py."""
-
-    def command(options: Options, work: Path) -> list[str]:
-        chosen = [*words, *small] if options.small else [*words]
-        numbers = ["--json", str(options.output / f"{work.name}.json")]
-        command = [sys.executable, str(SCRIPTS / "benchmark_step.py")]
-        return [*command, "--device", options.device, *numbers, *chosen]
-
-    return command
-
-
-TINY = ["--canvas", "64x96", "--backbone", "resnet18", "--classes", "6", "--steps", "1"]
-TINY += ["--rounds", "1", "--batches", "1", "--modes", "tf32"]
-MLPERF = ["--backbone", "resnext50_32x4d", "--canvas", "800x800", "--classes", "264", "--no-peer"]
-MLPERF += ["--modes", "bf16", "fast, compiled loss", "--batches", "4", "32"]
-MLPERF += ["--published", "289 images/s on one H100"]
-PARTS = [
-    Part(name="machine", about="GPU, driver, torch, clocks, cores, /dev/shm",
-         command=check("machine"), seconds=30, least=5, alone=True),
-    Part(name="tests", about="the tests that need a GPU",
-         command=tests, seconds=110, least=30, alone=False),
-    Part(name="bits", about="the same bits twice, in every mode",
-         command=check("bits"), seconds=110, least=30, alone=False),
-    Part(name="kills", about="kill -9 at random times, resume, the same bits",
-         command=kills, seconds=90, least=30, alone=False),
-    Part(name="ranks", about="nccl with one rank, two ranks on one GPU, two GPUs",
-         command=check("ranks"), seconds=100, least=30, alone=False),
-    Part(name="memory", about="a GPU with little memory: the chosen micro-batch survives",
-         command=check("memory"), seconds=60, least=20, alone=False),
-    Part(name="table", about="a step in every mode, torchvision's beside it",
-         command=steps(small=TINY), seconds=170, least=30, alone=True),
-    Part(name="mlperf", about="MLPerf's shape: ResNeXt50, 800x800, 264 classes",
-         command=steps(*MLPERF, small=TINY),
-         seconds=60, least=20, alone=True),
-    Part(name="training", about="a training on real images, and its own log",
-         command=check("training"), seconds=90, least=30, alone=True, needs="bccd"),
-    Part(name="ap", about="AP of one checkpoint in fp32 and bf16",
-         command=check("ap"), seconds=40, least=15, alone=True, needs="bccd"),
-    Part(name="predict", about="images/s from files to detections",
-         command=check("predict"), seconds=30, least=15, alone=True, needs="bccd"),
-    Part(name="data", about="the data path on all cores",
-         command=check("data"), seconds=60, least=20, alone=True, needs="tiny_coco"),
-]  # fmt: skip
+class SetupError(Exception):
+    """The machine or --site lacks something that every part needs."""
 
 
 class Budget:
@@ -162,19 +70,33 @@ class Budget:
         """Seconds."""
         return self._end - time.monotonic()
 
+    def end(self) -> None:
+        """Leave no time, so that the parts that run are stopped."""
+        self._end = time.monotonic()
 
-def prove(options: Options, parts: list[Part], work: Path) -> Iterator[Result]:
+
+def prove(
+    options: Options, parts: list[Part], work: Path, environment: dict[str, str], budget: Budget
+) -> Iterator[Result]:
     """Run the parts in order, and yield the result of each when it is there."""
-    budget = Budget(options.minutes)
-    environment = prepare(options, work)
     together = max(1, (os.cpu_count() or 1) // CORES_OF_A_CHECK)
     for alone, group in groupby(parts, lambda part: part.alone):
         with ThreadPoolExecutor(1 if alone else together) as pool:
-            yield from pool.map(lambda part: run(part, options, work, budget, environment), group)
+            try:
+                yield from pool.map(
+                    lambda part: run(part, options, work, budget, environment), group
+                )
+            except BaseException:  # Ctrl-C, say: the pool waits for its threads
+                budget.end()
+                raise
 
 
 def prepare(options: Options, work: Path) -> dict[str, str]:
-    """Return the environment of the parts; install the wheels of --site."""
+    """Return the environment of the parts; install the wheels of --site.
+
+    Raises:
+        SetupError: They cannot be installed.
+    """
     paths = [str(ROOT), str(SCRIPTS)]
     if options.site is not None:
         wheels = sorted(map(str, options.site.glob("*.whl")))
@@ -182,7 +104,12 @@ def prepare(options: Options, work: Path) -> dict[str, str]:
             target = work / "site"
             install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
             install += ["--no-compile", "--no-cache-dir", "--target", str(target)]
-            subprocess.run([*install, *wheels], check=True)
+            installed = subprocess.run(
+                [*install, *wheels], capture_output=True, text=True, check=False
+            )
+            if installed.returncode:
+                said = last_line(installed.stderr)
+                raise SetupError(f"--site {options.site}: pip cannot install the wheels: {said}")
             paths.append(str(target))
         else:
             paths.append(str(options.site))
@@ -199,6 +126,22 @@ def prepare(options: Options, work: Path) -> dict[str, str]:
     }
 
 
+def check_machine(options: Options, work: Path, environment: dict[str, str]) -> None:
+    """Check what every part needs.
+
+    Raises:
+        SetupError: A package is missing, or the device.
+    """
+    probe = [sys.executable, "-c", PROBE, options.device]
+    ran = subprocess.run(
+        probe, capture_output=True, text=True, cwd=work, env=environment, check=False
+    )
+    if ran.returncode:
+        said = last_line(ran.stderr)
+        remedy = "; --site takes packages from a folder of wheels" if "Error" in said else ""
+        raise SetupError(f"{sys.executable}: {said}{remedy}")
+
+
 def run(
     part: Part, options: Options, work: Path, budget: Budget, environment: dict[str, str]
 ) -> Result:
@@ -210,26 +153,33 @@ def run(
         return Result(name=part.name, outcome="not run", seconds=0, line=line)
     if budget.left < part.least:
         return Result(name=part.name, outcome="not run", seconds=0, line="no time left")
-    limit = min(part.seconds, budget.left)
     log = options.output / f"{part.name}.log"
     own = work / part.name
     own.mkdir(exist_ok=True)
     started = time.monotonic()
-    code = finish(part.command(options, own), log, limit, environment, own)
-    line = last_line(log)
-    outcomes = {0: "passed", NOT_RUN: "not run"}
-    if code is None:
-        line = f"stopped after its limit of {limit:.0f} s; before that: {line}"
-    outcome = "FAILED" if code is None else outcomes.get(code, "FAILED")
-    if outcome == "FAILED" and code is not None:
+    code = finish(part, part.command(options, own), log, budget, environment, own)
+    seconds = time.monotonic() - started
+    line = last_line(log.read_text(encoding="utf-8", errors="replace"))
+    outcome = {0: "passed", NOT_RUN: "not run"}.get(code or 0, "FAILED")
+    if outcome == "FAILED":
         line = f"exit code {code}: {line}"
-    return Result(name=part.name, outcome=outcome, seconds=time.monotonic() - started, line=line)
+    if code is None:
+        is_late = budget.left <= 0
+        outcome = "stopped" if is_late else "FAILED"
+        reason = "no time left" if is_late else f"stopped after its limit of {part.seconds:.0f} s"
+        line = f"{reason}; before that: {line}"
+    return Result(name=part.name, outcome=outcome, seconds=seconds, line=line)
 
 
 def finish(
-    command: list[str], log: Path, limit: float, environment: dict[str, str], folder: Path
+    part: Part,
+    command: list[str],
+    log: Path,
+    budget: Budget,
+    environment: dict[str, str],
+    folder: Path,
 ) -> int | None:
-    """Run a command into a log; return its exit code, or None if it was killed at its limit."""
+    """Run a part's command into a log; return its exit code, or None if its time was up."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -240,9 +190,11 @@ def finish(
             cwd=folder,
             start_new_session=True,
         )
+        end = time.monotonic() + part.seconds
         try:
-            return process.wait(limit)
-        except subprocess.TimeoutExpired:
+            while time.monotonic() < end and budget.left > 0:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(LOOKS)
             return None
         finally:
             kill_group(process.pid)  # also what a part has left behind
@@ -257,19 +209,23 @@ def kill_group(leader: int) -> None:
         return
 
 
-def last_line(log: Path) -> str:
-    """Return the last line of a log that says something."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+def last_line(text: str) -> str:
+    """Return the last line of an output that says something."""
+    lines = text.splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def results_in(output: Path) -> list[Path]:
+    """Return the logs and numbers in an output folder, which may have other files, too."""
+    names = [f"{part.name}.{kind}" for part in PARTS for kind in ("log", "json")]
+    return [output / name for name in [*names, "summary.txt"] if (output / name).exists()]
 
 
 def archive(output: Path) -> Path:
     """Pack the logs and numbers of an output folder into results.tar.gz; return its path."""
     target = output / "results.tar.gz"
     with tarfile.open(target, "w:gz") as packed, tempfile.TemporaryDirectory() as temporary:
-        for path in sorted(output.iterdir()):
-            if path.suffix not in (".log", ".json", ".txt"):
-                continue
+        for path in results_in(output):
             short = Path(temporary) / path.name
             short.write_bytes(path.read_bytes()[-LARGEST_LOG:])
             packed.add(short, arcname=f"prove_gpu/{path.name}")
@@ -331,18 +287,37 @@ def main(words: list[str] | None = None) -> int:
     """Run the parts and print their results."""
     options = parse(words)
     parts = [part for part in PARTS if part.name in options.only]
-    results = []
-    for old in (*options.output.glob("*.log"), *options.output.glob("*.json")):
+    results: list[Result] = []
+    interrupted = False
+    budget = Budget(options.minutes)
+    for old in results_in(options.output):
         old.unlink()
     with tempfile.TemporaryDirectory(prefix="prove_gpu_", ignore_cleanup_errors=True) as temporary:
-        for result in prove(options, parts, Path(temporary)):
-            results.append(result)
-            print(table([result]).splitlines()[1], flush=True)
+        work = Path(temporary)
+        try:
+            environment = prepare(options, work)
+            check_machine(options, work, environment)
+            for result in prove(options, parts, work, environment, budget):
+                results.append(result)
+                print(table([result]).splitlines()[1], flush=True)
+        except SetupError as error:
+            print(f"prove_gpu.sh: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            interrupted = True
+    done = {result.name for result in results}
+    results += [
+        Result(name=part.name, outcome="not run", seconds=0, line="interrupted")
+        for part in parts
+        if part.name not in done
+    ]
     summary = table(results)
     (options.output / "summary.txt").write_text(summary + "\n", encoding="utf-8")
     print(f"\n{summary}\n\n{archive(options.output)}")
-    return 1 if any(result.outcome == "FAILED" for result in results) else 0
+    failed = any(result.outcome == "FAILED" for result in results)
+    return 130 if interrupted else int(failed)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

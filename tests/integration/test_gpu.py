@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 from same_run import run_differences, state_differences
+from torchvision.models import resnet18
 
 from retinanet.checkpoints.format import load_checkpoint
 from retinanet.distributed.compiler import missing_compiler
+from retinanet.distributed.precision import autocast
 from retinanet.engine import train as loop
 from retinanet.losses.criterion import build_class_loss
 from retinanet.model.detector import Detector, build_detector
@@ -59,9 +61,17 @@ def test_a_run_goes_on_between_devices(experiment: Path, cli: Callable[..., Any]
     assert cli("train", "--resume", folder, "train.device=cuda", "train.steps=5").code == 0
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("precision", "norm"),
+    [("fp32", "gn"), ("bf16", "gn"), ("fp16", "gn"), ("bf16", "frozen_bn"), ("fp16", "frozen_bn")],
+)
 def test_a_step_does_not_wait_for_the_device(
-    experiment: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, precision: str
+    experiment: Path,
+    cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    precision: str,
+    norm: str,
 ) -> None:
     """Torch itself reports where it would, from the second step on (caches are filled).
 
@@ -80,6 +90,10 @@ def test_a_step_does_not_wait_for_the_device(
 
     monkeypatch.setattr(loop, "take_step", watch)
     words = ["train.device=cuda", f"train.precision={precision}", "train.ema_decay=0.9"]
+    if norm == "frozen_bn":
+        torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pt")
+        words += [f"model.weights={tmp_path / 'resnet18.pt'}", "model.norm=frozen_bn"]
+        words += ["model.freeze=stages:1"]
     ran = cli(
         "train",
         experiment,
@@ -269,6 +283,25 @@ def test_group_norm_gives_the_outputs_of_the_cpu() -> None:
         found.append((outputs.logits.cpu(), outputs.deltas.cpu()))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_keeps_less_for_the_backward_pass() -> None:
+    """Also with frozen batch norm, which as a module of its own would compute in float32."""
+    model = {"backbone": "resnet50", "weights": "imagenet", "norm": "frozen_bn"}
+    config = Config.model_validate({"model": model})
+    detector = build_detector(config, classes=3, pretrained=False).to(CUDA).train()
+    images = torch.zeros(4, 3, 512, 640, dtype=torch.uint8, device=CUDA)
+    sizes = torch.tensor([[512, 640]] * 4, device=CUDA)
+    kept = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        before = torch.cuda.memory_allocated(CUDA)
+        with autocast(CUDA, precision):
+            outputs = detector(images, sizes)
+        kept[precision] = torch.cuda.memory_allocated(CUDA) - before
+        assert outputs.logits.requires_grad
+        del outputs
+    assert kept["bf16"] < 0.75 * kept["fp32"]
+    assert kept["fp16"] < 0.75 * kept["fp32"]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
