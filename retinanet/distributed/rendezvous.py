@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -22,6 +23,8 @@ _CONNECTION = timedelta(seconds=5)
 """Time of one attempt to reach the store; signals are handled between attempts."""
 _PAUSE = 0.02
 """Seconds between two checks of the store."""
+_FAILED = "failed"
+"""Answer of a rank 0 that ends with an error."""
 
 
 def fresh_store(rank: int, size: int) -> dist.Store:
@@ -99,6 +102,36 @@ def agree_on_attempt(store: dist.Store, rank: int, size: int, *, patience: timed
     raise TrainingError(
         f"process {rank} of {size}: not all processes of the run started within {patience}"
     )
+
+
+def ask_first(store: dist.Store, rank: int, ask: Callable[[], str]) -> str:
+    """Return on every rank the word that rank 0 finds out, before there is a group to send it.
+
+    Args:
+        store: Store of this attempt.
+        rank: Rank of this process.
+        ask: Returns a word that is not empty; it is called on rank 0.
+
+    Raises:
+        Exception: The error of `ask`, on rank 0.
+        UserError: It has failed on rank 0, which has the message.
+    """
+    answer = ""
+    if rank == 0:
+        try:
+            answer = ask()
+        finally:
+            store.set("word", answer or _FAILED)
+        return answer
+    while not answer:
+        time.sleep(_PAUSE)
+        try:
+            (answer,) = _read_values(store, ["word"])
+        except (dist.DistNetworkError, dist.DistStoreError):  # rank 0 has ended with its store
+            answer = _FAILED
+    if answer == _FAILED:
+        raise UserError("")
+    return answer
 
 
 def _read_values(store: dist.Store, keys: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.distributed.device import find_device
-from retinanet.distributed.rendezvous import fresh_store
+from retinanet.distributed.rendezvous import ask_first, fresh_store
 from retinanet.errors import InterruptedRunError, TrainingError, UserError
 
 _PATIENCE = timedelta(hours=2)
@@ -34,6 +35,15 @@ class World:
     device: torch.device
     host: dist.ProcessGroup | None = None
     """Group that exchanges plain values without interrupting the device."""
+    machine: dist.ProcessGroup | None = None
+    """The same among the processes of this machine; None if all of them are on it."""
+    first_here: int = 0
+    """Rank of the first process of this machine."""
+
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this process reads files for the others of its machine."""
+        return self.rank == self.first_here
 
     @property
     def is_main(self) -> bool:
@@ -82,6 +92,20 @@ class World:
         values = [value]
         dist.broadcast_object_list(values, src=0, group=self.host)
         return values[0]
+
+    def broadcast_here(self, value: Any) -> Any:
+        """Return the value of the first process of this machine on each of its processes."""
+        if self.size == 1:
+            return value
+        values = [value]
+        group = self.machine or self.host
+        dist.broadcast_object_list(values, src=self.first_here, group=group)
+        return values[0]
+
+    def broadcast_tensor(self, tensor: Tensor) -> None:
+        """Replace the content of a tensor on the host by that of rank 0."""
+        if self.size > 1:
+            dist.broadcast(tensor, src=0, group=self.host)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Copy the buffers of rank 0 to every rank; running statistics of batch norm differ."""
@@ -159,9 +183,13 @@ def _settle_gradient_buckets(
     wrapped.train(training)
 
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+"""Values of `train.device`."""
+
+
 @contextmanager
 def joined_world(
-    device: Literal["auto", "cpu", "cuda", "mps"], world: World | None = None
+    device: Device | Callable[[], Device], world: World | None = None
 ) -> Iterator[World]:
     """Join the group of this launch for a block (see `join_world`); a given world is used as it is.
 
@@ -190,32 +218,73 @@ def _leave(world: World) -> None:
         dist.destroy_process_group()
 
 
-def join_world(device: Literal["auto", "cpu", "cuda", "mps"]) -> World:
+def join_world(device: Device | Callable[[], Device]) -> World:
     """Join the group given by torchrun's environment variables, or form a group of one.
+
+    Args:
+        device: Value of `train.device`, or a function that finds it out. Of several processes, only
+            the first calls the function, and the others use what it returns.
 
     Raises:
         UserError: The device does not exist, or the variables are wrong.
     """
-    size, rank = _number("WORLD_SIZE", 1), _number("RANK", 0)
+    size, rank, local_rank = _number("WORLD_SIZE", 1), _number("RANK", 0), _number("LOCAL_RANK", 0)
     if not 0 <= rank < size:
         raise UserError(
             f"RANK={rank} and WORLD_SIZE={size} do not match; start processes with torchrun"
         )
-    own_device = find_device(device, _number("LOCAL_RANK", 0))
-    if size > 1 and not dist.is_initialized():
-        if own_device.type == "cuda":
-            torch.cuda.set_device(own_device)
-        on_gpu = own_device.type == "cuda"
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
-            timeout=_DEVICE_PATIENCE if on_gpu else _PATIENCE,
-            store=fresh_store(rank, size),
-            rank=rank,
-            world_size=size,
-            device_id=own_device if on_gpu else None,
-        )
-    host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if size > 1 else None
-    return World(rank=rank, size=size, device=own_device, host=host)
+    name: str
+    if size == 1:
+        name = device if isinstance(device, str) else device()
+        return World(rank=rank, size=size, device=find_device(name, local_rank))
+    store = None
+    if isinstance(device, str):
+        name = device
+    else:
+        store = fresh_store(rank, size)
+        name = ask_first(store, rank, device)
+    own_device = find_device(name, local_rank)
+    if not dist.is_initialized():
+        _initialize(own_device, store or fresh_store(rank, size), rank, size)
+    host: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    machine, first_here = _join_machine(host, rank, size)
+    return World(
+        rank=rank, size=size, device=own_device, host=host, machine=machine, first_here=first_here
+    )
+
+
+def _initialize(device: torch.device, store: dist.Store, rank: int, size: int) -> None:
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo",
+        timeout=_DEVICE_PATIENCE if on_gpu else _PATIENCE,
+        store=store,
+        rank=rank,
+        world_size=size,
+        device_id=device if on_gpu else None,
+    )
+
+
+def _join_machine(
+    host: dist.ProcessGroup, rank: int, size: int
+) -> tuple[dist.ProcessGroup | None, int]:
+    """Return the group of this machine's processes, None if they are all, and its first rank."""
+    # torchrun numbers the machines; other launchers may not.
+    own = os.environ.get("GROUP_RANK", socket.gethostname())
+    names: list[Any] = [None] * size
+    dist.all_gather_object(names, own, group=host)
+    machines = list(dict.fromkeys(names))
+    if len(machines) == 1:
+        return None, 0
+    ranks_of = [[other for other in range(size) if names[other] == name] for name in machines]
+    # Every rank takes part in the making of every group.
+    groups: list[Any] = [
+        dist.new_group(ranks, backend="gloo", timeout=_PATIENCE) for ranks in ranks_of
+    ]
+    place = machines.index(own)
+    return groups[place], ranks_of[place][0]
 
 
 def _number(variable: str, default: int) -> int:

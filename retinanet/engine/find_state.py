@@ -1,16 +1,122 @@
-"""Find the folder of a run to resume, and the checkpoint to resume from."""
+"""Find the run to continue: its folder, the checkpoint to resume from, its config.yaml."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from retinanet.checkpoints.changes import compare_configs
 from retinanet.checkpoints.environment import command_line
+from retinanet.checkpoints.folder_config import FolderConfig, read_folder_config
 from retinanet.checkpoints.format import Checkpoint, load_checkpoint
 from retinanet.checkpoints.recovery import load_resumable, newest_whole
 from retinanet.checkpoints.run_folder import RunFolder, free_name, name_option
 from retinanet.errors import UserError
+from retinanet.files import check_writable
+from retinanet.schema import Config
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedRun:
+    """What the files of a run say."""
+
+    folder: RunFolder
+    checkpoint: Checkpoint
+    edit: FolderConfig | None
+    """The folder's config.yaml, which may have been edited."""
+    ignores_edit: bool
+    """Whether an edit of it takes effect only at a later resume."""
+    remarks: tuple[str, ...]
+
+
+def read_saved_run(path: Path, *, is_restart: bool = False) -> SavedRun:
+    """Read the checkpoint to resume from and the run's config.yaml.
+
+    Args:
+        path: Run folder, or a checkpoint in it.
+        is_restart: The present launch began the run itself, so its own options count.
+
+    Raises:
+        UserError: There is no checkpoint, or config.yaml has a mistake.
+    """
+    folder, checkpoint, remarks = find_state(path)
+    dropped = None
+    if is_restart:
+        edit, dropped = _read_edit_at_restart(folder, checkpoint.config)
+        remarks += [dropped] if dropped else []
+    else:
+        edit = read_folder_config(folder, checkpoint.config)
+    return SavedRun(
+        folder=folder,
+        checkpoint=checkpoint,
+        edit=edit,
+        ignores_edit=dropped is not None,
+        remarks=tuple(remarks),
+    )
+
+
+def find_run(
+    folder: RunFolder, *, launchers: Sequence[str | None], dry_run: bool, auto_resume: bool
+) -> SavedRun | None:
+    """Return the run to continue; None if the folder is free for a new one.
+
+    Args:
+        folder: Folder that the config names.
+        launchers: Launches of torchrun that the processes belong to.
+        dry_run: Whether the run is only tried.
+        auto_resume: Whether a run in the folder is continued, and not refused.
+
+    Raises:
+        UserError: It is not free, or its run cannot be continued.
+    """
+    can_continue = has_state(folder)
+    if dry_run:
+        if auto_resume and can_continue:
+            raise UserError(
+                f"--dry-run tries a new run, but --auto-resume would continue the run in "
+                f"{folder.path}; leave --dry-run out, or use another --name"
+            )
+        check_writable(folder.path, "choose another output.dir")
+        return None
+    is_restart = was_begun_by(launchers, folder)
+    if (auto_resume or is_restart) and can_continue:
+        return read_saved_run(folder.path, is_restart=is_restart)
+    folder.check_free()
+    return None
+
+
+def has_state(folder: RunFolder) -> bool:
+    """Whether the folder has a checkpoint."""
+    return any(folder.last.parent.glob("*.pt"))
+
+
+def was_begun_by(launchers: Sequence[str | None], folder: RunFolder) -> bool:
+    """Whether one of these launches of torchrun was the last to begin the folder's run."""
+    try:
+        begun_by = json.loads(folder.environment.read_text("utf-8"))["launchers"]
+        return any(launcher in begun_by for launcher in launchers)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # no run, or one that ended before it wrote this file
+
+
+def _read_edit_at_restart(
+    folder: RunFolder, saved: Config
+) -> tuple[FolderConfig | None, str | None]:
+    """Return the folder's config, or a note that an edit of it is ignored for now."""
+    try:
+        edit = read_folder_config(folder, saved)
+    except UserError as error:
+        return None, f"{error}\nThis launch continues with the options that it began with"
+    edits = compare_configs(edit.config, saved) if edit else []
+    if edit is None or edit.is_own or not edits:
+        return edit, None
+    return None, (
+        f"{edit.path} was edited ({', '.join(map(str, edits))}). This launch continues with the "
+        "options that it began with; the edit takes effect at the next --resume"
+    )
 
 
 def find_state(path: Path) -> tuple[RunFolder, Checkpoint, list[str]]:

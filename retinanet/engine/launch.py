@@ -22,9 +22,17 @@ from retinanet.config import follow_config, load_config, override_config
 from retinanet.distributed.compiler import resolve_compile_loss
 from retinanet.distributed.device import has_own_memory
 from retinanet.distributed.precision import resolve_precision, set_numerics
+from retinanet.distributed.read_once import do_together, read_once, read_once_a_machine, send
 from retinanet.distributed.signals import collect_signals, ignored_signals
-from retinanet.distributed.world import World, joined_world
-from retinanet.engine.find_state import new_run_command
+from retinanet.distributed.world import Device, World, joined_world
+from retinanet.engine.find_state import (
+    SavedRun,
+    find_run,
+    has_state,
+    new_run_command,
+    read_saved_run,
+    was_begun_by,
+)
 from retinanet.engine.logs.log import Log, print_line
 from retinanet.engine.preflight.advice import advise
 from retinanet.engine.preflight.dry_run import try_first_step
@@ -38,7 +46,7 @@ from retinanet.engine.preflight.process_checks import (
 )
 from retinanet.engine.preflight.rehearsal import rehearse
 from retinanet.engine.preflight.summary import summarize_run
-from retinanet.engine.resume import Resume, open_resume
+from retinanet.engine.resume import Resume, plan_resume
 from retinanet.engine.resume_checks import check_data, check_rates, describe_resume
 from retinanet.engine.run import Run, checkpoint_size, start_run, state
 from retinanet.engine.schedule import build_schedule
@@ -50,7 +58,6 @@ from retinanet.engine.splits import (
 )
 from retinanet.engine.train import is_finished, train
 from retinanet.errors import TrainingError, UserError, plural
-from retinanet.files import check_writable
 from retinanet.interop.to_checkpoint import read_detector
 from retinanet.model.detector import Detector, build_detector
 from retinanet.schema import Config
@@ -99,31 +106,29 @@ def train_experiment(
     """
     folder = run_folder(config)
     with joined_world(config.train.device, world) as joined:
-        is_restart = not dry_run and joined.sum([float(_has_begun_here(folder))]) != [0.0]
-        if dry_run and auto_resume and _has_state(folder):
-            raise UserError(
-                f"--dry-run tries a new run, but --auto-resume would continue the run in "
-                f"{folder.path}; leave --dry-run out, or use another --name"
-            )
-        if (auto_resume or is_restart) and _has_state(folder):
-            resume = open_resume(
-                folder.path,
-                given=config,
-                source=source,
-                overrides=overrides,
-                allow_changes=allow_changes,
-                is_restart=is_restart,
+        launchers = joined.gather(launcher())
+        saved = read_once(
+            joined,
+            lambda: find_run(folder, launchers=launchers, dry_run=dry_run, auto_resume=auto_resume),
+        )
+        if saved is not None:
+            resume = do_together(
+                joined,
+                lambda: plan_resume(
+                    saved,
+                    given=config,
+                    source=source,
+                    overrides=overrides,
+                    allow_changes=allow_changes,
+                ),
             )
             return _check_and_train(
                 resume.config, resume.folder, joined, resume=resume, finished_is_fine=True, say=say
             )
-        if dry_run:
-            check_writable(folder.path, "choose another output.dir")
-        else:
-            folder.check_free()
         weights = None
         if config.model.init_from is not None:
-            weights = read_detector(Path(config.model.init_from).expanduser())
+            start = Path(config.model.init_from).expanduser()
+            weights = read_once(joined, lambda: read_detector(start))
         return _check_and_train(config, folder, joined, weights=weights, dry_run=dry_run, say=say)
 
 
@@ -148,39 +153,44 @@ def resume_experiment(
         UserError: There is nothing to resume, it is another experiment, or the run has finished.
     """
     given = load_config(config, overrides) if config else None
-    if path is None:
-        if given is None:
-            raise UserError("--resume needs a run folder, a checkpoint, or a config file")
-        folder = run_folder(given)
-        if not _has_state(folder):
-            raise UserError(
-                f"{folder.path}: there is no run to resume; leave --resume out to start one"
-            )
-        path = folder.path
-    resume = open_resume(
-        path,
-        given=given,
-        source=config,
-        overrides=overrides,
-        allow_changes=allow_changes,
-        is_restart=_has_begun_here(RunFolder(path)),
-    )
-    with joined_world(resume.config.train.device) as world:
+    saved: SavedRun | None = None
+
+    def plan(run: SavedRun) -> Resume:
+        return plan_resume(
+            run, given=given, source=config, overrides=overrides, allow_changes=allow_changes
+        )
+
+    def read_device() -> Device:
+        """Return what only the run's files say: the device that the processes join with."""
+        nonlocal saved
+        place = path or _folder_to_resume(given).path
+        is_restart = was_begun_by([launcher()], RunFolder(place))
+        saved = read_saved_run(place, is_restart=is_restart)
+        return plan(saved).config.train.device
+
+    with joined_world(read_device) as world:
+        run = send(world, saved)
+        assert run is not None
+        resume = do_together(world, lambda: plan(run))
         outcome = _check_and_train(resume.config, resume.folder, world, resume=resume, say=say)
     assert outcome is not None
     return outcome
 
 
-def _has_state(folder: RunFolder) -> bool:
-    return any(folder.last.parent.glob("*.pt"))
+def _folder_to_resume(given: Config | None) -> RunFolder:
+    """Return the folder that a config names.
 
-
-def _has_begun_here(folder: RunFolder) -> bool:
-    """Whether this launch of torchrun on this machine was the last to begin the folder's run."""
-    try:
-        return launcher() in json.loads(folder.environment.read_text("utf-8"))["launchers"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # no run, or one that ended before it wrote this file
+    Raises:
+        UserError: There is no config, or no run in the folder.
+    """
+    if given is None:
+        raise UserError("--resume needs a run folder, a checkpoint, or a config file")
+    folder = run_folder(given)
+    if not has_state(folder):
+        raise UserError(
+            f"{folder.path}: there is no run to resume; leave --resume out to start one"
+        )
+    return folder
 
 
 def _check_and_train(
@@ -215,7 +225,7 @@ def _check_and_train(
         rehearse(run)
         if dry_run:
             lines = [intro, *try_first_step(run)]
-            if _has_state(folder):  # what a launch would refuse
+            if has_state(folder):  # what a launch would refuse
                 lines.append(
                     f"there is already a run in {folder.path}: use another --name to start a new "
                     "one, or --resume to continue it"
@@ -259,9 +269,9 @@ def _prepare(
         check_same_network(config, start)
     check_every_rank_has_images(config, world)
     precision = resolve_precision(config.train.precision, world.device)
-    if resume is not None:
-        check_places(config, ("train", "val"))
-    train_split, val_split = open_training_splits(config)
+    train_split, val_split = read_once_a_machine(
+        world, lambda: _open_splits(config, is_resume=resume is not None)
+    )
     asked = config.train.micro_batch
     micro_batch = resolve_micro_batch(config, train_split, world)
     compile_loss = resolve_compile_loss(config.train, world.device)
@@ -275,7 +285,7 @@ def _prepare(
     check_training_grids(config, train_split, val_split)
     if resume is not None:
         check_data(resume, train_split, val_split)
-    check_ranks_agree(world, config, train_split, val_split, resume, start)
+    check_ranks_agree(world, config, train_split, val_split)
     model, matched = _build_model(config, train_split, start, fresh=resume is None)
     remarks += matched
     run = start_run(
@@ -307,6 +317,12 @@ def _prepare(
     check_sync_bn(run.config, world)
     remarks += check_training_loaders(run.config, train_split, val_split, world)
     return run, remarks
+
+
+def _open_splits(config: Config, *, is_resume: bool) -> tuple[Split, Split]:
+    if is_resume:
+        check_places(config, ("train", "val"))
+    return open_training_splits(config)
 
 
 def _fingerprint_of_start(start: Checkpoint | None, resume: Resume | None) -> object:

@@ -20,12 +20,11 @@ from retinanet.checkpoints.folder_config import (
     FolderConfig,
     as_override,
     keep_resolved,
-    read_folder_config,
 )
 from retinanet.checkpoints.format import Checkpoint
 from retinanet.checkpoints.run_folder import RunFolder, run_folder
 from retinanet.config import follow_config, named_in, override_config
-from retinanet.engine.find_state import find_state
+from retinanet.engine.find_state import SavedRun
 from retinanet.engine.refused_changes import describe_refusal, needs_new_state, resume_command
 from retinanet.errors import UserError
 from retinanet.schema import Config
@@ -90,36 +89,29 @@ class Resume:
         return [*before, new]
 
 
-def open_resume(
-    path: Path,
+def plan_resume(
+    run: SavedRun,
     *,
     given: Config | None,
     overrides: Sequence[str] = (),
     source: Path | None = None,
     allow_changes: bool = False,
-    is_restart: bool = False,
 ) -> Resume:
-    """Find the checkpoint to resume from, and compare the requested config with the run's own.
+    """Compare the requested config with the run's own.
 
     Args:
-        path: Run folder, or a checkpoint in it.
+        run: The run to resume.
         given: Config given on the command line, overrides applied; None uses the folder's own
             config.yaml, which may have been edited.
         overrides: Overrides (`section.key=value`) of the command line.
         source: File of the given config.
         allow_changes: Continue even as another experiment.
-        is_restart: The present launch began the run itself, so its own options count.
 
     Raises:
-        UserError: There is no checkpoint, or the options are those of another experiment.
+        UserError: The options are those of another experiment.
     """
-    folder, checkpoint, remarks = find_state(path)
-    saved, dropped = checkpoint.config, None
-    if is_restart:
-        edit, dropped = _read_edit_at_restart(folder, saved)
-        remarks += [dropped] if dropped else []
-    else:
-        edit = read_folder_config(folder, saved)
+    folder, edit, saved = run.folder, run.edit, run.checkpoint.config
+    remarks = list(run.remarks)
     edits = compare_configs(edit.config, saved) if edit else []
     if given is None:
         asked = override_config(edit.config if edit else saved, list(overrides))
@@ -135,41 +127,24 @@ def open_resume(
             )
     else:
         asked = keep_resolved(given, saved)
-        is_same_file = source is not None and source.exists() and _is_same(source, folder.config)
-        if edit and edits and not (edit.is_own or is_same_file):
+        if edit and edits and not (edit.is_own or _is_same(source, folder.config)):
             _check_edit_agrees(edit, edits, asked, folder, source)
     return _plan(
         folder,
-        checkpoint,
+        run.checkpoint,
         asked,
         edit=edit,
         source=source,
         overrides=overrides,
         remarks=remarks,
         allow_changes=allow_changes,
-        keeps_config=dropped is not None,
+        keeps_config=run.ignores_edit,
     )
 
 
-def _read_edit_at_restart(
-    folder: RunFolder, saved: Config
-) -> tuple[FolderConfig | None, str | None]:
-    """Return the folder's config, or a note that an edit of it is ignored for now."""
-    try:
-        edit = read_folder_config(folder, saved)
-    except UserError as error:
-        return None, f"{error}\nThis launch continues with the options that it began with"
-    edits = compare_configs(edit.config, saved) if edit else []
-    if edit is None or edit.is_own or not edits:
-        return edit, None
-    return None, (
-        f"{edit.path} was edited ({', '.join(map(str, edits))}). This launch continues with the "
-        "options that it began with; the edit takes effect at the next --resume"
-    )
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _is_same(source: Path | None, config: Path) -> bool:
+    """Whether the given config is the run's own file."""
+    return source is not None and source.exists() and source.resolve() == config.resolve()
 
 
 def _check_edit_agrees(

@@ -14,6 +14,7 @@ from retinanet.data.coco.content import unpack
 from retinanet.data.coco.index import read_annotations
 from retinanet.data.loader_processes import say_to_stderr
 from retinanet.distributed.precision import describe_fallback, inference_precision, numerics
+from retinanet.distributed.read_once import read_once_a_machine
 from retinanet.distributed.world import World, joined_world
 from retinanet.engine.evaluate import Evaluation, evaluate
 from retinanet.engine.preflight.grid_check import check_evaluation_grids
@@ -103,7 +104,7 @@ def evaluate_checkpoint(
             sections = ("data", "eval", "postprocess")
             for line in describe_ignored_edit(path, checkpoint.config, overrides, sections):
                 say(line)
-        split = open_split(config, "val")
+        split = read_once_a_machine(joined, lambda: open_split(config, "val"))
         check_same_classes(checkpoint.categories, path, split.annotations)
         for remark in check_evaluation_loader(config, split, joined):
             say(remark)

@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from retinanet.distributed import rendezvous
-from retinanet.distributed.rendezvous import agree_on_attempt, fresh_store
+from retinanet.distributed.rendezvous import agree_on_attempt, ask_first, fresh_store
 from retinanet.distributed.world import join_world
 from retinanet.errors import TrainingError, UserError
 
@@ -48,6 +48,29 @@ def test_a_group_may_shrink() -> None:
     store = dist.HashStore()
     attempt(store, [0, 1, 2])
     assert len(set(attempt(store, [1, 0]))) == 1
+
+
+def test_rank_0_finds_out_a_word_for_all() -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(ask_first, store, 1, lambda: "not asked")
+        assert ask_first(store, 0, lambda: "cpu") == "cpu"
+        assert second.result(timeout=20) == "cpu"
+
+
+def test_if_rank_0_fails_the_others_end_without_a_message() -> None:
+    """Its message says it all, and without an answer they would wait for ever."""
+
+    def fail() -> str:
+        raise UserError("last.pt: is damaged")
+
+    store = dist.HashStore()
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(ask_first, store, 1, lambda: "not asked")
+        with pytest.raises(UserError, match=r"last\.pt: is damaged"):
+            ask_first(store, 0, fail)
+        with pytest.raises(UserError, match=r"^$"):
+            second.result(timeout=20)
 
 
 @pytest.fixture

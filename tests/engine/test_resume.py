@@ -13,8 +13,8 @@ from retinanet.categories import Categories
 from retinanet.checkpoints.format import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from retinanet.checkpoints.run_folder import RunFolder
 from retinanet.config import load_config, override_config, save_config
-from retinanet.engine.find_state import find_state
-from retinanet.engine.resume import Resume, open_resume
+from retinanet.engine.find_state import find_state, read_saved_run
+from retinanet.engine.resume import Resume, plan_resume
 from retinanet.engine.resume_checks import check_rates, describe_resume
 from retinanet.engine.schedule import build_schedule
 from retinanet.errors import UserError
@@ -53,8 +53,9 @@ def edit(folder: RunFolder, *words: str) -> None:
     save_config(override_config(load_config(folder.config), list(words)), folder.config)
 
 
-def resume(folder: RunFolder, *words: str, **options: Any) -> Resume:
-    return open_resume(folder.path, given=None, overrides=words, **options)
+def resume(folder: RunFolder, *words: str, is_restart: bool = False, **options: Any) -> Resume:
+    saved = read_saved_run(folder.path, is_restart=is_restart)
+    return plan_resume(saved, given=None, overrides=words, **options)
 
 
 def changes(plan: Resume) -> list[str]:
@@ -129,7 +130,7 @@ def test_an_edit_and_another_config(folder: RunFolder, auto: bool) -> None:
     edit(folder, "train.steps=9")
     source = Path("small.yaml")
     with pytest.raises(UserError) as caught:
-        open_resume(folder.path, given=given, source=source, allow_changes=auto)
+        plan_resume(read_saved_run(folder.path), given=given, source=source, allow_changes=auto)
     assert str(caught.value).splitlines() == [
         "runs/first/config.yaml was edited, but another config is given. They disagree:",
         "  train.steps: 9 there, 6 in small.yaml",
@@ -137,16 +138,18 @@ def test_an_edit_and_another_config(folder: RunFolder, auto: bool) -> None:
         "runs/first/config.yaml; it will be recreated",
     ]
     agreeing = override_config(given, ["train.steps=9"])
-    plan = open_resume(folder.path, given=agreeing, source=source)
+    plan = plan_resume(read_saved_run(folder.path), given=agreeing, source=source)
     assert changes(plan) == ["train.steps: 6 -> 9"]
-    same = open_resume(folder.path, given=load_config(folder.config), source=folder.config)
+    same = plan_resume(
+        read_saved_run(folder.path), given=load_config(folder.config), source=folder.config
+    )
     assert changes(same) == ["train.steps: 6 -> 9"]
 
 
 def test_an_edit_waits_while_torchrun_restarts_a_launch(folder: RunFolder) -> None:
     given = load_config(folder.config)
     edit(folder, "train.lr=0.5")
-    plan = open_resume(folder.path, given=given, is_restart=True)
+    plan = plan_resume(read_saved_run(folder.path, is_restart=True), given=given)
     assert (changes(plan), plan.broken, plan.keeps_config) == ([], (), True)
     assert plan.remarks == (
         "runs/first/config.yaml was edited (train.lr: 0.01 -> 0.5). This launch continues with the "

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from retinanet.checkpoints.format import Checkpoint
-from retinanet.checkpoints.init_from import fingerprint
 from retinanet.data.sampler import canvases_of_batch
 from retinanet.distributed.world import World
-from retinanet.engine.resume import Resume, experiment
+from retinanet.engine.resume import experiment
 from retinanet.engine.splits import Split
 from retinanet.errors import UserError, plural
 from retinanet.schema import Config
@@ -32,8 +30,6 @@ def check_ranks_agree(
     config: Config,
     train_split: Split,
     val_split: Split,
-    resume: Resume | None,
-    start: Checkpoint | None,
 ) -> None:
     """Refuse processes that would train different things: one machine may have an outdated file.
 
@@ -44,8 +40,6 @@ def check_ranks_agree(
         **experiment(config),
         f"{train_split.annotations.path}": train_split.annotations.fingerprint,
         f"{val_split.annotations.path}": val_split.annotations.fingerprint,
-        "the state to resume from": resume and resume.checkpoint.progress,
-        "the weights to start from": start and world.size > 1 and fingerprint(start.weights),
     }
     theirs: list[dict[str, object]] = world.broadcast(world.gather(ours))
     for values in zip(*(rank.items() for rank in theirs), strict=True):
@@ -54,7 +48,7 @@ def check_ranks_agree(
             if value != first:
                 raise UserError(
                     f"{what} is {first} in process 0, but {value} in process {rank}: all machines "
-                    "need the same options and files, and must share the run folder"
+                    "need the same options and files"
                 )
 
 
