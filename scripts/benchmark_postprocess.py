@@ -19,9 +19,9 @@ from typing import Any
 from unittest import mock
 
 import torch
+from fake_device import KernelCounter
 from plain_postprocess import postprocess as plain
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchvision.ops import batched_nms
 from torchvision.ops.boxes import _batched_nms_coordinate_trick
@@ -35,24 +35,22 @@ from retinanet.structures import Detections, Outputs
 CANVASES = {80: (320, 416), 1203: (160, 160)}
 """Height and width for a number of classes: 32 images fit into 1 GB of logits."""
 _WAITS = {"nonzero", "_local_scalar_dense", "nms", "_unique2", "unique_consecutive", "bincount"}
-_FREE = {"empty", "empty_like", "new_empty", "detach", "alias", "lift_fresh", "_unsafe_view"}
 
 
-class Counter(TorchDispatchMode):
+class Counter(KernelCounter):
     """Counts kernels and waits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernels = self.waits = 0
+        self.waits = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         name = function.overloadpacket.__name__
-        self.kernels += not function.is_view and name not in _FREE
         masks = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.dtype == torch.bool]
         self.waits += name in _WAITS or (name == "index" and bool(masks))
-        return function(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(function, types, args, kwargs)
 
     def read(self, values: Tensor) -> Any:
         """Stand in for `Tensor.tolist`, which a dispatch mode does not see on a CPU."""

@@ -15,39 +15,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 from unittest import mock
 
 import torch
+from fake_device import KernelCounter, put_on
 from plain_norms import unfold_norms
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from retinanet.model import frozen_norm
-from retinanet.model.detector import Detector, build_detector
+from retinanet.model.detector import build_detector
 from retinanet.schema import Config
-
-_FREE = {
-    *("empty", "empty_like", "empty_strided", "new_empty"),
-    *("detach", "alias", "lift_fresh", "_unsafe_view"),
-}
-"""Operations without a kernel, besides views."""
-
-
-class KernelCounter(TorchDispatchMode):
-    """Counts the operations that a device would run as kernels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kernels = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        is_kernel = function.namespace == "aten" and not function.is_view
-        self.kernels += is_kernel and function.overloadpacket.__name__ not in _FREE
-        return function(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager
@@ -78,7 +56,8 @@ def count(options: argparse.Namespace, *, folded: bool, half: bool) -> tuple[int
         model = build_detector(config, classes=options.classes, pretrained=False)
         if not folded:
             unfold_norms(model)
-        _put_on(model, device)
+        put_on(model, device)
+        model.layout = torch.channels_last
         images = torch.empty(options.images, 3, *options.canvas, dtype=torch.uint8, device=device)
         sizes = torch.empty(options.images, 2, dtype=torch.int64, device=device)
         with autocast(half):
@@ -87,19 +66,6 @@ def count(options: argparse.Namespace, *, folded: bool, half: bool) -> tuple[int
         with autocast(half), KernelCounter() as counter, hooks:
             model(images, sizes)
     return counter.kernels, sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-
-
-def _put_on(model: Detector, device: torch.device) -> None:
-    """Put a network on a device (`Module.to` cannot replace a fake parameter)."""
-    model.layout = torch.channels_last
-    for module in model.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                moved = torch.empty(weight.shape, device=device)
-                module._parameters[name] = nn.Parameter(moved, weight.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -1,9 +1,9 @@
 """Frozen batch norm as part of the convolution before it.
 
 A frozen batch norm multiplies each channel by a constant and adds another one. Both fit into the
-convolution: `conv(x, weight * scale, shift)`. Then there is one kernel instead of eight, the
-output of the bare convolution is not kept for the backward pass, and half precision stays half
-precision (torchvision's `FrozenBatchNorm2d` turns it into float32).
+convolution: `conv(x, weight * scale, shift)`. Then there are one or two kernels instead of eight,
+and half precision stays half precision: torchvision's `FrozenBatchNorm2d` turns it into float32,
+and so more is kept for the backward pass.
 
 C channels.
 """

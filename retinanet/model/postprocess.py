@@ -52,8 +52,8 @@ def postprocess(
         class_agnostic_nms: Whether to suppress across classes.
     """
     scores, anchors, labels = _candidates(outputs, topk_per_level)  # (B, N)
-    # A GPU is waited for where a shape follows from values: here, and a few times below, whatever
-    # the number of images.
+    # A GPU is waited for where a shape follows from values: here, and a few times below. That does
+    # not depend on the number of images, as long as all boxes are suppressed together.
     image, place = torch.nonzero(scores > score_threshold, as_tuple=True)  # (M,), image by image
     scores, anchors, labels = (values[image, place] for values in (scores, anchors, labels))
     deltas = outputs.deltas.detach()[image, anchors].float()

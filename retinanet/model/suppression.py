@@ -60,8 +60,9 @@ def _round_up(threshold: float) -> float:
 def _move_apart(boxes: Tensor, groups: Tensor) -> Tensor:
     """Return the boxes in float64, each group moved to a place of its own.
 
-    The distance is a power of two, so that the sums are exact: float32 has 24 digits, float64 53.
-    Only coordinates below a millionth of a pixel lose digits, with more than 10,000 groups.
+    The distance is a power of two, so that the sums are exact: float32 has 24 binary digits,
+    float64 53. With boxes of an image and 30,000 groups, at most digits below a ten-millionth of a
+    pixel are lost.
     """
     if not len(boxes):
         return boxes.double()
